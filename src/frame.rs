@@ -1,0 +1,231 @@
+//! Bytes to frames and back: `varint(length) || body`, as in the control interface and the agent
+//! link (PROTOCOL section 1.3).
+//!
+//! In go slices of any size, cut anywhere; out come whole bodies. The half-received frame is owned
+//! here, no byte is looked at twice, and a length over the limit is refused before a byte is
+//! allocated for it. What a body means is nobody's business here.
+
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Longest varint that can hold 64 bits.
+pub const MAX_VARINT: usize = 10;
+
+/// Why a stream cannot be read on. The place of the next frame is unknown from here on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A frame announces more than the limit.
+    TooLarge {
+        /// Bytes announced.
+        declared: u64,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+    /// The length is no varint of 64 bits.
+    BadLength,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { declared, limit } => write!(
+                f,
+                "Frame of {declared} bytes exceeds the maximum frame size of {limit} bytes"
+            ),
+            Self::BadLength => f.write_str("Frame length is not a varint of at most 64 bits"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Turns a stream of bytes into frame bodies.
+///
+/// Memory: room grows with what was really received, never with what was announced; at most twice
+/// the limit.
+/// After an error the decoder stays in it until [`FrameDecoder::reset`].
+#[derive(Debug)]
+pub struct FrameDecoder {
+    limit: usize,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    Length { value: u64, read: usize },
+    Body { left: usize, body: BytesMut },
+    Failed(FrameError),
+}
+
+const START: Step = Step::Length { value: 0, read: 0 };
+
+impl FrameDecoder {
+    /// A decoder that refuses bodies of more than `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, step: START }
+    }
+
+    /// Takes bytes from the front of `input` until one frame is whole or `input` is empty, and
+    /// returns that frame's body. `Ok(None)`: `input` is used up and more is needed.
+    ///
+    /// # Errors
+    /// A length over the limit, or one that is no varint; the rest of `input` is left untouched.
+    pub fn next_frame(&mut self, input: &mut &[u8]) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            match &mut self.step {
+                Step::Failed(error) => return Err(error.clone()),
+                Step::Length { value, read } => {
+                    let Some((&byte, rest)) = input.split_first() else {
+                        return Ok(None);
+                    };
+                    *input = rest;
+                    match push_varint_byte(value, read, byte) {
+                        Varint::More => {}
+                        Varint::Overflow => return self.fail(FrameError::BadLength),
+                        Varint::Done => {
+                            let declared = *value;
+                            match usize::try_from(declared) {
+                                Ok(left) if left <= self.limit => self.begin_body(left),
+                                _ => {
+                                    let limit = self.limit;
+                                    return self.fail(FrameError::TooLarge { declared, limit });
+                                }
+                            }
+                        }
+                    }
+                }
+                Step::Body { left, body } => {
+                    let take = (*left).min(input.len());
+                    let (now, rest) = input.split_at(take);
+                    *input = rest;
+                    *left -= take;
+                    if *left > 0 {
+                        body.put_slice(now);
+                        return Ok(None);
+                    }
+                    // The common case, a body in one slice, is copied once into its exact size.
+                    let whole = if body.is_empty() {
+                        Bytes::copy_from_slice(now)
+                    } else {
+                        body.put_slice(now);
+                        std::mem::take(body).freeze()
+                    };
+                    self.step = START;
+                    return Ok(Some(whole));
+                }
+            }
+        }
+    }
+
+    /// Whether bytes of an unfinished frame are held.
+    #[must_use]
+    pub fn is_mid_frame(&self) -> bool {
+        !matches!(self.step, Step::Length { read: 0, .. })
+    }
+
+    /// Bytes held for an unfinished frame.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match &self.step {
+            Step::Body { body, .. } => body.len(),
+            _ => 0,
+        }
+    }
+
+    /// Forgets a half-received frame or an error; the next byte starts a frame.
+    pub fn reset(&mut self) {
+        self.step = START;
+    }
+
+    fn begin_body(&mut self, left: usize) {
+        let body = BytesMut::new();
+        self.step = Step::Body { left, body };
+    }
+
+    fn fail<T>(&mut self, error: FrameError) -> Result<T, FrameError> {
+        self.step = Step::Failed(error.clone());
+        Err(error)
+    }
+}
+
+enum Varint {
+    More,
+    Done,
+    Overflow,
+}
+
+fn push_varint_byte(value: &mut u64, read: &mut usize, byte: u8) -> Varint {
+    let bits = u64::from(byte & 0x7f);
+    let shift = 7 * *read;
+    // The tenth byte has room for one bit only.
+    if *read + 1 > MAX_VARINT || (*read + 1 == MAX_VARINT && byte > 1) {
+        return Varint::Overflow;
+    }
+    *value |= bits << shift;
+    *read += 1;
+    if byte < 0x80 { Varint::Done } else { Varint::More }
+}
+
+/// Appends `value` as a varint.
+pub fn put_varint(out: &mut impl BufMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Bytes that `value` takes as a varint.
+#[must_use]
+pub fn varint_len(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// `body` as a frame: its length, then itself.
+#[must_use]
+pub fn encode(body: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(varint_len(body.len() as u64) + body.len());
+    put_varint(&mut out, body.len() as u64);
+    out.put_slice(body);
+    out.freeze()
+}
+
+/// Feeds `data` to a decoder whole, and again cut up as `data` itself says; both must agree.
+///
+/// The entry of the fuzz target `frames`, and of a unit test over its seeds.
+#[doc(hidden)]
+pub fn fuzz_frames(data: &[u8]) {
+    const LIMIT: usize = 300;
+    let whole = collect(data, |rest| rest);
+    let mut cuts = data.iter().cycle();
+    let pieces = collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
+    assert_eq!(whole, pieces, "frames depend on where the stream was cut");
+
+    fn collect(
+        mut data: &[u8],
+        mut piece: impl FnMut(usize) -> usize,
+    ) -> (Vec<Bytes>, Option<FrameError>) {
+        let mut decoder = FrameDecoder::new(LIMIT);
+        let mut frames = Vec::new();
+        while !data.is_empty() {
+            let (mut now, rest) = data.split_at(piece(data.len()).min(data.len()));
+            data = rest;
+            loop {
+                match decoder.next_frame(&mut now) {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(error) => return (frames, Some(error)),
+                }
+            }
+            assert!(decoder.held() <= LIMIT);
+        }
+        (frames, None)
+    }
+}
+
+#[cfg(test)]
+mod tests;

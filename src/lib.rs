@@ -1,0 +1,3 @@
+//! fifogate serves the control interface of a node's workloads.
+pub mod frame;
+pub mod pb;
