@@ -1,0 +1,243 @@
+//! What differs between two versions of the state, and what of it a list of masks names (PROTOCOL
+//! section 7, DECISIONS 7, 9, 10).
+//!
+//! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts
+//! of the trees are never looked at, so the cost follows the change.
+
+use super::{Key, Map, Mask, MaskSet, Node, Segment, Selection, Tree};
+
+/// What became of one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is new, with all that is below it.
+    Added(Node),
+    /// It is gone, with all that was below it.
+    Removed(Node),
+    /// It is another scalar, another sequence, or of another kind.
+    Updated,
+    /// It is a mapping before and after, and these entries differ.
+    Inner(Changes),
+}
+
+/// Changed entries of a mapping in the order of their keys.
+pub type Changes = Vec<(Key, Change)>;
+
+/// Everything that differs between two trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangeSet {
+    root: Changes,
+}
+
+impl ChangeSet {
+    /// What has to be told to somebody who knows `old` and shall know `new`.
+    #[must_use]
+    pub fn between(old: &Tree, new: &Tree) -> Self {
+        Self { root: changes(old.root(), new.root()) }
+    }
+
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+
+    /// The changed parts of the state, in order.
+    #[must_use]
+    pub fn root(&self) -> &[(Key, Change)] {
+        &self.root
+    }
+
+    /// What of the changes `masks` name; `None` if nothing.
+    #[must_use]
+    pub fn altered(&self, masks: &MaskSet) -> Option<Altered> {
+        let mut found = Found { path: Vec::new(), change_len: 0, altered: Altered::default() };
+        let all: Vec<Rest<'_>> = if masks.is_everything() {
+            vec![Rest { left: &[], len: 0 }]
+        } else {
+            let whole = masks.masks().iter().map(Mask::segments);
+            whole.map(|left| Rest { left, len: left.len() }).collect()
+        };
+        found.walk(&self.root, &all);
+        found.finish()
+    }
+}
+
+fn changes(old: &Map<Node>, new: &Map<Node>) -> Changes {
+    let mut found = Vec::new();
+    if old.ptr_eq(new) {
+        return found;
+    }
+    old.diff(new, |key, old, new| {
+        let change = match (old, new) {
+            (None, Some(new)) => Some(Change::Added(new.clone())),
+            (Some(old), None) => Some(Change::Removed(old.clone())),
+            (Some(old), Some(new)) => change(old, new),
+            (None, None) => None,
+        };
+        found.extend(change.map(|change| (key.clone(), change)));
+    });
+    found
+}
+
+fn change(old: &Node, new: &Node) -> Option<Change> {
+    match (old, new) {
+        (Node::Map(old), Node::Map(new)) => {
+            let inner = changes(old, new);
+            (!inner.is_empty()).then_some(Change::Inner(inner))
+        }
+        // An empty sequence counts as absent (PROTOCOL 7.3).
+        (Node::Seq(old), Node::Seq(values)) if old.is_empty() && !values.is_empty() => {
+            Some(Change::Added(new.clone()))
+        }
+        (Node::Seq(values), Node::Seq(new)) if new.is_empty() && !values.is_empty() => {
+            Some(Change::Removed(old.clone()))
+        }
+        _ => (old != new).then_some(Change::Updated),
+    }
+}
+
+/// What an event tells: three lists of paths, sorted and without duplicates, and what to send along.
+#[derive(Debug, Default)]
+pub struct Altered {
+    /// Paths that are new.
+    pub added: Vec<String>,
+    /// Paths whose value is another.
+    pub updated: Vec<String>,
+    /// Paths that are gone.
+    pub removed: Vec<String>,
+    selection: Selection,
+}
+
+impl Altered {
+    /// What of the state of now belongs to the paths.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+}
+
+/// What is left of a mask at some depth. One that is used up covers all that is below.
+#[derive(Clone, Copy)]
+struct Rest<'m> {
+    left: &'m [Segment],
+    /// Segments of the whole mask.
+    len: usize,
+}
+
+impl Rest<'_> {
+    fn below(self, key: &Key) -> Option<Self> {
+        match self.left.split_first() {
+            None => Some(self),
+            Some((segment, left)) => segment.matches(key).then_some(Self { left, ..self }),
+        }
+    }
+}
+
+struct Found {
+    path: Vec<Key>,
+    /// How much of the path leads to what changed as a whole; what is deeper changed with it.
+    change_len: usize,
+    altered: Altered,
+}
+
+#[derive(Clone, Copy)]
+enum List {
+    Added,
+    Updated,
+    Removed,
+}
+
+impl Found {
+    fn walk(&mut self, changes: &[(Key, Change)], masks: &[Rest<'_>]) {
+        for (key, change) in changes {
+            let below: Vec<_> = masks.iter().filter_map(|mask| mask.below(key)).collect();
+            if below.is_empty() {
+                continue;
+            }
+            self.path.push(key.clone());
+            self.change_len = self.path.len();
+            match change {
+                Change::Inner(inner) => self.walk(inner, &below),
+                Change::Added(node) => self.expand(List::Added, node, &below),
+                Change::Removed(node) => self.expand(List::Removed, node, &below),
+                Change::Updated => {
+                    for mask in below.iter().filter(|mask| mask.left.is_empty()) {
+                        self.tell(List::Updated, *mask);
+                    }
+                }
+            }
+            self.path.pop();
+        }
+    }
+
+    /// Tells the places at and below `node`, which came or went as a whole, at which a mask ends.
+    fn expand(&mut self, list: List, node: &Node, masks: &[Rest<'_>]) {
+        for mask in masks {
+            if mask.left.is_empty() {
+                self.tell(list, *mask);
+            } else if let Node::Map(map) = node {
+                self.expand_map(list, map, *mask);
+            }
+        }
+    }
+
+    fn expand_map(&mut self, list: List, map: &Map<Node>, mask: Rest<'_>) {
+        let enter = |found: &mut Self, key: &Key, node: &Node| {
+            let Some(below) = mask.below(key) else { return };
+            found.path.push(key.clone());
+            found.expand(list, node, &[below]);
+            found.path.pop();
+        };
+        match mask.left.first() {
+            Some(Segment::Key(key)) => {
+                if let Some((key, node)) = map.get_key_value(key.as_str()) {
+                    enter(self, key, node);
+                }
+            }
+            _ => map.iter().for_each(|(key, node)| enter(self, key, node)),
+        }
+    }
+
+    /// Puts the path on `list`. A key that a path cannot address ends it: its parent is told
+    /// instead, and told as updated where the parent was there before and after (DECISIONS 10).
+    fn tell(&mut self, mut list: List, mask: Rest<'_>) {
+        let told = self.path.iter().position(|key| !key.is_addressable());
+        let told = told.unwrap_or(self.path.len());
+        if told < self.change_len {
+            list = List::Updated;
+        }
+        let text = join(&self.path[..told]);
+        self.altered.selection.ask_version(&text);
+        // The parent goes along whole, unless the mask looks deeper than the key: then only what the
+        // mask names of it, which is all that its rules were asked for.
+        let whole_parent = mask.len <= told + 1;
+        let end = if whole_parent { told } else { self.path.len() };
+        self.altered.selection.add_path(&self.path[..end]);
+        match list {
+            List::Added => self.altered.added.push(text),
+            List::Updated => self.altered.updated.push(text),
+            List::Removed => self.altered.removed.push(text),
+        }
+    }
+
+    fn finish(self) -> Option<Altered> {
+        let mut altered = self.altered;
+        for list in [&mut altered.added, &mut altered.updated, &mut altered.removed] {
+            list.sort();
+            list.dedup();
+        }
+        let lists = [&altered.added, &altered.updated, &altered.removed];
+        lists.iter().any(|list| !list.is_empty()).then_some(altered)
+    }
+}
+
+fn join(path: &[Key]) -> String {
+    let mut text = String::with_capacity(path.iter().map(|key| key.as_str().len() + 1).sum());
+    for (at, key) in path.iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        text.push_str(key.as_str());
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! Which instances a desired state asks for, and their entries in `workloadStates` (PROTOCOL 6.5,
+//! 6.6).
+
+use std::fmt::{self, Write};
+
+use sha2::{Digest, Sha256};
+
+use super::{Key, Map, Node};
+
+/// A workload at one agent with one configuration.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance {
+    /// The workload's name.
+    pub workload: String,
+    /// The agent it belongs to; empty if it is not scheduled.
+    pub agent: String,
+    /// Lower-case hex SHA-256 of the configuration.
+    pub id: String,
+}
+
+impl Instance {
+    /// The instance that the workload `name` of a desired state asks for.
+    #[must_use]
+    pub fn of(name: &str, workload: &Node) -> Self {
+        Self {
+            workload: name.to_owned(),
+            agent: workload.str_at("agent").unwrap_or_default().to_owned(),
+            id: id_of(workload.str_at("runtimeConfig").unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Instance {
+    /// `<workload>.<id>.<agent>`, as in `UpdateStateSuccess`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.workload, self.id, self.agent)
+    }
+}
+
+/// The id that a configuration gives: white space around it does not count (DECISIONS 11).
+fn id_of(runtime_config: &str) -> String {
+    let mut id = String::with_capacity(64);
+    for byte in Sha256::digest(runtime_config.trim().as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    id
+}
+
+/// One workload of the desired state before and after an update.
+#[derive(Clone, Debug)]
+pub struct WorkloadChange {
+    /// Its name.
+    pub name: Key,
+    /// What it was; `None` if it is new.
+    pub old: Option<Node>,
+    /// What it is; `None` if it was removed.
+    pub new: Option<Node>,
+}
+
+impl WorkloadChange {
+    /// The instances that end and start. None if all that differs is which configs the workload
+    /// could use in templates, which makes no other workload of it.
+    #[must_use]
+    pub fn instances(&self) -> (Option<Instance>, Option<Instance>) {
+        let running = |node: &Option<Node>| -> Option<Map<Node>> {
+            let mut map = node.as_ref()?.as_map()?.clone();
+            map.remove("configs");
+            Some(map)
+        };
+        if running(&self.old) == running(&self.new) {
+            return (None, None);
+        }
+        let instance = |node: &Option<Node>| Some(Instance::of(self.name.as_str(), node.as_ref()?));
+        (instance(&self.old), instance(&self.new))
+    }
+}
+
+/// `states` after these instances ended and started: new ones are pending, or not scheduled without
+/// an agent; ended ones are gone, with what they leave empty. An entry that stays is left alone.
+#[must_use]
+pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance]) -> Node {
+    let mut states = states.as_map().cloned().unwrap_or_default();
+    for instance in ended.iter().filter(|instance| !started.contains(instance)) {
+        remove(&mut states, &[&instance.agent, &instance.workload, &instance.id]);
+    }
+    for instance in started {
+        let agent = states.get(&instance.agent);
+        let workload = agent.and_then(|agent| agent.get(&instance.workload));
+        if workload.and_then(|workload| workload.get(&instance.id)).is_some() {
+            continue;
+        }
+        let state = if instance.agent.is_empty() {
+            [("state", "NotScheduled"), ("subState", "NotScheduled")]
+        } else {
+            [("state", "Pending"), ("subState", "Initial")]
+        };
+        let state = state.into_iter().chain([("additionalInfo", "")]);
+        let state = Node::map(state.map(|(name, value)| (name, Node::text(value))));
+        let with = |parent: Option<&Node>, key: &str, value| {
+            let mut map = parent.and_then(Node::as_map).cloned().unwrap_or_default();
+            map.insert(key.into(), value);
+            Node::Map(map)
+        };
+        let workload = with(workload, &instance.id, state);
+        let agent = with(agent, &instance.workload, workload);
+        states.insert(instance.agent.as_str().into(), agent);
+    }
+    Node::Map(states)
+}
+
+/// Removes what is at `path`, and every mapping on the way that is empty then.
+fn remove(map: &mut Map<Node>, path: &[&str]) {
+    let Some((first, rest)) = path.split_first() else { return };
+    if rest.is_empty() {
+        map.remove(first);
+        return;
+    }
+    let Some(mut below) = map.get(first).and_then(Node::as_map).cloned() else { return };
+    remove(&mut below, rest);
+    if below.is_empty() {
+        map.remove(first);
+    } else {
+        map.insert((*first).into(), Node::Map(below));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_is_the_hash_of_the_trimmed_configuration_alone() {
+        let config = "image: docker.io/library/nginx:1.27\ncommandOptions: [\"-p\", \"8081:80\"]";
+        let workload = |config: &str| {
+            Node::map([("agent", Node::text("agent_A")), ("runtimeConfig", Node::text(config))])
+        };
+        let expected =
+            "web.05ddcb51ba8e644efcbcf44857f0e551edc1fc3eab1293dfa36fc54aabb43587.agent_A";
+        assert_eq!(Instance::of("web", &workload(config)).to_string(), expected);
+        let padded = format!("  {config}\n\n");
+        assert_eq!(Instance::of("web", &workload(&padded)).to_string(), expected);
+    }
+
+    #[test]
+    fn entries_come_and_go_with_their_instances_and_leave_no_empty_parents() {
+        let instance = |agent: &str, id: &str| Instance {
+            workload: "w".into(),
+            agent: agent.into(),
+            id: id.into(),
+        };
+        let none = Node::Map(Map::new());
+        let one = follow_workloads(&none, &[], &[instance("", "1"), instance("A", "1")]);
+        let state = |node: &Node, agent: &str, id: &str| {
+            let id = node.get(agent)?.get("w")?.get(id)?;
+            id.str_at("state").map(str::to_owned)
+        };
+        assert_eq!(state(&one, "", "1").as_deref(), Some("NotScheduled"));
+        assert_eq!(state(&one, "A", "1").as_deref(), Some("Pending"));
+        let two = follow_workloads(&one, &[instance("A", "1")], &[instance("A", "2")]);
+        assert_eq!(state(&two, "A", "1"), None);
+        assert_eq!(state(&two, "A", "2").as_deref(), Some("Pending"));
+        let gone = follow_workloads(&two, &[instance("A", "2"), instance("", "1")], &[]);
+        assert_eq!(gone, none);
+    }
+
+    #[test]
+    fn entry_of_an_instance_that_stays_is_left_alone() {
+        let instance = Instance { workload: "w".into(), agent: "A".into(), id: "1".into() };
+        let running = Node::map([("state", Node::text("Running"))]);
+        let states = Node::map([("A", Node::map([("w", Node::map([("1", running)]))]))]);
+        let same = std::slice::from_ref(&instance);
+        assert_eq!(follow_workloads(&states, same, same), states);
+    }
+}

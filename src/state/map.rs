@@ -1,0 +1,505 @@
+//! A persistent ordered map: a change makes a new map that shares all untouched parts with the old.
+//!
+//! Cloning is one reference count. Changing one of n entries copies O(log n) nodes of at most
+//! [`WIDTH`] entries. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
+//! between them and not what they hold. It knows nothing of what the values mean.
+
+use std::{cmp::Ordering, fmt, sync::Arc};
+
+use super::Key;
+
+/// Most entries or children of a node. Small maps, which are nearly all of a state's, are one node
+/// of exactly their size.
+const WIDTH: usize = 32;
+
+/// A node with fewer entries is joined with a neighbour.
+const NARROW: usize = WIDTH / 4;
+
+/// An ordered map from [`Key`] to `V` with cheap snapshots.
+pub struct Map<V> {
+    root: Option<Link<V>>,
+}
+
+enum Link<V> {
+    Leaf(Arc<[(Key, V)]>),
+    Branch(Arc<Branch<V>>),
+}
+
+struct Branch<V> {
+    /// Leaves are 0; all children of a branch are equally high.
+    height: u8,
+    len: usize,
+    /// Never empty.
+    children: Vec<Link<V>>,
+}
+
+/// What one step of a change made of a node: nothing left, one node, or two.
+enum Grown<V> {
+    One(Link<V>),
+    Two(Link<V>, Link<V>),
+}
+
+impl<V> Map<V> {
+    /// The map without entries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { root: None }
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.root.as_ref().map_or(0, Link::len)
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&V> {
+        self.get_key_value(key).map(|(_, value)| value)
+    }
+
+    /// The entry of `key`, with the key as it is stored.
+    #[must_use]
+    pub fn get_key_value(&self, key: &str) -> Option<(&Key, &V)> {
+        let mut link = self.root.as_ref()?;
+        loop {
+            match link {
+                Link::Leaf(entries) => {
+                    let at = entries.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok()?;
+                    let (key, value) = &entries[at];
+                    return Some((key, value));
+                }
+                Link::Branch(branch) => link = &branch.children[branch.child_for(key)],
+            }
+        }
+    }
+
+    /// All entries in the order of their keys.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_, V> {
+        Iter(Cursor::new(self))
+    }
+
+    /// All keys in order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// Whether both are the same version, told in O(1). Equal contents may still differ here.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        match (&self.root, &other.root) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.ptr_eq(b),
+            _ => false,
+        }
+    }
+
+    /// Calls `each` in key order for every key whose entry is not stored in a shared node: with the
+    /// old value, the new one, or both. Both may be equal; the caller looks.
+    pub fn diff<'a>(
+        &'a self,
+        new: &'a Self,
+        mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+    ) {
+        let (mut a, mut b) = (Cursor::new(self), Cursor::new(new));
+        loop {
+            match (a.top(), b.top()) {
+                (None, None) => return,
+                (Some(Top::Node(x)), Some(Top::Node(y))) => {
+                    if x.ptr_eq(y) {
+                        a.skip();
+                        b.skip();
+                        continue;
+                    }
+                    let (high, low) = (x.height(), y.height());
+                    if high >= low {
+                        a.open();
+                    }
+                    if low >= high {
+                        b.open();
+                    }
+                }
+                // An entry that comes before all of a node is told without opening the node: the
+                // node may yet turn out to be shared.
+                (Some(Top::Entry(key, value)), Some(Top::Node(node))) => {
+                    if key < node.first_key() {
+                        each(key, Some(value), None);
+                        a.skip();
+                    } else {
+                        b.open();
+                    }
+                }
+                (Some(Top::Node(node)), Some(Top::Entry(key, value))) => {
+                    if key < node.first_key() {
+                        each(key, None, Some(value));
+                        b.skip();
+                    } else {
+                        a.open();
+                    }
+                }
+                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) => match x.cmp(y) {
+                    Ordering::Less => {
+                        each(x, Some(old), None);
+                        a.skip();
+                    }
+                    Ordering::Greater => {
+                        each(y, None, Some(new));
+                        b.skip();
+                    }
+                    Ordering::Equal => {
+                        each(y, Some(old), Some(new));
+                        a.skip();
+                        b.skip();
+                    }
+                },
+                (Some(Top::Node(_)), None) => a.open(),
+                (None, Some(Top::Node(_))) => b.open(),
+                (Some(Top::Entry(key, value)), None) => {
+                    each(key, Some(value), None);
+                    a.skip();
+                }
+                (None, Some(Top::Entry(key, value))) => {
+                    each(key, None, Some(value));
+                    b.skip();
+                }
+            }
+        }
+    }
+}
+
+impl<V: Clone> Map<V> {
+    /// Sets the value of `key`.
+    pub fn insert(&mut self, key: Key, value: V) {
+        self.root = Some(match &self.root {
+            None => Link::Leaf(Arc::new([(key, value)])),
+            Some(root) => match root.insert(key, value) {
+                Grown::One(link) => link,
+                Grown::Two(left, right) => Link::branch(vec![left, right]),
+            },
+        });
+    }
+
+    /// Removes the entry of `key`; tells whether there was one.
+    pub fn remove(&mut self, key: &str) -> bool {
+        if self.get(key).is_none() {
+            return false;
+        }
+        let mut root = self.root.as_ref().and_then(|root| root.remove(key));
+        // A branch with one child is that child.
+        while let Some(Link::Branch(branch)) = &root {
+            let [only] = &branch.children[..] else { break };
+            root = Some(only.clone());
+        }
+        self.root = root;
+        true
+    }
+}
+
+impl<V> Branch<V> {
+    /// Which child holds `key`, if any does.
+    fn child_for(&self, key: &str) -> usize {
+        self.children.partition_point(|child| child.first_key().as_str() <= key).saturating_sub(1)
+    }
+}
+
+impl<V> Link<V> {
+    fn branch(children: Vec<Self>) -> Self {
+        let height = 1 + children.first().map_or(0, Self::height);
+        let len = children.iter().map(Self::len).sum();
+        Self::Branch(Arc::new(Branch { height, len, children }))
+    }
+
+    fn height(&self) -> u8 {
+        match self {
+            Self::Leaf(_) => 0,
+            Self::Branch(branch) => branch.height,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Leaf(entries) => entries.len(),
+            Self::Branch(branch) => branch.len,
+        }
+    }
+
+    /// Entries of a leaf, children of a branch.
+    fn width(&self) -> usize {
+        match self {
+            Self::Leaf(entries) => entries.len(),
+            Self::Branch(branch) => branch.children.len(),
+        }
+    }
+
+    fn first_key(&self) -> &Key {
+        let mut link = self;
+        loop {
+            match link {
+                Self::Leaf(entries) => return &entries[0].0,
+                Self::Branch(branch) => link = &branch.children[0],
+            }
+        }
+    }
+
+    fn ptr_eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leaf(a), Self::Leaf(b)) => Arc::ptr_eq(a, b),
+            (Self::Branch(a), Self::Branch(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl<V: Clone> Link<V> {
+    fn insert(&self, key: Key, value: V) -> Grown<V> {
+        match self {
+            Self::Leaf(entries) => {
+                let mut entries = entries.to_vec();
+                match entries.binary_search_by(|(k, _)| k.cmp(&key)) {
+                    Ok(at) => entries[at].1 = value,
+                    Err(at) => entries.insert(at, (key, value)),
+                }
+                Self::grown(entries, |part| Self::Leaf(part.into()))
+            }
+            Self::Branch(branch) => {
+                let at = branch.child_for(key.as_str());
+                let mut children = branch.children.clone();
+                match children[at].insert(key, value) {
+                    Grown::One(child) => children[at] = child,
+                    Grown::Two(left, right) => {
+                        children[at] = left;
+                        children.insert(at + 1, right);
+                    }
+                }
+                Self::grown(children, Self::branch)
+            }
+        }
+    }
+
+    /// A node of `parts`, or two if they are too many for one.
+    fn grown<T>(mut parts: Vec<T>, node: impl Fn(Vec<T>) -> Self) -> Grown<V> {
+        if parts.len() <= WIDTH {
+            return Grown::One(node(parts));
+        }
+        let right = parts.split_off(parts.len() / 2);
+        Grown::Two(node(parts), node(right))
+    }
+
+    /// Without `key`, which is known to be there; nothing if it was the last.
+    fn remove(&self, key: &str) -> Option<Self> {
+        match self {
+            Self::Leaf(entries) => {
+                let rest: Vec<_> =
+                    entries.iter().filter(|(k, _)| k.as_str() != key).cloned().collect();
+                (!rest.is_empty()).then(|| Self::Leaf(rest.into()))
+            }
+            Self::Branch(branch) => {
+                let at = branch.child_for(key);
+                let mut children = branch.children.clone();
+                match children[at].remove(key) {
+                    None => {
+                        children.remove(at);
+                    }
+                    Some(child) => {
+                        let narrow = child.width() < NARROW;
+                        children[at] = child;
+                        if narrow && children.len() > 1 {
+                            let left = at.min(children.len() - 2);
+                            let right = children.remove(left + 1);
+                            match children[left].join(&right) {
+                                Grown::One(both) => children[left] = both,
+                                Grown::Two(a, b) => {
+                                    children[left] = a;
+                                    children.insert(left + 1, b);
+                                }
+                            }
+                        }
+                    }
+                }
+                (!children.is_empty()).then(|| Self::branch(children))
+            }
+        }
+    }
+
+    /// Two neighbours of the same height as one node, or as two of about the same width.
+    fn join(&self, right: &Self) -> Grown<V> {
+        match (self, right) {
+            (Self::Leaf(a), Self::Leaf(b)) => {
+                let entries = a.iter().chain(b.iter()).cloned().collect();
+                Self::grown(entries, |part| Self::Leaf(part.into()))
+            }
+            (Self::Branch(a), Self::Branch(b)) => {
+                let children = a.children.iter().chain(&b.children).cloned().collect();
+                Self::grown(children, Self::branch)
+            }
+            _ => Grown::Two(self.clone(), right.clone()),
+        }
+    }
+}
+
+/// What comes next in a walk: a node that has not been opened, or an entry.
+enum Top<'a, V> {
+    Node(&'a Link<V>),
+    Entry(&'a Key, &'a V),
+}
+
+/// A walk in key order that can step over whole nodes.
+struct Cursor<'a, V> {
+    stack: Vec<Rest<'a, V>>,
+}
+
+/// What is left of a node that was opened; never empty on the stack.
+enum Rest<'a, V> {
+    Links(&'a [Link<V>]),
+    Entries(&'a [(Key, V)]),
+}
+
+impl<'a, V> Cursor<'a, V> {
+    fn new(map: &'a Map<V>) -> Self {
+        let stack = map.root.as_ref().map(|root| Rest::Links(std::slice::from_ref(root)));
+        Self { stack: stack.into_iter().collect() }
+    }
+
+    fn top(&self) -> Option<Top<'a, V>> {
+        match self.stack.last()? {
+            Rest::Links(links) => links.first().map(Top::Node),
+            Rest::Entries(entries) => entries.first().map(|(key, value)| Top::Entry(key, value)),
+        }
+    }
+
+    /// Steps over what [`Cursor::top`] shows.
+    fn skip(&mut self) {
+        let emptied = match self.stack.last_mut() {
+            None => return,
+            Some(Rest::Links(links)) => {
+                *links = &links[1..];
+                links.is_empty()
+            }
+            Some(Rest::Entries(entries)) => {
+                *entries = &entries[1..];
+                entries.is_empty()
+            }
+        };
+        if emptied {
+            self.stack.pop();
+        }
+    }
+
+    /// Opens the node that [`Cursor::top`] shows; an entry cannot be opened.
+    fn open(&mut self) {
+        let Some(Top::Node(link)) = self.top() else { return };
+        self.skip();
+        self.stack.push(match link {
+            Link::Leaf(entries) => Rest::Entries(entries),
+            Link::Branch(branch) => Rest::Links(&branch.children),
+        });
+    }
+}
+
+/// The entries of a [`Map`] in the order of their keys.
+pub struct Iter<'a, V>(Cursor<'a, V>);
+
+impl<'a, V> Iterator for Iter<'a, V> {
+    type Item = (&'a Key, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.0.top()? {
+                Top::Node(_) => self.0.open(),
+                Top::Entry(key, value) => {
+                    self.0.skip();
+                    return Some((key, value));
+                }
+            }
+        }
+    }
+}
+
+impl<V: Clone> FromIterator<(Key, V)> for Map<V> {
+    /// Later entries of the same key win.
+    fn from_iter<I: IntoIterator<Item = (Key, V)>>(entries: I) -> Self {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
+            entries.reverse();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            entries.dedup_by(|(a, _), (b, _)| a == b);
+        }
+        let mut level: Vec<Link<V>> =
+            pack(entries).into_iter().map(|part| Link::Leaf(part.into())).collect();
+        while level.len() > 1 {
+            level = pack(level).into_iter().map(Link::branch).collect();
+        }
+        Self { root: level.pop() }
+    }
+}
+
+/// Cuts `parts` into runs of at most [`WIDTH`], all of about the same length.
+fn pack<T>(parts: Vec<T>) -> Vec<Vec<T>> {
+    let runs = parts.len().div_ceil(WIDTH).max(1);
+    let each = parts.len().div_ceil(runs).max(1);
+    let mut parts = parts.into_iter().peekable();
+    let mut packed = Vec::with_capacity(runs);
+    while parts.peek().is_some() {
+        packed.push(parts.by_ref().take(each).collect());
+    }
+    packed
+}
+
+impl<V> Clone for Map<V> {
+    fn clone(&self) -> Self {
+        Self { root: self.root.clone() }
+    }
+}
+
+impl<V> Clone for Link<V> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaf(entries) => Self::Leaf(Arc::clone(entries)),
+            Self::Branch(branch) => Self::Branch(Arc::clone(branch)),
+        }
+    }
+}
+
+impl<V> Default for Map<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V: PartialEq> PartialEq for Map<V> {
+    fn eq(&self, other: &Self) -> bool {
+        if self.len() != other.len() {
+            return false;
+        }
+        let mut equal = true;
+        self.diff(other, |_, a, b| equal = equal && a == b);
+        equal
+    }
+}
+
+impl<V: Eq> Eq for Map<V> {}
+
+impl<V: fmt::Debug> fmt::Debug for Map<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<'a, V> IntoIterator for &'a Map<V> {
+    type Item = (&'a Key, &'a V);
+    type IntoIter = Iter<'a, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

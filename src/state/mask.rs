@@ -1,0 +1,227 @@
+//! Paths with wildcards: what a request names of the state (PROTOCOL section 5).
+//!
+//! In go texts as a workload sends them; out come masks that match, and selections that pick what a
+//! list of masks names from a tree. A mask is never refused: one that names nothing finds nothing.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::{Key, Map, Node, tree};
+
+/// One segment of a mask.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// `*`: any one name.
+    Any,
+    /// This name, which may be empty.
+    Key(Key),
+}
+
+impl Segment {
+    /// Whether the segment stands for `key`.
+    #[must_use]
+    pub fn matches(&self, key: &Key) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Key(own) => own == key,
+        }
+    }
+}
+
+/// A path in which `*` stands for any one name.
+///
+/// The empty text is the path without segments and means everything; otherwise the text is cut at
+/// every `.`, so that segments may be empty (`workloadStates..un`).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mask {
+    text: Arc<str>,
+    segments: Arc<[Segment]>,
+}
+
+impl Mask {
+    /// The mask that `text` spells.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let segment = |name| if name == "*" { Segment::Any } else { Segment::Key(Key::from(name)) };
+        let segments = match text {
+            "" => Arc::default(),
+            _ => text.split('.').map(segment).collect(),
+        };
+        Self { text: text.into(), segments }
+    }
+
+    /// The mask as it was sent.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The segments; none if the mask means everything.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether a segment is `*`.
+    #[must_use]
+    pub fn has_wildcard(&self) -> bool {
+        self.segments.contains(&Segment::Any)
+    }
+}
+
+impl fmt::Display for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+/// The masks of one request, in order and without duplicates.
+///
+/// No mask, or one that is empty, means everything (DECISIONS 8).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MaskSet {
+    masks: Arc<[Mask]>,
+}
+
+impl MaskSet {
+    /// The set of what these texts spell.
+    pub fn parse<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
+        let mut masks: Vec<_> = texts.into_iter().map(|text| Mask::parse(text.as_ref())).collect();
+        if masks.iter().any(|mask| mask.segments().is_empty()) {
+            masks.clear();
+        }
+        masks.sort();
+        masks.dedup();
+        Self { masks: masks.into() }
+    }
+
+    /// Whether the set means everything; [`MaskSet::masks`] is empty then.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.masks.is_empty()
+    }
+
+    /// The masks, sorted by their text.
+    #[must_use]
+    pub fn masks(&self) -> &[Mask] {
+        &self.masks
+    }
+}
+
+/// What to pick from a tree: a set of masks and paths, merged by their common beginnings.
+#[derive(Debug, Default)]
+pub struct Selection {
+    ends: bool,
+    any: Option<Box<Selection>>,
+    keys: BTreeMap<Key, Selection>,
+    /// Parts whose version was asked for by the mere beginning of a mask's text; root only.
+    versions: Vec<&'static str>,
+}
+
+impl Selection {
+    /// What `masks` name, with what is always added to it (PROTOCOL 5.2).
+    #[must_use]
+    pub fn of_masks(masks: &[Mask]) -> Self {
+        let mut selection = Self::default();
+        for mask in masks {
+            selection.add(mask.segments());
+            selection.ask_version(mask.text());
+        }
+        selection
+    }
+
+    /// Adds a concrete path; its keys are taken literally, also those that a mask could not spell.
+    pub(super) fn add_path(&mut self, path: &[Key]) {
+        let segments: Vec<_> = path.iter().cloned().map(Segment::Key).collect();
+        self.add(&segments);
+    }
+
+    /// Adds the version of the part that `text` begins with, whatever follows (PROTOCOL 5.2: even
+    /// `desiredStateX`).
+    pub(super) fn ask_version(&mut self, text: &str) {
+        for part in [tree::DESIRED_STATE, tree::EFFECTIVE_STATE] {
+            if text.starts_with(part) && !self.versions.contains(&part) {
+                self.versions.push(part);
+            }
+        }
+    }
+
+    pub(super) fn wants_version_of(&self, part: &str) -> bool {
+        self.versions.contains(&part)
+    }
+
+    fn add(&mut self, segments: &[Segment]) {
+        self.insert(segments);
+        if let Some(partner) = state_partner(segments) {
+            self.insert(&partner);
+        }
+    }
+
+    fn insert(&mut self, segments: &[Segment]) {
+        let end = segments.iter().fold(self, |at, segment| match segment {
+            Segment::Any => at.any.get_or_insert_default(),
+            Segment::Key(key) => at.keys.entry(key.clone()).or_default(),
+        });
+        end.ends = true;
+    }
+
+    /// What this selection names of the mapping; `None` if that is nothing.
+    pub(super) fn pick_map(&self, map: &Map<Node>) -> Option<Node> {
+        pick_map(map, &[self])
+    }
+}
+
+/// `state` and `subState` of an execution state are halves of one value and never come alone.
+fn state_partner(segments: &[Segment]) -> Option<Vec<Segment>> {
+    let [part, agent, workload, id, Segment::Key(field)] = segments else { return None };
+    let part_key = Key::from(tree::WORKLOAD_STATES);
+    let partner = match field.as_str() {
+        "state" => "subState",
+        "subState" => "state",
+        _ => return None,
+    };
+    // Behind a leading wildcard other parts are named too; only this one is completed.
+    part.matches(&part_key).then(|| {
+        let (agent, workload, id) = (agent.clone(), workload.clone(), id.clone());
+        vec![Segment::Key(part_key), agent, workload, id, Segment::Key(partner.into())]
+    })
+}
+
+fn pick(node: &Node, at: &[&Selection]) -> Option<Node> {
+    if at.iter().any(|selection| selection.ends) {
+        return Some(node.clone());
+    }
+    pick_map(node.as_map()?, at)
+}
+
+fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Option<Node> {
+    if at.iter().any(|selection| selection.ends) {
+        return Some(Node::Map(map.clone()));
+    }
+    let mut picked = Vec::new();
+    let mut next = Vec::new();
+    let mut take = |key: &Key, node: &Node| {
+        next.clear();
+        for selection in at {
+            next.extend(selection.any.as_deref());
+            next.extend(selection.keys.get(key));
+        }
+        picked.extend(pick(node, &next).map(|node| (key.clone(), node)));
+    };
+    if at.iter().any(|selection| selection.any.is_some()) {
+        map.iter().for_each(|(key, node)| take(key, node));
+    } else {
+        let mut wanted: Vec<_> = at.iter().flat_map(|selection| selection.keys.keys()).collect();
+        wanted.sort();
+        wanted.dedup();
+        for (key, node) in wanted.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
+            take(key, node);
+        }
+    }
+    (!picked.is_empty()).then(|| Node::Map(picked.into_iter().collect()))
+}

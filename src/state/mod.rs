@@ -1,0 +1,21 @@
+//! What is true now: the state as a persistent tree, masks over it, differences between versions,
+//! and updates (PROTOCOL sections 4 to 7).
+//!
+//! It knows no subscriber and no permission, and does no I/O.
+
+pub mod check;
+pub mod convert;
+mod diff;
+mod instance;
+mod key;
+mod map;
+mod mask;
+mod tree;
+pub mod update;
+
+pub use diff::{Altered, Change, ChangeSet, Changes};
+pub use instance::{Instance, WorkloadChange, follow_workloads};
+pub use key::Key;
+pub use map::Map;
+pub use mask::{Mask, MaskSet, Segment, Selection};
+pub use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};

@@ -1,0 +1,210 @@
+//! The state as values by path, with cheap snapshots (PROTOCOL section 4).
+//!
+//! A [`Tree`] is a mapping of up to four parts; below them are mappings, sequences and scalars. Who
+//! may see what, and who waits for it, is not known here.
+
+use std::{fmt, sync::Arc};
+
+use super::{Key, Map, Selection};
+
+/// `desiredState`: what was asked for.
+pub const DESIRED_STATE: &str = "desiredState";
+/// `workloadStates`: how the instances are doing, by agent, workload and id.
+pub const WORKLOAD_STATES: &str = "workloadStates";
+/// `agents`: who is connected, with tags and load.
+pub const AGENTS: &str = "agents";
+/// `effectiveState`: the desired state as the agent rendered it.
+pub const EFFECTIVE_STATE: &str = "effectiveState";
+/// `apiVersion` of a desired or effective state.
+pub const API_VERSION: &str = "apiVersion";
+
+/// A value of the state.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Node {
+    /// Values by name.
+    Map(Map<Node>),
+    /// A sequence: one leaf, whatever it holds.
+    Seq(Arc<[Node]>),
+    /// Text, also the values of enums.
+    Str(Arc<str>),
+    /// A number of an agent's status.
+    Uint(u64),
+    /// A oneof that nobody set. It comes in with a request and no valid state holds one.
+    Unset,
+}
+
+impl Node {
+    /// A text.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        Self::Str(text.into())
+    }
+
+    /// A mapping of these entries.
+    #[must_use]
+    pub fn map<K: Into<Key>>(entries: impl IntoIterator<Item = (K, Self)>) -> Self {
+        Self::Map(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+
+    /// A sequence of these values.
+    #[must_use]
+    pub fn seq(values: impl IntoIterator<Item = Self>) -> Self {
+        Self::Seq(values.into_iter().collect())
+    }
+
+    /// The entries, if this is a mapping.
+    #[must_use]
+    pub fn as_map(&self) -> Option<&Map<Self>> {
+        match self {
+            Self::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    /// The values, if this is a sequence.
+    #[must_use]
+    pub fn as_seq(&self) -> Option<&[Self]> {
+        match self {
+            Self::Seq(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The text, if this is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of `name`, if this is a mapping that has it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        self.as_map()?.get(name)
+    }
+
+    /// The text of `name`, if this is a mapping that has it as a text.
+    #[must_use]
+    pub fn str_at(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    /// A mapping or a sequence without anything in it.
+    #[must_use]
+    pub fn is_empty_collection(&self) -> bool {
+        match self {
+            Self::Map(map) => map.is_empty(),
+            Self::Seq(values) => values.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// How many scalars, sequences and empty mappings this holds.
+    #[must_use]
+    pub fn leaves(&self) -> usize {
+        match self {
+            Self::Map(map) if !map.is_empty() => map.iter().map(|(_, node)| node.leaves()).sum(),
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(map) => map.fmt(f),
+            Self::Seq(values) => values.fmt(f),
+            Self::Str(text) => text.fmt(f),
+            Self::Uint(number) => number.fmt(f),
+            Self::Unset => f.write_str("unset"),
+        }
+    }
+}
+
+/// One version of the complete state, or of some of it. Cloning is cheap.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Tree {
+    root: Map<Node>,
+}
+
+impl Tree {
+    /// The state before anything is known: nothing desired, no instance, no agent.
+    #[must_use]
+    pub fn initial() -> Self {
+        let empty = || Node::Map(Map::new());
+        let desired = Node::map([(API_VERSION, Node::text("v1")), ("workloads", empty())]);
+        let parts = [(AGENTS, empty()), (DESIRED_STATE, desired), (WORKLOAD_STATES, empty())];
+        Self { root: parts.into_iter().map(|(name, part)| (name.into(), part)).collect() }
+    }
+
+    /// A tree of these parts.
+    #[must_use]
+    pub fn from_root(root: Map<Node>) -> Self {
+        Self { root }
+    }
+
+    /// The parts by name.
+    #[must_use]
+    pub fn root(&self) -> &Map<Node> {
+        &self.root
+    }
+
+    /// The value at `path`.
+    #[must_use]
+    pub fn get(&self, path: &[&str]) -> Option<&Node> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.root.get(first)?, |node, name| node.get(name))
+    }
+
+    /// The entries of the mapping at `path`; none if there is no mapping.
+    pub fn entries(&self, path: &[&str]) -> impl Iterator<Item = (&Key, &Node)> {
+        self.get(path).and_then(Node::as_map).into_iter().flatten()
+    }
+
+    /// The same tree with another `part`; without it if there is none.
+    #[must_use]
+    pub fn with(&self, part: &str, value: Option<Node>) -> Self {
+        let mut root = self.root.clone();
+        match value {
+            Some(value) => root.insert(part.into(), value),
+            None => {
+                root.remove(part);
+            }
+        }
+        Self { root }
+    }
+
+    /// What `selection` names of this tree, the parents of it created around it.
+    #[must_use]
+    pub fn select(&self, selection: &Selection) -> Self {
+        let mut root = match selection.pick_map(&self.root) {
+            Some(Node::Map(root)) => root,
+            _ => Map::new(),
+        };
+        // A State without its version cannot be read by anyone (PROTOCOL 5.2, DECISIONS 8).
+        for part in [DESIRED_STATE, EFFECTIVE_STATE] {
+            let wanted = selection.wants_version_of(part) || root.get(part).is_some();
+            let version = self.get(&[part, API_VERSION]).filter(|_| wanted);
+            if let Some(version) = version {
+                let mut state = root.get(part).and_then(Node::as_map).cloned().unwrap_or_default();
+                state.insert(API_VERSION.into(), version.clone());
+                root.insert(part.into(), Node::Map(state));
+            }
+        }
+        Self { root }
+    }
+
+    /// How many leaves the tree holds.
+    #[must_use]
+    pub fn leaves(&self) -> usize {
+        self.root.iter().map(|(_, node)| node.leaves()).sum()
+    }
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.root.fmt(f)
+    }
+}

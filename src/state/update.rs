@@ -1,0 +1,275 @@
+//! What an update makes of the state: masked parts of a new state put into the current one
+//! (PROTOCOL section 6, DECISIONS 11).
+//!
+//! Pure and atomic: out comes a whole new state with what became of its workloads, or an error whose
+//! text is for the client. Whether the sender may do this is not asked here.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{
+    AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
+    Tree, WORKLOAD_STATES, WorkloadChange, check,
+};
+
+/// Why an update changes nothing. Its text is what the client is told (PROTOCOL 6.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpdateError {
+    /// A mask leads through something that is no mapping, or is missing, or is empty.
+    FieldNotFound(String),
+    /// A mask with `*`: which fields it means depends on when it is looked at.
+    Wildcard(String),
+    /// The state that the update would make breaks a rule.
+    Invalid(String),
+    /// The state that the update would make does not have the shape of a state.
+    Shape(String),
+    /// A version, key or name of the new state is refused before anything else of it is looked at.
+    Refused(String),
+    /// A workload would wait for itself.
+    Cycle(String),
+}
+
+impl fmt::Display for UpdateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let invalid = "Update rejected: 'Resulting State is invalid, reason: '";
+        match self {
+            Self::FieldNotFound(path) => {
+                write!(f, "Update rejected: 'Could not find field {path}'")
+            }
+            Self::Wildcard(mask) => {
+                write!(f, "Update rejected: 'Wildcards are not allowed in update mask {mask}'")
+            }
+            Self::Invalid(reason) => write!(f, "{invalid}{reason}''"),
+            Self::Shape(what) => {
+                write!(f, "{invalid}Could not parse into CompleteState: '{what}'''")
+            }
+            Self::Refused(reason) => f.write_str(reason),
+            Self::Cycle(name) => {
+                write!(f, "Update rejected: 'workload dependency '{name}' is part of a cycle.'")
+            }
+        }
+    }
+}
+
+impl std::error::Error for UpdateError {}
+
+/// What an update made.
+#[derive(Debug)]
+pub struct Updated {
+    /// The new state. `workloadStates` is still that of before.
+    pub tree: Tree,
+    /// The workloads that differ, by name.
+    pub changes: Vec<WorkloadChange>,
+}
+
+impl Updated {
+    /// The instances that ended and those that started.
+    #[must_use]
+    pub fn instances(&self) -> (Vec<Instance>, Vec<Instance>) {
+        let pairs = self.changes.iter().map(WorkloadChange::instances);
+        let (ended, started): (Vec<_>, Vec<_>) = pairs.unzip();
+        (ended.into_iter().flatten().collect(), started.into_iter().flatten().collect())
+    }
+}
+
+/// `current` after an update by `masks` from `new_state`.
+///
+/// # Errors
+/// The first thing that is wrong; `current` holds then.
+pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated, UpdateError> {
+    let mut proposed = propose(current, new_state, masks)?;
+    let desired = proposed.get(DESIRED_STATE).cloned();
+    let settled = check::settle(current.get(&[DESIRED_STATE]), desired)?;
+    let mut tree = current.with(DESIRED_STATE, Some(settled.desired));
+    proposed.remove(DESIRED_STATE);
+    if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
+        let agents = current.get(&[AGENTS]).and_then(Node::as_map).cloned().unwrap_or_default();
+        tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents, wanted))));
+    }
+    Ok(Updated { tree, changes: settled.changes })
+}
+
+/// The desired state and the agents as the masks put them together, unchecked, beside parts that an
+/// update cannot set.
+///
+/// # Errors
+/// A mask that leads nowhere.
+pub fn propose(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Map<Node>, UpdateError> {
+    if masks.is_empty() {
+        let missing = |what: &str| UpdateError::Shape(format!("Missing field '{what}'"));
+        let desired = new_state.get(&[DESIRED_STATE]).ok_or_else(|| missing(DESIRED_STATE))?;
+        desired.get("workloads").ok_or_else(|| missing("desiredState.workloads"))?;
+        return Ok(new_state.root().clone());
+    }
+    let mut draft = Draft::of(current);
+    masks.iter().try_for_each(|mask| draft.take(new_state, mask))?;
+    Ok(draft.root)
+}
+
+/// `agents` with the tags that `wanted` gives to those of them that it lists. An update makes no
+/// agent, removes none, and changes nothing else of one.
+fn take_tags(mut agents: Map<Node>, wanted: &Map<Node>) -> Map<Node> {
+    for (name, wanted) in wanted {
+        let Some(agent) = agents.get(name.as_str()) else { continue };
+        let tags = wanted.get("tags").filter(|tags| !tags.is_empty_collection());
+        if agent.get("tags") == tags {
+            continue;
+        }
+        let mut agent = agent.as_map().cloned().unwrap_or_default();
+        match tags {
+            Some(tags) => agent.insert("tags".into(), tags.clone()),
+            None => {
+                agent.remove("tags");
+            }
+        }
+        agents.insert(name.clone(), Node::Map(agent));
+    }
+    agents
+}
+
+/// A copy of what an update can set, in the making.
+///
+/// Masks are applied to a form of the state in which a workload that exists has all its collections,
+/// also empty ones: so a tag can be set or removed in a workload without tags.
+struct Draft {
+    root: Map<Node>,
+    /// Paths of workloads and agents that are in that form already, or were set by a mask.
+    spelled_out: BTreeSet<Vec<Key>>,
+    /// All workloads were set by one mask; none is to be spelled out.
+    replaced: bool,
+}
+
+impl Draft {
+    fn of(current: &Tree) -> Self {
+        let mut desired =
+            current.get(&[DESIRED_STATE]).and_then(Node::as_map).cloned().unwrap_or_default();
+        for name in ["workloads", "configs"] {
+            ensure(&mut desired, name, Node::Map(Map::new()));
+        }
+        let agents = current.get(&[AGENTS]).cloned().unwrap_or(Node::Map(Map::new()));
+        // What an update cannot set is empty here: a mask has to lead somewhere, but to no effect.
+        let empty = || Node::Map(Map::new());
+        let version = Node::text("v1");
+        let root = [
+            (DESIRED_STATE, Node::Map(desired)),
+            (AGENTS, agents),
+            (WORKLOAD_STATES, empty()),
+            (EFFECTIVE_STATE, Node::map([(API_VERSION, version), ("workloads", empty())])),
+        ];
+        Self {
+            root: root.into_iter().map(|(name, node)| (name.into(), node)).collect(),
+            spelled_out: BTreeSet::new(),
+            replaced: false,
+        }
+    }
+
+    fn take(&mut self, new_state: &Tree, mask: &Mask) -> Result<(), UpdateError> {
+        let path = concrete(mask)?;
+        self.spell_out(&path);
+        let done = match find(new_state.root(), &path) {
+            Some(value) => set(&mut self.root, &path, value.clone()),
+            None => unset(&mut self.root, &path),
+        };
+        done.then_some(()).ok_or_else(|| UpdateError::FieldNotFound(mask.text().to_owned()))
+    }
+
+    /// Before a mask reaches into a workload or an agent for the first time, gives it all its
+    /// collections.
+    fn spell_out(&mut self, path: &[Key]) {
+        let names: Vec<_> = path.iter().map(Key::as_str).collect();
+        let (item, collections): (usize, fn(&mut Map<Node>)) = match names[..] {
+            [DESIRED_STATE] | [DESIRED_STATE, "workloads"] => {
+                self.replaced = true;
+                return;
+            }
+            [DESIRED_STATE, "workloads", ..] if self.replaced => return,
+            [DESIRED_STATE, "workloads", _, ..] => (3, workload_collections),
+            [AGENTS, _, ..] => (2, |agent| ensure(agent, "tags", Node::Map(Map::new()))),
+            _ => return,
+        };
+        let (item, below) = path.split_at(item);
+        if !self.spelled_out.insert(item.to_vec()) || below.is_empty() {
+            return;
+        }
+        if let Some(Node::Map(found)) = find(&self.root, item) {
+            let mut whole = found.clone();
+            collections(&mut whole);
+            set(&mut self.root, item, Node::Map(whole));
+        }
+    }
+}
+
+fn workload_collections(workload: &mut Map<Node>) {
+    for name in ["tags", "dependencies", "configs", "controlInterfaceAccess"] {
+        ensure(workload, name, Node::Map(Map::new()));
+    }
+    ensure(workload, "files", Node::seq([]));
+    let access = workload.get("controlInterfaceAccess").and_then(Node::as_map).cloned();
+    if let Some(mut access) = access {
+        ensure(&mut access, "allowRules", Node::seq([]));
+        ensure(&mut access, "denyRules", Node::seq([]));
+        workload.insert("controlInterfaceAccess".into(), Node::Map(access));
+    }
+}
+
+fn ensure(map: &mut Map<Node>, name: &str, value: Node) {
+    if map.get(name).is_none() {
+        map.insert(name.into(), value);
+    }
+}
+
+/// The path of a mask without wildcards.
+fn concrete(mask: &Mask) -> Result<Vec<Key>, UpdateError> {
+    let key = |segment: &Segment| match segment {
+        Segment::Key(key) => Ok(key.clone()),
+        Segment::Any => Err(UpdateError::Wildcard(mask.text().to_owned())),
+    };
+    mask.segments().iter().map(key).collect()
+}
+
+/// What is at `path`. Here, and only here, a decimal name reaches into a sequence (PROTOCOL 5.1).
+fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(root.get(first.as_str())?, |node, name| match node {
+        Node::Map(map) => map.get(name.as_str()),
+        Node::Seq(values) => values.get(name.as_str().parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Puts `value` at `path`, making missing parents; false if a parent is no mapping.
+fn set(map: &mut Map<Node>, path: &[Key], value: Node) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    if rest.is_empty() {
+        map.insert(first.clone(), value);
+        return true;
+    }
+    let mut below = match map.get(first.as_str()) {
+        None => Map::new(),
+        Some(Node::Map(below)) => below.clone(),
+        Some(_) => return false,
+    };
+    let done = set(&mut below, rest, value);
+    if done {
+        map.insert(first.clone(), Node::Map(below));
+    }
+    done
+}
+
+/// Removes what is at `path`, if it is there; false if its parent is no mapping.
+fn unset(map: &mut Map<Node>, path: &[Key]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    if rest.is_empty() {
+        map.remove(first.as_str());
+        return true;
+    }
+    let Some(Node::Map(below)) = map.get(first.as_str()) else { return false };
+    let mut below = below.clone();
+    let done = unset(&mut below, rest);
+    if done {
+        map.insert(first.clone(), Node::Map(below));
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests;
