@@ -1,4 +1,7 @@
 //! fifogate serves the control interface of a node's workloads.
+pub mod broker;
 pub mod frame;
+pub mod limits;
+pub mod message;
 pub mod pb;
 pub mod state;

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod vectors {
+    pub(crate) mod authorization;
     pub(crate) mod events;
     pub(crate) mod rows;
     pub(crate) mod state;

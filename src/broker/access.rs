@@ -1,0 +1,170 @@
+//! What one workload may do (PROTOCOL section 8, DECISIONS 13, 14, 16).
+//!
+//! Sound: a request is allowed only if everything that its masks can reach is allowed and nothing
+//! that they can reach is denied, whatever the state holds now or later. So an answer needs no
+//! filtering, and a subscription is decided once.
+
+use crate::state::{Key, Mask, MaskSet, Node, Segment};
+
+/// One workload's rules, ready to be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    read: Lists<Mask>,
+    write: Lists<Mask>,
+    logs: Lists<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lists<T> {
+    allow: Vec<T>,
+    deny: Vec<T>,
+}
+
+impl<T> Default for Lists<T> {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new() }
+    }
+}
+
+impl Rules {
+    /// The rules of a `controlInterfaceAccess` as the state holds it.
+    #[must_use]
+    pub fn compile(access: &Node) -> Self {
+        let mut rules = Self::default();
+        for (list, allow) in [("allowRules", true), ("denyRules", false)] {
+            for rule in access.get(list).and_then(Node::as_seq).unwrap_or_default() {
+                rules.add(rule, allow);
+            }
+        }
+        rules
+    }
+
+    fn add(&mut self, rule: &Node, allow: bool) {
+        fn texts<'a>(rule: &'a Node, name: &str) -> impl Iterator<Item = &'a str> {
+            rule.get(name).and_then(Node::as_seq).into_iter().flatten().filter_map(Node::as_str)
+        }
+        fn list<T>(lists: &mut Lists<T>, allow: bool) -> &mut Vec<T> {
+            if allow { &mut lists.allow } else { &mut lists.deny }
+        }
+        let operation = rule.str_at("operation").unwrap_or_default();
+        if ["Read", "ReadWrite"].contains(&operation) {
+            list(&mut self.read, allow).extend(texts(rule, "filterMasks").map(Mask::parse));
+        }
+        if ["Write", "ReadWrite"].contains(&operation) {
+            list(&mut self.write, allow).extend(texts(rule, "filterMasks").map(Mask::parse));
+        }
+        list(&mut self.logs, allow).extend(texts(rule, "workloadNames").map(str::to_owned));
+    }
+
+    /// Whether all that `masks` can reach may be read.
+    #[must_use]
+    pub fn may_read(&self, masks: &MaskSet) -> bool {
+        if masks.is_everything() {
+            return self.read.permit(&[]);
+        }
+        masks.masks().iter().all(|mask| self.read.permit(mask.segments()))
+    }
+
+    /// Whether all that `masks` can reach may be written; no mask reaches everything.
+    #[must_use]
+    pub fn may_write(&self, masks: &[Mask]) -> bool {
+        if masks.is_empty() {
+            return self.write.permit(&[]);
+        }
+        masks.iter().all(|mask| self.write.permit(mask.segments()))
+    }
+
+    /// Whether the value at `path`, with all that is below it, may be written.
+    #[must_use]
+    pub fn may_write_path(&self, path: &[&str]) -> bool {
+        let path: Vec<_> = path.iter().map(|name| Segment::Key(Key::from(*name))).collect();
+        self.write.permit(&path)
+    }
+
+    /// Whether the logs of every one of these workloads may be read.
+    pub fn may_read_logs<'a>(&self, mut workloads: impl Iterator<Item = &'a str>) -> bool {
+        let matches = |patterns: &[String], name| {
+            patterns.iter().any(|pattern| pattern_matches(pattern, name))
+        };
+        workloads.all(|name| matches(&self.logs.allow, name) && !matches(&self.logs.deny, name))
+    }
+}
+
+impl Lists<Mask> {
+    /// Whether one allow mask covers all that `wanted` can reach, and no deny mask meets any of it.
+    fn permit(&self, wanted: &[Segment]) -> bool {
+        self.allow.iter().any(|rule| covers(rule.segments(), wanted))
+            && !self.deny.iter().any(|rule| meets(rule.segments(), wanted))
+    }
+}
+
+/// Whether every path that `wanted` is a beginning of is one that `rule` is a beginning of. Names
+/// are unlimited, so only a `*` of the rule covers a `*` that is wanted. The rule `*` alone covers
+/// everything; a rule without segments covers nothing.
+fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
+    if rule == [Segment::Any] {
+        return true;
+    }
+    let covers_one = |(rule, wanted): (&Segment, &Segment)| *rule == Segment::Any || rule == wanted;
+    !rule.is_empty() && rule.len() <= wanted.len() && rule.iter().zip(wanted).all(covers_one)
+}
+
+/// Whether some path that `wanted` is a beginning of lies at, below or above what `rule` names.
+fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
+    let meet_one = |(rule, wanted): (&Segment, &Segment)| {
+        *rule == Segment::Any || *wanted == Segment::Any || rule == wanted
+    };
+    !rule.is_empty() && rule.iter().zip(wanted).all(meet_one)
+}
+
+/// Whether `name` is `pattern`, in which the first `*` stands for any characters, or none.
+fn pattern_matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, after)) => {
+            let rest = name.strip_prefix(before);
+            rest.is_some_and(|rest| rest.ends_with(after))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segments(mask: &str) -> Vec<Segment> {
+        Mask::parse(mask).segments().to_vec()
+    }
+
+    #[test]
+    fn rules_cover_and_meet_as_the_table_says() {
+        // rule, request mask, allow rule covers it, deny rule meets it
+        let table = [
+            ("a.b", "", false, true),
+            ("a.b", "a", false, true),
+            ("a.b", "a.b", true, true),
+            ("a.b", "a.b.c", true, true),
+            ("a.b", "x.b", false, false),
+            ("a.b", "a.*", false, true),
+            ("a.*", "a.*", true, true),
+            ("a.*", "a", false, true),
+            ("*", "", true, true),
+            ("*.b", "", false, true),
+            ("*.b", "*", false, true),
+            ("*.b", "a.c", false, false),
+            ("", "a", false, false),
+        ];
+        for (rule, wanted, covered, met) in table {
+            assert_eq!(covers(&segments(rule), &segments(wanted)), covered, "{rule} / {wanted}");
+            assert_eq!(meets(&segments(rule), &segments(wanted)), met, "{rule} / {wanted}");
+        }
+    }
+
+    #[test]
+    fn parts_around_the_star_of_a_log_pattern_do_not_overlap() {
+        assert!(pattern_matches("a*b", "ab"));
+        assert!(!pattern_matches("a*ab", "ab"));
+        assert!(pattern_matches("*", ""));
+        assert!(!pattern_matches("db", "db1"));
+    }
+}

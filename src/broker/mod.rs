@@ -1,0 +1,209 @@
+//! The synchronous core: it decides who may do what, who hears what, and what waits.
+//!
+//! [`Broker::handle`] takes one [`Input`] and the time; [`Broker::poll_output`] gives what is to be
+//! done about it, until there is no more; [`Broker::next_deadline`] tells when to come back even if
+//! nothing comes in. There are no files, threads, clocks, bytes or protobuf here, so all of it is
+//! tested without a pipe.
+
+mod access;
+mod outbox;
+mod peer;
+mod requests;
+mod session;
+mod subscriptions;
+mod telling;
+mod workloads;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    limits::Limits,
+    message::{FromWorkload, ToWorkload},
+    state::{Instance, Tree},
+};
+
+pub use access::Rules;
+pub use outbox::Seq;
+pub use peer::Counters;
+pub use session::{Session, check_version};
+pub use subscriptions::SubscriptionId;
+
+use peer::Peer;
+use subscriptions::Subscriptions;
+
+/// A point in time: milliseconds since whenever the caller began to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u64);
+
+/// One instance that is served. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+/// How a broker is to behave.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What bounds a workload.
+    pub limits: Limits,
+    /// Milliseconds that a subscriber hears nothing after its first answer was taken (DECISIONS 19).
+    pub settle_ms: u64,
+    /// Most messages in a workload's pipe (DECISIONS 17).
+    pub window: usize,
+    /// The agent whose workloads are served; all if `None`.
+    pub agent_name: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { limits: Limits::default(), settle_ms: 20, window: 1, agent_name: None }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A workload said something.
+    Message {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        message: FromWorkload,
+        /// The last message to it that is in its pipe.
+        written: Seq,
+    },
+    /// What a workload says can be understood no more; its next Hello will be found.
+    Broken {
+        /// Who.
+        peer: PeerId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// All writers of a workload have gone.
+    EndOfFile(PeerId),
+    /// All messages up to this one are in the workload's pipe, or were forgotten by its reset.
+    Written(PeerId, Seq),
+    /// The workload has taken all messages up to this one.
+    Taken(PeerId, Seq),
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Make the pair of an instance, and serve it.
+    OpenPair(PeerId, Instance),
+    /// Remove the pair; nothing will be said to it any more.
+    ClosePair(PeerId),
+    /// Forget what was not begun to be written, and finish or undo what was: a new session begins.
+    Reset(PeerId),
+    /// Send a message, behind all before it.
+    Send {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        seq: Seq,
+        /// What.
+        message: ToWorkload,
+        /// What is to be told of it.
+        notice: Notice,
+    },
+    /// Read what the workload says, or leave it in its pipe.
+    Reading(PeerId, bool),
+}
+
+/// What the broker wants to hear of a message that it hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing.
+    None,
+    /// [`Input::Written`], when it is in the pipe.
+    Written,
+    /// [`Input::Taken`], when the reader has taken it out.
+    Taken,
+}
+
+/// The core. See the module.
+#[derive(Debug)]
+pub struct Broker {
+    config: Config,
+    now: Tick,
+    state: Tree,
+    peers: BTreeMap<PeerId, Peer>,
+    by_instance: BTreeMap<Instance, PeerId>,
+    next_peer: u64,
+    subscriptions: Subscriptions,
+    /// Subscriptions whose time to get ready ends.
+    timers: BTreeSet<(Tick, SubscriptionId)>,
+    /// Peers whose outbox changed since it was last looked at.
+    unsettled: BTreeSet<PeerId>,
+    outputs: VecDeque<Output>,
+}
+
+impl Broker {
+    /// A broker of the initial state, without workloads.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Tick::default(),
+            state: Tree::initial(),
+            peers: BTreeMap::new(),
+            by_instance: BTreeMap::new(),
+            next_peer: 0,
+            subscriptions: Subscriptions::default(),
+            timers: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened at `now`, which never goes backwards.
+    pub fn handle(&mut self, now: Tick, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Message { peer, message, written } => {
+                self.note_written(peer, written);
+                self.on_message(peer, message);
+            }
+            Input::Broken { peer, reason } => self.on_broken(peer, reason),
+            Input::EndOfFile(peer) => self.on_end_of_file(peer),
+            Input::Written(peer, seq) => self.note_written(peer, seq),
+            Input::Taken(peer, seq) => self.on_taken(peer, seq),
+            Input::Tick => {}
+        }
+        self.run_timers();
+        self.settle_outboxes();
+    }
+
+    /// What is to be done next; call it until there is nothing.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Broker::handle`] with [`Input::Tick`] if nothing else comes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Tick> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// The state of now.
+    #[must_use]
+    pub fn state(&self) -> &Tree {
+        &self.state
+    }
+
+    /// The instances that are served.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
+        self.peers.iter().map(|(id, peer)| (*id, &peer.instance, &peer.counters))
+    }
+
+    fn note_written(&mut self, peer: PeerId, seq: Seq) {
+        if let Some(found) = self.peers.get_mut(&peer) {
+            found.outbox.note_written(seq);
+            self.unsettled.insert(peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! What one workload is owed, in order, and how much of it is with the edge already.
+//!
+//! At most a window of messages, and one that stands ready, are handed out; the rest waits here,
+//! where it is counted and can be taken back. The edge tells which message it has put into the pipe
+//! last, but only now and then: with each request that comes from the workload anyway, or when asked
+//! to by the [`Notice`] on a message.
+
+use std::collections::VecDeque;
+
+use crate::message::ToWorkload;
+
+use super::{Notice, SubscriptionId};
+
+/// Number of a message to one workload, counted from 1 over all its sessions.
+pub type Seq = u64;
+
+/// What a queued message is, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An answer; never dropped within its session.
+    Answer,
+    /// The first answer of a subscription, whose reader is waited for.
+    FirstAnswer(SubscriptionId),
+    /// An event; goes when its subscription loses its right to it.
+    Event(SubscriptionId),
+}
+
+#[derive(Debug)]
+struct Queued {
+    message: ToWorkload,
+    kind: Kind,
+    len: usize,
+}
+
+/// A message on its way to the edge.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) seq: Seq,
+    pub(super) message: ToWorkload,
+    pub(super) notice: Notice,
+}
+
+/// The queue of one workload.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Queued>,
+    bytes: usize,
+    handed: Seq,
+    written: Seq,
+    /// First answers that were handed out and not yet taken, oldest first.
+    awaited: VecDeque<(Seq, SubscriptionId)>,
+}
+
+impl Outbox {
+    /// Bytes of the messages that wait here.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, message: ToWorkload, kind: Kind) {
+        let len = message.encoded_len();
+        self.bytes += len;
+        self.queue.push_back(Queued { message, kind, len });
+    }
+
+    /// The next message to hand out, if the edge has room for one with this window.
+    pub(super) fn hand(&mut self, window: usize) -> Option<Handed> {
+        let most = window as Seq + 1;
+        let out = self.handed - self.written;
+        if out >= most {
+            return None;
+        }
+        let Queued { message, kind, len } = self.queue.pop_front()?;
+        self.bytes -= len;
+        self.handed += 1;
+        let seq = self.handed;
+        let notice = if let Kind::FirstAnswer(subscription) = kind {
+            self.awaited.push_back((seq, subscription));
+            Notice::Taken
+        } else if out + 1 == most {
+            Notice::Written
+        } else {
+            Notice::None
+        };
+        Some(Handed { seq, message, notice })
+    }
+
+    /// The edge has put all messages up to `seq` into the pipe.
+    pub(super) fn note_written(&mut self, seq: Seq) {
+        self.written = self.written.max(seq.min(self.handed));
+    }
+
+    /// The reader has taken all messages up to `seq`; gives the subscriptions whose first answer is
+    /// among them.
+    pub(super) fn note_taken(&mut self, seq: Seq) -> Vec<SubscriptionId> {
+        self.note_written(seq);
+        let taken = self.awaited.partition_point(|(own, _)| *own <= seq);
+        self.awaited.drain(..taken).map(|(_, subscription)| subscription).collect()
+    }
+
+    /// Forgets everything, also what was handed out and not put into the pipe: the edge is told to
+    /// forget it too.
+    pub(super) fn reset(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+        self.awaited.clear();
+        self.written = self.handed;
+    }
+
+    /// Takes back the events of a subscription that still wait here.
+    pub(super) fn take_back_events(&mut self, subscription: SubscriptionId) {
+        let event = Kind::Event(subscription);
+        let mut freed = 0;
+        self.queue.retain(|queued| {
+            let keep = queued.kind != event;
+            freed += if keep { 0 } else { queued.len };
+            keep
+        });
+        self.bytes -= freed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(messages: usize) -> Outbox {
+        let mut outbox = Outbox::default();
+        for _ in 0..messages {
+            outbox.push(ToWorkload::Accepted, Kind::Answer);
+        }
+        outbox
+    }
+
+    fn hand_all(outbox: &mut Outbox, window: usize) -> Vec<(Seq, Notice)> {
+        std::iter::from_fn(|| outbox.hand(window)).map(|out| (out.seq, out.notice)).collect()
+    }
+
+    #[test]
+    fn window_and_one_are_handed_out_and_the_last_of_them_asks_for_a_notice() {
+        let mut outbox = outbox(5);
+        assert_eq!(outbox.bytes(), 10);
+        assert_eq!(hand_all(&mut outbox, 1), [(1, Notice::None), (2, Notice::Written)]);
+        assert_eq!(outbox.bytes(), 6);
+        outbox.note_written(2);
+        assert_eq!(
+            hand_all(&mut outbox, 2),
+            [(3, Notice::None), (4, Notice::None), (5, Notice::Written)]
+        );
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn late_notice_of_a_session_before_changes_nothing() {
+        let mut outbox = outbox(3);
+        hand_all(&mut outbox, 1);
+        outbox.reset();
+        outbox.push(ToWorkload::Accepted, Kind::Answer);
+        assert_eq!(hand_all(&mut outbox, 1), [(3, Notice::None)]);
+        outbox.note_written(1);
+        outbox.note_written(99);
+        assert_eq!(outbox.written, 3);
+    }
+
+    #[test]
+    fn first_answers_are_told_when_they_are_taken_and_events_can_be_taken_back() {
+        let mut outbox = Outbox::default();
+        let (one, two) = (SubscriptionId(1), SubscriptionId(2));
+        outbox.push(ToWorkload::Accepted, Kind::FirstAnswer(one));
+        outbox.push(ToWorkload::Accepted, Kind::FirstAnswer(two));
+        outbox.push(ToWorkload::Accepted, Kind::Event(one));
+        outbox.push(ToWorkload::Accepted, Kind::Event(two));
+        outbox.take_back_events(one);
+        assert_eq!(hand_all(&mut outbox, 9).len(), 3);
+        assert_eq!(outbox.note_taken(1), [one]);
+        assert_eq!(outbox.note_taken(3), [two]);
+        assert_eq!(outbox.note_taken(3), []);
+    }
+}

@@ -1,0 +1,156 @@
+//! One instance that is served: its rules, its session, and what it is owed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    message::{Body, FromWorkload, ToWorkload},
+    state::Instance,
+};
+
+use super::{
+    Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId,
+    outbox::{Kind, Outbox},
+    session::Verdict,
+};
+
+/// What has been counted of one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages that came from it.
+    pub frames_in: u64,
+    /// Messages that were handed out for it.
+    pub frames_out: u64,
+    /// Requests that its rules do not allow.
+    pub denied: u64,
+    /// Messages that made no sense.
+    pub malformed: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) instance: Instance,
+    pub(super) rules: Rules,
+    pub(super) session: Session,
+    pub(super) outbox: Outbox,
+    /// Its subscriptions by request id.
+    pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
+    /// Those that were not told of a change because too much was queued already.
+    pub(super) behind: BTreeSet<SubscriptionId>,
+    /// Whether what it says is being read.
+    pub(super) reading: bool,
+    pub(super) counters: Counters,
+}
+
+impl Peer {
+    pub(super) fn new(instance: Instance, rules: Rules) -> Self {
+        Self {
+            instance,
+            rules,
+            session: Session::default(),
+            outbox: Outbox::default(),
+            subscriptions: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            reading: true,
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn on_message(&mut self, id: PeerId, message: FromWorkload) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.counters.frames_in += 1;
+        match peer.session.judge(&message) {
+            Verdict::Begin => self.begin_session(id),
+            Verdict::Close(reason) => {
+                peer.counters.malformed += 1;
+                self.close_session(id, reason);
+            }
+            Verdict::Serve => self.serve(id, message),
+            Verdict::Skip => {}
+        }
+    }
+
+    /// A stream that cannot be understood ends the session; the workload is told why, once.
+    pub(super) fn on_broken(&mut self, id: PeerId, reason: String) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.counters.malformed += 1;
+        if peer.session != Session::Closed {
+            self.close_session(id, reason);
+        }
+    }
+
+    pub(super) fn on_end_of_file(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.session = peer.session.after_end_of_file();
+        }
+    }
+
+    pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let ready = peer.outbox.note_taken(seq);
+        self.unsettled.insert(id);
+        for subscription in ready {
+            self.first_answer_taken(subscription);
+        }
+    }
+
+    /// Everything of the session before ends here, also what is on its way (DECISIONS 1).
+    fn begin_session(&mut self, id: PeerId) {
+        self.end_subscriptions(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.session = Session::Open;
+        peer.outbox.reset();
+        self.outputs.push_back(Output::Reset(id));
+        self.push(id, ToWorkload::Accepted, Kind::Answer);
+    }
+
+    /// The session is over. Answers that it is still owed come first.
+    fn close_session(&mut self, id: PeerId, reason: String) {
+        self.end_subscriptions(id);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.session = Session::Closed;
+            self.push(id, ToWorkload::Closed { reason }, Kind::Answer);
+        }
+    }
+
+    pub(super) fn end_subscriptions(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for subscription in std::mem::take(&mut peer.subscriptions).into_values() {
+            peer.outbox.take_back_events(subscription);
+            self.subscriptions.remove(subscription);
+        }
+        peer.behind.clear();
+    }
+
+    /// Ends one subscription; tells whether there was one of this id.
+    pub(super) fn end_subscription(&mut self, id: PeerId, request_id: &str) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
+        peer.behind.remove(&subscription);
+        self.subscriptions.remove(subscription);
+        true
+    }
+
+    pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: Body) {
+        let message = ToWorkload::Response { request_id: Arc::clone(request_id), body };
+        self.push(id, message, Kind::Answer);
+    }
+
+    pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.counters.denied += 1;
+        }
+        self.answer(id, request_id, Body::error("Access denied"));
+    }
+
+    pub(super) fn push(&mut self, id: PeerId, message: ToWorkload, kind: Kind) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.outbox.push(message, kind);
+            self.unsettled.insert(id);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a workload asks for in an open session, answered in one step (PROTOCOL sections 5 to 9).
+
+use std::sync::Arc;
+
+use crate::{
+    message::{Ask, Body, FromWorkload, NewState, Request, ToWorkload},
+    state::{
+        DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
+        convert::Fill,
+        update::{self, UpdateError, Updated},
+    },
+};
+
+use super::{Broker, PeerId, outbox::Kind, subscriptions::Pace};
+
+impl Broker {
+    /// Serves a message of an open session.
+    pub(super) fn serve(&mut self, id: PeerId, message: FromWorkload) {
+        match message {
+            FromWorkload::Request(request) => self.serve_request(id, request),
+            FromWorkload::Undecodable { request_id, reason } => {
+                self.count_malformed(id);
+                if let Some(request_id) = request_id {
+                    let text = format!("Could not decode the request: {reason}");
+                    self.answer(id, &request_id.into(), Body::error(text));
+                }
+            }
+            FromWorkload::Empty => self.count_malformed(id),
+            // A Hello never comes here: it begins or closes a session.
+            FromWorkload::Hello { .. } => {}
+        }
+    }
+
+    fn count_malformed(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.counters.malformed += 1;
+        }
+    }
+
+    fn serve_request(&mut self, id: PeerId, request: Request) {
+        let request_id: Arc<str> = request.id.into();
+        match request.ask {
+            Ask::State { masks, subscribe } => self.serve_state(id, request_id, &masks, subscribe),
+            Ask::Update { new_state, masks } => {
+                self.serve_update(id, &request_id, new_state, &masks);
+            }
+            Ask::Logs(instances) => self.serve_logs(id, &request_id, &instances),
+            Ask::CancelLogs => self.answer(id, &request_id, Body::logs_cancelled()),
+            Ask::CancelEvents => {
+                self.end_subscription(id, &request_id);
+                self.answer(id, &request_id, Body::events_cancelled());
+            }
+            Ask::Nothing => {
+                self.count_malformed(id);
+                self.deny(id, &request_id);
+            }
+            Ask::OverLimit(reason) => {
+                self.count_malformed(id);
+                self.answer(id, &request_id, Body::error(reason));
+            }
+        }
+    }
+
+    /// A read, and the subscription that goes with it. Both in one step: no change falls between.
+    fn serve_state(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, subscribe: bool) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !peer.rules.may_read(masks) {
+            return self.deny(id, &request_id);
+        }
+        let replaces = peer.subscriptions.contains_key(&request_id);
+        let most = self.config.limits.max_subscriptions;
+        if subscribe && !replaces && peer.subscriptions.len() >= most {
+            let text = format!("Too many subscriptions, at most {most} are allowed");
+            return self.answer(id, &request_id, Body::error(text));
+        }
+        let body = self.read(masks);
+        if subscribe {
+            self.subscribe(id, request_id, masks, body);
+        } else {
+            self.answer(id, &request_id, body);
+        }
+    }
+
+    fn read(&self, masks: &MaskSet) -> Body {
+        if masks.is_everything() {
+            return Body::state(&self.state, Fill::Full);
+        }
+        Body::state(&self.state.select(&Selection::of_masks(masks.masks())), Fill::Sparse)
+    }
+
+    fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {
+        self.end_subscription(id, &request_id);
+        let waits = self.config.settle_ms > 0;
+        let pace = if waits { Pace::FirstAnswerWaits } else { Pace::Live };
+        let subscription = self.subscriptions.add(id, Arc::clone(&request_id), masks, pace);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.subscriptions.insert(Arc::clone(&request_id), subscription);
+        }
+        let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
+        self.push(id, ToWorkload::Response { request_id, body: first }, kind);
+    }
+
+    fn serve_update(
+        &mut self,
+        id: PeerId,
+        request_id: &Arc<str>,
+        new_state: NewState,
+        masks: &[Mask],
+    ) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !peer.rules.may_write(masks) {
+            return self.deny(id, request_id);
+        }
+        let new_state = match new_state {
+            NewState::Given(tree) => tree,
+            NewState::Missing => {
+                let text = "The UpdateStateRequest does not contain a new state";
+                return self.answer(id, request_id, Body::error(text));
+            }
+            NewState::Unknown(number) => {
+                let error = UpdateError::Invalid(format!("Failed to parse new state, '{number}'"));
+                return self.answer(id, request_id, Body::error(error.to_string()));
+            }
+        };
+        match update::apply(&self.state, &new_state, masks) {
+            Err(error) => self.answer(id, request_id, Body::error(error.to_string())),
+            Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
+            Ok(updated) => self.apply(id, request_id, updated),
+        }
+    }
+
+    /// Who may write a workload may write its access rules; but nobody its own (DECISIONS 16).
+    fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return false };
+        let field = "controlInterfaceAccess";
+        let access = |workload: Option<&Node>| workload?.get(field).cloned();
+        let may = |change: &WorkloadChange| {
+            let name = change.name.as_str();
+            let path = [DESIRED_STATE, "workloads", name, field];
+            let own = name == peer.instance.workload && change.new.is_some();
+            access(change.old.as_ref()) == access(change.new.as_ref())
+                || (!own && peer.rules.may_write_path(&path))
+        };
+        updated.changes.iter().all(may)
+    }
+
+    /// Makes an update's state the state of now. Events go out before the answer (DECISIONS 5), and
+    /// pairs come and go after it.
+    fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
+        let (ended, started) = self.commit(&updated);
+        let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
+        self.answer(id, request_id, Body::updated(names(&started), names(&ended)));
+        self.follow_desired(&updated.changes);
+    }
+
+    fn serve_logs(&mut self, id: PeerId, request_id: &Arc<str>, instances: &[Instance]) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let names = instances.iter().map(|instance| instance.workload.as_str());
+        if !peer.rules.may_read_logs(names) {
+            return self.deny(id, request_id);
+        }
+        let text = "Logs are not available: fifogate runs without an agent that could collect them";
+        self.answer(id, request_id, Body::error(text));
+    }
+}

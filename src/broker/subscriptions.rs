@@ -1,0 +1,306 @@
+//! Who waits for what (PROTOCOL section 7, DECISIONS 6).
+//!
+//! Subscriptions of the same masks form a group, so that what they are told is made once. Groups are
+//! found through an index over their masks, a tree of names in which `*` is one more name: a change
+//! visits those that can see it, among any number of others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use crate::state::{Change, ChangeSet, Key, Map, MaskSet, Node, Segment, Tree};
+
+use super::{PeerId, Tick};
+
+/// Name of a subscription; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub(super) u64);
+
+/// Name of a group of subscriptions with the same masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct GroupId(u64);
+
+/// When a subscription may be told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Its first answer has not been taken.
+    FirstAnswerWaits,
+    /// Its first answer was taken; its reader is given until then to get ready (DECISIONS 19).
+    Settling(Tick),
+    /// At once.
+    Live,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) peer: PeerId,
+    pub(super) request_id: Arc<str>,
+    pub(super) group: GroupId,
+    pub(super) pace: Pace,
+    /// The state that the reader was last told of, where that is not the state of now. All that
+    /// happened since is told by one event.
+    pub(super) told: Option<Tree>,
+    /// Events sent.
+    pub(super) events: u64,
+    /// Changes that became part of an event with others.
+    pub(super) merged: u64,
+}
+
+/// Subscriptions that are told the same.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) masks: MaskSet,
+    pub(super) members: BTreeSet<SubscriptionId>,
+}
+
+/// All subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    next: u64,
+    all: HashMap<SubscriptionId, Subscription>,
+    groups: HashMap<GroupId, Group>,
+    by_masks: BTreeMap<MaskSet, GroupId>,
+    index: Index,
+}
+
+impl Subscriptions {
+    pub(super) fn add(
+        &mut self,
+        peer: PeerId,
+        request_id: Arc<str>,
+        masks: &MaskSet,
+        pace: Pace,
+    ) -> SubscriptionId {
+        let id = SubscriptionId(self.next);
+        let group = match self.by_masks.get(masks) {
+            Some(group) => *group,
+            None => self.add_group(masks),
+        };
+        self.next += 1;
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.members.insert(id);
+        }
+        let subscription =
+            Subscription { peer, request_id, group, pace, told: None, events: 0, merged: 0 };
+        self.all.insert(id, subscription);
+        id
+    }
+
+    fn add_group(&mut self, masks: &MaskSet) -> GroupId {
+        let id = GroupId(self.next);
+        self.by_masks.insert(masks.clone(), id);
+        for path in paths(masks) {
+            self.index.insert(path, id);
+        }
+        self.groups.insert(id, Group { masks: masks.clone(), members: BTreeSet::new() });
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Subscription> {
+        let subscription = self.all.remove(&id)?;
+        let group = self.groups.get_mut(&subscription.group)?;
+        group.members.remove(&id);
+        if group.members.is_empty() {
+            let group = self.groups.remove(&subscription.group)?;
+            self.by_masks.remove(&group.masks);
+            for path in paths(&group.masks) {
+                self.index.remove(path, subscription.group);
+            }
+        }
+        Some(subscription)
+    }
+
+    pub(super) fn get(&self, id: SubscriptionId) -> Option<&Subscription> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id)
+    }
+
+    pub(super) fn masks_of(&self, id: SubscriptionId) -> Option<&MaskSet> {
+        Some(&self.groups.get(&self.all.get(&id)?.group)?.masks)
+    }
+
+    /// The groups that can see any of `changes`.
+    pub(super) fn touched(&self, changes: &ChangeSet) -> BTreeSet<GroupId> {
+        let mut found = BTreeSet::new();
+        if !changes.is_empty() {
+            found.extend(&self.index.here);
+            visit(&[&self.index], changes.root(), &mut found);
+        }
+        found
+    }
+}
+
+/// The paths under which a group is found; the empty one if it sees everything.
+fn paths(masks: &MaskSet) -> impl Iterator<Item = &[Segment]> {
+    let everything = masks.is_everything().then_some(&[][..]);
+    everything.into_iter().chain(masks.masks().iter().map(|mask| mask.segments()))
+}
+
+/// A node of the index: the groups whose mask ends here, and where longer masks go on.
+#[derive(Debug, Default)]
+struct Index {
+    here: BTreeSet<GroupId>,
+    any: Option<Box<Index>>,
+    keys: HashMap<Key, Index>,
+}
+
+impl Index {
+    fn insert(&mut self, path: &[Segment], group: GroupId) {
+        match path.split_first() {
+            None => {
+                self.here.insert(group);
+            }
+            Some((Segment::Any, rest)) => self.any.get_or_insert_default().insert(rest, group),
+            Some((Segment::Key(key), rest)) => {
+                self.keys.entry(key.clone()).or_default().insert(rest, group);
+            }
+        }
+    }
+
+    fn remove(&mut self, path: &[Segment], group: GroupId) {
+        match path.split_first() {
+            None => {
+                self.here.remove(&group);
+            }
+            Some((Segment::Any, rest)) => {
+                if let Some(below) = &mut self.any {
+                    below.remove(rest, group);
+                    if below.is_empty() {
+                        self.any = None;
+                    }
+                }
+            }
+            Some((Segment::Key(key), rest)) => {
+                if let Some(below) = self.keys.get_mut(key) {
+                    below.remove(rest, group);
+                    if below.is_empty() {
+                        self.keys.remove(key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.here.is_empty() && self.any.is_none() && self.keys.is_empty()
+    }
+
+    fn below(&self, key: &Key) -> impl Iterator<Item = &Self> {
+        self.any.as_deref().into_iter().chain(self.keys.get(key))
+    }
+}
+
+fn visit(at: &[&Index], changes: &[(Key, Change)], found: &mut BTreeSet<GroupId>) {
+    for (key, change) in changes {
+        let below = enter(at, key, found);
+        if below.is_empty() {
+            continue;
+        }
+        match change {
+            Change::Inner(inner) => visit(&below, inner, found),
+            Change::Added(node) | Change::Removed(node) => visit_node(&below, node, found),
+            Change::Updated => {}
+        }
+    }
+}
+
+/// Looks for longer masks in what came or went as a whole.
+fn visit_node(at: &[&Index], node: &Node, found: &mut BTreeSet<GroupId>) {
+    let Node::Map(map) = node else { return };
+    if at.iter().any(|index| index.any.is_some()) {
+        for (key, node) in map {
+            visit_entry(at, key, node, found);
+        }
+        return;
+    }
+    let keys: BTreeSet<_> = at.iter().flat_map(|index| smaller(index, map)).collect();
+    for (key, node) in keys.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
+        visit_entry(at, key, node, found);
+    }
+}
+
+fn visit_entry(at: &[&Index], key: &Key, node: &Node, found: &mut BTreeSet<GroupId>) {
+    let below = enter(at, key, found);
+    if !below.is_empty() {
+        visit_node(&below, node, found);
+    }
+}
+
+/// The keys of whichever has fewer of them; only those in both matter.
+fn smaller<'a>(index: &'a Index, map: &'a Map<Node>) -> Vec<&'a Key> {
+    if index.keys.len() <= map.len() { index.keys.keys().collect() } else { map.keys().collect() }
+}
+
+fn enter<'a>(at: &[&'a Index], key: &Key, found: &mut BTreeSet<GroupId>) -> Vec<&'a Index> {
+    let below: Vec<_> = at.iter().flat_map(|index| index.below(key)).collect();
+    for index in &below {
+        found.extend(&index.here);
+    }
+    below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(pairs: &[(&str, &str)]) -> Tree {
+        let mut root = Map::new();
+        for (part, value) in pairs {
+            let below = Node::map([("x", Node::map([("y", Node::text(value))]))]);
+            root.insert((*part).into(), below);
+        }
+        Tree::from_root(root)
+    }
+
+    fn peer() -> PeerId {
+        PeerId(0)
+    }
+
+    #[test]
+    fn change_touches_exactly_the_masks_that_can_see_it() {
+        let mut subscriptions = Subscriptions::default();
+        let all = ["", "a", "a.x", "a.*.y", "*.x.y", "a.x.y.z", "a.q", "b", "*", "b.*"];
+        let groups: BTreeMap<_, _> = all
+            .iter()
+            .map(|text| {
+                let masks = MaskSet::parse([text]);
+                let id = subscriptions.add(peer(), "r".into(), &masks, Pace::Live);
+                (subscriptions.get(id).unwrap().group, *text)
+            })
+            .collect();
+        let touched = |old: &Tree, new: &Tree| {
+            let touched = subscriptions.touched(&ChangeSet::between(old, new));
+            touched.iter().map(|group| groups[group]).collect::<BTreeSet<_>>()
+        };
+        let sees_a = BTreeSet::from(["", "a", "a.x", "a.*.y", "*.x.y", "*"]);
+        let (one, two) = (tree(&[("a", "1")]), tree(&[("a", "2")]));
+        assert_eq!(touched(&one, &two), sees_a);
+        assert_eq!(touched(&Tree::default(), &two), sees_a);
+        assert_eq!(touched(&two, &Tree::default()), sees_a);
+        assert_eq!(touched(&one, &one), BTreeSet::new());
+    }
+
+    #[test]
+    fn nothing_is_left_when_the_last_subscription_goes() {
+        let mut subscriptions = Subscriptions::default();
+        let masks = MaskSet::parse(["a.*.b", "c", "a.x"]);
+        let ids: Vec<_> =
+            (0..3).map(|_| subscriptions.add(peer(), "r".into(), &masks, Pace::Live)).collect();
+        assert_eq!(subscriptions.groups.len(), 1);
+        for id in ids {
+            assert!(subscriptions.remove(id).is_some());
+            assert!(subscriptions.remove(id).is_none());
+        }
+        assert!(subscriptions.groups.is_empty() && subscriptions.by_masks.is_empty());
+        assert!(subscriptions.index.is_empty() && subscriptions.all.is_empty());
+    }
+}

@@ -1,0 +1,187 @@
+//! From a change of the state to what each subscriber is told of it (PROTOCOL section 7, DECISIONS 9,
+//! 17 to 19).
+//!
+//! What subscribers of the same masks are told is made once. One that is not ready, or has too much
+//! waiting already, keeps the state that it was last told of; when there is room, one event tells it
+//! the difference to the state of now.
+
+use std::sync::Arc;
+
+use crate::{
+    message::{Body, ToWorkload},
+    state::{
+        ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads, update::Updated,
+    },
+};
+
+use super::{
+    Broker, Output, PeerId, SubscriptionId, Tick,
+    outbox::{Handed, Kind},
+    subscriptions::{GroupId, Pace},
+};
+
+impl Broker {
+    /// Makes `updated` the state of now and tells its subscribers; gives the instances that ended
+    /// and those that started.
+    pub(super) fn commit(&mut self, updated: &Updated) -> (Vec<Instance>, Vec<Instance>) {
+        let (ended, started) = updated.instances();
+        let mut tree = updated.tree.clone();
+        if let Some(states) = tree.get(&[WORKLOAD_STATES]) {
+            let states = follow_workloads(states, &ended, &started);
+            tree = tree.with(WORKLOAD_STATES, Some(states));
+        }
+        self.replace_state(tree);
+        (ended, started)
+    }
+
+    /// Makes `tree` the state of now and tells its subscribers what differs.
+    pub(super) fn replace_state(&mut self, tree: Tree) {
+        let old = std::mem::replace(&mut self.state, tree);
+        let changes = ChangeSet::between(&old, &self.state);
+        for group in self.subscriptions.touched(&changes) {
+            self.tell_group(group, &old, &changes);
+        }
+    }
+
+    fn tell_group(&mut self, group: GroupId, old: &Tree, changes: &ChangeSet) {
+        let Some(group) = self.subscriptions.group(group) else { return };
+        let members: Vec<_> = group.members.iter().copied().collect();
+        let masks = group.masks.clone();
+        // Made for the first member that is told at once; most of the time all are, or none.
+        let mut event = None;
+        for id in members {
+            if !self.is_up_to_date(id) {
+                self.fall_behind(id, old);
+                continue;
+            }
+            let made = event.get_or_insert_with(|| event_body(changes, &masks, &self.state));
+            if let Some(body) = made.clone() {
+                self.push_event(id, body);
+            }
+        }
+    }
+
+    /// Whether the subscription can be told a change as it happens.
+    fn is_up_to_date(&self, id: SubscriptionId) -> bool {
+        let Some(subscription) = self.subscriptions.get(id) else { return false };
+        let room = self
+            .peers
+            .get(&subscription.peer)
+            .is_some_and(|peer| peer.outbox.bytes() < self.config.limits.outbox_bytes);
+        subscription.pace == Pace::Live && subscription.told.is_none() && room
+    }
+
+    /// Remembers what the subscriber was last told, instead of telling it.
+    fn fall_behind(&mut self, id: SubscriptionId, old: &Tree) {
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
+        match subscription.told {
+            None => subscription.told = Some(old.clone()),
+            Some(_) => subscription.merged += 1,
+        }
+        if subscription.pace == Pace::Live
+            && let Some(peer) = self.peers.get_mut(&subscription.peer)
+        {
+            peer.behind.insert(id);
+        }
+    }
+
+    /// Tells one event with all that the subscriber missed, if it missed anything.
+    fn catch_up(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
+        let Some(told) = subscription.told.take() else { return };
+        let Some(masks) = self.subscriptions.masks_of(id) else { return };
+        let changes = ChangeSet::between(&told, &self.state);
+        if let Some(body) = event_body(&changes, masks, &self.state) {
+            self.push_event(id, body);
+        }
+    }
+
+    fn push_event(&mut self, id: SubscriptionId, body: Body) {
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
+        subscription.events += 1;
+        let request_id = Arc::clone(&subscription.request_id);
+        let peer = subscription.peer;
+        self.push(peer, ToWorkload::Response { request_id, body }, Kind::Event(id));
+    }
+
+    pub(super) fn first_answer_taken(&mut self, id: SubscriptionId) {
+        let due = Tick(self.now.0.saturating_add(self.config.settle_ms));
+        if let Some(subscription) = self.subscriptions.get_mut(id) {
+            subscription.pace = Pace::Settling(due);
+            self.timers.insert((due, id));
+        }
+    }
+
+    /// Lets the subscriptions go on whose time to get ready is over.
+    pub(super) fn run_timers(&mut self) {
+        while let Some(&(due, id)) = self.timers.first()
+            && due <= self.now
+        {
+            self.timers.pop_first();
+            if let Some(subscription) = self.subscriptions.get_mut(id) {
+                subscription.pace = Pace::Live;
+                let peer = subscription.peer;
+                if subscription.told.is_some() {
+                    self.queue_catch_up(peer, id);
+                }
+            }
+        }
+    }
+
+    fn queue_catch_up(&mut self, peer: PeerId, id: SubscriptionId) {
+        if let Some(found) = self.peers.get_mut(&peer) {
+            found.behind.insert(id);
+            self.unsettled.insert(peer);
+        }
+    }
+
+    /// Hands out what there is room for, and lets those catch up that were behind.
+    pub(super) fn settle_outboxes(&mut self) {
+        while let Some(id) = self.unsettled.pop_first() {
+            self.hand_out(id);
+            while let Some(subscription) = self.next_behind(id) {
+                self.catch_up(subscription);
+                self.hand_out(id);
+            }
+            self.unsettled.remove(&id);
+            self.set_reading(id);
+        }
+    }
+
+    fn hand_out(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        while let Some(Handed { seq, message, notice }) = peer.outbox.hand(self.config.window) {
+            peer.counters.frames_out += 1;
+            self.outputs.push_back(Output::Send { peer: id, seq, message, notice });
+        }
+    }
+
+    /// A subscription that is behind, if there is room to tell it what it missed. Room is half the
+    /// budget: at its edge, every event would be a merged one.
+    fn next_behind(&mut self, id: PeerId) -> Option<SubscriptionId> {
+        let half = self.config.limits.outbox_bytes / 2;
+        let peer = self.peers.get_mut(&id)?;
+        if peer.outbox.bytes() > half { None } else { peer.behind.pop_first() }
+    }
+
+    /// Over its budget a workload is not read: it may ask again when it has taken its answers.
+    fn set_reading(&mut self, id: PeerId) {
+        let budget = self.config.limits.outbox_bytes;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let on = match peer.reading {
+            true => peer.outbox.bytes() < budget,
+            false => peer.outbox.bytes() <= budget / 2,
+        };
+        if on != peer.reading {
+            peer.reading = on;
+            self.outputs.push_back(Output::Reading(id, on));
+        }
+    }
+}
+
+/// The event that tells `changes` to a subscriber of `masks`; none if it sees nothing of them.
+fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> Option<Body> {
+    let altered = changes.altered(masks)?;
+    let state = now.select(altered.selection());
+    Some(Body::event(&state, altered))
+}

@@ -1,0 +1,104 @@
+//! Which instances are served, and by which rules.
+//!
+//! Without an agent that says so, the pairs follow the desired state: a workload with allow rules has
+//! one, and loses it with its rules or its end (CONTRACT section 3).
+
+use std::sync::Arc;
+
+use crate::{
+    message::Body,
+    state::{Instance, Node, WorkloadChange, update::Updated},
+};
+
+use super::{Broker, Output, PeerId, Rules, peer::Peer};
+
+impl Broker {
+    /// Begins with this state and serves its workloads. `updated` is what a manifest made of the
+    /// initial state.
+    pub fn start(&mut self, updated: &Updated) {
+        self.commit(updated);
+        self.follow_desired(&updated.changes);
+    }
+
+    /// Opens, closes and changes pairs for workloads that differ.
+    pub(super) fn follow_desired(&mut self, changes: &[WorkloadChange]) {
+        for change in changes {
+            let name = change.name.as_str();
+            let old = change.old.as_ref().map(|workload| Instance::of(name, workload));
+            let served = old.and_then(|instance| self.by_instance.get(&instance).copied());
+            let wanted = change.new.as_ref().filter(|workload| self.serves(workload));
+            let wanted = wanted.map(|workload| (Instance::of(name, workload), rules_of(workload)));
+            match (served, wanted) {
+                (Some(id), Some((instance, rules))) if self.is_instance(id, &instance) => {
+                    self.replace_rules(id, rules);
+                }
+                (served, wanted) => {
+                    if let Some(id) = served {
+                        self.close_pair(id);
+                    }
+                    if let Some((instance, rules)) = wanted {
+                        self.open_pair(instance, rules);
+                    }
+                }
+            }
+        }
+    }
+
+    fn serves(&self, workload: &Node) -> bool {
+        let agent = workload.str_at("agent").unwrap_or_default();
+        let ours = self.config.agent_name.as_ref().is_none_or(|own| own == agent);
+        let access = workload.get("controlInterfaceAccess");
+        let allowed = access.and_then(|access| access.get("allowRules"));
+        ours && allowed.and_then(Node::as_seq).is_some_and(|rules| !rules.is_empty())
+    }
+
+    fn is_instance(&self, id: PeerId, instance: &Instance) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.instance == *instance)
+    }
+
+    fn open_pair(&mut self, instance: Instance, rules: Rules) {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        self.by_instance.insert(instance.clone(), id);
+        self.peers.insert(id, Peer::new(instance.clone(), rules));
+        self.outputs.push_back(Output::OpenPair(id, instance));
+    }
+
+    fn close_pair(&mut self, id: PeerId) {
+        self.end_subscriptions(id);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.by_instance.remove(&peer.instance);
+            self.outputs.push_back(Output::ClosePair(id));
+        }
+    }
+
+    /// Rules count at once: a subscription that they no longer allow ends with an error under its
+    /// own id, and what it was not yet told, it is not told (DECISIONS 15).
+    fn replace_rules(&mut self, id: PeerId, rules: Rules) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.rules == rules {
+            return;
+        }
+        let lost: Vec<_> = peer
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| {
+                let masks = self.subscriptions.masks_of(**subscription);
+                !masks.is_some_and(|masks| rules.may_read(masks))
+            })
+            .map(|(request_id, subscription)| (Arc::clone(request_id), *subscription))
+            .collect();
+        peer.rules = rules;
+        for (request_id, subscription) in lost {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.outbox.take_back_events(subscription);
+            }
+            self.end_subscription(id, &request_id);
+            self.answer(id, &request_id, Body::error("Access denied"));
+        }
+    }
+}
+
+fn rules_of(workload: &Node) -> Rules {
+    workload.get("controlInterfaceAccess").map(Rules::compile).unwrap_or_default()
+}

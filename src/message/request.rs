@@ -1,0 +1,252 @@
+//! A frame body as the message that it is (PROTOCOL sections 2.1 and 3).
+
+use prost::Message;
+
+use crate::{
+    limits::Limits,
+    pb::{
+        ank_base::{self as pb, request::RequestContent},
+        control_api::{ToAnkaios, to_ankaios::ToAnkaiosEnum},
+    },
+    state::{Instance, Mask, MaskSet, Tree, convert},
+};
+
+/// What a workload said.
+#[derive(Debug)]
+pub enum FromWorkload {
+    /// It wants to start a session.
+    Hello {
+        /// The protocol version that it speaks, unchecked.
+        version: String,
+    },
+    /// It asks for something.
+    Request(Request),
+    /// It said something that decodes and means nothing.
+    Empty,
+    /// It said something that does not decode.
+    Undecodable {
+        /// The id of the request, where it could still be read.
+        request_id: Option<String>,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A request that has passed every check that needs no state.
+#[derive(Debug)]
+pub struct Request {
+    /// What the answers carry; chosen by the workload, may be empty.
+    pub id: String,
+    /// What it asks for.
+    pub ask: Ask,
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub enum Ask {
+    /// The parts of the state that the masks name, and every later change of them if so wished.
+    State {
+        /// What is asked for.
+        masks: MaskSet,
+        /// Whether changes are to be told.
+        subscribe: bool,
+    },
+    /// To take parts of a new state.
+    Update {
+        /// Where the parts come from.
+        new_state: NewState,
+        /// Which parts; none: all.
+        masks: Vec<Mask>,
+    },
+    /// The logs of these instances.
+    Logs(Vec<Instance>),
+    /// No more logs under this id.
+    CancelLogs,
+    /// No more events under this id.
+    CancelEvents,
+    /// Nothing that we know.
+    Nothing,
+    /// More than a limit allows.
+    OverLimit(String),
+}
+
+/// The new state of an update.
+#[derive(Debug)]
+pub enum NewState {
+    /// What it says.
+    Given(Tree),
+    /// The request has none.
+    Missing,
+    /// It holds a number that means nothing.
+    Unknown(convert::UnknownEnum),
+}
+
+impl FromWorkload {
+    /// The message that `body` holds.
+    #[must_use]
+    pub fn decode(body: &[u8], limits: &Limits) -> Self {
+        match ToAnkaios::decode(body).map(|message| message.to_ankaios_enum) {
+            Ok(None) => Self::Empty,
+            Ok(Some(ToAnkaiosEnum::Hello(hello))) => {
+                Self::Hello { version: hello.protocol_version }
+            }
+            Ok(Some(ToAnkaiosEnum::Request(request))) => {
+                Self::Request(Request::check(request, limits))
+            }
+            Err(error) => {
+                Self::Undecodable { request_id: salvage_id(body), reason: error.to_string() }
+            }
+        }
+    }
+}
+
+impl Request {
+    fn check(request: pb::Request, limits: &Limits) -> Self {
+        let ask = match request.request_content {
+            None => Ask::Nothing,
+            Some(RequestContent::CompleteStateRequest(ask)) => {
+                match over(&ask.field_mask, limits) {
+                    Some(reason) => Ask::OverLimit(reason),
+                    None => Ask::State {
+                        masks: MaskSet::parse(&ask.field_mask),
+                        subscribe: ask.subscribe_for_events,
+                    },
+                }
+            }
+            Some(RequestContent::UpdateStateRequest(ask)) => match over(&ask.update_mask, limits) {
+                Some(reason) => Ask::OverLimit(reason),
+                None => Ask::Update {
+                    new_state: match ask.new_state.as_ref().map(convert::new_state_from_pb) {
+                        None => NewState::Missing,
+                        Some(Ok(tree)) => NewState::Given(tree),
+                        Some(Err(number)) => NewState::Unknown(number),
+                    },
+                    masks: ask.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
+                },
+            },
+            Some(RequestContent::LogsRequest(ask)) => {
+                Ask::Logs(ask.workload_names.into_iter().map(instance).collect())
+            }
+            Some(RequestContent::LogsCancelRequest(_)) => Ask::CancelLogs,
+            Some(RequestContent::EventsCancelRequest(_)) => Ask::CancelEvents,
+        };
+        Self { id: request.request_id, ask }
+    }
+}
+
+fn instance(name: pb::WorkloadInstanceName) -> Instance {
+    Instance { workload: name.workload_name, agent: name.agent_name, id: name.id }
+}
+
+/// What of a list of masks is over a limit.
+fn over(masks: &[String], limits: &Limits) -> Option<String> {
+    let (most, longest) = (limits.max_masks, limits.max_mask_length);
+    if masks.len() > most {
+        return Some(format!("Request has {} masks, at most {most} are allowed", masks.len()));
+    }
+    let long = masks.iter().find(|mask| mask.len() > longest)?;
+    Some(format!("Request has a mask of {} bytes, at most {longest} are allowed", long.len()))
+}
+
+/// The request id in a body that does not decode as a whole.
+fn salvage_id(body: &[u8]) -> Option<String> {
+    const REQUEST: u64 = 3;
+    const REQUEST_ID: u64 = 1;
+    let request = field(body, REQUEST)?;
+    String::from_utf8(field(request, REQUEST_ID)?.to_vec()).ok()
+}
+
+/// The first length-delimited field `wanted` in front of anything that cannot be read; cut short if
+/// the bytes end inside it.
+fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
+    loop {
+        let key = varint(&mut bytes)?;
+        match key & 7 {
+            0 => {
+                varint(&mut bytes)?;
+            }
+            1 => bytes = bytes.get(8..)?,
+            2 => {
+                let len = usize::try_from(varint(&mut bytes)?).ok()?;
+                let value = &bytes[..len.min(bytes.len())];
+                if key >> 3 == wanted {
+                    return Some(value);
+                }
+                bytes = bytes.get(len..)?;
+            }
+            5 => bytes = bytes.get(4..)?,
+            _ => return None,
+        }
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(request: pb::Request) -> Vec<u8> {
+        ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) }.encode_to_vec()
+    }
+
+    fn read(masks: Vec<String>) -> pb::Request {
+        let ask = pb::CompleteStateRequest { field_mask: masks, subscribe_for_events: false };
+        pb::Request {
+            request_id: "r1".to_owned(),
+            request_content: Some(RequestContent::CompleteStateRequest(ask)),
+        }
+    }
+
+    #[test]
+    fn id_is_read_from_what_does_not_decode() {
+        let mut body = encode(read(vec!["mask".to_owned()]));
+        let len = body.len();
+        body[len - 2] = 0xff; // the mask is no UTF-8 now
+        let FromWorkload::Undecodable { request_id, .. } =
+            FromWorkload::decode(&body, &Limits::default())
+        else {
+            panic!("decoded");
+        };
+        assert_eq!(request_id.as_deref(), Some("r1"));
+        for cut in 0..body.len() {
+            FromWorkload::decode(&body[..cut], &Limits::default());
+        }
+    }
+
+    #[test]
+    fn masks_at_their_limits_pass_and_one_above_is_over() {
+        let limits = Limits { max_masks: 2, max_mask_length: 3, ..Limits::default() };
+        let ask = |masks: &[&str]| {
+            let masks = masks.iter().map(|mask| (*mask).to_owned()).collect();
+            match FromWorkload::decode(&encode(read(masks)), &limits) {
+                FromWorkload::Request(request) => request.ask,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(ask(&["abc", "abc"]), Ask::State { .. }));
+        assert!(matches!(ask(&["a", "b", "c"]), Ask::OverLimit(_)));
+        assert!(matches!(ask(&["abcd"]), Ask::OverLimit(_)));
+    }
+
+    #[test]
+    fn message_without_content_is_empty_and_a_request_without_content_asks_nothing() {
+        assert!(matches!(FromWorkload::decode(&[], &Limits::default()), FromWorkload::Empty));
+        let body = encode(pb::Request { request_id: "x".to_owned(), request_content: None });
+        let FromWorkload::Request(request) = FromWorkload::decode(&body, &Limits::default()) else {
+            panic!("no request");
+        };
+        assert!(matches!(request.ask, Ask::Nothing));
+    }
+}

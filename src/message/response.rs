@@ -1,0 +1,200 @@
+//! What goes to a workload, and how it looks on the wire.
+//!
+//! A response is a small head, which holds its request id, and a [`Body`], which all that are told
+//! the same share: it is encoded once.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use crate::{
+    frame::{put_varint, varint_len},
+    pb::{
+        ank_base::{self as pb, response::ResponseContent},
+        control_api::{
+            ConnectionClosed, ControlInterfaceAccepted, FromAnkaios, from_ankaios::FromAnkaiosEnum,
+        },
+    },
+    state::{Altered, Tree, convert},
+};
+
+/// Key of `FromAnkaios.response`: field 3, length-delimited.
+const RESPONSE: u8 = 3 << 3 | 2;
+/// Key of `Response.requestId`: field 1, length-delimited.
+const REQUEST_ID: u8 = 1 << 3 | 2;
+
+/// A message to a workload.
+#[derive(Clone, Debug)]
+pub enum ToWorkload {
+    /// The session is open.
+    Accepted,
+    /// The session is over, or was not opened.
+    Closed {
+        /// Why.
+        reason: String,
+    },
+    /// An answer or an event.
+    Response {
+        /// The id of the request that it belongs to.
+        request_id: Arc<str>,
+        /// What it says.
+        body: Body,
+    },
+}
+
+impl ToWorkload {
+    /// The two pieces whose bytes, one after the other, are the message. The second is shared with
+    /// every message of the same content.
+    #[must_use]
+    pub fn encode(&self) -> (Bytes, Bytes) {
+        let session = |content| {
+            let message = FromAnkaios { from_ankaios_enum: Some(content) };
+            (Bytes::from(message.encode_to_vec()), Bytes::new())
+        };
+        match self {
+            Self::Accepted => {
+                session(FromAnkaiosEnum::ControlInterfaceAccepted(ControlInterfaceAccepted {}))
+            }
+            Self::Closed { reason } => {
+                session(FromAnkaiosEnum::ConnectionClosed(ConnectionClosed {
+                    reason: reason.clone(),
+                }))
+            }
+            Self::Response { request_id, body } => {
+                (response_head(request_id, body), body.0.clone())
+            }
+        }
+    }
+
+    /// How many bytes [`ToWorkload::encode`] gives.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Response { request_id, body } => {
+                let response = response_len(request_id, body);
+                1 + varint_len(response as u64) + response
+            }
+            other => other.encode().0.len(),
+        }
+    }
+}
+
+fn id_len(request_id: &str) -> usize {
+    match request_id.len() {
+        0 => 0, // a default value has no field
+        len => 1 + varint_len(len as u64) + len,
+    }
+}
+
+fn response_len(request_id: &str, body: &Body) -> usize {
+    id_len(request_id) + body.0.len()
+}
+
+fn response_head(request_id: &str, body: &Body) -> Bytes {
+    let response = response_len(request_id, body) as u64;
+    let mut head = BytesMut::with_capacity(1 + varint_len(response) + id_len(request_id));
+    head.put_u8(RESPONSE);
+    put_varint(&mut head, response);
+    if !request_id.is_empty() {
+        head.put_u8(REQUEST_ID);
+        put_varint(&mut head, request_id.len() as u64);
+        head.put_slice(request_id.as_bytes());
+    }
+    head.freeze()
+}
+
+/// The content of a response, encoded, without a request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body(Bytes);
+
+impl Body {
+    fn of(content: ResponseContent) -> Self {
+        let response = pb::Response { request_id: String::new(), response_content: Some(content) };
+        Self(response.encode_to_vec().into())
+    }
+
+    /// The request failed.
+    #[must_use]
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
+    }
+
+    /// The state that was asked for.
+    #[must_use]
+    pub fn state(state: &Tree, fill: convert::Fill) -> Self {
+        Self::of(ResponseContent::CompleteStateResponse(pb::CompleteStateResponse {
+            complete_state: Some(convert::to_pb(state, fill)),
+            altered_fields: None,
+        }))
+    }
+
+    /// A change of what was subscribed to.
+    #[must_use]
+    pub fn event(state: &Tree, altered: Altered) -> Self {
+        Self::of(ResponseContent::CompleteStateResponse(pb::CompleteStateResponse {
+            complete_state: Some(convert::to_pb(state, convert::Fill::Sparse)),
+            altered_fields: Some(pb::AlteredFields {
+                added_fields: altered.added,
+                updated_fields: altered.updated,
+                removed_fields: altered.removed,
+            }),
+        }))
+    }
+
+    /// The update was made; which instances it started and ended.
+    #[must_use]
+    pub fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
+        Self::of(ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess {
+            added_workloads: added,
+            deleted_workloads: deleted,
+        }))
+    }
+
+    /// No event under this id will come any more.
+    #[must_use]
+    pub fn events_cancelled() -> Self {
+        Self::of(ResponseContent::EventsCancelAccepted(pb::EventsCancelAccepted {}))
+    }
+
+    /// No log under this id was asked for any more.
+    #[must_use]
+    pub fn logs_cancelled() -> Self {
+        Self::of(ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(message: &ToWorkload) -> FromAnkaios {
+        let (head, body) = message.encode();
+        assert_eq!(head.len() + body.len(), message.encoded_len());
+        FromAnkaios::decode(&*[head, body].concat()).unwrap()
+    }
+
+    #[test]
+    fn head_and_body_together_are_the_message_for_ids_of_any_length() {
+        for len in [0, 1, 127, 128, 20_000] {
+            let request_id: Arc<str> = "i".repeat(len).into();
+            let body = Body::error("e".repeat(len));
+            let message = ToWorkload::Response { request_id: Arc::clone(&request_id), body };
+            let Some(FromAnkaiosEnum::Response(response)) = decode(&message).from_ankaios_enum
+            else {
+                panic!("no response");
+            };
+            assert_eq!(*response.request_id, *request_id);
+            let error = ResponseContent::Error(pb::Error { message: "e".repeat(len) });
+            assert_eq!(response.response_content, Some(error));
+        }
+    }
+
+    #[test]
+    fn accepted_is_the_documented_bytes() {
+        assert_eq!(ToWorkload::Accepted.encode().0, [0x22, 0x00][..]);
+        let closed = ToWorkload::Closed { reason: "why".to_owned() };
+        let expected = FromAnkaiosEnum::ConnectionClosed(ConnectionClosed { reason: "why".into() });
+        assert_eq!(decode(&closed).from_ankaios_enum, Some(expected));
+    }
+}
