@@ -192,6 +192,12 @@ impl Broker {
         &self.state
     }
 
+    /// Whether nothing waits here to be handed out.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+    }
+
     /// The instances that are served.
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
         self.peers.iter().map(|(id, peer)| (*id, &peer.instance, &peer.counters))

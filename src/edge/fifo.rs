@@ -1,0 +1,321 @@
+//! Makes, verifies, opens and removes the pair of FIFOs of one workload (FIFO-FACTS 3.2 and 4,
+//! DECISIONS 21).
+//!
+//! Everything below the run directory is reached from descriptors of folders that are ours, and never
+//! through a symbolic link. Each FIFO is held by an `O_PATH` descriptor for as long as it is served,
+//! and opened through that: what a workload does to the names later is not followed.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, open, openat},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
+    unistd::{UnlinkatFlags, geteuid, mkdir, mkfifoat, unlinkat},
+};
+
+use crate::state::Instance;
+
+/// Name of the FIFO that the workload reads.
+const TO_WORKLOAD: &str = "input";
+/// Name of the FIFO that the workload writes.
+const FROM_WORKLOAD: &str = "output";
+/// The folder of a pair within its workload's.
+const PAIR_DIR: &str = "control_interface";
+
+const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Something below the run directory is not as it has to be.
+#[derive(Debug)]
+pub struct FifoError {
+    path: PathBuf,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Failed(&'static str, Errno),
+    Wrong(String),
+}
+
+impl FifoError {
+    fn failed(path: &Path, doing: &'static str) -> impl FnOnce(Errno) -> Self {
+        let path = path.to_owned();
+        move |errno| Self { path, what: What::Failed(doing, errno) }
+    }
+
+    fn wrong(path: &Path, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), what: What::Wrong(what.into()) }
+    }
+}
+
+impl fmt::Display for FifoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.what {
+            What::Failed(doing, errno) => write!(f, "cannot {doing} {path}: {}", errno.desc()),
+            What::Wrong(what) => write!(f, "{path} {what}"),
+        }
+    }
+}
+
+impl std::error::Error for FifoError {}
+
+impl From<FifoError> for io::Error {
+    fn from(error: FifoError) -> Self {
+        match &error.what {
+            What::Failed(_, errno) => Self::new(Self::from(*errno).kind(), error.to_string()),
+            What::Wrong(_) => Self::new(io::ErrorKind::InvalidInput, error.to_string()),
+        }
+    }
+}
+
+/// The folder below which all pairs are. It is ours alone.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl RunDir {
+    /// Opens the run directory, and makes it where it is missing (its parent has to be there).
+    ///
+    /// # Errors
+    /// It cannot be made or opened, belongs to somebody else, or is open to others: who could
+    /// replace what is in it could read what every workload is told.
+    pub fn open(path: &Path) -> Result<Self, FifoError> {
+        match mkdir(path, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(FifoError::failed(path, "make run directory")(errno)),
+        }
+        let dir = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(FifoError::failed(path, "open run directory"))?;
+        let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
+        check_owner(path, &stat)?;
+        if stat.st_mode & 0o077 != 0 {
+            if !is_empty(path) {
+                let mode = stat.st_mode & 0o777;
+                let why = format!(
+                    "is open to other users (mode {mode:04o}); run `chmod 700` on it, or give an \
+                     empty or new folder"
+                );
+                return Err(FifoError::wrong(path, why));
+            }
+            fchmod(&dir, Mode::S_IRWXU).map_err(FifoError::failed(path, "restrict"))?;
+        }
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path, dir })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the pair of `instance`, or takes over the one that is there.
+    ///
+    /// # Errors
+    /// A folder or FIFO cannot be made, belongs to somebody else, or something else has its name.
+    pub fn open_pair(&self, instance: &Instance) -> Result<PipePair, FifoError> {
+        let name = format!("{}.{}", instance.workload, instance.id);
+        let workload_path = self.path.join(&name);
+        let workload_dir = make_dir(&self.dir, &name, &workload_path)?;
+        let path = workload_path.join(PAIR_DIR);
+        let dir = make_dir(&workload_dir, PAIR_DIR, &path)?;
+        let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path)?;
+        let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path)?;
+        Ok(PipePair { name, path, dir, to_workload, from_workload })
+    }
+
+    /// Removes the names of a pair, and its folders if nothing else is in them. Names that are not
+    /// our FIFOs any more are left alone.
+    ///
+    /// # Errors
+    /// A name cannot be removed, or is no longer that of our FIFO.
+    pub fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
+        let fifos = [(TO_WORKLOAD, &pair.to_workload), (FROM_WORKLOAD, &pair.from_workload)];
+        for (name, fifo) in fifos {
+            let path = pair.path.join(name);
+            match fifo.is_named(&pair.dir, name) {
+                Ok(true) => unlinkat(&pair.dir, name, UnlinkatFlags::NoRemoveDir)
+                    .map_err(FifoError::failed(&path, "remove"))?,
+                Ok(false) => {
+                    let why = "is not the FIFO that was made there; it is left alone";
+                    return Err(FifoError::wrong(&path, why));
+                }
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(FifoError::failed(&path, "look at")(errno)),
+            }
+        }
+        let workload_path = self.path.join(&pair.name);
+        let workload_dir = openat(&self.dir, pair.name.as_str(), DIR, Mode::empty())
+            .map_err(FifoError::failed(&workload_path, "open"))?;
+        remove_dir(&workload_dir, PAIR_DIR, &pair.path)?;
+        remove_dir(&self.dir, &pair.name, &workload_path)
+    }
+}
+
+/// The two FIFOs of a workload, named from our side.
+#[derive(Debug)]
+pub struct PipePair {
+    name: String,
+    path: PathBuf,
+    dir: OwnedFd,
+    to_workload: Fifo,
+    from_workload: Fifo,
+}
+
+impl PipePair {
+    /// The folder that the workload gets to see.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a FIFO stood there before: what is in it may begin anywhere in a message.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.to_workload.reused || self.from_workload.reused
+    }
+
+    /// Opens the FIFO that the workload writes, for reading.
+    ///
+    /// # Errors
+    /// What `open` reports.
+    pub fn open_from_workload(&self) -> io::Result<OwnedFd> {
+        self.from_workload.open(OFlag::O_RDONLY)
+    }
+
+    /// Opens the FIFO that the workload reads, for writing, though nobody may read it yet: a writer
+    /// needs a reader to open, so we are that reader for a moment (FIFO-FACTS 3.2). From then on a
+    /// workload's blocking open succeeds at once, and we learn of readers that leave.
+    ///
+    /// # Errors
+    /// What `open` reports.
+    pub fn open_to_workload(&self) -> io::Result<OwnedFd> {
+        let _reader = self.to_workload.open(OFlag::O_RDWR)?;
+        self.to_workload.open(OFlag::O_WRONLY)
+    }
+
+    /// Opens the FIFO that the workload reads, to take out what nobody will read.
+    ///
+    /// # Errors
+    /// What `open` reports.
+    pub fn open_leftovers(&self) -> io::Result<OwnedFd> {
+        self.to_workload.open(OFlag::O_RDONLY)
+    }
+
+    /// A path to the FIFO that the workload reads, for as long as the pair lives, whatever became of
+    /// its name.
+    #[must_use]
+    pub fn to_workload_path(&self) -> PathBuf {
+        self.to_workload.descriptor_path()
+    }
+}
+
+#[derive(Debug)]
+struct Fifo {
+    /// Opened with `O_PATH`: it names the inode and touches nothing of the pipe.
+    handle: OwnedFd,
+    reused: bool,
+}
+
+impl Fifo {
+    fn make(dir: &OwnedFd, name: &str, parent: &Path) -> Result<Self, FifoError> {
+        let path = parent.join(name);
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        let reused = match mkfifoat(dir, name, private) {
+            Ok(()) => false,
+            Err(Errno::EEXIST) => true,
+            Err(errno) => return Err(FifoError::failed(&path, "make FIFO")(errno)),
+        };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let handle = openat(dir, name, flags, Mode::empty())
+            .map_err(FifoError::failed(&path, "open FIFO"))?;
+        let stat = fstat(&handle).map_err(FifoError::failed(&path, "look at"))?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        if kind != SFlag::S_IFIFO {
+            let why = format!("is a {}, and a FIFO belongs there; remove it", kind_name(kind));
+            return Err(FifoError::wrong(&path, why));
+        }
+        check_owner(&path, &stat)?;
+        let fifo = Self { handle, reused };
+        // Also one that was there already, and in spite of a strange umask.
+        if stat.st_mode & 0o777 != private.bits() {
+            let link = fifo.descriptor_path();
+            fchmodat(nix::fcntl::AT_FDCWD, &link, private, FchmodatFlags::FollowSymlink)
+                .map_err(FifoError::failed(&path, "restrict"))?;
+        }
+        Ok(fifo)
+    }
+
+    fn open(&self, mode: OFlag) -> io::Result<OwnedFd> {
+        let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        Ok(open(&self.descriptor_path(), flags, Mode::empty())?)
+    }
+
+    fn descriptor_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+
+    fn is_named(&self, dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
+        let named = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let own = fstat(&self.handle)?;
+        Ok((named.st_dev, named.st_ino) == (own.st_dev, own.st_ino))
+    }
+}
+
+fn make_dir(parent: &impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, FifoError> {
+    let shared = Mode::from_bits_truncate(0o755);
+    let made = match mkdirat(parent, name, shared) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(errno) => return Err(FifoError::failed(path, "make folder")(errno)),
+    };
+    let dir =
+        openat(parent, name, DIR, Mode::empty()).map_err(FifoError::failed(path, "open folder"))?;
+    let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
+    check_owner(path, &stat)?;
+    if made {
+        // A workload of another user has to get through, whatever the umask.
+        fchmod(&dir, shared).map_err(FifoError::failed(path, "open up"))?;
+    }
+    Ok(dir)
+}
+
+fn remove_dir(parent: &OwnedFd, name: &str, path: &Path) -> Result<(), FifoError> {
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        // Somebody else's files are not ours to remove.
+        Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(FifoError::failed(path, "remove")(errno)),
+    }
+}
+
+fn check_owner(path: &Path, stat: &FileStat) -> Result<(), FifoError> {
+    let us = geteuid();
+    if stat.st_uid == us.as_raw() {
+        return Ok(());
+    }
+    let owner = stat.st_uid;
+    Err(FifoError::wrong(path, format!("belongs to user {owner}, and fifogate runs as user {us}")))
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn kind_name(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFREG => "regular file",
+        SFlag::S_IFDIR => "folder",
+        SFlag::S_IFLNK => "symbolic link",
+        SFlag::S_IFSOCK => "socket",
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "device",
+        _ => "file of another kind",
+    }
+}

@@ -1,0 +1,95 @@
+//! Descriptors, threads and clocks live here, and only here.
+//!
+//! Two threads: the reactor's moves frames between FIFOs and channels, the worker's lets the broker
+//! decide. The channel to the worker is bounded by what each workload may have on its way; a workload
+//! over that is left to its pipe, and so is slowed down by the kernel.
+
+mod fifo;
+mod port;
+mod reactor;
+mod watch;
+mod worker;
+
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+use crate::{
+    broker::{self, Broker},
+    state::update::Updated,
+};
+
+pub use fifo::{FifoError, PipePair, RunDir};
+
+use reactor::{Reactor, Settings};
+use worker::{ToReactor, Worker};
+
+/// How a daemon is to be run.
+#[derive(Debug, Clone)]
+pub struct DaemonConfig {
+    /// Where the pairs are.
+    pub run_dir: PathBuf,
+    /// How the core behaves.
+    pub broker: broker::Config,
+}
+
+/// fifogate at work: serves the pairs until SIGTERM or SIGINT.
+pub struct Daemon {
+    reactor: Reactor,
+    worker: Worker,
+    to_reactor: Sender<ToReactor>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Daemon {
+    /// Opens the run directory and gets everything ready; serves nothing yet.
+    ///
+    /// `start` is the state to begin with; its workloads are served.
+    ///
+    /// # Errors
+    /// The run directory is not usable, or the system has no descriptors for the event loop.
+    pub fn new(config: DaemonConfig, start: Option<&Updated>) -> io::Result<Self> {
+        let run_dir = RunDir::open(&config.run_dir)?;
+        let (to_worker, from_reactor) = unbounded();
+        let (to_reactor, from_worker) = unbounded();
+        let limits = config.broker.limits.clone();
+        let settings = Settings { max_frame: limits.max_frame, window: config.broker.window };
+        let (reactor, waker) = Reactor::new(settings, run_dir, from_worker, to_worker)?;
+        let waker = Arc::new(waker);
+        let mut broker = Broker::new(config.broker);
+        if let Some(start) = start {
+            broker.start(start);
+        }
+        let worker =
+            Worker::new(broker, limits, from_reactor, to_reactor.clone(), Arc::clone(&waker));
+        Ok(Self { reactor, worker, to_reactor, waker })
+    }
+
+    /// Serves until a signal ends it. `ready` is called once, when the pairs of the state to begin
+    /// with are there.
+    ///
+    /// # Errors
+    /// The system refuses what the event loop cannot do without.
+    pub fn run(self, ready: impl FnOnce() + Send) -> io::Result<()> {
+        let Self { reactor, worker, to_reactor, waker } = self;
+        thread::scope(|scope| {
+            let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+            spawn("worker").spawn_scoped(scope, move || {
+                // Behind everything that the state to begin with makes the worker say.
+                worker.run(|| announce(&to_reactor, &waker, ready));
+            })?;
+            let result = reactor.run();
+            drop(reactor); // hangs up on the worker, which ends then
+            result
+        })
+    }
+}
+
+/// Calls `ready` when the reactor has done all that it was told so far.
+fn announce(reactor: &Sender<ToReactor>, waker: &mio::Waker, ready: impl FnOnce()) {
+    let (done, wait) = bounded(1);
+    let asked = reactor.send(ToReactor::Sync(done)).is_ok() && waker.wake().is_ok();
+    if asked && wait.recv_timeout(Duration::from_secs(60)).is_ok() {
+        ready();
+    }
+}
