@@ -160,6 +160,7 @@ impl Broker {
     /// Takes in what happened at `now`, which never goes backwards.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
+        let asking = if let Input::Message { peer, .. } = &input { Some(*peer) } else { None };
         match input {
             Input::Message { peer, message, written } => {
                 self.note_written(peer, written);
@@ -172,7 +173,7 @@ impl Broker {
             Input::Tick => {}
         }
         self.run_timers();
-        self.settle_outboxes();
+        self.settle_outboxes(asking);
     }
 
     /// What is to be done next; call it until there is nothing.

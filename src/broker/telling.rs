@@ -5,7 +5,7 @@
 //! waiting already, keeps the state that it was last told of; when there is room, one event tells it
 //! the difference to the state of now.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     message::{Body, ToWorkload},
@@ -135,9 +135,15 @@ impl Broker {
         }
     }
 
-    /// Hands out what there is room for, and lets those catch up that were behind.
-    pub(super) fn settle_outboxes(&mut self) {
-        while let Some(id) = self.unsettled.pop_first() {
+    /// Hands out what there is room for, and lets those catch up that were behind. `last` is whoever
+    /// asked: the events that its update caused come before its answer, also to others.
+    pub(super) fn settle_outboxes(&mut self, last: Option<PeerId>) {
+        let first_of = |unsettled: &BTreeSet<PeerId>| {
+            let mut others = unsettled.iter().filter(|id| Some(**id) != last);
+            others.next().or(unsettled.first()).copied()
+        };
+        while let Some(id) = first_of(&self.unsettled) {
+            self.unsettled.remove(&id);
             self.hand_out(id);
             while let Some(subscription) = self.next_behind(id) {
                 self.catch_up(subscription);
