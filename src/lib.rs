@@ -1,8 +1,12 @@
 //! fifogate serves the control interface of a node's workloads.
+pub mod agent;
 pub mod broker;
+pub mod cli;
 pub mod edge;
 pub mod frame;
 pub mod limits;
+pub mod manifest;
 pub mod message;
 pub mod pb;
 pub mod state;
+pub mod stats;

@@ -25,6 +25,18 @@ pub struct Limits {
     pub max_mask_length: usize,
     /// Most subscriptions of one workload. `--max-subscriptions`, 1024.
     pub max_subscriptions: usize,
+    /// Most requests of one workload that wait for the agent, log campaigns included.
+    /// `--max-forwarded`, 64.
+    ///
+    /// Worst case for each workload: this many times `max_frame`, until the agent takes them; but
+    /// never more than `link_bytes` for all workloads together.
+    pub max_forwarded: usize,
+    /// Most bytes of one message of the agent. `--max-link-frame`, 64 MiB: it sends whole states.
+    pub max_link_frame: usize,
+    /// Most bytes queued for the agent. `--link-bytes`, 16 MiB.
+    ///
+    /// Above it, what workloads want of the agent fails at once, and the agent is not read.
+    pub link_bytes: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +47,9 @@ impl Default for Limits {
             max_masks: 256,
             max_mask_length: 1 << 10,
             max_subscriptions: 1 << 10,
+            max_forwarded: 64,
+            max_link_frame: 64 << 20,
+            link_bytes: 16 << 20,
         }
     }
 }

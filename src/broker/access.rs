@@ -39,6 +39,14 @@ impl Rules {
         rules
     }
 
+    /// Rules that allow everything: the agent's own.
+    #[must_use]
+    pub fn everything() -> Self {
+        let masks = || Lists { allow: vec![Mask::parse("*")], deny: Vec::new() };
+        let logs = Lists { allow: vec!["*".to_owned()], deny: Vec::new() };
+        Self { read: masks(), write: masks(), logs }
+    }
+
     fn add(&mut self, rule: &Node, allow: bool) {
         fn texts<'a>(rule: &'a Node, name: &str) -> impl Iterator<Item = &'a str> {
             rule.get(name).and_then(Node::as_seq).into_iter().flatten().filter_map(Node::as_str)

@@ -6,8 +6,11 @@
 //! tested without a pipe.
 
 mod access;
+mod agent;
+mod forward;
 mod outbox;
 mod peer;
+mod report;
 mod requests;
 mod session;
 mod subscriptions;
@@ -18,16 +21,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     limits::Limits,
-    message::{FromWorkload, ToWorkload},
+    message::{FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
     state::{Instance, Tree},
 };
 
 pub use access::Rules;
 pub use outbox::Seq;
 pub use peer::Counters;
+pub use report::{SubscriptionReport, WorkloadReport};
 pub use session::{Session, check_version};
 pub use subscriptions::SubscriptionId;
 
+use agent::Link;
 use peer::Peer;
 use subscriptions::Subscriptions;
 
@@ -38,6 +43,21 @@ pub struct Tick(pub u64);
 /// One instance that is served. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
+
+impl PeerId {
+    /// The agent, at the other end of the link.
+    pub const AGENT: Self = Self(u64::MAX);
+}
+
+/// Who decides what a workload's update makes of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Updates {
+    /// fifogate itself.
+    #[default]
+    Apply,
+    /// The agent, which every update that the rules allow is forwarded to.
+    Forward,
+}
 
 /// How a broker is to behave.
 #[derive(Clone, Debug)]
@@ -50,11 +70,26 @@ pub struct Config {
     pub window: usize,
     /// The agent whose workloads are served; all if `None`.
     pub agent_name: Option<String>,
+    /// Where the pairs are, if an agent says by a link what is served; without one, the pairs follow
+    /// the desired state.
+    pub link: Option<String>,
+    /// Who decides updates.
+    pub updates: Updates,
+    /// Milliseconds that the agent has to answer a forwarded request.
+    pub forward_timeout_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { limits: Limits::default(), settle_ms: 20, window: 1, agent_name: None }
+        Self {
+            limits: Limits::default(),
+            settle_ms: 20,
+            window: 1,
+            agent_name: None,
+            link: None,
+            updates: Updates::Apply,
+            forward_timeout_ms: 30_000,
+        }
     }
 }
 
@@ -83,6 +118,14 @@ pub enum Input {
     Written(PeerId, Seq),
     /// The workload has taken all messages up to this one.
     Taken(PeerId, Seq),
+    /// The pair of a peer is there, in this folder.
+    PairOpened(PeerId, String),
+    /// The pair of a peer cannot be made.
+    PairFailed(PeerId, String),
+    /// The pair of a peer is gone.
+    PairClosed(PeerId),
+    /// The agent said something.
+    Agent(FromAgent),
     /// Time has passed.
     Tick,
 }
@@ -91,7 +134,7 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Output {
     /// Make the pair of an instance, and serve it.
-    OpenPair(PeerId, Instance),
+    OpenPair(PeerId, Instance, Owner),
     /// Remove the pair; nothing will be said to it any more.
     ClosePair(PeerId),
     /// Forget what was not begun to be written, and finish or undo what was: a new session begins.
@@ -107,8 +150,21 @@ pub enum Output {
         /// What is to be told of it.
         notice: Notice,
     },
-    /// Read what the workload says, or leave it in its pipe.
+    /// Read what the peer says, or leave it in its pipe.
     Reading(PeerId, bool),
+    /// Send a message to the agent, behind all before it.
+    Tell {
+        /// Its number.
+        seq: Seq,
+        /// What.
+        message: ToAgent,
+        /// What is to be told of it.
+        notice: Notice,
+    },
+    /// The agent wants the end.
+    Stop,
+    /// Nothing can be done together with this agent.
+    EndLink(String),
 }
 
 /// What the broker wants to hear of a message that it hands out.
@@ -132,18 +188,29 @@ pub struct Broker {
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
-    /// Subscriptions whose time to get ready ends.
-    timers: BTreeSet<(Tick, SubscriptionId)>,
+    timers: BTreeSet<(Tick, Timer)>,
     /// Peers whose outbox changed since it was last looked at.
     unsettled: BTreeSet<PeerId>,
     outputs: VecDeque<Output>,
+    link: Option<Link>,
+    next_forward: u64,
+}
+
+/// Something that becomes due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A subscription had its time to get ready.
+    Settled(SubscriptionId),
+    /// The agent had its time to answer this forwarded request of a peer.
+    Forward(PeerId, u64),
 }
 
 impl Broker {
     /// A broker of the initial state, without workloads.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self {
+        let link = config.link.clone();
+        let mut broker = Self {
             config,
             now: Tick::default(),
             state: Tree::initial(),
@@ -154,13 +221,23 @@ impl Broker {
             timers: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             outputs: VecDeque::new(),
+            link: None,
+            next_forward: 0,
+        };
+        if let Some(run_dir) = link {
+            broker.begin_link(run_dir);
         }
+        broker
     }
 
     /// Takes in what happened at `now`, which never goes backwards.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
-        let asking = if let Input::Message { peer, .. } = &input { Some(*peer) } else { None };
+        let asking = match &input {
+            Input::Message { peer, .. } => Some(*peer),
+            Input::Agent(_) => Some(PeerId::AGENT),
+            _ => None,
+        };
         match input {
             Input::Message { peer, message, written } => {
                 self.note_written(peer, written);
@@ -170,6 +247,10 @@ impl Broker {
             Input::EndOfFile(peer) => self.on_end_of_file(peer),
             Input::Written(peer, seq) => self.note_written(peer, seq),
             Input::Taken(peer, seq) => self.on_taken(peer, seq),
+            Input::PairOpened(peer, dir) => self.on_pair_opened(peer, dir),
+            Input::PairFailed(peer, reason) => self.on_pair_failed(peer, reason),
+            Input::PairClosed(peer) => self.on_pair_closed(peer),
+            Input::Agent(message) => self.on_agent(message),
             Input::Tick => {}
         }
         self.run_timers();
@@ -201,7 +282,8 @@ impl Broker {
 
     /// The instances that are served.
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
-        self.peers.iter().map(|(id, peer)| (*id, &peer.instance, &peer.counters))
+        let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
+        workloads.map(|(id, peer)| (*id, &peer.instance, &peer.counters))
     }
 
     fn note_written(&mut self, peer: PeerId, seq: Seq) {

@@ -7,12 +7,28 @@
 
 use std::collections::VecDeque;
 
-use crate::message::ToWorkload;
+use crate::message::{ToAgent, ToWorkload};
 
 use super::{Notice, SubscriptionId};
 
 /// Number of a message to one workload, counted from 1 over all its sessions.
 pub type Seq = u64;
+
+/// A message, whoever it is for.
+#[derive(Clone, Debug)]
+pub(super) enum Outgoing {
+    Workload(ToWorkload),
+    Agent(ToAgent),
+}
+
+impl Outgoing {
+    fn charge(&self) -> usize {
+        match self {
+            Self::Workload(message) => message.encoded_len(),
+            Self::Agent(message) => message.charge(),
+        }
+    }
+}
 
 /// What a queued message is, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +43,7 @@ pub(super) enum Kind {
 
 #[derive(Debug)]
 struct Queued {
-    message: ToWorkload,
+    message: Outgoing,
     kind: Kind,
     len: usize,
 }
@@ -36,7 +52,7 @@ struct Queued {
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) seq: Seq,
-    pub(super) message: ToWorkload,
+    pub(super) message: Outgoing,
     pub(super) notice: Notice,
 }
 
@@ -57,8 +73,8 @@ impl Outbox {
         self.bytes
     }
 
-    pub(super) fn push(&mut self, message: ToWorkload, kind: Kind) {
-        let len = message.encoded_len();
+    pub(super) fn push(&mut self, message: Outgoing, kind: Kind) {
+        let len = message.charge();
         self.bytes += len;
         self.queue.push_back(Queued { message, kind, len });
     }
@@ -127,7 +143,7 @@ mod tests {
     fn outbox(messages: usize) -> Outbox {
         let mut outbox = Outbox::default();
         for _ in 0..messages {
-            outbox.push(ToWorkload::Accepted, Kind::Answer);
+            outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
         }
         outbox
     }
@@ -155,7 +171,7 @@ mod tests {
         let mut outbox = outbox(3);
         hand_all(&mut outbox, 1);
         outbox.reset();
-        outbox.push(ToWorkload::Accepted, Kind::Answer);
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
         assert_eq!(hand_all(&mut outbox, 1), [(3, Notice::None)]);
         outbox.note_written(1);
         outbox.note_written(99);
@@ -166,10 +182,10 @@ mod tests {
     fn first_answers_are_told_when_they_are_taken_and_events_can_be_taken_back() {
         let mut outbox = Outbox::default();
         let (one, two) = (SubscriptionId(1), SubscriptionId(2));
-        outbox.push(ToWorkload::Accepted, Kind::FirstAnswer(one));
-        outbox.push(ToWorkload::Accepted, Kind::FirstAnswer(two));
-        outbox.push(ToWorkload::Accepted, Kind::Event(one));
-        outbox.push(ToWorkload::Accepted, Kind::Event(two));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(one));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(two));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(one));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(two));
         outbox.take_back_events(one);
         assert_eq!(hand_all(&mut outbox, 9).len(), 3);
         assert_eq!(outbox.note_taken(1), [one]);

@@ -6,13 +6,14 @@ use std::{
 };
 
 use crate::{
-    message::{Body, FromWorkload, ToWorkload},
+    message::{Body, FromWorkload, Phase, ToAgent, ToWorkload},
     state::Instance,
 };
 
 use super::{
     Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId,
-    outbox::{Kind, Outbox},
+    forward::Forwards,
+    outbox::{Kind, Outbox, Outgoing},
     session::Verdict,
 };
 
@@ -39,6 +40,10 @@ pub(super) struct Peer {
     pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     /// Those that were not told of a change because too much was queued already.
     pub(super) behind: BTreeSet<SubscriptionId>,
+    /// What it asked for that is the agent's to do.
+    pub(super) forwards: Forwards,
+    /// Whether its FIFOs are there.
+    pub(super) has_pair: bool,
     /// Whether what it says is being read.
     pub(super) reading: bool,
     pub(super) counters: Counters,
@@ -53,6 +58,8 @@ impl Peer {
             outbox: Outbox::default(),
             subscriptions: BTreeMap::new(),
             behind: BTreeSet::new(),
+            forwards: Forwards::default(),
+            has_pair: false,
             reading: true,
             counters: Counters::default(),
         }
@@ -104,8 +111,11 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.session = Session::Open;
         peer.outbox.reset();
+        peer.forwards = Forwards::default();
+        let instance = peer.instance.clone();
         self.outputs.push_back(Output::Reset(id));
-        self.push(id, ToWorkload::Accepted, Kind::Answer);
+        self.push(id, Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
+        self.tell_agent(ToAgent::Session(instance, Phase::Connected));
     }
 
     /// The session is over. Answers that it is still owed come first.
@@ -113,7 +123,11 @@ impl Broker {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.session = Session::Closed;
-            self.push(id, ToWorkload::Closed { reason }, Kind::Answer);
+            peer.forwards = Forwards::default();
+            let phase = Phase::Closed(reason.clone());
+            let message = ToAgent::Session(peer.instance.clone(), phase);
+            self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
+            self.tell_agent(message);
         }
     }
 
@@ -136,8 +150,17 @@ impl Broker {
     }
 
     pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: Body) {
-        let message = ToWorkload::Response { request_id: Arc::clone(request_id), body };
-        self.push(id, message, Kind::Answer);
+        self.respond(id, Arc::clone(request_id), body, Kind::Answer);
+    }
+
+    /// Queues a response, in the form that its receiver understands.
+    pub(super) fn respond(&mut self, id: PeerId, request_id: Arc<str>, body: Body, kind: Kind) {
+        let message = if id == PeerId::AGENT {
+            Outgoing::Agent(ToAgent::Response { request_id, body })
+        } else {
+            Outgoing::Workload(ToWorkload::Response { request_id, body })
+        };
+        self.push(id, message, kind);
     }
 
     pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
@@ -147,7 +170,7 @@ impl Broker {
         self.answer(id, request_id, Body::error("Access denied"));
     }
 
-    pub(super) fn push(&mut self, id: PeerId, message: ToWorkload, kind: Kind) {
+    pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(message, kind);
             self.unsettled.insert(id);

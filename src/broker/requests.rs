@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
-    message::{Ask, Body, FromWorkload, NewState, Request, ToWorkload},
+    message::{Ask, Body, FromWorkload, NewState, Request},
     state::{
         DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
@@ -11,7 +13,7 @@ use crate::{
     },
 };
 
-use super::{Broker, PeerId, outbox::Kind, subscriptions::Pace};
+use super::{Broker, PeerId, Updates, forward::Wanted, outbox::Kind, subscriptions::Pace};
 
 impl Broker {
     /// Serves a message of an open session.
@@ -37,14 +39,24 @@ impl Broker {
         }
     }
 
-    fn serve_request(&mut self, id: PeerId, request: Request) {
+    pub(super) fn serve_request(&mut self, id: PeerId, request: Request) {
         let request_id: Arc<str> = request.id.into();
         match request.ask {
             Ask::State { masks, subscribe } => self.serve_state(id, request_id, &masks, subscribe),
+            Ask::Update { masks, .. } if self.forwards_updates(id) => {
+                if self.peers.get(&id).is_some_and(|peer| peer.rules.may_write(&masks)) {
+                    self.forward(id, request_id, Wanted::Update, request.original);
+                } else {
+                    self.deny(id, &request_id);
+                }
+            }
             Ask::Update { new_state, masks } => {
                 self.serve_update(id, &request_id, new_state, &masks);
             }
-            Ask::Logs(instances) => self.serve_logs(id, &request_id, &instances),
+            Ask::Logs(instances) => self.serve_logs(id, request_id, &instances, request.original),
+            Ask::CancelLogs if self.link.is_some() && id != PeerId::AGENT => {
+                self.forward(id, request_id, Wanted::CancelLogs, request.original);
+            }
             Ask::CancelLogs => self.answer(id, &request_id, Body::logs_cancelled()),
             Ask::CancelEvents => {
                 self.end_subscription(id, &request_id);
@@ -90,14 +102,15 @@ impl Broker {
 
     fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {
         self.end_subscription(id, &request_id);
-        let waits = self.config.settle_ms > 0;
+        // The agent's client is ready when it asks.
+        let waits = self.config.settle_ms > 0 && id != PeerId::AGENT;
         let pace = if waits { Pace::FirstAnswerWaits } else { Pace::Live };
         let subscription = self.subscriptions.add(id, Arc::clone(&request_id), masks, pace);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.subscriptions.insert(Arc::clone(&request_id), subscription);
         }
         let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
-        self.push(id, ToWorkload::Response { request_id, body: first }, kind);
+        self.respond(id, request_id, first, kind);
     }
 
     fn serve_update(
@@ -131,6 +144,9 @@ impl Broker {
 
     /// Who may write a workload may write its access rules; but nobody its own (DECISIONS 16).
     fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
+        if id == PeerId::AGENT {
+            return true;
+        }
         let Some(peer) = self.peers.get(&id) else { return false };
         let field = "controlInterfaceAccess";
         let access = |workload: Option<&Node>| workload?.get(field).cloned();
@@ -150,16 +166,35 @@ impl Broker {
         let (ended, started) = self.commit(&updated);
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
         self.answer(id, request_id, Body::updated(names(&started), names(&ended)));
-        self.follow_desired(&updated.changes);
+        if self.link.is_none() {
+            self.follow_desired(&updated.changes);
+        }
     }
 
-    fn serve_logs(&mut self, id: PeerId, request_id: &Arc<str>, instances: &[Instance]) {
+    fn forwards_updates(&self, id: PeerId) -> bool {
+        self.config.updates == Updates::Forward && id != PeerId::AGENT
+    }
+
+    fn serve_logs(
+        &mut self,
+        id: PeerId,
+        request_id: Arc<str>,
+        instances: &[Instance],
+        original: Bytes,
+    ) {
         let Some(peer) = self.peers.get(&id) else { return };
         let names = instances.iter().map(|instance| instance.workload.as_str());
         if !peer.rules.may_read_logs(names) {
-            return self.deny(id, request_id);
+            return self.deny(id, &request_id);
         }
-        let text = "Logs are not available: fifogate runs without an agent that could collect them";
-        self.answer(id, request_id, Body::error(text));
+        if self.link.is_some() && id != PeerId::AGENT {
+            return self.forward(id, request_id, Wanted::Logs, original);
+        }
+        let text = if id == PeerId::AGENT {
+            "Logs are not available here: the agent collects them itself"
+        } else {
+            "Logs are not available: fifogate runs without an agent that could collect them"
+        };
+        self.answer(id, &request_id, Body::error(text));
     }
 }

@@ -8,15 +8,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    message::{Body, ToWorkload},
+    message::Body,
     state::{
         ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads, update::Updated,
     },
 };
 
 use super::{
-    Broker, Output, PeerId, SubscriptionId, Tick,
-    outbox::{Handed, Kind},
+    Broker, Output, PeerId, SubscriptionId, Tick, Timer,
+    outbox::{Handed, Kind, Outgoing},
     subscriptions::{GroupId, Pace},
 };
 
@@ -27,7 +27,11 @@ impl Broker {
         let (ended, started) = updated.instances();
         let mut tree = updated.tree.clone();
         if let Some(states) = tree.get(&[WORKLOAD_STATES]) {
-            let states = follow_workloads(states, &ended, &started);
+            // An agent that is there tells itself how an instance ends.
+            let (scheduled, gone): (Vec<_>, Vec<_>) =
+                ended.iter().cloned().partition(|instance| !instance.agent.is_empty());
+            let gone = if self.link.is_some() { gone } else { [scheduled, gone].concat() };
+            let states = follow_workloads(states, &gone, &started);
             tree = tree.with(WORKLOAD_STATES, Some(states));
         }
         self.replace_state(tree);
@@ -101,30 +105,37 @@ impl Broker {
         subscription.events += 1;
         let request_id = Arc::clone(&subscription.request_id);
         let peer = subscription.peer;
-        self.push(peer, ToWorkload::Response { request_id, body }, Kind::Event(id));
+        self.respond(peer, request_id, body, Kind::Event(id));
     }
 
     pub(super) fn first_answer_taken(&mut self, id: SubscriptionId) {
         let due = Tick(self.now.0.saturating_add(self.config.settle_ms));
         if let Some(subscription) = self.subscriptions.get_mut(id) {
             subscription.pace = Pace::Settling(due);
-            self.timers.insert((due, id));
+            self.timers.insert((due, Timer::Settled(id)));
         }
     }
 
-    /// Lets the subscriptions go on whose time to get ready is over.
+    /// Does what is due by now.
     pub(super) fn run_timers(&mut self) {
-        while let Some(&(due, id)) = self.timers.first()
+        while let Some(&(due, timer)) = self.timers.first()
             && due <= self.now
         {
             self.timers.pop_first();
-            if let Some(subscription) = self.subscriptions.get_mut(id) {
-                subscription.pace = Pace::Live;
-                let peer = subscription.peer;
-                if subscription.told.is_some() {
-                    self.queue_catch_up(peer, id);
-                }
+            match timer {
+                Timer::Settled(id) => self.go_live(id),
+                Timer::Forward(peer, number) => self.forward_timed_out(peer, number),
             }
+        }
+    }
+
+    /// The subscriber had its time to get ready; what happened meanwhile it is told now.
+    fn go_live(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
+        subscription.pace = Pace::Live;
+        let peer = subscription.peer;
+        if subscription.told.is_some() {
+            self.queue_catch_up(peer, id);
         }
     }
 
@@ -156,23 +167,33 @@ impl Broker {
 
     fn hand_out(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        while let Some(Handed { seq, message, notice }) = peer.outbox.hand(self.config.window) {
+        let window = if id == PeerId::AGENT { LINK_WINDOW } else { self.config.window };
+        while let Some(Handed { seq, message, notice }) = peer.outbox.hand(window) {
             peer.counters.frames_out += 1;
-            self.outputs.push_back(Output::Send { peer: id, seq, message, notice });
+            self.outputs.push_back(match message {
+                Outgoing::Workload(message) => Output::Send { peer: id, seq, message, notice },
+                Outgoing::Agent(message) => Output::Tell { seq, message, notice },
+            });
         }
     }
 
     /// A subscription that is behind, if there is room to tell it what it missed. Room is half the
     /// budget: at its edge, every event would be a merged one.
     fn next_behind(&mut self, id: PeerId) -> Option<SubscriptionId> {
-        let half = self.config.limits.outbox_bytes / 2;
+        let half = self.budget_of(id) / 2;
         let peer = self.peers.get_mut(&id)?;
         if peer.outbox.bytes() > half { None } else { peer.behind.pop_first() }
     }
 
+    /// Most bytes that may wait for this peer.
+    pub(super) fn budget_of(&self, id: PeerId) -> usize {
+        let limits = &self.config.limits;
+        if id == PeerId::AGENT { limits.link_bytes } else { limits.outbox_bytes }
+    }
+
     /// Over its budget a workload is not read: it may ask again when it has taken its answers.
     fn set_reading(&mut self, id: PeerId) {
-        let budget = self.config.limits.outbox_bytes;
+        let budget = self.budget_of(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let on = match peer.reading {
             true => peer.outbox.bytes() < budget,
@@ -184,6 +205,10 @@ impl Broker {
         }
     }
 }
+
+/// Most messages to the agent that the edge is given at a time: its stream takes any number of them
+/// in any pieces.
+const LINK_WINDOW: usize = 64;
 
 /// The event that tells `changes` to a subscriber of `masks`; none if it sees nothing of them.
 fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> Option<Body> {

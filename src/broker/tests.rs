@@ -89,9 +89,10 @@ impl World {
     fn collect(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             match output {
-                Output::OpenPair(peer, instance) => self.pairs.push((peer, Some(instance))),
+                Output::OpenPair(peer, instance, _) => self.pairs.push((peer, Some(instance))),
                 Output::ClosePair(peer) => self.pairs.push((peer, None)),
                 Output::Reset(peer) => self.resets.push(peer),
+                Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {}
                 Output::Reading(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, notice } => {
                     self.sent.push((peer, seq, message, notice));
@@ -115,7 +116,14 @@ impl World {
     }
 
     fn ask(&mut self, peer: PeerId, id: &str, ask: Ask) {
-        self.say(peer, FromWorkload::Request(Request { id: id.to_owned(), ask }));
+        self.say(
+            peer,
+            FromWorkload::Request(Request {
+                id: id.to_owned(),
+                ask,
+                original: bytes::Bytes::new(),
+            }),
+        );
     }
 
     fn subscribe(&mut self, peer: PeerId, id: &str, masks: &[&str]) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    message::Body,
+    message::{Body, Owner},
     state::{Instance, Node, WorkloadChange, update::Updated},
 };
 
@@ -17,7 +17,9 @@ impl Broker {
     /// initial state.
     pub fn start(&mut self, updated: &Updated) {
         self.commit(updated);
-        self.follow_desired(&updated.changes);
+        if self.link.is_none() {
+            self.follow_desired(&updated.changes);
+        }
     }
 
     /// Opens, closes and changes pairs for workloads that differ.
@@ -37,7 +39,7 @@ impl Broker {
                         self.close_pair(id);
                     }
                     if let Some((instance, rules)) = wanted {
-                        self.open_pair(instance, rules);
+                        self.open_pair(instance, rules, Owner::default());
                     }
                 }
             }
@@ -56,15 +58,16 @@ impl Broker {
         self.peers.get(&id).is_some_and(|peer| peer.instance == *instance)
     }
 
-    fn open_pair(&mut self, instance: Instance, rules: Rules) {
+    pub(super) fn open_pair(&mut self, instance: Instance, rules: Rules, owner: Owner) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         self.by_instance.insert(instance.clone(), id);
         self.peers.insert(id, Peer::new(instance.clone(), rules));
-        self.outputs.push_back(Output::OpenPair(id, instance));
+        self.outputs.push_back(Output::OpenPair(id, instance, owner));
+        id
     }
 
-    fn close_pair(&mut self, id: PeerId) {
+    pub(super) fn close_pair(&mut self, id: PeerId) {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.remove(&id) {
             self.by_instance.remove(&peer.instance);
@@ -74,7 +77,7 @@ impl Broker {
 
     /// Rules count at once: a subscription that they no longer allow ends with an error under its
     /// own id, and what it was not yet told, it is not told (DECISIONS 15).
-    fn replace_rules(&mut self, id: PeerId, rules: Rules) {
+    pub(super) fn replace_rules(&mut self, id: PeerId, rules: Rules) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.rules == rules {
             return;

@@ -15,10 +15,10 @@ use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, openat},
     sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
-    unistd::{UnlinkatFlags, geteuid, mkdir, mkfifoat, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, chown, geteuid, mkdir, mkfifoat, unlinkat},
 };
 
-use crate::state::Instance;
+use crate::{message::Owner, state::Instance};
 
 /// Name of the FIFO that the workload reads.
 const TO_WORKLOAD: &str = "input";
@@ -121,14 +121,14 @@ impl RunDir {
     ///
     /// # Errors
     /// A folder or FIFO cannot be made, belongs to somebody else, or something else has its name.
-    pub fn open_pair(&self, instance: &Instance) -> Result<PipePair, FifoError> {
+    pub fn open_pair(&self, instance: &Instance, owner: Owner) -> Result<PipePair, FifoError> {
         let name = format!("{}.{}", instance.workload, instance.id);
         let workload_path = self.path.join(&name);
         let workload_dir = make_dir(&self.dir, &name, &workload_path)?;
         let path = workload_path.join(PAIR_DIR);
         let dir = make_dir(&workload_dir, PAIR_DIR, &path)?;
-        let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path)?;
-        let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path)?;
+        let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path, owner)?;
+        let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path, owner)?;
         Ok(PipePair { name, path, dir, to_workload, from_workload })
     }
 
@@ -226,7 +226,7 @@ struct Fifo {
 }
 
 impl Fifo {
-    fn make(dir: &OwnedFd, name: &str, parent: &Path) -> Result<Self, FifoError> {
+    fn make(dir: &OwnedFd, name: &str, parent: &Path, owner: Owner) -> Result<Self, FifoError> {
         let path = parent.join(name);
         let private = Mode::S_IRUSR | Mode::S_IWUSR;
         let reused = match mkfifoat(dir, name, private) {
@@ -243,8 +243,16 @@ impl Fifo {
             let why = format!("is a {}, and a FIFO belongs there; remove it", kind_name(kind));
             return Err(FifoError::wrong(&path, why));
         }
-        check_owner(&path, &stat)?;
+        // One that was there may belong to its workload already.
+        if owner.uid != Some(stat.st_uid) {
+            check_owner(&path, &stat)?;
+        }
         let fifo = Self { handle, reused };
+        if owner != Owner::default() {
+            let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+            chown(&fifo.descriptor_path(), uid, gid)
+                .map_err(FifoError::failed(&path, "give to its workload"))?;
+        }
         // Also one that was there already, and in spite of a strange umask.
         if stat.st_mode & 0o777 != private.bits() {
             let link = fifo.descriptor_path();

@@ -5,8 +5,10 @@
 //! over that is left to its pipe, and so is slowed down by the kernel.
 
 mod fifo;
+mod link;
 mod port;
 mod reactor;
+mod status;
 mod watch;
 mod worker;
 
@@ -20,6 +22,10 @@ use crate::{
 };
 
 pub use fifo::{FifoError, PipePair, RunDir};
+pub use link::LinkAddress;
+pub use status::STATUS_SOCKET;
+
+use link::LinkPort;
 
 use reactor::{Reactor, Settings};
 use worker::{ToReactor, Worker};
@@ -29,8 +35,10 @@ use worker::{ToReactor, Worker};
 pub struct DaemonConfig {
     /// Where the pairs are.
     pub run_dir: PathBuf,
-    /// How the core behaves.
+    /// How the core behaves. Its `link` is set from the one here.
     pub broker: broker::Config,
+    /// The agent that says what is served, if there is one.
+    pub link: Option<LinkAddress>,
 }
 
 /// fifogate at work: serves the pairs until SIGTERM or SIGINT.
@@ -48,20 +56,31 @@ impl Daemon {
     ///
     /// # Errors
     /// The run directory is not usable, or the system has no descriptors for the event loop.
-    pub fn new(config: DaemonConfig, start: Option<&Updated>) -> io::Result<Self> {
+    pub fn new(mut config: DaemonConfig, start: Option<&Updated>) -> io::Result<Self> {
         let run_dir = RunDir::open(&config.run_dir)?;
+        let path = run_dir.path().to_owned();
+        config.broker.link = config.link.as_ref().map(|_| path.display().to_string());
         let (to_worker, from_reactor) = unbounded();
         let (to_reactor, from_worker) = unbounded();
         let limits = config.broker.limits.clone();
         let settings = Settings { max_frame: limits.max_frame, window: config.broker.window };
-        let (reactor, waker) = Reactor::new(settings, run_dir, from_worker, to_worker)?;
+        let link = config.link.as_ref().map(|address| {
+            LinkPort::open(address, limits.max_link_frame).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot reach the agent at {address}: {error}"),
+                )
+            })
+        });
+        let (reactor, waker) =
+            Reactor::new(settings, run_dir, link.transpose()?, from_worker, to_worker)?;
         let waker = Arc::new(waker);
         let mut broker = Broker::new(config.broker);
         if let Some(start) = start {
             broker.start(start);
         }
         let worker =
-            Worker::new(broker, limits, from_reactor, to_reactor.clone(), Arc::clone(&waker));
+            Worker::new(broker, limits, path, from_reactor, to_reactor.clone(), Arc::clone(&waker));
         Ok(Self { reactor, worker, to_reactor, waker })
     }
 

@@ -4,6 +4,7 @@
 //! It never looks inside a frame. What touches a FIFO happens in a port's turn, behind that port's
 //! own lock and no other: the loop's own state is locked only between turns.
 
+mod agent;
 mod signals;
 mod slots;
 
@@ -16,11 +17,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
-use crate::broker::PeerId;
+use crate::{broker::PeerId, message::Owner, state::Instance};
 
 use super::{
     fifo::RunDir,
+    link::LinkPort,
     port::{Port, Turn, Wait},
+    status::StatusSocket,
     watch::{Seen, Watches},
     worker::{FromReactor, ToReactor},
 };
@@ -32,6 +35,11 @@ use slots::{Slot, Slots};
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
+const STATUS: Token = Token(usize::MAX - 3);
+const FROM_AGENT: Token = Token(usize::MAX - 4);
+const TO_AGENT: Token = Token(usize::MAX - 5);
+/// Connections to the status socket have the tokens from here on.
+const STATUS_CLIENTS: usize = usize::MAX / 2;
 
 /// How long what is queued is flushed at the end (CONTRACT section 4).
 const FLUSH: Duration = Duration::from_secs(1);
@@ -67,6 +75,18 @@ struct Loop {
     inbox: Receiver<ToReactor>,
     worker: Sender<FromReactor>,
     stopping: Option<Stopping>,
+    /// Why we had to stop, if nobody asked us to.
+    failure: Option<String>,
+    status: StatusSocket,
+    link: Option<Link>,
+    buffer: Vec<u8>,
+}
+
+/// The agent's port, and what is known of it between its turns.
+struct Link {
+    port: LinkPort,
+    due: bool,
+    in_flight: Arc<InFlight>,
 }
 
 /// The end has begun: nothing is read any more, what is queued goes out.
@@ -87,6 +107,7 @@ impl Reactor {
     pub(super) fn new(
         settings: Settings,
         run_dir: RunDir,
+        link: Option<LinkPort>,
         inbox: Receiver<ToReactor>,
         worker: Sender<FromReactor>,
     ) -> io::Result<(Self, Waker)> {
@@ -99,6 +120,10 @@ impl Reactor {
         let signals = Signals::new()?;
         let fd = signals.descriptor();
         poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        let status = StatusSocket::open(run_dir.path())?;
+        let fd = status.descriptor();
+        poll.registry().register(&mut SourceFd(&fd), STATUS, Interest::READABLE)?;
+        let link = link.map(|port| agent::register(poll.registry(), port)).transpose()?;
         let shared = Loop {
             settings,
             run_dir,
@@ -110,6 +135,10 @@ impl Reactor {
             inbox,
             worker,
             stopping: None,
+            failure: None,
+            status,
+            link,
+            buffer: vec![0; READ_BUFFER],
         };
         Ok((Self { shared: Arc::new(Mutex::new(shared)) }, waker))
     }
@@ -119,7 +148,9 @@ impl Reactor {
         let mut buffer = vec![0; READ_BUFFER];
         loop {
             let next = self.lock().next()?;
-            let Next::Turn(slot) = next else { return Ok(()) };
+            let Next::Turn(slot) = next else {
+                return self.lock().failure.take().map_or(Ok(()), |why| Err(io::Error::other(why)));
+            };
             let turn = slot.turn(&mut buffer);
             self.lock().after_turn(&slot, turn);
         }
@@ -135,6 +166,7 @@ impl Loop {
     fn next(&mut self) -> io::Result<Next> {
         loop {
             self.take_inbox();
+            self.link_turn();
             if let Some(slot) = self.slots.next_due() {
                 return Ok(Next::Turn(slot));
             }
@@ -149,28 +181,45 @@ impl Loop {
         let look = self.slots.next_look();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
+        let busy = self.link.as_ref().is_some_and(|link| link.due);
+        let until = if busy { Some(Instant::now()) } else { until };
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
-        let (mut seen, mut signalled) = (false, false);
+        let mut other = Vec::new();
         for event in &self.events {
             match event.token() {
                 WAKER => {}
-                WATCHES => seen = true,
-                SIGNALS => signalled = true,
-                token => self.slots.note(token, event),
+                token if token.0 < STATUS_CLIENTS => self.slots.note(token, event),
+                token => other.push(token),
             }
         }
-        if seen {
-            self.take_watches();
-        }
-        if signalled && self.signals.stop_wanted() {
-            self.begin_stop();
-        }
+        other.into_iter().for_each(|token| self.note(token));
         self.slots.look_at_waiting(Instant::now());
         Ok(())
+    }
+
+    /// An event of something that is no workload's.
+    fn note(&mut self, token: Token) {
+        match token {
+            WATCHES => self.take_watches(),
+            SIGNALS => {
+                if self.signals.stop_wanted() {
+                    self.begin_stop();
+                }
+            }
+            FROM_AGENT | TO_AGENT => {
+                if let Some(link) = &mut self.link {
+                    link.due = true;
+                }
+            }
+            STATUS => self.take_status_clients(),
+            Token(client) => {
+                self.status.write_on(client - STATUS_CLIENTS);
+            }
+        }
     }
 
     fn take_watches(&mut self) {
@@ -200,32 +249,61 @@ impl Loop {
 
     fn take_inbox(&mut self) {
         while let Ok(message) = self.inbox.try_recv() {
-            match message {
-                ToReactor::Open(peer, instance) => {
-                    if let Err(error) = self.open(peer, &instance) {
-                        log::error!("no control interface for {instance}: {error}");
-                    }
+            self.obey(message);
+        }
+    }
+
+    fn obey(&mut self, message: ToReactor) {
+        match message {
+            ToReactor::Open(peer, instance, owner) => {
+                let opened = self.open(peer, &instance, owner);
+                if let Err(error) = &opened {
+                    log::error!("no control interface for {instance}: {error}");
                 }
-                ToReactor::Close(peer) => self.close(peer),
-                ToReactor::Reset(peer) => self.slots.reset(peer),
-                ToReactor::Send(peer, frame) => self.slots.send(peer, frame),
-                ToReactor::Reading(peer, on) => self.slots.set_reading(peer, on),
-                ToReactor::Handled(peer) => self.slots.read_on(peer),
-                ToReactor::Sync(reply) => {
-                    // Whoever waits for it may have gone.
-                    let _ = reply.send(());
-                }
-                ToReactor::Drained => {
-                    if let Some(stopping) = &mut self.stopping {
-                        stopping.drained = true;
-                    }
+                let result = opened.map_err(|error| error.to_string());
+                self.tell_worker(FromReactor::PairOpened(peer, result));
+            }
+            ToReactor::Close(peer) => {
+                self.close(peer);
+                self.tell_worker(FromReactor::PairClosed(peer));
+            }
+            ToReactor::Reset(peer) => self.slots.reset(peer),
+            ToReactor::Send(peer, frame) => self.slots.send(peer, frame),
+            ToReactor::Tell(frame) => self.send_to_agent(frame),
+            ToReactor::Reading(PeerId::AGENT, on) => self.read_agent(Some(on)),
+            ToReactor::Reading(peer, on) => self.slots.set_reading(peer, on),
+            ToReactor::Handled(PeerId::AGENT) => self.read_agent(None),
+            ToReactor::Handled(peer) => self.slots.read_on(peer),
+            ToReactor::Status(client, answer) => self.answer_status(client, answer),
+            ToReactor::Sync(reply) => {
+                // Whoever waits for it may have gone.
+                let _ = reply.send(());
+            }
+            ToReactor::Stop => self.begin_stop(),
+            ToReactor::Fail(why) => self.fail(why),
+            ToReactor::Drained => {
+                if let Some(stopping) = &mut self.stopping {
+                    stopping.drained = true;
                 }
             }
         }
     }
 
-    fn open(&mut self, peer: PeerId, instance: &crate::state::Instance) -> io::Result<()> {
-        let pair = self.run_dir.open_pair(instance)?;
+    fn tell_worker(&self, message: FromReactor) {
+        if self.worker.send(message).is_err() {
+            log::debug!("the worker has ended");
+        }
+    }
+
+    /// Stops, and tells why in the end.
+    fn fail(&mut self, why: String) {
+        self.failure.get_or_insert(why);
+        self.begin_stop();
+    }
+
+    fn open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) -> io::Result<String> {
+        let pair = self.run_dir.open_pair(instance, owner)?;
+        let path = pair.path().display().to_string();
         let mut port = Port::open(pair, self.settings.max_frame, self.settings.window)?;
         port.take_over();
         let registry = self.poll.registry();
@@ -234,9 +312,9 @@ impl Loop {
         registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
         // Not for being writable, which it nearly always is: for the reader's leaving.
         registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
-        log::debug!("serving {instance} at {}", port.pair().path().display());
+        log::debug!("serving {instance} at {path}");
         self.slots.add(peer, port);
-        Ok(())
+        Ok(path)
     }
 
     fn close(&mut self, peer: PeerId) {
@@ -259,10 +337,7 @@ impl Loop {
         let peer = slot.peer();
         let (wait, more) = (turn.wait, turn.more);
         for event in turn.events {
-            let message = slot.to_worker(event, turn.written);
-            if self.worker.send(message).is_err() {
-                return; // the worker is gone: so will we be
-            }
+            self.tell_worker(slot.to_worker(event, turn.written));
         }
         self.slots.after_turn(slot, more, wait, Instant::now());
         match wait {
@@ -304,6 +379,7 @@ impl Loop {
         }
         log::info!("stopping");
         self.slots.stop_reading();
+        self.read_agent(Some(false));
         let deadline = Instant::now() + FLUSH;
         self.stopping = Some(Stopping { deadline, drained: false });
         // A worker that is gone has nothing more to hand out.
@@ -315,7 +391,8 @@ impl Loop {
 
     fn is_over(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| {
-            let flushed = stopping.drained && self.slots.all_flushed();
+            let told = self.link.as_ref().is_none_or(|link| link.port.is_flushed());
+            let flushed = stopping.drained && self.slots.all_flushed() && told;
             flushed || stopping.deadline <= Instant::now()
         })
     }

@@ -3,9 +3,12 @@
 //! Frame bodies come in and become a [`FromWorkload`]; a [`ToWorkload`] goes out as bytes. What a
 //! message may do is not decided here, only what it says.
 
+mod agent;
 pub mod hello;
+mod logs;
 mod request;
 mod response;
 
+pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
 pub use request::{Ask, FromWorkload, NewState, Request};
-pub use response::{Body, ToWorkload};
+pub use response::{Body, ReplyKind, ToWorkload};

@@ -1,5 +1,6 @@
 //! A frame body as the message that it is (PROTOCOL sections 2.1 and 3).
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::{
@@ -39,6 +40,8 @@ pub struct Request {
     pub id: String,
     /// What it asks for.
     pub ask: Ask,
+    /// The request as it came, where it may have to be forwarded; else empty.
+    pub original: Bytes,
 }
 
 /// What a request asks for.
@@ -101,7 +104,15 @@ impl FromWorkload {
 }
 
 impl Request {
-    fn check(request: pb::Request, limits: &Limits) -> Self {
+    pub(super) fn check(request: pb::Request, limits: &Limits) -> Self {
+        let original = match &request.request_content {
+            Some(
+                RequestContent::UpdateStateRequest(_)
+                | RequestContent::LogsRequest(_)
+                | RequestContent::LogsCancelRequest(_),
+            ) => request.encode_to_vec().into(),
+            _ => Bytes::new(),
+        };
         let ask = match request.request_content {
             None => Ask::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
@@ -130,7 +141,7 @@ impl Request {
             Some(RequestContent::LogsCancelRequest(_)) => Ask::CancelLogs,
             Some(RequestContent::EventsCancelRequest(_)) => Ask::CancelEvents,
         };
-        Self { id: request.request_id, ask }
+        Self { id: request.request_id, ask, original }
     }
 }
 
@@ -221,7 +232,7 @@ mod tests {
         };
         assert_eq!(request_id.as_deref(), Some("r1"));
         for cut in 0..body.len() {
-            FromWorkload::decode(&body[..cut], &Limits::default());
+            let _ = FromWorkload::decode(&body[..cut], &Limits::default());
         }
     }
 

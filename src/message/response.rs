@@ -16,11 +16,13 @@ use crate::{
             ConnectionClosed, ControlInterfaceAccepted, FromAnkaios, from_ankaios::FromAnkaiosEnum,
         },
     },
-    state::{Altered, Tree, convert},
+    state::{Altered, Instance, Tree, convert},
 };
 
 /// Key of `FromAnkaios.response`: field 3, length-delimited.
 const RESPONSE: u8 = 3 << 3 | 2;
+/// Key of `agent_link.ToAgent.response`: field 7, length-delimited.
+pub(super) const RESPONSE_TO_AGENT: u8 = 7 << 3 | 2;
 /// Key of `Response.requestId`: field 1, length-delimited.
 const REQUEST_ID: u8 = 1 << 3 | 2;
 
@@ -62,7 +64,7 @@ impl ToWorkload {
                 }))
             }
             Self::Response { request_id, body } => {
-                (response_head(request_id, body), body.0.clone())
+                (response_head(RESPONSE, request_id, body), body.bytes())
             }
         }
     }
@@ -91,10 +93,11 @@ fn response_len(request_id: &str, body: &Body) -> usize {
     id_len(request_id) + body.0.len()
 }
 
-fn response_head(request_id: &str, body: &Body) -> Bytes {
+/// What comes before `body` in a message whose response field has this key.
+pub(super) fn response_head(key: u8, request_id: &str, body: &Body) -> Bytes {
     let response = response_len(request_id, body) as u64;
     let mut head = BytesMut::with_capacity(1 + varint_len(response) + id_len(request_id));
-    head.put_u8(RESPONSE);
+    head.put_u8(key);
     put_varint(&mut head, response);
     if !request_id.is_empty() {
         head.put_u8(REQUEST_ID);
@@ -108,7 +111,70 @@ fn response_head(request_id: &str, body: &Body) -> Bytes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body(Bytes);
 
+/// What kind of answer the agent gave to a forwarded request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyKind {
+    /// It failed; nothing more will come.
+    Error,
+    /// An update was made.
+    Updated,
+    /// Logs of these instances will come.
+    LogsAccepted(Vec<Instance>),
+    /// Some of the logs.
+    LogEntries,
+    /// No more logs of this instance.
+    LogsStop(Instance),
+    /// No more logs at all.
+    LogsCancelled,
+}
+
 impl Body {
+    /// The bytes, shared.
+    pub(super) fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// What the agent answered for itself, as it is sent on.
+    pub(super) fn of_forwarded(content: ResponseContent) -> Result<(ReplyKind, Vec<Self>), String> {
+        let name = |name: &Option<pb::WorkloadInstanceName>| {
+            let name = name.clone().ok_or("a workloadName is missing")?;
+            let (workload, agent) = (name.workload_name, name.agent_name);
+            Ok::<_, String>(Instance { workload, agent, id: name.id })
+        };
+        let kind = match &content {
+            ResponseContent::Error(_) => ReplyKind::Error,
+            ResponseContent::UpdateStateSuccess(_) => ReplyKind::Updated,
+            ResponseContent::LogsRequestAccepted(accepted) => {
+                let names = accepted.workload_names.iter().cloned().map(Some);
+                let names = names.map(|own| name(&own)).collect::<Result<_, _>>()?;
+                ReplyKind::LogsAccepted(names)
+            }
+            ResponseContent::LogEntriesResponse(entries) => {
+                // An SDK breaks on an entry that names nobody (PROTOCOL 2.5).
+                for entry in &entries.log_entries {
+                    name(&entry.workload_name)?;
+                }
+                ReplyKind::LogEntries
+            }
+            ResponseContent::LogsStopResponse(stop) => {
+                ReplyKind::LogsStop(name(&stop.workload_name)?)
+            }
+            ResponseContent::LogsCancelAccepted(_) => ReplyKind::LogsCancelled,
+            ResponseContent::CompleteStateResponse(_)
+            | ResponseContent::EventsCancelAccepted(_) => {
+                return Err("this kind of response answers no forwarded request".to_owned());
+            }
+        };
+        let bodies = match content {
+            ResponseContent::LogEntriesResponse(entries) => {
+                let parts = super::logs::split(entries).into_iter();
+                parts.map(|part| Self::of(ResponseContent::LogEntriesResponse(part))).collect()
+            }
+            other => vec![Self::of(other)],
+        };
+        Ok((kind, bodies))
+    }
+
     fn of(content: ResponseContent) -> Self {
         let response = pb::Response { request_id: String::new(), response_content: Some(content) };
         Self(response.encode_to_vec().into())

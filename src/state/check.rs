@@ -10,11 +10,14 @@ use super::{API_VERSION, Key, Map, Node, Tree, WorkloadChange, update::UpdateErr
 mod rules;
 mod shape;
 
+pub use rules::check_access;
+pub(crate) use rules::{filter_mask, name_pattern};
+
 /// Longest name of a workload, agent, config or alias.
 pub const MAX_NAME: usize = 63;
 
 /// What the reference says of a name that is not one.
-const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
+pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
                          Maximum length is 63 characters.";
 
 /// A desired state that keeps the rules.

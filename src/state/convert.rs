@@ -14,7 +14,9 @@ use crate::pb::ank_base as pb;
 
 mod names;
 
-use names::{Enum, execution_state_from_pb, execution_state_to_pb};
+use names::{Enum, execution_state_to_pb};
+
+pub use names::execution_state_from_pb;
 
 /// A number that an enum of the schema does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]

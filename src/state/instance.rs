@@ -110,7 +110,7 @@ pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance])
 }
 
 /// Removes what is at `path`, and every mapping on the way that is empty then.
-fn remove(map: &mut Map<Node>, path: &[&str]) {
+pub(super) fn remove(map: &mut Map<Node>, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else { return };
     if rest.is_empty() {
         map.remove(first);

@@ -3,6 +3,7 @@
 //!
 //! It knows no subscriber and no permission, and does no I/O.
 
+pub mod agent_update;
 pub mod check;
 pub mod convert;
 mod diff;

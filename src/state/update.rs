@@ -227,7 +227,7 @@ fn concrete(mask: &Mask) -> Result<Vec<Key>, UpdateError> {
 }
 
 /// What is at `path`. Here, and only here, a decimal name reaches into a sequence (PROTOCOL 5.1).
-fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
+pub(super) fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
     let (first, rest) = path.split_first()?;
     rest.iter().try_fold(root.get(first.as_str())?, |node, name| match node {
         Node::Map(map) => map.get(name.as_str()),
@@ -237,7 +237,7 @@ fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
 }
 
 /// Puts `value` at `path`, making missing parents; false if a parent is no mapping.
-fn set(map: &mut Map<Node>, path: &[Key], value: Node) -> bool {
+pub(super) fn set(map: &mut Map<Node>, path: &[Key], value: Node) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
         map.insert(first.clone(), value);
@@ -256,7 +256,7 @@ fn set(map: &mut Map<Node>, path: &[Key], value: Node) -> bool {
 }
 
 /// Removes what is at `path`, if it is there; false if its parent is no mapping.
-fn unset(map: &mut Map<Node>, path: &[Key]) -> bool {
+pub(super) fn unset(map: &mut Map<Node>, path: &[Key]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
         map.remove(first.as_str());

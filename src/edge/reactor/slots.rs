@@ -38,12 +38,26 @@ pub(in super::super) struct InFlight {
 }
 
 impl InFlight {
-    fn add(&self, bytes: usize) {
+    pub(super) fn add(&self, bytes: usize) {
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn is_full(&self) -> bool {
+    /// Notes that reading stops for now, if there is too much on its way. The worker says once that
+    /// it may go on, so the order matters: first the flag is set, then there is one more look.
+    pub(super) fn park(&self) -> bool {
+        if !self.is_full() {
+            return false;
+        }
+        self.parked.store(true, Ordering::Release);
+        if self.is_full() {
+            return true;
+        }
+        self.parked.store(false, Ordering::Release);
+        false
+    }
+
+    pub(super) fn is_full(&self) -> bool {
         self.messages.load(Ordering::Relaxed) >= MOST_IN_FLIGHT
             || self.bytes.load(Ordering::Relaxed) >= MOST_BYTES_IN_FLIGHT
     }
@@ -280,20 +294,9 @@ impl Slots {
         self.park_or_read_on(slot);
     }
 
-    /// With too much on its way to the worker, a port waits for the worker to say so. It says so
-    /// once, so the order matters: first the flag is set, then there is one more look.
+    /// With too much on its way to the worker, a port waits for the worker to say so.
     fn park_or_read_on(&mut self, slot: &Arc<Slot>) {
-        if !slot.notes().unread {
-            return;
-        }
-        if slot.in_flight.is_full() {
-            slot.in_flight.parked.store(true, Ordering::Release);
-            if slot.in_flight.is_full() {
-                return;
-            }
-            slot.in_flight.parked.store(false, Ordering::Release);
-        }
-        if slot.notes().reading {
+        if slot.notes().unread && !slot.in_flight.park() && slot.notes().reading {
             self.post(slot.peer, |mail| mail.readable = true);
         }
     }

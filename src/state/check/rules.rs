@@ -12,9 +12,15 @@ pub(super) fn check(workload: &Node) -> Result<(), String> {
 }
 
 /// Checks the rules of one `controlInterfaceAccess`.
-pub(super) fn check_access(access: &Node) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong with the first rule that is, in the reference's words.
+pub fn check_access(access: &Node) -> Result<(), String> {
     for list in ["allowRules", "denyRules"] {
         for rule in access.get(list).and_then(Node::as_seq).unwrap_or_default() {
+            if rule.str_at("type").is_none() {
+                return Err(format!("A rule of {list} is neither a StateRule nor a LogRule"));
+            }
             let texts = |name| {
                 let texts = rule.get(name).and_then(Node::as_seq).unwrap_or_default();
                 texts.iter().filter_map(Node::as_str)
@@ -26,7 +32,7 @@ pub(super) fn check_access(access: &Node) -> Result<(), String> {
     Ok(())
 }
 
-fn filter_mask(mask: &str) -> Result<(), String> {
+pub(crate) fn filter_mask(mask: &str) -> Result<(), String> {
     if mask.is_empty() {
         let text = "Empty filter masks are not allowed in Control Interface access rules";
         return Err(text.to_owned());
@@ -41,7 +47,7 @@ fn filter_mask(mask: &str) -> Result<(), String> {
     ))
 }
 
-fn name_pattern(pattern: &str) -> Result<(), String> {
+pub(crate) fn name_pattern(pattern: &str) -> Result<(), String> {
     let prefix = "Log rule validation filed"; // spelled as the reference spells it
     match pattern.matches('*').count() {
         0 => match workload_name_fault(pattern) {

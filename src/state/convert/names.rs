@@ -83,7 +83,11 @@ const KINDS: [Kind; 8] = [
     Kind { state: "Removed", make: State::Removed, sub_states: &[(0, "Removed")] },
 ];
 
-pub(super) fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, UnknownEnum> {
+/// The node of one execution state.
+///
+/// # Errors
+/// A number that an enum does not have.
+pub fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, UnknownEnum> {
     let mut entries = Entries::default();
     entries.put("additionalInfo", value.additional_info.as_deref().map(Node::text));
     if let Some(state) = &value.execution_state_enum {

@@ -1,0 +1,265 @@
+//! A client of the agent link, for agents written in Rust (CONTRACT section 4).
+//!
+//! [`AgentLink`] is one connection to a fifogate: commands go out, messages come in, and
+//! [`AgentLink::call`] waits for the answer to one command. It blocks and needs no async runtime;
+//! [`AgentLink::split`] gives its two halves to two threads. See `examples/agent.rs`.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    io::{Read, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use prost::Message;
+
+use crate::{
+    frame::{FrameDecoder, encode},
+    pb::{
+        agent_link::{
+            AddWorkload, AgentHello, ForwardedResponse, FromAgent, ReplaceState, ToAgent,
+            UpdateState, from_agent::Content, to_agent,
+        },
+        ank_base as pb,
+    },
+};
+
+/// Version of the link that this client speaks.
+pub const VERSION: &str = "1.0.0";
+
+/// Longest message that is taken from fifogate. It forwards what workloads say, and answers what
+/// the agent asks, at most the whole state.
+const MAX_FRAME: usize = 256 << 20;
+
+/// fifogate did not do what it was told, and nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected(pub String);
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fifogate refused: {}", self.0)
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// The half that sends commands.
+#[derive(Debug)]
+pub struct CommandSender<W> {
+    writer: W,
+    last_id: u64,
+}
+
+impl<W: Write> CommandSender<W> {
+    /// A sender at the beginning of a stream.
+    pub fn new(writer: W) -> Self {
+        Self { writer, last_id: 0 }
+    }
+
+    /// Sends a command; its answer will carry the id that is returned.
+    ///
+    /// # Errors
+    /// fifogate has gone.
+    pub fn send(&mut self, content: Content) -> io::Result<u64> {
+        self.last_id += 1;
+        let message = FromAgent { id: self.last_id, content: Some(content) };
+        self.writer.write_all(&encode(&message.encode_to_vec()))?;
+        self.writer.flush()?;
+        Ok(self.last_id)
+    }
+}
+
+/// The half that receives what fifogate says.
+#[derive(Debug)]
+pub struct MessageReceiver<R> {
+    reader: R,
+    decoder: FrameDecoder,
+    /// What was read and not yet decoded.
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl<R: Read> MessageReceiver<R> {
+    /// A receiver at the beginning of a stream.
+    pub fn new(reader: R) -> Self {
+        let decoder = FrameDecoder::new(MAX_FRAME);
+        Self { reader, decoder, buffer: Vec::new(), start: 0 }
+    }
+
+    /// Waits for the next message; `None` when fifogate has hung up.
+    ///
+    /// # Errors
+    /// The stream cannot be read, ends in the middle of a message, or makes no sense.
+    pub fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
+        loop {
+            let mut rest = &self.buffer[self.start..];
+            let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
+            self.start = self.buffer.len() - rest.len();
+            if let Some(body) = frame {
+                let message = ToAgent::decode(body).map_err(io::Error::other)?;
+                if message.content.is_some() {
+                    return Ok(message.content);
+                }
+                continue; // something that a later fifogate says
+            }
+            self.buffer.resize(64 << 10, 0);
+            self.start = 0;
+            let count = self.reader.read(&mut self.buffer)?;
+            self.buffer.truncate(count);
+            if count == 0 {
+                let torn = self.decoder.is_mid_frame();
+                let error = || io::Error::from(io::ErrorKind::UnexpectedEof);
+                return if torn { Err(error()) } else { Ok(None) };
+            }
+        }
+    }
+}
+
+/// A connection to a fifogate.
+#[derive(Debug)]
+pub struct AgentLink<R, W> {
+    receiver: MessageReceiver<R>,
+    sender: CommandSender<W>,
+    /// What came while an answer was waited for.
+    early: VecDeque<to_agent::Content>,
+    run_dir: String,
+}
+
+impl AgentLink<ChildStdout, ChildStdin> {
+    /// Starts a fifogate, `command` being its program and its options but for `--agent-link`, and
+    /// opens a link to it. Its standard error is that of this process.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not greet.
+    pub fn spawn(command: &mut Command, agent_name: &str) -> io::Result<(Self, Child)> {
+        command.args(["--agent-link", "stdio"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let missing = || io::Error::other("no pipe to the child");
+        let reader = child.stdout.take().ok_or_else(missing)?;
+        let writer = child.stdin.take().ok_or_else(missing)?;
+        Ok((Self::open(reader, writer, agent_name)?, child))
+    }
+}
+
+impl<R: Read, W: Write> AgentLink<R, W> {
+    /// Greets the fifogate at the other end of `reader` and `writer`.
+    ///
+    /// # Errors
+    /// It hangs up, or says something else first.
+    pub fn open(reader: R, writer: W, agent_name: &str) -> io::Result<Self> {
+        let mut receiver = MessageReceiver::new(reader);
+        let run_dir = match receiver.recv()? {
+            Some(to_agent::Content::Hello(hello)) => hello.run_dir,
+            _ => return Err(io::Error::other("fifogate did not greet")),
+        };
+        let sender = CommandSender::new(writer);
+        let mut link = Self { receiver, sender, early: VecDeque::new(), run_dir };
+        let hello =
+            AgentHello { protocol_version: VERSION.to_owned(), agent_name: agent_name.to_owned() };
+        link.call(Content::Hello(hello))?.map_err(io::Error::other)?;
+        Ok(link)
+    }
+
+    /// The folder in which fifogate keeps its pairs.
+    #[must_use]
+    pub fn run_dir(&self) -> &str {
+        &self.run_dir
+    }
+
+    /// Sends a command without waiting for its answer.
+    ///
+    /// # Errors
+    /// fifogate has gone.
+    pub fn send(&mut self, content: Content) -> io::Result<u64> {
+        self.sender.send(content)
+    }
+
+    /// Waits for the next message; `None` when fifogate has hung up.
+    ///
+    /// # Errors
+    /// As [`MessageReceiver::recv`].
+    pub fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
+        match self.early.pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.receiver.recv(),
+        }
+    }
+
+    /// Sends a command and waits until it is done or refused. What comes meanwhile is kept for
+    /// [`AgentLink::recv`].
+    ///
+    /// # Errors
+    /// The outer one: fifogate has gone. The inner one: it refused.
+    pub fn call(&mut self, content: Content) -> io::Result<Result<(), Rejected>> {
+        let id = self.send(content)?;
+        loop {
+            match self.receiver.recv()? {
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(to_agent::Content::Ack(ack)) if ack.id == id => return Ok(Ok(())),
+                Some(to_agent::Content::Rejected(rejected)) if rejected.id == id => {
+                    return Ok(Err(Rejected(rejected.reason)));
+                }
+                Some(other) => self.early.push_back(other),
+            }
+        }
+    }
+
+    /// Opens a pair for an instance, or replaces the rules of one that is open.
+    ///
+    /// # Errors
+    /// As [`AgentLink::call`].
+    pub fn add_workload(
+        &mut self,
+        instance: pb::WorkloadInstanceName,
+        access: pb::ControlInterfaceAccess,
+    ) -> io::Result<Result<(), Rejected>> {
+        self.call(Content::AddWorkload(AddWorkload {
+            instance_name: Some(instance),
+            access: Some(access),
+            uid: None,
+            gid: None,
+        }))
+    }
+
+    /// Replaces the whole state; subscribers are told what differs.
+    ///
+    /// # Errors
+    /// As [`AgentLink::call`].
+    pub fn replace_state(&mut self, state: pb::CompleteState) -> io::Result<Result<(), Rejected>> {
+        self.call(Content::ReplaceState(ReplaceState { state: Some(state) }))
+    }
+
+    /// Replaces the parts of the state that `masks` name.
+    ///
+    /// # Errors
+    /// As [`AgentLink::call`].
+    pub fn update_state(
+        &mut self,
+        new_state: pb::CompleteState,
+        masks: Vec<String>,
+    ) -> io::Result<Result<(), Rejected>> {
+        let update = UpdateState { new_state: Some(new_state), update_mask: masks };
+        self.call(Content::UpdateState(update))
+    }
+
+    /// Answers a request that was forwarded.
+    ///
+    /// # Errors
+    /// As [`AgentLink::call`].
+    pub fn respond(
+        &mut self,
+        instance: pb::WorkloadInstanceName,
+        response: pb::Response,
+    ) -> io::Result<Result<(), Rejected>> {
+        let (instance_name, response) = (Some(instance), Some(response));
+        self.call(Content::Response(ForwardedResponse { instance_name, response }))
+    }
+
+    /// The two halves, for two threads. What came early is to be looked at first.
+    #[must_use]
+    pub fn split(
+        self,
+    ) -> (MessageReceiver<R>, CommandSender<W>, impl Iterator<Item = to_agent::Content>) {
+        (self.receiver, self.sender, self.early.into_iter())
+    }
+}

@@ -1,0 +1,225 @@
+//! The agent's end of the link: what it commands is done, in order, and acknowledged (CONTRACT
+//! section 4).
+//!
+//! The agent is one more peer, with all rights, a session from the start and a larger budget; its
+//! own requests and subscriptions are served like a workload's.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    message::{Command, FromAgent, Owner, ToAgent},
+    state::{Instance, Mask, Node, Tree, agent_update},
+};
+
+use super::{
+    Broker, Output, PeerId, Rules, Session, check_version,
+    outbox::{Kind, Outgoing},
+    peer::Peer,
+};
+
+/// Version of the link that we speak.
+const VERSION: &str = "1.0.0";
+
+/// What is known of the agent.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// Its name, when it has said Hello.
+    agent_name: Option<String>,
+    /// Answers that are due, in the order of the commands.
+    acks: VecDeque<Ack>,
+    /// Instances whose pairs are being removed.
+    removing: BTreeMap<PeerId, Instance>,
+}
+
+/// The answer to one command.
+#[derive(Debug)]
+struct Ack {
+    id: u64,
+    done: Done,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+enum Done {
+    Now(Result<(), String>),
+    /// It is done when the pair of this peer is there.
+    Opening(PeerId),
+    /// It is done when the pair of this peer is gone.
+    Closing(PeerId),
+}
+
+impl Broker {
+    pub(super) fn begin_link(&mut self, run_dir: String) {
+        let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
+        let mut agent = Peer::new(nobody, Rules::everything());
+        agent.session = Session::Open;
+        self.peers.insert(PeerId::AGENT, agent);
+        self.link = Some(Link::default());
+        self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
+        self.settle_outboxes(None);
+    }
+
+    /// The agent's name, once it has said Hello.
+    #[must_use]
+    pub fn agent_name(&self) -> Option<&str> {
+        self.link.as_ref()?.agent_name.as_deref()
+    }
+
+    pub(super) fn agent_is_there(&self) -> bool {
+        self.agent_name().is_some()
+    }
+
+    /// Queues a message to the agent, if there is a link to one.
+    pub(super) fn tell_agent(&mut self, message: ToAgent) {
+        self.push(PeerId::AGENT, Outgoing::Agent(message), Kind::Answer);
+    }
+
+    pub(super) fn on_agent(&mut self, message: FromAgent) {
+        if let Some(agent) = self.peers.get_mut(&PeerId::AGENT) {
+            agent.counters.frames_in += 1;
+        }
+        let FromAgent { id, command } = message;
+        let done = if self.agent_is_there() {
+            self.obey(command)
+        } else {
+            match command {
+                Command::Hello { version, agent_name } => self.on_agent_hello(&version, agent_name),
+                _ => Done::Now(Err("AgentHello is missing: it comes before all else".to_owned())),
+            }
+        };
+        if let Some(link) = &mut self.link {
+            link.acks.push_back(Ack { id, done });
+        }
+        self.acknowledge();
+    }
+
+    fn on_agent_hello(&mut self, version: &str, agent_name: String) -> Done {
+        if let Err(reason) = check_version(version) {
+            self.outputs.push_back(Output::EndLink(reason));
+            return Done::Now(Err("wrong version".to_owned()));
+        }
+        if let Some(link) = &mut self.link {
+            link.agent_name = Some(agent_name);
+        }
+        Done::Now(Ok(()))
+    }
+
+    fn obey(&mut self, command: Command) -> Done {
+        Done::Now(match command {
+            Command::Hello { .. } => Err("AgentHello was said before".to_owned()),
+            Command::AddWorkload { instance, access, owner } => {
+                return self.add_workload(instance, access.as_ref(), owner);
+            }
+            Command::RemoveWorkload(instance) => return self.remove_workload(&instance),
+            Command::ReplaceState(given) => self.replace_all(&given),
+            Command::UpdateState { new_state, masks } => self.update_any(&new_state, &masks),
+            Command::UpdateWorkloadStates(states) => {
+                self.replace_state(agent_update::set_states(&self.state, &states));
+                Ok(())
+            }
+            Command::Request(request) => {
+                self.serve_request(PeerId::AGENT, request);
+                Ok(())
+            }
+            Command::Response { instance, request_id, kind, bodies } => {
+                self.on_forwarded_response(&instance, &request_id, kind, bodies)
+            }
+            Command::Shutdown => {
+                self.outputs.push_back(Output::Stop);
+                Ok(())
+            }
+            Command::Refused(reason) => Err(reason),
+        })
+    }
+
+    fn replace_all(&mut self, given: &Tree) -> Result<(), String> {
+        self.replace_state(agent_update::replace(&self.state, given)?);
+        Ok(())
+    }
+
+    fn update_any(&mut self, new_state: &Tree, masks: &[Mask]) -> Result<(), String> {
+        self.replace_state(agent_update::update(&self.state, new_state, masks)?);
+        Ok(())
+    }
+
+    fn add_workload(&mut self, instance: Instance, access: Option<&Node>, owner: Owner) -> Done {
+        let rules = access.map(Rules::compile).unwrap_or_default();
+        if let Some(id) = self.by_instance.get(&instance).copied() {
+            self.replace_rules(id, rules);
+            return match self.peers.get(&id) {
+                // Its pair may not be there yet, and may never be.
+                Some(peer) if !peer.has_pair => Done::Opening(id),
+                _ => Done::Now(Ok(())),
+            };
+        }
+        // Both would have the same folder.
+        let same_folder =
+            |own: &&Instance| own.workload == instance.workload && own.id == instance.id;
+        if let Some(other) = self.by_instance.keys().find(same_folder) {
+            return Done::Now(Err(format!("{other} has this workload name and id already")));
+        }
+        Done::Opening(self.open_pair(instance, rules, owner))
+    }
+
+    fn remove_workload(&mut self, instance: &Instance) -> Done {
+        match self.by_instance.get(instance).copied() {
+            None => Done::Now(Err(format!("unknown instance {instance}"))),
+            Some(id) => {
+                self.close_pair(id);
+                if let Some(link) = &mut self.link {
+                    link.removing.insert(id, instance.clone());
+                }
+                Done::Closing(id)
+            }
+        }
+    }
+
+    pub(super) fn on_pair_opened(&mut self, id: PeerId, dir: String) {
+        // It may have been removed again since; then it is opened all the same, and closed next.
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.has_pair = true;
+            let instance = peer.instance.clone();
+            self.tell_agent(ToAgent::WorkloadReady(instance, dir));
+        }
+        self.settle_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Ok(()));
+    }
+
+    pub(super) fn on_pair_failed(&mut self, id: PeerId, reason: String) {
+        self.end_subscriptions(id);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.by_instance.remove(&peer.instance);
+        }
+        self.settle_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Err(reason));
+    }
+
+    pub(super) fn on_pair_closed(&mut self, id: PeerId) {
+        let removed = self.link.as_mut().and_then(|link| link.removing.remove(&id));
+        if let Some(instance) = removed {
+            self.tell_agent(ToAgent::WorkloadRemoved(instance));
+        }
+        self.settle_acks(|done| matches!(done, Done::Closing(own) if *own == id), &Ok(()));
+    }
+
+    /// What these commands waited for has happened.
+    fn settle_acks(&mut self, waited: impl Fn(&Done) -> bool, result: &Result<(), String>) {
+        let acks = self.link.iter_mut().flat_map(|link| &mut link.acks);
+        for ack in acks.filter(|ack| waited(&ack.done)) {
+            ack.done = Done::Now(result.clone());
+        }
+        self.acknowledge();
+    }
+
+    /// Tells the agent what became of its commands, in their order, as far as that is known.
+    fn acknowledge(&mut self) {
+        while let Some(link) = &mut self.link
+            && let Some(Ack { done: Done::Now(_), .. }) = link.acks.front()
+        {
+            let Some(Ack { id, done: Done::Now(result) }) = link.acks.pop_front() else { return };
+            match result {
+                _ if id == 0 => {}
+                Ok(()) => self.tell_agent(ToAgent::Ack(id)),
+                Err(reason) => self.tell_agent(ToAgent::Rejected(id, reason)),
+            }
+        }
+    }
+}

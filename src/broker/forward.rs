@@ -1,0 +1,159 @@
+//! Requests that are the agent's to answer: updates, if it decides them, and logs always (CONTRACT
+//! section 4).
+//!
+//! A workload may have a bounded number of them, and each ends: by an answer, by the agent's time
+//! running out, or with the session. What the agent answers to something else is refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    message::{Body, ReplyKind, ToAgent},
+    state::Instance,
+};
+
+use super::{Broker, PeerId, Tick, Timer};
+
+/// What was asked of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Update,
+    Logs,
+    CancelLogs,
+}
+
+/// What one session wants of the agent.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    /// Requests without any answer yet, oldest first.
+    pending: Vec<Pending>,
+    /// Instances whose logs are still coming, by request id.
+    campaigns: BTreeMap<Arc<str>, BTreeSet<Instance>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    request_id: Arc<str>,
+    wanted: Wanted,
+}
+
+impl Forwards {
+    fn len(&self) -> usize {
+        self.pending.len() + self.campaigns.len()
+    }
+
+    /// Takes in an answer; an error if nothing waits for one of this kind.
+    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<(), String> {
+        let settled = match kind {
+            ReplyKind::Updated => self.take(request_id, Some(Wanted::Update)),
+            ReplyKind::Error => {
+                self.take(request_id, None) || self.campaigns.remove(request_id).is_some()
+            }
+            ReplyKind::LogsAccepted(instances) => {
+                let taken = self.take(request_id, Some(Wanted::Logs));
+                if taken && !instances.is_empty() {
+                    let instances = instances.into_iter().collect();
+                    self.campaigns.insert(Arc::clone(request_id), instances);
+                }
+                taken
+            }
+            ReplyKind::LogEntries => self.campaigns.contains_key(request_id),
+            ReplyKind::LogsStop(instance) => {
+                let campaign = self.campaigns.get_mut(request_id);
+                let stopped = campaign.is_some_and(|campaign| campaign.remove(&instance));
+                self.campaigns.retain(|_, campaign| !campaign.is_empty());
+                stopped
+            }
+            ReplyKind::LogsCancelled => {
+                let ended = self.campaigns.remove(request_id).is_some();
+                self.take(request_id, Some(Wanted::CancelLogs)) || ended
+            }
+        };
+        let why =
+            || format!("no request '{request_id}' of this instance waits for such a response");
+        if settled { Ok(()) } else { Err(why()) }
+    }
+
+    fn take(&mut self, request_id: &Arc<str>, wanted: Option<Wanted>) -> bool {
+        let waits = |pending: &Pending| {
+            pending.request_id == *request_id && wanted.is_none_or(|own| own == pending.wanted)
+        };
+        let at = self.pending.iter().position(waits);
+        at.map(|at| self.pending.remove(at)).is_some()
+    }
+}
+
+impl Broker {
+    /// Lets the agent answer a request.
+    pub(super) fn forward(
+        &mut self,
+        id: PeerId,
+        request_id: Arc<str>,
+        wanted: Wanted,
+        request: Bytes,
+    ) {
+        if let Err(why) = self.can_forward(id) {
+            return self.answer(id, &request_id, Body::error(why));
+        }
+        let number = self.next_forward;
+        self.next_forward += 1;
+        let due = Tick(self.now.0.saturating_add(self.config.forward_timeout_ms));
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.forwards.pending.push(Pending { number, request_id, wanted });
+        let message = ToAgent::Request(peer.instance.clone(), request);
+        self.timers.insert((due, Timer::Forward(id, number)));
+        self.tell_agent(message);
+    }
+
+    fn can_forward(&self, id: PeerId) -> Result<(), String> {
+        let most = self.config.limits.max_forwarded;
+        let waiting = self.peers.get(&id).map_or(0, |peer| peer.forwards.len());
+        let queued = self.peers.get(&PeerId::AGENT).map_or(0, |agent| agent.outbox.bytes());
+        if !self.agent_is_there() {
+            Err("The agent that would decide this is not connected".to_owned())
+        } else if waiting >= most {
+            Err(format!("Too many requests wait for the agent, at most {most} are allowed"))
+        } else if queued >= self.config.limits.link_bytes {
+            Err("The agent does not keep up with requests; try again later".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands the agent's answer to whoever asked.
+    pub(super) fn on_forwarded_response(
+        &mut self,
+        instance: &Instance,
+        request_id: &Arc<str>,
+        kind: ReplyKind,
+        bodies: Vec<Body>,
+    ) -> Result<(), String> {
+        let unknown = || format!("unknown instance {instance}");
+        let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
+        let budget = self.budget_of(id);
+        let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
+        if kind == ReplyKind::LogEntries && peer.outbox.bytes() >= budget {
+            return Err("the workload does not keep up with its logs; send this again later".into());
+        }
+        peer.forwards.settle(request_id, kind)?;
+        for body in bodies {
+            self.answer(id, request_id, body);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forward_timed_out(&mut self, id: PeerId, number: u64) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let pending = &mut peer.forwards.pending;
+        let Some(at) = pending.iter().position(|pending| pending.number == number) else { return };
+        let request_id = pending.remove(at).request_id;
+        let seconds = self.config.forward_timeout_ms as f64 / 1_000.0;
+        let text = format!("The agent did not answer within {seconds} s");
+        self.answer(id, &request_id, Body::error(text));
+    }
+}

@@ -1,0 +1,65 @@
+//! What the broker is doing, in numbers, for those who ask from outside (CONTRACT section 5).
+
+use crate::state::Instance;
+
+use super::{Broker, Counters, PeerId, Session};
+
+/// One workload.
+#[derive(Debug, Clone)]
+pub struct WorkloadReport {
+    /// Who it is.
+    pub instance: Instance,
+    /// Where it stands.
+    pub session: Session,
+    /// What it waits for, by request id.
+    pub subscriptions: Vec<SubscriptionReport>,
+    /// Bytes that wait for it.
+    pub queued_bytes: usize,
+    /// What was counted.
+    pub counters: Counters,
+}
+
+/// One subscription.
+#[derive(Debug, Clone)]
+pub struct SubscriptionReport {
+    /// Its request's id.
+    pub request_id: String,
+    /// What it sees; empty: everything.
+    pub masks: Vec<String>,
+    /// Events that it was sent.
+    pub events_sent: u64,
+    /// Changes that became part of an event with others.
+    pub events_merged: u64,
+    /// Whether it has not been told yet of something that happened.
+    pub behind: bool,
+}
+
+impl Broker {
+    /// All workloads that are served, oldest first.
+    #[must_use]
+    pub fn report(&self) -> Vec<WorkloadReport> {
+        let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
+        let report = |(_, peer): (_, &super::peer::Peer)| WorkloadReport {
+            instance: peer.instance.clone(),
+            session: peer.session,
+            subscriptions: peer
+                .subscriptions
+                .iter()
+                .filter_map(|(request_id, id)| {
+                    let subscription = self.subscriptions.get(*id)?;
+                    let masks = self.subscriptions.masks_of(*id)?.masks();
+                    Some(SubscriptionReport {
+                        request_id: request_id.to_string(),
+                        masks: masks.iter().map(ToString::to_string).collect(),
+                        events_sent: subscription.events,
+                        events_merged: subscription.merged,
+                        behind: subscription.told.is_some(),
+                    })
+                })
+                .collect(),
+            queued_bytes: peer.outbox.bytes(),
+            counters: peer.counters,
+        };
+        workloads.map(report).collect()
+    }
+}

@@ -1,0 +1,328 @@
+//! The workload's side of a control interface, for one command at a time.
+//!
+//! A client blocks, but never for longer than it was told to and never beyond a signal. It opens
+//! the pipes as a workload does, so in the code they have their names from fifogate's side: what we
+//! write is `from_workload`. What an earlier session left in the pipe is skipped.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    process,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags};
+use prost::Message;
+
+use super::{
+    error::CliError,
+    wait::{Stop, Woken, wait},
+};
+use crate::{
+    frame::{self, FrameDecoder},
+    pb::{
+        ank_base::{Request, request::RequestContent, response::ResponseContent},
+        control_api::{
+            FromAnkaios, Hello, ToAnkaios, from_ankaios::FromAnkaiosEnum, to_ankaios::ToAnkaiosEnum,
+        },
+    },
+};
+
+/// The protocol version that we speak, which is what the SDKs speak.
+const VERSION: &str = "1.0.0";
+/// Most bytes of one answer. Whoever serves the pipes is trusted; this only keeps a torn stream
+/// from being taken for a message that takes for ever.
+const MAX_ANSWER: usize = 1 << 30;
+
+/// An open session.
+pub(super) struct Client {
+    dir: PathBuf,
+    timeout: Duration,
+    from_workload: File,
+    to_workload: File,
+    decoder: FrameDecoder,
+    /// Messages that came together with one that was asked for.
+    received: VecDeque<Bytes>,
+    /// What our request ids begin with. No other process has it, not even one with our process id
+    /// in a container's life before: its answers may still be in the pipe.
+    id_prefix: String,
+    requests: u64,
+}
+
+/// What a wait for a response brought.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
+pub(super) enum Received {
+    Response(ResponseContent),
+    Stopped,
+    TimedOut,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
+enum Incoming {
+    Message(FromAnkaiosEnum),
+    Stopped,
+    TimedOut,
+}
+
+impl Client {
+    /// Opens the pipes of `dir` and a session in them.
+    ///
+    /// # Errors
+    /// Away if there are no pipes, nobody serves them, or nobody answers in time; quiet if told to
+    /// stop.
+    pub(super) fn connect(dir: &Path, timeout: Duration, stop: &Stop) -> Result<Self, CliError> {
+        let until = Instant::now() + timeout;
+        // Reading first: so the answer to our Hello finds a reader.
+        let to_workload = open_fifo(dir, "input", OpenOptions::new().read(true))?;
+        let from_workload = open_fifo(dir, "output", OpenOptions::new().write(true))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut client = Self {
+            dir: dir.to_owned(),
+            timeout,
+            from_workload,
+            to_workload,
+            decoder: FrameDecoder::new(MAX_ANSWER),
+            received: VecDeque::new(),
+            id_prefix: format!("fifogate-{}-{:x}", process::id(), now.as_nanos()),
+            requests: 0,
+        };
+        client.discard_leftovers(until)?;
+        client.put(ToAnkaiosEnum::Hello(Hello { protocol_version: VERSION.to_owned() }))?;
+        client.await_accepted(until, stop)?;
+        Ok(client)
+    }
+
+    /// Sends a request under a new id, and returns that.
+    pub(super) fn send(&mut self, content: RequestContent) -> Result<String, CliError> {
+        self.requests += 1;
+        let id = format!("{}-{}", self.id_prefix, self.requests);
+        self.send_as(&id, content)?;
+        Ok(id)
+    }
+
+    /// Sends a request about an earlier one.
+    pub(super) fn send_as(&mut self, id: &str, content: RequestContent) -> Result<(), CliError> {
+        let request_id = id.to_owned();
+        self.put(ToAnkaiosEnum::Request(Request { request_id, request_content: Some(content) }))
+    }
+
+    /// Waits for the next response to the request `id`; any other is skipped.
+    ///
+    /// # Errors
+    /// The response is an error, or the session is over.
+    pub(super) fn response(
+        &mut self,
+        id: &str,
+        until: Option<Instant>,
+        stop: &Stop,
+    ) -> Result<Received, CliError> {
+        loop {
+            let response = match self.incoming(until, stop)? {
+                Incoming::Stopped => return Ok(Received::Stopped),
+                Incoming::TimedOut => return Ok(Received::TimedOut),
+                Incoming::Message(FromAnkaiosEnum::Response(response)) => response,
+                Incoming::Message(FromAnkaiosEnum::ConnectionClosed(closed)) => {
+                    return Err(self.failed(&format!("the session was closed: {}", closed.reason)));
+                }
+                Incoming::Message(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => continue,
+            };
+            match response.response_content {
+                _ if response.request_id != id => {
+                    log::debug!("skipped a response to another request, {}", response.request_id);
+                }
+                None => log::warn!("skipped a response that says nothing"),
+                Some(ResponseContent::Error(error)) => return Err(self.failed(&error.message)),
+                Some(content) => return Ok(Received::Response(content)),
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn ask(&mut self, content: RequestContent) -> Result<ResponseContent, CliError> {
+        let id = self.send(content)?;
+        match self.response(&id, Some(self.answer_due()), &Stop::never())? {
+            Received::Response(content) => Ok(content),
+            Received::Stopped | Received::TimedOut => Err(self.no_answer()),
+        }
+    }
+
+    /// When the answer to a request that is sent now has to be there.
+    pub(super) fn answer_due(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    /// No answer came in time.
+    pub(super) fn no_answer(&self) -> CliError {
+        self.away(&format!("no answer within {} s (--timeout)", self.timeout.as_secs_f64()))
+    }
+
+    /// An answer that is none to what was asked.
+    pub(super) fn unexpected(&self, content: &ResponseContent) -> CliError {
+        self.failed(&format!("an answer to another question came: {content:?}"))
+    }
+
+    /// Takes out of the pipe what is there before we have said anything.
+    ///
+    /// It is not decoded: one who was killed while it wrote may have left part of a message, and
+    /// what is written from now on begins with a whole one.
+    fn discard_leftovers(&mut self, until: Instant) -> Result<(), CliError> {
+        let mut buffer = [0; 4096];
+        while Instant::now() < until {
+            match self.to_workload.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => log::debug!("skipped {len} bytes of an earlier session"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_accepted(&mut self, until: Instant, stop: &Stop) -> Result<(), CliError> {
+        loop {
+            match self.incoming(Some(until), stop)? {
+                Incoming::Message(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return Ok(()),
+                Incoming::Message(FromAnkaiosEnum::ConnectionClosed(closed)) => {
+                    return Err(self.failed(&format!("the Hello was refused: {}", closed.reason)));
+                }
+                Incoming::Message(FromAnkaiosEnum::Response(_)) => {
+                    log::debug!("skipped a response of an earlier session");
+                }
+                Incoming::Stopped => return Err(CliError::quiet()),
+                Incoming::TimedOut => {
+                    let seconds = self.timeout.as_secs_f64();
+                    return Err(self.away(&format!(
+                        "the Hello was not answered within {seconds} s (--timeout), though the \
+                         pipes are open at the other end"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn incoming(&mut self, until: Option<Instant>, stop: &Stop) -> Result<Incoming, CliError> {
+        loop {
+            while let Some(body) = self.received.pop_front() {
+                match FromAnkaios::decode(body).map(|message| message.from_ankaios_enum) {
+                    Ok(Some(message)) => return Ok(Incoming::Message(message)),
+                    Ok(None) => log::warn!("skipped a message that says nothing"),
+                    Err(error) => log::warn!("skipped a message that does not decode: {error}"),
+                }
+            }
+            let pipe = (self.to_workload.as_fd(), PollFlags::POLLIN);
+            match wait(Some(pipe), until, stop).map_err(|error| self.broken(&error))? {
+                Woken::Ready => self.fill()?,
+                Woken::Stopped => return Ok(Incoming::Stopped),
+                Woken::TimedOut => return Ok(Incoming::TimedOut),
+            }
+        }
+    }
+
+    /// Reads what is there.
+    fn fill(&mut self) -> Result<(), CliError> {
+        let mut buffer = [0; 16 << 10];
+        let mut rest = match self.to_workload.read(&mut buffer) {
+            // Nobody has it open for writing, and somebody had, or there would be no news of it.
+            Ok(0) => return Err(self.gone()),
+            Ok(len) => &buffer[..len],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(self.broken(&error)),
+        };
+        loop {
+            match self.decoder.next_frame(&mut rest) {
+                Ok(Some(body)) => self.received.push_back(body),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    return Err(self.failed(&format!("what comes cannot be read: {error}")));
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, content: ToAnkaiosEnum) -> Result<(), CliError> {
+        let until = self.answer_due();
+        let message = ToAnkaios { to_ankaios_enum: Some(content) };
+        let frame = frame::encode(&message.encode_to_vec());
+        let mut rest = &frame[..];
+        while !rest.is_empty() {
+            match self.from_workload.write(rest) {
+                Ok(len) => rest = &rest[len..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let pipe = (self.from_workload.as_fd(), PollFlags::POLLOUT);
+                    let woken = wait(Some(pipe), Some(until), &Stop::never());
+                    if woken.map_err(|error| self.broken(&error))? == Woken::TimedOut {
+                        return Err(self.away("nobody reads what we write"));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(self.gone()),
+                Err(error) => return Err(self.broken(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn gone(&self) -> CliError {
+        self.away("fifogate went away")
+    }
+
+    fn broken(&self, error: &io::Error) -> CliError {
+        self.failed(&error.to_string())
+    }
+
+    fn failed(&self, what: &str) -> CliError {
+        CliError::failed(format!("{}: {what}", self.dir.display()))
+    }
+
+    fn away(&self, what: &str) -> CliError {
+        CliError::away(format!("{}: {what}", self.dir.display()))
+    }
+}
+
+/// Opens a pipe so that nothing ever blocks on it, not even this.
+fn open_fifo(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, CliError> {
+    let path = dir.join(name);
+    let shown = path.display();
+    let missing = |what| {
+        CliError::away(format!(
+            "{what}; -d names the folder with a workload's pipes `input` and `output`"
+        ))
+    };
+    let found = match fs::metadata(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(match dir.is_dir() {
+                true => missing(format!("{shown}: no such file")),
+                false => missing(format!("{}: no such folder", dir.display())),
+            });
+        }
+        Err(error) => return Err(CliError::failed(format!("{shown}: {error}"))),
+    };
+    if !found.file_type().is_fifo() {
+        let why = format!("{shown} is no named pipe (FIFO), and one belongs there");
+        return Err(CliError::failed(why));
+    }
+    how.custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).map_err(|error| {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENXIO) => CliError::away(format!(
+                "{shown}: nobody serves this control interface; start fifogate, or the Ankaios \
+                 agent, and have it serve this workload"
+            )),
+            Some(Errno::EACCES) => CliError::failed(format!(
+                "{shown}: {error}; only its owner, user {}, and root may use it",
+                found.uid()
+            )),
+            _ => CliError::failed(format!("{shown}: {error}")),
+        }
+    })
+}

@@ -1,0 +1,176 @@
+//! What a user wants the state to be: YAML, JSON and plain values in, a message of the new state out.
+//!
+//! Everything is checked against the table of [`super::schema`]; a fault says in which line it is,
+//! what is wrong, and what would be right.
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+
+use super::schema::{STATE, Shape};
+use crate::{
+    pb::ank_base as pb,
+    state::{Map, Node, Tree, convert},
+};
+
+/// What is wrong with a YAML text, and in which line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) line: usize,
+    pub(super) what: String,
+}
+
+/// The value that a plain text is where `shape` belongs.
+pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
+    match shape {
+        Shape::Text | Shape::Config => Ok(Node::text(text)),
+        Shape::OneOf(texts) if texts.contains(&text) => Ok(Node::text(text)),
+        Shape::OneOf(_) => Err(format!("`{text}` is not {}", shape.describe())),
+        other => Err(format!("{} belongs here; give it with --yaml", other.describe())),
+    }
+}
+
+/// The value that a YAML document is where `shape` belongs; `at` is the path of that place.
+pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
+    let documents = MarkedYaml::load_from_str(text).map_err(|error| Fault {
+        line: error.marker().line(),
+        what: format!("this is no YAML: {}", error.info()),
+    })?;
+    match &documents[..] {
+        [document] => read(document, shape, at),
+        [] => Err(Fault { line: 1, what: "there is nothing in it".to_owned() }),
+        [_, second, ..] => Err(fault(second, "a second document begins here; one is enough")),
+    }
+}
+
+/// A state in the making.
+#[derive(Default)]
+pub(super) struct NewState(Map<Node>);
+
+impl NewState {
+    /// The state that a YAML document is.
+    pub(super) fn from_yaml(text: &str) -> Result<Self, Fault> {
+        let state = yaml(text, &STATE, "")?;
+        Ok(Self(state.as_map().cloned().unwrap_or_default()))
+    }
+
+    /// Puts `value` at `path`; a value on the way there that is no mapping makes room for one.
+    pub(super) fn put(&mut self, path: &[&str], value: Node) {
+        put(&mut self.0, path, value);
+    }
+
+    pub(super) fn to_pb(&self) -> pb::CompleteState {
+        convert::to_pb(&Tree::from_root(self.0.clone()), convert::Fill::Sparse)
+    }
+}
+
+fn put(map: &mut Map<Node>, path: &[&str], value: Node) {
+    match path {
+        [] => {}
+        [name] => map.insert((*name).into(), value),
+        [name, rest @ ..] => {
+            let mut below = map.get(name).and_then(Node::as_map).cloned().unwrap_or_default();
+            put(&mut below, rest, value);
+            map.insert((*name).into(), Node::Map(below));
+        }
+    }
+}
+
+fn fault(node: &MarkedYaml<'_>, what: impl Into<String>) -> Fault {
+    Fault { line: node.span.start.line(), what: what.into() }
+}
+
+fn read(node: &MarkedYaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
+    let wrong = |what: &str| {
+        let place = if at.is_empty() { "this" } else { at };
+        Err(fault(node, format!("{place} {what}; {} belongs here", shape.describe())))
+    };
+    match (shape, &node.data) {
+        (Shape::Unsettable, _) => wrong("cannot be set by an update"),
+        (Shape::Either(shapes), _) => match shapes.iter().find(|shape| fits(node, shape)) {
+            Some(shape) => read(node, shape, at),
+            None => wrong("is something else"),
+        },
+        (Shape::Fields { .. }, YamlData::Mapping(_)) => fields(node, shape, at),
+        (Shape::MapOf(below), YamlData::Mapping(_)) => mapping(node, |_| below, at),
+        (Shape::Config, YamlData::Mapping(_)) => mapping(node, |_| shape, at),
+        (Shape::ListOf(below), YamlData::Sequence(items)) => sequence(items, below, at),
+        (Shape::Config, YamlData::Sequence(items)) => sequence(items, shape, at),
+        (Shape::Text | Shape::Config, YamlData::Value(Scalar::String(text))) => {
+            Ok(Node::text(text))
+        }
+        (Shape::OneOf(texts), YamlData::Value(Scalar::String(text))) => {
+            match texts.contains(&&**text) {
+                true => Ok(Node::text(text)),
+                false => wrong(&format!("is `{text}`")),
+            }
+        }
+        (_, YamlData::Value(Scalar::String(_))) => wrong("is a text"),
+        (_, YamlData::Value(Scalar::Null)) => wrong("is empty"),
+        (Shape::Text | Shape::Config, YamlData::Value(Scalar::Boolean(_))) => {
+            wrong("is true or false, which is a text in quotes only")
+        }
+        (Shape::Text | Shape::Config, YamlData::Value(_)) => {
+            wrong("is a number, which is a text in quotes only")
+        }
+        (_, YamlData::Value(_)) => wrong("is a number, or true or false"),
+        (_, YamlData::Sequence(_)) => wrong("is a sequence"),
+        (_, YamlData::Mapping(_)) => wrong("is a mapping"),
+        _ => wrong("is of an unknown kind"),
+    }
+}
+
+/// Whether the node has what the shape needs, and what tells it from others says so.
+fn fits(node: &MarkedYaml<'_>, shape: &Shape) -> bool {
+    let (Shape::Fields { needed, .. }, YamlData::Mapping(entries)) = (shape, &node.data) else {
+        return false;
+    };
+    needed.iter().all(|(name, shape)| {
+        let mut found = entries.iter().filter(|(key, _)| key.data.as_str() == Some(name));
+        found.any(|(_, value)| match shape {
+            Shape::OneOf([only]) => value.data.as_str() == Some(only),
+            _ => true,
+        })
+    })
+}
+
+fn fields(node: &MarkedYaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
+    let YamlData::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
+    for key in entries.keys() {
+        let name = key.data.as_str().unwrap_or("?");
+        if shape.field(name).is_none() {
+            let (place, names) = (if at.is_empty() { "a state" } else { at }, shape.field_names());
+            return Err(fault(key, format!("{place} has no field `{name}`, only {names}")));
+        }
+    }
+    mapping(node, |name| shape.field(name).unwrap_or(shape), at)
+}
+
+/// The mapping that `node` is, each value of the shape that `below` says; without what cannot be
+/// set, so that a state as it was printed can be given back.
+fn mapping<'a>(
+    node: &MarkedYaml<'_>,
+    below: impl Fn(&str) -> &'a Shape,
+    at: &str,
+) -> Result<Node, Fault> {
+    let YamlData::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
+    let mut map = Map::new();
+    for (key, value) in entries {
+        let Some(name) = key.data.as_str() else {
+            return Err(fault(key, format!("a name below {at} is no text; put it in quotes")));
+        };
+        let shape = below(name);
+        if *shape == Shape::Unsettable {
+            continue;
+        }
+        let at = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+        map.insert(name.into(), read(value, shape, &at)?);
+    }
+    Ok(Node::Map(map))
+}
+
+fn sequence(items: &[MarkedYaml<'_>], shape: &Shape, at: &str) -> Result<Node, Fault> {
+    let read = |(index, item)| read(item, shape, &format!("{at}.{index}"));
+    Ok(Node::seq(items.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The state and its changes as people and scripts read them: YAML, or JSON in one line.
+//!
+//! What is printed is the tree of PROTOCOL section 4, without the wrappers of the schema, so that
+//! every mask that can be asked for can be read off it.
+
+use saphyr::{Mapping, ScalarStyle, Yaml, YamlEmitter};
+use serde_json::{Value, json};
+
+use super::{args::StateFormat, error::CliError};
+use crate::{
+    pb::ank_base as pb,
+    state::{Node, convert},
+};
+
+/// A state as its tree; nothing at all is an empty one.
+pub(super) fn state(state: Option<&pb::CompleteState>) -> Result<Value, CliError> {
+    let Some(state) = state else { return Ok(json!({})) };
+    let tree = convert::from_pb(state)
+        .map_err(|error| CliError::failed(format!("the answer has an {error}")))?;
+    let parts = tree.root().iter().map(|(name, part)| (name.to_string(), value(part)));
+    Ok(Value::Object(parts.collect()))
+}
+
+/// The first answer to a subscription, or an event of it.
+pub(super) fn change(response: &pb::CompleteStateResponse) -> Result<Value, CliError> {
+    let complete_state = state(response.complete_state.as_ref())?;
+    Ok(match &response.altered_fields {
+        None => json!({ "completeState": complete_state }),
+        // All three lists are always there: a script need not ask.
+        Some(altered) => json!({
+            "alteredFields": {
+                "addedFields": altered.added_fields,
+                "updatedFields": altered.updated_fields,
+                "removedFields": altered.removed_fields,
+            },
+            "completeState": complete_state,
+        }),
+    })
+}
+
+/// The text of one document, with a line feed at its end.
+pub(super) fn document(value: &Value, format: StateFormat) -> Result<String, CliError> {
+    match format {
+        StateFormat::Json => Ok(format!("{value}\n")),
+        StateFormat::Yaml => {
+            yaml(value).map_err(|error| CliError::failed(format!("cannot print as YAML: {error}")))
+        }
+    }
+}
+
+/// What stands in front of a document, if `before` documents came before it.
+pub(super) fn separator(format: StateFormat, before: u64) -> &'static str {
+    match format {
+        StateFormat::Yaml if before > 0 => "---\n",
+        _ => "",
+    }
+}
+
+fn value(node: &Node) -> Value {
+    match node {
+        Node::Map(map) => {
+            Value::Object(map.iter().map(|(name, node)| (name.to_string(), value(node))).collect())
+        }
+        Node::Seq(nodes) => nodes.iter().map(value).collect(),
+        Node::Str(text) => Value::from(&**text),
+        Node::Uint(number) => Value::from(*number),
+        Node::Unset => Value::Null,
+    }
+}
+
+fn yaml(value: &Value) -> Result<String, saphyr::EmitError> {
+    let mut text = String::new();
+    let mut emitter = YamlEmitter::new(&mut text);
+    emitter.multiline(true);
+    emitter.dump(&yaml_node(value))?;
+    // The emitter begins every document with a separator; ours stand between documents.
+    let mut text = text.strip_prefix("---\n").unwrap_or(&text).to_owned();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn yaml_node(value: &Value) -> Yaml<'static> {
+    match value {
+        Value::Object(entries) => {
+            let entries = entries.iter().map(|(key, value)| (yaml_text(key), yaml_node(value)));
+            Yaml::Mapping(entries.collect::<Mapping<'_>>())
+        }
+        Value::Array(values) => Yaml::Sequence(values.iter().map(yaml_node).collect()),
+        Value::String(text) => yaml_text(text),
+        // Written as it is: a number of ours may be larger than the YAML crate's.
+        other => Yaml::Representation(other.to_string().into(), ScalarStyle::Plain, None),
+    }
+}
+
+/// A text such that every YAML reader takes it for that text.
+fn yaml_text(text: &str) -> Yaml<'static> {
+    if reads_as_text(text) {
+        return Yaml::Value(saphyr::Scalar::String(text.to_owned().into()));
+    }
+    let escaped = text.chars().map(escape).collect::<String>();
+    Yaml::Representation(escaped.into(), ScalarStyle::DoubleQuoted, None)
+}
+
+/// Whether the emitter may choose how to write `text`. It knows what YAML 1.2 takes for a number,
+/// or for none of the characters of a text; here is what older readers, and there are many, take
+/// for a number, a date or the end of a line.
+fn reads_as_text(text: &str) -> bool {
+    let in_numbers = |c: char| c.is_ascii_digit() || "+-._:eE tTzZ".contains(c);
+    let is_odd = |c: char| match c {
+        '\n' | '\t' => false,
+        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
+        _ => c.is_control(),
+    };
+    let like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+        && (text.chars().all(in_numbers) || text.starts_with("0b"));
+    !like_number && !text.contains(is_odd)
+}
+
+fn escape(c: char) -> String {
+    match c {
+        '"' => "\\\"".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        '\n' => "\\n".to_owned(),
+        '\t' => "\\t".to_owned(),
+        ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{fefe}' | '\u{10000}'.. => {
+            c.to_string()
+        }
+        other => format!("\\u{:04x}", u32::from(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use proptest::prelude::*;
+use saphyr::LoadableYamlNode;
+
+use super::*;
+
+fn read_back(text: &str) -> Value {
+    fn value(node: &Yaml<'_>) -> Value {
+        match node {
+            Yaml::Mapping(map) => Value::Object(
+                map.iter().map(|(key, node)| (key.as_str().unwrap().into(), value(node))).collect(),
+            ),
+            Yaml::Sequence(nodes) => nodes.iter().map(value).collect(),
+            Yaml::Value(saphyr::Scalar::String(text)) => Value::from(&**text),
+            Yaml::Value(saphyr::Scalar::Integer(number)) => Value::from(*number),
+            Yaml::Value(saphyr::Scalar::Null) => Value::Null,
+            other => panic!("{other:?}"),
+        }
+    }
+    let documents = Yaml::load_from_str(text).unwrap();
+    assert_eq!(documents.len(), 1, "{text}");
+    value(&documents[0])
+}
+
+#[test]
+fn yaml_is_what_one_would_write_by_hand() {
+    let state = json!({
+        "desiredState": {
+            "apiVersion": "v1",
+            "configs": { "hosts": ["h1", "h2"], "none": {}, "nothing": [] },
+            "workloads": { "db": {
+                "controlInterfaceAccess": { "allowRules": [
+                    { "type": "StateRule", "operation": "Read", "filterMasks": ["*"] },
+                ] },
+                "runtimeConfig": "image: db:1\nports:\n  - 80\n",
+                "tags": { "owner": "team_a", "port": "5432" },
+            } },
+        },
+        "agents": { "agent_A": { "status": { "freeMemory": u64::MAX } } },
+    });
+    let expected = "\
+desiredState:
+  apiVersion: v1
+  configs:
+    hosts:
+      - h1
+      - h2
+    none: {}
+    nothing: []
+  workloads:
+    db:
+      controlInterfaceAccess:
+        allowRules:
+          - type: StateRule
+            operation: Read
+            filterMasks:
+              - \"*\"
+      runtimeConfig: |
+        image: db:1
+        ports:
+          - 80
+      tags:
+        owner: team_a
+        port: \"5432\"
+agents:
+  agent_A:
+    status:
+      freeMemory: 18446744073709551615
+";
+    assert_eq!(document(&state, StateFormat::Yaml).unwrap(), expected);
+    assert_eq!(document(&json!({}), StateFormat::Yaml).unwrap(), "{}\n");
+}
+
+#[test]
+fn text_that_somebody_could_take_for_something_else_is_quoted() {
+    let odd = [
+        "5432",
+        "0x1f",
+        "0b1",
+        "1_000",
+        "1e3",
+        "+1",
+        "-1",
+        ".5",
+        "1:30",
+        "2026-11-23",
+        "~",
+        "null",
+        "yes",
+        "No",
+        "ON",
+        "",
+        " a",
+        "a ",
+        "- a",
+        "a: b",
+        "a #b",
+        "*",
+        "&a",
+        "!a",
+        "%a",
+        "@a",
+        "`a",
+        "2026-11-23T12:00:00Z",
+        "\u{85}",
+        "a\u{2028}b",
+        "\u{feff}",
+        "\u{7f}",
+        "a\rb",
+        "{a",
+        "[a",
+        "<<",
+        "=",
+        "?",
+        "'a",
+        "\"a",
+        "|",
+        ">",
+    ];
+    for text in odd {
+        let line = document(&json!({ "k": text }), StateFormat::Yaml).unwrap();
+        assert!(line.starts_with("k: \""), "{line}");
+        assert_eq!(read_back(&line), json!({ "k": text }));
+    }
+    for text in ["team_a", "agent-A", "v1", "e715c1682148", "1.2.3-beta", "image/db"] {
+        let line = document(&json!({ "k": text }), StateFormat::Yaml).unwrap();
+        assert_eq!(line, format!("k: {text}\n"));
+    }
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    // Much of what makes YAML difficult, and some of everything else.
+    let text = prop_oneof![
+        "[ \t\n\r#:'\"|>\\-.?!&*%@`{}\\[\\]a0~=,\\\\]{0,12}",
+        "(---|\\.\\.\\.|  |\ta|\n| #|: )*",
+        any::<String>(),
+    ];
+    let leaf = prop_oneof![text.clone().prop_map(Value::from), any::<u32>().prop_map(Value::from)];
+    leaf.prop_recursive(3, 24, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(text.clone(), inner, 0..5)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn yaml_reads_back_as_what_was_printed(value in any_value()) {
+        let value = json!({ "value": value });
+        let text = document(&value, StateFormat::Yaml).unwrap();
+        prop_assert_eq!(read_back(&text), value, "{}", text);
+    }
+
+    #[test]
+    fn documents_one_after_the_other_stay_apart(first in any_value(), second in any_value()) {
+        let [first, second] = [first, second].map(|value| json!({ "value": value }));
+        let mut text = String::new();
+        for (number, value) in (0..).zip([&first, &second]) {
+            text += separator(StateFormat::Yaml, number);
+            text += &document(value, StateFormat::Yaml).unwrap();
+        }
+        let documents = Yaml::load_from_str(&text).unwrap();
+        prop_assert_eq!(documents.len(), 2, "{}", text);
+    }
+}
+
+#[test]
+fn json_is_one_line_whatever_is_in_it() {
+    let line = document(&json!({ "a": "x\ny\u{2028}" }), StateFormat::Json).unwrap();
+    assert_eq!(line.lines().count(), 1);
+    assert!(line.ends_with('\n'));
+}
+
+#[test]
+fn event_has_all_three_lists_and_the_first_answer_none() {
+    let mut response = pb::CompleteStateResponse::default();
+    assert_eq!(change(&response).unwrap(), json!({ "completeState": {} }));
+    response.altered_fields =
+        Some(pb::AlteredFields { added_fields: vec!["a.b".to_owned()], ..Default::default() });
+    let expected = json!({
+        "alteredFields": { "addedFields": ["a.b"], "updatedFields": [], "removedFields": [] },
+        "completeState": {},
+    });
+    assert_eq!(change(&response).unwrap(), expected);
+}

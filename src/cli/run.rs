@@ -1,0 +1,90 @@
+//! `fifogate run`: serves the workloads of a manifest, or of an agent.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    os::fd::RawFd,
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, send},
+    unistd::close,
+};
+
+use super::{
+    args::{RunArgs, UpdatesBy},
+    error::CliError,
+};
+use crate::{
+    broker::{self, Updates},
+    edge::{Daemon, DaemonConfig},
+    limits::Limits,
+    manifest,
+    state::update::Updated,
+};
+
+pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
+    if args.updates == UpdatesBy::Forward && args.agent_link.is_none() {
+        let text = "--updates forward needs an agent to forward to: give --agent-link too";
+        return Err(CliError::unusable(text));
+    }
+    let start = args.manifest.as_deref().map(read_manifest).transpose()?;
+    let config = DaemonConfig {
+        run_dir: args.run_dir.resolve()?,
+        broker: broker::Config {
+            limits: Limits::from(&args.limits),
+            settle_ms: args.settle_ms,
+            window: args.window.into(),
+            agent_name: args.agent_name,
+            link: None,
+            updates: match args.updates {
+                UpdatesBy::Apply => Updates::Apply,
+                UpdatesBy::Forward => Updates::Forward,
+            },
+            forward_timeout_ms: u64::try_from(args.forward_timeout.as_millis()).unwrap_or(u64::MAX),
+        },
+        link: args.agent_link,
+    };
+    let failed = |error: io::Error| CliError::failed(error.to_string());
+    let daemon = Daemon::new(config, start.as_ref()).map_err(failed)?;
+    daemon.run(|| ready(args.notification_fd)).map_err(failed)
+}
+
+fn read_manifest(path: &Path) -> Result<Updated, CliError> {
+    let manifest = manifest::read(path).map_err(|error| CliError::unusable(error.to_string()))?;
+    for warning in &manifest.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(manifest.updated)
+}
+
+/// Tells whoever started us, in the ways that it asked for.
+fn ready(notification_fd: Option<RawFd>) {
+    log::info!("ready");
+    if let Some(fd) = notification_fd
+        && let Err(error) = notify(fd)
+    {
+        log::error!("cannot notify by descriptor {fd}: {error}; is it open for writing?");
+    }
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = super::systemd::notify(&socket, "READY=1")
+    {
+        log::error!("cannot notify systemd: {error}");
+    }
+}
+
+/// Writes one newline to a descriptor that we were started with, and closes it. It is no descriptor
+/// of ours that could be borrowed, so it is written by its name, or as the socket that it may be.
+fn notify(fd: RawFd) -> io::Result<()> {
+    let named = OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"));
+    let written = match named {
+        Ok(mut file) => file.write_all(b"\n"),
+        Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+            send(fd, b"\n", MsgFlags::MSG_NOSIGNAL).map(drop).map_err(io::Error::from)
+        }
+        Err(error) => Err(error),
+    };
+    close(fd).map_err(io::Error::from).and(written)
+}

@@ -1,0 +1,129 @@
+//! `fifogate watch`: a subscription, printed as it goes.
+//!
+//! Whatever ends it but the other side, the subscription is cancelled, so that nobody collects
+//! events for a reader that is no more. If the other side ends it, we wait for it to be back.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    args::WatchArgs,
+    client::{Client, Received},
+    error::CliError,
+    output,
+    stdout::Stdout,
+    wait::{Stop, Woken, wait},
+};
+use crate::pb::ank_base::{
+    CompleteStateRequest, CompleteStateResponse, EventsCancelRequest, request::RequestContent,
+    response::ResponseContent,
+};
+
+/// Between two looks whether fifogate is back. Nothing tells of that: the pipe of one who is not
+/// there is silent.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long the confirmation of a cancel is waited for.
+const CANCEL: Duration = Duration::from_secs(1);
+
+pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
+    let out = Stdout::open()?;
+    let stop = Stop::on_signal_or_end_of(&out)
+        .map_err(|error| CliError::failed(format!("cannot watch for signals: {error}")))?;
+    let mut client = Client::connect(&args.client.dir, args.client.timeout, &stop)?;
+    let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
+    loop {
+        match watch.session(&mut client) {
+            Err(error) if error.is_away() => {
+                log::warn!("{error}; waiting for it to be back");
+                client = watch.reconnect()?;
+                log::warn!("{}: it is back", watch.args.client.dir.display());
+            }
+            end => return end,
+        }
+    }
+}
+
+struct Watch {
+    args: WatchArgs,
+    stop: Stop,
+    out: Stdout,
+    /// Documents printed.
+    documents: u64,
+    /// Events among them.
+    events: u64,
+}
+
+impl Watch {
+    /// One subscription, from the first answer on.
+    fn session(&mut self, client: &mut Client) -> Result<(), CliError> {
+        let field_mask = self.args.masks.clone();
+        let question = CompleteStateRequest { field_mask, subscribe_for_events: true };
+        let id = client.send(RequestContent::CompleteStateRequest(question))?;
+        let end = self.follow(client, &id);
+        if !end.as_ref().is_err_and(CliError::is_away) {
+            cancel(client, &id);
+        }
+        end
+    }
+
+    /// Prints what comes, until there is enough of it or the command is to stop.
+    fn follow(&mut self, client: &mut Client, id: &str) -> Result<(), CliError> {
+        let mut due = Some(client.answer_due());
+        loop {
+            match client.response(id, due, &self.stop)? {
+                Received::Response(ResponseContent::CompleteStateResponse(response)) => {
+                    due = None;
+                    self.print(&response)?;
+                    if self.args.count.is_some_and(|count| self.events >= count) {
+                        return Ok(());
+                    }
+                }
+                Received::Response(other) => return Err(client.unexpected(&other)),
+                Received::Stopped => return Ok(()),
+                Received::TimedOut => return Err(client.no_answer()),
+            }
+        }
+    }
+
+    fn print(&mut self, response: &CompleteStateResponse) -> Result<(), CliError> {
+        let value = output::change(response)?;
+        let document = output::document(&value, self.args.output)?;
+        let separator = output::separator(self.args.output, self.documents);
+        self.documents += 1;
+        self.events += u64::from(response.altered_fields.is_some());
+        self.out.put(separator.to_owned() + &document)
+    }
+
+    /// Opens a session as soon as there is somebody to open it with.
+    fn reconnect(&self) -> Result<Client, CliError> {
+        let client = &self.args.client;
+        loop {
+            let woken = wait(None, Some(Instant::now() + RETRY), &self.stop);
+            match woken.map_err(|error| CliError::failed(error.to_string()))? {
+                Woken::Stopped => return Err(CliError::quiet()),
+                Woken::Ready | Woken::TimedOut => {}
+            }
+            match Client::connect(&client.dir, client.timeout, &self.stop) {
+                Err(error) if error.is_away() => log::debug!("{error}"),
+                end => return end,
+            }
+        }
+    }
+}
+
+/// Ends the subscription `id`. The command ends in any case, so what goes wrong here is no failure.
+fn cancel(client: &mut Client, id: &str) {
+    let until = Instant::now() + CANCEL;
+    let request = RequestContent::EventsCancelRequest(EventsCancelRequest {});
+    let mut end = client.send_as(id, request).map(|()| None);
+    while let Ok(None) = end {
+        end = client.response(id, Some(until), &Stop::never()).map(|received| match received {
+            // Events that were on their way.
+            Received::Response(ResponseContent::CompleteStateResponse(_)) => None,
+            received => Some(received),
+        });
+    }
+    match end {
+        Ok(Some(Received::Response(ResponseContent::EventsCancelAccepted(_)))) => {}
+        other => log::debug!("the cancel of the subscription was not confirmed: {other:?}"),
+    }
+}

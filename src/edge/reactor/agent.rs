@@ -1,0 +1,100 @@
+//! The agent's turns, and the answers to those who ask for the status.
+
+use std::{io, sync::Arc};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+
+use crate::broker::PeerId;
+
+use super::{
+    super::{
+        link::{LinkPort, LinkTurn},
+        port::{FromPort, OutFrame},
+        status::ClientId,
+        worker::FromReactor,
+    },
+    FROM_AGENT, Link, Loop, STATUS_CLIENTS, TO_AGENT,
+};
+
+pub(super) fn register(registry: &Registry, port: LinkPort) -> io::Result<Link> {
+    let (from_agent, to_agent) = port.descriptors();
+    let not_pollable = |error: io::Error| {
+        let text = format!("the agent link has to be a pipe or a socket, not a file: {error}");
+        io::Error::new(error.kind(), text)
+    };
+    registry
+        .register(&mut SourceFd(&from_agent), FROM_AGENT, Interest::READABLE)
+        .map_err(not_pollable)?;
+    registry
+        .register(&mut SourceFd(&to_agent), TO_AGENT, Interest::WRITABLE)
+        .map_err(not_pollable)?;
+    Ok(Link { port, due: true, in_flight: Arc::default() })
+}
+
+impl Loop {
+    /// A turn of the agent's port, if one is due.
+    pub(super) fn link_turn(&mut self) {
+        let Some(link) = self.link.as_mut().filter(|link| link.due) else { return };
+        link.due = false;
+        let mut events = Vec::new();
+        let turn = link.port.turn(&mut self.buffer, &mut events);
+        let in_flight = Arc::clone(&link.in_flight);
+        for event in events {
+            let bytes = if let FromPort::Frame(body) = &event { body.len() } else { 0 };
+            in_flight.add(bytes);
+            let in_flight = Arc::clone(&in_flight);
+            let (peer, written) = (PeerId::AGENT, 0);
+            self.tell_worker(FromReactor::Port { peer, event, written, bytes, in_flight });
+        }
+        match turn {
+            LinkTurn::Dry => {}
+            LinkTurn::More => self.read_agent(None),
+            LinkTurn::Ended => {
+                log::info!("the agent has hung up");
+                self.tell_worker(FromReactor::AgentLost);
+                self.begin_stop();
+            }
+            LinkTurn::Broken(why) => {
+                self.tell_worker(FromReactor::AgentLost);
+                self.fail(format!("the stream of the agent cannot be trusted any more: {why}"));
+            }
+        }
+    }
+
+    pub(super) fn send_to_agent(&mut self, frame: OutFrame) {
+        if let Some(link) = &mut self.link {
+            link.port.push(frame);
+            link.due = true;
+        }
+    }
+
+    /// Reads on what the agent says, unless too much of it is on its way; `on` sets whether it is to
+    /// be read at all.
+    pub(super) fn read_agent(&mut self, on: Option<bool>) {
+        let stopping = self.stopping.is_some();
+        let Some(link) = &mut self.link else { return };
+        link.port.wanted = on.unwrap_or(link.port.wanted) && !stopping;
+        link.port.reading = link.port.wanted && !link.in_flight.park();
+        link.due |= link.port.reading;
+    }
+
+    pub(super) fn take_status_clients(&mut self) {
+        for client in self.status.accept() {
+            self.tell_worker(FromReactor::Status(client));
+        }
+    }
+
+    pub(super) fn answer_status(&mut self, client: ClientId, answer: Vec<u8>) {
+        if !self.status.answer(client, answer) {
+            // A place is free for whoever waited for one.
+            self.take_status_clients();
+            return;
+        }
+        let token = Token(STATUS_CLIENTS + client);
+        let Some(fd) = self.status.client_descriptor(client) else { return };
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
+            log::error!("cannot answer on the status socket: {error}");
+        }
+    }
+}

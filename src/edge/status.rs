@@ -1,0 +1,128 @@
+//! The status socket: each connection gets one JSON object and is closed (CONTRACT section 5).
+//!
+//! Only our own user can connect, so nothing is read from a connection; but nobody is waited for
+//! either.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    io::{Read, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Name of the socket in the run directory.
+pub const STATUS_SOCKET: &str = "status.sock";
+
+/// Connections at a time; whoever comes then waits.
+const MOST_CLIENTS: usize = 16;
+
+/// How long another fifogate has to prove that it is alive, before its place is taken.
+const ALIVE: Duration = Duration::from_millis(300);
+
+/// A connection.
+pub(super) type ClientId = usize;
+
+pub(super) struct StatusSocket {
+    path: PathBuf,
+    listener: UnixListener,
+    clients: HashMap<ClientId, Client>,
+    next: ClientId,
+}
+
+struct Client {
+    stream: UnixStream,
+    rest: Vec<u8>,
+}
+
+impl StatusSocket {
+    /// Listens in `run_dir`. The socket of a fifogate that died is replaced.
+    pub(super) fn open(run_dir: &Path) -> io::Result<Self> {
+        let path = run_dir.join(STATUS_SOCKET);
+        if let Ok(found) = fs::symlink_metadata(&path) {
+            if !found.file_type().is_socket() {
+                let text = format!("{} is no socket; remove it", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            if is_alive(&path) {
+                let text = format!("another fifogate serves {} already", run_dir.display());
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+            }
+            fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { path, listener, clients: HashMap::new(), next: 0 })
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+
+    /// The descriptor of a connection.
+    pub(super) fn client_descriptor(&self, id: ClientId) -> Option<RawFd> {
+        self.clients.get(&id).map(|client| client.stream.as_raw_fd())
+    }
+
+    /// Connections that have come and now wait for their answer.
+    pub(super) fn accept(&mut self) -> Vec<ClientId> {
+        let mut came = Vec::new();
+        while self.clients.len() < MOST_CLIENTS {
+            let Ok((stream, _)) = self.listener.accept() else { break };
+            if stream.set_nonblocking(true).is_ok() {
+                self.clients.insert(self.next, Client { stream, rest: Vec::new() });
+                came.push(self.next);
+                self.next += 1;
+            }
+        }
+        came
+    }
+
+    /// Gives a connection its answer; tells whether more is left to write.
+    pub(super) fn answer(&mut self, id: ClientId, answer: Vec<u8>) -> bool {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.rest = answer;
+        }
+        self.write_on(id)
+    }
+
+    /// Writes on; tells whether there will be more. A connection that has all is closed.
+    pub(super) fn write_on(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        while !client.rest.is_empty() {
+            match client.stream.write(&client.rest) {
+                Ok(count) if count > 0 => {
+                    client.rest.drain(..count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        self.clients.remove(&id);
+        false
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        // Whoever finds it would wait for an answer.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether somebody answers. A process that was killed but cannot end, because a workload holds it,
+/// still lets others connect (FIFO-FACTS 0.3); it does not answer.
+fn is_alive(path: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    let _ = stream.set_read_timeout(Some(ALIVE));
+    matches!(stream.read(&mut [0]), Ok(count) if count > 0)
+}

@@ -1,0 +1,455 @@
+//! From YAML nodes to the nodes of a state, with a list of all that is wrong on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use saphyr::{MarkedYaml, Scalar, YamlData};
+
+use super::{MOST_LEVELS, rules};
+use crate::state::{Key, Map, Node, check};
+
+/// A place and what is to be said of it: line, column, message.
+pub(super) type Remark = (usize, usize, String);
+
+/// The state of reading one manifest.
+#[derive(Default)]
+pub(super) struct Reader {
+    pub(super) faults: Vec<Remark>,
+    pub(super) warnings: Vec<Remark>,
+    /// `apiVersion: v0.1`: tags are written in the old form.
+    old_version: bool,
+}
+
+/// A value in a mapping, with its name.
+type Entry<'n, 'i> = (&'n str, &'n MarkedYaml<'i>, &'n MarkedYaml<'i>);
+
+const WORKLOAD_KEYS: &[&str] = &[
+    "agent",
+    "configs",
+    "controlInterfaceAccess",
+    "dependencies",
+    "files",
+    "restartPolicy",
+    "runtime",
+    "runtimeConfig",
+    "tags",
+];
+const POLICIES: &[&str] = &["NEVER", "ON_FAILURE", "ALWAYS"];
+const CONDITIONS: &[&str] = &["ADD_COND_RUNNING", "ADD_COND_SUCCEEDED", "ADD_COND_FAILED"];
+
+impl Reader {
+    pub(super) fn fault_at<T>(
+        &mut self,
+        line: usize,
+        column: usize,
+        message: impl Into<String>,
+    ) -> Option<T> {
+        self.faults.push((line, column, message.into()));
+        None
+    }
+
+    /// Notes what is wrong at `node`. There is no value then.
+    pub(super) fn fault<T>(
+        &mut self,
+        node: &MarkedYaml<'_>,
+        message: impl Into<String>,
+    ) -> Option<T> {
+        let start = node.span.start;
+        self.fault_at(start.line(), start.col() + 1, message)
+    }
+
+    fn warn(&mut self, node: &MarkedYaml<'_>, message: impl Into<String>) {
+        let start = node.span.start;
+        self.warnings.push((start.line(), start.col() + 1, message.into()));
+    }
+
+    /// The desired state of the whole document.
+    pub(super) fn manifest(&mut self, document: &MarkedYaml<'_>) -> Option<Node> {
+        let entries = self.entries(document, "the manifest")?;
+        if let Some((_, key, _)) = entries.iter().find(|(name, ..)| *name == "desiredState") {
+            let text = "a manifest is not wrapped in `desiredState`: remove this line and move what \
+                        is below it to the left";
+            return self.fault(key, text);
+        }
+        let version = self.version(document, &entries);
+        self.old_version = version.as_deref() == Some("v0.1");
+        let mut state = Map::new();
+        if let Some(version) = version {
+            state.insert("apiVersion".into(), Node::text(&version));
+        }
+        let known = ["apiVersion", "configs", "workloads"];
+        for (name, key, value) in &entries {
+            let node = match *name {
+                "apiVersion" => continue,
+                "workloads" => self.workloads(value),
+                "configs" => self.configs(value),
+                _ => self.unknown_key(key, name, "the manifest", &known),
+            };
+            if let Some(node) = node {
+                state.insert((*name).into(), node);
+            }
+        }
+        if state.get("workloads").is_none() {
+            state.insert("workloads".into(), Node::Map(Map::new()));
+        }
+        self.references(&entries);
+        Some(Node::Map(state))
+    }
+
+    fn version(&mut self, document: &MarkedYaml<'_>, entries: &[Entry<'_, '_>]) -> Option<String> {
+        let Some((_, _, value)) = entries.iter().find(|(name, ..)| *name == "apiVersion") else {
+            return self.fault(document, "`apiVersion` is missing: add `apiVersion: v1`");
+        };
+        let version = self.text(value, "apiVersion")?;
+        match version.as_str() {
+            "v1" => {}
+            "v0.1" => self.warn(value, "`apiVersion: v0.1` is deprecated: use v1"),
+            other => {
+                let text = format!("Unsupported API version. Received '{other}', expected 'v1'");
+                return self.fault(value, text);
+            }
+        }
+        Some(version)
+    }
+
+    fn workloads(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+        let mut workloads = Map::new();
+        for (name, key, value) in self.entries(node, "workloads")? {
+            if let Some(why) = check::workload_name_fault(name) {
+                self.fault::<()>(key, format!("Unsupported workload name '{name}'. {why}"));
+            }
+            if let Some(workload) = self.workload(name, key, value) {
+                workloads.insert(name.into(), workload);
+            }
+        }
+        Some(Node::Map(workloads))
+    }
+
+    fn workload(
+        &mut self,
+        name: &str,
+        key: &MarkedYaml<'_>,
+        node: &MarkedYaml<'_>,
+    ) -> Option<Node> {
+        let what = format!("workload `{name}`");
+        let entries = self.entries(node, &what)?;
+        for needed in ["runtime", "agent", "runtimeConfig"] {
+            if !entries.iter().any(|(name, ..)| *name == needed) {
+                self.fault::<()>(key, format!("{what} has no `{needed}`"));
+            }
+        }
+        let mut workload = Map::new();
+        for (field, key, value) in entries {
+            let read = match field {
+                "runtime" | "runtimeConfig" => {
+                    self.text(value, field).map(|text| Node::text(&text))
+                }
+                "agent" => self.agent(value),
+                "restartPolicy" => self.one_of(value, field, POLICIES),
+                "dependencies" => self.text_map(value, field, |reader, _, value| {
+                    reader.one_of(value, "a dependency", CONDITIONS)
+                }),
+                "configs" => self.text_map(value, field, Self::config_reference),
+                "tags" => self.tags(name, value),
+                "files" => self.files(value),
+                "controlInterfaceAccess" => rules::access(self, value),
+                _ => self.unknown_key(key, field, &what, WORKLOAD_KEYS),
+            };
+            if let Some(read) = read {
+                workload.insert(field.into(), read);
+            }
+        }
+        Some(Node::Map(workload))
+    }
+
+    fn agent(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+        let agent = self.text(node, "agent")?;
+        if !agent.is_empty() && !agent.contains("{{") && !check::is_name(&agent) {
+            return self
+                .fault(node, format!("Unsupported agent name '{agent}'. {}", check::NAME_RULE));
+        }
+        Some(Node::text(&agent))
+    }
+
+    fn config_reference(&mut self, alias: &MarkedYaml<'_>, value: &MarkedYaml<'_>) -> Option<Node> {
+        let reference = self.text(value, "a config reference")?;
+        let name = alias.data.as_str().unwrap_or_default();
+        if !check::is_name(name) {
+            let text = format!("Unsupported config alias '{name}'. {}", check::NAME_RULE);
+            return self.fault(alias, text);
+        }
+        if !check::is_name(&reference) {
+            let text =
+                format!("Unsupported config reference key '{reference}'. {}", check::NAME_RULE);
+            return self.fault(value, text);
+        }
+        Some(Node::text(&reference))
+    }
+
+    /// Tags are a mapping; with the old version they were, and have to be, a list of pairs.
+    fn tags(&mut self, workload: &str, node: &MarkedYaml<'_>) -> Option<Node> {
+        match (&node.data, self.old_version) {
+            (YamlData::Sequence(_), false) => self.fault(
+                node,
+                format!(
+                    "For API version 'v1', tags must be specified as a mapping (key-value pairs). \
+                     Found tags as sequence for workload '{workload}'."
+                ),
+            ),
+            (YamlData::Mapping(_), true) => self.fault(
+                node,
+                format!(
+                    "For API version 'v0.1', tags must be specified as a sequence (list of key-value \
+                     entries). Found tags as mapping for workload '{workload}'."
+                ),
+            ),
+            (YamlData::Sequence(items), true) => {
+                let mut tags = Map::new();
+                for item in items {
+                    let entries = self.entries(item, "a tag")?;
+                    let mut field = |wanted: &str| {
+                        let found = entries.iter().find(|(name, ..)| *name == wanted);
+                        match found {
+                            Some((_, _, value)) => self.text(value, wanted),
+                            None => self.fault(item, format!("a tag has no `{wanted}`")),
+                        }
+                    };
+                    let (key, value) = (field("key"), field("value"));
+                    for (name, key, _) in &entries {
+                        if !["key", "value"].contains(name) {
+                            self.unknown_key::<()>(key, name, "a tag", &["key", "value"]);
+                        }
+                    }
+                    tags.insert(Key::from(key?), Node::text(&value?));
+                }
+                Some(Node::Map(tags))
+            }
+            _ => self.text_map(node, "tags", |reader, _, value| {
+                reader.text(value, "a tag").map(|text| Node::text(&text))
+            }),
+        }
+    }
+
+    fn files(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+        let known = ["mountPoint", "data", "binaryData"];
+        let mut files = Vec::new();
+        for item in self.items(node, "files")? {
+            let mut file = Map::new();
+            for (name, key, value) in self.entries(item, "a file")? {
+                if !known.contains(&name) {
+                    self.unknown_key::<()>(key, name, "a file", &known);
+                } else if let Some(text) = self.text(value, name) {
+                    file.insert(name.into(), Node::text(&text));
+                }
+            }
+            if file.get("mountPoint").is_none() {
+                self.fault::<()>(item, "a file has no `mountPoint`");
+            }
+            if file.get("data").is_some() == file.get("binaryData").is_some() {
+                self.fault::<()>(item, "a file has either `data` or `binaryData`");
+            }
+            files.push(Node::Map(file));
+        }
+        Some(Node::seq(files))
+    }
+
+    fn configs(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+        self.config_map(node, "configs", 0)
+    }
+
+    fn config_map(&mut self, node: &MarkedYaml<'_>, what: &str, depth: usize) -> Option<Node> {
+        let mut map = Map::new();
+        for (name, key, value) in self.entries(node, what)? {
+            if !check::is_name(name) {
+                let text = format!("Unsupported config item key '{name}'. {}", check::NAME_RULE);
+                self.fault::<()>(key, text);
+            }
+            if let Some(item) = self.config(value, depth + 1) {
+                map.insert(name.into(), item);
+            }
+        }
+        Some(Node::Map(map))
+    }
+
+    fn config(&mut self, node: &MarkedYaml<'_>, depth: usize) -> Option<Node> {
+        if depth > MOST_LEVELS {
+            return self
+                .fault(node, format!("configs are nested deeper than {MOST_LEVELS} levels"));
+        }
+        match &node.data {
+            YamlData::Mapping(_) => self.config_map(node, "a config", depth),
+            YamlData::Sequence(items) => {
+                let values = items.iter().filter_map(|item| self.config(item, depth + 1));
+                Some(Node::seq(values.collect::<Vec<_>>()))
+            }
+            _ => self.text(node, "a config").map(|text| Node::text(&text)),
+        }
+    }
+
+    /// Every config that a workload refers to is there, and no workload waits for itself.
+    fn references(&mut self, entries: &[Entry<'_, '_>]) {
+        let section = |wanted| {
+            let found = entries.iter().find(|(name, ..)| *name == wanted);
+            found.map(|(_, _, value)| children(value)).unwrap_or_default()
+        };
+        let configs = section("configs");
+        let known: BTreeSet<_> = configs.iter().map(|(name, ..)| *name).collect();
+        let workloads: BTreeMap<_, _> =
+            section("workloads").into_iter().map(|(name, _, value)| (name, value)).collect();
+        for (name, workload) in &workloads {
+            for (_, _, value) in below(workload, "configs") {
+                let Some(key) = value.data.as_str().filter(|key| !known.contains(key)) else {
+                    continue;
+                };
+                let names: Vec<_> = known.iter().copied().collect();
+                let hint = nearest(key, &names);
+                let text =
+                    format!("Workload references config key '{key}' that does not exist{hint}");
+                self.fault::<()>(value, text);
+            }
+            for (on, key, _) in below(workload, "dependencies") {
+                if reaches(on, name, &workloads) {
+                    let text = format!("workload dependency '{on}' is part of a cycle.");
+                    self.fault::<()>(key, text);
+                }
+            }
+        }
+    }
+
+    /// The entries of a mapping whose names are texts.
+    pub(super) fn entries<'n, 'i>(
+        &mut self,
+        node: &'n MarkedYaml<'i>,
+        what: &str,
+    ) -> Option<Vec<Entry<'n, 'i>>> {
+        let YamlData::Mapping(entries) = &node.data else {
+            return self
+                .fault(node, format!("{what} is {}, and a mapping belongs here", kind(node)));
+        };
+        let mut named = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            match key.data.as_str() {
+                Some(name) => named.push((name, key, value)),
+                None => {
+                    let text = format!("a name in {what} is {}; put it in quotes", kind(key));
+                    self.fault::<()>(key, text);
+                }
+            }
+        }
+        Some(named)
+    }
+
+    pub(super) fn items<'n, 'i>(
+        &mut self,
+        node: &'n MarkedYaml<'i>,
+        what: &str,
+    ) -> Option<&'n [MarkedYaml<'i>]> {
+        match &node.data {
+            YamlData::Sequence(items) => Some(items),
+            _ => self.fault(node, format!("{what} is {}, and a sequence belongs here", kind(node))),
+        }
+    }
+
+    pub(super) fn text(&mut self, node: &MarkedYaml<'_>, what: &str) -> Option<String> {
+        let quote = |value: String| format!("{what} is {}; quote it: \"{value}\"", kind(node));
+        let message = match &node.data {
+            YamlData::Value(Scalar::String(text)) => return Some(text.to_string()),
+            YamlData::Value(Scalar::Integer(value)) => quote(value.to_string()),
+            YamlData::Value(Scalar::FloatingPoint(value)) => quote(value.to_string()),
+            YamlData::Value(Scalar::Boolean(value)) => quote(value.to_string()),
+            _ => format!("{what} is {}, and a string belongs here", kind(node)),
+        };
+        self.fault(node, message)
+    }
+
+    fn text_map(
+        &mut self,
+        node: &MarkedYaml<'_>,
+        what: &str,
+        read: impl Fn(&mut Self, &MarkedYaml<'_>, &MarkedYaml<'_>) -> Option<Node>,
+    ) -> Option<Node> {
+        let entries = self.entries(node, what)?;
+        let read =
+            |(name, key, value): Entry<'_, '_>| Some((Key::from(name), read(self, key, value)?));
+        Some(Node::Map(entries.into_iter().filter_map(read).collect()))
+    }
+
+    pub(super) fn one_of(
+        &mut self,
+        node: &MarkedYaml<'_>,
+        what: &str,
+        known: &[&str],
+    ) -> Option<Node> {
+        let text = self.text(node, what)?;
+        if known.contains(&text.as_str()) {
+            return Some(Node::text(&text));
+        }
+        let hint = nearest(&text, known);
+        self.fault(node, format!("{what} is `{text}`{hint}; it can be {}", known.join(", ")))
+    }
+
+    pub(super) fn unknown_key<T>(
+        &mut self,
+        key: &MarkedYaml<'_>,
+        name: &str,
+        what: &str,
+        known: &[&str],
+    ) -> Option<T> {
+        let hint = nearest(name, known);
+        let known = known.join(", ");
+        self.fault(key, format!("unknown key `{name}` in {what}{hint}; known are {known}"))
+    }
+
+    pub(super) fn deprecated(&mut self, key: &MarkedYaml<'_>, old: &str, new: &str) {
+        self.warn(key, format!("`{old}` is deprecated: use `{new}`"));
+    }
+}
+
+fn children<'n, 'i>(node: &'n MarkedYaml<'i>) -> Vec<Entry<'n, 'i>> {
+    let YamlData::Mapping(entries) = &node.data else { return Vec::new() };
+    entries.iter().filter_map(|(key, value)| Some((key.data.as_str()?, key, value))).collect()
+}
+
+/// The entries of the mapping `field` of a workload.
+fn below<'n, 'i>(workload: &'n MarkedYaml<'i>, field: &str) -> Vec<Entry<'n, 'i>> {
+    let found = children(workload).into_iter().find(|(name, ..)| *name == field);
+    found.map(|(_, _, value)| children(value)).unwrap_or_default()
+}
+
+/// Whether the dependencies of `from` lead to `to`.
+fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &MarkedYaml<'_>>) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![from];
+    while let Some(name) = next.pop() {
+        if name == to {
+            return true;
+        }
+        if let Some((name, workload)) = workloads.get_key_value(name)
+            && seen.insert(*name)
+        {
+            next.extend(below(workload, "dependencies").into_iter().map(|(on, ..)| on));
+        }
+    }
+    false
+}
+
+/// A hint at what was probably meant.
+fn nearest(name: &str, known: &[&str]) -> String {
+    let distance = |other: &&&str| strsim::damerau_levenshtein(name, other);
+    let best = known.iter().min_by_key(distance);
+    match best.filter(|best| distance(best) <= 1 + name.len() / 3) {
+        Some(best) => format!(" (did you mean `{best}`?)"),
+        None => String::new(),
+    }
+}
+
+fn kind(node: &MarkedYaml<'_>) -> &'static str {
+    match &node.data {
+        YamlData::Value(Scalar::String(_)) => "a string",
+        YamlData::Value(Scalar::Null) => "empty",
+        YamlData::Value(Scalar::Boolean(_)) => "true or false",
+        YamlData::Value(_) => "a number",
+        YamlData::Sequence(_) => "a sequence",
+        YamlData::Mapping(_) => "a mapping",
+        _ => "something that cannot be used here",
+    }
+}

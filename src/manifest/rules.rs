@@ -1,0 +1,80 @@
+//! The access rules of a workload in a manifest.
+
+use saphyr::MarkedYaml;
+
+use super::reader::Reader;
+use crate::state::{Map, Node, check};
+
+const OPERATIONS: &[&str] = &["Nothing", "Read", "Write", "ReadWrite"];
+
+/// A `controlInterfaceAccess`.
+pub(super) fn access(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
+    let known = ["allowRules", "denyRules"];
+    let mut lists = Map::new();
+    for (name, key, value) in reader.entries(node, "controlInterfaceAccess")? {
+        if !known.contains(&name) {
+            reader.unknown_key::<()>(key, name, "controlInterfaceAccess", &known);
+            continue;
+        }
+        let items = reader.items(value, name)?;
+        let rules: Vec<_> = items.iter().filter_map(|item| rule(reader, item)).collect();
+        lists.insert(name.into(), Node::seq(rules));
+    }
+    Some(Node::Map(lists))
+}
+
+fn rule(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
+    let entries = reader.entries(node, "a rule")?;
+    let types = ["StateRule", "LogRule"];
+    let Some((_, _, kind)) = entries.iter().find(|(name, ..)| *name == "type") else {
+        return reader.fault(node, "a rule has no `type`; it is StateRule or LogRule");
+    };
+    let kind = reader.one_of(kind, "type", &types)?;
+    let is_state = kind.as_str() == Some("StateRule");
+    let known: &[&str] =
+        if is_state { &["type", "operation", "filterMasks"] } else { &["type", "workloadNames"] };
+    let mut fields = Map::new();
+    for (name, key, value) in entries {
+        let (field, read) = match name {
+            "type" => (name, Some(kind.clone())),
+            "operation" if is_state => (name, reader.one_of(value, name, OPERATIONS)),
+            "filterMasks" if is_state => (name, list(reader, value, name, check::filter_mask)),
+            "filterMask" if is_state => {
+                reader.deprecated(key, "filterMask", "filterMasks");
+                ("filterMasks", list(reader, value, name, check::filter_mask))
+            }
+            "workloadNames" if !is_state => (name, list(reader, value, name, check::name_pattern)),
+            _ => (name, reader.unknown_key(key, name, "a rule", known)),
+        };
+        if let Some(read) = read {
+            fields.insert(field.into(), read);
+        }
+    }
+    let missing: Vec<_> = known.iter().filter(|name| fields.get(name).is_none()).collect();
+    for name in missing {
+        // What was there and wrong was told already.
+        if !reader.faults.iter().any(|(line, ..)| *line >= node.span.start.line()) {
+            reader.fault::<()>(node, format!("a rule has no `{name}`"));
+        }
+    }
+    Some(Node::Map(fields))
+}
+
+fn list(
+    reader: &mut Reader,
+    node: &MarkedYaml<'_>,
+    what: &str,
+    check: fn(&str) -> Result<(), String>,
+) -> Option<Node> {
+    let mut texts = Vec::new();
+    for item in reader.items(node, what)? {
+        let Some(text) = reader.text(item, what) else { continue };
+        match check(&text) {
+            Ok(()) => texts.push(Node::text(&text)),
+            Err(why) => {
+                reader.fault::<()>(item, why);
+            }
+        }
+    }
+    Some(Node::seq(texts))
+}

@@ -1,0 +1,294 @@
+//! What the agent that spawned fifogate and fifogate tell each other (CONTRACT section 4).
+//!
+//! In come frame bodies of the link and become a [`FromAgent`], checked as far as that needs no
+//! state; a [`ToAgent`] goes out as bytes. The agent is trusted, but not to make no mistakes: what
+//! is wrong comes out as a [`Command::Refused`] with a reason that its author can act on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    limits::Limits,
+    pb::{
+        agent_link::{self as link, from_agent, to_agent},
+        ank_base as pb,
+    },
+    state::{Instance, Mask, Node, Tree, check, convert},
+};
+
+use super::{
+    Body, Request,
+    response::{RESPONSE_TO_AGENT, ReplyKind, response_head},
+};
+
+/// Longest id of an instance. Real ones have 64 characters.
+const MAX_ID: usize = 128;
+
+/// One message of the agent.
+#[derive(Debug)]
+pub struct FromAgent {
+    /// What its answer is to carry; 0 if none is wanted.
+    pub id: u64,
+    /// What it wants.
+    pub command: Command,
+}
+
+/// Who shall own the FIFOs of a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// User; ours if `None`.
+    pub uid: Option<u32>,
+    /// Group; ours if `None`.
+    pub gid: Option<u32>,
+}
+
+/// What the agent wants.
+#[derive(Debug)]
+pub enum Command {
+    /// To begin.
+    Hello {
+        /// The version of the link that it speaks, unchecked.
+        version: String,
+        /// Its name.
+        agent_name: String,
+    },
+    /// A pair for this instance, or other rules for the pair that it has.
+    AddWorkload {
+        /// Which.
+        instance: Instance,
+        /// Its rules, as the state holds them, checked.
+        access: Option<Node>,
+        /// Who owns the FIFOs.
+        owner: Owner,
+    },
+    /// No pair for this instance any more.
+    RemoveWorkload(Instance),
+    /// This is the state now, in all its parts.
+    ReplaceState(Tree),
+    /// These parts of the state are now so.
+    UpdateState {
+        /// Where the parts are.
+        new_state: Tree,
+        /// Which parts.
+        masks: Vec<Mask>,
+    },
+    /// These instances are doing so; without a value, they are gone.
+    UpdateWorkloadStates(Vec<(Instance, Option<Node>)>),
+    /// A request of its own.
+    Request(Request),
+    /// The answer to a request that was forwarded.
+    Response {
+        /// Who asked.
+        instance: Instance,
+        /// Under which id.
+        request_id: Arc<str>,
+        /// What kind of answer it is.
+        kind: ReplyKind,
+        /// The answer; several messages where one would be too large.
+        bodies: Vec<Body>,
+    },
+    /// The end.
+    Shutdown,
+    /// Something that cannot be done, for this reason.
+    Refused(String),
+}
+
+impl FromAgent {
+    /// The message that `body` holds.
+    ///
+    /// # Errors
+    /// It does not decode: then nothing that follows can be trusted either.
+    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
+        let message = link::FromAgent::decode(body).map_err(|error| error.to_string())?;
+        let command = message.content.ok_or_else(|| "the message has no content".to_owned());
+        let command = command.and_then(|content| command_of(content, limits));
+        Ok(Self { id: message.id, command: command.unwrap_or_else(Command::Refused) })
+    }
+}
+
+fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, String> {
+    use from_agent::Content;
+    Ok(match content {
+        Content::Hello(hello) => {
+            Command::Hello { version: hello.protocol_version, agent_name: hello.agent_name }
+        }
+        Content::AddWorkload(add) => add_workload(add)?,
+        Content::RemoveWorkload(remove) => Command::RemoveWorkload(instance(remove.instance_name)?),
+        Content::ReplaceState(replace) => Command::ReplaceState(tree(replace.state, "state")?),
+        Content::UpdateState(update) => Command::UpdateState {
+            new_state: tree(update.new_state, "newState")?,
+            masks: update.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
+        },
+        Content::UpdateWorkloadStates(update) => {
+            let states = update.workload_states.into_iter().map(workload_state);
+            Command::UpdateWorkloadStates(states.collect::<Result<_, _>>()?)
+        }
+        Content::Request(request) => Command::Request(Request::check(request, limits)),
+        Content::Response(response) => forwarded_response(response)?,
+        Content::Shutdown(_) => Command::Shutdown,
+    })
+}
+
+fn add_workload(add: link::AddWorkload) -> Result<Command, String> {
+    let access = match &add.access {
+        None => None,
+        Some(access) => convert::access_from_pb(access).map_err(|error| error.to_string())?,
+    };
+    if let Some(access) = &access {
+        check::check_access(access)?;
+    }
+    let owner = Owner { uid: add.uid, gid: add.gid };
+    Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
+}
+
+/// A name that can be an instance's folder.
+fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, String> {
+    let name = name.ok_or("instanceName is missing")?;
+    let instance = Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
+    if let Some(why) = check::workload_name_fault(&instance.workload) {
+        return Err(format!(
+            "unsupported workloadName '{}': {why}",
+            instance.workload.escape_debug()
+        ));
+    }
+    if !instance.agent.is_empty() && !check::is_name(&instance.agent) {
+        let agent = instance.agent.escape_debug();
+        return Err(format!("unsupported agentName '{agent}': at most 63 of [a-zA-Z0-9_-]"));
+    }
+    let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if instance.id.is_empty() || instance.id.len() > MAX_ID || !instance.id.bytes().all(of_id) {
+        let id = instance.id.escape_debug();
+        return Err(format!("unsupported id '{id}': 1 to {MAX_ID} of [a-zA-Z0-9_-]"));
+    }
+    Ok(instance)
+}
+
+fn tree(state: Option<pb::CompleteState>, field: &str) -> Result<Tree, String> {
+    let state = state.ok_or_else(|| format!("{field} is missing"))?;
+    convert::from_pb(&state).map_err(|error| format!("{field} does not convert: {error}"))
+}
+
+fn workload_state(state: pb::WorkloadState) -> Result<(Instance, Option<Node>), String> {
+    let instance = instance(state.instance_name)?;
+    let execution = state.execution_state.ok_or("executionState is missing")?;
+    let removed = matches!(
+        execution.execution_state_enum,
+        Some(pb::execution_state::ExecutionStateEnum::Removed(_))
+    );
+    if execution.execution_state_enum.is_none() {
+        return Err(format!("executionState of {instance} says nothing"));
+    }
+    let node = convert::execution_state_from_pb(&execution)
+        .map_err(|error| format!("executionState of {instance}: {error}"))?;
+    Ok((instance, (!removed).then_some(node)))
+}
+
+fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, String> {
+    let instance = instance(forwarded.instance_name)?;
+    let response = forwarded.response.ok_or("response is missing")?;
+    let content = response.response_content.ok_or("the response has no content")?;
+    let (kind, bodies) = Body::of_forwarded(content)?;
+    Ok(Command::Response { instance, request_id: response.request_id.into(), kind, bodies })
+}
+
+/// A message to the agent.
+#[derive(Clone, Debug)]
+pub enum ToAgent {
+    /// fifogate is ready.
+    Hello {
+        /// The version of the link that it speaks.
+        version: String,
+        /// Where the pairs are.
+        run_dir: String,
+    },
+    /// The message of this id was applied.
+    Ack(u64),
+    /// The message of this id was not applied, for a reason.
+    Rejected(u64, String),
+    /// The pair of an instance is there, in this folder.
+    WorkloadReady(Instance, String),
+    /// The pair of an instance is gone.
+    WorkloadRemoved(Instance),
+    /// A workload asks for something that is the agent's to do.
+    Request(Instance, Bytes),
+    /// An answer or event for the agent itself.
+    Response {
+        /// The id of its request.
+        request_id: Arc<str>,
+        /// What it says.
+        body: Body,
+    },
+    /// A workload's session began, or ended for a reason.
+    Session(Instance, Phase),
+}
+
+/// What became of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is open.
+    Connected,
+    /// It is not, any more or at all.
+    Closed(String),
+}
+
+impl ToAgent {
+    /// The two pieces whose bytes, one after the other, are the message.
+    #[must_use]
+    pub fn encode(&self) -> (Bytes, Bytes) {
+        use to_agent::Content;
+        let name = |instance: &Instance| {
+            Some(pb::WorkloadInstanceName {
+                workload_name: instance.workload.clone(),
+                agent_name: instance.agent.clone(),
+                id: instance.id.clone(),
+            })
+        };
+        let content = match self {
+            Self::Response { request_id, body } => {
+                return (response_head(RESPONSE_TO_AGENT, request_id, body), body.bytes());
+            }
+            Self::Hello { version, run_dir } => Content::Hello(link::GateHello {
+                protocol_version: version.clone(),
+                run_dir: run_dir.clone(),
+            }),
+            Self::Ack(id) => Content::Ack(link::Ack { id: *id }),
+            Self::Rejected(id, reason) => {
+                Content::Rejected(link::Rejected { id: *id, reason: reason.clone() })
+            }
+            Self::WorkloadReady(instance, dir) => Content::WorkloadReady(link::WorkloadReady {
+                instance_name: name(instance),
+                control_interface_dir: dir.clone(),
+            }),
+            Self::WorkloadRemoved(instance) => {
+                Content::WorkloadRemoved(link::WorkloadRemoved { instance_name: name(instance) })
+            }
+            Self::Request(instance, request) => Content::Request(link::ForwardedRequest {
+                instance_name: name(instance),
+                // It was decoded before, or would not be forwarded.
+                request: pb::Request::decode(&**request).ok(),
+            }),
+            Self::Session(instance, phase) => {
+                let (phase, reason) = match phase {
+                    Phase::Connected => (link::Phase::Connected, String::new()),
+                    Phase::Closed(reason) => (link::Phase::Closed, reason.clone()),
+                };
+                let instance_name = name(instance);
+                Content::Session(link::SessionChange { instance_name, phase: phase.into(), reason })
+            }
+        };
+        (link::ToAgent { content: Some(content) }.encode_to_vec().into(), Bytes::new())
+    }
+
+    /// How many bytes [`ToAgent::encode`] gives, about: what a queue is charged.
+    #[must_use]
+    pub fn charge(&self) -> usize {
+        match self {
+            Self::Response { request_id, body } => request_id.len() + body.bytes().len() + 16,
+            Self::Request(_, request) => request.len() + 256,
+            Self::Rejected(_, text) | Self::WorkloadReady(_, text) => text.len() + 256,
+            _ => 256,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! How large log entries are sent on (PROTOCOL section 9.3).
+
+use prost::Message;
+
+use crate::pb::ank_base as pb;
+
+/// Most bytes of one `LogEntriesResponse`.
+const LIMIT: usize = 2 << 20;
+const SUFFIX: &str = " [truncated]";
+const NOTE: &str = "The previous message was truncated due to exceeding the maximum 2 MB size.";
+/// What the rule sets aside beside the suffix and the note.
+const RESERVE: usize = 10;
+
+/// `response` as messages of at most about 2 MiB, in order. A single larger entry is cut, and a note
+/// behind it says so.
+pub(super) fn split(response: pb::LogEntriesResponse) -> Vec<pb::LogEntriesResponse> {
+    if response.encoded_len() <= LIMIT {
+        return vec![response];
+    }
+    let mut messages = Vec::new();
+    let mut pending = pb::LogEntriesResponse::default();
+    for entry in response.log_entries {
+        let len = entry.encoded_len();
+        if len > LIMIT {
+            flush(&mut pending, &mut messages);
+            let (entry, note) = cut(entry);
+            messages.push(pb::LogEntriesResponse { log_entries: vec![entry, note] });
+            continue;
+        }
+        if pending.encoded_len() + len > LIMIT {
+            flush(&mut pending, &mut messages);
+        }
+        pending.log_entries.push(entry);
+    }
+    flush(&mut pending, &mut messages);
+    messages
+}
+
+fn flush(pending: &mut pb::LogEntriesResponse, messages: &mut Vec<pb::LogEntriesResponse>) {
+    if !pending.log_entries.is_empty() {
+        messages.push(std::mem::take(pending));
+    }
+}
+
+/// The entry with as much of its text as fits, and the note that goes behind it.
+fn cut(mut entry: pb::LogEntry) -> (pb::LogEntry, pb::LogEntry) {
+    let note = pb::LogEntry { workload_name: entry.workload_name.clone(), message: NOTE.into() };
+    let overhead = entry.encoded_len() - entry.message.len();
+    let reserved = overhead + SUFFIX.len() + note.encoded_len() + RESERVE;
+    let mut end = LIMIT.saturating_sub(reserved).min(entry.message.len());
+    while !entry.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    entry.message.truncate(end);
+    entry.message.push_str(SUFFIX);
+    (entry, note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(len: usize) -> pb::LogEntry {
+        pb::LogEntry { workload_name: None, message: "ä".repeat(len / 2) }
+    }
+
+    fn response(lens: &[usize]) -> pb::LogEntriesResponse {
+        pb::LogEntriesResponse { log_entries: lens.iter().map(|len| entry(*len)).collect() }
+    }
+
+    #[test]
+    fn what_fits_is_sent_unchanged() {
+        let small = response(&[10, LIMIT - 100]);
+        assert_eq!(split(small.clone()), [small]);
+    }
+
+    #[test]
+    fn entries_are_packed_in_order_up_to_the_limit() {
+        let half = LIMIT / 2;
+        let messages = split(response(&[half - 20, half - 20, 50, half, half]));
+        let counts: Vec<_> = messages.iter().map(|message| message.log_entries.len()).collect();
+        assert_eq!(counts, [2, 2, 1]);
+        assert!(messages.iter().all(|message| message.encoded_len() <= LIMIT + 10));
+    }
+
+    #[test]
+    fn entry_over_the_limit_is_cut_at_a_character_and_a_note_follows() {
+        let messages = split(response(&[10, 3 * LIMIT, 10]));
+        assert_eq!(messages.len(), 3);
+        let [cut, note] = &messages[1].log_entries[..] else {
+            panic!("{}", messages[1].log_entries.len())
+        };
+        assert!(cut.message.ends_with("ä [truncated]"));
+        assert_eq!(note.message, NOTE);
+        let len = messages[1].encoded_len();
+        assert!((LIMIT - 40..=LIMIT).contains(&len), "{len}");
+    }
+}

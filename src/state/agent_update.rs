@@ -1,0 +1,191 @@
+//! What the agent makes of the state: unlike a workload's update, it may touch every part (CONTRACT
+//! section 4).
+//!
+//! What stays equal stays where it is in memory, so that comparing the versions later costs what
+//! differs, however much was sent.
+
+use super::{
+    AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
+    Tree, WORKLOAD_STATES, check, instance,
+    update::{find, set, unset},
+};
+
+/// All parts of the state.
+const PARTS: [&str; 4] = [DESIRED_STATE, WORKLOAD_STATES, AGENTS, EFFECTIVE_STATE];
+
+/// `current` replaced by `given`. A part that is not given is empty then.
+///
+/// # Errors
+/// What is wrong with the desired state.
+pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
+    let initial = Tree::initial();
+    let mut root = Map::new();
+    for part in PARTS {
+        let node = given.root().get(part).or_else(|| initial.root().get(part));
+        if let Some(node) = node {
+            root.insert(part.into(), node.clone());
+        }
+    }
+    finish(current, root)
+}
+
+/// `current` with the parts that `masks` name taken from `new_state`; what it lacks is removed.
+/// Without masks, all parts that `new_state` has are taken.
+///
+/// # Errors
+/// A mask that names no part of the state, holds a wildcard or leads nowhere, or what is wrong with
+/// the desired state then.
+pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, String> {
+    let mut root = current.root().clone();
+    if masks.is_empty() {
+        for (part, node) in new_state.root() {
+            root.insert(part.clone(), node.clone());
+        }
+    }
+    for mask in masks {
+        let path: Option<Vec<Key>> = mask.segments().iter().map(concrete).collect();
+        let path =
+            path.ok_or_else(|| format!("wildcards are not allowed in update mask {mask}"))?;
+        if !path.first().is_some_and(|part| PARTS.contains(&part.as_str())) {
+            let parts = PARTS.join(", ");
+            return Err(format!("unknown mask '{mask}': a mask begins with one of {parts}"));
+        }
+        let done = match find(new_state.root(), &path) {
+            Some(value) => set(&mut root, &path, value.clone()),
+            None => unset(&mut root, &path),
+        };
+        if !done {
+            return Err(format!("mask '{mask}' leads through something that is no mapping"));
+        }
+    }
+    for part in [WORKLOAD_STATES, AGENTS] {
+        if root.get(part).is_none() {
+            root.insert(part.into(), Node::Map(Map::new()));
+        }
+    }
+    finish(current, root)
+}
+
+fn concrete(segment: &Segment) -> Option<Key> {
+    match segment {
+        Segment::Key(key) => Some(key.clone()),
+        Segment::Any => None,
+    }
+}
+
+fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, String> {
+    if let Some(state) = root.get(EFFECTIVE_STATE)
+        && state.get(API_VERSION).is_none()
+    {
+        return Err("effectiveState has no apiVersion".to_owned());
+    }
+    let desired = root.get(DESIRED_STATE).cloned();
+    let settled =
+        check::settle(current.get(&[DESIRED_STATE]), desired).map_err(|error| error.to_string())?;
+    root.insert(DESIRED_STATE.into(), settled.desired);
+    Ok(Tree::from_root(share(current.root(), &root)))
+}
+
+/// `new`, made of the nodes of `old` wherever they are equal.
+fn share(old: &Map<Node>, new: &Map<Node>) -> Map<Node> {
+    let mut shared = old.clone();
+    old.diff(new, |key, was, is| match (was, is) {
+        (Some(Node::Map(was)), Some(Node::Map(is))) => {
+            let below = share(was, is);
+            if !below.ptr_eq(was) {
+                shared.insert(key.clone(), Node::Map(below));
+            }
+        }
+        (was, Some(is)) => {
+            if was != Some(is) {
+                shared.insert(key.clone(), is.clone());
+            }
+        }
+        (_, None) => {
+            shared.remove(key.as_str());
+        }
+    });
+    shared
+}
+
+/// `current` with these execution states set; without a value, an entry is removed.
+#[must_use]
+pub fn set_states(current: &Tree, states: &[(Instance, Option<Node>)]) -> Tree {
+    let whole = current.get(&[WORKLOAD_STATES]).and_then(Node::as_map);
+    let mut entries = whole.cloned().unwrap_or_default();
+    for (instance, state) in states {
+        let names = [&instance.agent, &instance.workload, &instance.id];
+        match state {
+            Some(state) => {
+                let path = names.map(|name| Key::from(name.as_str()));
+                set(&mut entries, &path, state.clone());
+            }
+            None => instance::remove(&mut entries, &names.map(String::as_str)),
+        }
+    }
+    current.with(WORKLOAD_STATES, Some(Node::Map(entries)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::ChangeSet;
+
+    fn workload(tag: &str) -> Node {
+        Node::map([
+            ("agent", Node::text("a")),
+            ("runtime", Node::text("r")),
+            ("runtimeConfig", Node::text("")),
+            ("tags", Node::map([("t", Node::text(tag))])),
+        ])
+    }
+
+    fn state(count: usize, odd: &[usize]) -> Tree {
+        let tag = |n| if odd.contains(&n) { "odd" } else { "even" };
+        let workloads = (0..count).map(|n| (format!("w{n}"), workload(tag(n))));
+        let desired = [(API_VERSION, Node::text("v1")), ("workloads", Node::map(workloads))];
+        Tree::default().with(DESIRED_STATE, Some(Node::map(desired)))
+    }
+
+    #[test]
+    fn replaced_state_shares_all_that_is_equal() {
+        let one = replace(&Tree::initial(), &state(1_000, &[])).unwrap();
+        let same = replace(&one, &state(1_000, &[])).unwrap();
+        assert!(one.root().ptr_eq(same.root()));
+        let other = replace(&one, &state(1_000, &[3, 500, 999])).unwrap();
+        let masks = crate::state::MaskSet::parse([""; 0]);
+        let altered = ChangeSet::between(&one, &other).altered(&masks).unwrap();
+        let expected = [3, 500, 999].map(|n| format!("desiredState.workloads.w{n}.tags.t"));
+        assert_eq!(altered.updated, expected);
+        assert!(altered.added.is_empty() && altered.removed.is_empty());
+        let workload = |tree: &Tree, name: &str| {
+            tree.get(&[DESIRED_STATE, "workloads", name]).and_then(Node::as_map).cloned().unwrap()
+        };
+        assert!(workload(&one, "w4").ptr_eq(&workload(&other, "w4")));
+    }
+
+    #[test]
+    fn unknown_and_impossible_masks_are_named() {
+        let current = Tree::initial();
+        let refuse =
+            |mask: &str| update(&current, &Tree::default(), &[Mask::parse(mask)]).unwrap_err();
+        assert!(refuse("foo.bar").starts_with("unknown mask 'foo.bar'"));
+        assert!(refuse("").starts_with("unknown mask ''"));
+        assert!(refuse("agents.*").contains("wildcards"));
+        assert!(refuse("desiredState.apiVersion.x").contains("no mapping"));
+        assert!(refuse("desiredState.apiVersion").contains("apiVersion"));
+    }
+
+    #[test]
+    fn execution_state_is_set_and_removed_with_its_empty_parents() {
+        let instance = Instance { workload: "w".into(), agent: String::new(), id: "1".into() };
+        let running = Node::map([("state", Node::text("Running")), ("subState", Node::text("Ok"))]);
+        let current = Tree::initial();
+        let set = set_states(&current, &[(instance.clone(), Some(running))]);
+        assert_eq!(
+            set.get(&[WORKLOAD_STATES, "", "w", "1", "state"]),
+            Some(&Node::text("Running"))
+        );
+        assert_eq!(set_states(&set, &[(instance, None)]), current);
+    }
+}

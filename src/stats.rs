@@ -1,0 +1,81 @@
+//! What fifogate is doing, as the JSON object that its status socket gives (CONTRACT section 5).
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::broker::{Counters, Session, SubscriptionReport, WorkloadReport};
+
+/// What only the edge knows.
+#[derive(Debug, Clone)]
+pub struct Circumstances<'a> {
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Where the pairs are.
+    pub run_dir: &'a Path,
+    /// `none`, `connected` or `lost`.
+    pub agent_link: &'a str,
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Leaves of the state.
+    pub state_leaves: usize,
+}
+
+/// The status of all workloads, and of the whole.
+#[must_use]
+pub fn status(around: &Circumstances<'_>, workloads: &[WorkloadReport]) -> Value {
+    let sum = |number: fn(&WorkloadReport) -> u64| workloads.iter().map(number).sum::<u64>();
+    let of_subscriptions = |number: fn(&SubscriptionReport) -> u64| {
+        workloads.iter().flat_map(|workload| &workload.subscriptions).map(number).sum::<u64>()
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": around.uptime_s,
+        "run_dir": around.run_dir,
+        "agent_link": around.agent_link,
+        "workloads": workloads.iter().map(|own| workload(own, around.run_dir)).collect::<Vec<_>>(),
+        "totals": {
+            "workloads": workloads.len(),
+            "subscriptions": sum(|workload| workload.subscriptions.len() as u64),
+            "events_sent": of_subscriptions(|subscription| subscription.events_sent),
+            "events_merged": of_subscriptions(|subscription| subscription.events_merged),
+            "behind": of_subscriptions(|subscription| subscription.behind.into()),
+            "queued_bytes": sum(|workload| workload.queued_bytes as u64),
+            "frames_in": sum(|workload| workload.counters.frames_in),
+            "frames_out": sum(|workload| workload.counters.frames_out),
+            "denied": sum(|workload| workload.counters.denied),
+            "malformed": sum(|workload| workload.counters.malformed),
+            "rss_bytes": around.rss_bytes,
+            "state_leaves": around.state_leaves,
+        },
+    })
+}
+
+fn workload(report: &WorkloadReport, run_dir: &Path) -> Value {
+    let instance = &report.instance;
+    let folder = format!("{}.{}", instance.workload, instance.id);
+    let Counters { frames_in, frames_out, denied, malformed } = report.counters;
+    json!({
+        "name": instance.workload,
+        "agent": instance.agent,
+        "id": instance.id,
+        "dir": run_dir.join(folder).join("control_interface"),
+        "session": match report.session {
+            Session::AwaitHello => "awaiting_hello",
+            Session::Open => "open",
+            Session::Closed => "closed",
+        },
+        "subscriptions": report.subscriptions.iter().map(|own| json!({
+            "request_id": own.request_id,
+            "masks": own.masks,
+            "events_sent": own.events_sent,
+            "events_merged": own.events_merged,
+            "behind": own.behind,
+        })).collect::<Vec<_>>(),
+        "queued_bytes": report.queued_bytes,
+        "frames_in": frames_in,
+        "frames_out": frames_out,
+        "denied": denied,
+        "malformed": malformed,
+    })
+}
