@@ -256,7 +256,6 @@ impl<R: Read, W: Write> AgentLink<R, W> {
     }
 
     /// The two halves, for two threads. What came early is to be looked at first.
-    #[must_use]
     pub fn split(
         self,
     ) -> (MessageReceiver<R>, CommandSender<W>, impl Iterator<Item = to_agent::Content>) {

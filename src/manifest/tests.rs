@@ -120,7 +120,7 @@ fn every_kind_of_fault_is_told_at_its_place() {
             "Unsupported agent name 'a b'.",
         ),
         ("  v: { runtime: r, agent: a }\n", "7:3", "workload `v` has no `runtimeConfig`"),
-        ("  v: [\n", "9:1", "this is no YAML"),
+        ("  v: [\n", "8:1", "this is no YAML"),
         ("---\napiVersion: v1\n", "8:1", "a manifest is one document"),
     ];
     for (rest, place, part) in table {

@@ -4,7 +4,7 @@
 //! [`WIDTH`] entries. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
 //! between them and not what they hold. It knows nothing of what the values mean.
 
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use super::Key;
 
@@ -128,50 +128,42 @@ impl<V> Map<V> {
                 }
                 // An entry that comes before all of a node is told without opening the node: the
                 // node may yet turn out to be shared.
-                (Some(Top::Entry(key, value)), Some(Top::Node(node))) => {
-                    if key < node.first_key() {
-                        each(key, Some(value), None);
-                        a.skip();
-                    } else {
-                        b.open();
-                    }
-                }
-                (Some(Top::Node(node)), Some(Top::Entry(key, value))) => {
-                    if key < node.first_key() {
+                (Some(Top::Node(node)), other) => match other {
+                    Some(Top::Entry(key, value)) if key < node.first_key() => {
                         each(key, None, Some(value));
                         b.skip();
-                    } else {
-                        a.open();
                     }
-                }
-                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) => match x.cmp(y) {
-                    Ordering::Less => {
-                        each(x, Some(old), None);
-                        a.skip();
-                    }
-                    Ordering::Greater => {
-                        each(y, None, Some(new));
-                        b.skip();
-                    }
-                    Ordering::Equal => {
-                        each(y, Some(old), Some(new));
-                        a.skip();
-                        b.skip();
-                    }
+                    _ => a.open(),
                 },
-                (Some(Top::Node(_)), None) => a.open(),
-                (None, Some(Top::Node(_))) => b.open(),
-                (Some(Top::Entry(key, value)), None) => {
-                    each(key, Some(value), None);
+                (other, Some(Top::Node(node))) => match other {
+                    Some(Top::Entry(key, value)) if key < node.first_key() => {
+                        each(key, Some(value), None);
+                        a.skip();
+                    }
+                    _ => b.open(),
+                },
+                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) if x == y => {
+                    each(y, Some(old), Some(new));
                     a.skip();
-                }
-                (None, Some(Top::Entry(key, value))) => {
-                    each(key, None, Some(value));
                     b.skip();
                 }
+                (Some(Top::Entry(x, old)), other) if !comes_before(other, x) => {
+                    each(x, Some(old), None);
+                    a.skip();
+                }
+                (_, Some(Top::Entry(y, new))) => {
+                    each(y, None, Some(new));
+                    b.skip();
+                }
+                // Only an entry can come before another.
+                (Some(Top::Entry(..)), None) => a.skip(),
             }
         }
     }
+}
+
+fn comes_before<V>(top: Option<Top<'_, V>>, key: &Key) -> bool {
+    matches!(top, Some(Top::Entry(own, _)) if own < key)
 }
 
 impl<V: Clone> Map<V> {

@@ -59,6 +59,7 @@ impl Count {
         }
     }
 
+    #[allow(clippy::print_stdout)] // the counts are part of what the test is for
     pub(crate) fn finish(self, file: &str) {
         let (passed, other) = (self.passed, self.decided_otherwise.len());
         println!(

@@ -208,7 +208,7 @@ impl Slots {
     /// An event of the kernel.
     pub(super) fn note(&mut self, token: Token, event: &Event) {
         let peer = PeerId((token.0 / 2) as u64);
-        if token.0 % 2 == 0 {
+        if token.0.is_multiple_of(2) {
             let gone = event.is_read_closed();
             self.post(peer, |mail| {
                 mail.readable = true;
