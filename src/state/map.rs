@@ -147,23 +147,21 @@ impl<V> Map<V> {
                     a.skip();
                     b.skip();
                 }
-                (Some(Top::Entry(x, old)), other) if !comes_before(other, x) => {
-                    each(x, Some(old), None);
-                    a.skip();
-                }
-                (_, Some(Top::Entry(y, new))) => {
+                (Some(Top::Entry(x, _)), Some(Top::Entry(y, new))) if x > y => {
                     each(y, None, Some(new));
                     b.skip();
                 }
-                // Only an entry can come before another.
-                (Some(Top::Entry(..)), None) => a.skip(),
+                (Some(Top::Entry(x, old)), _) => {
+                    each(x, Some(old), None);
+                    a.skip();
+                }
+                (None, Some(Top::Entry(y, new))) => {
+                    each(y, None, Some(new));
+                    b.skip();
+                }
             }
         }
     }
-}
-
-fn comes_before<V>(top: Option<Top<'_, V>>, key: &Key) -> bool {
-    matches!(top, Some(Top::Entry(own, _)) if own < key)
 }
 
 impl<V: Clone> Map<V> {
