@@ -28,3 +28,26 @@ check:  ## formatting, lints, documentation, unit tests, layering: quick
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
 	$(CARGO) test --lib --test layering
+
+.PHONY: sim
+sim:  ## more of the seeded simulation: SEEDS=how-many or SEEDS=from..to
+	SEEDS=$(SEEDS) $(CARGO) test --release --test sim -- --nocapture
+
+.PHONY: fixtures
+fixtures:  ## makes the prepared frames anew from their JSON
+	$(CARGO) build --quiet
+	for json in fixtures/frames/*.json; do \
+		target/debug/fifogate encode < $$json > $${json%.json}.bin || exit 1; done
+
+.PHONY: man
+man:  ## the manual page, to target/fifogate.1
+	$(CARGO) run --quiet -- man > target/fifogate.1
+
+.PHONY: size
+size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
+	$(CARGO) build --release --quiet
+	@demo/size.sh target/release/fifogate
+
+.PHONY: install
+install:  ## fifogate to where cargo installs programs
+	$(CARGO) install --path . --locked

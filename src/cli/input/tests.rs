@@ -115,7 +115,7 @@ fn rule_and_file_need_all_that_makes_them_one() {
 
 #[test]
 fn what_is_no_single_document_is_refused() {
-    assert!(fault_of("a: [").starts_with("1: this is no YAML: "));
+    assert!(fault_of("a: [").contains(": this is no YAML: "));
     assert!(fault_of("a: 1\na: 2").contains("this is no YAML: "), "{}", fault_of("a: 1\na: 2"));
     assert_eq!(fault_of(""), "1: there is nothing in it");
     assert_eq!(fault_of("{}\n---\n{}"), "3: a second document begins here; one is enough");

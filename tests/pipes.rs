@@ -1,0 +1,396 @@
+//! fifogate at real FIFOs: what a workload can do wrong, what it can do at any time, and what is
+//! left of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{Read, Write},
+    os::unix::fs::{FileTypeExt, PermissionsExt, symlink},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{FIFOGATE, Gate, Workload, fixture};
+use fifogate::{
+    frame::encode,
+    pb::{
+        ank_base::{self as pb, response::ResponseContent},
+        control_api::{ToAnkaios, from_ankaios::FromAnkaiosEnum, to_ankaios::ToAnkaiosEnum},
+    },
+};
+use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
+use prost::Message;
+
+const RIGHTS: &str = "
+    controlInterfaceAccess:
+      allowRules:
+        - { type: StateRule, operation: ReadWrite, filterMasks: [\"*\"] }
+";
+
+fn manifest(workloads: &[&str]) -> String {
+    let mut text = "apiVersion: v1\nworkloads:\n".to_owned();
+    for name in workloads {
+        text +=
+            &format!("  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}{RIGHTS}");
+    }
+    text
+}
+
+fn two() -> Gate {
+    Gate::with(&manifest(&["a", "b"]), &["--max-frame", "100000"])
+}
+
+/// A workload whose session is open, and which is served as if nothing else were there.
+fn is_served(workload: &mut Workload) {
+    workload.set_config("u", "k", "v");
+    assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+}
+
+#[test]
+fn frame_over_the_limit_and_a_bad_length_end_that_session_alone_and_a_hello_begins_another() {
+    let gate = two();
+    let mut other = Workload::connect(&gate.pair("b"));
+    for (bytes, reason) in [
+        (
+            &b"\xa1\x8d\x06"[..],
+            "Frame of 100001 bytes exceeds the maximum frame size of 100000 bytes",
+        ),
+        (&[0xff; 10], "Frame length is not a varint of at most 64 bits"),
+    ] {
+        let mut workload = Workload::connect(&gate.pair("a"));
+        workload.write(bytes);
+        assert_eq!(workload.closed(), reason);
+        workload.write(&[0x1a; 5_000]);
+        workload.hello();
+        is_served(&mut workload);
+    }
+    is_served(&mut other);
+}
+
+#[test]
+fn handshake_is_refused_in_the_documented_words_and_can_be_made_up_for() {
+    let gate = two();
+    let mut workload = gate.workload("a");
+    workload.read("r", &["agents"], false);
+    assert_eq!(workload.closed(), "Initial Hello missing!");
+    workload.hello();
+    let hello = fifogate::pb::control_api::Hello { protocol_version: "1.0".to_owned() };
+    workload.send(ToAnkaiosEnum::Hello(hello));
+    let reason = "Unsupported protocol version '1.0'. Currently supported '1'";
+    assert_eq!(workload.closed(), reason);
+    workload.hello();
+    is_served(&mut workload);
+}
+
+#[test]
+fn what_does_not_decode_is_answered_where_its_id_can_be_read() {
+    let gate = two();
+    let mut workload = Workload::connect(&gate.pair("a"));
+    let request = pb::Request { request_id: "lost".to_owned(), request_content: None };
+    let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) };
+    let mut body = message.encode_to_vec();
+    body.extend_from_slice(&[0x1a, 0x7f]); // another request of 127 bytes that are not there
+    workload.write(&encode(&body));
+    let (id, text) = workload.error();
+    assert_eq!(id, "lost");
+    assert!(text.starts_with("Could not decode the request: "), "{text}");
+    workload.write(&[0, 0]);
+    is_served(&mut workload);
+}
+
+#[test]
+fn half_a_frame_is_forgotten_with_its_writer_and_the_session_goes_on() {
+    let gate = two();
+    let pair = gate.pair("a");
+    let mut workload = Workload::connect(&pair);
+    let frame = fs::read(fixture("frames/read-speed.bin")).unwrap();
+    workload.write(&frame[..frame.len() / 2]);
+    // The only writer closes, and another opens.
+    workload.output = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let mut script = Command::new("sh")
+        .args(["-c", "cat \"$1\" > \"$2/output\"", "sh"])
+        .args([fixture("frames/read-speed.bin").as_path(), &pair])
+        .spawn()
+        .unwrap();
+    assert!(script.wait().unwrap().success());
+    let (id, content) = workload.response();
+    assert_eq!(id, "read");
+    assert!(matches!(content, ResponseContent::CompleteStateResponse(_)));
+}
+
+#[test]
+fn answer_of_any_size_arrives_whole() {
+    let gate = Gate::with(&manifest(&["a"]), &[]);
+    let mut workload = Workload::connect(&gate.pair("a"));
+    for size in [100, 4_000, 4_097, 60_000, 70_000, 900_000, 3_000_000] {
+        let text = "x".repeat(size);
+        workload.set_config("u", "big", &text);
+        assert!(
+            matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))),
+            "{size}"
+        );
+        workload.read("r", &["desiredState.configs.big"], false);
+        let (_, ResponseContent::CompleteStateResponse(response)) = workload.response() else {
+            panic!("no state");
+        };
+        let configs = response.complete_state.unwrap().desired_state.unwrap().configs.unwrap();
+        let value = configs.configs["big"].config_item_enum.clone().unwrap();
+        assert_eq!(value, pb::config_item::ConfigItemEnum::String(text), "{size}");
+    }
+}
+
+#[test]
+fn frame_that_a_reader_left_unread_comes_again_whole_for_the_next_one() {
+    let gate = two();
+    let pair = gate.pair("a");
+    let mut workload = Workload::connect(&pair);
+    workload.set_config("u", "k", &"v".repeat(20_000));
+    assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+    workload.read("r", &["desiredState.configs.k"], false);
+    // It reads some bytes of the answer and goes.
+    let mut some = [0; 1_000];
+    while workload.input.read(&mut some).is_err() {
+        std::thread::yield_now();
+    }
+    let output = workload.output.try_clone().unwrap();
+    drop(workload);
+    // The kernel tells of a reader that left, unless another comes before anybody looked
+    // (FIFO-FACTS 2.6). What another workload asks now is looked at later.
+    is_served(&mut Workload::connect(&gate.pair("b")));
+    let mut next = Workload::open(&pair);
+    let (id, content) = next.response();
+    assert_eq!(id, "r");
+    assert!(matches!(content, ResponseContent::CompleteStateResponse(_)));
+    drop(output);
+}
+
+#[test]
+fn hello_behind_an_unread_answer_gets_its_own_answer_and_nothing_of_the_session_before() {
+    let gate = two();
+    let pair = gate.pair("a");
+    let mut first = Workload::connect(&pair);
+    for id in 0..50 {
+        first.read(&id.to_string(), &["*"], false);
+    }
+    drop(first);
+    let mut second = Workload::open(&pair);
+    second.send(ToAnkaiosEnum::Hello(fifogate::pb::control_api::Hello {
+        protocol_version: "1.0.0".to_owned(),
+    }));
+    // At most what stood in the pipe, or was being written when nobody had said Hello yet.
+    let mut before = 0;
+    while let FromAnkaiosEnum::Response(_) = second.receive() {
+        before += 1;
+    }
+    assert!(before <= 50);
+    second.read("mine", &["agents"], false);
+    assert_eq!(second.response().0, "mine");
+}
+
+#[test]
+fn restart_skips_what_stood_in_the_pipe_and_serves_those_who_are_still_there() {
+    let mut gate = Gate::with(&manifest(&["a", "b"]), &[]);
+    let mut workload = Workload::connect(&gate.pair("a"));
+    gate.signal(Signal::SIGSTOP);
+    let frame = fs::read(fixture("frames/read-everything.bin")).unwrap();
+    workload.write(&frame);
+    workload.write(&frame[..frame.len() - 1]);
+    gate.kill_and_restart();
+    workload.hello();
+    is_served(&mut workload);
+    is_served(&mut Workload::connect(&gate.pair("b")));
+}
+
+#[test]
+fn names_that_a_workload_replaces_are_not_followed() {
+    let gate = two();
+    let (pair, other) = (gate.pair("a"), gate.pair("b"));
+    let mut workload = Workload::connect(&pair);
+    let victim = gate.run_dir.join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    fs::remove_file(pair.join("input")).unwrap();
+    symlink(&victim, pair.join("input")).unwrap();
+    fs::remove_file(pair.join("output")).unwrap();
+    symlink(other.join("output"), pair.join("output")).unwrap();
+    is_served(&mut workload);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    // Removed with the workload are only names that are still ours.
+    let mut manager = Workload::connect(&other);
+    remove(&mut manager, "a");
+    assert!(fs::symlink_metadata(pair.join("input")).unwrap().file_type().is_symlink());
+}
+
+fn remove(manager: &mut Workload, name: &str) {
+    let update = pb::UpdateStateRequest {
+        new_state: Some(pb::CompleteState::default()),
+        update_mask: vec![format!("desiredState.workloads.{name}")],
+    };
+    manager.request("remove", pb::request::RequestContent::UpdateStateRequest(update));
+    let (_, ResponseContent::UpdateStateSuccess(done)) = manager.response() else {
+        panic!("refused")
+    };
+    assert_eq!(done.deleted_workloads.len(), 1);
+}
+
+#[test]
+fn pair_goes_with_its_workload_and_comes_with_a_new_one() {
+    let gate = two();
+    let mut manager = Workload::connect(&gate.pair("b"));
+    let mut gone = Workload::connect(&gate.pair("a"));
+    remove(&mut manager, "a");
+    assert_eq!(gone.receive_within(common::PATIENCE), None, "it sees end-of-file");
+    assert!(!gate.has_pair("a"));
+}
+
+#[test]
+fn sigterm_ends_with_status_0_and_leaves_the_pairs_for_the_next() {
+    let gate = two();
+    let pair = gate.pair("a");
+    let mut workload = Workload::connect(&pair);
+    workload.read("r", &["agents"], false);
+    assert_eq!(workload.response().0, "r");
+    let began = Instant::now();
+    let run_dir = gate.run_dir.clone();
+    let inode = fs::metadata(pair.join("input")).unwrap().file_type();
+    gate.signal(Signal::SIGTERM);
+    let mut gate = gate;
+    assert_eq!(gate.child.wait().unwrap().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(inode.is_fifo() && pair.join("input").exists() && pair.join("output").exists());
+    assert!(!run_dir.join("status.sock").exists());
+}
+
+/// Runs it with a manifest where it must not start; gives the status and what it says.
+fn refused(run_dir: &Path, manifest: &Path) -> (Option<i32>, String) {
+    let output = Command::new(FIFOGATE)
+        .args(["run", "--manifest"])
+        .args([manifest, "--run-dir".as_ref(), run_dir])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn run_directory_that_cannot_be_trusted_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = fixture("manifests/three-workloads.yaml");
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::write(open.join("file"), "").unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+    let (status, said) = refused(&open, &good);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("is open to other users (mode 0755); run `chmod 700` on it"), "{said}");
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (status, said) = refused(&file, &good);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("cannot open run directory") && said.contains("file"), "{said}");
+
+    let missing = dir.path().join("no/such/parent");
+    let (status, said) = refused(&missing, &good);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("cannot make run directory"), "{said}");
+}
+
+#[test]
+fn bad_manifests_end_with_status_2_and_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, place) in [
+        ("unknown-key", ":6:5: unknown key `runtimConfig`"),
+        ("unquoted-number", ":4:9: a config is a number"),
+        ("cyclic-dependencies", ":7:21: workload dependency 'b' is part of a cycle."),
+        ("bad-mask", ":9:61: Unsupported filter mask"),
+    ] {
+        let manifest = fixture("manifests").join(name).with_extension("yaml");
+        let (status, said) = refused(&dir.path().join("run"), &manifest);
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(place), "{said}");
+    }
+}
+
+#[test]
+fn something_else_where_a_fifo_belongs_costs_that_workload_its_pair_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = manifest(&["a", "b"]);
+    let file = dir.path().join("manifest.yaml");
+    fs::write(&file, &text).unwrap();
+    let probe = Gate::start(&file, &[]);
+    let folder = probe.pair("a").parent().unwrap().file_name().unwrap().to_owned();
+    drop(probe);
+
+    let run_dir = dir.path().join("run");
+    let taken = run_dir.join(folder).join("control_interface");
+    fs::create_dir_all(&taken).unwrap();
+    fs::set_permissions(&run_dir, Permissions::from_mode(0o700)).unwrap();
+    fs::write(taken.join("input"), "precious").unwrap();
+    mkfifo(&taken.join("output"), Mode::S_IRWXU).unwrap();
+    let script =
+        r#"exec "$0" run --manifest "$1" --run-dir "$2" --notification-fd 3 3>&1 1>/dev/null"#;
+    let mut child = Command::new("sh")
+        .args(["-c", script, FIFOGATE])
+        .args([&file, &run_dir])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let folders = fs::read_dir(&run_dir).unwrap().map(|entry| entry.unwrap().path());
+    let other = folders
+        .into_iter()
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("b."));
+    is_served(&mut Workload::connect(&other.unwrap().join("control_interface")));
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+    assert!(said.contains("is a regular file, and a FIFO belongs there; remove it"), "{said}");
+    assert_eq!(fs::read_to_string(taken.join("input")).unwrap(), "precious");
+}
+
+#[test]
+fn second_fifogate_on_the_same_run_directory_is_refused() {
+    let gate = two();
+    let (status, said) = refused(&gate.run_dir, &fixture("manifests/three-workloads.yaml"));
+    assert_eq!(status, Some(1));
+    assert!(said.contains("another fifogate serves"), "{said}");
+    is_served(&mut Workload::connect(&gate.pair("a")));
+}
+
+#[test]
+#[allow(clippy::print_stdout)] // a number for the reader; it is not what is tested
+fn thousand_workloads_are_served_and_cost_a_bounded_number_of_descriptors() {
+    let names: Vec<_> = (0..1_000).map(|n| format!("w{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let text = manifest(&names);
+    let began = Instant::now();
+    let gate = Gate::with(&text, &[]);
+    println!("1,000 workloads are ready after {:?}", began.elapsed());
+    is_served(&mut Workload::connect(&gate.pair("w999")));
+    assert!(gate.descriptors() <= 5 * 1_000 + 30, "{}", gate.descriptors());
+    assert_eq!(gate.stop(), Some(0));
+}
+
+#[test]
+fn reader_that_comes_late_is_told_what_waits_for_it() {
+    let gate = two();
+    let pair = gate.pair("a");
+    let mut output = OpenOptions::new().write(true).open(pair.join("output")).unwrap();
+    output.write_all(&fs::read(fixture("frames/hello.bin")).unwrap()).unwrap();
+    output.write_all(&fs::read(fixture("frames/read-speed.bin")).unwrap()).unwrap();
+    // Served when another workload is, behind it.
+    is_served(&mut Workload::connect(&gate.pair("b")));
+    let mut late = Workload::open(&pair);
+    assert!(matches!(late.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(_)));
+    assert_eq!(late.response().0, "read");
+}
