@@ -40,6 +40,7 @@ pub(super) enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Check(CheckArgs),
+    Status(StatusArgs),
     Completions(CompletionsArgs),
     /// Prints this program's manual page
     #[command(after_long_help = examples::MAN)]
@@ -389,6 +390,34 @@ pub(super) struct CheckArgs {
     /// Manifests to check
     #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub(super) files: Vec<PathBuf>,
+}
+
+/// Tells what a running fifogate is doing
+///
+/// Asks the fifogate that serves RUN-DIR. As text, the whole comes first, then a line a workload; its
+/// JSON object and its metrics for Prometheus hold the same.
+#[derive(Debug, Args)]
+#[command(after_long_help = examples::STATUS)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) run_dir: RunDirArgs,
+    /// How it is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) output: StatusFormat,
+    /// Look again every second, until Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+/// How a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StatusFormat {
+    /// For people
+    Text,
+    /// One object
+    Json,
+    /// Metrics in Prometheus' text format
+    Prometheus,
 }
 
 /// Prints what completes this program's command line in a shell

@@ -31,6 +31,9 @@ Examples:
   # Serve those of one agent, elsewhere, and let a supervisor know when it is ready
   fifogate run --manifest state.yaml --agent-name agent_A --run-dir /run/gate --notification-fd 3
 
+  # Let an agent that started this process say what is served, and decide updates
+  fifogate run --agent-link stdio --updates forward
+
   # Take small messages only, and let 64 KiB wait for each workload
   fifogate run --manifest state.yaml --max-frame 65536 --outbox-bytes 65536";
 
@@ -113,3 +116,14 @@ Examples:
 
   # Install it
   fifogate man > /usr/local/share/man/man1/fifogate.1";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  # At a glance, again every second
+  fifogate status --watch
+
+  # What waits for slow readers, largest first
+  fifogate status --output json | jq '.workloads | sort_by(-.queued_bytes)[] | {name, queued_bytes}'
+
+  # For node_exporter's textfile collector
+  fifogate status --output prometheus > /var/lib/node_exporter/fifogate.prom";

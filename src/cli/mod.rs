@@ -17,6 +17,7 @@ mod output;
 mod run;
 mod schema;
 mod set;
+mod status;
 mod stdout;
 mod systemd;
 mod wait;
@@ -62,6 +63,7 @@ fn execute(command: Command) -> Result<(), CliError> {
         Command::Encode(args) => frames::encode(&args),
         Command::Decode(args) => frames::decode(&args),
         Command::Check(args) => check::check(args),
+        Command::Status(args) => status::status(args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

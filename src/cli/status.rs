@@ -1,0 +1,82 @@
+//! `fifogate status`: what a running fifogate is doing.
+
+use std::{
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    args::{StatusArgs, StatusFormat},
+    error::CliError,
+    stdout::Stdout,
+};
+use crate::edge::STATUS_SOCKET;
+
+mod prometheus;
+mod text;
+
+/// How long fifogate may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often `--watch` looks again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Clears a terminal and begins at its top.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
+    let run_dir = args.run_dir.resolve()?;
+    let mut out = Stdout::open()?;
+    loop {
+        let status = ask(&run_dir)?;
+        let shown = match args.output {
+            StatusFormat::Text => text::show(&status),
+            StatusFormat::Json => pretty(&status),
+            StatusFormat::Prometheus => prometheus::show(&status),
+        };
+        if !args.watch {
+            return out.put(shown);
+        }
+        out.put(format!("{CLEAR}{shown}"))?;
+        thread::sleep(AGAIN);
+    }
+}
+
+fn ask(run_dir: &Path) -> Result<Value, CliError> {
+    let path = run_dir.join(STATUS_SOCKET);
+    let nobody = |error: io::Error| {
+        let path = path.display();
+        let hint = "is fifogate running, with this --run-dir, and as this user?";
+        CliError::away(format!("cannot ask {path}: {error}; {hint}"))
+    };
+    let mut stream = UnixStream::connect(&path).map_err(nobody)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(nobody)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(nobody)?;
+    serde_json::from_str(&answer).map_err(|error| {
+        CliError::failed(format!("{} gave no JSON object: {error}", path.display()))
+    })
+}
+
+fn pretty(status: &Value) -> String {
+    let mut text = format!("{status:#}");
+    text.push('\n');
+    text
+}
+
+/// The entries of a list; none if there is no list.
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

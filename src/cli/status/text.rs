@@ -1,0 +1,100 @@
+//! The status for people: the whole first, then a line a workload.
+
+use serde_json::Value;
+
+use super::{list, number};
+
+/// The columns of workloads: title, and what stands in it.
+type Column = (&'static str, fn(&Value) -> String);
+
+const COLUMNS: [Column; 11] = [
+    ("WORKLOAD", |own| text(own, "name")),
+    ("AGENT", |own| text(own, "agent")),
+    ("ID", |own| text(own, "id").chars().take(8).collect()),
+    ("SESSION", |own| text(own, "session")),
+    ("SUBS", |own| list(own, "subscriptions").len().to_string()),
+    ("BEHIND", |own| behind(own).to_string()),
+    ("QUEUED", |own| bytes(number(own, "queued_bytes"))),
+    ("IN", |own| number(own, "frames_in").to_string()),
+    ("OUT", |own| number(own, "frames_out").to_string()),
+    ("DENIED", |own| number(own, "denied").to_string()),
+    ("MALFORMED", |own| number(own, "malformed").to_string()),
+];
+
+/// Columns from here on are numbers, and stand at the right.
+const FIRST_NUMBER: usize = 4;
+
+pub(super) fn show(status: &Value) -> String {
+    let totals = &status["totals"];
+    let head = format!(
+        "fifogate {} up {} at {}, agent link {}\n{} workloads, {} subscriptions, {} leaves of \
+         state, {} resident, {} queued\n{} events sent, {} merged; {} frames in, {} out; {} denied, \
+         {} malformed\n",
+        text(status, "version"),
+        duration(number(status, "uptime_s")),
+        text(status, "run_dir"),
+        text(status, "agent_link"),
+        number(totals, "workloads"),
+        number(totals, "subscriptions"),
+        number(totals, "state_leaves"),
+        bytes(number(totals, "rss_bytes")),
+        bytes(number(totals, "queued_bytes")),
+        number(totals, "events_sent"),
+        number(totals, "events_merged"),
+        number(totals, "frames_in"),
+        number(totals, "frames_out"),
+        number(totals, "denied"),
+        number(totals, "malformed"),
+    );
+    head + &table(list(status, "workloads"))
+}
+
+fn table(workloads: &[Value]) -> String {
+    if workloads.is_empty() {
+        return String::new();
+    }
+    let titles = COLUMNS.map(|(title, _)| title.to_owned());
+    let rows = workloads.iter().map(|own| COLUMNS.map(|(_, show)| show(own)));
+    let rows: Vec<_> = std::iter::once(titles).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut out = String::from("\n");
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column < FIRST_NUMBER {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        out += cells.collect::<Vec<_>>().join("  ").trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or("?").to_owned()
+}
+
+fn behind(workload: &Value) -> usize {
+    list(workload, "subscriptions").iter().filter(|own| own["behind"] == true).count()
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
