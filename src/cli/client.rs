@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    iter,
     os::{
         fd::AsFd,
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -22,6 +23,7 @@ use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags};
 use prost::Message;
 
 use super::{
+    departures::Departures,
     error::CliError,
     wait::{Stop, Woken, wait},
 };
@@ -47,6 +49,9 @@ pub(super) struct Client {
     timeout: Duration,
     from_workload: File,
     to_workload: File,
+    /// Of who writes `to_workload`.
+    departures: Departures,
+    has_departed: bool,
     decoder: FrameDecoder,
     /// Messages that came together with one that was asked for.
     received: VecDeque<Bytes>,
@@ -61,6 +66,9 @@ pub(super) struct Client {
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 pub(super) enum Received {
     Response(ResponseContent),
+    /// Somebody else said Hello in these pipes. Requests are still taken, but what an earlier one
+    /// subscribed to is forgotten.
+    Restarted,
     Stopped,
     TimedOut,
 }
@@ -89,14 +97,20 @@ impl Client {
             timeout,
             from_workload,
             to_workload,
+            departures: Departures::none(),
+            has_departed: false,
             decoder: FrameDecoder::new(MAX_ANSWER),
             received: VecDeque::new(),
             id_prefix: format!("fifogate-{}-{:x}", process::id(), now.as_nanos()),
             requests: 0,
         };
+        let departures = Departures::of(&dir.join("input"));
         client.discard_leftovers(until)?;
         client.put(ToAnkaiosEnum::Hello(Hello { protocol_version: VERSION.to_owned() }))?;
         client.await_accepted(until, stop)?;
+        // One who began to serve just now opened and closed the pipe on the way.
+        departures.take();
+        client.departures = departures;
         Ok(client)
     }
 
@@ -132,7 +146,9 @@ impl Client {
                 Incoming::Message(FromAnkaiosEnum::ConnectionClosed(closed)) => {
                     return Err(self.failed(&format!("the session was closed: {}", closed.reason)));
                 }
-                Incoming::Message(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => continue,
+                Incoming::Message(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => {
+                    return Ok(Received::Restarted);
+                }
             };
             match response.response_content {
                 _ if response.request_id != id => {
@@ -148,9 +164,13 @@ impl Client {
     /// Sends a request and waits for its answer.
     pub(super) fn ask(&mut self, content: RequestContent) -> Result<ResponseContent, CliError> {
         let id = self.send(content)?;
-        match self.response(&id, Some(self.answer_due()), &Stop::never())? {
-            Received::Response(content) => Ok(content),
-            Received::Stopped | Received::TimedOut => Err(self.no_answer()),
+        let due = Some(self.answer_due());
+        loop {
+            match self.response(&id, due, &Stop::never())? {
+                Received::Response(content) => return Ok(content),
+                Received::Restarted => {}
+                Received::Stopped | Received::TimedOut => return Err(self.no_answer()),
+            }
         }
     }
 
@@ -218,30 +238,42 @@ impl Client {
                     Err(error) => log::warn!("skipped a message that does not decode: {error}"),
                 }
             }
-            let pipe = (self.to_workload.as_fd(), PollFlags::POLLIN);
-            match wait(Some(pipe), until, stop).map_err(|error| self.broken(&error))? {
-                Woken::Ready => self.fill()?,
+            if self.has_departed {
+                // What was written before is still to be had.
+                if self.fill()? == 0 {
+                    return Err(self.gone());
+                }
+                continue;
+            }
+            let departures = self.departures.as_fd();
+            let fds = iter::once(self.to_workload.as_fd()).chain(departures);
+            let fds: Vec<_> = fds.map(|fd| (fd, PollFlags::POLLIN)).collect();
+            match wait(&fds, until, stop).map_err(|error| self.broken(&error))? {
+                Woken::Ready => {
+                    self.has_departed = self.departures.take();
+                    self.fill()?;
+                }
                 Woken::Stopped => return Ok(Incoming::Stopped),
                 Woken::TimedOut => return Ok(Incoming::TimedOut),
             }
         }
     }
 
-    /// Reads what is there.
-    fn fill(&mut self) -> Result<(), CliError> {
+    /// Reads what is there, and returns how many bytes that were.
+    fn fill(&mut self) -> Result<usize, CliError> {
         let mut buffer = [0; 16 << 10];
-        let mut rest = match self.to_workload.read(&mut buffer) {
+        let len = match self.to_workload.read(&mut buffer) {
             // Nobody has it open for writing, and somebody had, or there would be no news of it.
             Ok(0) => return Err(self.gone()),
-            Ok(len) => &buffer[..len],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(self.broken(&error)),
         };
+        let mut rest = &buffer[..len];
         loop {
             match self.decoder.next_frame(&mut rest) {
                 Ok(Some(body)) => self.received.push_back(body),
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(len),
                 Err(error) => {
                     return Err(self.failed(&format!("what comes cannot be read: {error}")));
                 }
@@ -260,7 +292,7 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let pipe = (self.from_workload.as_fd(), PollFlags::POLLOUT);
-                    let woken = wait(Some(pipe), Some(until), &Stop::never());
+                    let woken = wait(&[pipe], Some(until), &Stop::never());
                     if woken.map_err(|error| self.broken(&error))? == Woken::TimedOut {
                         return Err(self.away("nobody reads what we write"));
                     }

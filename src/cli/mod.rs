@@ -7,6 +7,7 @@
 mod args;
 mod check;
 mod client;
+mod departures;
 mod error;
 mod examples;
 mod frames;

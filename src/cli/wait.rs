@@ -44,7 +44,7 @@ impl Stop {
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// The pipe may be read or written, or has failed: a call on it will tell.
+    /// A pipe may be read or written, or has failed: a call on it will tell.
     Ready,
     /// The command is to stop.
     Stopped,
@@ -52,9 +52,9 @@ pub(super) enum Woken {
     TimedOut,
 }
 
-/// Waits for `pipe`; at most until `until`, if there is such a time.
+/// Waits for one of `pipes`; at most until `until`, if there is such a time.
 pub(super) fn wait(
-    pipe: Option<(BorrowedFd<'_>, PollFlags)>,
+    pipes: &[(BorrowedFd<'_>, PollFlags)],
     until: Option<Instant>,
     stop: &Stop,
 ) -> io::Result<Woken> {
@@ -66,7 +66,7 @@ pub(super) fn wait(
         ];
         let mut fds: Vec<_> = stops.into_iter().flatten().collect();
         let stops = fds.len();
-        fds.extend(pipe.map(|(fd, events)| PollFd::new(fd, events)));
+        fds.extend(pipes.iter().map(|(fd, events)| PollFd::new(*fd, *events)));
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         match poll(&mut fds, timeout.map_or(PollTimeout::NONE, rounded_up)) {
             Ok(0) if timeout.is_some_and(|timeout| timeout.is_zero()) => {

@@ -32,8 +32,10 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
     loop {
         match watch.session(&mut client) {
-            Err(error) if error.is_away() => {
+            // Before the first state there was nothing to go on with.
+            Err(error) if error.is_away() && watch.documents > 0 => {
                 log::warn!("{error}; waiting for it to be back");
+                drop(client);
                 client = watch.reconnect()?;
                 log::warn!("{}: it is back", watch.args.client.dir.display());
             }
@@ -55,18 +57,22 @@ struct Watch {
 impl Watch {
     /// One subscription, from the first answer on.
     fn session(&mut self, client: &mut Client) -> Result<(), CliError> {
-        let field_mask = self.args.masks.clone();
-        let question = CompleteStateRequest { field_mask, subscribe_for_events: true };
-        let id = client.send(RequestContent::CompleteStateRequest(question))?;
-        let end = self.follow(client, &id);
+        let mut id = self.subscribe(client)?;
+        let end = self.follow(client, &mut id);
         if !end.as_ref().is_err_and(CliError::is_away) {
             cancel(client, &id);
         }
         end
     }
 
-    /// Prints what comes, until there is enough of it or the command is to stop.
-    fn follow(&mut self, client: &mut Client, id: &str) -> Result<(), CliError> {
+    fn subscribe(&self, client: &mut Client) -> Result<String, CliError> {
+        let field_mask = self.args.masks.clone();
+        let question = CompleteStateRequest { field_mask, subscribe_for_events: true };
+        client.send(RequestContent::CompleteStateRequest(question))
+    }
+
+    /// Prints what comes under `id`, until there is enough of it or the command is to stop.
+    fn follow(&mut self, client: &mut Client, id: &mut String) -> Result<(), CliError> {
         let mut due = Some(client.answer_due());
         loop {
             match client.response(id, due, &self.stop)? {
@@ -78,6 +84,14 @@ impl Watch {
                     }
                 }
                 Received::Response(other) => return Err(client.unexpected(&other)),
+                // What was not answered yet belongs to the session that began.
+                Received::Restarted if due.is_some() => {}
+                Received::Restarted => {
+                    let dir = self.args.client.dir.display();
+                    log::warn!("{dir}: somebody else opened a session here; subscribing again");
+                    *id = self.subscribe(client)?;
+                    due = Some(client.answer_due());
+                }
                 Received::Stopped => return Ok(()),
                 Received::TimedOut => return Err(client.no_answer()),
             }
@@ -97,7 +111,7 @@ impl Watch {
     fn reconnect(&self) -> Result<Client, CliError> {
         let client = &self.args.client;
         loop {
-            let woken = wait(None, Some(Instant::now() + RETRY), &self.stop);
+            let woken = wait(&[], Some(Instant::now() + RETRY), &self.stop);
             match woken.map_err(|error| CliError::failed(error.to_string()))? {
                 Woken::Stopped => return Err(CliError::quiet()),
                 Woken::Ready | Woken::TimedOut => {}
@@ -119,6 +133,7 @@ fn cancel(client: &mut Client, id: &str) {
         end = client.response(id, Some(until), &Stop::never()).map(|received| match received {
             // Events that were on their way.
             Received::Response(ResponseContent::CompleteStateResponse(_)) => None,
+            Received::Restarted => None,
             received => Some(received),
         });
     }

@@ -116,8 +116,18 @@ impl LinkPort {
 
     /// Writes what can be written, and reads for one turn.
     pub(super) fn turn(&mut self, buffer: &mut [u8], events: &mut Vec<FromPort>) -> LinkTurn {
-        self.flush(events);
-        if !self.reading || self.hung_up {
+        if self.hung_up {
+            return LinkTurn::Dry;
+        }
+        if !self.flush(events) {
+            self.queue.clear();
+            // What it said last is still read, and then its end; unless it is not read at all.
+            if !self.wanted {
+                self.hung_up = true;
+                return LinkTurn::Ended;
+            }
+        }
+        if !self.reading {
             return LinkTurn::Dry;
         }
         for _ in 0..READS_PER_TURN {
@@ -155,7 +165,9 @@ impl LinkPort {
         LinkTurn::Ended
     }
 
-    fn flush(&mut self, events: &mut Vec<FromPort>) {
+    /// Writes what can be written; false if nobody will ever read it. An agent that is not read, as
+    /// too much waits for it, is found to be gone only here.
+    fn flush(&mut self, events: &mut Vec<FromPort>) -> bool {
         while let Some(frame) = self.queue.front() {
             let mut whole = frame.head.clone().chain(frame.body.clone());
             whole.advance(self.written);
@@ -170,16 +182,14 @@ impl LinkPort {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return,
+                Err(Errno::EAGAIN) => return true,
                 Err(errno) => {
-                    // That it has hung up is also seen where we read.
                     log::debug!("cannot write to the agent: {}", errno.desc());
-                    self.queue.clear();
-                    self.written = 0;
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 }
 

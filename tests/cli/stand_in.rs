@@ -1,0 +1,114 @@
+//! Somebody at fifogate's end of a pair who says what a test wants, also what fifogate never says.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use fifogate::{
+    frame::{FrameDecoder, encode},
+    pb::{
+        ank_base::{
+            CompleteState, CompleteStateResponse, Response, request::RequestContent,
+            response::ResponseContent,
+        },
+        control_api::{
+            FromAnkaios, ToAnkaios, from_ankaios::FromAnkaiosEnum, to_ankaios::ToAnkaiosEnum,
+        },
+    },
+};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::Mode,
+    unistd::mkfifo,
+};
+use prost::Message;
+use tempfile::TempDir;
+
+use crate::common::PATIENCE;
+
+/// A folder with a pair of FIFOs that nobody has open.
+pub(crate) fn pair() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["input", "output"] {
+        mkfifo(&dir.path().join(name), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    }
+    dir
+}
+
+/// Both pipes are open for reading and writing: so nothing depends on who came first, what a test
+/// wrote stays until it is read, and the other side sees end-of-file when this is dropped.
+pub(crate) struct StandIn {
+    from_workload: File,
+    to_workload: File,
+    decoder: FrameDecoder,
+}
+
+impl StandIn {
+    pub(crate) fn open(dir: &Path) -> Self {
+        let open = |name| OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
+        let (from_workload, to_workload) = (open("output"), open("input"));
+        Self { from_workload, to_workload, decoder: FrameDecoder::new(1 << 20) }
+    }
+
+    /// What the workload says next.
+    pub(crate) fn hear(&mut self) -> ToAnkaiosEnum {
+        loop {
+            let mut pipe = [PollFd::new(self.from_workload.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut pipe, PollTimeout::try_from(PATIENCE).unwrap()) {
+                Err(Errno::EINTR) => continue, // a child of another test ended
+                count => assert_eq!(count, Ok(1), "the workload says nothing"),
+            }
+            let mut byte = [0];
+            self.from_workload.read_exact(&mut byte).unwrap();
+            if let Some(body) = self.decoder.next_frame(&mut &byte[..]).unwrap() {
+                return ToAnkaios::decode(body).unwrap().to_ankaios_enum.unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn hear_hello(&mut self) {
+        let ToAnkaiosEnum::Hello(hello) = self.hear() else { panic!("no Hello") };
+        assert_eq!(hello.protocol_version, "1.0.0");
+    }
+
+    pub(crate) fn hear_request(&mut self) -> (String, RequestContent) {
+        match self.hear() {
+            ToAnkaiosEnum::Request(request) => {
+                (request.request_id, request.request_content.unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
+        self.to_workload.write_all(bytes).unwrap();
+    }
+
+    pub(crate) fn say(&mut self, content: FromAnkaiosEnum) {
+        let message = FromAnkaios { from_ankaios_enum: Some(content) };
+        self.say_bytes(&encode(&message.encode_to_vec()));
+    }
+
+    pub(crate) fn accept(&mut self) {
+        self.say(FromAnkaiosEnum::ControlInterfaceAccepted(Default::default()));
+    }
+
+    pub(crate) fn respond(&mut self, id: &str, content: ResponseContent) {
+        let (request_id, response_content) = (id.to_owned(), Some(content));
+        self.say(FromAnkaiosEnum::Response(Response { request_id, response_content }));
+    }
+
+    /// Answers with a state that has nothing but this version.
+    pub(crate) fn respond_state(&mut self, id: &str, version: &str) {
+        let desired =
+            fifogate::pb::ank_base::State { api_version: version.to_owned(), ..Default::default() };
+        let complete_state =
+            Some(CompleteState { desired_state: Some(desired), ..Default::default() });
+        let response = CompleteStateResponse { complete_state, altered_fields: None };
+        self.respond(id, ResponseContent::CompleteStateResponse(response));
+    }
+}

@@ -1,0 +1,20 @@
+//! The agent link, black-box: every message of the contract, over standard input and output and over
+//! a Unix socket, each thing that can be wrong, and what an agent's death leaves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+mod link {
+    pub(crate) mod examples;
+    pub(crate) mod forwarding;
+    pub(crate) mod harness;
+    pub(crate) mod lifetime;
+    pub(crate) mod state;
+    pub(crate) mod status;
+
+    pub(crate) mod workloads;
+}
+
+#[path = "vectors/rows.rs"]
+mod rows;

@@ -1,0 +1,76 @@
+//! The two example agents, run as a reader would run them.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::common::FIFOGATE;
+
+/// Reads what the agent says up to where it waits for an update, is the workload that sends one, and
+/// reads on to the end.
+fn run(mut agent: Child, run_dir: &Path) {
+    let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    for line in lines.by_ref() {
+        said.push(line);
+        if said.last().unwrap() == "state set" {
+            break;
+        }
+    }
+    let pair = run_dir.join("writer.1/control_interface");
+    let set = Command::new(FIFOGATE)
+        .args(["set", "-d"])
+        .args([pair.as_os_str(), "desiredState.configs.speed=60".as_ref()])
+        .output()
+        .unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    said.extend(lines);
+    assert!(agent.wait().unwrap().success(), "{said:#?}");
+    let updates = said.iter().filter(|line| line.starts_with("writer updates ["));
+    assert_eq!(updates.count(), 1, "{said:#?}");
+    assert!(said.iter().any(|line| line == "writer connected"), "{said:#?}");
+}
+
+#[test]
+fn agent_in_rust_tells_its_story() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    // Beside this test's own program are those of the examples.
+    let target = Path::new(FIFOGATE).parent().unwrap();
+    let agent = Command::new(target.join("examples/agent"))
+        .args([Path::new(FIFOGATE), &run_dir])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    run(agent, &run_dir);
+}
+
+#[test]
+fn agent_in_python_tells_the_same_with_nothing_but_protobuf() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    let (run_dir, generated) = (dir.path().join("run"), dir.path().join("generated"));
+    fs::create_dir(&generated).unwrap();
+    let protos = ["agent_link", "ank_base"]
+        .map(|name| root.join("proto").join(name).with_extension("proto"));
+    let protoc = Command::new("protoc")
+        .arg("--proto_path")
+        .arg(root.join("proto"))
+        .arg("--python_out")
+        .arg(&generated)
+        .args(protos)
+        .status();
+    assert!(protoc.is_ok_and(|status| status.success()), "no protoc: run tests/sdk/setup.sh");
+    let python: PathBuf = root.join("target/sdk-venv/bin/python");
+    assert!(python.exists(), "no Python with protobuf: run tests/sdk/setup.sh");
+    let agent = Command::new(python)
+        .arg(root.join("examples/agent.py"))
+        .args([Path::new(FIFOGATE), &generated, &run_dir])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    run(agent, &run_dir);
+}

@@ -1,0 +1,190 @@
+//! How a link begins and ends, and what is left when it ends badly.
+
+use std::{fs, io::Write, time::Instant};
+
+use fifogate::{
+    agent::{CommandSender, MessageReceiver},
+    frame::encode,
+    pb::{
+        agent_link::{
+            AgentHello, FromAgent, RemoveWorkload, Shutdown, from_agent::Content, to_agent,
+        },
+        ank_base::{ReadWriteEnum, response::ResponseContent},
+    },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use prost::Message;
+
+use super::harness::{Agent, BOTH, Transport, add, configs, end_of, instance, spawn};
+use crate::common::{PATIENCE, Workload};
+
+fn hello(version: &str) -> Content {
+    let (protocol_version, agent_name) = (version.to_owned(), "agent_A".to_owned());
+    Content::Hello(AgentHello { protocol_version, agent_name })
+}
+
+#[test]
+fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1() {
+    for transport in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut child, reader, writer) = spawn(transport, &dir.path().join("run"), &[]);
+        let (mut receiver, mut sender) = (MessageReceiver::new(reader), CommandSender::new(writer));
+        let Some(to_agent::Content::Hello(greeting)) = receiver.recv().unwrap() else { panic!() };
+        assert_eq!(greeting.protocol_version, "1.0.0");
+        let early =
+            sender.send(Content::AddWorkload(add("w", ReadWriteEnum::RwRead, &["*"]))).unwrap();
+        let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
+            panic!()
+        };
+        assert_eq!(rejected.id, early);
+        assert!(rejected.reason.contains("AgentHello is missing"));
+        sender.send(hello("2.0.0")).unwrap();
+        let (status, said) = end_of(&mut child);
+        assert_eq!(status, Some(1));
+        assert!(
+            said.contains("Unsupported protocol version '2.0.0'. Currently supported '1'"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn stream_that_cannot_be_trusted_ends_with_status_1_and_says_why() {
+    let command = |content| FromAgent { id: 9, content: Some(content) }.encode_to_vec();
+    let frame = encode(&command(Content::Shutdown(Shutdown {})));
+    let table: [(&[u8], &[&str], &str); 4] = [
+        (&frame[..frame.len() - 1], &[], "it ended in the middle of a message"),
+        (
+            &[0xe9, 0x07],
+            &["--max-link-frame", "1000"],
+            "Frame of 1001 bytes exceeds the maximum frame size of 1000 bytes",
+        ),
+        (&[0xff; 10], &[], "Frame length is not a varint"),
+        (&[3, 0xff, 0xff, 0xff], &[], "a message of the agent does not decode"),
+    ];
+    for transport in BOTH {
+        for (bytes, options, reason) in table {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut child, reader, mut writer) =
+                spawn(transport, &dir.path().join("run"), options);
+            writer.write_all(bytes).unwrap();
+            drop((reader, writer));
+            let (status, said) = end_of(&mut child);
+            assert_eq!(status, Some(1), "{said}");
+            assert!(said.contains(reason), "{said} is not {reason}");
+        }
+    }
+}
+
+#[test]
+fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_delivered() {
+    let ways: [fn(Agent) -> (Option<i32>, String); 3] = [
+        Agent::hang_up,
+        |mut agent| {
+            agent.call(Content::Shutdown(Shutdown {})).unwrap();
+            end_of(&mut agent.child)
+        },
+        |mut agent| {
+            kill(Pid::from_raw(agent.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+            end_of(&mut agent.child)
+        },
+    ];
+    for transport in BOTH {
+        for end in ways {
+            let mut agent = Agent::start(transport, &["--settle", "0"]);
+            let mut workload = agent.workload("w");
+            workload.read("s", &["desiredState.configs"], true);
+            workload.response();
+            agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+            assert_eq!(end(agent), (Some(0), String::new()));
+            let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else {
+                panic!()
+            };
+            assert!(event.altered_fields.is_some());
+        }
+    }
+}
+
+#[test]
+#[allow(clippy::print_stdout)] // a number for the reader; it is not what is tested
+fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
+    let mut agent = Agent::start(Transport::Unix, &[]);
+    let pid = agent.child.id();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let before = descriptors();
+    let mut after_first = 0;
+    for round in 0..10 {
+        let names: Vec<_> = (0..1_000).map(|n| format!("w{n}")).collect();
+        let began = Instant::now();
+        let mut last = 0;
+        for name in &names {
+            let command = add(name, ReadWriteEnum::RwRead, &["agents"]);
+            last = agent.link.send(Content::AddWorkload(command)).unwrap();
+        }
+        wait_for(&mut agent, last);
+        println!("added 1,000 workloads in {:?}", began.elapsed());
+        assert!(descriptors() >= before + 4_000);
+        for name in &names {
+            let command = RemoveWorkload { instance_name: Some(instance(name)) };
+            last = agent.link.send(Content::RemoveWorkload(command)).unwrap();
+        }
+        wait_for(&mut agent, last);
+        assert_eq!(descriptors(), before, "round {round}");
+        assert_eq!(fs::read_dir(&agent.run_dir).unwrap().count(), 1, "status.sock alone");
+        if round == 1 {
+            after_first = resident();
+        }
+    }
+    let grown = resident().saturating_sub(after_first);
+    assert!(grown < 2_048, "{grown} KiB more than after the second round of {after_first} KiB");
+}
+
+/// Until the command is done; none before it may have been rejected.
+fn wait_for(agent: &mut Agent, id: u64) {
+    agent.expect(|message| match message {
+        to_agent::Content::Rejected(rejected) => panic!("{rejected:?}"),
+        to_agent::Content::Ack(ack) => (ack.id == id).then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let mut agent = Agent::start_at(Transport::Stdio, &run_dir, &["--settle", "0"]);
+    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+    let mut workload = agent.workload("w");
+    workload.read("s", &["desiredState.configs"], true);
+    workload.response();
+    agent.child.kill().unwrap();
+    agent.child.wait().unwrap();
+    // As an SDK: end-of-file, and Hello again on the same descriptors.
+    assert_eq!(workload.receive_within(PATIENCE), None);
+
+    let mut agent = Agent::start_at(Transport::Stdio, &run_dir, &["--settle", "0"]);
+    agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
+    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+    workload.hello();
+    workload.read("s", &["desiredState.configs"], true);
+    let (_, ResponseContent::CompleteStateResponse(first)) = workload.response() else { panic!() };
+    assert!(first.altered_fields.is_none());
+    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+    agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
+    let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else { panic!() };
+    assert_eq!(
+        event.altered_fields.unwrap().updated_fields,
+        ["desiredState.configs.k"],
+        "no false event"
+    );
+    let mut again = Workload::open(&agent.pair("w"));
+    again.hello();
+}
