@@ -13,8 +13,10 @@ mod link {
     pub(crate) mod state;
     pub(crate) mod status;
 
+    pub(crate) mod vectors;
     pub(crate) mod workloads;
 }
 
+#[allow(dead_code)] // shared with `tests/vectors.rs`
 #[path = "vectors/rows.rs"]
 mod rows;
