@@ -1,0 +1,484 @@
+//! The agent at the other end of the link, where a world has one: it changes the state in all its
+//! parts, adds and removes workloads, and answers what is forwarded to it (CONTRACT section 4).
+//!
+//! It reads at once and subscribes to nothing. Log campaigns are not played.
+
+use std::collections::VecDeque;
+
+use fifogate::{
+    broker::{Input, Notice, PeerId, Seq},
+    message::{FromAgent, ToAgent},
+    pb::{
+        agent_link::{self as link, from_agent, to_agent},
+        ank_base::{self as pb, response::ResponseContent},
+        control_api::{FromAnkaios, from_ankaios::FromAnkaiosEnum},
+    },
+};
+use prost::Message;
+use rand::{Rng, seq::IndexedRandom};
+use serde_json::{Value, json};
+
+use super::{
+    asks::{self, Ask},
+    pbs,
+    peer::{Expected, Place},
+    tree, update,
+    update::Instance,
+    words,
+    world::World,
+};
+
+/// What was asked of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Update,
+    Logs,
+    CancelLogs,
+}
+
+/// A forwarded request that waits.
+#[derive(Debug)]
+struct Pending {
+    peer: PeerId,
+    request_id: String,
+    wanted: Wanted,
+    due: u64,
+}
+
+/// What the agent is to be told.
+#[derive(Debug)]
+enum Tell {
+    Exactly(to_agent::Content),
+    /// That the command of this id was not obeyed, for whatever reason.
+    Rejected(u64),
+    Response(Expected),
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Done(bool),
+    /// Done when the pair of this peer is there; which it is turns out later in the step.
+    Opening(Option<PeerId>),
+    Closing(PeerId),
+}
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    expected: VecDeque<Tell>,
+    outcomes: VecDeque<(u64, Outcome)>,
+    next_id: u64,
+    handed: Seq,
+    /// A notice that it wants.
+    notice: Option<Seq>,
+    pending: Vec<Pending>,
+    /// Instances whose pairs are being removed.
+    removing: Vec<(PeerId, Instance)>,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        let hello = link::GateHello {
+            protocol_version: "1.0.0".to_owned(),
+            run_dir: "/run/of/the/world".to_owned(),
+        };
+        Self {
+            expected: VecDeque::from([Tell::Exactly(to_agent::Content::Hello(hello))]),
+            outcomes: VecDeque::new(),
+            next_id: 1,
+            handed: 0,
+            notice: None,
+            pending: Vec::new(),
+            removing: Vec::new(),
+        }
+    }
+}
+
+impl Agent {
+    pub(crate) fn expect_response(&mut self, expected: Expected) {
+        self.expected.push_back(Tell::Response(expected));
+    }
+
+    fn expect(&mut self, content: to_agent::Content) {
+        self.expected.push_back(Tell::Exactly(content));
+    }
+
+    /// Which commands are acknowledged by now, in their order.
+    fn acknowledge(&mut self) {
+        while let Some((id, Outcome::Done(fine))) = self.outcomes.front().copied() {
+            self.outcomes.pop_front();
+            match fine {
+                _ if id == 0 => {}
+                true => self.expect(to_agent::Content::Ack(link::Ack { id })),
+                false => self.expected.push_back(Tell::Rejected(id)),
+            }
+        }
+    }
+
+    fn settle(&mut self, waited: impl Fn(Outcome) -> bool, fine: bool) {
+        for (_, outcome) in &mut self.outcomes {
+            if waited(*outcome) {
+                *outcome = Outcome::Done(fine);
+            }
+        }
+        self.acknowledge();
+    }
+
+    /// The pair that the last command waits for is that of this peer.
+    pub(crate) fn opens(&mut self, id: PeerId) {
+        if let Some((_, outcome @ Outcome::Opening(None))) = self.outcomes.back_mut() {
+            *outcome = Outcome::Opening(Some(id));
+        }
+    }
+
+    pub(crate) fn pair_opened(&mut self, id: PeerId, instance: Option<&Instance>, dir: &str) {
+        if let Some(instance) = instance {
+            self.expect(to_agent::Content::WorkloadReady(link::WorkloadReady {
+                instance_name: Some(name(instance)),
+                control_interface_dir: dir.to_owned(),
+            }));
+        }
+        self.settle(|own| matches!(own, Outcome::Opening(Some(own)) if own == id), true);
+    }
+
+    pub(crate) fn pair_failed(&mut self, id: PeerId) {
+        self.settle(|own| matches!(own, Outcome::Opening(Some(own)) if own == id), false);
+    }
+
+    pub(crate) fn pair_closed(&mut self, id: PeerId) {
+        if let Some(at) = self.removing.iter().position(|(own, _)| *own == id) {
+            let (_, instance) = self.removing.remove(at);
+            let instance_name = Some(name(&instance));
+            let removed = link::WorkloadRemoved { instance_name };
+            self.expect(to_agent::Content::WorkloadRemoved(removed));
+        }
+        self.settle(|own| matches!(own, Outcome::Closing(own) if own == id), true);
+    }
+}
+
+fn name(instance: &Instance) -> pb::WorkloadInstanceName {
+    let Instance { workload, agent, id } = instance.clone();
+    pb::WorkloadInstanceName { workload_name: workload, agent_name: agent, id }
+}
+
+impl World {
+    pub(crate) fn session_changed(&mut self, id: PeerId, closed: Option<&str>) {
+        let instance_name = Some(name(&self.peers[&id].instance));
+        let Some(agent) = &mut self.agent else { return };
+        agent.pending.retain(|own| own.peer != id);
+        let phase = if closed.is_some() { link::Phase::Closed } else { link::Phase::Connected };
+        let reason = closed.unwrap_or_default().to_owned();
+        let change = link::SessionChange { instance_name, phase: phase.into(), reason };
+        agent.expect(to_agent::Content::Session(change));
+    }
+
+    /// A request is the agent's to answer.
+    pub(crate) fn forward(&mut self, id: PeerId, request_id: &str, wanted: Wanted, ask: &Ask) {
+        let instance_name = Some(name(&self.peers[&id].instance));
+        let due = self.now + self.config.forward_timeout_ms;
+        let agent = self.agent.as_mut().unwrap();
+        let waiting = agent.pending.iter().filter(|own| own.peer == id).count();
+        if waiting >= self.config.limits.max_forwarded {
+            return self.due(id, Place::Answer, Expected::some_error(request_id));
+        }
+        self.counts.one("requests forwarded");
+        agent.pending.push(Pending { peer: id, request_id: request_id.to_owned(), wanted, due });
+        let request = Some(ask.request(request_id));
+        agent.expect(to_agent::Content::Request(link::ForwardedRequest { instance_name, request }));
+    }
+
+    /// Requests that the agent did not answer in time.
+    pub(crate) fn time_out(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let now = self.now;
+        let late: Vec<_> = agent.pending.extract_if(.., |own| own.due <= now).collect();
+        for Pending { peer, request_id, .. } in late {
+            self.due(peer, Place::TimedOut, Expected::some_error(&request_id));
+        }
+    }
+
+    pub(crate) fn told_to_agent(&mut self, seq: Seq, message: &ToAgent, notice: Notice) {
+        let bytes = message.encode();
+        let message = link::ToAgent::decode(&*[bytes.0, bytes.1].concat()).unwrap();
+        let content = message.content.unwrap();
+        let agent = self.agent.as_mut().unwrap();
+        assert_eq!(seq, agent.handed + 1);
+        agent.handed = seq;
+        if notice != Notice::None {
+            agent.notice = Some(seq);
+        }
+        let Some(expected) = agent.expected.pop_front() else {
+            panic!("the agent is told what nobody expects: {content:?}");
+        };
+        let fine = match &expected {
+            Tell::Exactly(own) => *own == content,
+            Tell::Rejected(id) => {
+                matches!(&content, to_agent::Content::Rejected(own) if own.id == *id)
+            }
+            Tell::Response(own) => match &content {
+                to_agent::Content::Response(response) => {
+                    let content = Some(FromAnkaiosEnum::Response(response.clone()));
+                    own.is(&FromAnkaios { from_ankaios_enum: content })
+                }
+                _ => false,
+            },
+        };
+        assert!(fine, "the agent is told\n  {content:?}\nwhere this is due\n  {expected:?}");
+        self.round.answered |=
+            matches!(content, to_agent::Content::Ack(_) | to_agent::Content::Response(_));
+    }
+
+    /// Whatever is told to the agent, it reads at once.
+    pub(crate) fn pump_agent(&mut self) {
+        while let Some(seq) = self.agent.as_mut().and_then(|agent| agent.notice.take()) {
+            self.handle(Input::Written(PeerId::AGENT, seq));
+        }
+    }
+
+    pub(crate) fn agent_owes_nothing(&self) -> bool {
+        self.agent.as_ref().is_none_or(|agent| {
+            agent.expected.is_empty() && agent.outcomes.is_empty() && agent.pending.is_empty()
+        })
+    }
+
+    /// The agent commands something, of which this is to come.
+    fn command(&mut self, content: from_agent::Content, outcome: Outcome) {
+        let silent = self.chance(0.05);
+        let agent = self.agent.as_mut().unwrap();
+        let id = if silent { 0 } else { agent.next_id };
+        agent.next_id += 1;
+        agent.outcomes.push_back((id, outcome));
+        agent.acknowledge();
+        let bytes = link::FromAgent { id, content: Some(content) }.encode_to_vec();
+        let message = FromAgent::decode(&bytes, &self.config.limits).unwrap();
+        self.counts.one("agent's commands");
+        self.handle(Input::Agent(message));
+        self.pump_agent();
+    }
+
+    pub(crate) fn agent_hello(&mut self) {
+        let agent_name = "n1".to_owned();
+        let hello = link::AgentHello { protocol_version: "1.0.0".to_owned(), agent_name };
+        self.command(from_agent::Content::Hello(hello), Outcome::Done(true));
+    }
+
+    /// The agent does something.
+    pub(crate) fn agent_acts(&mut self) {
+        let pending = self.agent.as_ref().unwrap().pending.len();
+        match self.rng.random_range(0..100) {
+            0..40 if pending > 0 => self.agent_answers(),
+            0..20 => self.add_workload(),
+            20..24 => self.remove_workload(),
+            24..30 => self.replace_state(),
+            30..55 => self.update_any(),
+            55..80 => self.set_states(),
+            _ => self.agent_asks(),
+        }
+    }
+
+    fn some_instance(&mut self) -> Instance {
+        let known: Vec<_> = self.peers.values().map(|peer| peer.instance.clone()).collect();
+        match known.choose(&mut self.rng) {
+            Some(own) if self.rng.random_bool(0.7) => own.clone(),
+            _ => Instance {
+                workload: words::one_of(&mut self.rng, &words::WORKLOADS).to_owned(),
+                agent: words::one_of(&mut self.rng, &["n1", "n1", "n2"]).to_owned(),
+                id: words::one_of(&mut self.rng, &["1", "2"]).to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn add_workload(&mut self) {
+        let instance = self.some_instance();
+        let access = words::access(&mut self.rng);
+        self.note(format!("the agent adds {instance:?} with {access}"));
+        let add = link::AddWorkload {
+            instance_name: Some(name(&instance)),
+            access: Some(pbs::access(&access)),
+            ..link::AddWorkload::default()
+        };
+        let workload = json!({"controlInterfaceAccess": access});
+        let same_folder =
+            |own: &Instance| own.workload == instance.workload && own.id == instance.id;
+        let known = self.peer_of(&instance);
+        let outcome = if !update::has_valid_rules(&workload) {
+            Outcome::Done(false)
+        } else if let Some(id) = known {
+            self.change_rules(id, Some(access));
+            if self.peers[&id].has_pair { Outcome::Done(true) } else { Outcome::Opening(known) }
+        } else if self.peers.values().any(|peer| same_folder(&peer.instance)) {
+            Outcome::Done(false)
+        } else {
+            self.round.open.insert(instance, Some(access));
+            Outcome::Opening(None)
+        };
+        self.command(from_agent::Content::AddWorkload(add), outcome);
+    }
+
+    fn remove_workload(&mut self) {
+        let instance = self.some_instance();
+        self.note(format!("the agent removes {instance:?}"));
+        let known = self.peer_of(&instance);
+        if let Some(id) = known {
+            self.close_pair(id);
+            self.agent.as_mut().unwrap().removing.push((id, instance.clone()));
+        }
+        let remove = link::RemoveWorkload { instance_name: Some(name(&instance)) };
+        let outcome = known.map_or(Outcome::Done(false), Outcome::Closing);
+        self.command(from_agent::Content::RemoveWorkload(remove), outcome);
+    }
+
+    /// A whole state, near the one of now.
+    fn replace_state(&mut self) {
+        let mut new = words::change(&mut self.rng, &self.state).new;
+        self.add_parts(&mut new);
+        self.note(format!("the agent replaces the state by {new}"));
+        let sent = update::as_sent(&new);
+        let made = update::replace(&sent);
+        let replace = link::ReplaceState { state: Some(pbs::complete_state(&new, false)) };
+        let outcome = self.agent_made(made);
+        self.command(from_agent::Content::ReplaceState(replace), outcome);
+    }
+
+    fn add_parts(&mut self, new: &mut Value) {
+        for part in ["workloadStates", "agents", "effectiveState"] {
+            if let Some(own) = self.state.get(part).filter(|_| self.rng.random_bool(0.9)) {
+                new[part] = own.clone();
+            }
+        }
+        if self.chance(0.3) {
+            new["agents"] = words::agents(&mut self.rng);
+        }
+        if self.chance(0.3) {
+            let mut rendered = self.state["desiredState"].clone();
+            rendered.as_object_mut().unwrap().shift_remove("configs");
+            new["effectiveState"] = rendered;
+        }
+    }
+
+    fn update_any(&mut self) {
+        let mut change = words::change(&mut self.rng, &self.state);
+        self.add_parts(&mut change.new);
+        if self.chance(0.5) {
+            let part = words::one_of(&mut self.rng, &["agents", "agents.n1", "effectiveState"]);
+            change.masks = vec![part.to_owned()];
+        }
+        // Half an execution state is nothing that the model could write down.
+        change
+            .masks
+            .retain(|mask| !mask.starts_with("workloadStates") || mask.split('.').count() < 5);
+        let words::Change { new, masks } = change;
+        self.note(format!("the agent updates {masks:?} to {new}"));
+        let made = update::update_any(&self.state, &update::as_sent(&new), &masks);
+        let new_state = Some(pbs::complete_state(&new, false));
+        let update = link::UpdateState { new_state, update_mask: masks };
+        let outcome = self.agent_made(made);
+        self.command(from_agent::Content::UpdateState(update), outcome);
+    }
+
+    fn agent_made(&mut self, made: Option<Value>) -> Outcome {
+        let fine = made.is_some();
+        if let Some(state) = made {
+            self.counts.many("agent's changes", (state != *self.state).into());
+            self.state = state.into();
+        }
+        Outcome::Done(fine)
+    }
+
+    fn set_states(&mut self) {
+        let mut states = self.state["workloadStates"].clone();
+        let mut told = Vec::new();
+        for _ in 0..self.rng.random_range(0..4) {
+            let mut instance = self.some_instance();
+            if self.chance(0.5) {
+                let all = tree::leaves(&states);
+                if let Some((path, _)) = all.choose(&mut self.rng) {
+                    let [agent, workload, id] = [0, 1, 2].map(|at| path[at].clone());
+                    instance = Instance { workload, agent, id };
+                }
+            }
+            let path = [&instance.agent, &instance.workload, &instance.id].map(Clone::clone);
+            let removed = self.chance(0.2);
+            let execution = words::execution(&mut self.rng);
+            let execution_state = if removed {
+                update::forget(&mut states, &path);
+                let removed = pb::execution_state::ExecutionStateEnum::Removed(0);
+                pb::ExecutionState { execution_state_enum: Some(removed), additional_info: None }
+            } else {
+                tree::put(&mut states, &path, execution.clone());
+                pbs::execution_state(&execution)
+            };
+            let instance_name = Some(name(&instance));
+            let execution_state = Some(execution_state);
+            told.push(pb::WorkloadState { instance_name, execution_state });
+        }
+        self.note(format!("the agent tells {told:?}"));
+        let mut state = (*self.state).clone();
+        state["workloadStates"] = states;
+        let outcome = self.agent_made(Some(state));
+        let update = link::UpdateWorkloadStates { workload_states: told };
+        self.command(from_agent::Content::UpdateWorkloadStates(update), outcome);
+    }
+
+    /// The agent asks as workloads do, with all rights.
+    fn agent_asks(&mut self) {
+        let ask = match self.rng.random_range(0..4) {
+            0 => {
+                let masks = asks::masks(&mut self.rng, None);
+                Ask::State { masks, subscribe: false }
+            }
+            1 => Ask::CancelEvents,
+            2 => Ask::Nothing,
+            _ => asks::update(&mut self.rng, &self.state),
+        };
+        self.note(format!("the agent asks {ask:?}"));
+        self.request(PeerId::AGENT, "agent's", &ask);
+        let request = from_agent::Content::Request(ask.request("agent's"));
+        self.command(request, Outcome::Done(true));
+    }
+
+    /// The agent answers something that was forwarded; now and then something else.
+    fn agent_answers(&mut self) {
+        let error = |text: &str| ResponseContent::Error(pb::Error { message: text.to_owned() });
+        let contents = [
+            error("the agent does not want to"),
+            error("the agent cannot do that"),
+            ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess::default()),
+            ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess::default()),
+            ResponseContent::LogsRequestAccepted(pb::LogsRequestAccepted::default()),
+            ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {}),
+        ];
+        let content = contents.choose(&mut self.rng).unwrap().clone();
+        let agent = self.agent.as_mut().unwrap();
+        let some = agent.pending.choose(&mut self.rng).unwrap();
+        let (id, request_id) = (some.peer, some.request_id.clone());
+        let fits = |own: &Pending| {
+            let wanted = match &content {
+                ResponseContent::UpdateStateSuccess(_) => own.wanted == Wanted::Update,
+                ResponseContent::LogsRequestAccepted(_) => own.wanted == Wanted::Logs,
+                ResponseContent::LogsCancelAccepted(_) => own.wanted == Wanted::CancelLogs,
+                _ => true,
+            };
+            own.peer == id && own.request_id == request_id && wanted
+        };
+        let found = agent.pending.iter().position(fits);
+        if let Some(at) = found {
+            agent.pending.remove(at);
+            self.due(id, Place::Answer, Expected::response(&request_id, content.clone()));
+        }
+        self.note(format!("the agent answers {request_id} of {id:?}: {content:?}"));
+        let response =
+            pb::Response { request_id: request_id.clone(), response_content: Some(content) };
+        let instance_name = Some(name(&self.peers[&id].instance));
+        let response = link::ForwardedResponse { instance_name, response: Some(response) };
+        let outcome = Outcome::Done(found.is_some());
+        self.command(from_agent::Content::Response(response), outcome);
+    }
+
+    /// Forgets what a peer that is gone waits for.
+    pub(crate) fn forget_forwards(&mut self, id: PeerId) {
+        if let Some(agent) = &mut self.agent {
+            agent.pending.retain(|own| own.peer != id);
+        }
+    }
+}
