@@ -51,3 +51,18 @@ size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 .PHONY: install
 install:  ## fifogate to where cargo installs programs
 	$(CARGO) install --path . --locked
+
+# Coverage for libFuzzer by flags of the stable compiler.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
+	-Ccodegen-units=1 -Clink-dead-code
+
+.PHONY: fuzz
+fuzz: fuzz-frames fuzz-requests  ## each fuzz target for SECONDS_EACH=60 seconds
+
+fuzz-%:
+	mkdir -p fuzz/corpus/$*
+	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) run --release --manifest-path fuzz/Cargo.toml \
+		--target $$(rustc -vV | sed -n 's/host: //p') --bin $* -- \
+		fuzz/corpus/$* fuzz/seeds/$* -max_total_time=$(SECONDS_EACH) -print_final_stats=1

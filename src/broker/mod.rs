@@ -8,6 +8,7 @@
 mod access;
 mod agent;
 mod forward;
+mod fuzz;
 mod outbox;
 mod peer;
 mod report;
@@ -26,6 +27,8 @@ use crate::{
 };
 
 pub use access::Rules;
+#[doc(hidden)]
+pub use fuzz::fuzz_requests;
 pub use outbox::Seq;
 pub use peer::Counters;
 pub use report::{SubscriptionReport, WorkloadReport};

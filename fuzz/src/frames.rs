@@ -1,0 +1,3 @@
+//! A stream of bytes, cut anywhere, gives the same frames.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fifogate::frame::fuzz_frames(data));

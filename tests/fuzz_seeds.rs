@@ -1,0 +1,27 @@
+//! The entries of the fuzz targets, over their seeds: the promises that they check hold for these.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{fs, path::Path};
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let seeds = fs::read_dir(dir).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    let seeds: Vec<_> = seeds.collect();
+    assert!(seeds.len() >= 4);
+    seeds
+}
+
+#[test]
+fn frames_do_not_depend_on_where_their_stream_is_cut() {
+    seeds("frames").iter().for_each(|seed| fifogate::frame::fuzz_frames(seed));
+}
+
+#[test]
+fn core_keeps_its_promises_whatever_is_said_and_whenever_it_is_cut_short() {
+    for seed in seeds("requests") {
+        for end in 0..=seed.len() {
+            fifogate::broker::fuzz_requests(&seed[..end]);
+        }
+    }
+}
