@@ -1,68 +1,82 @@
 # `make` alone lists what can be made.
 
 CARGO ?= cargo
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 200
 SECONDS_EACH ?= 60
+PREFIX ?=
 
 .PHONY: help
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
-demo:  ## starts fifogate with three workloads and shows what they see of each other
-	$(CARGO) build --quiet
-	@demo/run.sh
+demo:  ## three workloads and what they see of each other (builds without optimization, as that is quicker)
+	$(CARGO) build
+	@timeout --foreground 60 demo/run.sh $(TARGET)/debug/fifogate
 
+# One summary at the end where cargo-nextest is installed; it knows no doctests.
 .PHONY: test
 test: setup  ## all tests, with the real SDKs in mount namespaces
-	$(CARGO) test --workspace --all-targets
 	$(CARGO) test --workspace --doc
+	$(if $(shell $(CARGO) nextest --version 2> /dev/null),\
+		$(CARGO) nextest run --workspace --all-targets --no-fail-fast,\
+		$(CARGO) test --workspace --all-targets --no-fail-fast)
 
 .PHONY: setup
-setup:  ## what the tests need beside Rust: the SDKs
+setup:  ## what the tests need beside Rust: the SDKs (as root it installs their packages)
 	tests/sdk/setup.sh
 
 .PHONY: check
-check:  ## formatting, lints, documentation, unit tests, layering: quick
+check:  ## format, lints, documentation, unit tests, layering: under a minute when warm
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
-	$(CARGO) test --lib --test layering
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+	$(CARGO) test --workspace --lib --test layering
 
 .PHONY: sim
-sim:  ## more of the seeded simulation: SEEDS=how-many or SEEDS=from..to
-	SEEDS=$(SEEDS) $(CARGO) test --release --test sim -- --nocapture
+sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
+	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
+
+# Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
+# while they are built, hence --target. Each folder of seeds is named for its program.
+COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: fuzz
+fuzz:  ## each fuzz target for SECONDS_EACH=60
+	$(if $(wildcard fuzz/seeds/*),,$(error there is no fuzz target: fuzz/seeds/ has no folder))
+	set -e; for target in $(notdir $(wildcard fuzz/seeds/*)); do \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTFLAGS='$(COVERAGE)' $(CARGO) run --release --manifest-path fuzz/Cargo.toml \
+			--target $(HOST) --bin $$target -- fuzz/corpus/$$target fuzz/seeds/$$target \
+			-max_total_time=$(SECONDS_EACH); done
 
 .PHONY: fixtures
-fixtures:  ## makes the prepared frames anew from their JSON
+fixtures:  ## makes the prepared frames anew
 	$(CARGO) build --quiet
-	for json in fixtures/frames/*.json; do \
-		target/debug/fifogate encode < $$json > $${json%.json}.bin || exit 1; done
+	fixtures/rebuild.sh $(TARGET)/debug/fifogate
 
 .PHONY: man
-man:  ## the manual page, to target/fifogate.1
-	$(CARGO) run --quiet -- man > target/fifogate.1
+man:  ## the manual page, as fifogate.1 in the target folder
+	$(CARGO) run --quiet -- man > $(TARGET)/fifogate.1
+
+.PHONY: completions
+completions:  ## for bash, fish and zsh, into completions/ in the target folder
+	$(CARGO) build --quiet
+	mkdir -p $(TARGET)/completions
+	$(TARGET)/debug/fifogate completions bash > $(TARGET)/completions/fifogate
+	$(TARGET)/debug/fifogate completions fish > $(TARGET)/completions/fifogate.fish
+	$(TARGET)/debug/fifogate completions zsh > $(TARGET)/completions/_fifogate
 
 .PHONY: size
 size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 	$(CARGO) build --release --quiet
-	@demo/size.sh target/release/fifogate
+	@demo/size.sh $(TARGET)/release/fifogate
 
 .PHONY: install
-install:  ## fifogate to where cargo installs programs
-	$(CARGO) install --path . --locked
-
-# Coverage for libFuzzer by flags of the stable compiler.
-FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
-	-Ccodegen-units=1 -Clink-dead-code
-
-.PHONY: fuzz
-fuzz: fuzz-frames fuzz-requests  ## each fuzz target for SECONDS_EACH=60 seconds
-
-fuzz-%:
-	mkdir -p fuzz/corpus/$*
-	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) run --release --manifest-path fuzz/Cargo.toml \
-		--target $$(rustc -vV | sed -n 's/host: //p') --bin $* -- \
-		fuzz/corpus/$* fuzz/seeds/$* -max_total_time=$(SECONDS_EACH) -print_final_stats=1
+install:  ## fifogate to where cargo installs programs, or to PREFIX=FOLDER/bin
+	$(CARGO) install --path . --locked $(if $(PREFIX),--root $(PREFIX))

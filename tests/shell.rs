@@ -1,59 +1,75 @@
-//! A workload with nothing but a shell: coreutils, prepared frames, and `fifogate decode` to read
-//! what comes back.
+//! Workloads with nothing but a shell: coreutils, prepared frames, and `fifogate decode` to look at
+//! what comes back. The scripts are in `tests/shell/`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Write},
-    path::Path,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use common::{FIFOGATE, Gate, fixture};
+use common::{FIFOGATE, Gate, PATIENCE, fixture};
 
-#[test]
-fn shell_says_hello_subscribes_hears_an_event_and_cancels() {
-    let gate = Gate::start(&fixture("manifests/three-workloads.yaml"), &[]);
-    let frames = fixture("frames");
-    let mut subscriber = Command::new("sh")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shell/subscriber.sh"))
-        .args([gate.pair("shell").as_path(), &frames, Path::new(FIFOGATE)])
+fn gate() -> Gate {
+    Gate::start(&fixture("manifests/three-workloads.yaml"), &["-q"])
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shell").join(name)
+}
+
+/// Runs a script as a workload; it fails if a message that it waits for does not come.
+fn run(name: &str, gate: &Gate, workload: &str, on_line: impl Fn(&str)) {
+    let mut child = Command::new("timeout")
+        .args([&PATIENCE.as_secs().to_string(), "sh"])
+        .args([script(name), gate.pair(workload), fixture("frames"), FIFOGATE.into()])
+        .arg(gate.pair("publisher"))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut said = Vec::new();
-    for line in BufReader::new(subscriber.stdout.take().unwrap()).lines() {
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
-        if line == "subscribed" {
-            // A custom event, sent by a workload that has only `cat`.
-            let pair = gate.pair("publisher");
-            let mut output = fs::OpenOptions::new().write(true).open(pair.join("output")).unwrap();
-            for frame in ["hello.bin", "set-speed-to-80.bin"] {
-                output.write_all(&fs::read(frames.join(frame)).unwrap()).unwrap();
-            }
-        }
+        on_line(&line);
         said.push(line);
     }
-    assert!(subscriber.wait().unwrap().success(), "{said:#?}");
-    assert_eq!(said.len(), 5, "{said:#?}");
+    assert!(child.wait().unwrap().success(), "{name} was told: {said:#?}");
 }
 
 #[test]
-fn prepared_frames_are_what_their_json_says() {
-    for file in fs::read_dir(fixture("frames")).unwrap() {
-        let json = file.unwrap().path();
-        if json.extension().is_none_or(|extension| extension != "json") {
-            continue;
+fn shell_says_hello_subscribes_hears_an_event_and_cancels() {
+    let gate = gate();
+    run("subscriber.sh", &gate, "shell", |line| {
+        if line == "subscribed" {
+            run("publisher.sh", &gate, "publisher", |_| {});
         }
-        let encoded = Command::new(FIFOGATE)
-            .arg("encode")
-            .stdin(fs::File::open(&json).unwrap())
-            .output()
-            .unwrap();
-        let bytes = fs::read(json.with_extension("bin")).unwrap();
-        assert!(encoded.status.success() && encoded.stdout == bytes, "{json:?}: make fixtures");
-    }
+    });
+}
+
+#[test]
+fn frames_that_make_no_sense_cost_no_more_than_the_session_that_they_came_in() {
+    run("misfits.sh", &gate(), "shell", |_| {});
+}
+
+#[test]
+fn prepared_frames_are_those_that_are_made_anew() {
+    let anew = tempfile::tempdir().unwrap();
+    let mut made = Command::new("sh");
+    made.arg(fixture("rebuild.sh")).args([FIFOGATE.as_ref(), anew.path()]);
+    assert!(made.status().unwrap().success());
+    let frames = |folder: &Path| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let frames = files.filter(|file| file.extension().is_some_and(|end| end == "bin"));
+        let named = |file: PathBuf| (file.file_name().unwrap().to_owned(), fs::read(file).unwrap());
+        frames.map(named).collect::<BTreeMap<_, _>>()
+    };
+    let (stored, made) = (frames(&fixture("frames")), frames(anew.path()));
+    let names = stored.keys().chain(made.keys());
+    let differ: Vec<_> = names.filter(|name| stored.get(*name) != made.get(*name)).collect();
+    assert!(differ.is_empty(), "`make fixtures` makes others: {differ:?}");
 }

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Says Hello and sends one custom event.
+. "$(dirname "$0")/workload.sh"
+
+say hello
+expect controlInterfaceAccepted
+
+say set-speed-to-80
+expect '"requestId":"set"' UpdateStateSuccess
