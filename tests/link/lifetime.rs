@@ -21,6 +21,9 @@ use prost::Message;
 use super::harness::{Agent, BOTH, Transport, add, configs, end_of, instance, spawn};
 use crate::common::{PATIENCE, Workload};
 
+/// A way to end it: gives the status, and what was said on standard error.
+type Way = fn(Agent) -> (Option<i32>, String);
+
 fn hello(version: &str) -> Content {
     let (protocol_version, agent_name) = (version.to_owned(), "agent_A".to_owned());
     Content::Hello(AgentHello { protocol_version, agent_name })
@@ -81,7 +84,7 @@ fn stream_that_cannot_be_trusted_ends_with_status_1_and_says_why() {
 
 #[test]
 fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_delivered() {
-    let ways: [fn(Agent) -> (Option<i32>, String); 3] = [
+    let ways: [Way; 3] = [
         Agent::hang_up,
         |mut agent| {
             agent.call(Content::Shutdown(Shutdown {})).unwrap();

@@ -76,9 +76,13 @@ fn all_of_it_is_true() {
     assert_eq!(totals["state_leaves"], 5); // apiVersion, workloads {}, k, workloadStates {}, agents {}
     assert!(totals["rss_bytes"].as_u64().unwrap() > 1 << 20);
 
-    let text = status(&agent, "text");
+    other_formats_say_the_same(&agent);
+}
+
+fn other_formats_say_the_same(agent: &Agent) {
+    let text = status(agent, "text");
     assert!(text.contains("2 workloads, 1 subscriptions, 5 leaves"), "{text}");
-    let metrics = status(&agent, "prometheus");
+    let metrics = status(agent, "prometheus");
     let scrape =
         prometheus_parse::Scrape::parse(metrics.lines().map(|line| Ok(line.to_owned()))).unwrap();
     let denied = scrape.samples.iter().find(|sample| {

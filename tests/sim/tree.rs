@@ -292,7 +292,7 @@ fn merge(into: &mut Value, path: &[String], node: &Value) {
     match (at(into, path), node.as_object()) {
         (Some(Value::Object(_)), Some(map)) => {
             for (key, below) in map {
-                merge(into, &[path, &[key.clone()]].concat(), below);
+                merge(into, &[path, std::slice::from_ref(key)].concat(), below);
             }
         }
         _ => put(into, path, node.clone()),
