@@ -19,6 +19,7 @@ demo:  ## three workloads and what they see of each other (builds without optimi
 # One summary at the end where cargo-nextest is installed; it knows no doctests.
 .PHONY: test
 test: setup  ## all tests, with the real SDKs in mount namespaces
+	$(CARGO) build --workspace --examples
 	$(CARGO) test --workspace --doc
 	$(if $(shell $(CARGO) nextest --version 2> /dev/null),\
 		$(CARGO) nextest run --workspace --all-targets --no-fail-fast,\
