@@ -31,6 +31,9 @@ pub const VERSION: &str = "1.0.0";
 /// the agent asks, at most the whole state.
 const MAX_FRAME: usize = 256 << 20;
 
+/// Bytes read at a time.
+const READ_BUFFER: usize = 64 << 10;
+
 /// fifogate did not do what it was told, and nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected(pub String);
@@ -89,7 +92,8 @@ impl<R: Read> MessageReceiver<R> {
     /// Waits for the next message; `None` when fifogate has hung up.
     ///
     /// # Errors
-    /// The stream cannot be read, ends in the middle of a message, or makes no sense.
+    /// The stream cannot be read, ends in the middle of a message, or makes no sense. After a read
+    /// that only timed out, it can be called again.
     pub fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
             let mut rest = &self.buffer[self.start..];
@@ -102,16 +106,27 @@ impl<R: Read> MessageReceiver<R> {
                 }
                 continue; // something that a later fifogate says
             }
-            self.buffer.resize(64 << 10, 0);
-            self.start = 0;
-            let count = self.reader.read(&mut self.buffer)?;
-            self.buffer.truncate(count);
-            if count == 0 {
+            if self.fill()? == 0 {
                 let torn = self.decoder.is_mid_frame();
                 let error = || io::Error::from(io::ErrorKind::UnexpectedEof);
                 return if torn { Err(error()) } else { Ok(None) };
             }
         }
+    }
+
+    /// Reads once, when all that was read before is decoded; gives how much.
+    fn fill(&mut self) -> io::Result<usize> {
+        self.buffer.resize(READ_BUFFER, 0);
+        self.start = 0;
+        let read = loop {
+            match self.reader.read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        // After an error, such as the end of a read timeout, the caller may try again.
+        self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+        read
     }
 }
 

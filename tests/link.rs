@@ -6,13 +6,16 @@
 mod common;
 
 mod link {
+    pub(crate) mod answers;
+    pub(crate) mod campaigns;
+    pub(crate) mod client;
     pub(crate) mod examples;
     pub(crate) mod forwarding;
     pub(crate) mod harness;
     pub(crate) mod lifetime;
+    pub(crate) mod rejections;
     pub(crate) mod state;
     pub(crate) mod status;
-
     pub(crate) mod vectors;
     pub(crate) mod workloads;
 }

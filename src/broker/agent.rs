@@ -95,8 +95,8 @@ impl Broker {
 
     fn on_agent_hello(&mut self, version: &str, agent_name: String) -> Done {
         if let Err(reason) = check_version(version) {
-            self.outputs.push_back(Output::EndLink(reason));
-            return Done::Now(Err("wrong version".to_owned()));
+            self.outputs.push_back(Output::EndLink(reason.clone()));
+            return Done::Now(Err(reason));
         }
         if let Some(link) = &mut self.link {
             link.agent_name = Some(agent_name);

@@ -79,6 +79,18 @@ impl Forwards {
         if settled { Ok(()) } else { Err(why()) }
     }
 
+    /// Whether this asks for the end of something that has its place here: then it needs no other,
+    /// or nobody could ask for it when all places are taken. Once is enough.
+    fn ends_own(&self, request_id: &Arc<str>, wanted: Wanted) -> bool {
+        let waits = |wanted| {
+            let is = |own: &Pending| own.request_id == *request_id && own.wanted == wanted;
+            self.pending.iter().any(is)
+        };
+        wanted == Wanted::CancelLogs
+            && (self.campaigns.contains_key(request_id) || waits(Wanted::Logs))
+            && !waits(Wanted::CancelLogs)
+    }
+
     fn take(&mut self, request_id: &Arc<str>, wanted: Option<Wanted>) -> bool {
         let waits = |pending: &Pending| {
             pending.request_id == *request_id && wanted.is_none_or(|own| own == pending.wanted)
@@ -97,7 +109,7 @@ impl Broker {
         wanted: Wanted,
         request: Bytes,
     ) {
-        if let Err(why) = self.can_forward(id) {
+        if let Err(why) = self.can_forward(id, &request_id, wanted) {
             return self.answer(id, &request_id, Body::error(why));
         }
         let number = self.next_forward;
@@ -110,13 +122,14 @@ impl Broker {
         self.tell_agent(message);
     }
 
-    fn can_forward(&self, id: PeerId) -> Result<(), String> {
+    fn can_forward(&self, id: PeerId, request_id: &Arc<str>, wanted: Wanted) -> Result<(), String> {
         let most = self.config.limits.max_forwarded;
-        let waiting = self.peers.get(&id).map_or(0, |peer| peer.forwards.len());
+        let has_place =
+            |forwards: &Forwards| forwards.len() < most || forwards.ends_own(request_id, wanted);
         let queued = self.peers.get(&PeerId::AGENT).map_or(0, |agent| agent.outbox.bytes());
         if !self.agent_is_there() {
             Err("The agent that would decide this is not connected".to_owned())
-        } else if waiting >= most {
+        } else if !self.peers.get(&id).is_some_and(|peer| has_place(&peer.forwards)) {
             Err(format!("Too many requests wait for the agent, at most {most} are allowed"))
         } else if queued >= self.config.limits.link_bytes {
             Err("The agent does not keep up with requests; try again later".to_owned())

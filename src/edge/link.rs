@@ -121,6 +121,7 @@ impl LinkPort {
         }
         if !self.flush(events) {
             self.queue.clear();
+            self.written = 0;
             // What it said last is still read, and then its end; unless it is not read at all.
             if !self.wanted {
                 self.hung_up = true;

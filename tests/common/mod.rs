@@ -21,6 +21,7 @@ use fifogate::{
     },
 };
 use nix::{
+    errno::Errno,
     libc::O_NONBLOCK,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
@@ -277,5 +278,8 @@ impl Workload {
 fn wait(file: &File, flags: PollFlags, end: Instant) {
     let left = end.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    poll(&mut [PollFd::new(file.as_fd(), flags)], timeout).unwrap();
+    match poll(&mut [PollFd::new(file.as_fd(), flags)], timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => panic!("{errno}"),
+    }
 }

@@ -11,7 +11,7 @@ use super::harness::{Agent, BOTH, Transport, instance};
 use crate::common::Workload;
 
 /// The next request that is forwarded.
-fn forwarded(agent: &mut Agent) -> pb::Request {
+pub(super) fn forwarded(agent: &mut Agent) -> pb::Request {
     agent.expect(|message| match message {
         to_agent::Content::Request(forwarded) => {
             assert_eq!(forwarded.instance_name, Some(instance("w")));
@@ -21,7 +21,7 @@ fn forwarded(agent: &mut Agent) -> pb::Request {
     })
 }
 
-fn respond(agent: &mut Agent, id: &str, content: ResponseContent) -> Result<(), String> {
+pub(super) fn respond(agent: &mut Agent, id: &str, content: ResponseContent) -> Result<(), String> {
     let response = pb::Response { request_id: id.to_owned(), response_content: Some(content) };
     let forwarded =
         ForwardedResponse { instance_name: Some(instance("w")), response: Some(response) };
@@ -35,13 +35,13 @@ fn success() -> ResponseContent {
     })
 }
 
-fn logs(workload: &mut Workload, id: &str) {
+pub(super) fn logs(workload: &mut Workload, id: &str) {
     let workload_names = vec![instance("other")];
     let ask = pb::LogsRequest { workload_names, ..Default::default() };
     workload.request(id, RequestContent::LogsRequest(ask));
 }
 
-fn entries(texts: &[String]) -> ResponseContent {
+pub(super) fn entries(texts: &[String]) -> ResponseContent {
     let entry = |text: &String| pb::LogEntry {
         workload_name: Some(instance("other")),
         message: text.clone(),

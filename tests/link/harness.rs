@@ -1,8 +1,8 @@
 //! An agent under a test's control.
 
 use std::{
-    io::{Read, Write},
-    os::unix::net::UnixListener,
+    io::{self, Read, Write},
+    os::{fd::AsFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -14,9 +14,10 @@ use fifogate::{
         ank_base::{self as pb, response::ResponseContent},
     },
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
-use crate::common::{FIFOGATE, Workload};
+use crate::common::{FIFOGATE, PATIENCE, Workload};
 
 pub(crate) type Link = AgentLink<Box<dyn Read + Send>, Box<dyn Write + Send>>;
 
@@ -50,7 +51,7 @@ pub(crate) fn spawn(
             command.args(["--agent-link", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = command.spawn().unwrap();
             let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
-            (child, Box::new(reader), Box::new(writer))
+            (child, Box::new(Patient(reader)), Box::new(writer))
         }
         Transport::Unix => {
             let dir = tempfile::tempdir().unwrap();
@@ -63,7 +64,20 @@ pub(crate) fn spawn(
                 .spawn()
                 .unwrap();
             let (stream, _) = listener.accept().unwrap();
-            (child, Box::new(stream.try_clone().unwrap()), Box::new(stream))
+            (child, Box::new(Patient(stream.try_clone().unwrap())), Box::new(stream))
+        }
+    }
+}
+
+/// A stream whose reader gives up at some time.
+struct Patient<R>(R);
+
+impl<R: Read + AsFd> Read for Patient<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.0.read(buffer),
         }
     }
 }
@@ -159,7 +173,11 @@ impl Agent {
 /// Waits for the end: the status, and what was said on standard error.
 pub(crate) fn end_of(child: &mut Child) -> (Option<i32>, String) {
     let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let told = Patient(child.stderr.take().unwrap()).read_to_string(&mut said);
+    if let Err(error) = told {
+        child.kill().unwrap();
+        panic!("fifogate does not end: {error}; it said {said}");
+    }
     (child.wait().unwrap().code(), said)
 }
 

@@ -1,25 +1,32 @@
 //! How a link begins and ends, and what is left when it ends badly.
 
-use std::{fs, io::Write, time::Instant};
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    time::Instant,
+};
 
 use fifogate::{
     agent::{CommandSender, MessageReceiver},
     frame::encode,
     pb::{
         agent_link::{
-            AgentHello, FromAgent, RemoveWorkload, Shutdown, from_agent::Content, to_agent,
+            AgentHello, FromAgent, RemoveWorkload, ReplaceState, Shutdown, from_agent::Content,
+            to_agent,
         },
-        ank_base::{ReadWriteEnum, response::ResponseContent},
+        ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
     },
 };
 use nix::{
+    libc::O_NONBLOCK,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use prost::Message;
 
 use super::harness::{Agent, BOTH, Transport, add, configs, end_of, instance, spawn};
-use crate::common::{PATIENCE, Workload};
+use crate::common::{FIFOGATE, PATIENCE, Workload};
 
 /// A way to end it: gives the status, and what was said on standard error.
 type Way = fn(Agent) -> (Option<i32>, String);
@@ -44,13 +51,16 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         };
         assert_eq!(rejected.id, early);
         assert!(rejected.reason.contains("AgentHello is missing"));
-        sender.send(hello("2.0.0")).unwrap();
+        let wrong = sender.send(hello("2.0.0")).unwrap();
+        let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
+            panic!()
+        };
+        assert_eq!(rejected.id, wrong);
+        let reason = "Unsupported protocol version '2.0.0'. Currently supported '1'";
+        assert_eq!(rejected.reason, reason);
         let (status, said) = end_of(&mut child);
         assert_eq!(status, Some(1));
-        assert!(
-            said.contains("Unsupported protocol version '2.0.0'. Currently supported '1'"),
-            "{said}"
-        );
+        assert!(said.contains(reason), "{said}");
     }
 }
 
@@ -80,6 +90,46 @@ fn stream_that_cannot_be_trusted_ends_with_status_1_and_says_why() {
             assert!(said.contains(reason), "{said} is not {reason}");
         }
     }
+}
+
+#[test]
+fn agent_that_reads_no_more_is_obeyed_until_it_hangs_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let (mut child, mut reader, writer) = spawn(Transport::Stdio, &run_dir, &[]);
+    let mut sender = CommandSender::new(writer);
+    // More than a pipe holds, so that it is cut off in the middle.
+    let large = ReplaceState { state: Some(configs(&[("k", &"v".repeat(4 << 20))])) };
+    let field_mask = vec!["desiredState.configs".to_owned()];
+    let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: false };
+    let ask = pb::Request {
+        request_id: "r".to_owned(),
+        request_content: Some(RequestContent::CompleteStateRequest(ask)),
+    };
+    let mut receiver = MessageReceiver::new(&mut reader);
+    for content in [hello("1.0.0"), Content::ReplaceState(large)] {
+        receiver.recv().unwrap().unwrap();
+        sender.send(content).unwrap();
+    }
+    receiver.recv().unwrap().unwrap();
+    sender.send(Content::Request(ask)).unwrap();
+    reader.read_exact(&mut [0]).unwrap();
+    drop(reader);
+    for name in ["one", "two"] {
+        sender.send(Content::AddWorkload(add(name, ReadWriteEnum::RwRead, &["*"]))).unwrap();
+    }
+    // The pair of the last is there, so all before was done.
+    let pair = run_dir.join("two.1/control_interface");
+    let end = Instant::now() + PATIENCE;
+    let mut served = OpenOptions::new();
+    served.write(true).custom_flags(O_NONBLOCK);
+    while served.open(pair.join("output")).is_err() {
+        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "not obeyed");
+        std::thread::yield_now();
+    }
+    Workload::connect(&pair);
+    drop(sender);
+    assert_eq!(end_of(&mut child), (Some(0), String::new()));
 }
 
 #[test]
@@ -161,33 +211,104 @@ fn wait_for(agent: &mut Agent, id: u64) {
 
 #[test]
 fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let run_dir = dir.path().join("run");
-    let mut agent = Agent::start_at(Transport::Stdio, &run_dir, &["--settle", "0"]);
-    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-    let mut workload = agent.workload("w");
-    workload.read("s", &["desiredState.configs"], true);
-    workload.response();
-    agent.child.kill().unwrap();
-    agent.child.wait().unwrap();
-    // As an SDK: end-of-file, and Hello again on the same descriptors.
-    assert_eq!(workload.receive_within(PATIENCE), None);
+    for transport in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let mut agent = Agent::start_at(transport, &run_dir, &["--settle", "0"]);
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        let mut workload = agent.workload("w");
+        workload.read("s", &["desiredState.configs"], true);
+        workload.response();
+        agent.child.kill().unwrap();
+        agent.child.wait().unwrap();
+        while agent.link.recv().unwrap().is_some() {}
+        // As an SDK: end-of-file, and Hello again on the same descriptors.
+        assert_eq!(workload.receive_within(PATIENCE), None);
 
-    let mut agent = Agent::start_at(Transport::Stdio, &run_dir, &["--settle", "0"]);
-    agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
-    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-    workload.hello();
-    workload.read("s", &["desiredState.configs"], true);
-    let (_, ResponseContent::CompleteStateResponse(first)) = workload.response() else { panic!() };
-    assert!(first.altered_fields.is_none());
-    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-    agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
-    let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else { panic!() };
-    assert_eq!(
-        event.altered_fields.unwrap().updated_fields,
-        ["desiredState.configs.k"],
-        "no false event"
-    );
-    let mut again = Workload::open(&agent.pair("w"));
-    again.hello();
+        let mut agent = Agent::start_at(transport, &run_dir, &["--settle", "0"]);
+        agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        workload.hello();
+        workload.read("s", &["desiredState.configs"], true);
+        assert_eq!(altered(&mut workload), None, "the state, first");
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
+        let updated_fields = vec!["desiredState.configs.k".to_owned()];
+        let expected = pb::AlteredFields { updated_fields, ..Default::default() };
+        assert_eq!(altered(&mut workload), Some(expected), "no false event");
+        Workload::open(&agent.pair("w")).hello();
+    }
+}
+
+/// What the next response tells to be altered.
+fn altered(workload: &mut Workload) -> Option<pb::AlteredFields> {
+    match workload.response().1 {
+        ResponseContent::CompleteStateResponse(response) => response.altered_fields,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn longest_message_of_an_agent_is_taken_and_one_byte_more_ends_the_process() {
+    const LONGEST: usize = 1_000;
+    let options = ["--max-link-frame", &LONGEST.to_string()];
+    for transport in BOTH {
+        for (len, status) in [(LONGEST, 0), (LONGEST + 1, 1)] {
+            let dir = tempfile::tempdir().unwrap();
+            let run_dir = dir.path().join("run");
+            let (mut child, reader, mut writer) = spawn(transport, &run_dir, &options);
+            let message = |name: usize| {
+                let (protocol_version, agent_name) = ("1.0.0".to_owned(), "a".repeat(name));
+                let hello = Content::Hello(AgentHello { protocol_version, agent_name });
+                FromAgent { id: 1, content: Some(hello) }.encode_to_vec()
+            };
+            let around = message(len).len() - len;
+            let message = message(len - around);
+            assert_eq!(message.len(), len);
+            writer.write_all(&encode(&message)).unwrap();
+            let mut receiver = MessageReceiver::new(reader);
+            receiver.recv().unwrap().unwrap();
+            let answer = receiver.recv().unwrap();
+            assert_eq!(matches!(answer, Some(to_agent::Content::Ack(_))), status == 0);
+            drop((receiver, writer));
+            assert_eq!(end_of(&mut child).0, Some(status));
+        }
+    }
+}
+
+#[test]
+fn manifest_is_the_start_of_the_state_and_the_agent_says_what_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("manifest.yaml");
+    let manifest = "apiVersion: v1\nworkloads:\n  own:\n    runtime: r\n    agent: agent_A\n    \
+        runtimeConfig: ''\n    controlInterfaceAccess:\n      allowRules:\n      - type: StateRule\n        \
+        operation: Read\n        filterMasks: ['*']\nconfigs:\n  k: v\n";
+    fs::write(&file, manifest).unwrap();
+    for transport in BOTH {
+        let mut agent = Agent::start(transport, &["--manifest", file.to_str().unwrap()]);
+        assert!(!agent.pair("own").exists() && fs::read_dir(&agent.run_dir).unwrap().count() == 1);
+        let desired = agent.read(&["desiredState"]).desired_state.unwrap();
+        assert!(desired.workloads.unwrap().workloads.contains_key("own"));
+        let mut workload = agent.workload("w");
+        workload.read("r", &["desiredState.configs"], false);
+        let (_, ResponseContent::CompleteStateResponse(read)) = workload.response() else {
+            panic!()
+        };
+        let expected = configs(&[("k", "v")]).desired_state.unwrap().configs;
+        assert_eq!(read.complete_state.unwrap().desired_state.unwrap().configs, expected);
+    }
+}
+
+#[test]
+fn agent_that_is_not_there_is_told_by_the_path_where_it_should_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let told = std::process::Command::new(FIFOGATE)
+        .args(["run", "--agent-link", &format!("unix:{}", socket.display()), "--run-dir"])
+        .arg(dir.path().join("run"))
+        .output()
+        .unwrap();
+    assert_eq!(told.status.code(), Some(1));
+    let said = String::from_utf8(told.stderr).unwrap();
+    assert!(said.contains(socket.to_str().unwrap()), "{said}");
 }

@@ -1,14 +1,15 @@
 //! The state by the agent's command, and the agent's own requests.
 
 use fifogate::pb::{
-    agent_link::{ReplaceState, UpdateState, UpdateWorkloadStates, from_agent::Content},
+    agent_link::{UpdateState, UpdateWorkloadStates, from_agent::Content},
     ank_base::{self as pb, execution_state::ExecutionStateEnum, response::ResponseContent},
 };
 use pb::request::RequestContent;
 
 use super::harness::{Agent, BOTH, Transport, configs, instance};
 
-fn workload(tag: &str) -> pb::Workload {
+/// A workload with this tag.
+pub(super) fn tagged(tag: &str) -> pb::Workload {
     pb::Workload {
         agent: Some("agent_A".to_owned()),
         runtime: Some("process".to_owned()),
@@ -18,9 +19,10 @@ fn workload(tag: &str) -> pb::Workload {
     }
 }
 
-fn large_state(odd: &[usize]) -> pb::CompleteState {
+/// A desired state of so many workloads, in which the tag of these differs.
+pub(super) fn state_of(count: usize, odd: &[usize]) -> pb::CompleteState {
     let tag = |n| if odd.contains(&n) { "odd" } else { "even" };
-    let workloads = (0..10_000).map(|n| (format!("w{n}"), workload(tag(n)))).collect();
+    let workloads = (0..count).map(|n| (format!("w{n}"), tagged(tag(n)))).collect();
     let mut state = configs(&[]);
     state.desired_state.as_mut().unwrap().workloads = Some(pb::WorkloadMap { workloads });
     state
@@ -29,12 +31,12 @@ fn large_state(odd: &[usize]) -> pb::CompleteState {
 #[test]
 fn state_of_10_000_workloads_in_which_three_leaves_differ_tells_those_three() {
     let mut agent = Agent::start(Transport::Unix, &["--settle", "0"]);
-    agent.link.replace_state(large_state(&[])).unwrap().unwrap();
+    agent.link.replace_state(state_of(10_000, &[])).unwrap().unwrap();
     let mut workload = agent.workload("observer");
     workload.read("s", &["desiredState.workloads"], true);
     assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
-    agent.link.replace_state(large_state(&[])).unwrap().unwrap();
-    agent.link.replace_state(large_state(&[3, 500, 9_999])).unwrap().unwrap();
+    agent.link.replace_state(state_of(10_000, &[])).unwrap().unwrap();
+    agent.link.replace_state(state_of(10_000, &[3, 500, 9_999])).unwrap().unwrap();
     let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else { panic!() };
     let altered = event.altered_fields.unwrap();
     let expected = [3, 500, 9_999].map(|n| format!("desiredState.workloads.w{n}.tags.t"));
@@ -98,46 +100,6 @@ fn every_part_can_be_set_and_is_told_once() {
         assert_eq!(told, expected.map(|path| vec![path.to_owned()]));
         assert_eq!(agent.read(&["agents"]).agents, Some(agents));
     }
-}
-
-#[test]
-fn state_that_is_none_is_rejected_and_nothing_of_it_applied() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
-    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-    let before = agent.read(&[]);
-    let mut unknown_enum = large_state(&[]);
-    let map = unknown_enum.desired_state.as_mut().unwrap().workloads.as_mut().unwrap();
-    map.workloads.get_mut("w5").unwrap().restart_policy = Some(99);
-    let mut bad_name = configs(&[("other", "v")]);
-    let workloads = [("a b".to_owned(), workload("t"))].into();
-    bad_name.desired_state.as_mut().unwrap().workloads = Some(pb::WorkloadMap { workloads });
-    let replace = |state| Content::ReplaceState(ReplaceState { state });
-    let update = |masks: &[&str]| {
-        let update_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
-        Content::UpdateState(UpdateState {
-            new_state: Some(configs(&[("k", "other")])),
-            update_mask,
-        })
-    };
-    let states = |state| {
-        let workload_states =
-            vec![pb::WorkloadState { instance_name: Some(instance("w")), execution_state: state }];
-        Content::UpdateWorkloadStates(UpdateWorkloadStates { workload_states })
-    };
-    for (wrong, reason) in [
-        (replace(None), "state is missing"),
-        (replace(Some(unknown_enum)), "state does not convert: unknown enumeration value 99"),
-        (replace(Some(bad_name)), "Unsupported workload name 'a b'"),
-        (update(&["desiredState.configs.k", "nowhere.x"]), "unknown mask 'nowhere.x'"),
-        (update(&["desiredState.configs.k", "agents.*"]), "wildcards are not allowed"),
-        (update(&["desiredState.configs.k", "desiredState.apiVersion.x"]), "no mapping"),
-        (states(None), "executionState is missing"),
-        (states(Some(pb::ExecutionState::default())), "says nothing"),
-    ] {
-        let rejected = agent.call(wrong).unwrap_err();
-        assert!(rejected.0.contains(reason), "{rejected} is not {reason}");
-    }
-    assert_eq!(agent.read(&[]), before);
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use fifogate::pb::{
     agent_link::{AddWorkload, Phase, RemoveWorkload, from_agent::Content, to_agent},
-    ank_base::{self as pb, ReadWriteEnum, response::ResponseContent},
+    ank_base::{ReadWriteEnum, response::ResponseContent},
 };
 
-use super::harness::{Agent, BOTH, Transport, access, add, configs, instance};
+use super::harness::{Agent, BOTH, Transport, add, configs, instance};
 use crate::common::{PATIENCE, Workload};
 
 #[test]
@@ -62,51 +62,6 @@ fn rules_count_at_once_when_they_are_narrowed_and_widened() {
         workload.read("z", &["agents"], false);
         assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
     }
-}
-
-#[test]
-fn what_cannot_be_a_workload_is_rejected_and_leaves_nothing() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
-    let with = |change: fn(&mut AddWorkload)| {
-        let mut wrong = add("w", ReadWriteEnum::RwRead, &["agents"]);
-        change(&mut wrong);
-        Content::AddWorkload(wrong)
-    };
-    fn name(add: &mut AddWorkload) -> &mut pb::WorkloadInstanceName {
-        add.instance_name.as_mut().unwrap()
-    }
-    let table = [
-        (with(|add| name(add).workload_name = "../w".into()), "unsupported workloadName '../w'"),
-        (with(|add| name(add).workload_name = "a/b".into()), "unsupported workloadName 'a/b'"),
-        (with(|add| name(add).workload_name = "a\nb".into()), "unsupported workloadName 'a\\nb'"),
-        (with(|add| name(add).workload_name = "w".repeat(64)), "Length 64 exceeds"),
-        (with(|add| name(add).agent_name = "..".into()), "unsupported agentName '..'"),
-        (with(|add| name(add).id = "/".into()), "unsupported id '/'"),
-        (with(|add| name(add).id = String::new()), "unsupported id ''"),
-        (with(|add| add.instance_name = None), "instanceName is missing"),
-        (
-            with(|add| add.access = Some(access(ReadWriteEnum::RwRead, &["a..b"]))),
-            "Unsupported filter mask 'a..b'",
-        ),
-        (with(|add| add.access = Some(access(ReadWriteEnum::RwRead, &[""]))), "Empty filter masks"),
-        (
-            with(|add| {
-                let mut wrong = access(ReadWriteEnum::RwRead, &[]);
-                wrong.allow_rules[0].access_rights_rule_enum = None;
-                add.access = Some(wrong);
-            }),
-            "neither a StateRule nor a LogRule",
-        ),
-    ];
-    for (wrong, reason) in table {
-        let rejected = agent.call(wrong).unwrap_err();
-        assert!(rejected.0.contains(reason), "{rejected} is not {reason}");
-    }
-    let unknown = agent.remove("w").unwrap_err();
-    assert_eq!(unknown.0, "unknown instance w.1.agent_A");
-    let names = fs::read_dir(&agent.run_dir).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(names.collect::<Vec<_>>(), ["status.sock"]);
-    agent.workload("w").read("r", &["*"], false);
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! The client of the link that agents in Rust use, at a stream that does not behave.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+};
+
+use fifogate::{
+    agent::{AgentLink, MessageReceiver},
+    frame::encode,
+    pb::agent_link::{Ack, GateHello, Rejected, ToAgent, to_agent::Content},
+};
+use prost::Message;
+
+/// A stream of which each read is given in advance; at its end comes end-of-file.
+struct Reads(VecDeque<io::Result<Vec<u8>>>);
+
+impl Read for Reads {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(read) = self.0.pop_front() else { return Ok(0) };
+        let bytes = read?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+}
+
+fn framed(content: Content) -> Vec<u8> {
+    encode(&ToAgent { content: Some(content) }.encode_to_vec()).to_vec()
+}
+
+fn hello() -> Content {
+    Content::Hello(GateHello { protocol_version: "1.0.0".into(), run_dir: "/run/gate".into() })
+}
+
+fn error(kind: io::ErrorKind) -> io::Result<Vec<u8>> {
+    Err(kind.into())
+}
+
+#[test]
+fn read_that_is_interrupted_or_times_out_in_a_message_loses_nothing_of_it() {
+    let frame = framed(hello());
+    let (one, two) = frame.split_at(7);
+    let reads = [
+        Ok(one.to_vec()),
+        error(io::ErrorKind::Interrupted),
+        error(io::ErrorKind::WouldBlock),
+        Ok(two.to_vec()),
+    ];
+    let mut receiver = MessageReceiver::new(Reads(reads.into()));
+    assert_eq!(receiver.recv().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(receiver.recv().unwrap(), Some(hello()));
+    assert_eq!(receiver.recv().unwrap(), None);
+}
+
+#[test]
+fn stream_that_ends_in_a_message_is_an_error_and_one_between_two_is_none() {
+    let frame = framed(hello());
+    let receive = |bytes: &[u8]| {
+        let mut receiver = MessageReceiver::new(bytes);
+        receiver.recv().and_then(|_| receiver.recv())
+    };
+    assert_eq!(receive(&frame).unwrap(), None);
+    let torn = [&frame[..], &frame[..3]].concat();
+    assert_eq!(receive(&torn).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    let greeted = AgentLink::open(&[][..], Vec::new(), "agent_A").unwrap_err();
+    assert!(greeted.to_string().contains("did not greet"), "{greeted}");
+}
+
+#[test]
+fn what_comes_before_the_answer_to_a_call_is_kept_in_order() {
+    let other = |id| Content::Ack(Ack { id });
+    let refused = Rejected { id: 2, reason: "no".into() };
+    let said = [hello(), other(1), other(7), other(8), Content::Rejected(refused), other(9)];
+    let bytes = said.map(framed).concat();
+    let mut link = AgentLink::open(&bytes[..], Vec::new(), "agent_A").unwrap();
+    assert_eq!(link.run_dir(), "/run/gate");
+    let rejected = link.replace_state(Default::default()).unwrap().unwrap_err();
+    assert_eq!(rejected.to_string(), "fifogate refused: no");
+    assert_eq!(link.recv().unwrap(), Some(other(7)));
+    let (mut receiver, _, early) = link.split();
+    assert_eq!(early.collect::<Vec<_>>(), [other(8)]);
+    assert_eq!(receiver.recv().unwrap(), Some(other(9)));
+}
