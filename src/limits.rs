@@ -3,6 +3,9 @@
 //! Each has its default, its flag on `fifogate run`, and what it costs at worst. Over a limit the
 //! workload that caused it is told or waits; no other notices.
 
+/// What a name in a mask costs beside its text: the mask itself, and its place in the index.
+pub const SEGMENT: usize = 256;
+
 /// The limits of one fifogate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -14,17 +17,57 @@ pub struct Limits {
     /// Most bytes queued for one workload, as far as it is up to us. `--outbox-bytes`, 1 MiB.
     ///
     /// Above it events are merged, and no further requests of that workload are read: so an answer
-    /// to what was read already may come on top. Worst case for each workload: this and the largest
-    /// answer.
+    /// to the message that is being handled may come on top. Worst case for each workload: this and
+    /// the largest answer.
     pub outbox_bytes: usize,
+    /// Most bytes queued for all workloads together, as far as it is up to us. `--total-bytes`, 256 MiB.
+    ///
+    /// Above it, every workload that something waits for is over its budget. Worst case: this and one
+    /// largest answer for each workload.
+    pub total_bytes: usize,
+    /// Most old versions of the state that are kept for what one workload missed. `--max-versions`, 16.
+    ///
+    /// Each of its subscriptions that is behind is told later what differs from the version that it
+    /// knows. One version too many, and it is sent everything that it sees, as updated. Worst case for
+    /// each workload: this many times `max_state_bytes`, if all of the state changes each time.
+    pub max_versions: usize,
     /// Most masks in one request. `--max-masks`, 256.
     pub max_masks: usize,
     /// Most bytes in one mask. `--max-mask-length`, 1 KiB.
     ///
-    /// Worst case for the masks of one workload: `max_subscriptions * max_masks * max_mask_length`.
+    /// What the masks of subscriptions cost together is bounded by `subscription_bytes`.
     pub max_mask_length: usize,
+    /// Most bytes of a request's id. `--max-request-id`, 1 KiB.
+    ///
+    /// It is kept with a subscription, and repeated in every answer and event.
+    pub max_request_id: usize,
+    /// Most bytes that the subscriptions of one workload may take, counted as their ids and masks and
+    /// [`SEGMENT`] for each name in a mask. `--subscription-bytes`, 8 MiB.
+    pub subscription_bytes: usize,
     /// Most subscriptions of one workload. `--max-subscriptions`, 1024.
     pub max_subscriptions: usize,
+    /// Most messages of one workload on their way to the worker. `--max-in-flight`, 64.
+    ///
+    /// More are left in its pipe.
+    pub max_in_flight: usize,
+    /// Most bytes of these messages, but for one message. `--in-flight-bytes`, 1 MiB.
+    pub in_flight_bytes: usize,
+    /// Most messages of a session that make no sense. `--max-malformed`, 100.
+    ///
+    /// One more ends the session.
+    pub max_malformed: usize,
+    /// Most times a second that a workload may wake us for nothing: it opened, closed or wrote, and
+    /// neither a message nor 4 KiB came of it. `--max-wakeups`, 1000.
+    ///
+    /// Above it, nothing of that workload is noticed until the second is over. Worst case: this many
+    /// turns of some microseconds each.
+    pub max_wakeups: usize,
+    /// Most bytes of the state that workloads may make: keys and values, as they are encoded.
+    /// `--max-state-bytes`, 64 MiB.
+    ///
+    /// An update that makes the state larger, and larger than this, is refused. The manifest and the
+    /// agent may make it any size.
+    pub max_state_bytes: usize,
     /// Most requests of one workload that wait for the agent, log campaigns included.
     /// `--max-forwarded`, 64.
     ///
@@ -44,9 +87,18 @@ impl Default for Limits {
         Self {
             max_frame: 4 << 20,
             outbox_bytes: 1 << 20,
+            total_bytes: 256 << 20,
+            max_versions: 16,
             max_masks: 256,
             max_mask_length: 1 << 10,
+            max_request_id: 1 << 10,
+            subscription_bytes: 8 << 20,
             max_subscriptions: 1 << 10,
+            max_in_flight: 64,
+            in_flight_bytes: 1 << 20,
+            max_malformed: 100,
+            max_wakeups: 1000,
+            max_state_bytes: 64 << 20,
             max_forwarded: 64,
             max_link_frame: 64 << 20,
             link_bytes: 16 << 20,

@@ -1,10 +1,10 @@
 //! What fifogate is doing, as the JSON object that its status socket gives (CONTRACT section 5).
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::broker::{Counters, Session, SubscriptionReport, WorkloadReport};
+use crate::broker::{Counters, PeerId, Session, SubscriptionReport, WorkloadReport};
 
 /// What only the edge knows.
 #[derive(Debug, Clone)]
@@ -19,6 +19,19 @@ pub struct Circumstances<'a> {
     pub rss_bytes: u64,
     /// Leaves of the state.
     pub state_leaves: usize,
+    /// What the state weighs, as its limit counts it.
+    pub state_bytes: usize,
+    /// Workloads that do what they should not.
+    pub troubles: HashMap<PeerId, Trouble>,
+}
+
+/// What a workload does to its pair that it should not.
+#[derive(Debug, Clone, Default)]
+pub struct Trouble {
+    /// For how long it has been holding its pipe, in milliseconds, if it is.
+    pub held_ms: Option<u64>,
+    /// What was seen of it since its pair was made, each once.
+    pub oddities: Vec<&'static str>,
 }
 
 /// The status of all workloads, and of the whole.
@@ -33,7 +46,7 @@ pub fn status(around: &Circumstances<'_>, workloads: &[WorkloadReport]) -> Value
         "uptime_s": around.uptime_s,
         "run_dir": around.run_dir,
         "agent_link": around.agent_link,
-        "workloads": workloads.iter().map(|own| workload(own, around.run_dir)).collect::<Vec<_>>(),
+        "workloads": workloads.iter().map(|own| workload(own, around)).collect::<Vec<_>>(),
         "totals": {
             "workloads": workloads.len(),
             "subscriptions": sum(|workload| workload.subscriptions.len() as u64),
@@ -47,11 +60,13 @@ pub fn status(around: &Circumstances<'_>, workloads: &[WorkloadReport]) -> Value
             "malformed": sum(|workload| workload.counters.malformed),
             "rss_bytes": around.rss_bytes,
             "state_leaves": around.state_leaves,
+            "state_bytes": around.state_bytes,
         },
     })
 }
 
-fn workload(report: &WorkloadReport, run_dir: &Path) -> Value {
+fn workload(report: &WorkloadReport, around: &Circumstances<'_>) -> Value {
+    let trouble = around.troubles.get(&report.peer).cloned().unwrap_or_default();
     let instance = &report.instance;
     let folder = format!("{}.{}", instance.workload, instance.id);
     let Counters { frames_in, frames_out, denied, malformed } = report.counters;
@@ -59,7 +74,7 @@ fn workload(report: &WorkloadReport, run_dir: &Path) -> Value {
         "name": instance.workload,
         "agent": instance.agent,
         "id": instance.id,
-        "dir": run_dir.join(folder).join("control_interface"),
+        "dir": around.run_dir.join(folder).join("control_interface"),
         "session": match report.session {
             Session::AwaitHello => "awaiting_hello",
             Session::Open => "open",
@@ -73,6 +88,11 @@ fn workload(report: &WorkloadReport, run_dir: &Path) -> Value {
             "behind": own.behind,
         })).collect::<Vec<_>>(),
         "queued_bytes": report.queued_bytes,
+        "answers_waiting": report.answers_waiting,
+        "reader_idle_ms": report.reader_idle_ms,
+        "versions_kept": report.versions_kept,
+        "held_ms": trouble.held_ms,
+        "oddities": trouble.oddities,
         "frames_in": frames_in,
         "frames_out": frames_out,
         "denied": denied,

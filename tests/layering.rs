@@ -58,7 +58,7 @@ const ROOMS: &[Room] = &[
         &["bytes", "crossbeam_channel", "log", "mio", "nix"],
         &["fs", "io", "os", "thread", "time"],
     ),
-    room("edge/link", &["frame"], &["bytes", "log", "nix"], &["io", "os"]),
+    room("edge/link", &["frame"], &["bytes", "log", "nix"], &["fs", "io", "os"]),
     room("edge/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
     // The two that touch FIFOs see frames, never what is in them.
     room(
@@ -69,9 +69,9 @@ const ROOMS: &[Room] = &[
     ),
     room(
         "edge/reactor",
-        &["broker::PeerId", "broker::Seq", "message::Owner", "state::Instance"],
+        &["broker::PeerId", "broker::Seq", "limits", "message::Owner", "state::Instance"],
         &["crossbeam_channel", "log", "mio", "signal_hook"],
-        &["io", "os", "time"],
+        &["io", "os", "thread", "time"],
     ),
     // The one that looks into frames has nothing to touch a FIFO with.
     room(
@@ -470,9 +470,18 @@ fn limits_in_the_readme_are_those_of_the_code() {
     let Limits {
         max_frame,
         outbox_bytes,
+        total_bytes,
+        max_versions,
         max_masks,
         max_mask_length,
+        max_request_id,
         max_subscriptions,
+        subscription_bytes,
+        max_in_flight,
+        in_flight_bytes,
+        max_malformed,
+        max_wakeups,
+        max_state_bytes,
         max_forwarded,
         max_link_frame,
         link_bytes,
@@ -484,9 +493,18 @@ fn limits_in_the_readme_are_those_of_the_code() {
     let rows = [
         ("max-frame", size(max_frame)),
         ("outbox-bytes", size(outbox_bytes)),
+        ("total-bytes", size(total_bytes)),
+        ("max-versions", max_versions.to_string()),
         ("max-masks", max_masks.to_string()),
         ("max-mask-length", size(max_mask_length)),
+        ("max-request-id", size(max_request_id)),
         ("max-subscriptions", max_subscriptions.to_string()),
+        ("subscription-bytes", size(subscription_bytes)),
+        ("max-in-flight", max_in_flight.to_string()),
+        ("in-flight-bytes", size(in_flight_bytes)),
+        ("max-malformed", max_malformed.to_string()),
+        ("max-wakeups", max_wakeups.to_string()),
+        ("max-state-bytes", size(max_state_bytes)),
         ("max-forwarded", max_forwarded.to_string()),
         ("max-link-frame", size(max_link_frame)),
         ("link-bytes", size(link_bytes)),

@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Broker, Output, PeerId, Rules, Session, check_version,
-    outbox::{Kind, Outgoing},
+    outbox::{Kind, Outgoing, Total},
     peer::Peer,
 };
 
@@ -51,7 +51,7 @@ enum Done {
 impl Broker {
     pub(super) fn begin_link(&mut self, run_dir: String) {
         let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
-        let mut agent = Peer::new(nobody, Rules::everything());
+        let mut agent = Peer::new(nobody, Rules::everything(), Total::default());
         agent.session = Session::Open;
         self.peers.insert(PeerId::AGENT, agent);
         self.link = Some(Link::default());

@@ -105,6 +105,7 @@ impl World {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }
+                Output::Slow(..) | Output::CaughtUp(..) => {}
                 Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")
                 }

@@ -16,6 +16,7 @@ mod requests;
 mod session;
 mod subscriptions;
 mod telling;
+mod versions;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::{
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
-    state::{Instance, Tree},
+    state::{Instance, Tree, weight_after},
 };
 
 pub use access::Rules;
@@ -36,8 +37,10 @@ pub use session::{Session, check_version};
 pub use subscriptions::SubscriptionId;
 
 use agent::Link;
+use outbox::Total;
 use peer::Peer;
 use subscriptions::Subscriptions;
+use versions::Version;
 
 /// A point in time: milliseconds since whenever the caller began to count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +167,11 @@ pub enum Output {
         /// What is to be told of it.
         notice: Notice,
     },
+    /// This workload reads so slowly that events are merged for it, or that it is not read: so many
+    /// bytes wait for it. Said once, until it has caught up.
+    Slow(Instance, usize),
+    /// It has caught up, after so many milliseconds.
+    CaughtUp(Instance, u64),
     /// The agent wants the end.
     Stop,
     /// Nothing can be done together with this agent.
@@ -187,6 +195,12 @@ pub struct Broker {
     config: Config,
     now: Tick,
     state: Tree,
+    /// What the state weighs.
+    state_bytes: usize,
+    /// The version of the state.
+    version: Version,
+    /// Bytes that wait for all workloads together.
+    queued: Total,
     peers: BTreeMap<PeerId, Peer>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
@@ -216,7 +230,10 @@ impl Broker {
         let mut broker = Self {
             config,
             now: Tick::default(),
+            state_bytes: weight_after(&Tree::default(), 0, &Tree::initial()),
             state: Tree::initial(),
+            version: 0,
+            queued: Total::default(),
             peers: BTreeMap::new(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
@@ -277,6 +294,12 @@ impl Broker {
         &self.state
     }
 
+    /// What the state weighs, as its limit counts it.
+    #[must_use]
+    pub fn state_bytes(&self) -> usize {
+        self.state_bytes
+    }
+
     /// Whether nothing waits here to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -291,7 +314,7 @@ impl Broker {
 
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
         if let Some(found) = self.peers.get_mut(&peer) {
-            found.outbox.note_written(seq);
+            found.outbox.note_written(seq, self.now);
             self.unsettled.insert(peer);
         }
     }

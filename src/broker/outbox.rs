@@ -5,11 +5,17 @@
 //! last, but only now and then: with each request that comes from the workload anyway, or when asked
 //! to by the [`Notice`] on a message.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use crate::message::{ToAgent, ToWorkload};
 
-use super::{Notice, SubscriptionId};
+use super::{Notice, SubscriptionId, Tick};
 
 /// Number of a message to one workload, counted from 1 over all its sessions.
 pub type Seq = u64;
@@ -56,11 +62,44 @@ pub(super) struct Handed {
     pub(super) notice: Notice,
 }
 
+/// Bytes that wait in several outboxes together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Total(Arc<AtomicUsize>);
+
+impl Total {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The bytes of one outbox, given back when it goes.
+#[derive(Debug, Default)]
+struct Share {
+    bytes: usize,
+    total: Total,
+}
+
+impl Share {
+    fn set(&mut self, bytes: usize) {
+        // Wraps, and so does the addition.
+        self.total.0.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 /// The queue of one workload.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     queue: VecDeque<Queued>,
-    bytes: usize,
+    bytes: Share,
+    /// Since when nothing was put into the pipe, though something waits.
+    stuck_since: Option<Tick>,
     handed: Seq,
     written: Seq,
     /// First answers that were handed out and not yet taken, oldest first.
@@ -68,14 +107,38 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Bytes of the messages that wait here.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// An empty one that counts into `total` as well.
+    pub(super) fn new(total: Total) -> Self {
+        Self { bytes: Share { bytes: 0, total }, ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, message: Outgoing, kind: Kind) {
+    /// Bytes of the messages that wait here.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.bytes
+    }
+
+    /// Messages that wait here and are no events.
+    pub(super) fn answers(&self) -> usize {
+        let is_answer = |queued: &&Queued| !matches!(queued.kind, Kind::Event(_));
+        self.queue.iter().filter(is_answer).count()
+    }
+
+    /// Since when the reader has taken nothing, though something waits here.
+    pub(super) fn stuck_since(&self) -> Option<Tick> {
+        self.stuck_since.filter(|_| !self.queue.is_empty())
+    }
+
+    /// Whether one more message may wait here. One always may.
+    pub(super) fn has_room(&self, budget: usize) -> bool {
+        self.queue.is_empty() || self.bytes() < budget
+    }
+
+    pub(super) fn push(&mut self, message: Outgoing, kind: Kind, now: Tick) {
+        if self.queue.is_empty() {
+            self.stuck_since = Some(now);
+        }
         let len = message.charge();
-        self.bytes += len;
+        self.bytes.set(self.bytes() + len);
         self.queue.push_back(Queued { message, kind, len });
     }
 
@@ -87,7 +150,7 @@ impl Outbox {
             return None;
         }
         let Queued { message, kind, len } = self.queue.pop_front()?;
-        self.bytes -= len;
+        self.bytes.set(self.bytes() - len);
         self.handed += 1;
         let seq = self.handed;
         let notice = if let Kind::FirstAnswer(subscription) = kind {
@@ -102,14 +165,18 @@ impl Outbox {
     }
 
     /// The edge has put all messages up to `seq` into the pipe.
-    pub(super) fn note_written(&mut self, seq: Seq) {
-        self.written = self.written.max(seq.min(self.handed));
+    pub(super) fn note_written(&mut self, seq: Seq, now: Tick) {
+        let written = self.written.max(seq.min(self.handed));
+        if written > self.written {
+            self.stuck_since = Some(now);
+        }
+        self.written = written;
     }
 
     /// The reader has taken all messages up to `seq`; gives the subscriptions whose first answer is
     /// among them.
-    pub(super) fn note_taken(&mut self, seq: Seq) -> Vec<SubscriptionId> {
-        self.note_written(seq);
+    pub(super) fn note_taken(&mut self, seq: Seq, now: Tick) -> Vec<SubscriptionId> {
+        self.note_written(seq, now);
         let taken = self.awaited.partition_point(|(own, _)| *own <= seq);
         self.awaited.drain(..taken).map(|(_, subscription)| subscription).collect()
     }
@@ -118,7 +185,7 @@ impl Outbox {
     /// forget it too.
     pub(super) fn reset(&mut self) {
         self.queue.clear();
-        self.bytes = 0;
+        self.bytes.set(0);
         self.awaited.clear();
         self.written = self.handed;
     }
@@ -132,7 +199,7 @@ impl Outbox {
             freed += if keep { 0 } else { queued.len };
             keep
         });
-        self.bytes -= freed;
+        self.bytes.set(self.bytes() - freed);
     }
 }
 
@@ -143,7 +210,7 @@ mod tests {
     fn outbox(messages: usize) -> Outbox {
         let mut outbox = Outbox::default();
         for _ in 0..messages {
-            outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
+            outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
         }
         outbox
     }
@@ -158,7 +225,7 @@ mod tests {
         assert_eq!(outbox.bytes(), 10);
         assert_eq!(hand_all(&mut outbox, 1), [(1, Notice::None), (2, Notice::Written)]);
         assert_eq!(outbox.bytes(), 6);
-        outbox.note_written(2);
+        outbox.note_written(2, Tick(0));
         assert_eq!(
             hand_all(&mut outbox, 2),
             [(3, Notice::None), (4, Notice::None), (5, Notice::Written)]
@@ -167,14 +234,32 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_counted_together_and_given_back_by_who_goes() {
+        let total = Total::default();
+        let mut all = [Outbox::new(total.clone()), Outbox::new(total.clone())];
+        for outbox in &mut all {
+            outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
+            outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
+        }
+        assert_eq!(total.bytes(), 8);
+        let [mut first, second] = all;
+        first.hand(1);
+        assert_eq!(total.bytes(), 6);
+        drop(second);
+        assert_eq!(total.bytes(), 2);
+        first.reset();
+        assert_eq!(total.bytes(), 0);
+    }
+
+    #[test]
     fn late_notice_of_a_session_before_changes_nothing() {
         let mut outbox = outbox(3);
         hand_all(&mut outbox, 1);
         outbox.reset();
-        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
         assert_eq!(hand_all(&mut outbox, 1), [(3, Notice::None)]);
-        outbox.note_written(1);
-        outbox.note_written(99);
+        outbox.note_written(1, Tick(0));
+        outbox.note_written(99, Tick(0));
         assert_eq!(outbox.written, 3);
     }
 
@@ -182,14 +267,14 @@ mod tests {
     fn first_answers_are_told_when_they_are_taken_and_events_can_be_taken_back() {
         let mut outbox = Outbox::default();
         let (one, two) = (SubscriptionId(1), SubscriptionId(2));
-        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(one));
-        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(two));
-        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(one));
-        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(two));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(one), Tick(0));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::FirstAnswer(two), Tick(0));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(one), Tick(0));
+        outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Event(two), Tick(0));
         outbox.take_back_events(one);
         assert_eq!(hand_all(&mut outbox, 9).len(), 3);
-        assert_eq!(outbox.note_taken(1), [one]);
-        assert_eq!(outbox.note_taken(3), [two]);
-        assert_eq!(outbox.note_taken(3), []);
+        assert_eq!(outbox.note_taken(1, Tick(0)), [one]);
+        assert_eq!(outbox.note_taken(3, Tick(0)), [two]);
+        assert_eq!(outbox.note_taken(3, Tick(0)), []);
     }
 }

@@ -1,7 +1,7 @@
 //! One instance that is served: its rules, its session, and what it is owed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -11,10 +11,12 @@ use crate::{
 };
 
 use super::{
-    Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId,
+    Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId, Tick,
     forward::Forwards,
-    outbox::{Kind, Outbox, Outgoing},
+    outbox::{Kind, Outbox, Outgoing, Total},
     session::Verdict,
+    subscriptions::Missed,
+    versions::Versions,
 };
 
 /// What has been counted of one instance.
@@ -39,7 +41,15 @@ pub(super) struct Peer {
     /// Its subscriptions by request id.
     pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     /// Those that were not told of a change because too much was queued already.
-    pub(super) behind: BTreeSet<SubscriptionId>,
+    pub(super) behind: VecDeque<SubscriptionId>,
+    /// Old versions of the state that are kept for its subscriptions.
+    pub(super) versions: Versions,
+    /// What its subscriptions count towards their limit.
+    pub(super) subscription_bytes: usize,
+    /// Messages of this session that made no sense.
+    pub(super) malformed: usize,
+    /// Since when it reads too slowly.
+    pub(super) slow_since: Option<Tick>,
     /// What it asked for that is the agent's to do.
     pub(super) forwards: Forwards,
     /// Whether its FIFOs are there.
@@ -50,14 +60,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(instance: Instance, rules: Rules) -> Self {
+    /// What waits for it counts into `queued` as well.
+    pub(super) fn new(instance: Instance, rules: Rules, queued: Total) -> Self {
         Self {
             instance,
             rules,
             session: Session::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(queued),
             subscriptions: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            behind: VecDeque::new(),
+            versions: Versions::default(),
+            subscription_bytes: 0,
+            malformed: 0,
+            slow_since: None,
             forwards: Forwards::default(),
             has_pair: false,
             reading: true,
@@ -98,7 +113,7 @@ impl Broker {
 
     pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let ready = peer.outbox.note_taken(seq);
+        let ready = peer.outbox.note_taken(seq, self.now);
         self.unsettled.insert(id);
         for subscription in ready {
             self.first_answer_taken(subscription);
@@ -110,6 +125,7 @@ impl Broker {
         self.end_subscriptions(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.session = Session::Open;
+        peer.malformed = 0;
         peer.outbox.reset();
         peer.forwards = Forwards::default();
         let instance = peer.instance.clone();
@@ -138,15 +154,37 @@ impl Broker {
             self.subscriptions.remove(subscription);
         }
         peer.behind.clear();
+        peer.versions = Versions::default();
+        peer.subscription_bytes = 0;
     }
 
     /// Ends one subscription; tells whether there was one of this id.
     pub(super) fn end_subscription(&mut self, id: PeerId, request_id: &str) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
-        peer.behind.remove(&subscription);
-        self.subscriptions.remove(subscription);
+        let Some(removed) = self.subscriptions.remove(subscription) else { return false };
+        peer.subscription_bytes -= removed.cost;
+        if removed.missed.is_some() {
+            peer.behind.retain(|behind| *behind != subscription);
+        }
+        if let Some(Missed::Since(version)) = removed.missed {
+            peer.versions.release(version);
+        }
         true
+    }
+
+    /// Counts a message that makes no sense. One too many ends the session; tells whether it did.
+    pub(super) fn note_malformed(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        peer.counters.malformed += 1;
+        peer.malformed += 1;
+        let most = self.config.limits.max_malformed;
+        let over = peer.malformed > most && id != PeerId::AGENT;
+        if over {
+            let reason = format!("Too many messages without sense, at most {most} are allowed");
+            self.close_session(id, reason);
+        }
+        over
     }
 
     pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: Body) {
@@ -172,7 +210,7 @@ impl Broker {
 
     pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.outbox.push(message, kind);
+            peer.outbox.push(message, kind, self.now);
             self.unsettled.insert(id);
         }
     }

@@ -7,6 +7,8 @@ use super::{Broker, Counters, PeerId, Session};
 /// One workload.
 #[derive(Debug, Clone)]
 pub struct WorkloadReport {
+    /// Its number here.
+    pub peer: PeerId,
     /// Who it is.
     pub instance: Instance,
     /// Where it stands.
@@ -15,6 +17,12 @@ pub struct WorkloadReport {
     pub subscriptions: Vec<SubscriptionReport>,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
+    /// Answers that wait for it.
+    pub answers_waiting: usize,
+    /// Milliseconds since its reader took something, if something waits.
+    pub reader_idle_ms: Option<u64>,
+    /// Old versions of the state that are kept for its subscriptions.
+    pub versions_kept: usize,
     /// What was counted.
     pub counters: Counters,
 }
@@ -39,7 +47,8 @@ impl Broker {
     #[must_use]
     pub fn report(&self) -> Vec<WorkloadReport> {
         let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
-        let report = |(_, peer): (_, &super::peer::Peer)| WorkloadReport {
+        let report = |(id, peer): (&PeerId, &super::peer::Peer)| WorkloadReport {
+            peer: *id,
             instance: peer.instance.clone(),
             session: peer.session,
             subscriptions: peer
@@ -53,11 +62,14 @@ impl Broker {
                         masks: masks.iter().map(ToString::to_string).collect(),
                         events_sent: subscription.events,
                         events_merged: subscription.merged,
-                        behind: subscription.told.is_some(),
+                        behind: subscription.missed.is_some(),
                     })
                 })
                 .collect(),
             queued_bytes: peer.outbox.bytes(),
+            answers_waiting: peer.outbox.answers(),
+            reader_idle_ms: peer.outbox.stuck_since().map(|since| self.now.0 - since.0),
+            versions_kept: peer.versions.len(),
             counters: peer.counters,
         };
         workloads.map(report).collect()

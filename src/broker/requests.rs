@@ -10,10 +10,17 @@ use crate::{
         DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
         update::{self, UpdateError, Updated},
+        weight_after,
     },
 };
 
-use super::{Broker, PeerId, Updates, forward::Wanted, outbox::Kind, subscriptions::Pace};
+use super::{
+    Broker, PeerId, Updates,
+    forward::Wanted,
+    outbox::Kind,
+    peer::Peer,
+    subscriptions::{Pace, cost},
+};
 
 impl Broker {
     /// Serves a message of an open session.
@@ -21,21 +28,17 @@ impl Broker {
         match message {
             FromWorkload::Request(request) => self.serve_request(id, request),
             FromWorkload::Undecodable { request_id, reason } => {
-                self.count_malformed(id);
-                if let Some(request_id) = request_id {
+                let closed = self.note_malformed(id);
+                if let Some(request_id) = request_id.filter(|_| !closed) {
                     let text = format!("Could not decode the request: {reason}");
                     self.answer(id, &request_id.into(), Body::error(text));
                 }
             }
-            FromWorkload::Empty => self.count_malformed(id),
+            FromWorkload::Empty => {
+                self.note_malformed(id);
+            }
             // A Hello never comes here: it begins or closes a session.
             FromWorkload::Hello { .. } => {}
-        }
-    }
-
-    fn count_malformed(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.counters.malformed += 1;
         }
     }
 
@@ -63,12 +66,14 @@ impl Broker {
                 self.answer(id, &request_id, Body::events_cancelled());
             }
             Ask::Nothing => {
-                self.count_malformed(id);
-                self.deny(id, &request_id);
+                if !self.note_malformed(id) {
+                    self.deny(id, &request_id);
+                }
             }
             Ask::OverLimit(reason) => {
-                self.count_malformed(id);
-                self.answer(id, &request_id, Body::error(reason));
+                if !self.note_malformed(id) {
+                    self.answer(id, &request_id, Body::error(reason));
+                }
             }
         }
     }
@@ -79,11 +84,8 @@ impl Broker {
         if !peer.rules.may_read(masks) {
             return self.deny(id, &request_id);
         }
-        let replaces = peer.subscriptions.contains_key(&request_id);
-        let most = self.config.limits.max_subscriptions;
-        if subscribe && !replaces && peer.subscriptions.len() >= most {
-            let text = format!("Too many subscriptions, at most {most} are allowed");
-            return self.answer(id, &request_id, Body::error(text));
+        if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
+            return self.answer(id, &request_id, Body::error(why));
         }
         let body = self.read(masks);
         if subscribe {
@@ -91,6 +93,23 @@ impl Broker {
         } else {
             self.answer(id, &request_id, body);
         }
+    }
+
+    fn may_subscribe(&self, peer: &Peer, request_id: &str, masks: &MaskSet) -> Result<(), String> {
+        let limits = &self.config.limits;
+        let replaced = peer.subscriptions.get(request_id);
+        let freed = replaced.and_then(|id| self.subscriptions.get(*id)).map_or(0, |own| own.cost);
+        let count = peer.subscriptions.len() + usize::from(replaced.is_none());
+        let bytes = peer.subscription_bytes - freed + cost(request_id, masks);
+        if count > limits.max_subscriptions {
+            let most = limits.max_subscriptions;
+            return Err(format!("Too many subscriptions, at most {most} are allowed"));
+        }
+        if bytes > limits.subscription_bytes {
+            let most = limits.subscription_bytes;
+            return Err(format!("The masks of all subscriptions take more than {most} bytes"));
+        }
+        Ok(())
     }
 
     fn read(&self, masks: &MaskSet) -> Body {
@@ -105,8 +124,10 @@ impl Broker {
         // The agent's client is ready when it asks.
         let waits = self.config.settle_ms > 0 && id != PeerId::AGENT;
         let pace = if waits { Pace::FirstAnswerWaits } else { Pace::Live };
-        let subscription = self.subscriptions.add(id, Arc::clone(&request_id), masks, pace);
+        let own_id = Arc::clone(&request_id);
+        let subscription = self.subscriptions.add(id, own_id, masks, pace, self.version);
         if let Some(peer) = self.peers.get_mut(&id) {
+            peer.subscription_bytes += cost(&request_id, masks);
             peer.subscriptions.insert(Arc::clone(&request_id), subscription);
         }
         let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
@@ -138,6 +159,11 @@ impl Broker {
         match update::apply(&self.state, &new_state, masks) {
             Err(error) => self.answer(id, request_id, Body::error(error.to_string())),
             Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
+            Ok(updated) if self.grows_too_large(id, &updated) => {
+                let most = self.config.limits.max_state_bytes;
+                let text = format!("The state would take more than {most} bytes");
+                self.answer(id, request_id, Body::error(text));
+            }
             Ok(updated) => self.apply(id, request_id, updated),
         }
     }
@@ -158,6 +184,12 @@ impl Broker {
                 || (!own && peer.rules.may_write_path(&path))
         };
         updated.changes.iter().all(may)
+    }
+
+    fn grows_too_large(&self, id: PeerId, updated: &Updated) -> bool {
+        let bytes = weight_after(&self.state, self.state_bytes, &updated.tree);
+        let over = bytes > self.state_bytes && bytes > self.config.limits.max_state_bytes;
+        over && id != PeerId::AGENT
     }
 
     /// Makes an update's state the state of now. Events go out before the answer (DECISIONS 5), and

@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use crate::state::{Change, ChangeSet, Key, Map, MaskSet, Node, Segment, Tree};
+use crate::{
+    limits::SEGMENT,
+    state::{Change, ChangeSet, Key, Map, Mask, MaskSet, Node, Segment},
+};
 
-use super::{PeerId, Tick};
+use super::{PeerId, Tick, versions::Version};
 
 /// Name of a subscription; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +35,15 @@ pub(super) enum Pace {
     Live,
 }
 
+/// What a subscription has to be told when there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// What differs from this version, which is kept for it.
+    Since(Version),
+    /// Everything that it sees: too many versions would have had to be kept.
+    Everything,
+}
+
 /// One subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
@@ -39,9 +51,13 @@ pub(super) struct Subscription {
     pub(super) request_id: Arc<str>,
     pub(super) group: GroupId,
     pub(super) pace: Pace,
-    /// The state that the reader was last told of, where that is not the state of now. All that
-    /// happened since is told by one event.
-    pub(super) told: Option<Tree>,
+    /// What the reader was last told of, where that is not the state of now. All that happened since
+    /// is told by one event.
+    pub(super) missed: Option<Missed>,
+    /// The version of the state at which it was told something last.
+    pub(super) told: Version,
+    /// What it counts towards the limit of its workload.
+    pub(super) cost: usize,
     /// Events sent.
     pub(super) events: u64,
     /// Changes that became part of an event with others.
@@ -72,6 +88,7 @@ impl Subscriptions {
         request_id: Arc<str>,
         masks: &MaskSet,
         pace: Pace,
+        told: Version,
     ) -> SubscriptionId {
         let id = SubscriptionId(self.next);
         let group = match self.by_masks.get(masks) {
@@ -82,8 +99,18 @@ impl Subscriptions {
         if let Some(group) = self.groups.get_mut(&group) {
             group.members.insert(id);
         }
-        let subscription =
-            Subscription { peer, request_id, group, pace, told: None, events: 0, merged: 0 };
+        let cost = cost(&request_id, masks);
+        let subscription = Subscription {
+            peer,
+            request_id,
+            group,
+            pace,
+            missed: None,
+            told,
+            cost,
+            events: 0,
+            merged: 0,
+        };
         self.all.insert(id, subscription);
         id
     }
@@ -137,6 +164,18 @@ impl Subscriptions {
         }
         found
     }
+}
+
+/// What a subscription counts towards the limit of its workload.
+pub(super) fn cost(request_id: &str, masks: &MaskSet) -> usize {
+    let of = |mask: &Mask| {
+        let segment = |segment: &Segment| match segment {
+            Segment::Any => SEGMENT,
+            Segment::Key(key) => SEGMENT + key.as_str().len(),
+        };
+        mask.segments().iter().map(segment).sum::<usize>()
+    };
+    SEGMENT + request_id.len() + masks.masks().iter().map(of).sum::<usize>()
 }
 
 /// The paths under which a group is found; the empty one if it sees everything.
@@ -251,6 +290,7 @@ fn enter<'a>(at: &[&'a Index], key: &Key, found: &mut BTreeSet<GroupId>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Tree;
 
     fn tree(pairs: &[(&str, &str)]) -> Tree {
         let mut root = Map::new();
@@ -273,7 +313,7 @@ mod tests {
             .iter()
             .map(|text| {
                 let masks = MaskSet::parse([text]);
-                let id = subscriptions.add(peer(), "r".into(), &masks, Pace::Live);
+                let id = subscriptions.add(peer(), "r".into(), &masks, Pace::Live, 0);
                 (subscriptions.get(id).unwrap().group, *text)
             })
             .collect();
@@ -294,7 +334,7 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         let masks = MaskSet::parse(["a.*.b", "c", "a.x"]);
         let ids: Vec<_> =
-            (0..3).map(|_| subscriptions.add(peer(), "r".into(), &masks, Pace::Live)).collect();
+            (0..3).map(|_| subscriptions.add(peer(), "r".into(), &masks, Pace::Live, 0)).collect();
         assert_eq!(subscriptions.groups.len(), 1);
         for id in ids {
             assert!(subscriptions.remove(id).is_some());

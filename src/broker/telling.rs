@@ -10,14 +10,15 @@ use std::{collections::BTreeSet, sync::Arc};
 use crate::{
     message::Body,
     state::{
-        ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads, update::Updated,
+        Altered, ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads,
+        update::Updated, weight_after,
     },
 };
 
 use super::{
     Broker, Output, PeerId, SubscriptionId, Tick, Timer,
     outbox::{Handed, Kind, Outgoing},
-    subscriptions::{GroupId, Pace},
+    subscriptions::{GroupId, Missed, Pace},
 };
 
 impl Broker {
@@ -41,6 +42,8 @@ impl Broker {
     /// Makes `tree` the state of now and tells its subscribers what differs.
     pub(super) fn replace_state(&mut self, tree: Tree) {
         let old = std::mem::replace(&mut self.state, tree);
+        self.state_bytes = weight_after(&old, self.state_bytes, &self.state);
+        self.version += 1;
         let changes = ChangeSet::between(&old, &self.state);
         for group in self.subscriptions.touched(&changes) {
             self.tell_group(group, &old, &changes);
@@ -68,34 +71,49 @@ impl Broker {
     /// Whether the subscription can be told a change as it happens.
     fn is_up_to_date(&self, id: SubscriptionId) -> bool {
         let Some(subscription) = self.subscriptions.get(id) else { return false };
-        let room = self
-            .peers
-            .get(&subscription.peer)
-            .is_some_and(|peer| peer.outbox.bytes() < self.config.limits.outbox_bytes);
-        subscription.pace == Pace::Live && subscription.told.is_none() && room
+        let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
+        ready && self.has_room(subscription.peer)
+    }
+
+    fn has_room(&self, id: PeerId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.outbox.has_room(self.budget_of(id)))
     }
 
     /// Remembers what the subscriber was last told, instead of telling it.
     fn fall_behind(&mut self, id: SubscriptionId, old: &Tree) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        match subscription.told {
-            None => subscription.told = Some(old.clone()),
-            Some(_) => subscription.merged += 1,
+        let Some(peer) = self.peers.get_mut(&subscription.peer) else { return };
+        if subscription.missed.is_some() {
+            subscription.merged += 1;
+            return;
         }
-        if subscription.pace == Pace::Live
-            && let Some(peer) = self.peers.get_mut(&subscription.peer)
-        {
-            peer.behind.insert(id);
+        let (version, most) = ((self.version - 1, old), self.config.limits.max_versions);
+        let kept = peer.versions.keep(subscription.told, version, most);
+        subscription.missed = Some(kept.map_or(Missed::Everything, Missed::Since));
+        if subscription.pace == Pace::Live {
+            peer.behind.push_back(id);
+            let peer = subscription.peer;
+            self.note_slow(peer);
         }
     }
 
     /// Tells one event with all that the subscriber missed, if it missed anything.
     fn catch_up(&mut self, id: SubscriptionId) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        let Some(told) = subscription.told.take() else { return };
+        let (peer, missed) = (subscription.peer, subscription.missed.take());
         let Some(masks) = self.subscriptions.masks_of(id) else { return };
-        let changes = ChangeSet::between(&told, &self.state);
-        if let Some(body) = event_body(&changes, masks, &self.state) {
+        let body = match missed {
+            None => return,
+            Some(Missed::Everything) => everything_body(masks, &self.state),
+            Some(Missed::Since(version)) => {
+                let Some(peer) = self.peers.get_mut(&peer) else { return };
+                let Some(old) = peer.versions.get(version) else { return };
+                let changes = ChangeSet::between(old, &self.state);
+                peer.versions.release(version);
+                event_body(&changes, masks, &self.state)
+            }
+        };
+        if let Some(body) = body {
             self.push_event(id, body);
         }
     }
@@ -103,6 +121,7 @@ impl Broker {
     fn push_event(&mut self, id: SubscriptionId, body: Body) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         subscription.events += 1;
+        subscription.told = self.version;
         let request_id = Arc::clone(&subscription.request_id);
         let peer = subscription.peer;
         self.respond(peer, request_id, body, Kind::Event(id));
@@ -134,14 +153,14 @@ impl Broker {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         subscription.pace = Pace::Live;
         let peer = subscription.peer;
-        if subscription.told.is_some() {
+        if subscription.missed.is_some() {
             self.queue_catch_up(peer, id);
         }
     }
 
     fn queue_catch_up(&mut self, peer: PeerId, id: SubscriptionId) {
         if let Some(found) = self.peers.get_mut(&peer) {
-            found.behind.insert(id);
+            found.behind.push_back(id);
             self.unsettled.insert(peer);
         }
     }
@@ -182,13 +201,18 @@ impl Broker {
     fn next_behind(&mut self, id: PeerId) -> Option<SubscriptionId> {
         let half = self.budget_of(id) / 2;
         let peer = self.peers.get_mut(&id)?;
-        if peer.outbox.bytes() > half { None } else { peer.behind.pop_first() }
+        if peer.outbox.bytes() > half { None } else { peer.behind.pop_front() }
     }
 
     /// Most bytes that may wait for this peer.
     pub(super) fn budget_of(&self, id: PeerId) -> usize {
         let limits = &self.config.limits;
-        if id == PeerId::AGENT { limits.link_bytes } else { limits.outbox_bytes }
+        if id == PeerId::AGENT {
+            return limits.link_bytes;
+        }
+        let own = self.peers.get(&id).map_or(0, |peer| peer.outbox.bytes());
+        let others = self.queued.bytes().saturating_sub(own);
+        limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others))
     }
 
     /// Over its budget a workload is not read: it may ask again when it has taken its answers.
@@ -196,12 +220,35 @@ impl Broker {
         let budget = self.budget_of(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let on = match peer.reading {
-            true => peer.outbox.bytes() < budget,
+            true => peer.outbox.has_room(budget),
             false => peer.outbox.bytes() <= budget / 2,
         };
         if on != peer.reading {
             peer.reading = on;
             self.outputs.push_back(Output::Reading(id, on));
+        }
+        if !on {
+            self.note_slow(id);
+        } else if peer.behind.is_empty() {
+            self.note_caught_up(id);
+        }
+    }
+
+    /// Has it told once that a workload reads too slowly.
+    fn note_slow(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.slow_since.is_none() {
+            peer.slow_since = Some(self.now);
+            let (instance, bytes) = (peer.instance.clone(), peer.outbox.bytes());
+            self.outputs.push_back(Output::Slow(instance, bytes));
+        }
+    }
+
+    fn note_caught_up(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(since) = peer.slow_since.take() {
+            let (instance, after) = (peer.instance.clone(), self.now.0 - since.0);
+            self.outputs.push_back(Output::CaughtUp(instance, after));
         }
     }
 }
@@ -209,6 +256,13 @@ impl Broker {
 /// Most messages to the agent that the edge is given at a time: its stream takes any number of them
 /// in any pieces.
 const LINK_WINDOW: usize = 64;
+
+/// The event that tells a subscriber of `masks` that anything that it sees may be another.
+fn everything_body(masks: &MaskSet, now: &Tree) -> Option<Body> {
+    let altered = Altered::everything(masks);
+    let state = now.select(altered.selection());
+    Some(Body::event(&state, altered))
+}
 
 /// The event that tells `changes` to a subscriber of `masks`; none if it sees nothing of them.
 fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> Option<Body> {

@@ -17,6 +17,8 @@ struct World {
     /// Messages handed out and not looked at.
     sent: Vec<(PeerId, Seq, ToWorkload, Notice)>,
     reading: Vec<(PeerId, bool)>,
+    /// What was said of slow readers.
+    episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
     /// Everything is taken as soon as it is handed out.
@@ -65,6 +67,7 @@ impl World {
             now: 0,
             sent: Vec::new(),
             reading: Vec::new(),
+            episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
             prompt: true,
@@ -92,6 +95,8 @@ impl World {
                 Output::OpenPair(peer, instance, _) => self.pairs.push((peer, Some(instance))),
                 Output::ClosePair(peer) => self.pairs.push((peer, None)),
                 Output::Reset(peer) => self.resets.push(peer),
+                Output::Slow(..) => self.episodes.push("slow"),
+                Output::CaughtUp(..) => self.episodes.push("caught up"),
                 Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {}
                 Output::Reading(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, notice } => {

@@ -185,6 +185,14 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().outbox_bytes)]
     #[arg(value_parser = at_least_one())]
     outbox_bytes: usize,
+    /// Most bytes that wait for all workloads together
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().total_bytes)]
+    #[arg(value_parser = at_least_one())]
+    total_bytes: usize,
+    /// Most old versions of the state that are kept for a workload that reads slowly
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_versions)]
+    #[arg(value_parser = at_least_one())]
+    max_versions: usize,
     /// Most masks in one request
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_masks)]
     #[arg(value_parser = at_least_one())]
@@ -193,10 +201,38 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_mask_length)]
     #[arg(value_parser = at_least_one())]
     max_mask_length: usize,
+    /// Most bytes in the id of a request
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_id)]
+    #[arg(value_parser = at_least_one())]
+    max_request_id: usize,
     /// Most subscriptions of one workload
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_subscriptions)]
     #[arg(value_parser = at_least_one())]
     max_subscriptions: usize,
+    /// Most bytes that the subscriptions of one workload take
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().subscription_bytes)]
+    #[arg(value_parser = at_least_one())]
+    subscription_bytes: usize,
+    /// Most messages of one workload on their way to being handled; more stay in its pipe
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_in_flight)]
+    #[arg(value_parser = at_least_one())]
+    max_in_flight: usize,
+    /// Most bytes of these messages
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().in_flight_bytes)]
+    #[arg(value_parser = at_least_one())]
+    in_flight_bytes: usize,
+    /// Most messages without sense in a session; one more ends it
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_malformed)]
+    #[arg(value_parser = at_least_one())]
+    max_malformed: usize,
+    /// Most times a second that a workload may wake fifogate for nothing
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_wakeups)]
+    #[arg(value_parser = at_least_one())]
+    max_wakeups: usize,
+    /// Most bytes of the state that updates of workloads may make
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_state_bytes)]
+    #[arg(value_parser = at_least_one())]
+    max_state_bytes: usize,
     /// Most requests of one workload that wait for the agent
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_forwarded)]
     #[arg(value_parser = at_least_one())]
@@ -216,9 +252,18 @@ impl From<&LimitArgs> for Limits {
         Self {
             max_frame: args.max_frame,
             outbox_bytes: args.outbox_bytes,
+            total_bytes: args.total_bytes,
+            max_versions: args.max_versions,
             max_masks: args.max_masks,
             max_mask_length: args.max_mask_length,
+            max_request_id: args.max_request_id,
             max_subscriptions: args.max_subscriptions,
+            subscription_bytes: args.subscription_bytes,
+            max_in_flight: args.max_in_flight,
+            in_flight_bytes: args.in_flight_bytes,
+            max_malformed: args.max_malformed,
+            max_wakeups: args.max_wakeups,
+            max_state_bytes: args.max_state_bytes,
             max_forwarded: args.max_forwarded,
             max_link_frame: args.max_link_frame,
             link_bytes: args.link_bytes,

@@ -2,18 +2,20 @@
 //! DECISIONS 21).
 //!
 //! Everything below the run directory is reached from descriptors of folders that are ours, and never
-//! through a symbolic link. Each FIFO is held by an `O_PATH` descriptor for as long as it is served,
-//! and opened through that: what a workload does to the names later is not followed.
+//! through a symbolic link. Each FIFO is opened once by its name, with `O_PATH`, and from then on through
+//! a descriptor of it: what a workload does to the names later is not followed. A pair that is served
+//! costs two descriptors.
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, open, openat},
+    libc::{dev_t, ino_t},
     sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
     unistd::{Gid, Uid, UnlinkatFlags, chown, geteuid, mkdir, mkfifoat, unlinkat},
 };
@@ -121,7 +123,11 @@ impl RunDir {
     ///
     /// # Errors
     /// A folder or FIFO cannot be made, belongs to somebody else, or something else has its name.
-    pub fn open_pair(&self, instance: &Instance, owner: Owner) -> Result<PipePair, FifoError> {
+    pub fn open_pair(
+        &self,
+        instance: &Instance,
+        owner: Owner,
+    ) -> Result<(PipePair, Unopened), FifoError> {
         let name = format!("{}.{}", instance.workload, instance.id);
         let workload_path = self.path.join(&name);
         let workload_dir = make_dir(&self.dir, &name, &workload_path)?;
@@ -129,7 +135,10 @@ impl RunDir {
         let dir = make_dir(&workload_dir, PAIR_DIR, &path)?;
         let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path, owner)?;
         let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path, owner)?;
-        Ok(PipePair { name, path, dir, to_workload, from_workload })
+        let reused = to_workload.reused || from_workload.reused;
+        let files = [(TO_WORKLOAD, to_workload.file), (FROM_WORKLOAD, from_workload.file)];
+        let fifos = Unopened { to_workload: to_workload.fd, from_workload: from_workload.fd };
+        Ok((PipePair { name, path, files, reused }, fifos))
     }
 
     /// Removes the names of a pair, and its folders if nothing else is in them. Names that are not
@@ -138,13 +147,13 @@ impl RunDir {
     /// # Errors
     /// A name cannot be removed, or is no longer that of our FIFO.
     pub fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
-        let fifos = [(TO_WORKLOAD, &pair.to_workload), (FROM_WORKLOAD, &pair.from_workload)];
-        for (name, fifo) in fifos {
+        let (workload_dir, dir) = self.open_folders(pair)?;
+        for (name, file) in pair.files {
             let path = pair.path.join(name);
-            match fifo.is_named(&pair.dir, name) {
-                Ok(true) => unlinkat(&pair.dir, name, UnlinkatFlags::NoRemoveDir)
+            match file_named(&dir, name) {
+                Ok(named) if named == file => unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
                     .map_err(FifoError::failed(&path, "remove"))?,
-                Ok(false) => {
+                Ok(_) => {
                     let why = "is not the FIFO that was made there; it is left alone";
                     return Err(FifoError::wrong(&path, why));
                 }
@@ -152,22 +161,39 @@ impl RunDir {
                 Err(errno) => return Err(FifoError::failed(&path, "look at")(errno)),
             }
         }
+        remove_dir(&workload_dir, PAIR_DIR, &pair.path)?;
+        remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name))
+    }
+
+    /// Whether both names of a pair are still those of our FIFOs.
+    #[must_use]
+    pub fn has_names_of(&self, pair: &PipePair) -> bool {
+        self.open_folders(pair).is_ok_and(|(_, dir)| {
+            pair.files.iter().all(|(name, file)| file_named(&dir, name) == Ok(*file))
+        })
+    }
+
+    /// The workload's folder, and that of its pair.
+    fn open_folders(&self, pair: &PipePair) -> Result<(OwnedFd, OwnedFd), FifoError> {
         let workload_path = self.path.join(&pair.name);
         let workload_dir = openat(&self.dir, pair.name.as_str(), DIR, Mode::empty())
             .map_err(FifoError::failed(&workload_path, "open"))?;
-        remove_dir(&workload_dir, PAIR_DIR, &pair.path)?;
-        remove_dir(&self.dir, &pair.name, &workload_path)
+        let dir = openat(&workload_dir, PAIR_DIR, DIR, Mode::empty())
+            .map_err(FifoError::failed(&pair.path, "open"))?;
+        Ok((workload_dir, dir))
     }
 }
 
-/// The two FIFOs of a workload, named from our side.
+/// A file, for as long as somebody has it open: numbers are used again at once.
+type FileId = (dev_t, ino_t);
+
+/// The names of a workload's two FIFOs, and which files they are.
 #[derive(Debug)]
 pub struct PipePair {
     name: String,
     path: PathBuf,
-    dir: OwnedFd,
-    to_workload: Fifo,
-    from_workload: Fifo,
+    files: [(&'static str, FileId); 2],
+    reused: bool,
 }
 
 impl PipePair {
@@ -180,15 +206,25 @@ impl PipePair {
     /// Whether a FIFO stood there before: what is in it may begin anywhere in a message.
     #[must_use]
     pub fn is_reused(&self) -> bool {
-        self.to_workload.reused || self.from_workload.reused
+        self.reused
     }
+}
 
+/// The two FIFOs of a workload, held by descriptors that touch nothing of the pipes. Opening them may
+/// sleep for as long as the workload likes (FIFO-FACTS 0.5).
+#[derive(Debug)]
+pub struct Unopened {
+    to_workload: OwnedFd,
+    from_workload: OwnedFd,
+}
+
+impl Unopened {
     /// Opens the FIFO that the workload writes, for reading.
     ///
     /// # Errors
     /// What `open` reports.
     pub fn open_from_workload(&self) -> io::Result<OwnedFd> {
-        self.from_workload.open(OFlag::O_RDONLY)
+        reopen(&self.from_workload, OFlag::O_RDONLY)
     }
 
     /// Opens the FIFO that the workload reads, for writing, though nobody may read it yet: a writer
@@ -198,30 +234,30 @@ impl PipePair {
     /// # Errors
     /// What `open` reports.
     pub fn open_to_workload(&self) -> io::Result<OwnedFd> {
-        let _reader = self.to_workload.open(OFlag::O_RDWR)?;
-        self.to_workload.open(OFlag::O_WRONLY)
-    }
-
-    /// Opens the FIFO that the workload reads, to take out what nobody will read.
-    ///
-    /// # Errors
-    /// What `open` reports.
-    pub fn open_leftovers(&self) -> io::Result<OwnedFd> {
-        self.to_workload.open(OFlag::O_RDONLY)
-    }
-
-    /// A path to the FIFO that the workload reads, for as long as the pair lives, whatever became of
-    /// its name.
-    #[must_use]
-    pub fn to_workload_path(&self) -> PathBuf {
-        self.to_workload.descriptor_path()
+        let _reader = reopen(&self.to_workload, OFlag::O_RDWR)?;
+        reopen(&self.to_workload, OFlag::O_WRONLY)
     }
 }
 
-#[derive(Debug)]
+/// Opens the file of a descriptor once more, whatever became of its name.
+///
+/// # Errors
+/// What `open` reports; there has to be a `/proc`.
+pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
+    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(open(&path_of(fd.as_raw_fd()), flags, Mode::empty())?)
+}
+
+/// A path to the file of a descriptor.
+#[must_use]
+pub(super) fn path_of(fd: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{fd}"))
+}
+
+/// A FIFO just made or found.
 struct Fifo {
-    /// Opened with `O_PATH`: it names the inode and touches nothing of the pipe.
-    handle: OwnedFd,
+    fd: OwnedFd,
+    file: FileId,
     reused: bool,
 }
 
@@ -235,9 +271,9 @@ impl Fifo {
             Err(errno) => return Err(FifoError::failed(&path, "make FIFO")(errno)),
         };
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let handle = openat(dir, name, flags, Mode::empty())
+        let fd = openat(dir, name, flags, Mode::empty())
             .map_err(FifoError::failed(&path, "open FIFO"))?;
-        let stat = fstat(&handle).map_err(FifoError::failed(&path, "look at"))?;
+        let stat = fstat(&fd).map_err(FifoError::failed(&path, "look at"))?;
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         if kind != SFlag::S_IFIFO {
             let why = format!("is a {}, and a FIFO belongs there; remove it", kind_name(kind));
@@ -247,35 +283,23 @@ impl Fifo {
         if owner.uid != Some(stat.st_uid) {
             check_owner(&path, &stat)?;
         }
-        let fifo = Self { handle, reused };
+        let link = path_of(fd.as_raw_fd());
         if owner != Owner::default() {
             let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
-            chown(&fifo.descriptor_path(), uid, gid)
-                .map_err(FifoError::failed(&path, "give to its workload"))?;
+            chown(&link, uid, gid).map_err(FifoError::failed(&path, "give to its workload"))?;
         }
         // Also one that was there already, and in spite of a strange umask.
         if stat.st_mode & 0o777 != private.bits() {
-            let link = fifo.descriptor_path();
             fchmodat(nix::fcntl::AT_FDCWD, &link, private, FchmodatFlags::FollowSymlink)
                 .map_err(FifoError::failed(&path, "restrict"))?;
         }
-        Ok(fifo)
+        Ok(Self { fd, file: (stat.st_dev, stat.st_ino), reused })
     }
+}
 
-    fn open(&self, mode: OFlag) -> io::Result<OwnedFd> {
-        let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        Ok(open(&self.descriptor_path(), flags, Mode::empty())?)
-    }
-
-    fn descriptor_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
-    }
-
-    fn is_named(&self, dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
-        let named = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let own = fstat(&self.handle)?;
-        Ok((named.st_dev, named.st_ino) == (own.st_dev, own.st_ino))
-    }
+fn file_named(dir: &OwnedFd, name: &str) -> Result<FileId, Errno> {
+    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn make_dir(parent: &impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, FifoError> {

@@ -5,7 +5,9 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     io::IoSlice,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
@@ -19,7 +21,7 @@ use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::uio::writev,
-    unistd::read,
+    unistd::{dup2_stdin, dup2_stdout, read},
 };
 
 use crate::frame::FrameDecoder;
@@ -73,6 +75,7 @@ pub(super) struct LinkPort {
     /// Whether the broker wants it to be read.
     pub(super) wanted: bool,
     hung_up: bool,
+    stdio: bool,
 }
 
 impl LinkPort {
@@ -97,12 +100,24 @@ impl LinkPort {
             reading: true,
             wanted: true,
             hung_up: false,
+            stdio: *address == LinkAddress::Stdio,
         })
     }
 
     /// The descriptors to be told of: what to read, what to write.
     pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
         (self.from_agent.as_raw_fd(), self.to_agent.as_raw_fd())
+    }
+
+    /// Hangs up, on standard input and output too: at its end the process may stay in the kernel for as
+    /// long as a workload holds a pipe, and the agent is not to wait for that.
+    pub(super) fn hang_up(self) {
+        if self.stdio
+            && let Ok(null) = File::options().read(true).write(true).open("/dev/null")
+            && let Err(errno) = dup2_stdin(&null).and_then(|()| dup2_stdout(&null))
+        {
+            log::warn!("cannot hang up on the agent: {}", errno.desc());
+        }
     }
 
     pub(super) fn push(&mut self, frame: OutFrame) {

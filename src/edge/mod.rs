@@ -1,9 +1,10 @@
 //! Descriptors, threads and clocks live here, and only here.
 //!
 //! Two threads: the reactor's moves frames between FIFOs and channels, the worker's lets the broker
-//! decide. The channel to the worker is bounded by what each workload may have on its way; a workload
+//! decide. A watchdog replaces the reactor's thread where a workload makes it sleep. The channel to the worker is bounded by what each workload may have on its way; a workload
 //! over that is left to its pipe, and so is slowed down by the kernel.
 
+mod descriptors;
 mod fifo;
 mod link;
 mod port;
@@ -63,7 +64,9 @@ impl Daemon {
         let (to_worker, from_reactor) = unbounded();
         let (to_reactor, from_worker) = unbounded();
         let limits = config.broker.limits.clone();
-        let settings = Settings { max_frame: limits.max_frame, window: config.broker.window };
+        let most_pairs = descriptors::most_pairs();
+        let settings =
+            Settings { limits: limits.clone(), window: config.broker.window, most_pairs };
         let link = config.link.as_ref().map(|address| {
             LinkPort::open(address, limits.max_link_frame).map_err(|error| {
                 io::Error::new(
@@ -72,9 +75,8 @@ impl Daemon {
                 )
             })
         });
-        let (reactor, waker) =
-            Reactor::new(settings, run_dir, link.transpose()?, from_worker, to_worker)?;
-        let waker = Arc::new(waker);
+        let reactor = Reactor::new(settings, run_dir, link.transpose()?, from_worker, to_worker)?;
+        let waker = reactor.waker();
         let mut broker = Broker::new(config.broker);
         if let Some(start) = start {
             broker.start(start);
@@ -97,9 +99,7 @@ impl Daemon {
                 // Behind everything that the state to begin with makes the worker say.
                 worker.run(|| announce(&to_reactor, &waker, ready));
             })?;
-            let result = reactor.run();
-            drop(reactor); // hangs up on the worker, which ends then
-            result
+            reactor.run() // hangs up on the worker, which ends then
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     frame::FrameError,
 };
 
-use super::fifo::PipePair;
+use super::fifo::Unopened;
 
 use intake::Intake;
 use outflow::Outflow;
@@ -61,6 +61,8 @@ pub(super) struct Mail {
     pub(super) writers_gone: bool,
     /// The pipe may have room, or another reader, or none.
     pub(super) look_at_reader: bool,
+    /// A reader left, and another may have come already.
+    pub(super) reader_left: bool,
     /// A new session begins: what was not begun to be written is dropped, then `frames` follow.
     pub(super) reset: bool,
     /// Frames to write, behind those that wait already.
@@ -78,6 +80,73 @@ pub(super) struct Turn {
     pub(super) wait: Wait,
     /// The last frame that is in the pipe, or was dropped by a reset.
     pub(super) written: Seq,
+    /// What the workload does that it should not.
+    pub(super) oddities: Vec<Oddity>,
+    /// Bytes that were read.
+    pub(super) read: usize,
+    /// Frames were given to it to be written.
+    pub(super) served: bool,
+}
+
+/// So many bytes in one turn are worth it, even if no frame ends in them.
+const WORTHWHILE: usize = 4096;
+
+impl Turn {
+    /// Whether a workload caused it and nothing came of it.
+    pub(super) fn is_idle(&self) -> bool {
+        let useful = |event: &FromPort| {
+            matches!(event, FromPort::Frame(_) | FromPort::Written(_) | FromPort::Taken(_))
+        };
+        !self.served && self.read < WORTHWHILE && !self.events.iter().any(useful)
+    }
+}
+
+/// Something that a workload does to its pair, and should not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// There is more in its input than we wrote.
+    WritesItsInput,
+    /// It made the pipe of its input smaller than we did.
+    ShrinksItsPipe,
+    /// Its reader changed in the middle of a frame.
+    SwapsReaders,
+    /// A name of its pair is gone, or another file's.
+    Renamed,
+    /// A call on one of its FIFOs does not return.
+    Held,
+}
+
+impl Oddity {
+    /// Its name in the status.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::WritesItsInput => "writes_its_input",
+            Self::ShrinksItsPipe => "shrinks_its_pipe",
+            Self::SwapsReaders => "swaps_readers",
+            Self::Renamed => "renamed",
+            Self::Held => "held",
+        }
+    }
+
+    /// What it does, behind its name.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::WritesItsInput => "writes into its own input; it waits until that was read",
+            Self::ShrinksItsPipe => "makes the pipe of its input smaller; frames may come in parts",
+            Self::SwapsReaders => {
+                "changed the reader of its input in the middle of a message; that message is sent \
+                 again"
+            }
+            Self::Renamed => {
+                "renamed, removed or replaced a name of its pair; the FIFOs that were opened are \
+                 served on, the new names are not followed"
+            }
+            Self::Held => {
+                "holds its pipe, so that calls on it do not return (splice or sendfile); it alone \
+                 waits until it lets go"
+            }
+        }
+    }
 }
 
 /// What a port waits for.
@@ -95,21 +164,25 @@ pub(super) enum Wait {
 /// One workload's pair, opened.
 #[derive(Debug)]
 pub(super) struct Port {
-    pair: PipePair,
     intake: Intake,
     outflow: Outflow,
 }
 
 impl Port {
-    pub(super) fn open(pair: PipePair, max_frame: usize, window: usize) -> io::Result<Self> {
-        let reused = pair.is_reused();
-        let intake = Intake::new(pair.open_from_workload()?, max_frame, reused);
-        let outflow = Outflow::new(pair.open_to_workload()?, window);
-        Ok(Self { pair, intake, outflow })
-    }
-
-    pub(super) fn pair(&self) -> &PipePair {
-        &self.pair
+    /// `reused`: the FIFOs were there before. What comes from the workload may then begin in the middle
+    /// of a message, and what stands in its input and nobody reads is taken out of it.
+    pub(super) fn open(
+        fifos: &Unopened,
+        reused: bool,
+        max_frame: usize,
+        window: usize,
+    ) -> io::Result<Self> {
+        let intake = Intake::new(fifos.open_from_workload()?, max_frame, reused);
+        let mut outflow = Outflow::new(fifos.open_to_workload()?, window);
+        if reused {
+            outflow.take_over();
+        }
+        Ok(Self { intake, outflow })
     }
 
     /// The descriptors to be told of: what to read, what to write.
@@ -117,23 +190,16 @@ impl Port {
         (self.intake.fd().as_raw_fd(), self.outflow.fd().as_raw_fd())
     }
 
-    /// What stood in the FIFO when it was taken over and nobody reads is taken out of it.
-    pub(super) fn take_over(&mut self) {
-        if self.pair.is_reused() {
-            self.outflow.take_over(&self.pair);
-        }
-    }
-
     /// One bounded turn.
     pub(super) fn turn(&mut self, mail: Mail, may_read: bool, buffer: &mut [u8]) -> Turn {
-        let mut turn = Turn::default();
+        let mut turn = Turn { served: mail.reset || !mail.frames.is_empty(), ..Turn::default() };
         if mail.reset {
             self.outflow.reset();
         }
         self.outflow.push(mail.frames);
-        turn.wait = self.outflow.flush(&self.pair, &mut turn.events);
+        self.outflow.flush(mail.reader_left, &mut turn);
         if may_read && (mail.readable || mail.writers_gone) {
-            turn.more = self.intake.fill(mail.writers_gone, buffer, &mut turn.events);
+            self.intake.fill(mail.writers_gone, buffer, &mut turn);
         }
         turn.written = self.outflow.written();
         turn

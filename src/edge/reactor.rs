@@ -1,33 +1,40 @@
 //! The event loop: learns from the kernel what may have happened, gives each port bounded turns,
 //! and carries frames between the ports and the worker.
 //!
-//! It never looks inside a frame. What touches a FIFO happens in a port's turn, behind that port's
-//! own lock and no other: the loop's own state is locked only between turns.
+//! It never looks inside a frame, and never touches a FIFO: that is a job, done by the driver of the
+//! loop (`crew`) while the loop's own state is not locked.
 
 mod agent;
+mod crew;
+mod jobs;
+mod pairs;
 mod signals;
 mod slots;
 
 use std::{
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    io, mem,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
-use crate::{broker::PeerId, message::Owner, state::Instance};
+use crate::{broker::PeerId, limits::Limits};
 
 use super::{
     fifo::RunDir,
     link::LinkPort,
-    port::{Port, Turn, Wait},
     status::StatusSocket,
-    watch::{Seen, Watches},
+    watch::Watches,
     worker::{FromReactor, ToReactor},
 };
 
+use crew::{Asides, Crew};
+use jobs::{Closing, Done, Job};
+use pairs::Opening;
 use signals::Signals;
 pub(super) use slots::InFlight;
 use slots::{Slot, Slots};
@@ -48,36 +55,57 @@ const FLUSH: Duration = Duration::from_secs(1);
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// One buffer for all reads of the loop.
+/// How long the FIFOs may take to close at the end. A pair that a workload holds does not.
+const CLOSE: Duration = Duration::from_millis(100);
+
+/// Turns between two looks at what the kernel has to tell: well under a millisecond.
+const ROUND: usize = 64;
+
+/// One buffer for all reads of a thread.
 const READ_BUFFER: usize = 64 << 10;
 
 /// How the loop is to behave.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
-    pub(super) max_frame: usize,
+    pub(super) limits: Limits,
     pub(super) window: usize,
+    /// Most pairs, for as many descriptors as the process may have.
+    pub(super) most_pairs: usize,
 }
 
-/// The loop and everything that it drives.
+/// The loop, before it runs.
 pub(super) struct Reactor {
-    shared: Arc<Mutex<Loop>>,
+    waker: Arc<Waker>,
+    parts: Loop,
 }
 
-/// What is between two turns.
+/// What is between two jobs.
 struct Loop {
     settings: Settings,
     run_dir: RunDir,
     poll: Poll,
     events: Events,
     slots: Slots,
+    /// Pairs whose FIFOs are being opened.
+    opening: HashMap<PeerId, Opening>,
+    /// What is to be done before any turn.
+    jobs: VecDeque<Job>,
+    /// Turns left before the kernel is asked again: one that always has more must not keep others from
+    /// being noticed.
+    round: usize,
+    /// Whom the job is about that the driver is in.
+    at: Option<PeerId>,
     watches: Watches,
     signals: Signals,
     inbox: Receiver<ToReactor>,
-    worker: Sender<FromReactor>,
+    /// What came of jobs whose thread was replaced.
+    late: Receiver<Done>,
+    asides: Option<Asides>,
+    worker: Option<Sender<FromReactor>>,
     stopping: Option<Stopping>,
     /// Why we had to stop, if nobody asked us to.
     failure: Option<String>,
-    status: StatusSocket,
+    status: Option<StatusSocket>,
     link: Option<Link>,
     buffer: Vec<u8>,
 }
@@ -96,21 +124,14 @@ struct Stopping {
     drained: bool,
 }
 
-/// What to do next.
-enum Next {
-    Turn(Arc<Slot>),
-    Stop,
-}
-
 impl Reactor {
-    /// The waker is for the worker: it rings when it has put something into the inbox.
     pub(super) fn new(
         settings: Settings,
         run_dir: RunDir,
         link: Option<LinkPort>,
         inbox: Receiver<ToReactor>,
         worker: Sender<FromReactor>,
-    ) -> io::Result<(Self, Waker)> {
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let watches = Watches::new();
@@ -123,67 +144,170 @@ impl Reactor {
         let status = StatusSocket::open(run_dir.path())?;
         let fd = status.descriptor();
         poll.registry().register(&mut SourceFd(&fd), STATUS, Interest::READABLE)?;
-        let link = link.map(|port| agent::register(poll.registry(), port)).transpose()?;
-        let shared = Loop {
+        let link = link
+            .map(|port| agent::register(poll.registry(), port, &settings.limits))
+            .transpose()?;
+        let parts = Loop {
+            slots: Slots::new(&settings.limits),
             settings,
             run_dir,
             poll,
             events: Events::with_capacity(1024),
-            slots: Slots::default(),
+            opening: HashMap::new(),
+            jobs: VecDeque::new(),
+            round: ROUND,
+            at: None,
             watches,
             signals,
             inbox,
-            worker,
+            late: crossbeam_channel::never(),
+            asides: None,
+            worker: Some(worker),
             stopping: None,
             failure: None,
-            status,
+            status: Some(status),
             link,
             buffer: vec![0; READ_BUFFER],
         };
-        Ok((Self { shared: Arc::new(Mutex::new(shared)) }, waker))
+        let waker = Arc::new(waker);
+        Ok(Self { waker, parts })
     }
 
-    /// Drives everything until it is told to stop and has flushed.
-    pub(super) fn run(&self) -> io::Result<()> {
-        let mut buffer = vec![0; READ_BUFFER];
-        loop {
-            let next = self.lock().next()?;
-            let Next::Turn(slot) = next else {
-                return self.lock().failure.take().map_or(Ok(()), |why| Err(io::Error::other(why)));
-            };
-            let turn = slot.turn(&mut buffer);
-            self.lock().after_turn(&slot, turn);
-        }
+    /// Rings when something is in the inbox.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Loop> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Drives everything until it is told to stop and has flushed. When it returns, everything is
+    /// closed but for the pairs that a workload holds.
+    pub(super) fn run(self) -> io::Result<()> {
+        let mut parts = self.parts;
+        Crew::run(self.waker, |late, asides| {
+            parts.late = late;
+            parts.asides = Some(asides);
+            parts
+        })
     }
 }
 
 impl Loop {
-    /// The next turn that is due; waits for one.
-    fn next(&mut self) -> io::Result<Next> {
+    /// The next job that is due; waits for one. `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Job>> {
         loop {
+            self.take_late();
             self.take_inbox();
-            self.link_turn();
-            if let Some(slot) = self.slots.next_due() {
-                return Ok(Next::Turn(slot));
+            if let Some(job) = self.next_job() {
+                self.at = job.peer();
+                return Ok(Some(job));
             }
             if self.is_over() {
-                return Ok(Next::Stop);
+                return Ok(None);
             }
             self.wait()?;
         }
     }
 
+    /// The inbox is in order: what follows an opening may rely on it, so one job is done before the
+    /// next message is looked at.
+    fn take_inbox(&mut self) {
+        while self.jobs.is_empty()
+            && let Ok(message) = self.inbox.try_recv()
+        {
+            self.obey(message);
+        }
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        if let Some(job) = self.jobs.pop_front() {
+            return Some(job);
+        }
+        self.link_turn();
+        self.round = self.round.checked_sub(1)?;
+        let slot = self.slots.next_due()?;
+        if !slot.is_suspect() {
+            return Some(Job::Turn(slot));
+        }
+        self.start_aside(slot);
+        None
+    }
+
+    /// Whether [`Loop::next_job`] may have one, though it gave none.
+    fn jobs_wait(&self) -> bool {
+        let agent = self.link.as_ref().is_some_and(|link| link.due);
+        agent || !self.jobs.is_empty() || self.slots.queued() > 0
+    }
+
+    /// A turn that is expected to sleep.
+    fn start_aside(&mut self, slot: Arc<Slot>) {
+        let Some(asides) = &self.asides else { return };
+        let own = Arc::clone(&slot);
+        let job = move |buffer: &mut [u8]| {
+            let turn = own.turn(buffer);
+            Done::Turn(own, turn)
+        };
+        self.slots.note_away(slot.peer(), Instant::now());
+        if let Err(error) = asides.start(job) {
+            log::error!("no thread for {}: {error}", slot.name());
+            self.slots.try_again_later(&slot, Instant::now());
+        }
+    }
+
+    /// The driver sleeps in its job; another goes on.
+    fn note_handover(&mut self) {
+        if let Some(peer) = self.at.take() {
+            self.slots.note_away(peer, Instant::now());
+        }
+    }
+
+    fn take_late(&mut self) {
+        while let Ok(done) = self.late.try_recv() {
+            self.take_done(done);
+        }
+    }
+
+    fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Turn(slot, turn) if self.slots.has(slot.peer()) => self.after_turn(&slot, turn),
+            // It was removed meanwhile, and we may be the last to have its FIFOs open.
+            Done::Turn(slot, _) => self.jobs.push_back(Job::Close(Closing::Slot(slot))),
+            Done::Opened(peer, port) => self.opened(peer, port),
+            Done::Closed => {}
+        }
+    }
+
+    fn failure(&mut self) -> io::Result<()> {
+        self.failure.take().map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
+    /// Hangs up on everybody. The sockets go first: a process that a workload keeps from ending in the
+    /// kernel would otherwise go on holding them (FIFO-FACTS 0.3).
+    fn finish(&mut self) {
+        self.status = None;
+        if let Some(link) = self.link.take() {
+            link.port.hang_up();
+        }
+        self.worker = None;
+        self.asides = None;
+        let slots = mem::replace(&mut self.slots, Slots::new(&self.settings.limits));
+        let (closed, all_closed) = bounded::<()>(0);
+        let close = move || {
+            drop(slots);
+            drop(closed);
+        };
+        let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);
+        let held = crossbeam_channel::RecvTimeoutError::Timeout;
+        if closer.is_ok() && all_closed.recv_timeout(CLOSE) == Err(held) {
+            log::warn!("a workload holds its pipe: the process ends when it lets go");
+        }
+    }
+
     fn wait(&mut self) -> io::Result<()> {
-        let look = self.slots.next_look();
+        let look = self.slots.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
-        let busy = self.link.as_ref().is_some_and(|link| link.due);
-        let until = if busy { Some(Instant::now()) } else { until };
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = if self.jobs_wait() { Some(Duration::ZERO) } else { timeout };
+        self.round = ROUND;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -197,7 +321,7 @@ impl Loop {
             }
         }
         other.into_iter().for_each(|token| self.note(token));
-        self.slots.look_at_waiting(Instant::now());
+        self.do_what_is_due(Instant::now());
         Ok(())
     }
 
@@ -217,56 +341,17 @@ impl Loop {
             }
             STATUS => self.take_status_clients(),
             Token(client) => {
-                self.status.write_on(client - STATUS_CLIENTS);
+                if let Some(status) = &mut self.status {
+                    status.write_on(client - STATUS_CLIENTS);
+                }
             }
-        }
-    }
-
-    fn take_watches(&mut self) {
-        // One buffer a round: a workload that makes many events makes others wait for one buffer.
-        let seen = self.watches.read();
-        for seen in &seen {
-            match seen {
-                Seen::At(peer) => self.slots.look_at(*peer),
-                Seen::Overflow => self.slots.look_at_all(),
-            }
-        }
-        if !seen.is_empty() {
-            self.rearm_watches();
-        }
-    }
-
-    /// More may be in the queue than was read, and an edge comes only once.
-    fn rearm_watches(&self) {
-        if let Some(fd) = self.watches.descriptor() {
-            let registry = self.poll.registry();
-            if let Err(error) = registry.reregister(&mut SourceFd(&fd), WATCHES, Interest::READABLE)
-            {
-                log::error!("cannot watch readers any more: {error}");
-            }
-        }
-    }
-
-    fn take_inbox(&mut self) {
-        while let Ok(message) = self.inbox.try_recv() {
-            self.obey(message);
         }
     }
 
     fn obey(&mut self, message: ToReactor) {
         match message {
-            ToReactor::Open(peer, instance, owner) => {
-                let opened = self.open(peer, &instance, owner);
-                if let Err(error) = &opened {
-                    log::error!("no control interface for {instance}: {error}");
-                }
-                let result = opened.map_err(|error| error.to_string());
-                self.tell_worker(FromReactor::PairOpened(peer, result));
-            }
-            ToReactor::Close(peer) => {
-                self.close(peer);
-                self.tell_worker(FromReactor::PairClosed(peer));
-            }
+            ToReactor::Open(peer, instance, owner) => self.begin_open(peer, &instance, owner),
+            ToReactor::Close(peer) => self.close(peer),
             ToReactor::Reset(peer) => self.slots.reset(peer),
             ToReactor::Send(peer, frame) => self.slots.send(peer, frame),
             ToReactor::Tell(frame) => self.send_to_agent(frame),
@@ -290,7 +375,8 @@ impl Loop {
     }
 
     fn tell_worker(&self, message: FromReactor) {
-        if self.worker.send(message).is_err() {
+        let gone = self.worker.as_ref().is_none_or(|worker| worker.send(message).is_err());
+        if gone {
             log::debug!("the worker has ended");
         }
     }
@@ -299,78 +385,6 @@ impl Loop {
     fn fail(&mut self, why: String) {
         self.failure.get_or_insert(why);
         self.begin_stop();
-    }
-
-    fn open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) -> io::Result<String> {
-        let pair = self.run_dir.open_pair(instance, owner)?;
-        let path = pair.path().display().to_string();
-        let mut port = Port::open(pair, self.settings.max_frame, self.settings.window)?;
-        port.take_over();
-        let registry = self.poll.registry();
-        let (from_workload, to_workload) = port.descriptors();
-        let tokens = self.slots.tokens(peer);
-        registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
-        // Not for being writable, which it nearly always is: for the reader's leaving.
-        registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
-        log::debug!("serving {instance} at {path}");
-        self.slots.add(peer, port);
-        Ok(path)
-    }
-
-    fn close(&mut self, peer: PeerId) {
-        let Some(slot) = self.slots.remove(peer) else { return };
-        self.watches.remove(peer);
-        let registry = self.poll.registry();
-        let port = slot.port();
-        let (from_workload, to_workload) = port.descriptors();
-        for fd in [from_workload, to_workload] {
-            if let Err(error) = registry.deregister(&mut SourceFd(&fd)) {
-                log::error!("cannot forget a descriptor: {error}");
-            }
-        }
-        if let Err(error) = self.run_dir.remove_pair(port.pair()) {
-            log::warn!("{error}");
-        }
-    }
-
-    fn after_turn(&mut self, slot: &Arc<Slot>, turn: Turn) {
-        let peer = slot.peer();
-        let (wait, more) = (turn.wait, turn.more);
-        for event in turn.events {
-            self.tell_worker(slot.to_worker(event, turn.written));
-        }
-        self.slots.after_turn(slot, more, wait, Instant::now());
-        match wait {
-            Wait::No => {
-                self.watches.remove(peer);
-                if slot.set_armed(false) {
-                    self.reregister(slot, Interest::READABLE);
-                }
-            }
-            Wait::Edge => self.arm(slot),
-            Wait::Reader => {
-                if self.watches.add(peer, slot.watch_path()) {
-                    self.slots.look_at(peer);
-                }
-            }
-        }
-    }
-
-    /// Asks for the edge of a pipe that gets room. If it has room by now, it comes at once.
-    fn arm(&mut self, slot: &Arc<Slot>) {
-        if slot.set_armed(true) {
-            return;
-        }
-        self.reregister(slot, Interest::WRITABLE);
-    }
-
-    fn reregister(&self, slot: &Arc<Slot>, interest: Interest) {
-        let tokens = self.slots.tokens(slot.peer());
-        let fd = slot.to_workload();
-        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), tokens.1, interest)
-        {
-            log::error!("cannot wait for a workload: {error}");
-        }
     }
 
     fn begin_stop(&mut self) {
@@ -383,7 +397,8 @@ impl Loop {
         let deadline = Instant::now() + FLUSH;
         self.stopping = Some(Stopping { deadline, drained: false });
         // A worker that is gone has nothing more to hand out.
-        let gone = self.worker.send(FromReactor::Stop).is_err();
+        let gone =
+            self.worker.as_ref().is_none_or(|worker| worker.send(FromReactor::Stop).is_err());
         if let Some(stopping) = &mut self.stopping {
             stopping.drained = gone;
         }

@@ -1,29 +1,53 @@
-//! Tells when somebody opens, reads or closes a FIFO that a port waits for: what the kernel's
-//! readiness events do not say (FIFO-FACTS 2.3, 3.2 and 3.3).
+//! Tells when somebody opens, reads, closes or renames a FIFO: what the kernel's readiness events do
+//! not say (FIFO-FACTS 2.3, 2.6, 3.2 and 3.3).
 //!
-//! A watch is a hint to look again, and costs the reader a little, so it stands only while a port
-//! waits. Without inotify, or when its queue overflowed, the reactor's timer has to do.
+//! What is seen is a hint to look again. Reads cost the reader a little when they are watched, so
+//! they are only while a port waits for one. Without inotify, or when its queue overflowed, the
+//! reactor's timer has to do.
 
-use std::{collections::HashMap, os::fd::AsFd, os::fd::AsRawFd, os::fd::RawFd, path::Path};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, AsRawFd, RawFd},
+};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use crate::broker::PeerId;
+
+use super::fifo::path_of;
+
+/// What makes a name another file's, or nobody's.
+const NAME: AddWatchFlags = AddWatchFlags::IN_ATTRIB.union(AddWatchFlags::IN_MOVE_SELF);
+/// A reader that came or left, and the name.
+const READER: AddWatchFlags =
+    AddWatchFlags::IN_OPEN.union(AddWatchFlags::IN_CLOSE_NOWRITE).union(NAME);
+/// All that, and what it read.
+const READS: AddWatchFlags = AddWatchFlags::IN_ACCESS.union(READER);
 
 /// The watched FIFOs.
 #[derive(Debug)]
 pub(super) struct Watches {
     inotify: Option<Inotify>,
     peers: HashMap<WatchDescriptor, PeerId>,
-    by_peer: HashMap<PeerId, WatchDescriptor>,
+    by_peer: HashMap<PeerId, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    watches: Vec<WatchDescriptor>,
+    reads: bool,
 }
 
 /// What was seen.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// Something happened at the FIFO of this peer.
-    At(PeerId),
-    /// Some events were lost: it may have happened at any.
+    /// The reader of this peer came, or read.
+    Reader(PeerId),
+    /// A reader of this peer left.
+    ReaderLeft(PeerId),
+    /// A name of this peer's pair may be gone.
+    Name(PeerId),
+    /// Some events were lost: anything may have happened anywhere.
     Overflow,
 }
 
@@ -41,29 +65,41 @@ impl Watches {
         self.inotify.as_ref().map(|inotify| inotify.as_fd().as_raw_fd())
     }
 
-    /// Watches the FIFO of `peer` at `path`; tells whether the watch is new, so that one more look
-    /// is due: what happened before it was not seen.
-    pub(super) fn add(&mut self, peer: PeerId, path: &Path) -> bool {
-        let Some(inotify) = self.inotify.as_ref().filter(|_| !self.by_peer.contains_key(&peer))
+    /// Watches the pair of `peer` from now on, by the descriptors from and to the workload.
+    pub(super) fn watch(&mut self, peer: PeerId, (from_workload, to_workload): (RawFd, RawFd)) {
+        let reader = self.add(peer, to_workload, READER);
+        let writer = self.add(peer, from_workload, NAME);
+        let watches = [reader, writer].into_iter().flatten().collect();
+        self.by_peer.insert(peer, Watched { watches, reads: false });
+    }
+
+    /// Sets whether what the reader of `peer` reads is seen; tells whether it was not until now, so
+    /// that one more look is due: what happened before was not seen.
+    pub(super) fn set_reads(&mut self, peer: PeerId, to_workload: RawFd, on: bool) -> bool {
+        let Some(watched) = self.by_peer.get_mut(&peer).filter(|watched| watched.reads != on)
         else {
             return false;
         };
-        let what = AddWatchFlags::IN_OPEN | AddWatchFlags::IN_ACCESS | AddWatchFlags::IN_CLOSE;
-        match inotify.add_watch(path, what) {
+        watched.reads = on;
+        let what = if on { READS } else { READER };
+        self.add(peer, to_workload, what).is_some() && on
+    }
+
+    fn add(&mut self, peer: PeerId, fd: RawFd, what: AddWatchFlags) -> Option<WatchDescriptor> {
+        match self.inotify.as_ref()?.add_watch(&path_of(fd), what) {
             Ok(watch) => {
                 self.peers.insert(watch, peer);
-                self.by_peer.insert(peer, watch);
-                true
+                Some(watch)
             }
             Err(errno) => {
-                log::debug!("cannot watch {}: {}", path.display(), errno.desc());
-                false
+                log::debug!("cannot watch a FIFO: {}", errno.desc());
+                None
             }
         }
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) {
-        if let Some(watch) = self.by_peer.remove(&peer) {
+        for watch in self.by_peer.remove(&peer).into_iter().flat_map(|watched| watched.watches) {
             self.peers.remove(&watch);
             if let Some(inotify) = &self.inotify {
                 // It may be gone already, with the file.
@@ -75,12 +111,20 @@ impl Watches {
     /// One buffer of what was seen; nothing if there is no more.
     pub(super) fn read(&self) -> Vec<Seen> {
         let events = self.inotify.as_ref().and_then(|inotify| inotify.read_events().ok());
-        let seen = |event: nix::sys::inotify::InotifyEvent| {
-            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                return Some(Seen::Overflow);
-            }
-            self.peers.get(&event.wd).copied().map(Seen::At)
-        };
-        events.into_iter().flatten().filter_map(seen).collect()
+        events.into_iter().flatten().filter_map(|event| self.seen(&event)).collect()
+    }
+
+    fn seen(&self, event: &InotifyEvent) -> Option<Seen> {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return Some(Seen::Overflow);
+        }
+        let peer = *self.peers.get(&event.wd)?;
+        Some(if event.mask.intersects(NAME) {
+            Seen::Name(peer)
+        } else if event.mask.contains(AddWatchFlags::IN_CLOSE_NOWRITE) {
+            Seen::ReaderLeft(peer)
+        } else {
+            Seen::Reader(peer)
+        })
     }
 }

@@ -1,7 +1,11 @@
 //! The thread of the broker: takes what the ports bring, lets the broker decide, and hands frames
 //! back, encoded. It makes no call on any FIFO.
 
+mod queue;
+
 use std::{
+    cell::Cell,
+    collections::HashMap,
     fs,
     path::PathBuf,
     sync::Arc,
@@ -21,14 +25,22 @@ use crate::{
     stats,
 };
 
+use queue::FairQueue;
+
 use super::{
-    port::{FromPort, OutFrame},
+    port::{FromPort, Oddity, OutFrame},
     reactor::InFlight,
     status::ClientId,
 };
 
-/// Messages handled before what came of them is handed on.
-const BATCH: usize = 128;
+/// Messages handled before what came of them is handed on, and what came in is looked at.
+const BATCH: usize = 64;
+/// Time after which that is done in any case.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Which workloads are held or odd: for how long a thread has been in one of their pipes, and what was
+/// reported of them.
+pub(super) type Troubles = HashMap<PeerId, (Option<Duration>, Vec<Oddity>)>;
 
 /// What the reactor tells the worker.
 pub(super) enum FromReactor {
@@ -49,7 +61,7 @@ pub(super) enum FromReactor {
     /// The agent has hung up.
     AgentLost,
     /// Somebody wants to know the status.
-    Status(ClientId),
+    Status(ClientId, Troubles),
     /// Nothing more will come but notices.
     Stop,
 }
@@ -75,18 +87,30 @@ pub(super) enum ToReactor {
     Drained,
 }
 
+/// Something that a port brought.
+struct Message {
+    event: FromPort,
+    written: Seq,
+    bytes: usize,
+    in_flight: Arc<InFlight>,
+}
+
 /// The worker's half of the channels.
 pub(super) struct Worker {
     broker: Broker,
     limits: Limits,
     began: Instant,
     inbox: Receiver<FromReactor>,
+    /// What the workloads and the agent said and was not handled yet.
+    queue: FairQueue<Message>,
     reactor: Sender<ToReactor>,
     waker: Arc<Waker>,
     run_dir: PathBuf,
     /// As the status calls it: `none`, `connected` or `lost`.
     agent_link: &'static str,
     stopping: bool,
+    /// The reactor was sent something and not woken yet.
+    unrung: Cell<bool>,
 }
 
 impl Worker {
@@ -99,54 +123,78 @@ impl Worker {
         waker: Arc<Waker>,
     ) -> Self {
         let (began, agent_link) = (Instant::now(), "none");
-        Self { broker, limits, began, inbox, reactor, waker, run_dir, agent_link, stopping: false }
+        let queue = FairQueue::default();
+        let stopping = false;
+        Self {
+            broker,
+            limits,
+            began,
+            inbox,
+            queue,
+            reactor,
+            waker,
+            run_dir,
+            agent_link,
+            stopping,
+            unrung: Cell::new(false),
+        }
     }
 
     /// Works until the reactor is gone. `begun` is called when the state to begin with was handed
     /// on.
     pub(super) fn run(mut self, begun: impl FnOnce()) {
         self.hand_out();
+        self.finish();
         begun();
-        while let Some(first) = self.next() {
-            let mut parked = Vec::new();
+        while let Ok(first) = self.wait() {
             for message in first.into_iter().chain(self.inbox.clone().try_iter().take(BATCH)) {
-                self.take(message, &mut parked);
+                self.sort(message);
             }
-            for peer in parked {
-                self.tell(ToReactor::Handled(peer));
-            }
-            self.hand_out();
+            self.serve();
+            self.hand_out(); // also what timers brought
+            self.finish();
         }
     }
 
-    /// Waits for a message, or until something is due; `None` when there will be no more.
-    fn next(&mut self) -> Option<Option<FromReactor>> {
+    /// Waits for a message, unless there is something to do or to look for; an error when there will
+    /// be no more.
+    fn wait(&mut self) -> Result<Option<FromReactor>, RecvTimeoutError> {
+        if !self.queue.is_idle() {
+            return Ok(None);
+        }
         let Some(Tick(due)) = self.broker.next_deadline() else {
-            return self.inbox.recv().ok().map(Some);
+            return self.inbox.recv().map(Some).map_err(|_| RecvTimeoutError::Disconnected);
         };
         match self.inbox.recv_deadline(self.began + Duration::from_millis(due)) {
-            Ok(message) => Some(Some(message)),
+            Ok(message) => Ok(Some(message)),
             Err(RecvTimeoutError::Timeout) => {
                 self.broker.handle(self.now(), Input::Tick);
-                Some(None)
+                Ok(None)
             }
-            Err(RecvTimeoutError::Disconnected) => None,
+            Err(error) => Err(error),
         }
     }
 
     fn now(&self) -> Tick {
-        Tick(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.tick_at(Instant::now())
     }
 
-    fn take(&mut self, message: FromReactor, parked: &mut Vec<PeerId>) {
+    fn tick_at(&self, time: Instant) -> Tick {
+        let since = time.saturating_duration_since(self.began);
+        Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Takes what costs next to nothing at once, and puts the rest into the queue. So what a workload
+    /// has read is known, whatever it still waits for.
+    fn sort(&mut self, message: FromReactor) {
         let input = match message {
             FromReactor::Stop => {
                 self.stopping = true;
                 return;
             }
-            FromReactor::Status(client) => {
-                let status = self.status();
-                return self.tell(ToReactor::Status(client, status));
+            FromReactor::Status(client, troubles) => {
+                let status = self.status(troubles);
+                return self.send(ToReactor::Status(client, status));
             }
             FromReactor::AgentLost => {
                 self.agent_link = "lost";
@@ -154,16 +202,54 @@ impl Worker {
             }
             FromReactor::PairOpened(peer, Ok(dir)) => Input::PairOpened(peer, dir),
             FromReactor::PairOpened(peer, Err(reason)) => Input::PairFailed(peer, reason),
-            FromReactor::PairClosed(peer) => Input::PairClosed(peer),
-            FromReactor::Port { peer, event, written, bytes, in_flight } => {
-                if in_flight.handled(bytes) {
-                    parked.push(peer);
-                }
-                let Some(input) = self.input_of(peer, event, written) else { return };
-                input
+            FromReactor::PairClosed(peer) => {
+                self.queue.remove(peer);
+                Input::PairClosed(peer)
             }
+            FromReactor::Port { peer, event, written, bytes, in_flight } => match event {
+                FromPort::Written(seq) => self.took(peer, Input::Written(peer, seq), &in_flight),
+                FromPort::Taken(seq) => self.took(peer, Input::Taken(peer, seq), &in_flight),
+                event => {
+                    let message = Message { event, written, bytes, in_flight };
+                    return self.queue.push(peer, message);
+                }
+            },
         };
         self.broker.handle(self.now(), input);
+    }
+
+    fn took(&self, peer: PeerId, input: Input, in_flight: &InFlight) -> Input {
+        if in_flight.handled(0) {
+            self.send(ToReactor::Handled(peer));
+        }
+        input
+    }
+
+    /// Handles what is in the queue, for a while.
+    fn serve(&mut self) {
+        let mut began = Instant::now();
+        let end = began + SLICE;
+        for _ in 0..BATCH {
+            let Some((peer, message)) = self.queue.pop() else { return };
+            if message.in_flight.handled(message.bytes) {
+                self.send(ToReactor::Handled(peer));
+            }
+            if let Some(input) = self.input_of(peer, message.event, message.written) {
+                self.broker.handle(self.tick_at(began), input);
+                self.note_agent();
+            }
+            let now = Instant::now();
+            self.queue.charge(peer, now - began);
+            // At once: whose answers wait is not to be served further.
+            self.hand_out();
+            if now >= end {
+                return;
+            }
+            began = now;
+        }
+    }
+
+    fn note_agent(&mut self) {
         if self.agent_link == "none" && self.broker.agent_name().is_some() {
             self.agent_link = "connected";
         }
@@ -176,7 +262,7 @@ impl Worker {
                     Ok(message) => Input::Agent(message),
                     Err(error) => {
                         let why = format!("a message of the agent does not decode: {error}");
-                        self.tell(ToReactor::Fail(why));
+                        self.send(ToReactor::Fail(why));
                         return None;
                     }
                 }
@@ -192,53 +278,65 @@ impl Worker {
         })
     }
 
-    fn status(&self) -> Vec<u8> {
+    fn status(&self, troubles: Troubles) -> Vec<u8> {
         let around = stats::Circumstances {
             uptime_s: self.began.elapsed().as_secs(),
             run_dir: &self.run_dir,
             agent_link: self.agent_link,
             rss_bytes: resident_bytes(),
             state_leaves: self.broker.state().leaves(),
+            state_bytes: self.broker.state_bytes(),
+            troubles: troubles.into_iter().map(|(peer, own)| (peer, trouble(own))).collect(),
         };
         let mut text = stats::status(&around, &self.broker.report()).to_string().into_bytes();
         text.push(b'\n');
         text
     }
 
+    /// Hands on what the broker decided. The reactor is woken at the end of a batch.
     fn hand_out(&mut self) {
-        let mut any = false;
         while let Some(output) = self.broker.poll_output() {
-            any = true;
-            self.send(match output {
+            let message = match output {
                 Output::OpenPair(peer, instance, owner) => ToReactor::Open(peer, instance, owner),
                 Output::ClosePair(peer) => ToReactor::Close(peer),
                 Output::Reset(peer) => ToReactor::Reset(peer),
-                Output::Reading(peer, on) => ToReactor::Reading(peer, on),
+                Output::Reading(peer, on) => {
+                    self.queue.pause(peer, !on);
+                    ToReactor::Reading(peer, on)
+                }
                 Output::Send { peer, seq, message, notice } => {
                     ToReactor::Send(peer, frame(seq, message.encode(), notice))
                 }
                 Output::Tell { seq, message, notice } => {
                     ToReactor::Tell(frame(seq, message.encode(), notice))
                 }
+                Output::Slow(instance, bytes) => {
+                    log::warn!("{instance} reads too slowly: {bytes} bytes wait for it");
+                    continue;
+                }
+                Output::CaughtUp(instance, after) => {
+                    log::info!("{instance} has read what waited for it, after {after} ms");
+                    continue;
+                }
                 Output::Stop => ToReactor::Stop,
                 Output::EndLink(reason) => ToReactor::Fail(reason),
-            });
+            };
+            self.send(message);
         }
-        if self.stopping && self.broker.is_drained() {
+    }
+
+    /// Ends a batch: the reactor is to look at what it was sent.
+    fn finish(&mut self) {
+        if self.stopping && self.queue.is_idle() && self.broker.is_drained() {
             self.send(ToReactor::Drained);
-            any = true;
         }
-        if any {
+        if self.unrung.take() {
             self.wake();
         }
     }
 
-    fn tell(&self, message: ToReactor) {
-        self.send(message);
-        self.wake();
-    }
-
     fn send(&self, message: ToReactor) {
+        self.unrung.set(true);
         // The reactor ends before we do, and then nobody is left to be told anything.
         let _ = self.reactor.send(message);
     }
@@ -247,6 +345,13 @@ impl Worker {
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the reactor: {error}");
         }
+    }
+}
+
+fn trouble((held, oddities): (Option<Duration>, Vec<Oddity>)) -> stats::Trouble {
+    stats::Trouble {
+        held_ms: held.map(|held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX)),
+        oddities: oddities.into_iter().map(Oddity::name).collect(),
     }
 }
 

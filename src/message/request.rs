@@ -114,6 +114,12 @@ impl Request {
             _ => Bytes::new(),
         };
         let ask = match request.request_content {
+            _ if request.request_id.len() > limits.max_request_id => {
+                let (len, most) = (request.request_id.len(), limits.max_request_id);
+                Ask::OverLimit(format!(
+                    "Request has an id of {len} bytes, at most {most} are allowed"
+                ))
+            }
             None => Ask::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
                 match over(&ask.field_mask, limits) {
@@ -249,6 +255,16 @@ mod tests {
         assert!(matches!(ask(&["abc", "abc"]), Ask::State { .. }));
         assert!(matches!(ask(&["a", "b", "c"]), Ask::OverLimit(_)));
         assert!(matches!(ask(&["abcd"]), Ask::OverLimit(_)));
+    }
+
+    #[test]
+    fn id_at_its_limit_passes_and_one_above_is_over() {
+        let limits = |max_request_id| Limits { max_request_id, ..Limits::default() };
+        let over = |limits: &Limits| match FromWorkload::decode(&encode(read(Vec::new())), limits) {
+            FromWorkload::Request(request) => matches!(request.ask, Ask::OverLimit(_)),
+            other => panic!("{other:?}"),
+        };
+        assert!(!over(&limits(2)) && over(&limits(1)));
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts
 //! of the trees are never looked at, so the cost follows the change.
 
-use super::{Key, Map, Mask, MaskSet, Node, Segment, Selection, Tree};
+use super::{
+    AGENTS, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Mask, MaskSet, Node, Segment, Selection,
+    Tree, WORKLOAD_STATES,
+};
 
 /// What became of one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +112,29 @@ pub struct Altered {
 }
 
 impl Altered {
+    /// Everything that `masks` name, as another value: each mask up to its first `*`, with all that is
+    /// below. For somebody of whom it is not known any more what he was told.
+    #[must_use]
+    pub fn everything(masks: &MaskSet) -> Self {
+        let fixed = |mask: &Mask| {
+            let keys = mask.segments().iter().map_while(|segment| match segment {
+                Segment::Key(key) => Some(key.as_str().to_owned()),
+                Segment::Any => None,
+            });
+            keys.collect::<Vec<_>>().join(".")
+        };
+        let mut selection = Selection::of_masks(masks.masks());
+        let mut updated: Vec<_> = masks.masks().iter().map(fixed).collect();
+        if masks.is_everything() || updated.iter().any(String::is_empty) {
+            let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
+            updated = parts.map(str::to_owned).into();
+            parts.iter().for_each(|part| selection.add_path(&[(*part).into()]));
+        }
+        updated.sort();
+        updated.dedup();
+        Self { updated, selection, ..Self::default() }
+    }
+
     /// What of the state of now belongs to the paths.
     #[must_use]
     pub fn selection(&self) -> &Selection {

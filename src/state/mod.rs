@@ -13,6 +13,7 @@ mod map;
 mod mask;
 mod tree;
 pub mod update;
+mod weight;
 
 pub use diff::{Altered, Change, ChangeSet, Changes};
 pub use instance::{Instance, WorkloadChange, follow_workloads};
@@ -20,3 +21,4 @@ pub use key::Key;
 pub use map::Map;
 pub use mask::{Mask, MaskSet, Segment, Selection};
 pub use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};
+pub use weight::weight_after;

@@ -184,13 +184,18 @@ fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
         }
         wait_for(&mut agent, last);
         println!("added 1,000 workloads in {:?}", began.elapsed());
-        assert!(descriptors() >= before + 4_000);
+        assert!(descriptors() >= before + 2_000);
         for name in &names {
             let command = RemoveWorkload { instance_name: Some(instance(name)) };
             last = agent.link.send(Content::RemoveWorkload(command)).unwrap();
         }
         wait_for(&mut agent, last);
-        assert_eq!(descriptors(), before, "round {round}");
+        // The last is closed when its removal was acknowledged: closing may take as long as it likes.
+        let end = Instant::now() + PATIENCE;
+        while descriptors() > before {
+            assert!(Instant::now() < end, "round {round} leaves descriptors");
+            std::thread::yield_now();
+        }
         assert_eq!(fs::read_dir(&agent.run_dir).unwrap().count(), 1, "status.sock alone");
         if round == 1 {
             after_first = resident();

@@ -177,8 +177,12 @@ impl World {
         let instance_name = Some(name(&self.peers[&id].instance));
         let due = self.now + self.config.forward_timeout_ms;
         let agent = self.agent.as_mut().unwrap();
-        let waiting = agent.pending.iter().filter(|own| own.peer == id).count();
-        if waiting >= self.config.limits.max_forwarded {
+        let own = || agent.pending.iter().filter(|own| own.peer == id);
+        let waits = |wanted| own().any(|own| own.request_id == request_id && own.wanted == wanted);
+        // The end of something that has its place needs no other.
+        let ends_own =
+            wanted == Wanted::CancelLogs && waits(Wanted::Logs) && !waits(Wanted::CancelLogs);
+        if own().count() >= self.config.limits.max_forwarded && !ends_own {
             return self.due(id, Place::Answer, Expected::some_error(request_id));
         }
         self.counts.one("requests forwarded");

@@ -335,6 +335,7 @@ impl World {
             }
             Output::Send { peer, seq, message, notice } => self.sent(peer, seq, &message, notice),
             Output::Tell { seq, message, notice } => self.told_to_agent(seq, &message, notice),
+            Output::Slow(..) | Output::CaughtUp(..) => {}
             Output::Stop | Output::EndLink(_) => panic!("{output:?}"),
         }
     }

@@ -6,7 +6,7 @@ use nix::{errno::Errno, unistd::read};
 
 use crate::{frame::FrameDecoder, message::hello::HelloSeeker};
 
-use super::{FromPort, unread};
+use super::{FromPort, Turn, unread};
 
 /// Reads in one turn, so that no workload keeps others waiting; each is at most one buffer.
 const READS_PER_TURN: usize = 4;
@@ -42,25 +42,21 @@ impl Intake {
         &self.fd
     }
 
-    /// Reads for one turn; tells whether there may be more that the kernel has announced already.
+    /// Reads for one turn; notes whether there may be more that the kernel has announced already.
     ///
     /// `writers_gone`: they had all gone when the kernel was asked. If others have come since, there
     /// is no end of file to be read any more; then it lies behind the bytes that are there now.
-    pub(super) fn fill(
-        &mut self,
-        writers_gone: bool,
-        buffer: &mut [u8],
-        events: &mut Vec<FromPort>,
-    ) -> bool {
+    pub(super) fn fill(&mut self, writers_gone: bool, buffer: &mut [u8], turn: &mut Turn) {
+        let events = &mut turn.events;
         let mut before_end = if writers_gone { unread(&self.fd).ok() } else { None };
         for _ in 0..READS_PER_TURN {
             let most = before_end.map_or(buffer.len(), |left| left.clamp(1, buffer.len()));
             match read(&self.fd, &mut buffer[..most]) {
                 Ok(0) => {
-                    self.end_of_file(events);
-                    return false;
+                    return self.end_of_file(events);
                 }
                 Ok(count) => {
+                    turn.read += count;
                     self.take(&buffer[..count], events);
                     before_end = before_end.map(|left| left.saturating_sub(count));
                     if before_end == Some(0) {
@@ -70,7 +66,7 @@ impl Intake {
                     }
                     // A short read emptied the pipe; whatever is written from now on is announced.
                     if count < most && before_end.is_none() && !writers_gone {
-                        return false;
+                        return;
                     }
                 }
                 Err(Errno::EINTR) => {}
@@ -78,15 +74,14 @@ impl Intake {
                     if before_end.is_some() {
                         self.end_of_file(events);
                     }
-                    return false;
+                    return;
                 }
                 Err(errno) => {
-                    log::error!("cannot read from a workload: {}", errno.desc());
-                    return false;
+                    return log::error!("cannot read from a workload: {}", errno.desc());
                 }
             }
         }
-        true
+        turn.more = true;
     }
 
     fn take(&mut self, mut bytes: &[u8], events: &mut Vec<FromPort>) {

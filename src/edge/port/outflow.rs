@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io::IoSlice, os::fd::AsFd, os::fd::OwnedFd};
 use bytes::Buf;
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::uio::writev,
     unistd::read,
@@ -13,7 +13,7 @@ use nix::{
 
 use crate::broker::{Notice, Seq};
 
-use super::{FromPort, OutFrame, PipePair, Wait, unread};
+use super::{super::fifo::reopen, FromPort, Oddity, OutFrame, Turn, Wait, unread};
 
 /// The kernel counts room in slots of one page, of which a frame alone in its pipe takes
 /// `len / SLOT`, rounded up.
@@ -37,6 +37,10 @@ pub(super) struct Outflow {
     written: Seq,
     /// Last frame that came here.
     pushed: Seq,
+    /// There was something in the pipe before us, for a reader that is there.
+    inherited: bool,
+    /// What the workload was seen to do since the last turn.
+    oddities: Vec<Oddity>,
 }
 
 impl Outflow {
@@ -50,6 +54,8 @@ impl Outflow {
             in_pipe: VecDeque::new(),
             written: 0,
             pushed: 0,
+            inherited: false,
+            oddities: Vec::new(),
         };
         outflow.resize(SLOT * window.min(MAX_PIPE / SLOT));
         outflow
@@ -65,10 +71,8 @@ impl Outflow {
 
     /// Behind a fifogate that died: if nobody reads, nobody is in the middle of what is there.
     /// A reader that is there takes it out itself, and no frame is written before.
-    pub(super) fn take_over(&mut self, pair: &PipePair) {
-        if !self.has_reader() {
-            drain(pair);
-        }
+    pub(super) fn take_over(&mut self) {
+        self.inherited = self.has_reader() || !self.drain();
     }
 
     pub(super) fn push(&mut self, frames: Vec<OutFrame>) {
@@ -85,19 +89,30 @@ impl Outflow {
         }
     }
 
-    /// Writes what can be written now.
-    pub(super) fn flush(&mut self, pair: &PipePair, events: &mut Vec<FromPort>) -> Wait {
+    /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
+    pub(super) fn flush(&mut self, reader_left: bool, turn: &mut Turn) {
         if self.in_pipe.is_empty() && self.rest.is_none() && self.queue.is_empty() {
-            return Wait::No;
+            turn.wait = Wait::No;
+            return;
         }
-        self.take_back_from_gone_reader(pair, events);
+        if reader_left && self.is_partly_read(&mut turn.events) && self.has_reader() {
+            self.oddities.push(Oddity::SwapsReaders);
+            self.take_back();
+        } else {
+            self.take_back_from_gone_reader(&mut turn.events);
+        }
+        turn.wait = self.write_all(&mut turn.events);
+        turn.oddities = std::mem::take(&mut self.oddities);
+    }
+
+    fn write_all(&mut self, events: &mut Vec<FromPort>) -> Wait {
         loop {
             self.note_read(events);
             if self.rest.is_some() {
                 match self.write_rest(events) {
                     Progress::Done => continue,
                     Progress::Full => return Wait::Edge,
-                    Progress::NoReader => return self.reader_gone(pair, events),
+                    Progress::NoReader => return self.reader_gone(events),
                 }
             }
             if self.queue.is_empty() {
@@ -113,7 +128,7 @@ impl Outflow {
             }
             match self.write_next(events) {
                 Progress::Done | Progress::Full => {}
-                Progress::NoReader => return self.reader_gone(pair, events),
+                Progress::NoReader => return self.reader_gone(events),
             }
         }
     }
@@ -124,7 +139,7 @@ impl Outflow {
             return;
         }
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
-        let in_pipe: usize = self.in_pipe.iter().map(|(_, left)| left).sum();
+        let in_pipe = self.compare(unread);
         // More than we wrote is somebody else's, who writes into its own input: we wait until it has
         // read that too.
         let mut taken = in_pipe.saturating_sub(unread);
@@ -142,6 +157,16 @@ impl Outflow {
         }
     }
 
+    /// Bytes of ours that should be in the pipe, of `unread` that are.
+    fn compare(&mut self, unread: usize) -> usize {
+        let in_pipe = self.in_pipe.iter().map(|(_, left)| left).sum();
+        self.inherited &= unread > 0;
+        if unread > in_pipe && !self.inherited {
+            self.oddities.push(Oddity::WritesItsInput);
+        }
+        in_pipe
+    }
+
     /// Whether the next frame may be written now, by one call; sets the size of an empty pipe so
     /// that the frame just fits. In a pipe that is full when a small frame is in it, the kernel
     /// announces that the reader has taken it.
@@ -149,6 +174,7 @@ impl Outflow {
         let Some(next) = self.queue.front() else { return false };
         let len = next.len();
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
+        let in_pipe = self.compare(unread);
         if unread == 0 {
             let slots = len.div_ceil(SLOT).max(1).next_power_of_two().max(self.window);
             let wanted = (slots * SLOT).min(MAX_PIPE).next_power_of_two();
@@ -158,7 +184,6 @@ impl Outflow {
             return true;
         }
         // What is not ours, or was there before us, has to be read first.
-        let in_pipe: usize = self.in_pipe.iter().map(|(_, left)| left).sum();
         if unread > in_pipe {
             return false;
         }
@@ -236,10 +261,14 @@ impl Outflow {
     /// Which event will tell that the reader has read on. A full pipe gives an edge, but only for
     /// the first slot that is freed: good for one slot. Otherwise the file is watched. The size is
     /// asked for, as the workload can change it, and then no pipe that we take for full would be.
-    fn wait_for_room(&self) -> Wait {
-        let slot = i32::try_from(SLOT);
-        let one_slot = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok() == slot.ok();
-        if one_slot && self.has_reader() { Wait::Edge } else { Wait::Reader }
+    fn wait_for_room(&mut self) -> Wait {
+        let capacity = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok();
+        let capacity = capacity.and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+        if capacity < self.capacity {
+            self.oddities.push(Oddity::ShrinksItsPipe);
+        }
+        self.capacity = capacity;
+        if capacity == SLOT && self.has_reader() { Wait::Edge } else { Wait::Reader }
     }
 
     fn has_reader(&self) -> bool {
@@ -250,12 +279,33 @@ impl Outflow {
 
     /// If the last reader has gone and left something unread, it is taken out, and every frame of
     /// which something was left will be written again whole (DECISIONS 20).
-    fn take_back_from_gone_reader(&mut self, pair: &PipePair, events: &mut Vec<FromPort>) {
+    fn take_back_from_gone_reader(&mut self, events: &mut Vec<FromPort>) {
         if (self.in_pipe.is_empty() && self.rest.is_none()) || self.has_reader() {
             return;
         }
         self.note_read(events);
-        drain(pair);
+        self.take_back();
+    }
+
+    /// Whether a reader has taken a piece of the oldest frame in the pipe.
+    fn is_partly_read(&mut self, events: &mut Vec<FromPort>) -> bool {
+        self.note_read(events);
+        let written = self.rest.as_ref().map(|(frame, count)| (frame.seq, *count));
+        self.in_pipe.front().is_some_and(|(frame, left)| {
+            let whole = match written {
+                Some((seq, count)) if seq == frame.seq => count,
+                _ => frame.len(),
+            };
+            *left < whole
+        })
+    }
+
+    /// Takes out of the pipe what is in it, and begins again with the oldest frame that was.
+    fn take_back(&mut self) {
+        // What cannot be taken out is left for the next reader, rather than told it twice.
+        if !self.drain() {
+            return;
+        }
         let part = self.rest.take().map(|(frame, _)| frame);
         let part_seq = part.as_ref().map(|frame| frame.seq);
         self.queue.extend(part);
@@ -267,8 +317,23 @@ impl Outflow {
         }
     }
 
-    fn reader_gone(&mut self, pair: &PipePair, events: &mut Vec<FromPort>) -> Wait {
-        self.take_back_from_gone_reader(pair, events);
+    /// Takes out what nobody will read; false if that is not possible. Bounded by the size of a pipe: a
+    /// workload may be writing.
+    fn drain(&self) -> bool {
+        let Ok(fd) = reopen(&self.fd, OFlag::O_RDWR) else { return false };
+        let mut buffer = vec![0; 64 << 10];
+        for _ in 0..2 * MAX_PIPE / buffer.len() {
+            match read(&fd, &mut buffer) {
+                Ok(count) if count > 0 => {}
+                Err(Errno::EINTR) => {}
+                _ => break,
+            }
+        }
+        true
+    }
+
+    fn reader_gone(&mut self, events: &mut Vec<FromPort>) -> Wait {
+        self.take_back_from_gone_reader(events);
         Wait::Reader
     }
 }
@@ -288,19 +353,6 @@ impl Progress {
                 log::error!("cannot write to a workload: {}", other.desc());
                 Self::NoReader
             }
-        }
-    }
-}
-
-/// Takes out what nobody will read. Bounded by the size of a pipe: a workload may be writing.
-fn drain(pair: &PipePair) {
-    let Ok(fd) = pair.open_leftovers() else { return };
-    let mut buffer = vec![0; 64 << 10];
-    for _ in 0..2 * MAX_PIPE / buffer.len() {
-        match read(&fd, &mut buffer) {
-            Ok(count) if count > 0 => {}
-            Err(Errno::EINTR) => {}
-            _ => return,
         }
     }
 }

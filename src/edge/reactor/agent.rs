@@ -1,22 +1,23 @@
 //! The agent's turns, and the answers to those who ask for the status.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Instant};
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
-use crate::broker::PeerId;
+use crate::{broker::PeerId, limits::Limits};
 
 use super::{
     super::{
         link::{LinkPort, LinkTurn},
         port::{FromPort, OutFrame},
-        status::ClientId,
-        worker::FromReactor,
+        status::{ClientId, StatusSocket},
+        worker::{FromReactor, Troubles},
     },
-    FROM_AGENT, Link, Loop, STATUS_CLIENTS, TO_AGENT,
+    FROM_AGENT, InFlight, Link, Loop, STATUS_CLIENTS, TO_AGENT,
+    slots::Slot,
 };
 
-pub(super) fn register(registry: &Registry, port: LinkPort) -> io::Result<Link> {
+pub(super) fn register(registry: &Registry, port: LinkPort, limits: &Limits) -> io::Result<Link> {
     let (from_agent, to_agent) = port.descriptors();
     let not_pollable = |error: io::Error| {
         let text = format!("the agent link has to be a pipe or a socket, not a file: {error}");
@@ -28,7 +29,7 @@ pub(super) fn register(registry: &Registry, port: LinkPort) -> io::Result<Link> 
     registry
         .register(&mut SourceFd(&to_agent), TO_AGENT, Interest::WRITABLE)
         .map_err(not_pollable)?;
-    Ok(Link { port, due: true, in_flight: Arc::default() })
+    Ok(Link { port, due: true, in_flight: Arc::new(InFlight::new(limits)) })
 }
 
 impl Loop {
@@ -79,19 +80,31 @@ impl Loop {
     }
 
     pub(super) fn take_status_clients(&mut self) {
-        for client in self.status.accept() {
-            self.tell_worker(FromReactor::Status(client));
+        for client in self.status.iter_mut().flat_map(StatusSocket::accept).collect::<Vec<_>>() {
+            self.tell_worker(FromReactor::Status(client, self.troubles()));
         }
     }
 
+    /// What only this side knows of the workloads.
+    fn troubles(&self) -> Troubles {
+        let now = Instant::now();
+        let trouble = |slot: &Slot| {
+            let (held, oddities) = slot.trouble(now);
+            let any = held.is_some() || !oddities.is_empty();
+            any.then(|| (slot.peer(), (held, oddities)))
+        };
+        self.slots.all().filter_map(trouble).collect()
+    }
+
     pub(super) fn answer_status(&mut self, client: ClientId, answer: Vec<u8>) {
-        if !self.status.answer(client, answer) {
+        let Some(status) = &mut self.status else { return };
+        if !status.answer(client, answer) {
             // A place is free for whoever waited for one.
             self.take_status_clients();
             return;
         }
         let token = Token(STATUS_CLIENTS + client);
-        let Some(fd) = self.status.client_descriptor(client) else { return };
+        let Some(fd) = status.client_descriptor(client) else { return };
         let registry = self.poll.registry();
         if let Err(error) = registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
             log::error!("cannot answer on the status socket: {error}");

@@ -3,41 +3,58 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     os::fd::RawFd,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mio::{Token, event::Event};
 
-use crate::broker::{PeerId, Seq};
+use crate::{
+    broker::{PeerId, Seq},
+    limits::Limits,
+};
 
 use super::{
     super::{
-        port::{FromPort, Mail, OutFrame, Port, Turn, Wait},
+        fifo::PipePair,
+        port::{FromPort, Mail, Oddity, OutFrame, Port, Turn, Wait},
         worker::FromReactor,
     },
     FIRST_LOOK, LAST_LOOK,
 };
 
-/// Most messages of one workload that wait for the worker; more are left in its pipe.
-const MOST_IN_FLIGHT: usize = 64;
-/// Most bytes of them, but for one message.
-const MOST_BYTES_IN_FLIGHT: usize = 1 << 20;
+/// How long a thread is inside one pair before that counts as held. Others do not wait that long.
+const HELD: Duration = Duration::from_millis(100);
+/// Turns of a workload that held its pipe, each on a thread of its own, until it is trusted again.
+const PROBATION: u32 = 100;
+/// What is counted of a workload that wakes us for nothing is counted for so long.
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// What one workload has on its way to the worker, given back when it was handled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct InFlight {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Reading has stopped, and goes on when there is room.
     parked: AtomicBool,
+    most_messages: usize,
+    most_bytes: usize,
 }
 
 impl InFlight {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            messages: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            most_messages: limits.max_in_flight,
+            most_bytes: limits.in_flight_bytes,
+        }
+    }
+
     pub(super) fn add(&self, bytes: usize) {
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -58,16 +75,16 @@ impl InFlight {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.messages.load(Ordering::Relaxed) >= MOST_IN_FLIGHT
-            || self.bytes.load(Ordering::Relaxed) >= MOST_BYTES_IN_FLIGHT
+        self.messages.load(Ordering::Relaxed) >= self.most_messages
+            || self.bytes.load(Ordering::Relaxed) >= self.most_bytes
     }
 
     /// Gives one message back; tells whether reading may go on that had stopped.
     pub(in super::super) fn handled(&self, bytes: usize) -> bool {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let half = self.messages.load(Ordering::Relaxed) <= MOST_IN_FLIGHT / 2
-            && self.bytes.load(Ordering::Relaxed) <= MOST_BYTES_IN_FLIGHT / 2;
+        let half = self.messages.load(Ordering::Relaxed) <= self.most_messages / 2
+            && self.bytes.load(Ordering::Relaxed) <= self.most_bytes / 2;
         half && self.parked.swap(false, Ordering::AcqRel)
     }
 }
@@ -75,8 +92,9 @@ impl InFlight {
 /// One port, and what is known of it between its turns.
 pub(super) struct Slot {
     peer: PeerId,
-    to_workload: RawFd,
-    watch_path: PathBuf,
+    name: String,
+    descriptors: (RawFd, RawFd),
+    pair: Arc<PipePair>,
     port: Mutex<Port>,
     mail: Mutex<Mail>,
     /// What must not be looked at under the port's lock.
@@ -86,8 +104,10 @@ pub(super) struct Slot {
 
 #[derive(Default)]
 struct Notes {
-    /// It stands in the queue for a turn.
+    /// It wants a turn, and stands in the queue for it unless it is in one.
     due: bool,
+    /// It is in a turn.
+    busy: bool,
     /// The broker wants it to be read.
     reading: bool,
     /// There may be bytes that were announced and not read.
@@ -97,7 +117,18 @@ struct Notes {
     /// The kernel tells when the pipe has room.
     armed: bool,
     wait: Wait,
+    /// When it is looked at next, and how often that was for nothing.
     look: Option<(Instant, u32)>,
+    /// Since when a thread sleeps in a call on its FIFOs, or may.
+    away: Option<Instant>,
+    /// Turns that it still gets on threads of their own, since it held its pipe.
+    probation: u32,
+    /// Turns for nothing since this time.
+    idle: Option<(Instant, usize)>,
+    /// The kernel was told to tell nothing of it for now.
+    muted: bool,
+    /// What was reported of it.
+    reported: Vec<Oddity>,
 }
 
 impl Slot {
@@ -105,16 +136,53 @@ impl Slot {
         self.peer
     }
 
-    pub(super) fn to_workload(&self) -> RawFd {
-        self.to_workload
+    /// The instance, as it is called in the log.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
-    pub(super) fn watch_path(&self) -> &Path {
-        &self.watch_path
+    /// What is read, and what is written.
+    pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
+        self.descriptors
     }
 
-    pub(super) fn port(&self) -> MutexGuard<'_, Port> {
-        self.port.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn pair(&self) -> &Arc<PipePair> {
+        &self.pair
+    }
+
+    /// Whether its turns are expected to sleep.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.notes().probation > 0
+    }
+
+    pub(super) fn set_suspect(&self) {
+        self.notes().probation = PROBATION;
+    }
+
+    pub(super) fn is_muted(&self) -> bool {
+        self.notes().muted
+    }
+
+    pub(super) fn unmute(&self) {
+        self.notes().muted = false;
+    }
+
+    /// Tells whether this is new.
+    pub(super) fn note_oddity(&self, oddity: Oddity) -> bool {
+        let mut notes = self.notes();
+        let new = !notes.reported.contains(&oddity);
+        if new {
+            notes.reported.push(oddity);
+        }
+        new
+    }
+
+    /// For how long a thread has been in a call on its FIFOs, if that is too long; and what was
+    /// reported of it.
+    pub(super) fn trouble(&self, now: Instant) -> (Option<Duration>, Vec<Oddity>) {
+        let notes = self.notes();
+        let held = notes.away.map(|since| now.saturating_duration_since(since));
+        (held.filter(|held| *held >= HELD), notes.reported.clone())
     }
 
     /// One turn of the port with all that came for it.
@@ -131,7 +199,8 @@ impl Slot {
             notes.writers_gone &= !may_read;
             may_read
         };
-        self.port().turn(mail, may_read, buffer)
+        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        port.turn(mail, may_read, buffer)
     }
 
     pub(super) fn to_worker(&self, event: FromPort, written: Seq) -> FromReactor {
@@ -156,53 +225,130 @@ impl Slot {
 }
 
 /// All ports.
-#[derive(Default)]
 pub(super) struct Slots {
     all: HashMap<PeerId, Arc<Slot>>,
-    due: VecDeque<Arc<Slot>>,
-    looks: BTreeSet<(Instant, PeerId)>,
+    queue: VecDeque<PeerId>,
+    times: BTreeSet<(Instant, PeerId, Due)>,
+    limits: Limits,
     stopped: bool,
 }
 
+/// What becomes due for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// A look at its reader: watches are hints.
+    Look,
+    /// Its turn has taken too long.
+    Held,
+    /// The kernel may tell of it again.
+    Unmute,
+}
+
 impl Slots {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            all: HashMap::new(),
+            queue: VecDeque::new(),
+            times: BTreeSet::new(),
+            limits: limits.clone(),
+            stopped: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn has(&self, peer: PeerId) -> bool {
+        self.all.contains_key(&peer)
+    }
+
+    pub(super) fn get(&self, peer: PeerId) -> Option<Arc<Slot>> {
+        self.all.get(&peer).cloned()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.all.values().map(AsRef::as_ref)
+    }
+
     /// The tokens of a peer's two descriptors: from the workload, to the workload.
     pub(super) fn tokens(&self, peer: PeerId) -> (Token, Token) {
         let first = usize::try_from(peer.0 * 2).unwrap_or(usize::MAX);
         (Token(first), Token(first + 1))
     }
 
-    pub(super) fn add(&mut self, peer: PeerId, port: Port) {
-        let slot = Slot {
+    pub(super) fn add(
+        &mut self,
+        peer: PeerId,
+        name: String,
+        pair: Arc<PipePair>,
+        port: Port,
+    ) -> Arc<Slot> {
+        let slot = Arc::new(Slot {
             peer,
-            to_workload: port.descriptors().1,
-            watch_path: port.pair().to_workload_path(),
+            name,
+            descriptors: port.descriptors(),
+            pair,
             port: Mutex::new(port),
             mail: Mutex::default(),
             notes: Mutex::new(Notes { reading: !self.stopped, ..Notes::default() }),
-            in_flight: Arc::default(),
-        };
-        self.all.insert(peer, Arc::new(slot));
+            in_flight: Arc::new(InFlight::new(&self.limits)),
+        });
+        self.all.insert(peer, Arc::clone(&slot));
         // What stands in the pipe already may never be announced.
         self.post(peer, |mail| mail.readable = true);
+        slot
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Arc<Slot>> {
         let slot = self.all.remove(&peer)?;
-        if let Some((at, _)) = slot.notes().look.take() {
-            self.looks.remove(&(at, peer));
-        }
+        self.times.retain(|(_, own, _)| *own != peer);
         Some(slot)
     }
 
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next port for a turn; it is in it until [`Slots::after_turn`].
     pub(super) fn next_due(&mut self) -> Option<Arc<Slot>> {
         loop {
-            let slot = self.due.pop_front()?;
-            slot.notes().due = false;
+            let peer = self.queue.pop_front()?;
             // It may have been removed while it stood here.
-            if self.all.contains_key(&slot.peer) {
+            if let Some(slot) = self.get(peer) {
+                let mut notes = slot.notes();
+                notes.due = false;
+                notes.busy = true;
+                drop(notes);
                 return Some(slot);
             }
         }
+    }
+
+    /// A thread sleeps in this port's turn, or is expected to.
+    pub(super) fn note_away(&mut self, peer: PeerId, now: Instant) {
+        if let Some(slot) = self.all.get(&peer) {
+            slot.notes().away = Some(now);
+            self.times.insert((now + HELD, peer, Due::Held));
+        }
+    }
+
+    /// The thread is back; gives for how long it was away, if that was too long.
+    pub(super) fn note_back(&mut self, peer: PeerId, now: Instant) -> Option<Duration> {
+        let mut notes = self.all.get(&peer)?.notes();
+        let since = notes.away.take()?;
+        self.times.remove(&(since + HELD, peer, Due::Held));
+        let away = now.saturating_duration_since(since);
+        let held = away >= HELD;
+        notes.probation = if held { PROBATION } else { notes.probation.saturating_sub(1) };
+        held.then_some(away)
+    }
+
+    /// The turn was not begun; its mail waits.
+    pub(super) fn try_again_later(&mut self, slot: &Arc<Slot>, now: Instant) {
+        self.note_back(slot.peer, now);
+        slot.notes().busy = false;
+        self.times.insert((now + FIRST_LOOK, slot.peer, Due::Look));
     }
 
     /// An event of the kernel.
@@ -221,6 +367,10 @@ impl Slots {
 
     pub(super) fn look_at(&mut self, peer: PeerId) {
         self.post(peer, |mail| mail.look_at_reader = true);
+    }
+
+    pub(super) fn note_reader_left(&mut self, peer: PeerId) {
+        self.post(peer, |mail| mail.reader_left = true);
     }
 
     pub(super) fn look_at_all(&mut self) {
@@ -265,22 +415,28 @@ impl Slots {
         }
     }
 
-    /// Whether nothing that could be written waits to be.
+    /// Whether nothing that could be written waits to be. A pair that is held cannot be.
     pub(super) fn all_flushed(&self) -> bool {
-        self.due.is_empty() && self.all.values().all(|slot| slot.notes().wait == Wait::No)
+        let flushed = |slot: &Slot| {
+            let notes = slot.notes();
+            let waits = notes.due || notes.busy || notes.wait != Wait::No;
+            !waits || (notes.busy && notes.probation > 0)
+        };
+        self.all().all(flushed)
     }
 
     pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, more: bool, wait: Wait, now: Instant) {
-        if !self.all.contains_key(&slot.peer) {
-            return;
-        }
         let look = {
             let mut notes = slot.notes();
+            notes.busy = false;
+            if notes.due {
+                self.queue.push_back(slot.peer);
+            }
             notes.wait = wait;
             notes.unread |= more;
             let before = notes.look.take();
             if let Some((at, _)) = before {
-                self.looks.remove(&(at, slot.peer));
+                self.times.remove(&(at, slot.peer, Due::Look));
             }
             // Each look that finds nothing new is followed by a later one.
             let round = before.map_or(0, |(_, round)| round + 1);
@@ -289,7 +445,7 @@ impl Slots {
             notes.look
         };
         if let Some((at, _)) = look {
-            self.looks.insert((at, slot.peer));
+            self.times.insert((at, slot.peer, Due::Look));
         }
         self.park_or_read_on(slot);
     }
@@ -301,24 +457,42 @@ impl Slots {
         }
     }
 
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.looks.first().map(|(at, _)| *at)
+    /// Counts a turn for nothing; tells whether there were too many, so that the kernel is to tell
+    /// nothing more of this port until [`Due::Unmute`].
+    pub(super) fn note_idle(&mut self, slot: &Arc<Slot>, now: Instant) -> bool {
+        let mut notes = slot.notes();
+        let (since, count) = match notes.idle {
+            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
+                (since, count + 1)
+            }
+            _ => (now, 1),
+        };
+        notes.idle = Some((since, count));
+        notes.muted = count > self.limits.max_wakeups;
+        if notes.muted {
+            self.times.insert((since + WINDOW, slot.peer, Due::Unmute));
+        }
+        notes.muted
     }
 
-    pub(super) fn look_at_waiting(&mut self, now: Instant) {
-        while let Some(&(at, peer)) = self.looks.first()
-            && at <= now
-        {
-            self.looks.pop_first();
-            self.look_at(peer);
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.times.first().map(|(at, ..)| *at)
+    }
+
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(PeerId, Due)> {
+        let mut found = Vec::new();
+        while self.times.first().is_some_and(|(at, ..)| *at <= now) {
+            found.extend(self.times.pop_first().map(|(_, peer, due)| (peer, due)));
         }
+        found
     }
 
     fn post(&mut self, peer: PeerId, write: impl FnOnce(&mut Mail)) {
         let Some(slot) = self.all.get(&peer) else { return };
         write(&mut slot.mail());
-        if !std::mem::replace(&mut slot.notes().due, true) {
-            self.due.push_back(Arc::clone(slot));
+        let mut notes = slot.notes();
+        if !std::mem::replace(&mut notes.due, true) && !notes.busy {
+            self.queue.push_back(peer);
         }
     }
 }

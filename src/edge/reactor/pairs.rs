@@ -1,0 +1,257 @@
+//! Pairs that come and go, what became of their turns, and what their workloads do to them that they
+//! should not.
+
+use std::{io, sync::Arc, time::Instant};
+
+use mio::{Interest, unix::SourceFd};
+
+use crate::{broker::PeerId, message::Owner, state::Instance};
+
+use super::{
+    super::{
+        fifo::PipePair,
+        port::{Oddity, Port, Turn, Wait},
+        watch::Seen,
+        worker::FromReactor,
+    },
+    Closing, Job, Loop, WATCHES,
+    jobs::ToOpen,
+    slots::{Due, Slot},
+};
+
+/// A pair whose FIFOs are being opened.
+pub(super) struct Opening {
+    instance: Instance,
+    pair: Arc<PipePair>,
+    /// It was removed before they were open.
+    removed: bool,
+}
+
+impl Loop {
+    /// Makes the names of a pair, and has its FIFOs opened.
+    pub(super) fn begin_open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) {
+        let pair = self.has_descriptors().and_then(|()| {
+            let pair = self.run_dir.open_pair(instance, owner);
+            pair.map_err(|error| error.to_string())
+        });
+        match pair {
+            Ok((pair, fifos)) => {
+                let (reused, window) = (pair.is_reused(), self.settings.window);
+                let max_frame = self.settings.limits.max_frame;
+                self.jobs.push_back(Job::Open(peer, ToOpen { fifos, reused, max_frame, window }));
+                let (instance, pair, removed) = (instance.clone(), Arc::new(pair), false);
+                self.opening.insert(peer, Opening { instance, pair, removed });
+            }
+            Err(why) => self.refuse(peer, instance, why),
+        }
+    }
+
+    fn refuse(&self, peer: PeerId, instance: &Instance, why: String) {
+        log::error!("no control interface for {instance}: {why}");
+        self.tell_worker(FromReactor::PairOpened(peer, Err(why)));
+    }
+
+    /// A workload too many is refused, before those that are served get into trouble.
+    fn has_descriptors(&self) -> Result<(), String> {
+        let pairs = self.slots.len() + self.opening.len();
+        if pairs < self.settings.most_pairs {
+            return Ok(());
+        }
+        Err(format!(
+            "{pairs} workloads are served, and the process may have no more descriptors \
+             (RLIMIT_NOFILE)"
+        ))
+    }
+
+    pub(super) fn opened(&mut self, peer: PeerId, port: io::Result<Box<Port>>) {
+        let Some(Opening { instance, pair, removed }) = self.opening.remove(&peer) else { return };
+        match port {
+            Ok(port) if removed => self.jobs.push_back(Job::Close(Closing::Port(port))),
+            Ok(port) => {
+                if let Err(error) = self.serve(peer, &instance, &pair, *port) {
+                    self.refuse(peer, &instance, error.to_string());
+                }
+            }
+            Err(_) if removed => {}
+            Err(error) => self.refuse(peer, &instance, error.to_string()),
+        }
+    }
+
+    fn serve(
+        &mut self,
+        peer: PeerId,
+        instance: &Instance,
+        pair: &Arc<PipePair>,
+        port: Port,
+    ) -> io::Result<()> {
+        let path = pair.path().display().to_string();
+        log::debug!("serving {instance} at {path}");
+        let slot = self.slots.add(peer, instance.to_string(), Arc::clone(pair), port);
+        self.register(&slot)?;
+        self.tell_worker(FromReactor::PairOpened(peer, Ok(path)));
+        Ok(())
+    }
+
+    /// Has the kernel tell of everything that happens at a pair.
+    fn register(&mut self, slot: &Arc<Slot>) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let tokens = self.slots.tokens(slot.peer());
+        let (from_workload, to_workload) = slot.descriptors();
+        registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
+        // Not for being writable, which it nearly always is: for the reader's leaving.
+        registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
+        self.watches.watch(slot.peer(), slot.descriptors());
+        Ok(())
+    }
+
+    fn unregister(&mut self, slot: &Arc<Slot>) {
+        self.watches.remove(slot.peer());
+        slot.set_armed(false);
+        let (from_workload, to_workload) = slot.descriptors();
+        for fd in [from_workload, to_workload] {
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+                log::error!("cannot forget a descriptor: {error}");
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, peer: PeerId) {
+        let pair = if let Some(opening) = self.opening.get_mut(&peer) {
+            opening.removed = true;
+            Some(Arc::clone(&opening.pair))
+        } else if let Some(slot) = self.slots.remove(peer) {
+            if !slot.is_muted() {
+                self.unregister(&slot);
+            }
+            let pair = Arc::clone(slot.pair());
+            self.jobs.push_back(Job::Close(Closing::Slot(slot)));
+            Some(pair)
+        } else {
+            None
+        };
+        if let Some(pair) = pair
+            && let Err(error) = self.run_dir.remove_pair(&pair)
+        {
+            log::warn!("{error}");
+        }
+        self.tell_worker(FromReactor::PairClosed(peer));
+    }
+
+    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: Turn) {
+        let now = Instant::now();
+        if let Some(held) = self.slots.note_back(slot.peer(), now) {
+            log::info!("{} has let go of its pipe after {} ms", slot.name(), held.as_millis());
+        }
+        for oddity in &turn.oddities {
+            self.report(slot, *oddity);
+        }
+        let (wait, more, idle) = (turn.wait, turn.more, turn.is_idle());
+        for event in turn.events {
+            self.tell_worker(slot.to_worker(event, turn.written));
+        }
+        self.slots.after_turn(slot, more, wait, now);
+        if slot.is_muted() {
+            return;
+        }
+        if idle && self.slots.note_idle(slot, now) {
+            log::warn!(
+                "{} wakes fifogate more than {} times a second for nothing; it is looked at less often",
+                slot.name(),
+                self.settings.limits.max_wakeups
+            );
+            return self.unregister(slot);
+        }
+        match wait {
+            Wait::No => {
+                self.watches.set_reads(slot.peer(), slot.descriptors().1, false);
+                if slot.set_armed(false) {
+                    self.reregister(slot, Interest::READABLE);
+                }
+            }
+            Wait::Edge => self.arm(slot),
+            Wait::Reader => {
+                if self.watches.set_reads(slot.peer(), slot.descriptors().1, true) {
+                    self.slots.look_at(slot.peer());
+                }
+            }
+        }
+    }
+
+    /// Asks for the edge of a pipe that gets room. If it has room by now, it comes at once.
+    fn arm(&mut self, slot: &Arc<Slot>) {
+        if slot.set_armed(true) {
+            return;
+        }
+        self.reregister(slot, Interest::WRITABLE);
+    }
+
+    fn reregister(&self, slot: &Arc<Slot>, interest: Interest) {
+        let tokens = self.slots.tokens(slot.peer());
+        let (_, fd) = slot.descriptors();
+        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), tokens.1, interest)
+        {
+            log::error!("cannot wait for {}: {error}", slot.name());
+        }
+    }
+
+    pub(super) fn do_what_is_due(&mut self, now: Instant) {
+        for (peer, due) in self.slots.take_due(now) {
+            let Some(slot) = self.slots.get(peer) else { continue };
+            match due {
+                Due::Look => self.slots.look_at(peer),
+                Due::Held => {
+                    slot.set_suspect();
+                    self.report(&slot, Oddity::Held);
+                }
+                Due::Unmute => {
+                    slot.unmute();
+                    if let Err(error) = self.register(&slot) {
+                        log::error!("cannot wait for {}: {error}", slot.name());
+                    }
+                    self.slots.look_at(peer);
+                }
+            }
+        }
+    }
+
+    /// Says once of each workload what it does that it should not.
+    fn report(&self, slot: &Arc<Slot>, oddity: Oddity) {
+        if slot.note_oddity(oddity) {
+            log::warn!("{} {}; reported once", slot.name(), oddity.text());
+        }
+    }
+
+    pub(super) fn take_watches(&mut self) {
+        // One buffer a round: a workload that makes many events makes others wait for one buffer.
+        let seen = self.watches.read();
+        for seen in &seen {
+            match seen {
+                Seen::Reader(peer) => self.slots.look_at(*peer),
+                Seen::ReaderLeft(peer) => self.slots.note_reader_left(*peer),
+                Seen::Name(peer) => self.check_names(*peer),
+                Seen::Overflow => self.slots.look_at_all(),
+            }
+        }
+        if !seen.is_empty() {
+            self.rearm_watches();
+        }
+    }
+
+    fn check_names(&self, peer: PeerId) {
+        let Some(slot) = self.slots.get(peer) else { return };
+        if !self.run_dir.has_names_of(slot.pair()) {
+            self.report(&slot, Oddity::Renamed);
+        }
+    }
+
+    /// More may be in the queue than was read, and an edge comes only once.
+    fn rearm_watches(&self) {
+        if let Some(fd) = self.watches.descriptor() {
+            let registry = self.poll.registry();
+            if let Err(error) = registry.reregister(&mut SourceFd(&fd), WATCHES, Interest::READABLE)
+            {
+                log::error!("cannot watch readers any more: {error}");
+            }
+        }
+    }
+}
