@@ -10,6 +10,8 @@ use crate::{
     state::{DESIRED_STATE, Mask, MaskSet, Node, update},
 };
 
+mod limits;
+
 /// A broker with workloads, and an edge that can be told to read slowly.
 struct World {
     broker: Broker,

@@ -1,0 +1,145 @@
+//! Each limit of the core, at it and one above.
+
+use super::*;
+
+/// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
+fn world(limits: Limits) -> (World, PeerId, PeerId) {
+    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let both = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
+    let mut world = World::with(config, &both);
+    let (a, b) = (world.hello("a"), world.hello("b"));
+    (world, a, b)
+}
+
+#[test]
+fn session_ends_with_one_message_without_sense_too_many_and_the_next_begins_anew() {
+    let (mut world, a, _) = world(Limits { max_malformed: 2, ..Limits::default() });
+    for _ in 0..2 {
+        for n in 0..2 {
+            world.say(a, FromWorkload::Empty);
+            world.ask(a, &n.to_string(), Ask::CancelLogs);
+        }
+        assert_eq!(world.heard(a).len(), 2, "at the limit, it is served");
+        world.ask(a, "r", Ask::Nothing);
+        let closed = "closed: Too many messages without sense, at most 2 are allowed";
+        assert_eq!(world.heard(a), [closed]);
+        world.hello("a");
+    }
+}
+
+#[test]
+fn bytes_of_subscriptions_at_the_limit_pass_one_above_is_refused_and_what_ends_is_given_back() {
+    // Twice: the subscription itself and two names of 6 bytes, and an id of one byte.
+    let most = 2 * (3 * 256 + 12 + 1);
+    let (mut world, a, _) = world(Limits { subscription_bytes: most, ..Limits::default() });
+    for id in ["1", "2", "3", "2"] {
+        world.subscribe(a, id, &["agents.agents"]);
+    }
+    let refused = format!("3 error: The masks of all subscriptions take more than {most} bytes");
+    assert_eq!(world.heard(a), ["1 state", "2 state", &refused, "2 state"]);
+    world.subscribe(a, "2", &["agents.agents1"]);
+    assert!(world.heard(a)[0].contains("error"), "one byte more");
+    world.ask(a, "1", Ask::CancelEvents);
+    world.subscribe(a, "3", &["agents.agents"]);
+    assert_eq!(world.heard(a).last().unwrap(), "3 state");
+    world.hello("a");
+    world.subscribe(a, "1", &["agents.agents"]);
+    world.subscribe(a, "2", &["agents.agents"]);
+    assert_eq!(world.heard(a), ["1 state", "2 state"]);
+}
+
+#[test]
+fn state_may_grow_to_its_limit_and_shrink_above_it() {
+    let (mut world, _, b) = world(Limits::default());
+    world.set(b, "k", "1234");
+    let most = world.broker.state_bytes();
+    world.broker.config.limits.max_state_bytes = most;
+    world.heard(b);
+    world.set(b, "k", "5678");
+    world.set(b, "k", "56789");
+    let refused = format!("u error: The state would take more than {most} bytes");
+    assert_eq!(world.heard(b), ["u done +0 -0", &refused]);
+    world.broker.config.limits.max_state_bytes = 1;
+    world.set(b, "k", "567");
+    assert_eq!(world.heard(b), ["u done +0 -0"], "smaller, though too large still");
+    assert_eq!(world.broker.state_bytes(), most - 1);
+}
+
+#[test]
+fn one_version_serves_all_subscriptions_of_a_reader_that_stops() {
+    let limits = Limits { outbox_bytes: 1, max_versions: 1, ..Limits::default() };
+    let (mut world, a, b) = world(limits);
+    for n in 0..5 {
+        world.subscribe(a, &n.to_string(), &[&format!("desiredState.configs.k{n}")]);
+    }
+    world.take_all(a);
+    world.prompt = false;
+    for n in 0..25 {
+        world.set(b, &format!("k{}", n % 5), &n.to_string());
+        world.take_all(b);
+    }
+    let report = world.broker.report();
+    assert_eq!(report.iter().map(|own| own.versions_kept).collect::<Vec<_>>(), [1, 0]);
+    let heard = world.take_all(a);
+    for n in 0..5 {
+        let last = heard.iter().rfind(|event| event.starts_with(&n.to_string())).unwrap();
+        assert!(last.ends_with(&format!("k{n}={}", 20 + n)), "{last}");
+    }
+    assert_eq!(world.broker.report()[0].versions_kept, 0, "given back");
+}
+
+#[test]
+fn with_a_version_too_many_a_subscription_is_sent_all_that_it_sees() {
+    let limits = Limits { outbox_bytes: 1, max_versions: 1, ..Limits::default() };
+    let (mut world, a, b) = world(limits);
+    for (id, mask) in
+        [("1", "desiredState.configs.k1"), ("2", "desiredState.*.k2"), ("3", "*.*.k3")]
+    {
+        world.subscribe(a, id, &[mask]);
+    }
+    world.take_all(a);
+    world.prompt = false;
+    let set = |world: &mut World, key, value| {
+        world.set(b, key, value);
+        world.take_all(b);
+    };
+    // Two events are handed out, one waits, and from then on all are behind.
+    for (key, value) in
+        [("k1", "1"), ("k1", "2"), ("k1", "3"), ("k1", "4"), ("k2", "old"), ("k3", "old")]
+    {
+        set(&mut world, key, value);
+    }
+    let taken = world.sent.iter().map(|sent| sent.1).max().unwrap();
+    world.input(Input::Taken(a, taken));
+    assert_eq!(world.broker.report()[0].versions_kept, 1, "for the third, the others caught up");
+    set(&mut world, "k2", "newest");
+    assert_eq!(world.broker.report()[0].versions_kept, 1, "another would be one too many");
+    let heard = world.take_all(a);
+    assert_eq!(heard[heard.len() - 2..], ["3 event +k3 k3=old", "2 event ~desiredState k2=newest"]);
+}
+
+#[test]
+fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
+    let limits = Limits { total_bytes: 600, ..Limits::default() };
+    let (mut world, a, b) = world(limits);
+    world.prompt = false;
+    let everything = || Ask::State { masks: MaskSet::parse([""; 0]), subscribe: false };
+    while world.reading.is_empty() {
+        world.ask(a, "r", everything());
+    }
+    assert_eq!(world.reading, [(a, false)]);
+    world.ask(b, "1", Ask::CancelLogs);
+    world.ask(b, "2", Ask::CancelLogs);
+    assert_eq!(
+        world.heard(b),
+        [1, 2].map(|id| format!("{id} LogsCancelAccepted(LogsCancelAccepted)")),
+        "what is taken at once"
+    );
+    world.ask(b, "3", Ask::CancelLogs);
+    assert_eq!(world.reading, [(a, false), (b, false)], "what waits counts");
+    world.take_all(a);
+    world.input(Input::Taken(b, Seq::MAX));
+    assert_eq!(world.reading[2..], [(a, true), (b, true)]);
+    assert_eq!(world.broker.queued.bytes(), 0);
+    assert_eq!(world.episodes, ["slow", "slow", "caught up", "caught up"]);
+}
