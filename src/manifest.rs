@@ -13,6 +13,7 @@ use crate::state::{
     update::{self, Updated},
 };
 
+mod outline;
 mod reader;
 mod rules;
 
@@ -103,14 +104,10 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
     let fault =
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };
-    if let Some((line, depth)) = too_deep(text) {
-        let message = format!("nesting of more than {depth} levels");
-        return Err(one(fault(line, 1, message)));
-    }
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| {
-        let marker = error.marker();
-        one(fault(marker.line(), marker.col() + 1, format!("this is no YAML: {}", error.info())))
-    })?;
+    let named = |(line, column, message)| fault(line, column, message);
+    outline::check(text).map_err(|found| one(named(found)))?;
+    let documents =
+        MarkedYaml::load_from_str(text).map_err(|error| one(named(outline::found(&error))))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {
         [document] => reader.manifest(document),
@@ -119,7 +116,6 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
             reader.fault(second, "a second document begins here; a manifest is one document")
         }
     };
-    let named = |(line, column, message)| fault(line, column, message);
     let warnings = reader.warnings.into_iter().map(named).collect();
     let mut faults: Vec<_> = reader.faults.into_iter().map(named).collect();
     faults.sort_by_key(|fault| (fault.line, fault.column));
@@ -136,30 +132,6 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
 fn apply(desired: Node) -> Result<Updated, update::UpdateError> {
     let given = Tree::default().with(DESIRED_STATE, Some(desired));
     update::apply(&Tree::initial(), &given, &[])
-}
-
-/// Deepest nesting, of either kind.
-const MOST_LEVELS: usize = 64;
-
-/// Where `text` may be nested deeper than any state: too deep for a parser's stack to trust. Brackets
-/// in texts count too, which no real manifest comes near.
-fn too_deep(text: &str) -> Option<(usize, usize)> {
-    let mut open = 0_usize;
-    for (index, line) in text.lines().enumerate() {
-        let indent = line.len() - line.trim_start_matches([' ', '-', '?', ':']).len();
-        for character in line.chars() {
-            match character {
-                '[' | '{' => open += 1,
-                ']' | '}' => open = open.saturating_sub(1),
-                _ => {}
-            }
-        }
-        // A level of block style is at least one character further in.
-        if open > 16 * MOST_LEVELS || indent > 16 * MOST_LEVELS {
-            return Some((index + 1, 16 * MOST_LEVELS));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

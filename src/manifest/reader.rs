@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr::{MarkedYaml, Scalar, YamlData};
 
-use super::{MOST_LEVELS, rules};
+use super::{outline::MOST_LEVELS, rules};
 use crate::state::{Key, Map, Node, check};
 
 /// A place and what is to be said of it: line, column, message.

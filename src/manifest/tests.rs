@@ -141,9 +141,29 @@ fn files_that_are_no_manifest_at_all_are_told_so() {
     assert!(
         faults("desiredState:\n  apiVersion: v1\n")[0].contains("not wrapped in `desiredState`")
     );
-    assert!(faults(&"[".repeat(100_000))[0].contains("nesting"));
+    assert!(faults(&"[".repeat(100_000))[0].contains("recursion limit"));
+    let blocks: String = (0..70).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+    assert!(faults(&blocks)[0].starts_with("m.yaml:65:65: nesting"), "{:?}", faults(&blocks));
     let missing = read(Path::new("/nonexistent/m.yaml")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/m.yaml: cannot read the manifest"), "{missing}");
+}
+
+#[test]
+fn aliases_may_stand_for_values_and_a_few_lines_of_them_cannot_fill_the_memory() {
+    let shared = "apiVersion: v1\nconfigs:\n  a: &a [x, y]\n  b: *a\n";
+    let state = desired(shared);
+    assert_eq!(at(&state, "configs.a"), at(&state, "configs.b"));
+    let tens = |name: &str| vec![name; 10].join(",");
+    let lines = |line: fn(usize, &str) -> String| -> String {
+        let all = (1..9).map(|n| line(n, &tens(&format!("*a{}", n - 1))));
+        format!("apiVersion: v1\nconfigs:\n  a0: &a0 [{}]\n{}", tens("x"), all.collect::<String>())
+    };
+    let in_values = lines(|n, ten| format!("  a{n}: &a{n} [{ten}]\n"));
+    assert!(faults(&in_values)[0].contains("alias expansion"), "{:?}", faults(&in_values));
+    let in_keys = lines(|n, ten| format!("  a{n}: &a{n} {{? [{ten}] : y}}\n"));
+    assert!(faults(&in_keys)[0].starts_with("m.yaml:4:14: a key has to be a text"));
+    let key = "apiVersion: v1\nconfigs: {a: &a x, *a : y}\n";
+    assert!(faults(key)[0].contains("a key has to be a text, not an alias"));
 }
 
 #[test]
