@@ -153,7 +153,7 @@ fn aliases_may_stand_for_values_and_a_few_lines_of_them_cannot_fill_the_memory()
     let shared = "apiVersion: v1\nconfigs:\n  a: &a [x, y]\n  b: *a\n";
     let state = desired(shared);
     assert_eq!(at(&state, "configs.a"), at(&state, "configs.b"));
-    let tens = |name: &str| vec![name; 10].join(",");
+    let tens = |name: &str| [name; 10].join(",");
     let lines = |line: fn(usize, &str) -> String| -> String {
         let all = (1..9).map(|n| line(n, &tens(&format!("*a{}", n - 1))));
         format!("apiVersion: v1\nconfigs:\n  a0: &a0 [{}]\n{}", tens("x"), all.collect::<String>())
