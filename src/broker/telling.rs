@@ -261,12 +261,12 @@ const LINK_WINDOW: usize = 64;
 fn everything_body(masks: &MaskSet, now: &Tree) -> Option<Body> {
     let altered = Altered::everything(masks);
     let state = now.select(altered.selection());
-    Some(Body::event(&state, altered))
+    Some(Body::event(&state, &altered))
 }
 
 /// The event that tells `changes` to a subscriber of `masks`; none if it sees nothing of them.
 fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> Option<Body> {
     let altered = changes.altered(masks)?;
     let state = now.select(altered.selection());
-    Some(Body::event(&state, altered))
+    Some(Body::event(&state, &altered))
 }

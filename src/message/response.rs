@@ -16,7 +16,10 @@ use crate::{
             ConnectionClosed, ControlInterfaceAccepted, FromAnkaios, from_ankaios::FromAnkaiosEnum,
         },
     },
-    state::{Altered, Instance, Tree, convert},
+    state::{
+        Altered, Instance, Tree,
+        convert::{Fill, Writer, write_state},
+    },
 };
 
 /// Key of `FromAnkaios.response`: field 3, length-delimited.
@@ -25,6 +28,13 @@ const RESPONSE: u8 = 3 << 3 | 2;
 pub(super) const RESPONSE_TO_AGENT: u8 = 7 << 3 | 2;
 /// Key of `Response.requestId`: field 1, length-delimited.
 const REQUEST_ID: u8 = 1 << 3 | 2;
+
+/// Number of `Response.completeStateResponse`.
+const COMPLETE_STATE_RESPONSE: u32 = 4;
+/// Number of `CompleteStateResponse.completeState`.
+const COMPLETE_STATE: u32 = 1;
+/// Number of `CompleteStateResponse.alteredFields`.
+const ALTERED_FIELDS: u32 = 2;
 
 /// A message to a workload.
 #[derive(Clone, Debug)]
@@ -188,24 +198,28 @@ impl Body {
 
     /// The state that was asked for.
     #[must_use]
-    pub fn state(state: &Tree, fill: convert::Fill) -> Self {
-        Self::of(ResponseContent::CompleteStateResponse(pb::CompleteStateResponse {
-            complete_state: Some(convert::to_pb(state, fill)),
-            altered_fields: None,
-        }))
+    pub fn state(state: &Tree, fill: Fill) -> Self {
+        let mut writer = Writer::default();
+        writer.message(COMPLETE_STATE_RESPONSE, |own| {
+            own.message(COMPLETE_STATE, |own| write_state(own, state, fill));
+        });
+        Self(writer.finish().into())
     }
 
     /// A change of what was subscribed to.
     #[must_use]
-    pub fn event(state: &Tree, altered: Altered) -> Self {
-        Self::of(ResponseContent::CompleteStateResponse(pb::CompleteStateResponse {
-            complete_state: Some(convert::to_pb(state, convert::Fill::Sparse)),
-            altered_fields: Some(pb::AlteredFields {
-                added_fields: altered.added,
-                updated_fields: altered.updated,
-                removed_fields: altered.removed,
-            }),
-        }))
+    pub fn event(state: &Tree, altered: &Altered) -> Self {
+        let lists = [(3, &altered.removed), (2, &altered.updated), (1, &altered.added)];
+        let mut writer = Writer::default();
+        writer.message(COMPLETE_STATE_RESPONSE, |own| {
+            own.message(ALTERED_FIELDS, |own| {
+                for (field, paths) in lists {
+                    own.texts(field, paths.iter().map(String::as_str));
+                }
+            });
+            own.message(COMPLETE_STATE, |own| write_state(own, state, Fill::Sparse));
+        });
+        Self(writer.finish().into())
     }
 
     /// The update was made; which instances it started and ended.
@@ -233,6 +247,7 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{ChangeSet, MaskSet, Node, convert::to_pb};
 
     fn decode(message: &ToWorkload) -> FromAnkaios {
         let (head, body) = message.encode();
@@ -253,6 +268,29 @@ mod tests {
             assert_eq!(*response.request_id, *request_id);
             let error = ResponseContent::Error(pb::Error { message: "e".repeat(len) });
             assert_eq!(response.response_content, Some(error));
+        }
+    }
+
+    #[test]
+    fn event_and_state_are_the_messages_that_the_schema_spells() {
+        let old = Tree::initial();
+        let new = old.with("agents", Some(Node::map([("a", Node::map([("", Node::Unset); 0]))])));
+        let altered = ChangeSet::between(&old, &new).altered(&MaskSet::parse([""; 0])).unwrap();
+        for (body, fill, altered_fields) in [
+            (Body::state(&new, Fill::Full), Fill::Full, None),
+            (
+                Body::event(&new, &altered),
+                Fill::Sparse,
+                Some(pb::AlteredFields {
+                    added_fields: altered.added.clone(),
+                    updated_fields: altered.updated.clone(),
+                    removed_fields: altered.removed.clone(),
+                }),
+            ),
+        ] {
+            let complete_state = Some(to_pb(&new, fill));
+            let content = pb::CompleteStateResponse { complete_state, altered_fields };
+            assert_eq!(body, Body::of(ResponseContent::CompleteStateResponse(content)));
         }
     }
 

@@ -13,10 +13,12 @@ use super::{
 use crate::pb::ank_base as pb;
 
 mod names;
+mod wire;
 
 use names::{Enum, execution_state_to_pb};
 
 pub use names::execution_state_from_pb;
+pub use wire::{Writer, write_state};
 
 /// A number that an enum of the schema does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]

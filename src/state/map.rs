@@ -86,6 +86,13 @@ impl<V> Map<V> {
         Iter(Cursor::new(self))
     }
 
+    /// Calls `each` for every entry, the last first.
+    pub(super) fn for_each_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Key, &'a V)) {
+        if let Some(root) = &self.root {
+            root.for_each_reversed(each);
+        }
+    }
+
     /// All keys in order.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.iter().map(|(key, _)| key)
@@ -234,6 +241,15 @@ impl<V> Link<V> {
             match link {
                 Self::Leaf(entries) => return &entries[0].0,
                 Self::Branch(branch) => link = &branch.children[0],
+            }
+        }
+    }
+
+    fn for_each_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Key, &'a V)) {
+        match self {
+            Self::Leaf(entries) => entries.iter().rev().for_each(|(key, value)| each(key, value)),
+            Self::Branch(branch) => {
+                branch.children.iter().rev().for_each(|child| child.for_each_reversed(each));
             }
         }
     }

@@ -102,16 +102,27 @@ pub fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, Unkno
 }
 
 pub(super) fn execution_state_to_pb(node: &Node) -> pb::ExecutionState {
-    let kind = KINDS.iter().find(|kind| node.str_at("state") == Some(kind.state));
-    let state = kind.and_then(|kind| {
-        let sub_state = node.str_at("subState")?;
-        let (number, _) = kind.sub_states.iter().find(|(_, name)| *name == sub_state)?;
-        Some((kind.make)(*number))
-    });
     pb::ExecutionState {
         additional_info: node.str_at("additionalInfo").map(str::to_owned),
-        execution_state_enum: state,
+        execution_state_enum: spelled(node).map(|(kind, number)| (KINDS[kind].make)(number)),
     }
+}
+
+/// The field that the oneof of this state has, and the number in it; nothing if there is no such.
+pub(super) fn execution_state_numbers(node: &Node) -> Option<(u32, u64)> {
+    /// Number of the first field of the oneof; the others follow in order.
+    const FIRST: u32 = 2;
+    let (kind, number) = spelled(node)?;
+    Some((FIRST + u32::try_from(kind).ok()?, u64::try_from(number).ok()?))
+}
+
+/// The row of [`KINDS`] and the number in it that a node spells.
+fn spelled(node: &Node) -> Option<(usize, i32)> {
+    let state = node.str_at("state")?;
+    let kind = KINDS.iter().position(|kind| kind.state == state)?;
+    let sub_state = node.str_at("subState")?;
+    let (number, _) = KINDS[kind].sub_states.iter().find(|(_, name)| *name == sub_state)?;
+    Some((kind, *number))
 }
 
 /// The row of [`KINDS`] and the number in it.

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
@@ -46,4 +47,158 @@ fn full_answer_has_every_empty_message_and_a_sparse_one_none() {
 #[test]
 fn part_that_an_update_cannot_set_need_not_be_right() {
     assert_eq!(new_state_from_pb(&state(99)).unwrap(), Tree::default());
+}
+
+/// Names and values of the schema, so that random nodes often stand where they belong.
+const WORDS: [&str; 36] = [
+    "apiVersion",
+    "workloads",
+    "configs",
+    "agent",
+    "restartPolicy",
+    "dependencies",
+    "tags",
+    "runtime",
+    "runtimeConfig",
+    "controlInterfaceAccess",
+    "files",
+    "allowRules",
+    "denyRules",
+    "type",
+    "operation",
+    "filterMasks",
+    "workloadNames",
+    "mountPoint",
+    "data",
+    "binaryData",
+    "status",
+    "cpuUsage",
+    "freeMemory",
+    "state",
+    "subState",
+    "additionalInfo",
+    "",
+    "v1",
+    "NEVER",
+    "ALWAYS",
+    "ADD_COND_FAILED",
+    "StateRule",
+    "LogRule",
+    "ReadWrite",
+    "Stopping",
+    "DeleteFailed",
+];
+
+fn word() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&WORDS[..])
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let long = prop::collection::vec(word(), 0..40).prop_map(|words| Node::text(&words.concat()));
+    let scalar = prop_oneof![
+        4 => word().prop_map(Node::text),
+        1 => long,
+        1 => any::<u64>().prop_map(Node::Uint),
+        1 => Just(Node::Unset),
+    ];
+    scalar.prop_recursive(6, 200, 12, |inner| {
+        let map = prop::collection::vec((word(), inner.clone()), 0..12).prop_map(Node::map);
+        let seq = prop::collection::vec(inner, 0..5).prop_map(Node::seq);
+        prop_oneof![4 => map, 1 => seq]
+    })
+}
+
+proptest! {
+    #[test]
+    fn bytes_of_any_tree_are_those_of_its_message(parts in prop::collection::vec(node(), 4)) {
+        let names = [DESIRED_STATE, WORKLOAD_STATES, AGENTS, EFFECTIVE_STATE];
+        let parts = names.iter().zip(parts).map(|(name, node)| (Key::from(*name), node));
+        let tree = Tree::from_root(parts.collect());
+        for fill in [Fill::Sparse, Fill::Full] {
+            let mut writer = Writer::default();
+            write_state(&mut writer, &tree, fill);
+            prop_assert_eq!(writer.finish(), to_pb(&tree, fill).encode_to_vec());
+        }
+    }
+}
+
+fn named<T: Clone>(value: &T) -> BTreeMap<String, T> {
+    ["", "a", "b"].map(|name| (name.to_owned(), value.clone())).into()
+}
+
+/// A state in which every field of the schema is set.
+fn everything() -> pb::CompleteState {
+    use pb::{
+        access_rights_rule::AccessRightsRuleEnum as Rule, config_item::ConfigItemEnum as Item,
+        execution_state::ExecutionStateEnum as Execution, file::FileContent,
+    };
+    let text = "t".repeat(200);
+    let rule = |rule| pb::AccessRightsRule { access_rights_rule_enum: Some(rule) };
+    let item = |item| pb::ConfigItem { config_item_enum: Some(item) };
+    let state_rule = pb::StateRule { operation: 5, filter_masks: vec!["a".into(), "b.*".into()] };
+    let log_rule = pb::LogRule { workload_names: vec!["a*".into(), "b".into()] };
+    let file = |content| pb::File { mount_point: text.clone(), file_content: Some(content) };
+    let (data, binary) = (FileContent::Data(text.clone()), FileContent::BinaryData("x".into()));
+    let workload = pb::Workload {
+        agent: Some("a".into()),
+        restart_policy: Some(2),
+        dependencies: Some(pb::Dependencies { dependencies: named(&2) }),
+        tags: Some(pb::Tags { tags: named(&text) }),
+        runtime: Some(String::new()),
+        runtime_config: Some(text.clone()),
+        control_interface_access: Some(pb::ControlInterfaceAccess {
+            allow_rules: vec![rule(Rule::StateRule(state_rule)), rule(Rule::LogRule(log_rule))],
+            deny_rules: vec![rule(Rule::StateRule(pb::StateRule::default()))],
+        }),
+        configs: Some(pb::ConfigMappings { configs: named(&"c".to_owned()) }),
+        files: Some(pb::Files { files: vec![file(data), file(binary)] }),
+    };
+    let values = vec![item(Item::String("s".into())), item(Item::String(String::new()))];
+    let object = item(Item::Object(pb::ConfigObject { fields: named(&values[0]) }));
+    let configs = named(&item(Item::Array(pb::ConfigArray { values: vec![object] })));
+    let state = pb::State {
+        api_version: "v1".into(),
+        workloads: Some(pb::WorkloadMap { workloads: named(&workload) }),
+        configs: Some(pb::ConfigMap { configs }),
+    };
+    let executions = [
+        Execution::AgentDisconnected(0),
+        Execution::Pending(8),
+        Execution::Running(0),
+        Execution::Stopping(2),
+        Execution::Succeeded(0),
+        Execution::Failed(1),
+        Execution::NotScheduled(0),
+        Execution::Removed(0),
+    ];
+    let executions = executions.into_iter().enumerate().map(|(id, own)| {
+        let (additional_info, execution_state_enum) = (Some(text.clone()), Some(own));
+        (id.to_string(), pb::ExecutionState { additional_info, execution_state_enum })
+    });
+    let by_id = pb::ExecutionsStatesForId { id_state_map: executions.collect() };
+    let by_name = pb::ExecutionsStatesOfWorkload { wl_name_state_map: named(&by_id) };
+    let status = pb::AgentStatus {
+        cpu_usage: Some(pb::CpuUsage { cpu_usage: 42 }),
+        free_memory: Some(pb::FreeMemory { free_memory: 1 << 40 }),
+    };
+    let tags = Some(pb::Tags { tags: named(&text) });
+    let agent = pb::AgentAttributes { status: Some(status), tags };
+    pb::CompleteState {
+        desired_state: Some(state.clone()),
+        workload_states: Some(pb::WorkloadStatesMap { agent_state_map: named(&by_name) }),
+        agents: Some(pb::AgentMap { agents: named(&agent) }),
+        effective_state: Some(state),
+    }
+}
+
+#[test]
+fn bytes_of_every_field_are_those_of_the_message() {
+    let message = everything();
+    let tree = from_pb(&message).unwrap();
+    assert_eq!(to_pb(&tree, Fill::Sparse), message);
+    for fill in [Fill::Sparse, Fill::Full] {
+        let mut writer = Writer::default();
+        write_state(&mut writer, &tree, fill);
+        assert_eq!(writer.finish(), to_pb(&tree, fill).encode_to_vec());
+    }
 }
