@@ -4,9 +4,15 @@
 //! [`WIDTH`] entries. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
 //! between them and not what they hold. It knows nothing of what the values mean.
 
+mod cursor;
+
 use std::{fmt, sync::Arc};
 
 use super::Key;
+
+use cursor::{Cursor, Top};
+
+pub use cursor::Iter;
 
 /// Most entries or children of a node. Small maps, which are nearly all of a state's, are one node
 /// of exactly their size.
@@ -346,84 +352,6 @@ impl<V: Clone> Link<V> {
                 Self::grown(children, Self::branch)
             }
             _ => Grown::Two(self.clone(), right.clone()),
-        }
-    }
-}
-
-/// What comes next in a walk: a node that has not been opened, or an entry.
-enum Top<'a, V> {
-    Node(&'a Link<V>),
-    Entry(&'a Key, &'a V),
-}
-
-/// A walk in key order that can step over whole nodes.
-struct Cursor<'a, V> {
-    stack: Vec<Rest<'a, V>>,
-}
-
-/// What is left of a node that was opened; never empty on the stack.
-enum Rest<'a, V> {
-    Links(&'a [Link<V>]),
-    Entries(&'a [(Key, V)]),
-}
-
-impl<'a, V> Cursor<'a, V> {
-    fn new(map: &'a Map<V>) -> Self {
-        let stack = map.root.as_ref().map(|root| Rest::Links(std::slice::from_ref(root)));
-        Self { stack: stack.into_iter().collect() }
-    }
-
-    fn top(&self) -> Option<Top<'a, V>> {
-        match self.stack.last()? {
-            Rest::Links(links) => links.first().map(Top::Node),
-            Rest::Entries(entries) => entries.first().map(|(key, value)| Top::Entry(key, value)),
-        }
-    }
-
-    /// Steps over what [`Cursor::top`] shows.
-    fn skip(&mut self) {
-        let emptied = match self.stack.last_mut() {
-            None => return,
-            Some(Rest::Links(links)) => {
-                *links = &links[1..];
-                links.is_empty()
-            }
-            Some(Rest::Entries(entries)) => {
-                *entries = &entries[1..];
-                entries.is_empty()
-            }
-        };
-        if emptied {
-            self.stack.pop();
-        }
-    }
-
-    /// Opens the node that [`Cursor::top`] shows; an entry cannot be opened.
-    fn open(&mut self) {
-        let Some(Top::Node(link)) = self.top() else { return };
-        self.skip();
-        self.stack.push(match link {
-            Link::Leaf(entries) => Rest::Entries(entries),
-            Link::Branch(branch) => Rest::Links(&branch.children),
-        });
-    }
-}
-
-/// The entries of a [`Map`] in the order of their keys.
-pub struct Iter<'a, V>(Cursor<'a, V>);
-
-impl<'a, V> Iterator for Iter<'a, V> {
-    type Item = (&'a Key, &'a V);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.0.top()? {
-                Top::Node(_) => self.0.open(),
-                Top::Entry(key, value) => {
-                    self.0.skip();
-                    return Some((key, value));
-                }
-            }
         }
     }
 }

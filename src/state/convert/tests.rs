@@ -126,17 +126,25 @@ fn named<T: Clone>(value: &T) -> BTreeMap<String, T> {
     ["", "a", "b"].map(|name| (name.to_owned(), value.clone())).into()
 }
 
+fn access() -> pb::ControlInterfaceAccess {
+    use pb::access_rights_rule::AccessRightsRuleEnum as Rule;
+    let rule = |rule| pb::AccessRightsRule { access_rights_rule_enum: Some(rule) };
+    let state_rule = pb::StateRule { operation: 5, filter_masks: vec!["a".into(), "b.*".into()] };
+    let log_rule = pb::LogRule { workload_names: vec!["a*".into(), "b".into()] };
+    pb::ControlInterfaceAccess {
+        allow_rules: vec![rule(Rule::StateRule(state_rule)), rule(Rule::LogRule(log_rule))],
+        deny_rules: vec![rule(Rule::StateRule(pb::StateRule::default()))],
+    }
+}
+
 /// A state in which every field of the schema is set.
 fn everything() -> pb::CompleteState {
     use pb::{
-        access_rights_rule::AccessRightsRuleEnum as Rule, config_item::ConfigItemEnum as Item,
-        execution_state::ExecutionStateEnum as Execution, file::FileContent,
+        config_item::ConfigItemEnum as Item, execution_state::ExecutionStateEnum as Execution,
+        file::FileContent,
     };
     let text = "t".repeat(200);
-    let rule = |rule| pb::AccessRightsRule { access_rights_rule_enum: Some(rule) };
     let item = |item| pb::ConfigItem { config_item_enum: Some(item) };
-    let state_rule = pb::StateRule { operation: 5, filter_masks: vec!["a".into(), "b.*".into()] };
-    let log_rule = pb::LogRule { workload_names: vec!["a*".into(), "b".into()] };
     let file = |content| pb::File { mount_point: text.clone(), file_content: Some(content) };
     let (data, binary) = (FileContent::Data(text.clone()), FileContent::BinaryData("x".into()));
     let workload = pb::Workload {
@@ -146,15 +154,12 @@ fn everything() -> pb::CompleteState {
         tags: Some(pb::Tags { tags: named(&text) }),
         runtime: Some(String::new()),
         runtime_config: Some(text.clone()),
-        control_interface_access: Some(pb::ControlInterfaceAccess {
-            allow_rules: vec![rule(Rule::StateRule(state_rule)), rule(Rule::LogRule(log_rule))],
-            deny_rules: vec![rule(Rule::StateRule(pb::StateRule::default()))],
-        }),
+        control_interface_access: Some(access()),
         configs: Some(pb::ConfigMappings { configs: named(&"c".to_owned()) }),
         files: Some(pb::Files { files: vec![file(data), file(binary)] }),
     };
-    let values = vec![item(Item::String("s".into())), item(Item::String(String::new()))];
-    let object = item(Item::Object(pb::ConfigObject { fields: named(&values[0]) }));
+    let fields = named(&item(Item::String(String::new())));
+    let object = item(Item::Object(pb::ConfigObject { fields }));
     let configs = named(&item(Item::Array(pb::ConfigArray { values: vec![object] })));
     let state = pb::State {
         api_version: "v1".into(),
@@ -171,18 +176,18 @@ fn everything() -> pb::CompleteState {
         Execution::NotScheduled(0),
         Execution::Removed(0),
     ];
-    let executions = executions.into_iter().enumerate().map(|(id, own)| {
+    let executions = executions.map(|own| {
         let (additional_info, execution_state_enum) = (Some(text.clone()), Some(own));
-        (id.to_string(), pb::ExecutionState { additional_info, execution_state_enum })
+        pb::ExecutionState { additional_info, execution_state_enum }
     });
+    let executions = executions.into_iter().enumerate().map(|(id, own)| (id.to_string(), own));
     let by_id = pb::ExecutionsStatesForId { id_state_map: executions.collect() };
     let by_name = pb::ExecutionsStatesOfWorkload { wl_name_state_map: named(&by_id) };
     let status = pb::AgentStatus {
         cpu_usage: Some(pb::CpuUsage { cpu_usage: 42 }),
         free_memory: Some(pb::FreeMemory { free_memory: 1 << 40 }),
     };
-    let tags = Some(pb::Tags { tags: named(&text) });
-    let agent = pb::AgentAttributes { status: Some(status), tags };
+    let agent = pb::AgentAttributes { status: Some(status), tags: workload.tags };
     pb::CompleteState {
         desired_state: Some(state.clone()),
         workload_states: Some(pb::WorkloadStatesMap { agent_state_map: named(&by_name) }),
