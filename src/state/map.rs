@@ -10,9 +10,7 @@ use std::{fmt, sync::Arc};
 
 use super::Key;
 
-use cursor::{Cursor, Top};
-
-pub use cursor::Iter;
+use cursor::{Cursor, Iter, Top};
 
 /// Most entries or children of a node. Small maps, which are nearly all of a state's, are one node
 /// of exactly their size.
