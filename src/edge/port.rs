@@ -84,7 +84,7 @@ pub(super) struct Turn {
     pub(super) oddities: Vec<Oddity>,
     /// Bytes that were read.
     pub(super) read: usize,
-    /// Frames were given to it to be written.
+    /// It was given something to do, or a frame went into the pipe or was taken out of it.
     pub(super) served: bool,
 }
 
@@ -94,9 +94,7 @@ const WORTHWHILE: usize = 4096;
 impl Turn {
     /// Whether a workload caused it and nothing came of it.
     pub(super) fn is_idle(&self) -> bool {
-        let useful = |event: &FromPort| {
-            matches!(event, FromPort::Frame(_) | FromPort::Written(_) | FromPort::Taken(_))
-        };
+        let useful = |event: &FromPort| matches!(event, FromPort::Frame(_));
         !self.served && self.read < WORTHWHILE && !self.events.iter().any(useful)
     }
 }
@@ -114,6 +112,8 @@ pub(super) enum Oddity {
     Renamed,
     /// A call on one of its FIFOs does not return.
     Held,
+    /// It wakes us again and again, and nothing comes of it.
+    Wakes,
 }
 
 impl Oddity {
@@ -125,6 +125,7 @@ impl Oddity {
             Self::SwapsReaders => "swaps_readers",
             Self::Renamed => "renamed",
             Self::Held => "held",
+            Self::Wakes => "wakes",
         }
     }
 
@@ -140,6 +141,10 @@ impl Oddity {
             Self::Renamed => {
                 "renamed, removed or replaced a name of its pair; the FIFOs that were opened are \
                  served on, the new names are not followed"
+            }
+            Self::Wakes => {
+                "wakes fifogate again and again for nothing (`--max-wakeups`); it is looked at less \
+                 often"
             }
             Self::Held => {
                 "holds its pipe, so that calls on it do not return (splice or sendfile); it alone \

@@ -39,6 +39,8 @@ pub(super) struct Outflow {
     pushed: Seq,
     /// There was something in the pipe before us, for a reader that is there.
     inherited: bool,
+    /// A frame went into the pipe or was taken out of it since the last turn.
+    moved: bool,
     /// What the workload was seen to do since the last turn.
     oddities: Vec<Oddity>,
 }
@@ -55,6 +57,7 @@ impl Outflow {
             written: 0,
             pushed: 0,
             inherited: false,
+            moved: false,
             oddities: Vec::new(),
         };
         outflow.resize(SLOT * window.min(MAX_PIPE / SLOT));
@@ -102,6 +105,7 @@ impl Outflow {
             self.take_back_from_gone_reader(&mut turn.events);
         }
         turn.wait = self.write_all(&mut turn.events);
+        turn.served |= std::mem::take(&mut self.moved);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
@@ -153,6 +157,7 @@ impl Outflow {
             if frame.notice == Notice::Taken && unfinished != Some(frame.seq) {
                 events.push(FromPort::Taken(frame.seq));
             }
+            self.moved = true;
             self.in_pipe.pop_front();
         }
     }
@@ -252,6 +257,7 @@ impl Outflow {
             self.rest = Some((frame, before + count));
             return;
         }
+        self.moved = true;
         self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
         if frame.notice == Notice::Written {
             events.push(FromPort::Written(frame.seq));

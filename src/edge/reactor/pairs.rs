@@ -154,11 +154,7 @@ impl Loop {
             return;
         }
         if idle && self.slots.note_idle(slot, now) {
-            log::warn!(
-                "{} wakes fifogate more than {} times a second for nothing; it is looked at less often",
-                slot.name(),
-                self.settings.limits.max_wakeups
-            );
+            self.report(slot, Oddity::Wakes);
             return self.unregister(slot);
         }
         match wait {
