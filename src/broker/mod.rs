@@ -7,6 +7,7 @@
 
 mod access;
 mod agent;
+mod answers;
 mod forward;
 mod fuzz;
 mod outbox;
@@ -37,6 +38,7 @@ pub use session::{Session, check_version};
 pub use subscriptions::SubscriptionId;
 
 use agent::Link;
+use answers::Answers;
 use outbox::Total;
 use peer::Peer;
 use subscriptions::Subscriptions;
@@ -199,6 +201,8 @@ pub struct Broker {
     state_bytes: usize,
     /// The version of the state.
     version: Version,
+    /// Answers to reads of this state.
+    answers: Answers,
     /// Bytes that wait for all workloads together.
     queued: Total,
     peers: BTreeMap<PeerId, Peer>,
@@ -233,6 +237,7 @@ impl Broker {
             state_bytes: weight_after(&Tree::default(), 0, &Tree::initial()),
             state: Tree::initial(),
             version: 0,
+            answers: Answers::default(),
             queued: Total::default(),
             peers: BTreeMap::new(),
             by_instance: BTreeMap::new(),

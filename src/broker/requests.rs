@@ -112,11 +112,14 @@ impl Broker {
         Ok(())
     }
 
-    fn read(&self, masks: &MaskSet) -> Body {
-        if masks.is_everything() {
-            return Body::state(&self.state, Fill::Full);
-        }
-        Body::state(&self.state.select(&Selection::of_masks(masks.masks())), Fill::Sparse)
+    fn read(&mut self, masks: &MaskSet) -> Body {
+        let state = &self.state;
+        self.answers.get(masks, || {
+            if masks.is_everything() {
+                return Body::state(state, Fill::Full);
+            }
+            Body::state(&state.select(&Selection::of_masks(masks.masks())), Fill::Sparse)
+        })
     }
 
     fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {

@@ -44,6 +44,7 @@ impl Broker {
         let old = std::mem::replace(&mut self.state, tree);
         self.state_bytes = weight_after(&old, self.state_bytes, &self.state);
         self.version += 1;
+        self.answers.clear();
         let changes = ChangeSet::between(&old, &self.state);
         for group in self.subscriptions.touched(&changes) {
             self.tell_group(group, &old, &changes);

@@ -8,7 +8,10 @@
 mod intake;
 mod outflow;
 
-use std::{io, os::fd::AsRawFd, os::fd::RawFd};
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, RawFd},
+};
 
 use bytes::Bytes;
 
@@ -34,6 +37,10 @@ pub(super) struct OutFrame {
 impl OutFrame {
     fn len(&self) -> usize {
         self.head.len() + self.body.len()
+    }
+
+    fn pieces(&self) -> [IoSlice<'_>; 2] {
+        [IoSlice::new(&self.head), IoSlice::new(&self.body)]
     }
 }
 

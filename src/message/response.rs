@@ -139,6 +139,18 @@ pub enum ReplyKind {
 }
 
 impl Body {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The bytes, shared.
     pub(super) fn bytes(&self) -> Bytes {
         self.0.clone()

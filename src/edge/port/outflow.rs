@@ -22,6 +22,9 @@ const SLOT: usize = 4096;
 /// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
 const MAX_PIPE: usize = 1 << 20;
 
+/// Frames that one call can take: each is two pieces, of which the kernel takes 1024.
+const MOST_AT_ONCE: usize = 512;
+
 #[derive(Debug)]
 pub(super) struct Outflow {
     fd: OwnedFd,
@@ -31,8 +34,7 @@ pub(super) struct Outflow {
     queue: VecDeque<OutFrame>,
     /// A frame that did not fit as a whole: what of it has not been written.
     rest: Option<(OutFrame, usize)>,
-    /// Frames in the pipe, oldest first, with the bytes of each that nobody has read.
-    in_pipe: VecDeque<(OutFrame, usize)>,
+    in_pipe: InPipe,
     /// Last frame that is in the pipe or was dropped.
     written: Seq,
     /// Last frame that came here.
@@ -45,6 +47,34 @@ pub(super) struct Outflow {
     oddities: Vec<Oddity>,
 }
 
+/// What we wrote and nobody has read.
+#[derive(Debug, Default)]
+struct InPipe {
+    /// Frames, oldest first, each with its bytes that were not read and the call that wrote it.
+    frames: VecDeque<(OutFrame, usize, u64)>,
+    bytes: usize,
+    /// Calls that wrote something, ever.
+    calls: u64,
+}
+
+impl InPipe {
+    fn push(&mut self, frame: OutFrame, bytes: usize) {
+        self.bytes += bytes;
+        match self.frames.back_mut() {
+            // The next part of a frame that is there in part.
+            Some((last, left, _)) if last.seq == frame.seq => *left += bytes,
+            _ => self.frames.push_back((frame, bytes, self.calls)),
+        }
+    }
+
+    /// The most slots that this may take: each call may have left its last slot half empty, and the
+    /// reader has emptied the first one in part.
+    fn slots(&self) -> usize {
+        let first = self.frames.front().map_or(self.calls, |(.., call)| *call);
+        self.bytes / SLOT + usize::try_from(self.calls - first).unwrap_or(usize::MAX) + 2
+    }
+}
+
 impl Outflow {
     pub(super) fn new(fd: OwnedFd, window: usize) -> Self {
         let mut outflow = Self {
@@ -53,7 +83,7 @@ impl Outflow {
             capacity: 0,
             queue: VecDeque::new(),
             rest: None,
-            in_pipe: VecDeque::new(),
+            in_pipe: InPipe::default(),
             written: 0,
             pushed: 0,
             inherited: false,
@@ -94,61 +124,68 @@ impl Outflow {
 
     /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
     pub(super) fn flush(&mut self, reader_left: bool, turn: &mut Turn) {
-        if self.in_pipe.is_empty() && self.rest.is_none() && self.queue.is_empty() {
+        if self.in_pipe.frames.is_empty() && self.rest.is_none() && self.queue.is_empty() {
             turn.wait = Wait::No;
             return;
         }
-        if reader_left && self.is_partly_read(&mut turn.events) && self.has_reader() {
-            self.oddities.push(Oddity::SwapsReaders);
-            self.take_back();
-        } else {
-            self.take_back_from_gone_reader(&mut turn.events);
+        let mut unread = self.note_read(&mut turn.events);
+        if unread > 0 || self.rest.is_some() {
+            let swapped = reader_left && self.is_partly_read() && self.has_reader();
+            if swapped {
+                self.oddities.push(Oddity::SwapsReaders);
+            }
+            if (swapped || !self.has_reader()) && self.take_back() {
+                unread = 0;
+            }
         }
-        turn.wait = self.write_all(&mut turn.events);
+        turn.wait = self.write_all(unread, &mut turn.events);
         turn.served |= std::mem::take(&mut self.moved);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
-    fn write_all(&mut self, events: &mut Vec<FromPort>) -> Wait {
+    /// Writes on; `unread` is what is in the pipe.
+    fn write_all(&mut self, mut unread: usize, events: &mut Vec<FromPort>) -> Wait {
         loop {
-            self.note_read(events);
-            if self.rest.is_some() {
-                match self.write_rest(events) {
-                    Progress::Done => continue,
-                    Progress::Full => return Wait::Edge,
-                    Progress::NoReader => return self.reader_gone(events),
+            if self.rest.is_none() && self.queue.is_empty() {
+                let awaited = |(frame, ..): &(OutFrame, _, _)| frame.notice == Notice::Taken;
+                let awaits = self.in_pipe.frames.iter().any(awaited);
+                return if awaits { self.wait_for_room() } else { Wait::No };
+            }
+            let progress = if self.rest.is_some() {
+                self.write_rest(events)
+            } else {
+                match self.make_room(unread) {
+                    0 => return self.wait_for_room(),
+                    count => self.write_next(count, events),
                 }
-            }
-            if self.queue.is_empty() {
-                let awaited = |(frame, _): &(OutFrame, _)| frame.notice == Notice::Taken;
-                return if self.in_pipe.iter().any(awaited) {
-                    self.wait_for_room()
-                } else {
-                    Wait::No
-                };
-            }
-            if !self.make_room() {
-                return self.wait_for_room();
-            }
-            match self.write_next(events) {
-                Progress::Done | Progress::Full => {}
-                Progress::NoReader => return self.reader_gone(events),
+            };
+            match progress {
+                Progress::Done if self.rest.is_none() && self.queue.is_empty() => {}
+                Progress::Done => unread = self.note_read(events),
+                Progress::Full if self.rest.is_some() => return Wait::Edge,
+                Progress::Full => return self.wait_for_room(),
+                Progress::NoReader => {
+                    self.note_read(events);
+                    self.take_back();
+                    return Wait::Reader;
+                }
             }
         }
     }
 
-    /// Notes which frames the reader has taken out of the pipe since.
-    fn note_read(&mut self, events: &mut Vec<FromPort>) {
-        if self.in_pipe.is_empty() {
-            return;
-        }
+    /// Notes which frames the reader has taken out of the pipe since; gives what is in it.
+    fn note_read(&mut self, events: &mut Vec<FromPort>) -> usize {
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
-        let in_pipe = self.compare(unread);
+        self.inherited &= unread > 0;
         // More than we wrote is somebody else's, who writes into its own input: we wait until it has
         // read that too.
-        let mut taken = in_pipe.saturating_sub(unread);
+        if unread > self.in_pipe.bytes && !self.inherited {
+            self.oddities.push(Oddity::WritesItsInput);
+        }
+        let mut taken = self.in_pipe.bytes.saturating_sub(unread);
+        self.in_pipe.bytes -= taken;
         let unfinished = self.rest.as_ref().map(|(frame, _)| frame.seq);
-        while let Some((frame, left)) = self.in_pipe.front_mut() {
+        while let Some((frame, left, _)) = self.in_pipe.frames.front_mut() {
             if taken < *left {
                 *left -= taken;
                 break;
@@ -158,44 +195,42 @@ impl Outflow {
                 events.push(FromPort::Taken(frame.seq));
             }
             self.moved = true;
-            self.in_pipe.pop_front();
+            self.in_pipe.frames.pop_front();
         }
+        unread
     }
 
-    /// Bytes of ours that should be in the pipe, of `unread` that are.
-    fn compare(&mut self, unread: usize) -> usize {
-        let in_pipe = self.in_pipe.iter().map(|(_, left)| left).sum();
-        self.inherited &= unread > 0;
-        if unread > in_pipe && !self.inherited {
-            self.oddities.push(Oddity::WritesItsInput);
+    /// How many frames may be written now, by one call. Sets the size of an empty pipe so that they
+    /// just fit. In a pipe that is full when a small frame is in it, the kernel announces that the
+    /// reader has taken it.
+    fn make_room(&mut self, unread: usize) -> usize {
+        // What is not ours, or was there before us, has to be read first.
+        if unread > self.in_pipe.bytes {
+            return 0;
         }
-        in_pipe
-    }
-
-    /// Whether the next frame may be written now, by one call; sets the size of an empty pipe so
-    /// that the frame just fits. In a pipe that is full when a small frame is in it, the kernel
-    /// announces that the reader has taken it.
-    fn make_room(&mut self) -> bool {
-        let Some(next) = self.queue.front() else { return false };
-        let len = next.len();
-        let unread = unread(&self.fd).unwrap_or(usize::MAX);
-        let in_pipe = self.compare(unread);
-        if unread == 0 {
-            let slots = len.div_ceil(SLOT).max(1).next_power_of_two().max(self.window);
+        let empty = unread == 0;
+        let free = if empty {
+            MAX_PIPE
+        } else {
+            self.capacity.saturating_sub(self.in_pipe.slots() * SLOT)
+        };
+        let most = self.window.saturating_sub(self.in_pipe.frames.len()).min(MOST_AT_ONCE);
+        let (mut count, mut bytes) = (0, 0);
+        for frame in self.queue.iter().take(most) {
+            let more = bytes + frame.len();
+            if more > free && !(empty && count == 0) {
+                break;
+            }
+            (count, bytes) = (count + 1, more);
+        }
+        if empty {
+            let slots = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
             let wanted = (slots * SLOT).min(MAX_PIPE).next_power_of_two();
             if wanted != self.capacity {
                 self.resize(wanted);
             }
-            return true;
         }
-        // What is not ours, or was there before us, has to be read first.
-        if unread > in_pipe {
-            return false;
-        }
-        // Frames may share a slot, so this says less than there is room for, never more.
-        let slots: usize = self.in_pipe.iter().map(|(_, left)| left.div_ceil(SLOT) + 1).sum();
-        let fits = slots + len.div_ceil(SLOT) < self.capacity / SLOT;
-        self.in_pipe.len() < self.window && fits
+        count
     }
 
     fn resize(&mut self, wanted: usize) {
@@ -207,24 +242,37 @@ impl Outflow {
         self.capacity = set.ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(SLOT);
     }
 
-    fn write_next(&mut self, events: &mut Vec<FromPort>) -> Progress {
-        let Some(frame) = self.queue.pop_front() else { return Progress::Done };
-        match self.write(&frame, 0) {
-            Ok(count) => {
-                self.wrote(frame, 0, count, events);
-                Progress::Done
+    /// Writes the next frames by one call.
+    fn write_next(&mut self, count: usize, events: &mut Vec<FromPort>) -> Progress {
+        let wrote = match self.queue.front() {
+            Some(frame) if count == 1 => self.call(&frame.pieces()),
+            _ => {
+                let frames = self.queue.iter().take(count);
+                self.call(&frames.flat_map(OutFrame::pieces).collect::<Vec<_>>())
             }
-            Err(errno) => {
-                self.queue.push_front(frame);
-                Progress::failed(errno)
-            }
+        };
+        let mut wrote = match wrote {
+            Ok(wrote) => wrote,
+            Err(errno) => return Progress::failed(errno),
+        };
+        self.in_pipe.calls += 1;
+        while wrote > 0
+            && let Some(frame) = self.queue.pop_front()
+        {
+            let bytes = wrote.min(frame.len());
+            wrote -= bytes;
+            self.wrote(frame, 0, bytes, events);
         }
+        Progress::Done
     }
 
     fn write_rest(&mut self, events: &mut Vec<FromPort>) -> Progress {
         let Some((frame, written)) = self.rest.take() else { return Progress::Done };
-        match self.write(&frame, written) {
+        let mut whole = frame.head.clone().chain(frame.body.clone());
+        whole.advance(written);
+        match self.call(&[IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())]) {
             Ok(count) => {
+                self.in_pipe.calls += 1;
                 self.wrote(frame, written, count, events);
                 if self.rest.is_some() { Progress::Full } else { Progress::Done }
             }
@@ -235,12 +283,9 @@ impl Outflow {
         }
     }
 
-    fn write(&self, frame: &OutFrame, written: usize) -> Result<usize, Errno> {
-        let mut whole = frame.head.clone().chain(frame.body.clone());
-        whole.advance(written);
-        let (head, body) = (whole.first_ref(), whole.last_ref());
+    fn call(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
         loop {
-            match writev(&self.fd, &[IoSlice::new(head), IoSlice::new(body)]) {
+            match writev(&self.fd, pieces) {
                 Err(Errno::EINTR) => {}
                 other => return other,
             }
@@ -248,20 +293,17 @@ impl Outflow {
     }
 
     fn wrote(&mut self, frame: OutFrame, before: usize, count: usize, events: &mut Vec<FromPort>) {
-        let whole = before + count == frame.len();
-        match self.in_pipe.back_mut() {
-            Some((last, left)) if last.seq == frame.seq => *left += count,
-            _ => self.in_pipe.push_back((frame.clone(), count)),
-        }
-        if !whole {
+        self.moved = true;
+        if before + count < frame.len() {
+            self.in_pipe.push(frame.clone(), count);
             self.rest = Some((frame, before + count));
             return;
         }
-        self.moved = true;
         self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
         if frame.notice == Notice::Written {
             events.push(FromPort::Written(frame.seq));
         }
+        self.in_pipe.push(frame, count);
     }
 
     /// Which event will tell that the reader has read on. A full pipe gives an edge, but only for
@@ -283,22 +325,11 @@ impl Outflow {
         !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
     }
 
-    /// If the last reader has gone and left something unread, it is taken out, and every frame of
-    /// which something was left will be written again whole (DECISIONS 20).
-    fn take_back_from_gone_reader(&mut self, events: &mut Vec<FromPort>) {
-        if (self.in_pipe.is_empty() && self.rest.is_none()) || self.has_reader() {
-            return;
-        }
-        self.note_read(events);
-        self.take_back();
-    }
-
     /// Whether a reader has taken a piece of the oldest frame in the pipe.
-    fn is_partly_read(&mut self, events: &mut Vec<FromPort>) -> bool {
-        self.note_read(events);
-        let written = self.rest.as_ref().map(|(frame, count)| (frame.seq, *count));
-        self.in_pipe.front().is_some_and(|(frame, left)| {
-            let whole = match written {
+    fn is_partly_read(&self) -> bool {
+        let rest = self.rest.as_ref().map(|(frame, count)| (frame.seq, *count));
+        self.in_pipe.frames.front().is_some_and(|(frame, left, _)| {
+            let whole = match rest {
                 Some((seq, count)) if seq == frame.seq => count,
                 _ => frame.len(),
             };
@@ -306,21 +337,25 @@ impl Outflow {
         })
     }
 
-    /// Takes out of the pipe what is in it, and begins again with the oldest frame that was.
-    fn take_back(&mut self) {
-        // What cannot be taken out is left for the next reader, rather than told it twice.
+    /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
+    /// frame of it (DECISIONS 20). False if that is not possible: then it is left for the next reader,
+    /// rather than told it twice.
+    fn take_back(&mut self) -> bool {
         if !self.drain() {
-            return;
+            return false;
         }
         let part = self.rest.take().map(|(frame, _)| frame);
         let part_seq = part.as_ref().map(|frame| frame.seq);
-        self.queue.extend(part);
-        self.queue.rotate_right(usize::from(part_seq.is_some()));
-        for (frame, _) in std::mem::take(&mut self.in_pipe).into_iter().rev() {
+        if let Some(frame) = part {
+            self.queue.push_front(frame);
+        }
+        self.in_pipe.bytes = 0;
+        while let Some((frame, ..)) = self.in_pipe.frames.pop_back() {
             if part_seq != Some(frame.seq) {
                 self.queue.push_front(frame);
             }
         }
+        true
     }
 
     /// Takes out what nobody will read; false if that is not possible. Bounded by the size of a pipe: a
@@ -336,11 +371,6 @@ impl Outflow {
             }
         }
         true
-    }
-
-    fn reader_gone(&mut self, events: &mut Vec<FromPort>) -> Wait {
-        self.take_back_from_gone_reader(events);
-        Wait::Reader
     }
 }
 

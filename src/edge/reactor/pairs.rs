@@ -153,7 +153,9 @@ impl Loop {
         if slot.is_muted() {
             return;
         }
-        if idle && self.slots.note_idle(slot, now) {
+        if !idle {
+            self.slots.note_useful(slot);
+        } else if self.slots.note_idle(slot, now) {
             self.report(slot, Oddity::Wakes);
             return self.unregister(slot);
         }

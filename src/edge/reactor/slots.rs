@@ -32,6 +32,9 @@ const HELD: Duration = Duration::from_millis(100);
 const PROBATION: u32 = 100;
 /// What is counted of a workload that wakes us for nothing is counted for so long.
 const WINDOW: Duration = Duration::from_secs(1);
+/// Turns for nothing that each useful one makes up for: readers that read on are seen to, some more
+/// often than frames come of it.
+const MADE_UP: usize = 4;
 
 /// What one workload has on its way to the worker, given back when it was handled.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ struct Notes {
     away: Option<Instant>,
     /// Turns that it still gets on threads of their own, since it held its pipe.
     probation: u32,
-    /// Turns for nothing since this time.
+    /// Turns for nothing since this time, but for those that others make up for.
     idle: Option<(Instant, usize)>,
     /// The kernel was told to tell nothing of it for now.
     muted: bool,
@@ -188,19 +191,23 @@ impl Slot {
     /// One turn of the port with all that came for it.
     pub(super) fn turn(&self, buffer: &mut [u8]) -> Turn {
         let mut mail = std::mem::take(&mut *self.mail());
+        // That it is not read now because of what it said before is not its fault.
+        let full = self.in_flight.is_full();
         let may_read = {
             let mut notes = self.notes();
             notes.unread |= mail.readable || mail.writers_gone;
             notes.writers_gone |= mail.writers_gone;
             mail.readable = notes.unread;
             mail.writers_gone = notes.writers_gone;
-            let may_read = notes.reading && !self.in_flight.is_full();
+            let may_read = notes.reading && !full;
             notes.unread &= !may_read;
             notes.writers_gone &= !may_read;
             may_read
         };
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        port.turn(mail, may_read, buffer)
+        let mut turn = port.turn(mail, may_read, buffer);
+        turn.served |= full;
+        turn
     }
 
     pub(super) fn to_worker(&self, event: FromPort, written: Seq) -> FromReactor {
@@ -454,6 +461,13 @@ impl Slots {
     fn park_or_read_on(&mut self, slot: &Arc<Slot>) {
         if slot.notes().unread && !slot.in_flight.park() && slot.notes().reading {
             self.post(slot.peer, |mail| mail.readable = true);
+        }
+    }
+
+    /// A turn of which something came.
+    pub(super) fn note_useful(&self, slot: &Slot) {
+        if let Some((_, count)) = &mut slot.notes().idle {
+            *count = count.saturating_sub(MADE_UP);
         }
     }
 
