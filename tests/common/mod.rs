@@ -154,7 +154,11 @@ impl Workload {
             options.read(!write).write(write).custom_flags(O_NONBLOCK);
             options.open(pair.join(name)).unwrap()
         };
-        let (output, input) = (open("output", true), open("input", false));
+        Self::of(open("output", true), open("input", false))
+    }
+
+    /// One with a session to be opened on these two, which do not have to be named anywhere.
+    pub(crate) fn of(output: File, input: File) -> Self {
         Self { output, input, decoder: FrameDecoder::new(64 << 20), received: Vec::new() }
     }
 

@@ -134,7 +134,7 @@ impl Outflow {
             if swapped {
                 self.oddities.push(Oddity::SwapsReaders);
             }
-            if (swapped || !self.has_reader()) && self.take_back() {
+            if (swapped || !self.has_reader()) && self.take_back(unread) {
                 unread = 0;
             }
         }
@@ -165,8 +165,8 @@ impl Outflow {
                 Progress::Full if self.rest.is_some() => return Wait::Edge,
                 Progress::Full => return self.wait_for_room(),
                 Progress::NoReader => {
-                    self.note_read(events);
-                    self.take_back();
+                    let unread = self.note_read(events);
+                    self.take_back(unread);
                     return Wait::Reader;
                 }
             }
@@ -340,8 +340,9 @@ impl Outflow {
     /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
     /// frame of it (DECISIONS 20). False if that is not possible: then it is left for the next reader,
     /// rather than told it twice.
-    fn take_back(&mut self) -> bool {
-        if !self.drain() {
+    fn take_back(&mut self, unread: usize) -> bool {
+        // Opening the pipe is seen by whoever watches for readers, us too: not for nothing.
+        if unread > 0 && !self.drain() {
             return false;
         }
         let part = self.rest.take().map(|(frame, _)| frame);
