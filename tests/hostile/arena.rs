@@ -1,11 +1,10 @@
 //! A fifogate, a well-behaved workload that measures how it is served, and those that attack.
 
 use std::{
-    fmt::Write,
     fs::OpenOptions,
-    io::Read,
+    io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -40,7 +39,7 @@ const FEW: usize = 4;
 pub(crate) enum Bites {
     /// It has done so much.
     After(u64),
-    /// A thread of fifogate was seen that hangs in the kernel.
+    /// Threads of fifogate were seen that hang in the kernel.
     Stuck,
 }
 
@@ -48,13 +47,14 @@ pub(crate) enum Bites {
 pub(crate) struct Price {
     pub(crate) worst: Duration,
     pub(crate) growth_kib: usize,
+    pub(crate) said: usize,
 }
 
 impl Price {
     pub(crate) const OF_ONE: Self =
-        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10 };
+        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 1 << 20 };
     pub(crate) const OF_TWENTY: Self =
-        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10 };
+        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 1 << 20 };
 }
 
 /// What was measured during an attack.
@@ -64,6 +64,8 @@ pub(crate) struct Cost {
     round_trips: Vec<Duration>,
     before: Memory,
     seen: Seen,
+    /// What fifogate said because of it, in bytes.
+    said: usize,
 }
 
 pub(crate) struct Arena {
@@ -81,8 +83,7 @@ impl Arena {
         let alone = alone();
         let gate = Gate::behind(r#"exec "$@""#, &manifest(bad, many), options);
         let good = Workload::connect(&gate.pair("good"));
-        let mut arena =
-            Self { attackers: Vec::new(), good, gate, descriptors: 0, _alone: alone };
+        let mut arena = Self { attackers: Vec::new(), good, gate, descriptors: 0, _alone: alone };
         arena.warm_up(bad);
         arena
     }
@@ -105,10 +106,6 @@ impl Arena {
         self.attackers.push(Attacker::start(name, arguments, &pair));
     }
 
-    pub(crate) fn wait_until_in_force(&mut self) {
-        self.attackers.iter_mut().for_each(Attacker::wait_until_in_force);
-    }
-
     /// A small read of the well-behaved workload; none if it is not answered.
     fn round_trip(&mut self) -> Option<Duration> {
         let began = Instant::now();
@@ -118,7 +115,7 @@ impl Arena {
 
     /// Measures while all attacks go on, then ends them.
     pub(crate) fn measure(&mut self, bites: Bites) -> Cost {
-        let before = Memory::of(self.gate.child.id());
+        let (before, said) = (Memory::of(self.gate.child.id()), self.gate.said().len());
         let watcher = Watcher::start(self.gate.child.id());
         let (mut round_trips, end) = (Vec::new(), Instant::now() + PATIENCE);
         loop {
@@ -140,8 +137,7 @@ impl Arena {
             if long_enough && bitten {
                 break;
             }
-            let told: Vec<_> =
-                self.attackers.iter().map(|own| (own.name(), own.count())).collect();
+            let told: Vec<_> = self.attackers.iter().map(|own| (own.name(), own.count())).collect();
             assert!(Instant::now() < end, "the attack does not bite: {told:?}");
         }
         let count = self.attackers.iter().map(Attacker::count).sum();
@@ -149,7 +145,8 @@ impl Arena {
         let name = name.join(" + ");
         let seen = watcher.end();
         self.end_attacks();
-        Cost { name, count, round_trips, before, seen }
+        let said = self.gate.said().len() - said;
+        Cost { name, count, round_trips, before, seen, said }
     }
 
     pub(crate) fn end_attacks(&mut self) {
@@ -187,25 +184,27 @@ impl Arena {
 impl Cost {
     /// One line for the reader, and the verdict.
     #[allow(clippy::print_stdout)]
-    pub(crate) fn is_within(mut self, price: &Price) {
+    pub(crate) fn check(mut self, price: &Price) {
         self.round_trips.sort_unstable();
         let worst = *self.round_trips.last().unwrap();
         let median = self.round_trips[self.round_trips.len() / 2];
         let growth = self.before.growth_to(self.seen.peak);
-        let mut line = format!("{}: did {}", self.name, self.count);
         let anonymous = self.seen.peak.anonymous.saturating_sub(self.before.anonymous);
         let resident = self.seen.peak.resident.saturating_sub(self.before.resident);
-        let _ = write!(
-            line,
-            "; {} round trips, worst {worst:.1?}, median {median:.1?}; RssAnon +{anonymous} KiB, \
-             VmRSS +{resident} KiB; stuck threads seen {} times",
+        let line = format!(
+            "{}: did {}; {} round trips, worst {worst:.1?}, median {median:.1?}; RssAnon +{anonymous} KiB, \
+             VmRSS +{resident} KiB; stuck threads seen {} times; said {} bytes",
+            self.name,
+            self.count,
             self.round_trips.len(),
-            self.seen.stuck
+            self.seen.stuck,
+            self.said
         );
         println!("{line}");
         assert!(worst < NOT_SERVED, "the well-behaved workload was not served any more: {line}");
         assert!(worst <= price.worst, "others waited longer than {:?}: {line}", price.worst);
         assert!(growth <= price.growth_kib, "more than {} KiB: {line}", price.growth_kib);
+        assert!(self.said <= price.said, "an attacker can fill the log: {line}");
     }
 }
 
@@ -243,9 +242,10 @@ pub(crate) fn say_hello_anew(pair: &Path) {
     }
 }
 
+/// Also what was owed to the one before is read: it may have to go first.
 fn is_accepted(pair: &Path) -> bool {
     let open = |name: &str, write: bool| {
-        let path: PathBuf = pair.join(name);
+        let path = pair.join(name);
         OpenOptions::new().read(!write).write(write).custom_flags(O_NONBLOCK).open(path)
     };
     let (Ok(mut output), Ok(mut input)) = (open("output", true), open("input", false)) else {
@@ -253,16 +253,16 @@ fn is_accepted(pair: &Path) -> bool {
     };
     let hello = Hello { protocol_version: "1.0.0".to_owned() };
     let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Hello(hello)) };
-    if std::io::Write::write_all(&mut output, &encode(&message.encode_to_vec())).is_err() {
-        return false;
-    }
+    let hello = encode(&message.encode_to_vec());
     let (mut decoder, mut buffer) = (FrameDecoder::new(64 << 20), vec![0; 1 << 20]);
-    let end = Instant::now() + Duration::from_millis(300);
-    while Instant::now() < end {
-        let Ok(count) = input.read(&mut buffer) else {
+    let (mut said, mut last) = (false, Instant::now());
+    while last.elapsed() < Duration::from_millis(300) {
+        said = said || output.write_all(&hello).is_ok();
+        let Ok(count @ 1..) = input.read(&mut buffer) else {
             std::thread::yield_now();
             continue;
         };
+        last = Instant::now();
         let mut rest = &buffer[..count];
         while let Ok(Some(body)) = decoder.next_frame(&mut rest) {
             let answer = FromAnkaios::decode(body).ok().and_then(|own| own.from_ankaios_enum);

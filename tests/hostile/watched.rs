@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Lines of `/proc/PID/status`, in KiB.
@@ -54,13 +54,16 @@ impl Watcher {
         let (ended, stuck) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (until, tell) = (Arc::clone(&ended), Arc::clone(&stuck));
         let thread = thread::spawn(move || {
-            let mut seen = Seen::default();
+            let (mut seen, mut since) = (Seen::default(), None::<Instant>);
             while !until.load(Ordering::Relaxed) {
                 let now = Memory::of(pid);
                 seen.peak.anonymous = seen.peak.anonymous.max(now.anonymous);
                 seen.peak.resident = seen.peak.resident.max(now.resident);
-                seen.stuck += u64::from(is_stuck(pid));
-                tell.store(seen.stuck > 1, Ordering::Relaxed);
+                let stuck = is_stuck(pid);
+                seen.stuck += u64::from(stuck);
+                since = if stuck { since.or(Some(Instant::now())) } else { None };
+                let long = since.is_some_and(|since| since.elapsed() >= STUCK);
+                tell.fetch_or(long, Ordering::Relaxed);
                 thread::sleep(EVERY);
             }
             seen
@@ -68,6 +71,7 @@ impl Watcher {
         Self { ended, stuck, thread }
     }
 
+    /// Whether for one second at least some thread hung, each time that we looked.
     pub(crate) fn saw_stuck(&self) -> bool {
         self.stuck.load(Ordering::Relaxed)
     }
@@ -79,7 +83,7 @@ impl Watcher {
 }
 
 /// Whether a thread of this process waits for a lock in the kernel. A page fault does so too, but
-/// not for two looks.
+/// not for long.
 pub(crate) fn is_stuck(pid: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     let mut states = threads.filter_map(|thread| {
@@ -91,3 +95,5 @@ pub(crate) fn is_stuck(pid: u32) -> bool {
 
 /// Between two looks. Nothing is waited for by it.
 const EVERY: Duration = Duration::from_millis(5);
+/// A lock that is held on purpose is held for longer than this.
+const STUCK: Duration = Duration::from_secs(1);

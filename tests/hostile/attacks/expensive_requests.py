@@ -1,7 +1,9 @@
-"""Asks for everything in the dearest way: 256 masks, each of which has to look at every workload.
+"""Asks for everything in the dearest way, again and again.
 
-A few of them give the whole state, the rest look everywhere and find nothing. Argument: how answers
-are read: silent (not at all), slow, or reading (as fast as they come).
+Either by 256 masks, each of which has to look at every workload: a few of them give the whole state,
+the rest look everywhere and find nothing. Or by so short a request that thousands of them fit into
+the pipe. Arguments: masks, or short; how answers are read: silent (not at all), slow, or reading (as
+fast as they come).
 """
 
 import itertools
@@ -19,14 +21,14 @@ def read_slowly(answers):
     time.sleep(0.01)
 
 
-def run(mode):
+def run(kind, mode):
     output = open_output()
     if mode == "reading":
         drain_in_child()
     if mode == "slow":
         child(read_slowly, open_input(0))
     write(output, HELLO)
-    ask = read("r", MASKS)
+    ask = read("r", MASKS if kind == "masks" else ["*"])
     for count in itertools.count(1):
         write(output, ask)
         if count == 1:

@@ -5,7 +5,10 @@ splice() and sendfile() from a socket or a terminal into a pipe sleep with the p
 next splicer: the daemon's read() then sleeps too, non-blocking or not. A common writer waits among
 them, as it would in a workload. All bytes belong to one long frame, so nothing looks wrong.
 
-Arguments: socket, tty or sendfile; the seconds between two bytes once the lock is held.
+Which of them comes next is the kernel's choice, so some bytes are fed quickly, one after the other,
+before the lock is held for a while.
+
+Arguments: socket, tty or sendfile; for how many seconds to hold it; how many bytes to feed between.
 """
 
 import itertools
@@ -40,7 +43,7 @@ def trickle(output):
     time.sleep(0.005)
 
 
-def run(how="socket", pause="0.5"):
+def run(how="socket", hold="2", bytes_between="10"):
     output = open_output()
     write(output, varint(4 << 20))
     feeds = []
@@ -51,7 +54,9 @@ def run(how="socket", pause="0.5"):
     child(trickle, output)
     for count in itertools.count(1):
         os.write(feeds[count % 3], b"\0")
-        time.sleep(0.01 if count < 50 else float(pause))
-        if count == 50:
-            in_force()
         did(count)
+        if count % int(bytes_between) == 0:
+            if count == 10:
+                in_force()
+            time.sleep(float(hold))
+        time.sleep(0.01)

@@ -14,14 +14,14 @@ def hold():
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     held = [opener() for _ in range(1_000) for opener in (open_output, open_input)]
-    print(len(held), flush=True)
+    did(len(held))
+    in_force()
+    signal.pause()
 
 
 def run(what):
     if what == "hold":
         hold()
-        in_force()
-        signal.pause()
     opener = open_output if what == "output" else open_input
     in_force()
     for count in itertools.count(1):

@@ -1,5 +1,6 @@
 """Subscribes 1,024 times with different masks, reads nothing, and rewrites a large config between any
-two of them: each subscription is left behind at another version of the state.
+two of them. Each subscription misses one small change, so it is left behind at another version of the
+whole state.
 
 The answers are small, so the session stays within its budget while what they refer to grows.
 """
@@ -14,7 +15,8 @@ def run():
     write(output, HELLO)
     for count in itertools.count(1):
         if count <= 1_024:
-            write(output, read(f"s{count}", [f"{CONFIGS}.mine.{count}"], subscribe=True))
+            write(output, read(f"s{count}", [f"{CONFIGS}.mine{count}"], subscribe=True))
+            write(output, set_config("u", f"mine{count}", "x"))
         write(output, set_config("u", "large", f"{count:08}" * 32_768))
         if count == 2:
             in_force()
