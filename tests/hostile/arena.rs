@@ -17,7 +17,7 @@ use nix::{libc::O_NONBLOCK, sys::signal::Signal};
 use prost::Message;
 
 use super::{
-    attacker::Attacker,
+    attacker::{Attacker, Attackers},
     watched::{Memory, Seen, Watcher},
 };
 use crate::common::{Gate, PATIENCE, Workload};
@@ -70,7 +70,7 @@ pub(crate) struct Cost {
 
 pub(crate) struct Arena {
     // Ended first: fifogate cannot end while an attacker holds its pipe.
-    attackers: Vec<Attacker>,
+    attackers: Attackers,
     pub(crate) good: Workload,
     pub(crate) gate: Gate,
     descriptors: usize,
@@ -83,7 +83,8 @@ impl Arena {
         let alone = alone();
         let gate = Gate::behind(r#"exec "$@""#, &manifest(bad, many), options);
         let good = Workload::connect(&gate.pair("good"));
-        let mut arena = Self { attackers: Vec::new(), good, gate, descriptors: 0, _alone: alone };
+        let mut arena =
+            Self { attackers: Attackers::default(), good, gate, descriptors: 0, _alone: alone };
         arena.warm_up(bad);
         arena
     }
@@ -103,7 +104,7 @@ impl Arena {
 
     pub(crate) fn attack(&mut self, workload: &str, name: &str, arguments: &[&str]) {
         let pair = self.gate.pair(workload);
-        self.attackers.push(Attacker::start(name, arguments, &pair));
+        self.attackers.0.push(Attacker::start(name, arguments, &pair));
     }
 
     /// A small read of the well-behaved workload; none if it is not answered.
@@ -129,19 +130,20 @@ impl Arena {
             let in_force = |attacker: &mut Attacker| {
                 attacker.in_force_for().is_some_and(|time| time >= LONG_ENOUGH)
             };
-            let long_enough = self.attackers.iter_mut().all(in_force);
+            let long_enough = self.attackers.0.iter_mut().all(in_force);
             let bitten = match bites {
-                Bites::After(count) => self.attackers.iter().all(|own| own.count() >= count),
+                Bites::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
                 Bites::Stuck => watcher.saw_stuck(),
             };
             if long_enough && bitten {
                 break;
             }
-            let told: Vec<_> = self.attackers.iter().map(|own| (own.name(), own.count())).collect();
+            let told: Vec<_> =
+                self.attackers.0.iter().map(|own| (own.name(), own.count())).collect();
             assert!(Instant::now() < end, "the attack does not bite: {told:?}");
         }
-        let count = self.attackers.iter().map(Attacker::count).sum();
-        let name: Vec<_> = self.attackers.iter().map(Attacker::name).collect();
+        let count = self.attackers.0.iter().map(Attacker::count).sum();
+        let name: Vec<_> = self.attackers.0.iter().map(Attacker::name).collect();
         let name = name.join(" + ");
         let seen = watcher.end();
         self.end_attacks();
@@ -150,7 +152,7 @@ impl Arena {
     }
 
     pub(crate) fn end_attacks(&mut self) {
-        self.attackers.clear();
+        self.attackers = Attackers::default();
     }
 
     /// Everything is as before, except what the attackers owned: their pairs serve who comes next.

@@ -87,11 +87,20 @@ impl Attacker {
     }
 }
 
-impl Drop for Attacker {
-    /// With all its children, stopped ones too.
+/// Attackers that end together: one may hang at a lock that another holds.
+#[derive(Default)]
+pub(crate) struct Attackers(pub(crate) Vec<Attacker>);
+
+impl Drop for Attackers {
+    /// With all their children, stopped ones too.
     fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGKILL);
-        let _ = self.child.wait();
+        for attacker in &self.0 {
+            let group = Pid::from_raw(attacker.child.id().try_into().unwrap());
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        for attacker in &mut self.0 {
+            let _ = attacker.child.wait();
+        }
     }
 }
 

@@ -151,8 +151,8 @@ fn lost_proc_leaves_who_is_served_and_refuses_who_comes_until_it_is_back() {
         assert!(std::time::Instant::now() < end, "nothing says why late is not served");
         std::thread::yield_now();
     }
-    let line = gate.said();
-    let line = line.lines().find(|line| line.contains("no control interface for late")).unwrap();
+    let said = gate.said();
+    let line = said.lines().find(|line| line.contains("no control interface for late")).unwrap();
     assert!(line.contains("/proc"), "the reason is not told: {line}");
 
     within(&gate, &["umount", "/proc"]);

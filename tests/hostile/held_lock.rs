@@ -17,7 +17,7 @@ use nix::{
 
 use super::{
     arena::{Arena, alone, say_hello_anew},
-    attacker::Attacker,
+    attacker::{Attacker, Attackers},
     watched::is_stuck,
 };
 use crate::{
@@ -29,13 +29,14 @@ const WITHIN: Duration = Duration::from_secs(1);
 const WORST: Duration = Duration::from_millis(250);
 
 /// One splicer at `input`, then three at `output`: in this order, as the first needs an answer.
-fn hold_both(pair: &Path, pid: u32) -> [Attacker; 2] {
-    let mut input = Attacker::start("held_input", &[], pair);
-    input.wait_until_in_force();
+fn hold_both(pair: &Path, pid: u32) -> Attackers {
+    let mut held = Attackers::default();
+    held.0.push(Attacker::start("held_input", &[], pair));
+    held.0[0].wait_until_in_force();
     wait_until(PATIENCE, "no thread hangs", || is_stuck(pid));
-    let mut output = Attacker::start("held_output", &["socket", "1000"], pair);
-    output.wait_until_in_force();
-    [input, output]
+    held.0.push(Attacker::start("held_output", &["socket", "1000"], pair));
+    held.0[1].wait_until_in_force();
+    held
 }
 
 fn wait_until(time: Duration, otherwise: &str, mut is_so: impl FnMut() -> bool) {
