@@ -17,7 +17,7 @@ use nix::{libc::O_NONBLOCK, sys::signal::Signal};
 use prost::Message;
 
 use super::{
-    attacker::{Attacker, Attackers},
+    attacker::{Attacker, Attackers, is_another_user},
     watched::{Memory, Seen, Watcher},
 };
 use crate::common::{Gate, PATIENCE, Workload};
@@ -202,7 +202,8 @@ impl Cost {
             self.seen.stuck,
             self.said
         );
-        println!("{line}");
+        let who = if is_another_user() { "" } else { " (attackers run as fifogate's own user)" };
+        println!("{line}{who}");
         assert!(worst < NOT_SERVED, "the well-behaved workload was not served any more: {line}");
         assert!(worst <= price.worst, "others waited longer than {:?}: {line}", price.worst);
         assert!(growth <= price.growth_kib, "more than {} KiB: {line}", price.growth_kib);

@@ -34,12 +34,17 @@ pub(crate) struct Attacker {
     told: Arc<Mutex<Told>>,
 }
 
+/// Whether attackers are another user than fifogate; only root can choose.
+pub(crate) fn is_another_user() -> bool {
+    geteuid().is_root()
+}
+
 impl Attacker {
     /// Starts the attack in the folder of a pair. As root, we open the two FIFOs to all: nobody but
     /// who is put into their folder gets through the run directory, as with a container's mount.
     pub(crate) fn start(name: &str, arguments: &[&str], pair: &Path) -> Self {
-        let user = if geteuid().is_root() { NOBODY } else { 0 };
-        if user != 0 {
+        let user = if is_another_user() { NOBODY } else { 0 };
+        if is_another_user() {
             for fifo in ["input", "output"] {
                 fs::set_permissions(pair.join(fifo), Permissions::from_mode(0o666)).unwrap();
             }
