@@ -66,6 +66,31 @@ impl Gate {
         Self { child, run_dir, dir }
     }
 
+    /// Starts it behind a shell's command line, which has to end in `exec ... "$@"`. There `$dir` is
+    /// a folder of its own, which holds the run directory `run` and what fifogate says, in `log`.
+    pub(crate) fn behind(commands: &str, manifest: &str, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("manifest.yaml");
+        fs::write(&file, manifest).unwrap();
+        let run_dir = dir.path().join("run");
+        let script = format!("exec 2>>\"$dir/log\"; {commands}");
+        let mut child = command(&script, &file, &run_dir, options).env("dir", dir.path()).spawn();
+        wait_until_ready(child.as_mut().unwrap(), || said_in(dir.path()));
+        Self { child: child.unwrap(), run_dir, dir }
+    }
+
+    /// What one that was started by `behind` has said.
+    pub(crate) fn said(&self) -> String {
+        said_in(self.dir.path())
+    }
+
+    /// Starts another on the same run directory and does not wait for it; gives the one before.
+    pub(crate) fn replace(&mut self) -> Child {
+        let file = self.dir.path().join("manifest.yaml");
+        let next = command(r#"exec "$@""#, &file, &self.run_dir, &[]).spawn().unwrap();
+        std::mem::replace(&mut self.child, next)
+    }
+
     /// Kills it and starts another on the same run directory, with the text that it was started with.
     pub(crate) fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
@@ -122,21 +147,35 @@ impl Drop for Gate {
     }
 }
 
+fn said_in(dir: &Path) -> String {
+    fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
+
 /// The notification goes through the shell's standard output, so no descriptor has to be passed by
 /// number from here.
-fn spawn(manifest: &Path, run_dir: &Path, options: &[&str]) -> Child {
-    let script = r#"exec "$0" "$@" --notification-fd 3 3>&1 1>/dev/null"#;
-    let mut child = Command::new("sh")
-        .args(["-c", script, FIFOGATE, "run", "--manifest"])
+fn command(commands: &str, manifest: &Path, run_dir: &Path, options: &[&str]) -> Command {
+    let script = format!("exec 3>&1 1>/dev/null; {commands}");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script, "sh", FIFOGATE, "run", "--manifest"])
         .args([manifest.as_os_str(), "--run-dir".as_ref(), run_dir.as_os_str()])
         .args(options)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .args(["--notification-fd", "3"])
+        .stdout(Stdio::piped());
+    command
+}
+
+fn spawn(manifest: &Path, run_dir: &Path, options: &[&str]) -> Child {
+    let mut child = command(r#"exec "$@""#, manifest, run_dir, options).spawn().unwrap();
+    wait_until_ready(&mut child, String::new);
+    child
+}
+
+fn wait_until_ready(child: &mut Child, said: impl Fn() -> String) {
     let mut ready = [0];
     let count = child.stdout.as_mut().unwrap().read(&mut ready).unwrap();
-    assert_eq!((count, ready), (1, *b"\n"), "fifogate ended instead of getting ready");
-    child
+    let said = said();
+    assert_eq!((count, ready), (1, *b"\n"), "fifogate ended instead of getting ready: {said}");
 }
 
 /// A workload with a pair of its own.

@@ -1,0 +1,21 @@
+//! Workloads that do their worst, and one beside them that is served all the same.
+//!
+//! Each attack is a program (`tests/hostile/attacks/`) that runs as a user without rights, against a
+//! real fifogate. All of these tests measure, so one runs at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+mod hostile {
+    pub(crate) mod arena;
+    pub(crate) mod attacker;
+    pub(crate) mod attacks;
+    pub(crate) mod exhaustion;
+    pub(crate) mod held_lock;
+    pub(crate) mod watched;
+}
+
+#[allow(dead_code)] // shared with `tests/link.rs`
+#[path = "link/harness.rs"]
+mod harness;

@@ -1,0 +1,278 @@
+//! A fifogate, a well-behaved workload that measures how it is served, and those that attack.
+
+use std::{
+    fs::OpenOptions,
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fifogate::{
+    frame::{FrameDecoder, encode},
+    pb::control_api::{FromAnkaios, Hello, ToAnkaios, from_ankaios, to_ankaios::ToAnkaiosEnum},
+};
+use nix::{libc::O_NONBLOCK, sys::signal::Signal};
+use prost::Message;
+
+use super::{
+    attacker::{Attacker, Attackers, is_another_user},
+    watched::{Memory, Seen, Watcher},
+};
+use crate::common::{Gate, PATIENCE, Workload};
+
+/// Tests that measure do so alone.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// How long an attack lasts at least, once it is in force.
+const LONG_ENOUGH: Duration = Duration::from_secs(2);
+/// A round trip that takes this long is none: the well-behaved workload is not served.
+const NOT_SERVED: Duration = Duration::from_secs(5);
+/// Within this a process has to end that was told to: it may flush for a second.
+const END: Duration = Duration::from_millis(1_500);
+/// Descriptors that may stay behind an attack: those of a thread that took another's place.
+const FEW: usize = 4;
+
+/// When an attack has done enough to judge by.
+#[derive(Clone, Copy)]
+pub(crate) enum Bites {
+    /// It has done so much.
+    After(u64),
+    /// Threads of fifogate were seen that hang in the kernel.
+    Stuck,
+}
+
+/// What an attack may cost.
+pub(crate) struct Price {
+    pub(crate) worst: Duration,
+    pub(crate) growth_kib: usize,
+    pub(crate) said: usize,
+}
+
+impl Price {
+    pub(crate) const OF_ONE: Self =
+        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 1 << 20 };
+    pub(crate) const OF_TWENTY: Self =
+        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 1 << 20 };
+}
+
+/// What was measured during an attack.
+pub(crate) struct Cost {
+    name: String,
+    count: u64,
+    round_trips: Vec<Duration>,
+    before: Memory,
+    seen: Seen,
+    /// What fifogate said because of it, in bytes.
+    said: usize,
+}
+
+pub(crate) struct Arena {
+    // Ended first: fifogate cannot end while an attacker holds its pipe.
+    attackers: Attackers,
+    pub(crate) good: Workload,
+    pub(crate) gate: Gate,
+    descriptors: usize,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Arena {
+    /// With a workload `good`, those named here, and many more in the state that have no pair.
+    pub(crate) fn start(bad: &[&str], many: usize, options: &[&str]) -> Self {
+        let alone = alone();
+        let gate = Gate::behind(r#"exec "$@""#, &manifest(bad, many), options);
+        let good = Workload::connect(&gate.pair("good"));
+        let mut arena =
+            Self { attackers: Attackers::default(), good, gate, descriptors: 0, _alone: alone };
+        arena.warm_up(bad);
+        arena
+    }
+
+    /// So that what is measured later is not what the first use of everything takes.
+    fn warm_up(&mut self, bad: &[&str]) {
+        for name in bad {
+            let mut workload = Workload::connect(&self.gate.pair(name));
+            workload.read("r", &["desiredState"], false);
+            workload.response();
+        }
+        for _ in 0..200 {
+            self.round_trip().expect("not served before any attack");
+        }
+        self.descriptors = self.gate.descriptors();
+    }
+
+    pub(crate) fn attack(&mut self, workload: &str, name: &str, arguments: &[&str]) {
+        let pair = self.gate.pair(workload);
+        self.attackers.0.push(Attacker::start(name, arguments, &pair));
+    }
+
+    /// A small read of the well-behaved workload; none if it is not answered.
+    fn round_trip(&mut self) -> Option<Duration> {
+        let began = Instant::now();
+        self.good.read("g", &["desiredState.configs.good"], false);
+        self.good.receive_within(NOT_SERVED).map(|_| began.elapsed())
+    }
+
+    /// Measures while all attacks go on, then ends them.
+    pub(crate) fn measure(&mut self, bites: Bites) -> Cost {
+        let (before, said) = (Memory::of(self.gate.child.id()), self.gate.said().len());
+        let watcher = Watcher::start(self.gate.child.id());
+        let (mut round_trips, end) = (Vec::new(), Instant::now() + PATIENCE);
+        loop {
+            match self.round_trip() {
+                Some(time) => round_trips.push(time),
+                None => {
+                    round_trips.push(NOT_SERVED);
+                    break;
+                }
+            }
+            let in_force = |attacker: &mut Attacker| {
+                attacker.in_force_for().is_some_and(|time| time >= LONG_ENOUGH)
+            };
+            let long_enough = self.attackers.0.iter_mut().all(in_force);
+            let bitten = match bites {
+                Bites::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
+                Bites::Stuck => watcher.saw_stuck(),
+            };
+            if long_enough && bitten {
+                break;
+            }
+            let told: Vec<_> =
+                self.attackers.0.iter().map(|own| (own.name(), own.count())).collect();
+            assert!(Instant::now() < end, "the attack does not bite: {told:?}");
+        }
+        let count = self.attackers.0.iter().map(Attacker::count).sum();
+        let name: Vec<_> = self.attackers.0.iter().map(Attacker::name).collect();
+        let name = name.join(" + ");
+        let seen = watcher.end();
+        self.end_attacks();
+        let said = self.gate.said().len() - said;
+        Cost { name, count, round_trips, before, seen, said }
+    }
+
+    pub(crate) fn end_attacks(&mut self) {
+        self.attackers = Attackers::default();
+    }
+
+    /// Everything is as before, except what the attackers owned: their pairs serve who comes next.
+    pub(crate) fn everything_goes_on(&mut self, pairs: &[&str]) {
+        self.round_trip().expect("the well-behaved workload is served");
+        for name in pairs {
+            say_hello_anew(&self.gate.pair(name));
+        }
+        let end = Instant::now() + PATIENCE;
+        while self.gate.descriptors() > self.descriptors + FEW {
+            let (now, before) = (self.gate.descriptors(), self.descriptors);
+            assert!(Instant::now() < end, "{now} descriptors, {before} before");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn ends_when_told(mut self) {
+        let began = Instant::now();
+        self.gate.signal(Signal::SIGTERM);
+        let status = loop {
+            if let Some(status) = self.gate.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(began.elapsed() < END, "fifogate does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+impl Cost {
+    /// One line for the reader, and the verdict.
+    #[allow(clippy::print_stdout)]
+    pub(crate) fn check(mut self, price: &Price) {
+        self.round_trips.sort_unstable();
+        let worst = *self.round_trips.last().unwrap();
+        let median = self.round_trips[self.round_trips.len() / 2];
+        let growth = self.before.growth_to(self.seen.peak);
+        let anonymous = self.seen.peak.anonymous.saturating_sub(self.before.anonymous);
+        let resident = self.seen.peak.resident.saturating_sub(self.before.resident);
+        let line = format!(
+            "{}: did {}; {} round trips, worst {worst:.1?}, median {median:.1?}; RssAnon +{anonymous} KiB, \
+             VmRSS +{resident} KiB; stuck threads seen {} times; said {} bytes",
+            self.name,
+            self.count,
+            self.round_trips.len(),
+            self.seen.stuck,
+            self.said
+        );
+        let who = if is_another_user() { "" } else { " (attackers run as fifogate's own user)" };
+        println!("{line}{who}");
+        assert!(worst < NOT_SERVED, "the well-behaved workload was not served any more: {line}");
+        assert!(worst <= price.worst, "others waited longer than {:?}: {line}", price.worst);
+        assert!(growth <= price.growth_kib, "more than {} KiB: {line}", price.growth_kib);
+        assert!(self.said <= price.said, "an attacker can fill the log: {line}");
+    }
+}
+
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `good` may do everything; those that attack may read everything and write configs.
+pub(crate) fn manifest(bad: &[&str], many: usize) -> String {
+    let rule = |operation: &str, mask: &str| {
+        format!(
+            "        - {{ type: StateRule, operation: {operation}, filterMasks: [\"{mask}\"] }}\n"
+        )
+    };
+    let mut text = "apiVersion: v1\nconfigs: { good: small }\nworkloads:\n".to_owned();
+    let mut add = |name: &str, rules: &str| {
+        text += &format!("  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}\n");
+        if !rules.is_empty() {
+            text += &format!("    controlInterfaceAccess:\n      allowRules:\n{rules}");
+        }
+    };
+    add("good", &rule("ReadWrite", "*"));
+    let rules = rule("Read", "*") + &rule("ReadWrite", "desiredState.configs");
+    bad.iter().for_each(|name| add(name, &rules));
+    (0..many).for_each(|number| add(&format!("many{number}"), ""));
+    text
+}
+
+/// A new workload on a pair that another has left in disorder. It says Hello, and when no answer
+/// comes that it understands, it starts again, as a workload that is restarted.
+pub(crate) fn say_hello_anew(pair: &Path) {
+    let end = Instant::now() + PATIENCE;
+    while !is_accepted(pair) {
+        assert!(Instant::now() < end, "no Hello is accepted any more at {}", pair.display());
+    }
+}
+
+/// Also what was owed to the one before is read: it may have to go first.
+fn is_accepted(pair: &Path) -> bool {
+    let open = |name: &str, write: bool| {
+        let path = pair.join(name);
+        OpenOptions::new().read(!write).write(write).custom_flags(O_NONBLOCK).open(path)
+    };
+    let (Ok(mut output), Ok(mut input)) = (open("output", true), open("input", false)) else {
+        return false;
+    };
+    let hello = Hello { protocol_version: "1.0.0".to_owned() };
+    let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Hello(hello)) };
+    let hello = encode(&message.encode_to_vec());
+    let (mut decoder, mut buffer) = (FrameDecoder::new(64 << 20), vec![0; 1 << 20]);
+    let (mut said, mut last) = (false, Instant::now());
+    while last.elapsed() < Duration::from_millis(300) {
+        said = said || output.write_all(&hello).is_ok();
+        let Ok(count @ 1..) = input.read(&mut buffer) else {
+            std::thread::yield_now();
+            continue;
+        };
+        last = Instant::now();
+        let mut rest = &buffer[..count];
+        while let Ok(Some(body)) = decoder.next_frame(&mut rest) {
+            let answer = FromAnkaios::decode(body).ok().and_then(|own| own.from_ankaios_enum);
+            if let Some(from_ankaios::FromAnkaiosEnum::ControlInterfaceAccepted(_)) = answer {
+                return true;
+            }
+        }
+    }
+    false
+}

@@ -1,0 +1,36 @@
+"""Asks for everything in the dearest way, again and again.
+
+Either by 256 masks, each of which has to look at every workload: a few of them give the whole state,
+the rest look everywhere and find nothing. Or by so short a request that thousands of them fit into
+the pipe. Arguments: masks, or short; how answers are read: silent (not at all), slow, or reading (as
+fast as they come).
+"""
+
+import itertools
+import os
+import time
+
+from workload import HELLO, child, did, drain_in_child, in_force, open_input, open_output, read, write
+
+MASKS = ["*.*.*", "*.*.*.*", "desiredState.*.*.runtime", "*.workloads.*.*"]
+MASKS += [f"*.*.*.nothing{number}" for number in range(256 - len(MASKS))]
+
+
+def read_slowly(answers):
+    os.read(answers, 1_000)
+    time.sleep(0.01)
+
+
+def run(kind, mode):
+    output = open_output()
+    if mode == "reading":
+        drain_in_child()
+    if mode == "slow":
+        child(read_slowly, open_input(0))
+    write(output, HELLO)
+    ask = read("r", MASKS if kind == "masks" else ["*"])
+    for count in itertools.count(1):
+        write(output, ask)
+        if count == 1:
+            in_force()
+        did(count)

@@ -1,0 +1,33 @@
+"""Readers that are killed in the middle of a frame, one after the other, while more is asked: what
+the dead one left stands in the pipe (FIFO-FACTS 2.5, 2.6, 8)."""
+
+import itertools
+import os
+import signal
+
+from workload import HELLO, child, did, in_force, open_input, open_output, read, write
+
+
+def read_a_little(told):
+    """Reads some of what comes, says so, and waits for its end."""
+    os.read(open_input(0), 700)
+    os.write(told, b"\0")
+    signal.pause()
+
+
+def ask(output, question):
+    write(output, question)
+
+
+def run():
+    output = open_output()
+    write(output, HELLO)
+    child(ask, output, read("r", ["desiredState"]))
+    hear, told = os.pipe()
+    in_force()
+    for count in itertools.count(1):
+        reader = child(read_a_little, told)
+        os.read(hear, 1)
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
+        did(count)

@@ -1,0 +1,29 @@
+"""Opens and closes its FIFOs in a tight loop: each close of the last writer or reader is an event
+(FIFO-FACTS 1.5, 2.4). Argument: output, input, or hold (opens both a thousand times and keeps them).
+"""
+
+import itertools
+import os
+import resource
+import signal
+
+from workload import did, in_force, open_input, open_output
+
+
+def hold():
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    held = [opener() for _ in range(1_000) for opener in (open_output, open_input)]
+    did(len(held))
+    in_force()
+    signal.pause()
+
+
+def run(what):
+    if what == "hold":
+        hold()
+    opener = open_output if what == "output" else open_input
+    in_force()
+    for count in itertools.count(1):
+        os.close(opener())
+        did(count)

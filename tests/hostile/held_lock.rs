@@ -1,0 +1,123 @@
+//! A workload that holds the locks of both its pipes for as long as it likes (FIFO-FACTS 0.1 to 0.5):
+//! what goes on beside it, how fifogate ends, and how another takes its place.
+
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use fifogate::pb::ank_base::ReadWriteEnum;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{
+    arena::{Arena, alone, say_hello_anew},
+    attacker::{Attacker, Attackers},
+    watched::is_stuck,
+};
+use crate::{
+    common::PATIENCE,
+    harness::{Agent, Transport},
+};
+
+const WITHIN: Duration = Duration::from_secs(1);
+const WORST: Duration = Duration::from_millis(250);
+
+/// One splicer at `input`, then three at `output`: in this order, as the first needs an answer.
+fn hold_both(pair: &Path, pid: u32) -> Attackers {
+    let mut held = Attackers::default();
+    held.0.push(Attacker::start("held_input", &[], pair));
+    held.0[0].wait_until_in_force();
+    wait_until(PATIENCE, "no thread hangs", || is_stuck(pid));
+    held.0.push(Attacker::start("held_output", &["socket", "1000"], pair));
+    held.0[1].wait_until_in_force();
+    held
+}
+
+fn wait_until(time: Duration, otherwise: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + time;
+    while !is_so() {
+        assert!(Instant::now() < end, "{otherwise} within {time:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn terminate(child: &Child) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+}
+
+fn has_ended(child: &mut Child) -> bool {
+    child.try_wait().unwrap().is_some()
+}
+
+#[test]
+#[allow(clippy::print_stdout)]
+fn thousand_updates_go_on_beside_held_locks() {
+    let mut arena = Arena::start(&["bad"], 0, &[]);
+    let held = hold_both(&arena.gate.pair("bad"), arena.gate.child.id());
+    let mut worst = Duration::ZERO;
+    for number in 0..1_000 {
+        let began = Instant::now();
+        arena.good.set_config("u", "good", &number.to_string());
+        let answer = arena.good.receive_within(Duration::from_secs(5));
+        assert!(answer.is_some(), "update {number} is not answered while the locks are held");
+        worst = worst.max(began.elapsed());
+    }
+    println!("1,000 updates beside held locks: worst {worst:.1?}");
+    assert!(worst < WORST, "{worst:?}");
+    drop(held);
+    arena.everything_goes_on(&["bad"]);
+    arena.ends_when_told();
+}
+
+#[test]
+fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
+    let mut arena = Arena::start(&["bad", "other"], 0, &[]);
+    let pair = arena.gate.pair("bad");
+    let held = hold_both(&pair, arena.gate.child.id());
+    terminate(&arena.gate.child);
+    let socket = arena.gate.run_dir.join("status.sock");
+    wait_until(WITHIN, "the status socket answers on", || UnixStream::connect(&socket).is_err());
+
+    let began = Instant::now();
+    let mut old = arena.gate.replace();
+    for name in ["good", "other"] {
+        say_hello_anew(&arena.gate.pair(name));
+    }
+    let taken = began.elapsed();
+    assert!(taken < WITHIN, "the next fifogate serves the others only after {taken:?}");
+    assert!(UnixStream::connect(&socket).is_ok(), "the next one has no status socket");
+
+    drop(held);
+    wait_until(WITHIN, "the first does not end though nobody holds it", || has_ended(&mut old));
+    say_hello_anew(&pair);
+    terminate(&arena.gate.child);
+    wait_until(2 * WITHIN, "the next one does not end", || has_ended(&mut arena.gate.child));
+}
+
+#[test]
+fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
+    let _alone = alone();
+    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let pair = agent.add("bad", ReadWriteEnum::RwReadWrite, &["*"]);
+    let mut good = agent.workload("good");
+    let held = hold_both(&pair, agent.child.id());
+    good.read("r", &["agents"], false);
+    let answer = good.receive_within(Duration::from_secs(5));
+    assert!(answer.is_some(), "others are not served while the locks are held");
+    let began = Instant::now();
+    terminate(&agent.child);
+    while agent.link.recv().unwrap().is_some() {}
+    let taken = began.elapsed();
+    assert!(taken < WITHIN + WORST, "the link hangs up only after {taken:?}");
+    drop(held);
+    wait_until(WITHIN, "it does not end though nobody holds it", || has_ended(&mut agent.child));
+    let mut said = String::new();
+    agent.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(agent.child.wait().unwrap().code(), Some(0), "{said}");
+}

@@ -1,0 +1,28 @@
+"""Runs an attack as a workload would: unprivileged.py UID ATTACK [ARGUMENT...]
+
+UID 0 means: as who we are. The working folder is that of the pair, as if it were mounted for a
+container. All code is loaded before rights are given up, so nothing of it has to be open to others.
+The attack and its children end with the test, whose end of our standard input then closes.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+
+
+def end_with_the_test():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+uid, name, *arguments = sys.argv[1:]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "attacks"))
+attack = importlib.import_module(name)
+if int(uid) != 0:
+    os.setgroups([])
+    os.setresgid(int(uid), int(uid), int(uid))
+    os.setresuid(int(uid), int(uid), int(uid))
+threading.Thread(target=end_with_the_test, daemon=True).start()
+attack.run(*arguments)
