@@ -245,7 +245,12 @@ impl Unopened {
 /// What `open` reports; there has to be a `/proc`.
 pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
     let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(open(&path_of(fd.as_raw_fd()), flags, Mode::empty())?)
+    let path = path_of(fd.as_raw_fd());
+    open(&path, flags, Mode::empty()).map_err(|errno| {
+        let why = if errno == Errno::ENOENT { "; is /proc mounted?" } else { "" };
+        let text = format!("cannot open {}: {}{why}", path.display(), errno.desc());
+        io::Error::new(io::Error::from(errno).kind(), text)
+    })
 }
 
 /// A path to the file of a descriptor.

@@ -202,16 +202,16 @@ impl Port {
         (self.intake.fd().as_raw_fd(), self.outflow.fd().as_raw_fd())
     }
 
-    /// One bounded turn.
-    pub(super) fn turn(&mut self, mail: Mail, may_read: bool, buffer: &mut [u8]) -> Turn {
+    /// One bounded turn, in which at most `room` frames are read.
+    pub(super) fn turn(&mut self, mail: Mail, room: usize, buffer: &mut [u8]) -> Turn {
         let mut turn = Turn { served: mail.reset || !mail.frames.is_empty(), ..Turn::default() };
         if mail.reset {
             self.outflow.reset();
         }
         self.outflow.push(mail.frames);
         self.outflow.flush(mail.reader_left, &mut turn);
-        if may_read && (mail.readable || mail.writers_gone) {
-            self.intake.fill(mail.writers_gone, buffer, &mut turn);
+        if room > 0 && (mail.readable || mail.writers_gone) {
+            self.intake.fill(mail.writers_gone, room, buffer, &mut turn);
         }
         turn.written = self.outflow.written();
         turn

@@ -173,10 +173,13 @@ fn salvage_id(body: &[u8]) -> Option<String> {
     String::from_utf8(field(request, REQUEST_ID)?.to_vec()).ok()
 }
 
+/// Fields in front of which a request's id is looked for: there are not that many.
+const MOST_FIELDS: usize = 16;
+
 /// The first length-delimited field `wanted` in front of anything that cannot be read; cut short if
 /// the bytes end inside it.
 fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
-    loop {
+    for _ in 0..MOST_FIELDS {
         let key = varint(&mut bytes)?;
         match key & 7 {
             0 => {
@@ -195,6 +198,7 @@ fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
             _ => return None,
         }
     }
+    None
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! The reading half of a port (FIFO-FACTS section 1).
 
-use std::os::fd::OwnedFd;
+use std::{mem, os::fd::OwnedFd};
 
 use nix::{errno::Errno, unistd::read};
 
@@ -16,6 +16,11 @@ pub(super) struct Intake {
     fd: OwnedFd,
     max_frame: usize,
     mode: Mode,
+    /// What was read when there was no room for its frames, from `at` on.
+    pending: Vec<u8>,
+    at: usize,
+    /// All writers had gone when so many bytes were still in the pipe.
+    before_end: Option<usize>,
 }
 
 /// How the next byte is understood.
@@ -35,59 +40,104 @@ impl Intake {
         } else {
             Mode::Frames(FrameDecoder::new(max_frame))
         };
-        Self { fd, max_frame, mode }
+        Self { fd, max_frame, mode, pending: Vec::new(), at: 0, before_end: None }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    /// Reads for one turn; notes whether there may be more that the kernel has announced already.
+    /// Reads for one turn, at most `room` frames; notes whether there may be more that the kernel has
+    /// announced already.
     ///
     /// `writers_gone`: they had all gone when the kernel was asked. If others have come since, there
     /// is no end of file to be read any more; then it lies behind the bytes that are there now.
-    pub(super) fn fill(&mut self, writers_gone: bool, buffer: &mut [u8], turn: &mut Turn) {
-        let events = &mut turn.events;
-        let mut before_end = if writers_gone { unread(&self.fd).ok() } else { None };
+    pub(super) fn fill(
+        &mut self,
+        writers_gone: bool,
+        room: usize,
+        buffer: &mut [u8],
+        turn: &mut Turn,
+    ) {
+        if writers_gone && self.before_end.is_none() {
+            self.before_end = unread(&self.fd).ok();
+        }
+        let most = turn.events.len() + room;
         for _ in 0..READS_PER_TURN {
-            let most = before_end.map_or(buffer.len(), |left| left.clamp(1, buffer.len()));
-            match read(&self.fd, &mut buffer[..most]) {
-                Ok(0) => {
-                    return self.end_of_file(events);
-                }
-                Ok(count) => {
-                    turn.read += count;
-                    self.take(&buffer[..count], events);
-                    before_end = before_end.map(|left| left.saturating_sub(count));
-                    if before_end == Some(0) {
-                        self.end_of_file(events);
-                        before_end = None;
-                        continue;
-                    }
-                    // A short read emptied the pipe; whatever is written from now on is announced.
-                    if count < most && before_end.is_none() && !writers_gone {
-                        return;
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    if before_end.is_some() {
-                        self.end_of_file(events);
-                    }
-                    return;
-                }
-                Err(errno) => {
-                    return log::error!("cannot read from a workload: {}", errno.desc());
-                }
+            if self.take_pending(most, &mut turn.events) {
+                turn.more = true;
+                return;
+            }
+            if self.before_end == Some(0) {
+                self.before_end = None;
+                self.end_of_file(&mut turn.events);
+            }
+            if !self.read(writers_gone, most, buffer, turn) {
+                return;
             }
         }
         turn.more = true;
     }
 
-    fn take(&mut self, mut bytes: &[u8], events: &mut Vec<FromPort>) {
-        while !bytes.is_empty() {
+    /// Reads once; tells whether there may be more.
+    fn read(
+        &mut self,
+        writers_gone: bool,
+        most: usize,
+        buffer: &mut [u8],
+        turn: &mut Turn,
+    ) -> bool {
+        let len = self.before_end.map_or(buffer.len(), |left| left.clamp(1, buffer.len()));
+        match read(&self.fd, &mut buffer[..len]) {
+            Ok(0) => {
+                self.before_end = None;
+                self.end_of_file(&mut turn.events);
+                false
+            }
+            Ok(count) => {
+                turn.read += count;
+                self.before_end = self.before_end.map(|left| left.saturating_sub(count));
+                let mut bytes = &buffer[..count];
+                self.take(&mut bytes, most, &mut turn.events);
+                self.pending.extend_from_slice(bytes);
+                // A short read emptied the pipe; whatever is written from now on is announced.
+                let emptied = count < len && self.before_end.is_none() && !writers_gone;
+                !emptied || !self.pending.is_empty()
+            }
+            Err(Errno::EINTR) => true,
+            Err(Errno::EAGAIN) => {
+                if self.before_end.take().is_some() {
+                    self.end_of_file(&mut turn.events);
+                }
+                false
+            }
+            Err(errno) => {
+                log::error!("cannot read from a workload: {}", errno.desc());
+                false
+            }
+        }
+    }
+
+    /// Goes on with what was read before; tells whether some of it is still left.
+    fn take_pending(&mut self, most: usize, events: &mut Vec<FromPort>) -> bool {
+        let pending = mem::take(&mut self.pending);
+        let mut bytes = &pending[self.at..];
+        self.take(&mut bytes, most, events);
+        self.at = pending.len() - bytes.len();
+        let left = !bytes.is_empty();
+        if left {
+            self.pending = pending;
+        } else {
+            self.at = 0;
+        }
+        left
+    }
+
+    /// Makes frames of `bytes`, as long as there are fewer than `most` events.
+    fn take(&mut self, bytes: &mut &[u8], most: usize, events: &mut Vec<FromPort>) {
+        while !bytes.is_empty() && events.len() < most {
             match &mut self.mode {
-                Mode::Frames(decoder) => match decoder.next_frame(&mut bytes) {
+                Mode::Frames(decoder) => match decoder.next_frame(bytes) {
                     Ok(Some(frame)) => events.push(FromPort::Frame(frame)),
                     Ok(None) => {}
                     Err(error) => {
@@ -96,7 +146,7 @@ impl Intake {
                     }
                 },
                 Mode::Seeking(seeker) => {
-                    if let Some(hello) = seeker.seek(&mut bytes) {
+                    if let Some(hello) = seeker.seek(bytes) {
                         events.push(FromPort::Frame(hello));
                         self.mode = Mode::Frames(FrameDecoder::new(self.max_frame));
                     }

@@ -77,6 +77,11 @@ impl InFlight {
         false
     }
 
+    /// Messages that may come on top; one is always read where reading is allowed.
+    fn room(&self) -> usize {
+        self.most_messages.saturating_sub(self.messages.load(Ordering::Relaxed)).max(1)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.messages.load(Ordering::Relaxed) >= self.most_messages
             || self.bytes.load(Ordering::Relaxed) >= self.most_bytes
@@ -193,7 +198,7 @@ impl Slot {
         let mut mail = std::mem::take(&mut *self.mail());
         // That it is not read now because of what it said before is not its fault.
         let full = self.in_flight.is_full();
-        let may_read = {
+        let room = {
             let mut notes = self.notes();
             notes.unread |= mail.readable || mail.writers_gone;
             notes.writers_gone |= mail.writers_gone;
@@ -202,10 +207,10 @@ impl Slot {
             let may_read = notes.reading && !full;
             notes.unread &= !may_read;
             notes.writers_gone &= !may_read;
-            may_read
+            if may_read { self.in_flight.room() } else { 0 }
         };
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut turn = port.turn(mail, may_read, buffer);
+        let mut turn = port.turn(mail, room, buffer);
         turn.served |= full;
         turn
     }
