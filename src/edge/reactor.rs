@@ -90,8 +90,7 @@ struct Loop {
     opening: HashMap<PeerId, Opening>,
     /// What is to be done before any turn.
     jobs: VecDeque<Job>,
-    /// Turns left before the kernel is asked again: one that always has more must not keep others from
-    /// being noticed.
+    /// Turns left before the kernel is asked again.
     round: usize,
     /// Whom the job is about that the driver is in.
     at: Option<PeerId>,
@@ -155,7 +154,7 @@ impl Reactor {
             events: Events::with_capacity(1024),
             opening: HashMap::new(),
             jobs: VecDeque::new(),
-            round: ROUND,
+            round: 1,
             at: None,
             watches,
             signals,
@@ -307,7 +306,6 @@ impl Loop {
         let until = look.into_iter().chain(end).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let timeout = if self.jobs_wait() { Some(Duration::ZERO) } else { timeout };
-        self.round = ROUND;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -322,6 +320,8 @@ impl Loop {
         }
         other.into_iter().for_each(|token| self.note(token));
         self.do_what_is_due(Instant::now());
+        // One turn for each that has one coming: whoever always has more is not to have two.
+        self.round = self.slots.queued().clamp(1, ROUND);
         Ok(())
     }
 

@@ -29,7 +29,14 @@ impl HelloSeeker {
     /// Takes bytes from the front of `input` until the frame of a `Hello` has been seen whole, and
     /// returns its body; `None` if `input` is used up before. What comes behind starts a frame.
     pub fn seek(&mut self, input: &mut &[u8]) -> Option<Bytes> {
-        while let Some((&byte, rest)) = input.split_first() {
+        loop {
+            if self.held.is_empty() {
+                // Garbage may come at any pace: nearly all of it is stepped over here.
+                let begins = |pair: &[u8]| pair[1] == HELLO && could_be_hello(&pair[..1]);
+                let at = input.windows(2).position(begins);
+                *input = &input[at.unwrap_or(input.len().saturating_sub(1))..];
+            }
+            let (&byte, rest) = input.split_first()?;
             *input = rest;
             self.held.push(byte);
             while !could_be_hello(&self.held) {
@@ -41,7 +48,6 @@ impl HelloSeeker {
                 return Some(body);
             }
         }
-        None
     }
 }
 
