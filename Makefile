@@ -4,6 +4,8 @@ CARGO ?= cargo
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 200
 SECONDS_EACH ?= 60
+SCHEDULES ?= 1000
+SEED ?= 1
 PREFIX ?=
 
 .PHONY: help
@@ -39,6 +41,10 @@ check:  ## format, lints, documentation, unit tests, layering: under a minute wh
 .PHONY: sim
 sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
+
+.PHONY: soak
+soak:  ## real processes killed, stopped and continued at random: SCHEDULES=1000 SEED=1
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.

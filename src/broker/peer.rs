@@ -50,6 +50,8 @@ pub(super) struct Peer {
     pub(super) malformed: usize,
     /// Since when it reads too slowly.
     pub(super) slow_since: Option<Tick>,
+    /// When that was told last.
+    pub(super) slow_told: Option<Tick>,
     /// What it asked for that is the agent's to do.
     pub(super) forwards: Forwards,
     /// Whether its FIFOs are there.
@@ -73,6 +75,7 @@ impl Peer {
             subscription_bytes: 0,
             malformed: 0,
             slow_since: None,
+            slow_told: None,
             forwards: Forwards::default(),
             has_pair: false,
             reading: true,

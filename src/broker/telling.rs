@@ -238,8 +238,12 @@ impl Broker {
     /// Has it told once that a workload reads too slowly.
     fn note_slow(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.slow_since.is_none() {
-            peer.slow_since = Some(self.now);
+        if peer.slow_since.is_some() {
+            return;
+        }
+        peer.slow_since = Some(self.now);
+        if peer.slow_told.is_none_or(|told| told.0 + EPISODE_MS <= self.now.0) {
+            peer.slow_told = Some(self.now);
             let (instance, bytes) = (peer.instance.clone(), peer.outbox.bytes());
             self.outputs.push_back(Output::Slow(instance, bytes));
         }
@@ -247,12 +251,17 @@ impl Broker {
 
     fn note_caught_up(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some(since) = peer.slow_since.take() {
+        if let Some(since) = peer.slow_since.take()
+            && peer.slow_told == Some(since)
+        {
             let (instance, after) = (peer.instance.clone(), self.now.0 - since.0);
             self.outputs.push_back(Output::CaughtUp(instance, after));
         }
     }
 }
+
+/// A workload that reads slowly again before this time, in milliseconds, is not told of again.
+const EPISODE_MS: u64 = 10_000;
 
 /// Most messages to the agent that the edge is given at a time: its stream takes any number of them
 /// in any pieces.

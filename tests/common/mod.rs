@@ -208,11 +208,24 @@ impl Workload {
         workload
     }
 
+    /// Opens the pair and a session, behind another that died: what it was owed comes first.
+    pub(crate) fn take_over(pair: &Path) -> Self {
+        let mut workload = Self::open(pair);
+        workload.say_hello();
+        let accepted = FromAnkaiosEnum::ControlInterfaceAccepted(Default::default());
+        while workload.receive() != accepted {}
+        workload
+    }
+
     pub(crate) fn hello(&mut self) {
+        self.say_hello();
+        assert_eq!(self.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(Default::default()));
+    }
+
+    fn say_hello(&mut self) {
         self.send(ToAnkaiosEnum::Hello(fifogate::pb::control_api::Hello {
             protocol_version: "1.0.0".to_owned(),
         }));
-        assert_eq!(self.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(Default::default()));
     }
 
     pub(crate) fn write(&mut self, mut bytes: &[u8]) {
@@ -250,14 +263,21 @@ impl Workload {
 
     /// Sets a config, the text of a custom event.
     pub(crate) fn set_config(&mut self, id: &str, key: &str, value: &str) {
-        let text = pb::config_item::ConfigItemEnum::String(value.to_owned());
-        let item = pb::ConfigItem { config_item_enum: Some(text) };
-        let configs = pb::ConfigMap { configs: [(key.to_owned(), item)].into() };
-        let desired = pb::State { configs: Some(configs), ..Default::default() };
-        let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
-        let update_mask = vec![format!("desiredState.configs.{key}")];
-        let ask = pb::UpdateStateRequest { new_state: Some(new_state), update_mask };
-        self.request(id, RequestContent::UpdateStateRequest(ask));
+        self.set_or_remove_config(id, key, Some(value.to_owned()));
+    }
+
+    /// Sets a config, or removes it.
+    pub(crate) fn set_or_remove_config(&mut self, id: &str, key: &str, value: Option<String>) {
+        self.request(id, RequestContent::UpdateStateRequest(config_update(key, value)));
+    }
+
+    /// The frame of a request to set a config.
+    pub(crate) fn frame_of_config(key: &str, value: &str) -> Vec<u8> {
+        let ask = config_update(key, Some(value.to_owned()));
+        let content = Some(RequestContent::UpdateStateRequest(ask));
+        let request = pb::Request { request_id: "half".to_owned(), request_content: content };
+        let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) };
+        encode(&message.encode_to_vec()).to_vec()
     }
 
     /// The next message.
@@ -316,6 +336,17 @@ impl Workload {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn config_update(key: &str, value: Option<String>) -> pb::UpdateStateRequest {
+    let text = value.map(pb::config_item::ConfigItemEnum::String);
+    let item = text.map(|text| pb::ConfigItem { config_item_enum: Some(text) });
+    let configs = item.into_iter().map(|item| (key.to_owned(), item)).collect();
+    let configs = Some(pb::ConfigMap { configs });
+    let desired = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
+    let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
+    let update_mask = vec![format!("desiredState.configs.{key}")];
+    pb::UpdateStateRequest { new_state: Some(new_state), update_mask }
 }
 
 fn wait(file: &File, flags: PollFlags, end: Instant) {

@@ -1,0 +1,63 @@
+//! Real processes that are killed, stopped and continued at random, write half frames and read slowly;
+//! and a reader that stops for ten thousand updates. In the end everybody's view is the state.
+//!
+//! `SCHEDULES=1000 SEED=7 cargo test --test soak` plays a thousand schedules from one seed, as
+//! `make soak` does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+mod soak {
+    pub(crate) mod child;
+    pub(crate) mod crew;
+    pub(crate) mod slow;
+}
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use soak::{
+    child,
+    crew::{Crew, Fault},
+};
+
+/// How many readers there are, and how many writers.
+const EACH: usize = 10;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Not a test of its own: the processes of the others are this one, started with a role.
+#[test]
+fn child_with_a_role() {
+    child::play();
+}
+
+#[test]
+fn whatever_becomes_of_readers_and_writers_each_view_is_the_state_in_the_end() {
+    let (schedules, seed) = (number("SCHEDULES", 12), number("SEED", 1));
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut crew = Crew::start(EACH);
+    crew.settle();
+    let (descriptors, memory) = crew.held();
+    for schedule in 0..schedules {
+        for _ in 0..random.random_range(1..=6) {
+            let fault = *Fault::ALL.choose(&mut random).unwrap();
+            let whose = random.random_range(0..EACH);
+            crew.apply(fault, whose);
+            crew.write(random.random_range(0..EACH), random.random_range(1..=8));
+        }
+        let told = format!("schedule {schedule} of SEED={seed}");
+        crew.recover();
+        crew.settle();
+        crew.compare(&told);
+    }
+    crew.recover();
+    crew.settle();
+    let (descriptors_after, memory_after) = crew.held();
+    assert_eq!(descriptors_after, descriptors, "a descriptor leaked");
+    assert!(memory_after < memory + 16_384, "{memory} KiB became {memory_after} KiB");
+    println!("{schedules} schedules: {}", crew.summary());
+    assert!(crew.was_exercised(), "{}", crew.summary());
+}

@@ -1,0 +1,274 @@
+//! The processes of a soak, as their parent sees them.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Instant,
+};
+
+use fifogate::pb::ank_base::response::ResponseContent;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::child::{MASK, PAIR, ROLE, View, update};
+use crate::common::{Gate, PATIENCE, Workload};
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    KillReader,
+    StopReader,
+    SlowReader,
+    KillWriter,
+    StopWriter,
+    HalfFrame,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::KillReader,
+        Self::StopReader,
+        Self::SlowReader,
+        Self::KillWriter,
+        Self::StopWriter,
+        Self::HalfFrame,
+    ];
+}
+
+struct Process {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    /// Answers that it owes.
+    owes: usize,
+}
+
+impl Process {
+    fn start(role: &str, pair: &PathBuf, mask: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_with_a_role", "--nocapture"])
+            .envs([(ROLE, role), (MASK, mask)])
+            .env(PAIR, pair)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out, owes: 1 }
+    }
+
+    /// What it says next.
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        while !line.starts_with('@') {
+            line.clear();
+            assert!(self.out.read_line(&mut line).unwrap() > 0, "a process of the soak has failed");
+        }
+        line[1..].trim_end().to_owned()
+    }
+
+    fn hear_what_it_owes(&mut self) {
+        while self.owes > 0 {
+            self.owes -= 1;
+            self.hear();
+        }
+    }
+
+    fn tell(&mut self, text: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{text}").unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) struct Crew {
+    readers: Vec<Process>,
+    writers: Vec<Process>,
+    /// Nothing of these is left but to be started again.
+    dead: Vec<(bool, usize)>,
+    /// The number of the next value that each writer writes.
+    next: Vec<u64>,
+    counts: BTreeMap<Fault, usize>,
+    observer: Workload,
+    gate: Gate,
+}
+
+const RIGHTS: &str = "{type: StateRule, operation: ReadWrite, filterMasks: [desiredState.configs]}";
+
+impl Crew {
+    pub(crate) fn start(each: usize) -> Self {
+        let readers = (0..each).map(|n| format!("reader{n}"));
+        let writers = (0..each).map(|n| format!("writer{n}"));
+        let names = readers.chain(writers).chain(["observer".to_owned()]);
+        let workloads: String = names
+            .map(|name| {
+                format!(
+                    "  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}\n    \
+                     controlInterfaceAccess: {{allowRules: [{RIGHTS}]}}\n"
+                )
+            })
+            .collect();
+        let text = format!("apiVersion: v1\nworkloads:\n{workloads}");
+        // So little that whoever stops is behind soon.
+        let gate = Gate::with(&text, &["--outbox-bytes", "8192", "--settle", "1"]);
+        let observer = gate.workload("observer");
+        let mut crew = Self {
+            readers: Vec::new(),
+            writers: Vec::new(),
+            dead: Vec::new(),
+            next: vec![1; each],
+            counts: BTreeMap::new(),
+            observer,
+            gate,
+        };
+        crew.observer.hello();
+        for n in 0..each {
+            let (reader, writer) = (crew.process(true, n), crew.process(false, n));
+            crew.readers.push(reader);
+            crew.writers.push(writer);
+        }
+        crew
+    }
+
+    /// Every third reader sees everything, every third one key, and the others all keys one by one.
+    fn mask(n: usize) -> String {
+        match n % 3 {
+            0 => "desiredState.configs".to_owned(),
+            1 => "desiredState.configs.*".to_owned(),
+            _ => format!("desiredState.configs.k{n}"),
+        }
+    }
+
+    fn process(&self, reader: bool, n: usize) -> Process {
+        let role = if reader { "reader" } else { "writer" };
+        Process::start(role, &self.gate.pair(&format!("{role}{n}")), &Self::mask(n))
+    }
+
+    fn is_dead(&self, reader: bool, n: usize) -> bool {
+        self.dead.contains(&(reader, n))
+    }
+
+    pub(crate) fn apply(&mut self, fault: Fault, n: usize) {
+        let reader = matches!(fault, Fault::KillReader | Fault::StopReader | Fault::SlowReader);
+        if self.is_dead(reader, n) {
+            return;
+        }
+        *self.counts.entry(fault).or_default() += 1;
+        let process = if reader { &mut self.readers[n] } else { &mut self.writers[n] };
+        match fault {
+            Fault::KillReader | Fault::KillWriter => {
+                process.kill();
+                self.dead.push((reader, n));
+            }
+            Fault::StopReader | Fault::StopWriter => process.signal(Signal::SIGSTOP),
+            Fault::SlowReader => process.tell("slow 5"),
+            Fault::HalfFrame => {
+                process.signal(Signal::SIGCONT);
+                process.hear_what_it_owes();
+                process.tell("half");
+                assert_eq!(process.hear(), "half");
+                process.kill();
+                self.dead.push((reader, n));
+            }
+        }
+    }
+
+    /// Has a writer write so many values, without waiting for it.
+    pub(crate) fn write(&mut self, n: usize, count: u64) {
+        if !self.is_dead(false, n) {
+            let from = self.next[n];
+            self.next[n] += count;
+            self.writers[n].tell(&format!("k{n} {from} {count}"));
+            self.writers[n].owes += 1;
+        }
+    }
+
+    /// Everybody goes on, and who died is started again.
+    pub(crate) fn recover(&mut self) {
+        for process in self.readers.iter_mut().chain(&mut self.writers) {
+            if process.child.try_wait().unwrap().is_none() {
+                process.signal(Signal::SIGCONT);
+            }
+        }
+        // Once this is answered, fifogate has seen that they are gone. A reader that comes before that
+        // may be given the rest of a frame: the kernel does not tell the two apart (FIFO-FACTS 2.6).
+        self.state();
+        for (reader, n) in std::mem::take(&mut self.dead) {
+            let process = self.process(reader, n);
+            *(if reader { &mut self.readers[n] } else { &mut self.writers[n] }) = process;
+        }
+    }
+
+    /// Waits until everybody has done what was wanted.
+    pub(crate) fn settle(&mut self) {
+        for reader in &mut self.readers {
+            reader.tell("slow 0");
+        }
+        for process in self.readers.iter_mut().chain(&mut self.writers) {
+            process.hear_what_it_owes();
+        }
+    }
+
+    fn state(&mut self) -> View {
+        self.observer.read("r", &["desiredState.configs"], false);
+        let (_, ResponseContent::CompleteStateResponse(told)) = self.observer.response() else {
+            panic!("no state");
+        };
+        let mut view = View::new();
+        update(&mut view, &told);
+        view
+    }
+
+    /// Each reader's view becomes the state.
+    pub(crate) fn compare(&mut self, told: &str) {
+        let state = self.state();
+        let end = Instant::now() + PATIENCE;
+        for (n, reader) in self.readers.iter_mut().enumerate() {
+            let sees = |key: &String| n % 3 != 2 || *key == format!("k{n}");
+            let expected: View = state
+                .iter()
+                .filter(|(key, _)| sees(key))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
+            loop {
+                reader.tell("view");
+                let view: View = serde_json::from_str(&reader.hear()).unwrap();
+                if view == expected {
+                    break;
+                }
+                assert!(Instant::now() < end, "{told}: reader{n} sees {view:?}, not {expected:?}");
+            }
+        }
+    }
+
+    /// Descriptors and resident memory, in KiB, of fifogate.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.gate.descriptors(), self.gate.memory_kb("VmRSS"))
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        format!("{:?}, and {} values written", self.counts, self.next.iter().sum::<u64>())
+    }
+
+    /// Whether each kind of fault happened.
+    pub(crate) fn was_exercised(&self) -> bool {
+        self.counts.len() == Fault::ALL.len()
+    }
+}
