@@ -20,6 +20,10 @@ pub struct Limits {
     /// to the message that is being handled may come on top. Worst case for each workload: this and
     /// the largest answer.
     pub outbox_bytes: usize,
+    /// Most messages queued for one workload, as far as it is up to us. `--outbox-messages`, 512.
+    ///
+    /// The same as with bytes: small messages cost more than their bytes.
+    pub outbox_messages: usize,
     /// Most bytes queued for all workloads together, as far as it is up to us. `--total-bytes`, 256 MiB.
     ///
     /// Above it, every workload that something waits for is over its budget. Worst case: this and one
@@ -87,6 +91,7 @@ impl Default for Limits {
         Self {
             max_frame: 4 << 20,
             outbox_bytes: 1 << 20,
+            outbox_messages: 512,
             total_bytes: 256 << 20,
             max_versions: 16,
             max_masks: 256,

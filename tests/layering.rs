@@ -470,6 +470,7 @@ fn limits_in_the_readme_are_those_of_the_code() {
     let Limits {
         max_frame,
         outbox_bytes,
+        outbox_messages,
         total_bytes,
         max_versions,
         max_masks,
@@ -493,6 +494,7 @@ fn limits_in_the_readme_are_those_of_the_code() {
     let rows = [
         ("max-frame", size(max_frame)),
         ("outbox-bytes", size(outbox_bytes)),
+        ("outbox-messages", outbox_messages.to_string()),
         ("total-bytes", size(total_bytes)),
         ("max-versions", max_versions.to_string()),
         ("max-masks", max_masks.to_string()),

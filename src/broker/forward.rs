@@ -150,7 +150,7 @@ impl Broker {
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
         let budget = self.budget_of(id);
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
-        if kind == ReplyKind::LogEntries && peer.outbox.bytes() >= budget {
+        if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }
         peer.forwards.settle(request_id, kind)?;

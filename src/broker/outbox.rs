@@ -62,6 +62,13 @@ pub(super) struct Handed {
     pub(super) notice: Notice,
 }
 
+/// What may wait in an outbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) bytes: usize,
+    pub(super) messages: usize,
+}
+
 /// Bytes that wait in several outboxes together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Total(Arc<AtomicUsize>);
@@ -129,8 +136,14 @@ impl Outbox {
     }
 
     /// Whether one more message may wait here. One always may.
-    pub(super) fn has_room(&self, budget: usize) -> bool {
-        self.queue.is_empty() || self.bytes() < budget
+    pub(super) fn has_room(&self, budget: Budget) -> bool {
+        let within = self.bytes() < budget.bytes && self.queue.len() < budget.messages;
+        self.queue.is_empty() || within
+    }
+
+    /// Whether half of what may wait here has gone, or more.
+    pub(super) fn is_half_empty(&self, budget: Budget) -> bool {
+        self.bytes() <= budget.bytes / 2 && self.queue.len() <= budget.messages / 2
     }
 
     pub(super) fn push(&mut self, message: Outgoing, kind: Kind, now: Tick) {

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     Broker, Output, PeerId, SubscriptionId, Tick, Timer,
-    outbox::{Handed, Kind, Outgoing},
+    outbox::{Budget, Handed, Kind, Outgoing},
     subscriptions::{GroupId, Missed, Pace},
 };
 
@@ -200,20 +200,21 @@ impl Broker {
     /// A subscription that is behind, if there is room to tell it what it missed. Room is half the
     /// budget: at its edge, every event would be a merged one.
     fn next_behind(&mut self, id: PeerId) -> Option<SubscriptionId> {
-        let half = self.budget_of(id) / 2;
+        let budget = self.budget_of(id);
         let peer = self.peers.get_mut(&id)?;
-        if peer.outbox.bytes() > half { None } else { peer.behind.pop_front() }
+        if peer.outbox.is_half_empty(budget) { peer.behind.pop_front() } else { None }
     }
 
-    /// Most bytes that may wait for this peer.
-    pub(super) fn budget_of(&self, id: PeerId) -> usize {
+    /// What may wait for this peer.
+    pub(super) fn budget_of(&self, id: PeerId) -> Budget {
         let limits = &self.config.limits;
         if id == PeerId::AGENT {
-            return limits.link_bytes;
+            return Budget { bytes: limits.link_bytes, messages: usize::MAX };
         }
         let own = self.peers.get(&id).map_or(0, |peer| peer.outbox.bytes());
         let others = self.queued.bytes().saturating_sub(own);
-        limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others))
+        let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
+        Budget { bytes, messages: limits.outbox_messages }
     }
 
     /// Over its budget a workload is not read: it may ask again when it has taken its answers.
@@ -222,7 +223,7 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let on = match peer.reading {
             true => peer.outbox.has_room(budget),
-            false => peer.outbox.bytes() <= budget / 2,
+            false => peer.outbox.is_half_empty(budget),
         };
         if on != peer.reading {
             peer.reading = on;

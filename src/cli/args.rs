@@ -185,6 +185,10 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().outbox_bytes)]
     #[arg(value_parser = at_least_one())]
     outbox_bytes: usize,
+    /// Most messages that wait for one workload; above it events are merged
+    #[arg(long, value_name = "N", default_value_t = Limits::default().outbox_messages)]
+    #[arg(value_parser = at_least_one())]
+    outbox_messages: usize,
     /// Most bytes that wait for all workloads together
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().total_bytes)]
     #[arg(value_parser = at_least_one())]
@@ -252,6 +256,7 @@ impl From<&LimitArgs> for Limits {
         Self {
             max_frame: args.max_frame,
             outbox_bytes: args.outbox_bytes,
+            outbox_messages: args.outbox_messages,
             total_bytes: args.total_bytes,
             max_versions: args.max_versions,
             max_masks: args.max_masks,

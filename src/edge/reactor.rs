@@ -6,6 +6,7 @@
 
 mod agent;
 mod crew;
+mod in_flight;
 mod jobs;
 mod pairs;
 mod signals;
@@ -33,10 +34,10 @@ use super::{
 };
 
 use crew::{Asides, Crew};
+pub(super) use in_flight::InFlight;
 use jobs::{Closing, Done, Job};
 use pairs::Opening;
 use signals::Signals;
-pub(super) use slots::InFlight;
 use slots::{Slot, Slots};
 
 const WAKER: Token = Token(usize::MAX);

@@ -119,6 +119,22 @@ fn with_a_version_too_many_a_subscription_is_sent_all_that_it_sees() {
 }
 
 #[test]
+fn messages_at_the_limit_wait_and_one_above_is_merged() {
+    let (mut world, a, b) = world(Limits { outbox_messages: 3, ..Limits::default() });
+    world.subscribe(a, "s", &["desiredState.configs"]);
+    world.take_all(a);
+    world.prompt = false;
+    // Two are handed out, three wait, and the others become one.
+    for n in 0..10 {
+        world.set(b, "k", &n.to_string());
+        world.take_all(b);
+    }
+    let heard = world.take_all(a);
+    assert_eq!(heard.len(), 6, "{heard:?}");
+    assert_eq!(heard[5], "s event ~k k=9");
+}
+
+#[test]
 fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
     let limits = Limits { total_bytes: 600, ..Limits::default() };
     let (mut world, a, b) = world(limits);

@@ -45,16 +45,47 @@ fn limits_without_flags_are_the_defaults_and_each_flag_sets_its_own() {
         Limits::from(&args.limits)
     };
     assert_eq!(limits(&[]), Limits::default());
-    let flags = ["--max-frame=1", "--outbox-bytes=2", "--max-masks=3", "--max-mask-length=4"];
+    let flags = [
+        "--max-frame=1",
+        "--outbox-bytes=2",
+        "--outbox-messages=3",
+        "--total-bytes=4",
+        "--max-versions=5",
+        "--max-masks=6",
+        "--max-mask-length=7",
+        "--max-request-id=8",
+        "--max-subscriptions=9",
+        "--subscription-bytes=10",
+        "--max-in-flight=11",
+        "--in-flight-bytes=12",
+        "--max-malformed=13",
+        "--max-wakeups=14",
+        "--max-state-bytes=15",
+        "--max-forwarded=16",
+        "--max-link-frame=17",
+        "--link-bytes=18",
+    ];
     let expected = Limits {
         max_frame: 1,
         outbox_bytes: 2,
-        max_masks: 3,
-        max_mask_length: 4,
-        max_subscriptions: 5,
-        ..Limits::default()
+        outbox_messages: 3,
+        total_bytes: 4,
+        max_versions: 5,
+        max_masks: 6,
+        max_mask_length: 7,
+        max_request_id: 8,
+        max_subscriptions: 9,
+        subscription_bytes: 10,
+        max_in_flight: 11,
+        in_flight_bytes: 12,
+        max_malformed: 13,
+        max_wakeups: 14,
+        max_state_bytes: 15,
+        max_forwarded: 16,
+        max_link_frame: 17,
+        link_bytes: 18,
     };
-    assert_eq!(limits(&[&flags[..], &["--max-subscriptions=5"]].concat()), expected);
+    assert_eq!(limits(&flags), expected);
 }
 
 #[test]
