@@ -143,8 +143,10 @@ impl Arena {
             assert!(Instant::now() < end, "the attack does not bite: {told:?}");
         }
         let count = self.attackers.0.iter().map(Attacker::count).sum();
-        let name: Vec<_> = self.attackers.0.iter().map(Attacker::name).collect();
-        let name = name.join(" + ");
+        let name = match &self.attackers.0[..] {
+            [one] => one.name().to_owned(),
+            all => format!("{} attackers", all.len()),
+        };
         let seen = watcher.end();
         self.end_attacks();
         let said = self.gate.said().len() - said;
