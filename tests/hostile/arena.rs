@@ -52,9 +52,9 @@ pub(crate) struct Price {
 
 impl Price {
     pub(crate) const OF_ONE: Self =
-        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 1 << 20 };
+        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 64 << 10 };
     pub(crate) const OF_TWENTY: Self =
-        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 1 << 20 };
+        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 256 << 10 };
 }
 
 /// What was measured during an attack.
