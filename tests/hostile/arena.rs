@@ -52,9 +52,9 @@ pub(crate) struct Price {
 
 impl Price {
     pub(crate) const OF_ONE: Self =
-        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 1 << 20 };
+        Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 64 << 10 };
     pub(crate) const OF_TWENTY: Self =
-        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 1 << 20 };
+        Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 256 << 10 };
 }
 
 /// What was measured during an attack.
@@ -143,8 +143,10 @@ impl Arena {
             assert!(Instant::now() < end, "the attack does not bite: {told:?}");
         }
         let count = self.attackers.0.iter().map(Attacker::count).sum();
-        let name: Vec<_> = self.attackers.0.iter().map(Attacker::name).collect();
-        let name = name.join(" + ");
+        let name = match &self.attackers.0[..] {
+            [one] => one.name().to_owned(),
+            all => format!("{} attackers", all.len()),
+        };
         let seen = watcher.end();
         self.end_attacks();
         let said = self.gate.said().len() - said;

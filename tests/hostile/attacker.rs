@@ -64,7 +64,9 @@ impl Attacker {
         let told = Arc::default();
         let (stdout, hear) = (child.stdout.take().unwrap(), Arc::clone(&told));
         thread::spawn(move || listen(stdout, &hear));
-        Self { name: [&[name], arguments].concat().join(" "), child, told }
+        let words = arguments.iter().filter(|word| !word.starts_with('/'));
+        let name = [name].iter().chain(words).copied().collect::<Vec<_>>().join(" ");
+        Self { name, child, told }
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -55,7 +55,12 @@ fn lock_that_is_held_and_let_go_again_and_again_holds_up_nobody_else() {
 
 #[test]
 fn endless_garbage_holds_up_nobody_else() {
-    survives("garbage", &[], Bites::After(1 << 20));
+    survives("garbage", &["random"], Bites::After(1 << 20));
+}
+
+#[test]
+fn endless_zeros_of_which_each_is_a_message_hold_up_nobody_else() {
+    survives("garbage", &["zeros"], Bites::After(1 << 16));
 }
 
 #[test]
@@ -196,7 +201,7 @@ fn twenty_attackers_of_all_kinds_at_once_hold_up_nobody_else() {
         ("held_output", &["tty"]),
         ("held_output", &["sendfile", "0.15", "1"]),
         ("held_input", &[]),
-        ("garbage", &[]),
+        ("garbage", &["random"]),
         ("hello_flood", &["silent"]),
         ("hello_flood", &["reading"]),
         ("malformed", &["reading"]),

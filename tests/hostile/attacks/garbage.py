@@ -1,13 +1,18 @@
-"""Writes random bytes into `output` without end; the framing is lost again and again."""
+"""Writes bytes without meaning into `output` without end.
+
+Argument: random (the framing is lost again and again), or zeros (each byte is a whole message, and an
+empty one: a full pipe holds 65,536 of them, in an open session).
+"""
 
 import os
 
-from workload import did, in_force, open_output, write
+from workload import HELLO, did, in_force, open_output, write
 
 
-def run():
+def run(kind):
     output = open_output()
-    noise = os.urandom(1 << 20)
+    write(output, HELLO)
+    noise = os.urandom(1 << 20) if kind == "random" else bytes(1 << 20)
     in_force()
     count = 0
     while True:
