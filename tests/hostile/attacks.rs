@@ -107,7 +107,8 @@ fn thousands_of_short_requests_for_everything_hold_up_nobody_else() {
 
 #[test]
 fn subscriptions_that_are_left_behind_at_many_versions_of_a_large_state_cost_bounded_memory() {
-    survives("subscriptions", &[], Bites::After(300));
+    // It reads none of its answers, so it is itself not read after some hundreds of them.
+    survives("subscriptions", &[], Bites::After(150));
 }
 
 #[test]
