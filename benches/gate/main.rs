@@ -18,6 +18,7 @@ mod machine;
 mod messages;
 mod options;
 mod pin;
+mod plot;
 mod report;
 mod scenario;
 mod series;

@@ -1,13 +1,15 @@
 //! What was measured, as a table.
 
-use std::fmt::Write;
+use std::{fmt::Write, fs, path::Path};
 
 use crate::{
     machine,
     options::Options,
-    say,
+    plot, say,
     series::{Series, number},
 };
+
+const METHOD: &str = include_str!("method.md");
 
 /// One quantity of fifogate, and what it is compared with.
 #[derive(Clone, Debug)]
@@ -89,15 +91,37 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) notes: Vec<String>,
     pub(crate) rows: Vec<Row>,
+    points: Vec<Point>,
+}
+
+/// A point of a line in one of the pictures.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub(super) picture: Picture,
+    pub(super) line: String,
+    pub(super) x: f64,
+    pub(super) y: f64,
+}
+
+/// What latency is drawn against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Picture {
+    Subscribers,
+    State,
 }
 
 impl Section {
     pub(crate) fn new(title: &'static str) -> Self {
-        Self { title, notes: Vec::new(), rows: Vec::new() }
+        Self { title, notes: Vec::new(), rows: Vec::new(), points: Vec::new() }
     }
 
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
+    }
+
+    /// A point in a picture: the median.
+    pub(crate) fn point(&mut self, picture: Picture, line: String, x: usize, y: &Series) {
+        self.points.push(Point { picture, line, x: x as f64, y: y.median() });
     }
 
     fn text(&self) -> String {
@@ -115,6 +139,34 @@ impl Section {
         self.notes.iter().for_each(|note| writeln!(text, "  ({note})").unwrap());
         text.pop();
         text
+    }
+
+    fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let mut text = format!("\n## {}\n\n{}", self.title, line(&HEAD.map(str::to_owned)));
+        text.push_str(&format!("{}|\n", "|---".repeat(COLUMNS)));
+        self.rows.iter().for_each(|row| text.push_str(&line(&row.cells())));
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        self.notes.iter().for_each(|note| writeln!(text, "* {note}").unwrap());
+        text
+    }
+}
+
+impl Picture {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Subscribers => "benchmarks-subscribers.svg",
+            Self::State => "benchmarks-state.svg",
+        }
+    }
+
+    fn axis(self) -> &'static str {
+        match self {
+            Self::Subscribers => "subscribers",
+            Self::State => "workloads in the state",
+        }
     }
 }
 
@@ -155,5 +207,34 @@ impl Report {
         if self.quick { format!("{text}, by a quick run, which is no measurement") } else { text }
     }
 
-    pub(crate) fn write(&self) {}
+    /// Writes the page and its pictures into `docs/` of the project.
+    pub(crate) fn write(&self) {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        fs::create_dir_all(&docs).unwrap();
+        let points: Vec<_> = self.sections.iter().flat_map(|section| &section.points).collect();
+        let mut pictures = String::new();
+        for picture in [Picture::Subscribers, Picture::State] {
+            let own: Vec<_> = points.iter().filter(|point| point.picture == picture).collect();
+            if !own.is_empty() {
+                plot::draw(&docs.join(picture.file()), picture.axis(), &own);
+                writeln!(pictures, "\n![Latency by {}]({})", picture.axis(), picture.file())
+                    .unwrap();
+            }
+        }
+        fs::write(docs.join("benchmarks.md"), self.page(&pictures)).unwrap();
+    }
+
+    fn page(&self, pictures: &str) -> String {
+        let mut page = METHOD.to_owned();
+        page.push_str("\n## Machine\n\n| | |\n|---|---|\n");
+        for (name, value) in &self.facts {
+            writeln!(page, "| {name} | {value} |").unwrap();
+        }
+        page.push_str("\n## Pictures\n");
+        page.push_str(pictures);
+        for section in &self.sections {
+            page.push_str(&section.markdown());
+        }
+        page
+    }
 }

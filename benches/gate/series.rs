@@ -30,6 +30,10 @@ impl Series {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        Self(self.0.iter().map(|value| value * factor).collect())
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

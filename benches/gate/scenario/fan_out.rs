@@ -9,7 +9,7 @@ use crate::{
     crowd::Crowd,
     floor::{self, Server},
     pin::Cores,
-    report::{Row, Section},
+    report::{Picture, Row, Section},
     series::Times,
     world::{Publisher, Subscribers, World, most_pairs},
 };
@@ -29,22 +29,51 @@ pub(super) fn run(settings: &Settings) -> Section {
                 format!("{wanted} subscribers: descriptors, at {each} a pair, do for {count}");
             section.note(why);
         }
-        let mut round = Round::new(0, count);
-        for cores in settings.cpus.layouts() {
-            let (gate, bare) = round.measure(settings, *cores);
-            let what = format!("{}, {count} subscribers", cores.name());
-            let row = Row::new(what, "us", gate.p50).against("bare writes", bare.p50);
-            let counts = count == 1_000 && *cores == Cores::Two;
-            section.rows.push(if counts { row.at_most_times(2.0) } else { row });
-        }
+        to_many(settings, count, &mut section);
     }
-    for state in settings.states {
-        let mut round = Round::new(*state, 100);
-        let (gate, bare) = round.measure(settings, Cores::One);
-        let what = format!("one core, 100 subscribers, {state} other workloads");
-        section.rows.push(Row::new(what, "us", gate.p50).against("bare writes", bare.p50));
-    }
+    as_the_state_grows(settings, &mut section);
+    section.note("both sides have slept when the update is made");
     section
+}
+
+fn to_many(settings: &Settings, count: usize, section: &mut Section) {
+    let mut round = Round::new(0, count);
+    for cores in settings.cpus.layouts() {
+        (round.gate, round.bare) = Default::default();
+        settings.in_turn(std::slice::from_mut(&mut round), |round| round.measure(settings, *cores));
+        let (gate, bare) = (round.gate.p50.clone(), round.bare.p50.clone());
+        for (name, series) in [("fifogate", &gate), ("bare writes", &bare)] {
+            let line = format!("{name}, {}", cores.name());
+            section.point(Picture::Subscribers, line, count, series);
+        }
+        let what = format!("{}, subscribers: {count}", cores.name());
+        let row = Row::new(what, "us", gate).against("bare writes", bare);
+        let counts = count == 1_000 && *cores == Cores::Two;
+        section.rows.push(if counts { row.at_most_times(2.0) } else { row });
+    }
+}
+
+/// How many are told while the state grows.
+const SOME: usize = 100;
+
+fn as_the_state_grows(settings: &Settings, section: &mut Section) {
+    let mut rounds: Vec<_> = settings.states.iter().map(|state| Round::new(*state, SOME)).collect();
+    settings.in_turn(&mut rounds, |round| round.measure(settings, Cores::One));
+    let few = rounds[0].gate.p50.clone();
+    for (round, state) in rounds.iter().zip(settings.states) {
+        let (gate, bare) = (&round.gate.p50, &round.bare.p50);
+        for (name, series) in [("fifogate", gate), ("bare writes", bare)] {
+            let line = format!("update to {SOME}, {name}");
+            section.point(Picture::State, line, *state, series);
+        }
+        let what = format!("one core, subscribers: {SOME}, other workloads: {state}");
+        let row = Row::new(what, "us", gate.clone());
+        section.rows.push(if *state == settings.states[0] {
+            row.against("bare writes", bare.clone())
+        } else {
+            row.against(format!("with {}", settings.states[0]), few.clone()).at_most_times(1.15)
+        });
+    }
 }
 
 /// Subscribers of fifogate, and readers of bare writes of the same bytes.
@@ -56,6 +85,8 @@ struct Round {
     server: Server,
     asker: Publisher,
     crowd: Crowd,
+    gate: Latency,
+    bare: Latency,
 }
 
 impl Round {
@@ -67,23 +98,19 @@ impl Round {
         let event = subscribers.crowd.first_frames();
         publisher.take_answer();
         let (server, asker, crowd) = floor::fan(&publisher, &event, count);
-        let event_len = event.len();
-        Self { world, publisher, subscribers, event_len, server, asker, crowd }
+        let (event_len, [gate, bare]) = (event.len(), Default::default());
+        Self { world, publisher, subscribers, event_len, server, asker, crowd, gate, bare }
     }
 
     /// fifogate, then the floor.
-    fn measure(&mut self, settings: &Settings, cores: Cores) -> (Latency, Latency) {
-        let (mut gate, mut bare) = (Latency::default(), Latency::default());
+    fn measure(&mut self, settings: &Settings, cores: Cores) {
         let len = self.event_len;
-        for _ in 0..settings.runs {
-            settings.cpus.pin(cores, self.world.pid());
-            let crowd = &mut self.subscribers.crowd;
-            gate.push(rounds(settings, &mut self.publisher, crowd, len));
-            settings.cpus.pin(cores, self.server.pid());
-            bare.push(rounds(settings, &mut self.asker, &mut self.crowd, len));
-        }
+        settings.cpus.pin(cores, self.world.pid());
+        let crowd = &mut self.subscribers.crowd;
+        self.gate.push(rounds(settings, &mut self.publisher, crowd, len));
+        settings.cpus.pin(cores, self.server.pid());
+        self.bare.push(rounds(settings, &mut self.asker, &mut self.crowd, len));
         settings.cpus.free();
-        (gate, bare)
     }
 }
 

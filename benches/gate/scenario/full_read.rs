@@ -5,7 +5,7 @@ use crate::{
     floor::{self, Hops},
     messages,
     report::{Row, Section},
-    series::Times,
+    series::{Times, number},
     world::{Publisher, World},
 };
 
@@ -33,11 +33,12 @@ pub(super) fn run(settings: &Settings) -> Section {
             settings.cpus.pin(*cores, server.pid());
             copies.push(times(settings, &mut bare, || {}));
         }
-        let what = format!("{}, {state} workloads", cores.name());
-        let row = Row::new(what, "us", reads.p50).against("bare copy", copies.p50);
+        let [read, copy] = [reads.p50, copies.p50].map(|time| time.scaled(0.001));
+        let what = format!("{}, workloads: {state}", cores.name());
+        let row = Row::new(what, "ms", read).against("bare copy", copy);
         section.rows.push(row.at_most_times(3.0));
     }
-    section.note(format!("the answer has {} bytes", gate.response.len()));
+    section.note(format!("the answer has {} bytes", number(gate.response.len() as f64)));
     section
 }
 

@@ -4,7 +4,7 @@ use crate::{
     caller::Caller,
     floor::{self, Hops, Server},
     pin::Cores,
-    report::{Row, Section},
+    report::{Picture, Row, Section},
     world::World,
 };
 
@@ -28,7 +28,7 @@ impl Contestant {
         // The one that reads is one of them.
         let world = World::start(state - 1, 1, &[]);
         let caller = world.reader(0);
-        let name = format!("{state} workloads in the state");
+        let name = format!("workloads: {state}");
         Self { name, server: Process::Gate(world), caller, latency: Latency::default() }
     }
 
@@ -63,6 +63,9 @@ pub(super) fn run(settings: &Settings) -> Section {
         let (gates, floors) = all.split_at(gates);
         section.rows.extend(floor_rows(&gates[0], floors, *cores));
         section.rows.extend(state_rows(gates, *cores));
+        if *cores == Cores::One {
+            points(settings, &mut section, gates, &floors[0]);
+        }
     }
     section
 }
@@ -92,4 +95,13 @@ fn state_rows(gates: &[Contestant], cores: Cores) -> Vec<Row> {
         if cores == Cores::One { row.at_most_times(1.15) } else { row }
     });
     rows.collect()
+}
+
+/// The floor has no state, and so is the same everywhere.
+fn points(settings: &Settings, section: &mut Section, gates: &[Contestant], floor: &Contestant) {
+    for (state, gate) in settings.states.iter().zip(gates) {
+        let line = |name: &str| format!("round trip, {name}");
+        section.point(Picture::State, line("fifogate"), *state, &gate.latency.p50);
+        section.point(Picture::State, line(&floor.name), *state, &floor.latency.p50);
+    }
 }

@@ -4,7 +4,8 @@ use crate::{
     common::Workload,
     messages,
     pin::Cores,
-    report::{Row, Section},
+    report::{Picture, Row, Section},
+    series::number,
     world::{Publisher, Subscribers, World},
 };
 
@@ -58,18 +59,31 @@ fn subscribe_to_much(world: &World, subscriptions: usize) -> Workload {
 pub(super) fn run(settings: &Settings) -> Section {
     let mut section = Section::new("One update, until its one subscriber has read it");
     let many = settings.unrelated;
-    for state in settings.states {
-        let mut both = [0, many].map(|count| Contestant::new(*state, count));
-        settings.in_turn(&mut both, |one| {
-            settings.cpus.pin(Cores::One, one.world.pid());
-            let crowd = &mut one.subscriber.crowd;
-            one.latency.push(rounds(settings, &mut one.publisher, crowd, one.event_len));
-        });
-        settings.cpus.free();
-        let [none, among] = both.map(|one| one.latency.p50);
-        let what = format!("one core, among {many} others, {state} workloads");
-        let row = Row::new(what, "us", among).against("among none", none);
+    let worlds = settings.states.iter().flat_map(|state| [(*state, 0), (*state, many)]);
+    let mut all: Vec<_> = worlds.map(|(state, others)| Contestant::new(state, others)).collect();
+    settings.in_turn(&mut all, |one| {
+        settings.cpus.pin(Cores::One, one.world.pid());
+        let crowd = &mut one.subscriber.crowd;
+        one.latency.push(rounds(settings, &mut one.publisher, crowd, one.event_len));
+    });
+    settings.cpus.free();
+    let few = all[1].latency.p50.clone();
+    for (pair, state) in all.chunks(2).zip(settings.states) {
+        let [none, among] = [&pair[0].latency.p50, &pair[1].latency.p50];
+        section.point(
+            Picture::State,
+            format!("update among {} subscriptions", number(many as f64)),
+            *state,
+            among,
+        );
+        let what = format!("one core, among {}, workloads: {state}", number(many as f64));
+        let row = Row::new(&what, "us", among.clone()).against("among none", none.clone());
         section.rows.push(row.at_most_times(1.15));
+        if *state != settings.states[0] {
+            let row = Row::new(what, "us", among.clone());
+            let row = row.against(format!("with {}", settings.states[0]), few.clone());
+            section.rows.push(row.at_most_times(1.15));
+        }
     }
     section
 }
