@@ -1,4 +1,6 @@
-//! The bytes that a client says, made before anything is measured.
+//! The bytes that a client says, made before anything is measured, and the manifest to begin with.
+
+use std::fmt::Write;
 
 use fifogate::{
     frame::encode,
@@ -48,4 +50,31 @@ pub(crate) fn frame_len(bytes: &[u8]) -> Option<usize> {
         }
     }
     None
+}
+
+/// A manifest with workloads that look like such: an image, a command, tags, a dependency.
+pub(crate) fn manifest(state: usize, pairs: usize) -> String {
+    let mut text = "apiVersion: v1\nconfigs: { speed: \"00000000\" }\nworkloads:\n".to_owned();
+    for index in 0..state {
+        writeln!(
+            text,
+            "  w{index}: {{ runtime: podman, agent: agent_a, restartPolicy: ALWAYS, \
+             tags: {{ owner: team-{}, tier: backend }}, \
+             runtimeConfig: \"image: registry.example/app-{index}:1.4.2\\n\
+             commandArgs: [serve, --port, '{}']\" }}",
+            index % 10,
+            8000 + index,
+        )
+        .unwrap();
+    }
+    for index in 0..pairs {
+        writeln!(
+            text,
+            "  p{index}: {{ runtime: podman, agent: agent_a, runtimeConfig: \"image: p\", \
+             controlInterfaceAccess: {{ allowRules: [{{ type: StateRule, \
+             operation: ReadWrite, filterMasks: [\"*\"] }}] }} }}"
+        )
+        .unwrap();
+    }
+    text
 }

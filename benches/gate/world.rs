@@ -1,6 +1,6 @@
 //! A fifogate with as many workloads as wanted.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -23,7 +23,7 @@ pub(crate) struct World {
 impl World {
     /// With `state` workloads in its state, and `pairs` more which it serves.
     pub(crate) fn start(state: usize, pairs: usize, options: &[&str]) -> Self {
-        let gate = Gate::with(&manifest(state, pairs), &[options, &["-q"]].concat());
+        let gate = Gate::with(&messages::manifest(state, pairs), &[options, &["-q"]].concat());
         let found = fs::read_dir(&gate.run_dir).unwrap().filter_map(|entry| {
             let path = entry.unwrap().path();
             let (name, _) = path.file_name()?.to_str()?.split_once('.')?;
@@ -110,33 +110,6 @@ impl Publisher {
     }
 }
 
-/// A manifest with workloads that look like such: an image, a command, tags, a dependency.
-fn manifest(state: usize, pairs: usize) -> String {
-    let mut text = "apiVersion: v1\nconfigs: { speed: \"00000000\" }\nworkloads:\n".to_owned();
-    for index in 0..state {
-        writeln!(
-            text,
-            "  w{index}: {{ runtime: podman, agent: agent_a, restartPolicy: ALWAYS, \
-             tags: {{ owner: team-{}, tier: backend }}, \
-             runtimeConfig: \"image: registry.example/app-{index}:1.4.2\\n\
-             commandArgs: [serve, --port, '{}']\" }}",
-            index % 10,
-            8000 + index,
-        )
-        .unwrap();
-    }
-    for index in 0..pairs {
-        writeln!(
-            text,
-            "  p{index}: {{ runtime: podman, agent: agent_a, runtimeConfig: \"image: p\", \
-             controlInterfaceAccess: {{ allowRules: [{{ type: StateRule, \
-             operation: ReadWrite, filterMasks: [\"*\"] }}] }} }}"
-        )
-        .unwrap();
-    }
-    text
-}
-
 /// As many descriptors as we may have, for us and for what we start.
 pub(crate) fn take_all_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -145,8 +118,9 @@ pub(crate) fn take_all_descriptors() {
 
 /// How many pairs fifogate has descriptors for, in whole hundreds, and how many it takes for one.
 pub(crate) fn most_pairs() -> (usize, usize) {
-    let [few, more] = [10, 20].map(|pairs| World::start(0, pairs, &[]).gate.descriptors());
-    let each = (more - few) / 10;
+    let [few, more] = [10, 110].map(|pairs| World::start(0, pairs, &[]).gate.descriptors());
+    // Rounded, as the descriptor by which it told that it is ready may still be there.
+    let each = (more - few + 50) / 100;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let most = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(RESERVE) / each.max(2);
     (most / 100 * 100, each)
