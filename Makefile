@@ -10,7 +10,7 @@ PREFIX ?=
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
@@ -83,6 +83,22 @@ completions:  ## for bash, fish and zsh, into completions/ in the target folder
 size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 	$(CARGO) build --release --quiet
 	@demo/size.sh $(TARGET)/release/fifogate
+
+.PHONY: bench
+bench:  ## fifogate beside the floor under it, in under five minutes; WRITE=1: also docs/benchmarks.md
+	$(CARGO) bench --quiet --bench gate -- $(if $(WRITE),--write) $(SCENARIOS)
+
+.PHONY: bench-quick
+bench-quick:  ## whether the benchmark works, in small numbers: no measurement
+	$(CARGO) bench --quiet --bench gate -- --quick
+
+# As root, it installs what it needs.
+.PHONY: instructions
+instructions:  ## instructions of fixed pieces of work, against those before; WRITE=1: notes them
+	@command -v valgrind > /dev/null || [ "$$(id -u)" != 0 ] || \
+		(apt-get update && apt-get install -y --no-install-recommends valgrind)
+	@command -v valgrind > /dev/null || { echo 'valgrind is missing: install it first'; exit 1; }
+	$(CARGO) bench --quiet --bench instructions -- $(if $(WRITE),--write)
 
 .PHONY: install
 install:  ## fifogate to where cargo installs programs, or to PREFIX=FOLDER/bin

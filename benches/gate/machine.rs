@@ -1,0 +1,36 @@
+//! The machine that was measured on, as far as it tells.
+
+use std::{fs, process::Command};
+
+/// What stands in the head of a report: name and value.
+pub(crate) fn facts() -> Vec<(&'static str, String)> {
+    vec![
+        ("processor", field("/proc/cpuinfo", "model name")),
+        ("processors", std::thread::available_parallelism().unwrap().to_string()),
+        ("memory", gib(&field("/proc/meminfo", "MemTotal"))),
+        ("kernel", read("/proc/sys/kernel/osrelease")),
+        ("compiler", output("rustc", &["-V"])),
+        ("load before", read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned()),
+    ]
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}
+
+fn field(path: &str, name: &str) -> String {
+    let text = read(path);
+    let line = text.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim());
+    value.unwrap_or("?").to_owned()
+}
+
+fn gib(kib: &str) -> String {
+    let number = kib.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+    number.map_or_else(|| kib.to_owned(), |kib| format!("{:.0} GiB", kib / f64::from(1 << 20)))
+}
+
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    output.map_or_else(|_| "?".to_owned(), |out| String::from_utf8_lossy(&out.stdout).trim().into())
+}

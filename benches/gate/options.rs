@@ -1,0 +1,48 @@
+//! What is to be measured, and how long.
+
+use clap::{Parser, ValueEnum};
+
+use crate::{floor::Floor, scenario::Scenario};
+
+/// Measures fifogate beside the floor under it, and prints a table.
+#[derive(Debug, Parser)]
+#[command(name = "gate", args_conflicts_with_subcommands = true)]
+pub(crate) struct Options {
+    /// What to measure; default: all
+    #[arg(value_enum)]
+    scenarios: Vec<Scenario>,
+    /// How often each quantity is measured
+    #[arg(long, value_name = "N")]
+    runs: Option<usize>,
+    /// Small numbers and short times, to see that everything works: no measurement
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Writes docs/benchmarks.md and its pictures
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
+    #[arg(long, hide = true)]
+    pub(crate) bench: bool,
+    /// Asked of every test program by those that run many
+    #[arg(long, hide = true)]
+    pub(crate) list: bool,
+    #[arg(long, hide = true)]
+    format: Option<String>,
+    #[arg(long, hide = true)]
+    ignored: bool,
+    #[command(subcommand)]
+    pub(crate) floor: Option<Floor>,
+}
+
+impl Options {
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        if self.scenarios.is_empty() {
+            return Scenario::value_variants().to_vec();
+        }
+        self.scenarios.clone()
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.unwrap_or(if self.quick { 2 } else { 5 }).max(1)
+    }
+}

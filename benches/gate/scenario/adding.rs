@@ -1,0 +1,85 @@
+//! Workloads that come: until the pair of the last one can be opened.
+
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use fifogate::{
+    agent::AgentLink,
+    pb::{
+        agent_link::{AddWorkload, from_agent::Content, to_agent},
+        ank_base as pb,
+    },
+};
+
+use crate::{
+    common::FIFOGATE,
+    report::{Row, Section},
+    series::Series,
+    world::{World, most_pairs},
+};
+
+use super::Settings;
+
+pub(super) fn run(settings: &Settings) -> Section {
+    let mut section = Section::new("Adding workloads, their pairs in memory");
+    let (most, each) = most_pairs();
+    let count = settings.added.min(most);
+    if count < settings.added {
+        let wanted = settings.added;
+        section.note(format!("{wanted} workloads: descriptors, at {each} a pair, do for {count}"));
+    }
+    let (mut linked, mut manifest) = (Series::default(), Series::default());
+    for _ in 0..settings.runs {
+        linked.push(by_link(count));
+        let begin = Instant::now();
+        let world = World::start(0, count, &[]);
+        manifest.push(begin.elapsed().as_secs_f64() * 1_000.0);
+        assert_eq!(world.pair_count(), count);
+    }
+    section.rows.push(Row::new(format!("{count} by an agent, one after the other"), "ms", linked));
+    section.rows.push(Row::new(format!("{count} by a manifest, from the start"), "ms", manifest));
+    section
+}
+
+/// Milliseconds until the last one is acknowledged.
+fn by_link(count: usize) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(FIFOGATE);
+    command.args(["-q", "run", "--run-dir"]).arg(dir.path().join("run")).stderr(Stdio::inherit());
+    let (mut link, mut child) = AgentLink::spawn(&mut command, "agent_a").unwrap();
+    let begin = Instant::now();
+    let (mut sent, mut acknowledged) = (0, 0);
+    while acknowledged < count {
+        // Some are on their way at any time, and never so many that both sides wait to write.
+        while sent < count && sent - acknowledged < 64 {
+            link.send(Content::AddWorkload(workload(sent))).unwrap();
+            sent += 1;
+        }
+        match link.recv().unwrap().expect("fifogate hung up") {
+            to_agent::Content::Ack(_) => acknowledged += 1,
+            to_agent::Content::Rejected(why) => panic!("{why:?}"),
+            _ => {}
+        }
+    }
+    let time = begin.elapsed().as_secs_f64() * 1_000.0;
+    drop(link);
+    assert!(child.wait().unwrap().success());
+    time
+}
+
+fn workload(index: usize) -> AddWorkload {
+    use pb::access_rights_rule::AccessRightsRuleEnum;
+    let instance = pb::WorkloadInstanceName {
+        workload_name: format!("p{index}"),
+        agent_name: "agent_a".to_owned(),
+        id: "1".to_owned(),
+    };
+    let operation = pb::ReadWriteEnum::RwRead.into();
+    let rule = pb::StateRule { operation, filter_masks: vec!["desiredState.configs".to_owned()] };
+    let rule = AccessRightsRuleEnum::StateRule(rule);
+    let rules = vec![pb::AccessRightsRule { access_rights_rule_enum: Some(rule) }];
+    let access = pb::ControlInterfaceAccess { allow_rules: rules, deny_rules: Vec::new() };
+    AddWorkload { instance_name: Some(instance), access: Some(access), uid: None, gid: None }
+}

@@ -1,0 +1,141 @@
+//! One update, until the last of many subscribers has read it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    crowd::Crowd,
+    floor::{self, Server},
+    pin::Cores,
+    report::{Picture, Row, Section},
+    series::Times,
+    world::{Publisher, Subscribers, World, most_pairs},
+};
+
+use super::{Latency, Settings};
+
+/// Before each round, so that both sides have gone to sleep.
+const PAUSE: Duration = Duration::from_micros(300);
+
+pub(super) fn run(settings: &Settings) -> Section {
+    let mut section = Section::new("One update, until the last of its subscribers has read it");
+    let (most, each) = most_pairs();
+    for wanted in settings.subscribers {
+        let count = (*wanted).min(most - 1);
+        if count < *wanted {
+            let why =
+                format!("{wanted} subscribers: descriptors, at {each} a pair, do for {count}");
+            section.note(why);
+        }
+        to_many(settings, count, &mut section);
+    }
+    as_the_state_grows(settings, &mut section);
+    section.note("both sides have slept when the update is made");
+    section
+}
+
+fn to_many(settings: &Settings, count: usize, section: &mut Section) {
+    let mut round = Round::new(0, count);
+    for cores in settings.cpus.layouts() {
+        (round.gate, round.bare) = Default::default();
+        settings.in_turn(std::slice::from_mut(&mut round), |round| round.measure(settings, *cores));
+        let (gate, bare) = (round.gate.p50.clone(), round.bare.p50.clone());
+        for (name, series) in [("fifogate", &gate), ("bare writes", &bare)] {
+            let line = format!("{name}, {}", cores.name());
+            section.point(Picture::Subscribers, line, count, series);
+        }
+        let what = format!("{}, subscribers: {count}", cores.name());
+        let row = Row::new(what, "us", gate).against("bare writes", bare);
+        let counts = count == 1_000 && *cores == Cores::Two;
+        section.rows.push(if counts { row.at_most_times(2.0) } else { row });
+    }
+}
+
+/// How many are told while the state grows.
+const SOME: usize = 100;
+
+fn as_the_state_grows(settings: &Settings, section: &mut Section) {
+    let mut rounds: Vec<_> = settings.states.iter().map(|state| Round::new(*state, SOME)).collect();
+    settings.in_turn(&mut rounds, |round| round.measure(settings, Cores::One));
+    let few = rounds[0].gate.p50.clone();
+    for (round, state) in rounds.iter().zip(settings.states) {
+        let (gate, bare) = (&round.gate.p50, &round.bare.p50);
+        for (name, series) in [("fifogate", gate), ("bare writes", bare)] {
+            let line = format!("update to {SOME}, {name}");
+            section.point(Picture::State, line, *state, series);
+        }
+        let what = format!("one core, subscribers: {SOME}, other workloads: {state}");
+        let row = Row::new(what, "us", gate.clone());
+        section.rows.push(if *state == settings.states[0] {
+            row.against("bare writes", bare.clone())
+        } else {
+            row.against(format!("with {}", settings.states[0]), few.clone()).at_most_times(1.15)
+        });
+    }
+}
+
+/// Subscribers of fifogate, and readers of bare writes of the same bytes.
+struct Round {
+    world: World,
+    publisher: Publisher,
+    subscribers: Subscribers,
+    event_len: usize,
+    server: Server,
+    asker: Publisher,
+    crowd: Crowd,
+    gate: Latency,
+    bare: Latency,
+}
+
+impl Round {
+    fn new(state: usize, count: usize) -> Self {
+        let world = World::start(state, count + 1, &["--settle", "0"]);
+        let mut publisher = Publisher::new(&world, 0);
+        let mut subscribers = world.subscribers(1..=count);
+        publisher.update();
+        let event = subscribers.crowd.first_frames();
+        publisher.take_answer();
+        let (server, asker, crowd) = floor::fan(&publisher, &event, count);
+        let (event_len, [gate, bare]) = (event.len(), Default::default());
+        Self { world, publisher, subscribers, event_len, server, asker, crowd, gate, bare }
+    }
+
+    /// fifogate, then the floor.
+    fn measure(&mut self, settings: &Settings, cores: Cores) {
+        let len = self.event_len;
+        settings.cpus.pin(cores, self.world.pid());
+        let crowd = &mut self.subscribers.crowd;
+        self.gate.push(rounds(settings, &mut self.publisher, crowd, len));
+        settings.cpus.pin(cores, self.server.pid());
+        self.bare.push(rounds(settings, &mut self.asker, &mut self.crowd, len));
+        settings.cpus.free();
+    }
+}
+
+/// Updates for some time; the first ones do not count.
+pub(super) fn rounds(
+    settings: &Settings,
+    publisher: &mut Publisher,
+    crowd: &mut Crowd,
+    event_len: usize,
+) -> Times {
+    let mut times = Times::default();
+    let begin = Instant::now();
+    let warm = settings.time / 8;
+    let mut counted = 0;
+    while begin.elapsed() < settings.time || counted < 3 {
+        thread::sleep(PAUSE);
+        let asked = Instant::now();
+        publisher.update();
+        crowd.take_each(event_len);
+        let told = asked.elapsed();
+        publisher.take_answer();
+        if begin.elapsed() > warm {
+            times.push(told);
+            counted += 1;
+        }
+    }
+    times
+}

@@ -1,0 +1,110 @@
+//! What is measured.
+
+mod adding;
+mod fan_out;
+mod full_read;
+pub(crate) mod idle;
+mod memory;
+mod pipelined;
+mod round_trip;
+mod unrelated;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::{options::Options, pin::Cpus, report::Section, series::Series};
+
+/// One of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// A small read, one at a time
+    RoundTrip,
+    /// Small reads, 64 under way
+    Pipelined,
+    /// One update to many subscribers
+    FanOut,
+    /// One update among many subscriptions of which one matches
+    Unrelated,
+    /// Everything in a large state
+    FullRead,
+    /// Adding workloads
+    Adding,
+    /// Resident memory
+    Memory,
+    /// Processor time when nothing happens; beside all others
+    Idle,
+}
+
+impl Scenario {
+    /// Measures it; `None`: what it measures is not over yet.
+    pub(crate) fn run(self, settings: &Settings) -> Option<Section> {
+        let section = match self {
+            Self::RoundTrip => round_trip::run(settings),
+            Self::Pipelined => pipelined::run(settings),
+            Self::FanOut => fan_out::run(settings),
+            Self::Unrelated => unrelated::run(settings),
+            Self::FullRead => full_read::run(settings),
+            Self::Adding => adding::run(settings),
+            Self::Memory => memory::run(settings),
+            Self::Idle => return None,
+        };
+        Some(section)
+    }
+}
+
+/// How long and how much.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) quick: bool,
+    pub(crate) runs: usize,
+    /// Of one run of one contestant.
+    pub(crate) time: Duration,
+    pub(crate) cpus: Cpus,
+    /// How many workloads the state holds.
+    pub(crate) states: &'static [usize],
+    pub(crate) subscribers: &'static [usize],
+    pub(crate) unrelated: usize,
+    pub(crate) added: usize,
+    pub(crate) idle: Duration,
+}
+
+impl Settings {
+    pub(crate) fn new(options: &Options) -> Self {
+        let quick = options.quick;
+        let pick = |quickly, slowly| if quick { quickly } else { slowly };
+        Self {
+            quick,
+            runs: options.runs(),
+            time: Duration::from_millis(pick(20, 400)),
+            cpus: Cpus::new(),
+            states: if quick { &[10, 100] } else { &[10, 100, 1_000, 10_000] },
+            subscribers: if quick { &[1, 10] } else { &[1, 10, 100, 1_000, 5_000] },
+            unrelated: if quick { 1_000 } else { 100_000 },
+            added: if quick { 100 } else { 5_000 },
+            idle: Duration::from_secs(if quick { 5 } else { 60 }),
+        }
+    }
+
+    /// Each contestant once, and that several times: so what slows the machine down for a while does
+    /// so for all of them.
+    pub(crate) fn in_turn<C>(&self, contestants: &mut [C], mut measure: impl FnMut(&mut C)) {
+        for _ in 0..self.runs {
+            contestants.iter_mut().for_each(&mut measure);
+        }
+    }
+}
+
+/// Median and 99th percentile of each run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Latency {
+    pub(crate) p50: Series,
+    pub(crate) p99: Series,
+}
+
+impl Latency {
+    pub(crate) fn push(&mut self, mut times: crate::series::Times) {
+        self.p50.push(times.percentile(50));
+        self.p99.push(times.percentile(99));
+    }
+}

@@ -1,0 +1,116 @@
+//! The core with frames around it, without files and threads: bytes in, bytes out.
+
+use bytes::BytesMut;
+use fifogate::{
+    broker::{Broker, Config, Input, Notice, Output, PeerId, Seq, Tick},
+    frame::{FrameDecoder, encode, put_varint, varint_len},
+    limits::Limits,
+    manifest,
+    message::{FromWorkload, ToWorkload},
+    pb::control_api::{Hello, ToAnkaios, to_ankaios::ToAnkaiosEnum},
+};
+use prost::Message;
+
+use crate::messages;
+
+/// The workload that changes things.
+pub(crate) const PUBLISHER: usize = 0;
+
+/// A broker and its workloads, each of which takes at once what it is told.
+pub(crate) struct Core {
+    broker: Broker,
+    limits: Limits,
+    workloads: Vec<Workload>,
+    bytes: usize,
+}
+
+struct Workload {
+    peer: PeerId,
+    decoder: FrameDecoder,
+    written: Seq,
+}
+
+impl Core {
+    /// With `state` workloads in its state, and `served` more that speak.
+    pub(crate) fn start(state: usize, served: usize) -> Self {
+        let limits = Limits { max_subscriptions: 1 << 20, ..Limits::default() };
+        let config = Config { limits: limits.clone(), settle_ms: 0, ..Config::default() };
+        let mut broker = Broker::new(config);
+        let text = messages::manifest(state, served);
+        broker.start(&manifest::parse("manifest", &text).unwrap().updated);
+        let mut core = Self { broker, limits, workloads: Vec::new(), bytes: 0 };
+        core.hand_out();
+        assert_eq!(core.workloads.len(), served);
+        core
+    }
+
+    /// Opens a session.
+    pub(crate) fn begin(&mut self, workload: usize) {
+        let hello = ToAnkaiosEnum::Hello(Hello { protocol_version: "1.0.0".to_owned() });
+        let message = ToAnkaios { to_ankaios_enum: Some(hello) };
+        let told = self.say(workload, &encode(&message.encode_to_vec()));
+        assert_eq!(told, 1);
+    }
+
+    /// One workload says something; gives how many messages that made.
+    pub(crate) fn say(&mut self, workload: usize, mut bytes: &[u8]) -> usize {
+        let Workload { peer, decoder, written } = &mut self.workloads[workload];
+        let body = decoder.next_frame(&mut bytes).unwrap().unwrap();
+        let message = FromWorkload::decode(&body, &self.limits);
+        let input = Input::Message { peer: *peer, message, written: *written };
+        self.broker.handle(Tick::default(), input);
+        self.hand_out()
+    }
+
+    /// Bytes of all messages so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn hand_out(&mut self) -> usize {
+        let mut told = 0;
+        while let Some(output) = self.broker.poll_output() {
+            match output {
+                Output::OpenPair(peer, _, _) => self.open(peer),
+                Output::Send { peer, seq, message, notice } => {
+                    told += 1;
+                    self.bytes += framed(&message);
+                    self.take(peer, seq, notice);
+                }
+                Output::Reset(_) | Output::Reading(..) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        told
+    }
+
+    /// They come in the order of their numbers, which is that of their names in the state: it is
+    /// enough that each has a place.
+    fn open(&mut self, peer: PeerId) {
+        let decoder = FrameDecoder::new(self.limits.max_frame);
+        self.workloads.push(Workload { peer, decoder, written: 0 });
+        self.broker.handle(Tick::default(), Input::PairOpened(peer, String::new()));
+    }
+
+    /// The reader has taken it.
+    fn take(&mut self, peer: PeerId, seq: Seq, notice: Notice) {
+        let place = self.workloads.binary_search_by_key(&peer, |own| own.peer).unwrap();
+        self.workloads[place].written = seq;
+        let input = match notice {
+            Notice::None => return,
+            Notice::Written => Input::Written(peer, seq),
+            Notice::Taken => Input::Taken(peer, seq),
+        };
+        self.broker.handle(Tick::default(), input);
+    }
+}
+
+/// Bytes of a message as it would be handed to the loop, its length in front.
+fn framed(message: &ToWorkload) -> usize {
+    let (head, body) = message.encode();
+    let len = (head.len() + body.len()) as u64;
+    let mut framed = BytesMut::with_capacity(varint_len(len) + head.len());
+    put_varint(&mut framed, len);
+    framed.extend_from_slice(&head);
+    std::hint::black_box(&framed).len() + body.len()
+}

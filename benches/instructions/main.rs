@@ -1,0 +1,131 @@
+//! How many instructions fixed pieces of work take, counted by valgrind: the same on a busy machine
+//! as on a quiet one, so that what makes fifogate slower is noticed before it is merged.
+//!
+//! Each piece is done in a process of its own, once with its work and once without; the difference
+//! counts. `benches/instructions.txt` holds what was counted before. The numbers are those of one
+//! compiler: with another, they are told and not compared.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod baseline;
+mod core;
+#[allow(dead_code)] // shared with the other benchmark
+#[path = "../gate/messages.rs"]
+mod messages;
+mod work;
+
+use std::{
+    fs,
+    io::{self, Write},
+    process::{Command, ExitCode, Stdio},
+};
+
+use clap::Parser;
+
+use baseline::Baseline;
+use work::Work;
+
+/// More than this over what was counted before is a failure, in percent.
+const MOST_OVER: f64 = 5.0;
+
+/// Counts instructions, and compares them with what was counted before.
+#[derive(Debug, Parser)]
+#[command(name = "instructions")]
+struct Options {
+    /// Writes what was counted to benches/instructions.txt, for later comparisons
+    #[arg(long)]
+    write: bool,
+    /// Does one piece of work, to be counted
+    #[arg(long, hide = true, value_enum)]
+    work: Option<Work>,
+    /// How often
+    #[arg(long, hide = true, default_value_t = 0)]
+    times: usize,
+    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is counted
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Asked of every test program by those that run many
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    format: Option<String>,
+    #[arg(long, hide = true)]
+    ignored: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Some(work) = options.work {
+        work.perform(options.times);
+        return ExitCode::SUCCESS;
+    }
+    if options.list {
+        return ExitCode::SUCCESS; // no tests here
+    }
+    if !options.bench {
+        say("nothing is counted without optimization: `make instructions` does");
+        return ExitCode::SUCCESS;
+    }
+    let counted = Baseline::count(instructions);
+    if options.write {
+        counted.write();
+        return ExitCode::SUCCESS;
+    }
+    compare(&counted)
+}
+
+fn compare(counted: &Baseline) -> ExitCode {
+    let before = Baseline::read();
+    let comparable = before.compiler == counted.compiler;
+    if !comparable {
+        say(&format!("not compared: counted before with {}", before.compiler));
+    }
+    let mut worse = false;
+    for (name, now) in &counted.counts {
+        let Some(then) = before.counts.get(name) else {
+            say(&format!("{name}: not counted before; `make instructions WRITE=1` notes it"));
+            worse = true;
+            continue;
+        };
+        let change = 100.0 * (*now as f64 - *then as f64) / *then as f64;
+        let verdict = match change {
+            _ if !comparable => "",
+            MOST_OVER.. => "  WORSE",
+            ..=0.0 if change < -MOST_OVER => "  better: `make instructions WRITE=1` keeps it so",
+            _ => "",
+        };
+        worse |= comparable && change > MOST_OVER;
+        say(&format!("{name:40} {now:>14} {change:+6.1} %{verdict}"));
+    }
+    if worse { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Of a piece of work, without what it takes to get ready for it.
+fn instructions(work: Work) -> u64 {
+    let [with, without] = [work.times(), 0].map(|times| run(work, times));
+    with - without
+}
+
+/// Of a whole process.
+fn run(work: Work, times: usize) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("counts");
+    let own = std::env::current_exe().unwrap();
+    let status = Command::new("valgrind")
+        .args(["--quiet", "--tool=callgrind"])
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .arg(own)
+        .args(["--work", &work.name(), "--times", &times.to_string()])
+        .stdout(Stdio::null())
+        .status()
+        .expect("valgrind is missing");
+    assert!(status.success());
+    let counts = fs::read_to_string(file).unwrap();
+    let line = counts.lines().find_map(|line| line.strip_prefix("totals: "));
+    line.unwrap().trim().parse().unwrap()
+}
+
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).unwrap();
+}
