@@ -199,7 +199,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) now: u64,
     /// The time of the step before.
     pub(crate) before: u64,
-    pub(crate) budget: usize,
+    /// Bytes that are surely within the budget of a workload, and those that surely are not.
+    pub(crate) budget: (usize, usize),
 }
 
 impl Peer {
@@ -260,7 +261,7 @@ impl Peer {
             counts.many("events merged", reported.events_merged - own.merged);
             own.merged = reported.events_merged;
             let was_ready = !own.behind && own.live_at.is_some_and(|at| at <= moment.before);
-            let half = moment.budget / 2;
+            let half = moment.budget.0 / 2;
             let event = own.observe(reported, moment, report.queued_bytes > half);
             if let Some(event) = event {
                 let expected = Expected::event(&reported.request_id, own.uid, event);
@@ -268,9 +269,10 @@ impl Peer {
             }
         }
         let bytes: usize = made.iter().filter_map(|(_, due)| due.len()).sum();
-        let place = |was_ready| match was_ready && self.queued < moment.budget {
+        let (sure, most) = moment.budget;
+        let place = |was_ready| match was_ready && self.queued < most {
             false => Place::CatchUp,
-            true if self.queued + bytes < moment.budget => Place::Direct,
+            true if self.queued + bytes < sure => Place::Direct,
             true => Place::Loose,
         };
         let due = made.into_iter().map(|(ready, due)| (place(ready), due)).collect();

@@ -68,6 +68,8 @@ impl World {
         let peer = self.peers.get_mut(&id).unwrap();
         let anew = if peer.is_open() { "sessions begun anew" } else { "sessions begun" };
         self.counts.one(anew);
+        // As when a reader died, and the next one comes.
+        self.counts.many("sessions begun behind what nobody read", u64::from(peer.queued > 0));
         peer.phase = Session::Open;
         peer.session += 1;
         peer.subscriptions.clear();
