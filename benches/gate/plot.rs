@@ -10,7 +10,7 @@ use plotters::{
     style::{BLACK, Color, RGBColor, WHITE},
 };
 
-use crate::report::Point;
+use crate::{report::Point, series::grouped};
 
 const SIZE: (u32, u32) = (800, 480);
 const FONT: (&str, u32) = ("sans-serif", 14);
@@ -33,8 +33,11 @@ pub(crate) fn draw(path: &Path, axis: &str, points: &[&&Point]) {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE).unwrap();
     let (x, y) = (span(points, |point| point.x), span(points, |point| point.y));
+    // Room for the names of the lines, above them.
+    let y = (y.0, y.1 * 10.0);
     let mut chart = ChartBuilder::on(&area)
         .margin(15)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(65)
         .build_cartesian_2d((x.0..x.1).log_scale(), (y.0..y.1).log_scale())
@@ -45,8 +48,8 @@ pub(crate) fn draw(path: &Path, axis: &str, points: &[&&Point]) {
         .y_desc("microseconds, median")
         .label_style(FONT)
         .axis_desc_style(FONT)
-        .x_label_formatter(&|value| crate::series::number(*value))
-        .y_label_formatter(&|value| crate::series::number(*value))
+        .x_label_formatter(&|value| grouped(*value))
+        .y_label_formatter(&|value| grouped(*value))
         .draw()
         .unwrap();
     for ((name, line), colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {

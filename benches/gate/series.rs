@@ -56,11 +56,12 @@ pub(crate) fn number(value: f64) -> String {
         0.0 => "0".to_owned(),
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
-        _ => grouped(value.round()),
+        _ => grouped(value),
     }
 }
 
-fn grouped(value: f64) -> String {
+/// Without what comes after the point.
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = if value < 0.0 { "-".to_owned() } else { String::new() };
     for (place, digit) in digits.chars().enumerate() {

@@ -33,7 +33,8 @@ struct Workload {
 impl Core {
     /// With `state` workloads in its state, and `served` more that speak.
     pub(crate) fn start(state: usize, served: usize) -> Self {
-        let limits = Limits { max_subscriptions: 1 << 20, ..Limits::default() };
+        let limits =
+            Limits { max_subscriptions: 1 << 20, subscription_bytes: 1 << 30, ..Limits::default() };
         let config = Config { limits: limits.clone(), settle_ms: 0, ..Config::default() };
         let mut broker = Broker::new(config);
         let text = messages::manifest(state, served);
