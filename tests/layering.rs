@@ -48,7 +48,7 @@ const ROOMS: &[Room] = &[
     // Protobuf ends here.
     room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
-    room("broker", &["limits", "message", "state"], &["bytes", "semver"], &[]),
+    room("broker", &["limits", "message", "state"], &["bytes", "rustc_hash", "semver"], &[]),
     room("manifest", &["state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
     // The edge knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.

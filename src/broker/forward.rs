@@ -16,7 +16,7 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Tick, Timer};
+use super::{Broker, PeerId, Tick, Timer, telling::budget_of};
 
 /// What was asked of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl Broker {
     ) -> Result<(), String> {
         let unknown = || format!("unknown instance {instance}");
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
-        let budget = self.budget_of(id);
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
+        let budget = budget_of(&self.config.limits, &self.queued, id, peer);
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }

@@ -22,6 +22,8 @@ mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
@@ -40,7 +42,7 @@ pub use subscriptions::SubscriptionId;
 use agent::Link;
 use answers::Answers;
 use outbox::Total;
-use peer::Peer;
+use peer::{Peer, Unsettled};
 use subscriptions::Subscriptions;
 use versions::Version;
 
@@ -205,13 +207,12 @@ pub struct Broker {
     answers: Answers,
     /// Bytes that wait for all workloads together.
     queued: Total,
-    peers: BTreeMap<PeerId, Peer>,
+    peers: FxHashMap<PeerId, Peer>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
     timers: BTreeSet<(Tick, Timer)>,
-    /// Peers whose outbox changed since it was last looked at.
-    unsettled: BTreeSet<PeerId>,
+    unsettled: Unsettled,
     outputs: VecDeque<Output>,
     link: Option<Link>,
     next_forward: u64,
@@ -239,12 +240,12 @@ impl Broker {
             version: 0,
             answers: Answers::default(),
             queued: Total::default(),
-            peers: BTreeMap::new(),
+            peers: FxHashMap::default(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
             subscriptions: Subscriptions::default(),
             timers: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
+            unsettled: Unsettled::default(),
             outputs: VecDeque::new(),
             link: None,
             next_forward: 0,
@@ -311,16 +312,23 @@ impl Broker {
         self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
-    /// The instances that are served.
+    /// The instances that are served, oldest first.
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
+        let workloads = self.workloads().into_iter();
+        workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))
+    }
+
+    fn workloads(&self) -> Vec<(PeerId, &Peer)> {
         let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
-        workloads.map(|(id, peer)| (*id, &peer.instance, &peer.counters))
+        let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, peer)).collect();
+        workloads.sort_unstable_by_key(|(id, _)| *id);
+        workloads
     }
 
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
         if let Some(found) = self.peers.get_mut(&peer) {
             found.outbox.note_written(seq, self.now);
-            self.unsettled.insert(peer);
+            self.unsettled.note(peer, found);
         }
     }
 }

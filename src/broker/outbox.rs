@@ -124,6 +124,10 @@ impl Outbox {
         self.bytes.bytes
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Messages that wait here and are no events.
     pub(super) fn answers(&self) -> usize {
         let is_answer = |queued: &&Queued| !matches!(queued.kind, Kind::Event(_));

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     pub(super) forwards: Forwards,
     /// Whether its FIFOs are there.
     pub(super) has_pair: bool,
+    /// Whether its outbox changed since it was last looked at.
+    pub(super) unsettled: bool,
     /// Whether what it says is being read.
     pub(super) reading: bool,
     pub(super) counters: Counters,
@@ -78,6 +80,7 @@ impl Peer {
             slow_told: None,
             forwards: Forwards::default(),
             has_pair: false,
+            unsettled: false,
             reading: true,
             counters: Counters::default(),
         }
@@ -117,7 +120,7 @@ impl Broker {
     pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let ready = peer.outbox.note_taken(seq, self.now);
-        self.unsettled.insert(id);
+        self.unsettled.note(id, peer);
         for subscription in ready {
             self.first_answer_taken(subscription);
         }
@@ -194,14 +197,9 @@ impl Broker {
         self.respond(id, Arc::clone(request_id), body, Kind::Answer);
     }
 
-    /// Queues a response, in the form that its receiver understands.
+    /// Queues a response.
     pub(super) fn respond(&mut self, id: PeerId, request_id: Arc<str>, body: Body, kind: Kind) {
-        let message = if id == PeerId::AGENT {
-            Outgoing::Agent(ToAgent::Response { request_id, body })
-        } else {
-            Outgoing::Workload(ToWorkload::Response { request_id, body })
-        };
-        self.push(id, message, kind);
+        self.push(id, response(id, request_id, body), kind);
     }
 
     pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
@@ -214,7 +212,28 @@ impl Broker {
     pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(message, kind, self.now);
-            self.unsettled.insert(id);
+            self.unsettled.note(id, peer);
+        }
+    }
+}
+
+/// A response in the form that its receiver understands.
+pub(super) fn response(to: PeerId, request_id: Arc<str>, body: Body) -> Outgoing {
+    if to == PeerId::AGENT {
+        Outgoing::Agent(ToAgent::Response { request_id, body })
+    } else {
+        Outgoing::Workload(ToWorkload::Response { request_id, body })
+    }
+}
+
+/// Peers whose outbox changed since it was last looked at, each once.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(pub(super) VecDeque<PeerId>);
+
+impl Unsettled {
+    pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
+        if !std::mem::replace(&mut peer.unsettled, true) {
+            self.0.push_back(id);
         }
     }
 }

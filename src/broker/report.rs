@@ -2,7 +2,7 @@
 
 use crate::state::Instance;
 
-use super::{Broker, Counters, PeerId, Session};
+use super::{Broker, Counters, PeerId, Session, peer::Peer};
 
 /// One workload.
 #[derive(Debug, Clone)]
@@ -46,9 +46,8 @@ impl Broker {
     /// All workloads that are served, oldest first.
     #[must_use]
     pub fn report(&self) -> Vec<WorkloadReport> {
-        let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
-        let report = |(id, peer): (&PeerId, &super::peer::Peer)| WorkloadReport {
-            peer: *id,
+        let report = |(id, peer): (PeerId, &Peer)| WorkloadReport {
+            peer: id,
             instance: peer.instance.clone(),
             session: peer.session,
             subscriptions: peer
@@ -72,6 +71,6 @@ impl Broker {
             versions_kept: peer.versions.len(),
             counters: peer.counters,
         };
-        workloads.map(report).collect()
+        self.workloads().into_iter().map(report).collect()
     }
 }

@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::{
     limits::SEGMENT,
     state::{Change, ChangeSet, Key, Map, Mask, MaskSet, Node, Segment},
@@ -64,6 +66,14 @@ pub(super) struct Subscription {
     pub(super) merged: u64,
 }
 
+impl Subscription {
+    /// It is sent an event with all that happened up to `version`.
+    pub(super) fn note_told(&mut self, version: Version) {
+        self.events += 1;
+        self.told = version;
+    }
+}
+
 /// Subscriptions that are told the same.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -75,8 +85,8 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
-    all: HashMap<SubscriptionId, Subscription>,
-    groups: HashMap<GroupId, Group>,
+    all: FxHashMap<SubscriptionId, Subscription>,
+    groups: FxHashMap<GroupId, Group>,
     by_masks: BTreeMap<MaskSet, GroupId>,
     index: Index,
 }
@@ -147,8 +157,12 @@ impl Subscriptions {
         self.all.get_mut(&id)
     }
 
-    pub(super) fn group(&self, id: GroupId) -> Option<&Group> {
-        self.groups.get(&id)
+    /// A group, and all subscriptions, of which some are its members.
+    pub(super) fn group_mut(
+        &mut self,
+        id: GroupId,
+    ) -> Option<(&Group, &mut FxHashMap<SubscriptionId, Subscription>)> {
+        Some((self.groups.get(&id)?, &mut self.all))
     }
 
     pub(super) fn masks_of(&self, id: SubscriptionId) -> Option<&MaskSet> {

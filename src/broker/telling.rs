@@ -5,9 +5,10 @@
 //! waiting already, keeps the state that it was last told of; when there is room, one event tells it
 //! the difference to the state of now.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
+    limits::Limits,
     message::Body,
     state::{
         Altered, ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads,
@@ -17,7 +18,8 @@ use crate::{
 
 use super::{
     Broker, Output, PeerId, SubscriptionId, Tick, Timer,
-    outbox::{Budget, Handed, Kind, Outgoing},
+    outbox::{Budget, Handed, Kind, Outgoing, Total},
+    peer::{Peer, response},
     subscriptions::{GroupId, Missed, Pace},
 };
 
@@ -52,32 +54,31 @@ impl Broker {
     }
 
     fn tell_group(&mut self, group: GroupId, old: &Tree, changes: &ChangeSet) {
-        let Some(group) = self.subscriptions.group(group) else { return };
-        let members: Vec<_> = group.members.iter().copied().collect();
-        let masks = group.masks.clone();
+        let Some((group, all)) = self.subscriptions.group_mut(group) else { return };
         // Made for the first member that is told at once; most of the time all are, or none.
         let mut event = None;
-        for id in members {
-            if !self.is_up_to_date(id) {
-                self.fall_behind(id, old);
+        let mut late = Vec::new();
+        for id in &group.members {
+            let Some(subscription) = all.get_mut(id) else { continue };
+            let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
+            let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
+            let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
+            if !ready || !peer.outbox.has_room(budget) {
+                late.push(*id);
                 continue;
             }
-            let made = event.get_or_insert_with(|| event_body(changes, &masks, &self.state));
+            let made = event.get_or_insert_with(|| event_body(changes, &group.masks, &self.state));
             if let Some(body) = made.clone() {
-                self.push_event(id, body);
+                subscription.note_told(self.version);
+                let message =
+                    response(subscription.peer, Arc::clone(&subscription.request_id), body);
+                peer.outbox.push(message, Kind::Event(*id), self.now);
+                self.unsettled.note(subscription.peer, peer);
             }
         }
-    }
-
-    /// Whether the subscription can be told a change as it happens.
-    fn is_up_to_date(&self, id: SubscriptionId) -> bool {
-        let Some(subscription) = self.subscriptions.get(id) else { return false };
-        let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
-        ready && self.has_room(subscription.peer)
-    }
-
-    fn has_room(&self, id: PeerId) -> bool {
-        self.peers.get(&id).is_some_and(|peer| peer.outbox.has_room(self.budget_of(id)))
+        for id in late {
+            self.fall_behind(id, old);
+        }
     }
 
     /// Remembers what the subscriber was last told, instead of telling it.
@@ -121,8 +122,7 @@ impl Broker {
 
     fn push_event(&mut self, id: SubscriptionId, body: Body) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        subscription.events += 1;
-        subscription.told = self.version;
+        subscription.note_told(self.version);
         let request_id = Arc::clone(&subscription.request_id);
         let peer = subscription.peer;
         self.respond(peer, request_id, body, Kind::Event(id));
@@ -162,64 +162,58 @@ impl Broker {
     fn queue_catch_up(&mut self, peer: PeerId, id: SubscriptionId) {
         if let Some(found) = self.peers.get_mut(&peer) {
             found.behind.push_back(id);
-            self.unsettled.insert(peer);
+            self.unsettled.note(peer, found);
         }
     }
 
     /// Hands out what there is room for, and lets those catch up that were behind. `last` is whoever
     /// asked: the events that its update caused come before its answer, also to others.
     pub(super) fn settle_outboxes(&mut self, last: Option<PeerId>) {
-        let first_of = |unsettled: &BTreeSet<PeerId>| {
-            let mut others = unsettled.iter().filter(|id| Some(**id) != last);
-            others.next().or(unsettled.first()).copied()
-        };
-        while let Some(id) = first_of(&self.unsettled) {
-            self.unsettled.remove(&id);
-            self.hand_out(id);
-            while let Some(subscription) = self.next_behind(id) {
-                self.catch_up(subscription);
-                self.hand_out(id);
+        let mut waits = None;
+        while let Some(id) = self.unsettled.0.pop_front() {
+            if Some(id) == last {
+                waits = last;
+            } else {
+                self.settle_outbox(id);
             }
-            self.unsettled.remove(&id);
-            self.set_reading(id);
+        }
+        if let Some(id) = waits {
+            self.settle_outbox(id);
         }
     }
 
-    fn hand_out(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+    fn settle_outbox(&mut self, id: PeerId) {
         let window = if id == PeerId::AGENT { LINK_WINDOW } else { self.config.window };
-        while let Some(Handed { seq, message, notice }) = peer.outbox.hand(window) {
-            peer.counters.frames_out += 1;
-            self.outputs.push_back(match message {
-                Outgoing::Workload(message) => Output::Send { peer: id, seq, message, notice },
-                Outgoing::Agent(message) => Output::Tell { seq, message, notice },
-            });
+        while let Some(peer) = self.peers.get_mut(&id) {
+            while let Some(Handed { seq, message, notice }) = peer.outbox.hand(window) {
+                peer.counters.frames_out += 1;
+                self.outputs.push_back(match message {
+                    Outgoing::Workload(message) => Output::Send { peer: id, seq, message, notice },
+                    Outgoing::Agent(message) => Output::Tell { seq, message, notice },
+                });
+            }
+            // Most of the time that was all.
+            let slow = peer.slow_since.is_some() || !peer.reading || !peer.behind.is_empty();
+            if !slow && peer.outbox.is_empty() {
+                break;
+            }
+            // Those behind go on at half the budget: at its edge, every event would be a merged one.
+            let budget = budget_of(&self.config.limits, &self.queued, id, peer);
+            let room = peer.outbox.is_half_empty(budget);
+            let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
+                self.set_reading(id, budget);
+                break;
+            };
+            peer.behind.pop_front();
+            self.catch_up(subscription);
         }
-    }
-
-    /// A subscription that is behind, if there is room to tell it what it missed. Room is half the
-    /// budget: at its edge, every event would be a merged one.
-    fn next_behind(&mut self, id: PeerId) -> Option<SubscriptionId> {
-        let budget = self.budget_of(id);
-        let peer = self.peers.get_mut(&id)?;
-        if peer.outbox.is_half_empty(budget) { peer.behind.pop_front() } else { None }
-    }
-
-    /// What may wait for this peer.
-    pub(super) fn budget_of(&self, id: PeerId) -> Budget {
-        let limits = &self.config.limits;
-        if id == PeerId::AGENT {
-            return Budget { bytes: limits.link_bytes, messages: usize::MAX };
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.unsettled = false;
         }
-        let own = self.peers.get(&id).map_or(0, |peer| peer.outbox.bytes());
-        let others = self.queued.bytes().saturating_sub(own);
-        let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
-        Budget { bytes, messages: limits.outbox_messages }
     }
 
     /// Over its budget a workload is not read: it may ask again when it has taken its answers.
-    fn set_reading(&mut self, id: PeerId) {
-        let budget = self.budget_of(id);
+    fn set_reading(&mut self, id: PeerId, budget: Budget) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let on = match peer.reading {
             true => peer.outbox.has_room(budget),
@@ -259,6 +253,16 @@ impl Broker {
             self.outputs.push_back(Output::CaughtUp(instance, after));
         }
     }
+}
+
+/// What may wait for this peer.
+pub(super) fn budget_of(limits: &Limits, queued: &Total, id: PeerId, peer: &Peer) -> Budget {
+    if id == PeerId::AGENT {
+        return Budget { bytes: limits.link_bytes, messages: usize::MAX };
+    }
+    let others = queued.bytes().saturating_sub(peer.outbox.bytes());
+    let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
+    Budget { bytes, messages: limits.outbox_messages }
 }
 
 /// A workload that reads slowly again before this time, in milliseconds, is not told of again.

@@ -167,8 +167,11 @@ impl World {
 }
 
 fn brief(message: &ToWorkload) -> String {
-    let (head, body) = message.encode();
-    let response = match FromAnkaios::decode(&*[head, body].concat()).unwrap().from_ankaios_enum {
+    let (head, body) = message.frame();
+    let response = match FromAnkaios::decode_length_delimited(&*[head, body].concat())
+        .unwrap()
+        .from_ankaios_enum
+    {
         Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
         Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
             return format!("closed: {}", closed.reason);
@@ -460,6 +463,6 @@ fn subscribers_of_the_same_masks_share_the_bytes_of_an_event() {
     world.set(a, "k", "v");
     let to: Vec<_> = world.sent.iter().map(|sent| sent.0).collect();
     assert_eq!(to, [b, a, a], "the event of another comes before the answer too");
-    let bodies: Vec<_> = world.sent.iter().map(|(_, _, message, _)| message.encode().1).collect();
+    let bodies: Vec<_> = world.sent.iter().map(|(_, _, message, _)| message.frame().1).collect();
     assert_eq!(bodies[0].as_ptr(), bodies[1].as_ptr());
 }

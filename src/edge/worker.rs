@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::Waker;
 
 use crate::{
     broker::{Broker, Input, Notice, Output, PeerId, Seq, Tick},
-    frame::{put_varint, varint_len},
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner},
     state::Instance,
@@ -305,10 +304,10 @@ impl Worker {
                     ToReactor::Reading(peer, on)
                 }
                 Output::Send { peer, seq, message, notice } => {
-                    ToReactor::Send(peer, frame(seq, message.encode(), notice))
+                    ToReactor::Send(peer, frame(seq, message.frame(), notice))
                 }
                 Output::Tell { seq, message, notice } => {
-                    ToReactor::Tell(frame(seq, message.encode(), notice))
+                    ToReactor::Tell(frame(seq, message.frame(), notice))
                 }
                 Output::Slow(instance, bytes) => {
                     log::warn!("{instance} reads too slowly: {bytes} bytes wait for it");
@@ -355,13 +354,8 @@ fn trouble((held, oddities): (Option<Duration>, Vec<Oddity>)) -> stats::Trouble 
     }
 }
 
-/// A message with its length in front; its body stays shared.
 fn frame(seq: Seq, (head, body): (Bytes, Bytes), notice: Notice) -> OutFrame {
-    let len = (head.len() + body.len()) as u64;
-    let mut framed = BytesMut::with_capacity(varint_len(len) + head.len());
-    put_varint(&mut framed, len);
-    framed.extend_from_slice(&head);
-    OutFrame { seq, head: Bytes::from(framed), body, notice }
+    OutFrame { seq, head, body, notice }
 }
 
 /// Our resident memory; 0 where the kernel does not tell.

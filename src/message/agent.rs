@@ -234,9 +234,9 @@ pub enum Phase {
 }
 
 impl ToAgent {
-    /// The two pieces whose bytes, one after the other, are the message.
+    /// The two pieces whose bytes, one after the other, are the message's frame, its length in front.
     #[must_use]
-    pub fn encode(&self) -> (Bytes, Bytes) {
+    pub fn frame(&self) -> (Bytes, Bytes) {
         use to_agent::Content;
         let name = |instance: &Instance| {
             Some(pb::WorkloadInstanceName {
@@ -278,10 +278,11 @@ impl ToAgent {
                 Content::Session(link::SessionChange { instance_name, phase: phase.into(), reason })
             }
         };
-        (link::ToAgent { content: Some(content) }.encode_to_vec().into(), Bytes::new())
+        let message = link::ToAgent { content: Some(content) };
+        (message.encode_length_delimited_to_vec().into(), Bytes::new())
     }
 
-    /// How many bytes [`ToAgent::encode`] gives, about: what a queue is charged.
+    /// How many bytes [`ToAgent::frame`] gives, about: what a queue is charged.
     #[must_use]
     pub fn charge(&self) -> usize {
         match self {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
 use crate::{
@@ -56,30 +56,35 @@ pub enum ToWorkload {
 }
 
 impl ToWorkload {
-    /// The two pieces whose bytes, one after the other, are the message. The second is shared with
-    /// every message of the same content.
+    /// The two pieces whose bytes, one after the other, are the message's frame, its length in front.
+    /// The second is shared with every message of the same content.
     #[must_use]
-    pub fn encode(&self) -> (Bytes, Bytes) {
-        let session = |content| {
-            let message = FromAnkaios { from_ankaios_enum: Some(content) };
-            (Bytes::from(message.encode_to_vec()), Bytes::new())
-        };
+    pub fn frame(&self) -> (Bytes, Bytes) {
         match self {
-            Self::Accepted => {
-                session(FromAnkaiosEnum::ControlInterfaceAccepted(ControlInterfaceAccepted {}))
-            }
-            Self::Closed { reason } => {
-                session(FromAnkaiosEnum::ConnectionClosed(ConnectionClosed {
-                    reason: reason.clone(),
-                }))
-            }
             Self::Response { request_id, body } => {
                 (response_head(RESPONSE, request_id, body), body.bytes())
+            }
+            Self::Accepted | Self::Closed { .. } => {
+                (self.session().encode_length_delimited_to_vec().into(), Bytes::new())
             }
         }
     }
 
-    /// How many bytes [`ToWorkload::encode`] gives.
+    /// What is said about the session; nothing in a response.
+    fn session(&self) -> FromAnkaios {
+        let content = match self {
+            Self::Accepted => {
+                Some(FromAnkaiosEnum::ControlInterfaceAccepted(ControlInterfaceAccepted {}))
+            }
+            Self::Closed { reason } => {
+                Some(FromAnkaiosEnum::ConnectionClosed(ConnectionClosed { reason: reason.clone() }))
+            }
+            Self::Response { .. } => None,
+        };
+        FromAnkaios { from_ankaios_enum: content }
+    }
+
+    /// How many bytes the message has, without its length in front.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         match self {
@@ -87,7 +92,7 @@ impl ToWorkload {
                 let response = response_len(request_id, body);
                 1 + varint_len(response as u64) + response
             }
-            other => other.encode().0.len(),
+            Self::Accepted | Self::Closed { .. } => self.session().encoded_len(),
         }
     }
 }
@@ -103,10 +108,13 @@ fn response_len(request_id: &str, body: &Body) -> usize {
     id_len(request_id) + body.0.len()
 }
 
-/// What comes before `body` in a message whose response field has this key.
+/// What comes before `body` in the frame of a message whose response field has this key.
 pub(super) fn response_head(key: u8, request_id: &str, body: &Body) -> Bytes {
     let response = response_len(request_id, body) as u64;
-    let mut head = BytesMut::with_capacity(1 + varint_len(response) + id_len(request_id));
+    let len = 1 + varint_len(response) as u64 + response;
+    let size = varint_len(len) + 1 + varint_len(response) + id_len(request_id);
+    let mut head = Vec::with_capacity(size);
+    put_varint(&mut head, len);
     head.put_u8(key);
     put_varint(&mut head, response);
     if !request_id.is_empty() {
@@ -114,7 +122,7 @@ pub(super) fn response_head(key: u8, request_id: &str, body: &Body) -> Bytes {
         put_varint(&mut head, request_id.len() as u64);
         head.put_slice(request_id.as_bytes());
     }
-    head.freeze()
+    head.into()
 }
 
 /// The content of a response, encoded, without a request id.
@@ -262,9 +270,10 @@ mod tests {
     use crate::state::{ChangeSet, MaskSet, Node, convert::to_pb};
 
     fn decode(message: &ToWorkload) -> FromAnkaios {
-        let (head, body) = message.encode();
-        assert_eq!(head.len() + body.len(), message.encoded_len());
-        FromAnkaios::decode(&*[head, body].concat()).unwrap()
+        let (head, body) = message.frame();
+        let frame = [head, body].concat();
+        assert_eq!(frame.len(), varint_len(message.encoded_len() as u64) + message.encoded_len());
+        FromAnkaios::decode_length_delimited(&*frame).unwrap()
     }
 
     #[test]
@@ -308,7 +317,7 @@ mod tests {
 
     #[test]
     fn accepted_is_the_documented_bytes() {
-        assert_eq!(ToWorkload::Accepted.encode().0, [0x22, 0x00][..]);
+        assert_eq!(ToWorkload::Accepted.frame().0, [0x02, 0x22, 0x00][..]);
         let closed = ToWorkload::Closed { reason: "why".to_owned() };
         let expected = FromAnkaiosEnum::ConnectionClosed(ConnectionClosed { reason: "why".into() });
         assert_eq!(decode(&closed).from_ankaios_enum, Some(expected));

@@ -348,10 +348,11 @@ impl World {
     }
 
     fn sent(&mut self, id: PeerId, seq: Seq, message: &ToWorkload, notice: Notice) {
-        let bytes = message.encode();
+        let bytes = message.frame();
         let bytes = [bytes.0, bytes.1].concat();
-        assert_eq!(bytes.len(), message.encoded_len());
-        let message = FromAnkaios::decode(&*bytes).unwrap();
+        let message_len = message.encoded_len();
+        let message = FromAnkaios::decode_length_delimited(&*bytes).unwrap();
+        assert_eq!(message_len, message.encoded_len());
         let Some(peer) = self.peers.get_mut(&id) else {
             panic!("{id:?} is gone and is sent {message:?}");
         };
