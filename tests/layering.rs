@@ -55,7 +55,7 @@ const ROOMS: &[Room] = &[
     room(
         "edge",
         &["broker", "limits", "state::Instance", "state::update::Updated"],
-        &["bytes", "crossbeam_channel", "log", "mio", "nix"],
+        &["bytes", "crossbeam_channel", "log", "mio", "nix", "rustc_hash"],
         &["fs", "io", "os", "thread", "time"],
     ),
     room("edge/link", &["frame"], &["bytes", "log", "nix"], &["fs", "io", "os"]),
@@ -77,7 +77,7 @@ const ROOMS: &[Room] = &[
     room(
         "edge/worker",
         &["broker", "frame", "limits", "message", "state::Instance", "stats"],
-        &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
+        &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustc_hash", "rustix::param"],
         &["fs", "time"],
     ),
     room("agent", &["frame", "pb"], &["prost"], &["io", "process"]),

@@ -14,6 +14,12 @@ pub(crate) struct Options {
     /// How often each quantity is measured
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
+    /// Numbers of subscribers to measure, instead of 1, 10, 100, 1,000 and 5,000
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) subscribers: Option<Vec<usize>>,
+    /// Numbers of workloads in the state to measure, instead of 10, 100, 1,000 and 10,000
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) states: Option<Vec<usize>>,
     /// Small numbers and short times, to see that everything works: no measurement
     #[arg(long)]
     pub(crate) quick: bool,

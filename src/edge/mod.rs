@@ -46,7 +46,7 @@ pub struct DaemonConfig {
 pub struct Daemon {
     reactor: Reactor,
     worker: Worker,
-    to_reactor: Sender<ToReactor>,
+    to_reactor: Sender<Vec<ToReactor>>,
     waker: Arc<mio::Waker>,
 }
 
@@ -105,9 +105,9 @@ impl Daemon {
 }
 
 /// Calls `ready` when the reactor has done all that it was told so far.
-fn announce(reactor: &Sender<ToReactor>, waker: &mio::Waker, ready: impl FnOnce()) {
+fn announce(reactor: &Sender<Vec<ToReactor>>, waker: &mio::Waker, ready: impl FnOnce()) {
     let (done, wait) = bounded(1);
-    let asked = reactor.send(ToReactor::Sync(done)).is_ok() && waker.wake().is_ok();
+    let asked = reactor.send(vec![ToReactor::Sync(done)]).is_ok() && waker.wake().is_ok();
     if asked && wait.recv_timeout(Duration::from_secs(60)).is_ok() {
         ready();
     }

@@ -76,6 +76,13 @@ pub(super) struct Mail {
     pub(super) frames: Vec<OutFrame>,
 }
 
+impl Mail {
+    pub(super) fn is_empty(&self) -> bool {
+        let seen = self.readable || self.writers_gone || self.look_at_reader || self.reader_left;
+        !seen && !self.reset && self.frames.is_empty()
+    }
+}
+
 /// What a turn came to.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
@@ -91,8 +98,8 @@ pub(super) struct Turn {
     pub(super) oddities: Vec<Oddity>,
     /// Bytes that were read.
     pub(super) read: usize,
-    /// It was given something to do, or a frame went into the pipe or was taken out of it.
-    pub(super) served: bool,
+    /// It was given something to do, a frame came or went into the pipe or was taken out of it.
+    pub(super) useful: bool,
 }
 
 /// So many bytes in one turn are worth it, even if no frame ends in them.
@@ -101,8 +108,7 @@ const WORTHWHILE: usize = 4096;
 impl Turn {
     /// Whether a workload caused it and nothing came of it.
     pub(super) fn is_idle(&self) -> bool {
-        let useful = |event: &FromPort| matches!(event, FromPort::Frame(_));
-        !self.served && self.read < WORTHWHILE && !self.events.iter().any(useful)
+        !self.useful && self.read < WORTHWHILE
     }
 }
 
@@ -204,7 +210,7 @@ impl Port {
 
     /// One bounded turn, in which at most `room` frames are read.
     pub(super) fn turn(&mut self, mail: Mail, room: usize, buffer: &mut [u8]) -> Turn {
-        let mut turn = Turn { served: mail.reset || !mail.frames.is_empty(), ..Turn::default() };
+        let mut turn = Turn { useful: mail.reset || !mail.frames.is_empty(), ..Turn::default() };
         if mail.reset {
             self.outflow.reset();
         }

@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
     thread,
     time::{Duration, Instant},
+    vec,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -97,11 +98,15 @@ struct Loop {
     at: Option<PeerId>,
     watches: Watches,
     signals: Signals,
-    inbox: Receiver<ToReactor>,
+    inbox: Receiver<Vec<ToReactor>>,
+    /// What was taken out of it and is not done yet.
+    batch: vec::IntoIter<ToReactor>,
     /// What came of jobs whose thread was replaced.
     late: Receiver<Done>,
     asides: Option<Asides>,
-    worker: Option<Sender<FromReactor>>,
+    worker: Option<Sender<Vec<FromReactor>>>,
+    /// What the worker is to be sent.
+    for_worker: Vec<FromReactor>,
     stopping: Option<Stopping>,
     /// Why we had to stop, if nobody asked us to.
     failure: Option<String>,
@@ -129,8 +134,8 @@ impl Reactor {
         settings: Settings,
         run_dir: RunDir,
         link: Option<LinkPort>,
-        inbox: Receiver<ToReactor>,
-        worker: Sender<FromReactor>,
+        inbox: Receiver<Vec<ToReactor>>,
+        worker: Sender<Vec<FromReactor>>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -160,9 +165,11 @@ impl Reactor {
             watches,
             signals,
             inbox,
+            batch: Vec::new().into_iter(),
             late: crossbeam_channel::never(),
             asides: None,
             worker: Some(worker),
+            for_worker: Vec::new(),
             stopping: None,
             failure: None,
             status: Some(status),
@@ -210,10 +217,14 @@ impl Loop {
     /// The inbox is in order: what follows an opening may rely on it, so one job is done before the
     /// next message is looked at.
     fn take_inbox(&mut self) {
-        while self.jobs.is_empty()
-            && let Ok(message) = self.inbox.try_recv()
-        {
-            self.obey(message);
+        while self.jobs.is_empty() {
+            if let Some(message) = self.batch.next() {
+                self.obey(message);
+            } else if let Ok(batch) = self.inbox.try_recv() {
+                self.batch = batch.into_iter();
+            } else {
+                return;
+            }
         }
     }
 
@@ -302,6 +313,9 @@ impl Loop {
     }
 
     fn wait(&mut self) -> io::Result<()> {
+        if !self.for_worker.is_empty() {
+            self.flush_to_worker();
+        }
         let look = self.slots.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
@@ -375,11 +389,22 @@ impl Loop {
         }
     }
 
-    fn tell_worker(&self, message: FromReactor) {
-        let gone = self.worker.as_ref().is_none_or(|worker| worker.send(message).is_err());
-        if gone {
+    /// The worker hears of it at the end of the round: it is not to be woken for each message.
+    fn tell_worker(&mut self, message: FromReactor) {
+        self.for_worker.push(message);
+        if self.for_worker.len() >= ROUND {
+            self.flush_to_worker();
+        }
+    }
+
+    /// Tells whether the worker is still there.
+    fn flush_to_worker(&mut self) -> bool {
+        let messages = mem::take(&mut self.for_worker);
+        let sent = self.worker.as_ref().is_some_and(|worker| worker.send(messages).is_ok());
+        if !sent {
             log::debug!("the worker has ended");
         }
+        sent
     }
 
     /// Stops, and tells why in the end.
@@ -397,11 +422,11 @@ impl Loop {
         self.read_agent(Some(false));
         let deadline = Instant::now() + FLUSH;
         self.stopping = Some(Stopping { deadline, drained: false });
+        self.tell_worker(FromReactor::Stop);
         // A worker that is gone has nothing more to hand out.
-        let gone =
-            self.worker.as_ref().is_none_or(|worker| worker.send(FromReactor::Stop).is_err());
+        let drained = !self.flush_to_worker();
         if let Some(stopping) = &mut self.stopping {
-            stopping.drained = gone;
+            stopping.drained = drained;
         }
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use rustc_hash::FxHashMap;
 
 use crate::broker::PeerId;
 
@@ -29,13 +30,7 @@ const READS: AddWatchFlags = AddWatchFlags::IN_ACCESS.union(READER);
 pub(super) struct Watches {
     inotify: Option<Inotify>,
     peers: HashMap<WatchDescriptor, PeerId>,
-    by_peer: HashMap<PeerId, Watched>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    watches: Vec<WatchDescriptor>,
-    reads: bool,
+    by_peer: FxHashMap<PeerId, [Option<WatchDescriptor>; 2]>,
 }
 
 /// What was seen.
@@ -57,7 +52,7 @@ impl Watches {
         if let Err(errno) = &inotify {
             log::warn!("no inotify ({}): waiting readers are polled for", errno.desc());
         }
-        Self { inotify: inotify.ok(), peers: HashMap::new(), by_peer: HashMap::new() }
+        Self { inotify: inotify.ok(), peers: HashMap::new(), by_peer: FxHashMap::default() }
     }
 
     /// The descriptor that becomes readable when something was seen.
@@ -69,20 +64,13 @@ impl Watches {
     pub(super) fn watch(&mut self, peer: PeerId, (from_workload, to_workload): (RawFd, RawFd)) {
         let reader = self.add(peer, to_workload, READER);
         let writer = self.add(peer, from_workload, NAME);
-        let watches = [reader, writer].into_iter().flatten().collect();
-        self.by_peer.insert(peer, Watched { watches, reads: false });
+        self.by_peer.insert(peer, [reader, writer]);
     }
 
-    /// Sets whether what the reader of `peer` reads is seen; tells whether it was not until now, so
-    /// that one more look is due: what happened before was not seen.
+    /// Sets whether what the reader of `peer` reads is seen; tells whether that can be.
     pub(super) fn set_reads(&mut self, peer: PeerId, to_workload: RawFd, on: bool) -> bool {
-        let Some(watched) = self.by_peer.get_mut(&peer).filter(|watched| watched.reads != on)
-        else {
-            return false;
-        };
-        watched.reads = on;
         let what = if on { READS } else { READER };
-        self.add(peer, to_workload, what).is_some() && on
+        self.add(peer, to_workload, what).is_some()
     }
 
     fn add(&mut self, peer: PeerId, fd: RawFd, what: AddWatchFlags) -> Option<WatchDescriptor> {
@@ -99,7 +87,7 @@ impl Watches {
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) {
-        for watch in self.by_peer.remove(&peer).into_iter().flat_map(|watched| watched.watches) {
+        for watch in self.by_peer.remove(&peer).into_iter().flatten().flatten() {
             self.peers.remove(&watch);
             if let Some(inotify) = &self.inotify {
                 // It may be gone already, with the file.

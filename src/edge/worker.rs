@@ -4,9 +4,8 @@
 mod queue;
 
 use std::{
-    cell::Cell,
     collections::HashMap,
-    fs,
+    fs, mem,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,6 +35,9 @@ use super::{
 const BATCH: usize = 64;
 /// Time after which that is done in any case.
 const SLICE: Duration = Duration::from_millis(1);
+/// Messages to the reactor that are handed on even if there are more to come: it begins to write what
+/// a large update causes while the rest is being made.
+const MOST_IN_BATCH: usize = 256;
 
 /// Which workloads are held or odd: for how long a thread has been in one of their pipes, and what was
 /// reported of them.
@@ -99,17 +101,17 @@ pub(super) struct Worker {
     broker: Broker,
     limits: Limits,
     began: Instant,
-    inbox: Receiver<FromReactor>,
+    inbox: Receiver<Vec<FromReactor>>,
     /// What the workloads and the agent said and was not handled yet.
     queue: FairQueue<Message>,
-    reactor: Sender<ToReactor>,
+    reactor: Sender<Vec<ToReactor>>,
     waker: Arc<Waker>,
+    /// What the reactor is to be sent.
+    batch: Vec<ToReactor>,
     run_dir: PathBuf,
     /// As the status calls it: `none`, `connected` or `lost`.
     agent_link: &'static str,
     stopping: bool,
-    /// The reactor was sent something and not woken yet.
-    unrung: Cell<bool>,
 }
 
 impl Worker {
@@ -117,8 +119,8 @@ impl Worker {
         broker: Broker,
         limits: Limits,
         run_dir: PathBuf,
-        inbox: Receiver<FromReactor>,
-        reactor: Sender<ToReactor>,
+        inbox: Receiver<Vec<FromReactor>>,
+        reactor: Sender<Vec<ToReactor>>,
         waker: Arc<Waker>,
     ) -> Self {
         let (began, agent_link) = (Instant::now(), "none");
@@ -132,10 +134,10 @@ impl Worker {
             queue,
             reactor,
             waker,
+            batch: Vec::new(),
             run_dir,
             agent_link,
             stopping,
-            unrung: Cell::new(false),
         }
     }
 
@@ -146,8 +148,8 @@ impl Worker {
         self.finish();
         begun();
         while let Ok(first) = self.wait() {
-            for message in first.into_iter().chain(self.inbox.clone().try_iter().take(BATCH)) {
-                self.sort(message);
+            for batch in first.into_iter().chain(self.inbox.clone().try_iter().take(BATCH)) {
+                batch.into_iter().for_each(|message| self.sort(message));
             }
             self.serve();
             self.hand_out(); // also what timers brought
@@ -155,9 +157,9 @@ impl Worker {
         }
     }
 
-    /// Waits for a message, unless there is something to do or to look for; an error when there will
+    /// Waits for messages, unless there is something to do or to look for; an error when there will
     /// be no more.
-    fn wait(&mut self) -> Result<Option<FromReactor>, RecvTimeoutError> {
+    fn wait(&mut self) -> Result<Option<Vec<FromReactor>>, RecvTimeoutError> {
         if !self.queue.is_idle() {
             return Ok(None);
         }
@@ -165,7 +167,7 @@ impl Worker {
             return self.inbox.recv().map(Some).map_err(|_| RecvTimeoutError::Disconnected);
         };
         match self.inbox.recv_deadline(self.began + Duration::from_millis(due)) {
-            Ok(message) => Ok(Some(message)),
+            Ok(messages) => Ok(Some(messages)),
             Err(RecvTimeoutError::Timeout) => {
                 self.broker.handle(self.now(), Input::Tick);
                 Ok(None)
@@ -217,7 +219,7 @@ impl Worker {
         self.broker.handle(self.now(), input);
     }
 
-    fn took(&self, peer: PeerId, input: Input, in_flight: &InFlight) -> Input {
+    fn took(&mut self, peer: PeerId, input: Input, in_flight: &InFlight) -> Input {
         if in_flight.handled(0) {
             self.send(ToReactor::Handled(peer));
         }
@@ -254,7 +256,7 @@ impl Worker {
         }
     }
 
-    fn input_of(&self, peer: PeerId, event: FromPort, written: Seq) -> Option<Input> {
+    fn input_of(&mut self, peer: PeerId, event: FromPort, written: Seq) -> Option<Input> {
         Some(match event {
             FromPort::Frame(body) if peer == PeerId::AGENT => {
                 match FromAgent::decode(&body, &self.limits) {
@@ -292,7 +294,7 @@ impl Worker {
         text
     }
 
-    /// Hands on what the broker decided. The reactor is woken at the end of a batch.
+    /// Notes for the reactor what the broker decided.
     fn hand_out(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             let message = match output {
@@ -329,18 +331,21 @@ impl Worker {
         if self.stopping && self.queue.is_idle() && self.broker.is_drained() {
             self.send(ToReactor::Drained);
         }
-        if self.unrung.take() {
-            self.wake();
+        if !self.batch.is_empty() {
+            self.send_batch();
         }
     }
 
-    fn send(&self, message: ToReactor) {
-        self.unrung.set(true);
-        // The reactor ends before we do, and then nobody is left to be told anything.
-        let _ = self.reactor.send(message);
+    fn send(&mut self, message: ToReactor) {
+        self.batch.push(message);
+        if self.batch.len() >= MOST_IN_BATCH {
+            self.send_batch();
+        }
     }
 
-    fn wake(&self) {
+    fn send_batch(&mut self) {
+        // The reactor ends before we do, and then nobody is left to be told anything.
+        let _ = self.reactor.send(mem::take(&mut self.batch));
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the reactor: {error}");
         }

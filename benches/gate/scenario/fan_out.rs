@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_micros(300);
 pub(super) fn run(settings: &Settings) -> Section {
     let mut section = Section::new("One update, until the last of its subscribers has read it");
     let (most, each) = most_pairs();
-    for wanted in settings.subscribers {
+    for wanted in &settings.subscribers {
         let count = (*wanted).min(most - 1);
         if count < *wanted {
             let why =
@@ -60,7 +60,7 @@ fn as_the_state_grows(settings: &Settings, section: &mut Section) {
     let mut rounds: Vec<_> = settings.states.iter().map(|state| Round::new(*state, SOME)).collect();
     settings.in_turn(&mut rounds, |round| round.measure(settings, Cores::One));
     let few = rounds[0].gate.p50.clone();
-    for (round, state) in rounds.iter().zip(settings.states) {
+    for (round, state) in rounds.iter().zip(&settings.states) {
         let (gate, bare) = (&round.gate.p50, &round.bare.p50);
         for (name, series) in [("fifogate", gate), ("bare writes", bare)] {
             let line = format!("update to {SOME}, {name}");

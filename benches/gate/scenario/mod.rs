@@ -62,8 +62,8 @@ pub(crate) struct Settings {
     pub(crate) time: Duration,
     pub(crate) cpus: Cpus,
     /// How many workloads the state holds.
-    pub(crate) states: &'static [usize],
-    pub(crate) subscribers: &'static [usize],
+    pub(crate) states: Vec<usize>,
+    pub(crate) subscribers: Vec<usize>,
     pub(crate) unrelated: usize,
     pub(crate) added: usize,
     pub(crate) idle: Duration,
@@ -78,8 +78,12 @@ impl Settings {
             runs: options.runs(),
             time: Duration::from_millis(pick(20, 400)),
             cpus: Cpus::new(),
-            states: if quick { &[10, 100] } else { &[10, 100, 1_000, 10_000] },
-            subscribers: if quick { &[1, 10] } else { &[1, 10, 100, 1_000, 5_000] },
+            states: options.states.clone().unwrap_or_else(|| {
+                if quick { vec![10, 100] } else { vec![10, 100, 1_000, 10_000] }
+            }),
+            subscribers: options.subscribers.clone().unwrap_or_else(|| {
+                if quick { vec![1, 10] } else { vec![1, 10, 100, 1_000, 5_000] }
+            }),
             unrelated: if quick { 1_000 } else { 100_000 },
             added: if quick { 100 } else { 5_000 },
             idle: Duration::from_secs(if quick { 5 } else { 60 }),

@@ -70,7 +70,7 @@ pub(super) fn run(settings: &Settings) -> Section {
     });
     settings.cpus.free();
     let few = all[1].latency.p50.clone();
-    for (pair, state) in all.chunks(2).zip(settings.states) {
+    for (pair, state) in all.chunks(2).zip(&settings.states) {
         let [none, among] = [&pair[0].latency.p50, &pair[1].latency.p50];
         section.point(
             Picture::State,

@@ -139,7 +139,7 @@ impl Outflow {
             }
         }
         turn.wait = self.write_all(unread, &mut turn.events);
-        turn.served |= std::mem::take(&mut self.moved);
+        turn.useful |= std::mem::take(&mut self.moved);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 

@@ -10,7 +10,7 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 use super::{
     super::{
         fifo::PipePair,
-        port::{Oddity, Port, Turn, Wait},
+        port::{FromPort, Oddity, Port, Turn, Wait},
         watch::Seen,
         worker::FromReactor,
     },
@@ -46,7 +46,7 @@ impl Loop {
         }
     }
 
-    fn refuse(&self, peer: PeerId, instance: &Instance, why: String) {
+    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
         log::error!("no control interface for {instance}: {why}");
         self.tell_worker(FromReactor::PairOpened(peer, Err(why)));
     }
@@ -106,7 +106,6 @@ impl Loop {
 
     fn unregister(&mut self, slot: &Arc<Slot>) {
         self.watches.remove(slot.peer());
-        slot.set_armed(false);
         let (from_workload, to_workload) = slot.descriptors();
         for fd in [from_workload, to_workload] {
             if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
@@ -137,50 +136,48 @@ impl Loop {
         self.tell_worker(FromReactor::PairClosed(peer));
     }
 
-    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: Turn) {
-        let now = Instant::now();
-        if let Some(held) = self.slots.note_back(slot.peer(), now) {
-            log::info!("{} has let go of its pipe after {} ms", slot.name(), held.as_millis());
+    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, mut turn: Turn) {
+        for event in std::mem::take(&mut turn.events) {
+            turn.useful |= matches!(event, FromPort::Frame(_));
+            self.tell_worker(slot.to_worker(event, turn.written));
         }
         for oddity in &turn.oddities {
             self.report(slot, *oddity);
         }
-        let (wait, more, idle) = (turn.wait, turn.more, turn.is_idle());
-        for event in turn.events {
-            self.tell_worker(slot.to_worker(event, turn.written));
+        let after = self.slots.after_turn(slot, &turn);
+        if let Some(held) = after.held {
+            log::info!("{} has let go of its pipe after {} ms", slot.name(), held.as_millis());
         }
-        self.slots.after_turn(slot, more, wait, now);
-        if slot.is_muted() {
-            return;
-        }
-        if !idle {
-            self.slots.note_useful(slot);
-        } else if self.slots.note_idle(slot, now) {
+        if after.wakes {
             self.report(slot, Oddity::Wakes);
-            return self.unregister(slot);
+            self.unregister(slot);
         }
-        match wait {
-            Wait::No => {
-                self.watches.set_reads(slot.peer(), slot.descriptors().1, false);
-                if slot.set_armed(false) {
-                    self.reregister(slot, Interest::READABLE);
-                }
-            }
-            Wait::Edge => self.arm(slot),
-            Wait::Reader => {
-                if self.watches.set_reads(slot.peer(), slot.descriptors().1, true) {
-                    self.slots.look_at(slot.peer());
-                }
-            }
+        if let Some(before) = after.waited {
+            self.wait_for(slot, before, turn.wait);
         }
     }
 
-    /// Asks for the edge of a pipe that gets room. If it has room by now, it comes at once.
-    fn arm(&mut self, slot: &Arc<Slot>) {
-        if slot.set_armed(true) {
-            return;
+    /// Has the kernel tell what a port waits for, and no more what it waited for before.
+    fn wait_for(&mut self, slot: &Arc<Slot>, before: Wait, wait: Wait) {
+        let (peer, (_, to_workload)) = (slot.peer(), slot.descriptors());
+        match before {
+            Wait::No => {}
+            Wait::Edge => self.reregister(slot, Interest::READABLE),
+            Wait::Reader => {
+                self.watches.set_reads(peer, to_workload, false);
+            }
         }
-        self.reregister(slot, Interest::WRITABLE);
+        match wait {
+            Wait::No => {}
+            // If the pipe has room by now, the edge comes at once.
+            Wait::Edge => self.reregister(slot, Interest::WRITABLE),
+            Wait::Reader => {
+                // What was read before that was not seen.
+                if self.watches.set_reads(peer, to_workload, true) {
+                    self.slots.look_at(peer);
+                }
+            }
+        }
     }
 
     fn reregister(&self, slot: &Arc<Slot>, interest: Interest) {

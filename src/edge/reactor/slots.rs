@@ -1,13 +1,14 @@
 //! The ports of a loop, and which of them is due for a turn.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     os::fd::RawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use mio::{Token, event::Event};
+use rustc_hash::FxHashMap;
 
 use crate::{
     broker::{PeerId, Seq},
@@ -41,16 +42,26 @@ pub(super) struct Slot {
     descriptors: (RawFd, RawFd),
     pair: Arc<PipePair>,
     port: Mutex<Port>,
-    mail: Mutex<Mail>,
-    /// What must not be looked at under the port's lock.
+    /// Not locked while a turn lasts, as the port is.
     notes: Mutex<Notes>,
     in_flight: Arc<InFlight>,
 }
 
+/// Why a port wants a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Something happened to its pair.
+    Event = 0,
+    /// It was sent something.
+    Mail = 1,
+}
+
 #[derive(Default)]
 struct Notes {
-    /// It wants a turn, and stands in the queue for it unless it is in one.
-    due: bool,
+    /// What came since the last turn.
+    mail: Mail,
+    /// In which of the queues it stands.
+    queued: [bool; 2],
     /// It is in a turn.
     busy: bool,
     /// The broker wants it to be read.
@@ -59,8 +70,6 @@ struct Notes {
     unread: bool,
     /// All writers had gone, behind some of these bytes.
     writers_gone: bool,
-    /// The kernel tells when the pipe has room.
-    armed: bool,
     wait: Wait,
     /// When it is looked at next, and how often that was for nothing.
     look: Option<(Instant, u32)>,
@@ -74,6 +83,68 @@ struct Notes {
     muted: bool,
     /// What was reported of it.
     reported: Vec<Oddity>,
+}
+
+/// Times at which something becomes due.
+type Times = BTreeSet<(Instant, PeerId, Due)>;
+
+impl Notes {
+    /// No thread is in its turn any more; gives for how long one was, if that was too long.
+    fn note_back(&mut self, times: &mut Times, peer: PeerId) -> Option<Duration> {
+        let since = self.away.take()?;
+        times.remove(&(since + HELD, peer, Due::Held));
+        let away = since.elapsed();
+        let held = away >= HELD;
+        self.probation = if held { PROBATION } else { self.probation.saturating_sub(1) };
+        held.then_some(away)
+    }
+
+    /// Sets when to look at a reader that is waited for. Each look that finds nothing new is followed
+    /// by a later one.
+    fn set_look(&mut self, times: &mut Times, peer: PeerId) {
+        let before = self.look.take();
+        if let Some((at, _)) = before {
+            times.remove(&(at, peer, Due::Look));
+        }
+        if self.wait == Wait::Reader {
+            let round = before.map_or(0, |(_, round)| round + 1);
+            let after = FIRST_LOOK.saturating_mul(1 << round.min(10)).min(LAST_LOOK);
+            let at = Instant::now() + after;
+            self.look = Some((at, round));
+            times.insert((at, peer, Due::Look));
+        }
+    }
+
+    /// Counts a turn for nothing, or one of which something came; tells whether there were more of the
+    /// first kind than `most`.
+    fn count(&mut self, idle: bool, most: usize) -> bool {
+        if !idle {
+            if let Some((_, count)) = &mut self.idle {
+                *count = count.saturating_sub(MADE_UP);
+            }
+            return false;
+        }
+        let now = Instant::now();
+        let (since, count) = match self.idle {
+            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
+                (since, count + 1)
+            }
+            _ => (now, 1),
+        };
+        self.idle = Some((since, count));
+        count > most
+    }
+}
+
+/// What follows from a turn.
+pub(super) struct After {
+    /// For how long a thread was in the turn, if that was too long.
+    pub(super) held: Option<Duration>,
+    /// What it waited for before, if that is another now.
+    pub(super) waited: Option<Wait>,
+    /// It had too many turns for nothing: the kernel is to tell nothing more of it until
+    /// [`Due::Unmute`].
+    pub(super) wakes: bool,
 }
 
 impl Slot {
@@ -108,8 +179,11 @@ impl Slot {
         self.notes().muted
     }
 
+    /// The kernel tells of it again, and of nothing special.
     pub(super) fn unmute(&self) {
-        self.notes().muted = false;
+        let mut notes = self.notes();
+        notes.muted = false;
+        notes.wait = Wait::No;
     }
 
     /// Tells whether this is new.
@@ -132,11 +206,11 @@ impl Slot {
 
     /// One turn of the port with all that came for it.
     pub(super) fn turn(&self, buffer: &mut [u8]) -> Turn {
-        let mut mail = std::mem::take(&mut *self.mail());
         // That it is not read now because of what it said before is not its fault.
         let full = self.in_flight.is_full();
-        let room = {
+        let (mail, room) = {
             let mut notes = self.notes();
+            let mut mail = std::mem::take(&mut notes.mail);
             notes.unread |= mail.readable || mail.writers_gone;
             notes.writers_gone |= mail.writers_gone;
             mail.readable = notes.unread;
@@ -144,11 +218,11 @@ impl Slot {
             let may_read = notes.reading && !full;
             notes.unread &= !may_read;
             notes.writers_gone &= !may_read;
-            if may_read { self.in_flight.room() } else { 0 }
+            (mail, if may_read { self.in_flight.room() } else { 0 })
         };
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = port.turn(mail, room, buffer);
-        turn.served |= full;
+        turn.useful |= full;
         turn
     }
 
@@ -159,15 +233,6 @@ impl Slot {
         FromReactor::Port { peer: self.peer, event, written, bytes, in_flight }
     }
 
-    /// Notes whether the kernel is asked for the edge; tells whether it was already.
-    pub(super) fn set_armed(&self, armed: bool) -> bool {
-        std::mem::replace(&mut self.notes().armed, armed)
-    }
-
-    fn mail(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,9 +240,13 @@ impl Slot {
 
 /// All ports.
 pub(super) struct Slots {
-    all: HashMap<PeerId, Arc<Slot>>,
-    queue: VecDeque<PeerId>,
-    times: BTreeSet<(Instant, PeerId, Due)>,
+    all: FxHashMap<PeerId, Arc<Slot>>,
+    /// Who wants a turn, by [`Why`]. They take turns, so that those who ask for something do not wait
+    /// until thousands of others were told what happened.
+    queues: [VecDeque<PeerId>; 2],
+    /// Which of the queues is next.
+    next: usize,
+    times: Times,
     limits: Limits,
     stopped: bool,
 }
@@ -196,8 +265,9 @@ pub(super) enum Due {
 impl Slots {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            all: HashMap::new(),
-            queue: VecDeque::new(),
+            all: FxHashMap::default(),
+            queues: Default::default(),
+            next: 0,
             times: BTreeSet::new(),
             limits: limits.clone(),
             stopped: false,
@@ -239,13 +309,12 @@ impl Slots {
             descriptors: port.descriptors(),
             pair,
             port: Mutex::new(port),
-            mail: Mutex::default(),
             notes: Mutex::new(Notes { reading: !self.stopped, ..Notes::default() }),
             in_flight: Arc::new(InFlight::new(&self.limits)),
         });
         self.all.insert(peer, Arc::clone(&slot));
         // What stands in the pipe already may never be announced.
-        self.post(peer, |mail| mail.readable = true);
+        self.post(peer, Why::Event, |mail| mail.readable = true);
         slot
     }
 
@@ -256,21 +325,29 @@ impl Slots {
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+        self.queues.iter().map(VecDeque::len).sum()
     }
 
     /// The next port for a turn; it is in it until [`Slots::after_turn`].
     pub(super) fn next_due(&mut self) -> Option<Arc<Slot>> {
         loop {
-            let peer = self.queue.pop_front()?;
-            // It may have been removed while it stood here.
-            if let Some(slot) = self.get(peer) {
-                let mut notes = slot.notes();
-                notes.due = false;
-                notes.busy = true;
-                drop(notes);
-                return Some(slot);
+            if self.queues[self.next].is_empty() {
+                self.next = 1 - self.next;
             }
+            let why = self.next;
+            let peer = self.queues[why].pop_front()?;
+            self.next = 1 - why;
+            // It may have been removed while it stood here.
+            let Some(slot) = self.all.get(&peer) else { continue };
+            let mut notes = slot.notes();
+            notes.queued[why] = false;
+            // It is queued again when its turn is over; or it stood in both queues.
+            if notes.busy || notes.mail.is_empty() {
+                continue;
+            }
+            notes.busy = true;
+            drop(notes);
+            return Some(Arc::clone(slot));
         }
     }
 
@@ -282,21 +359,11 @@ impl Slots {
         }
     }
 
-    /// The thread is back; gives for how long it was away, if that was too long.
-    pub(super) fn note_back(&mut self, peer: PeerId, now: Instant) -> Option<Duration> {
-        let mut notes = self.all.get(&peer)?.notes();
-        let since = notes.away.take()?;
-        self.times.remove(&(since + HELD, peer, Due::Held));
-        let away = now.saturating_duration_since(since);
-        let held = away >= HELD;
-        notes.probation = if held { PROBATION } else { notes.probation.saturating_sub(1) };
-        held.then_some(away)
-    }
-
     /// The turn was not begun; its mail waits.
     pub(super) fn try_again_later(&mut self, slot: &Arc<Slot>, now: Instant) {
-        self.note_back(slot.peer, now);
-        slot.notes().busy = false;
+        let mut notes = slot.notes();
+        notes.note_back(&mut self.times, slot.peer);
+        notes.busy = false;
         self.times.insert((now + FIRST_LOOK, slot.peer, Due::Look));
     }
 
@@ -305,7 +372,7 @@ impl Slots {
         let peer = PeerId((token.0 / 2) as u64);
         if token.0.is_multiple_of(2) {
             let gone = event.is_read_closed();
-            self.post(peer, |mail| {
+            self.post(peer, Why::Event, |mail| {
                 mail.readable = true;
                 mail.writers_gone |= gone;
             });
@@ -315,11 +382,11 @@ impl Slots {
     }
 
     pub(super) fn look_at(&mut self, peer: PeerId) {
-        self.post(peer, |mail| mail.look_at_reader = true);
+        self.post(peer, Why::Event, |mail| mail.look_at_reader = true);
     }
 
     pub(super) fn note_reader_left(&mut self, peer: PeerId) {
-        self.post(peer, |mail| mail.reader_left = true);
+        self.post(peer, Why::Event, |mail| mail.reader_left = true);
     }
 
     pub(super) fn look_at_all(&mut self) {
@@ -329,14 +396,14 @@ impl Slots {
     }
 
     pub(super) fn reset(&mut self, peer: PeerId) {
-        self.post(peer, |mail| {
+        self.post(peer, Why::Mail, |mail| {
             mail.reset = true;
             mail.frames.clear();
         });
     }
 
     pub(super) fn send(&mut self, peer: PeerId, frame: OutFrame) {
-        self.post(peer, |mail| mail.frames.push(frame));
+        self.post(peer, Why::Mail, |mail| mail.frames.push(frame));
     }
 
     pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
@@ -353,7 +420,7 @@ impl Slots {
     pub(super) fn read_on(&mut self, peer: PeerId) {
         let unread = self.all.get(&peer).is_some_and(|slot| slot.notes().unread);
         if unread {
-            self.post(peer, |mail| mail.readable = true);
+            self.post(peer, Why::Event, |mail| mail.readable = true);
         }
     }
 
@@ -368,67 +435,37 @@ impl Slots {
     pub(super) fn all_flushed(&self) -> bool {
         let flushed = |slot: &Slot| {
             let notes = slot.notes();
-            let waits = notes.due || notes.busy || notes.wait != Wait::No;
+            let waits = !notes.mail.is_empty() || notes.busy || notes.wait != Wait::No;
             !waits || (notes.busy && notes.probation > 0)
         };
         self.all().all(flushed)
     }
 
-    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, more: bool, wait: Wait, now: Instant) {
-        let look = {
-            let mut notes = slot.notes();
-            notes.busy = false;
-            if notes.due {
-                self.queue.push_back(slot.peer);
-            }
-            notes.wait = wait;
-            notes.unread |= more;
-            let before = notes.look.take();
-            if let Some((at, _)) = before {
-                self.times.remove(&(at, slot.peer, Due::Look));
-            }
-            // Each look that finds nothing new is followed by a later one.
-            let round = before.map_or(0, |(_, round)| round + 1);
-            let after = FIRST_LOOK.saturating_mul(1 << round.min(10)).min(LAST_LOOK);
-            notes.look = (wait == Wait::Reader).then_some((now + after, round));
-            notes.look
-        };
-        if let Some((at, _)) = look {
-            self.times.insert((at, slot.peer, Due::Look));
-        }
-        self.park_or_read_on(slot);
-    }
-
-    /// With too much on its way to the worker, a port waits for the worker to say so.
-    fn park_or_read_on(&mut self, slot: &Arc<Slot>) {
-        if slot.notes().unread && !slot.in_flight.park() && slot.notes().reading {
-            self.post(slot.peer, |mail| mail.readable = true);
-        }
-    }
-
-    /// A turn of which something came.
-    pub(super) fn note_useful(&self, slot: &Slot) {
-        if let Some((_, count)) = &mut slot.notes().idle {
-            *count = count.saturating_sub(MADE_UP);
-        }
-    }
-
-    /// Counts a turn for nothing; tells whether there were too many, so that the kernel is to tell
-    /// nothing more of this port until [`Due::Unmute`].
-    pub(super) fn note_idle(&mut self, slot: &Arc<Slot>, now: Instant) -> bool {
+    /// Notes what came of a turn, and queues the next one if it has to follow.
+    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: &Turn) -> After {
         let mut notes = slot.notes();
-        let (since, count) = match notes.idle {
-            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
-                (since, count + 1)
-            }
-            _ => (now, 1),
-        };
-        notes.idle = Some((since, count));
-        notes.muted = count > self.limits.max_wakeups;
-        if notes.muted {
-            self.times.insert((since + WINDOW, slot.peer, Due::Unmute));
+        let held = notes.note_back(&mut self.times, slot.peer);
+        notes.busy = false;
+        notes.unread |= turn.more;
+        // With too much on its way to the worker, a port waits for the worker to say so.
+        if notes.unread && !slot.in_flight.park() && notes.reading {
+            notes.mail.readable = true;
         }
-        notes.muted
+        if !notes.mail.is_empty() {
+            queue(&mut self.queues, &mut notes, slot.peer, Why::Event);
+        }
+        let before = std::mem::replace(&mut notes.wait, turn.wait);
+        notes.set_look(&mut self.times, slot.peer);
+        let mut after = After { held, waited: None, wakes: false };
+        if !notes.muted {
+            after.wakes = notes.count(turn.is_idle(), self.limits.max_wakeups);
+            after.waited = Some(before).filter(|before| *before != turn.wait && !after.wakes);
+        }
+        if after.wakes {
+            notes.muted = true;
+            self.times.insert((Instant::now() + WINDOW, slot.peer, Due::Unmute));
+        }
+        after
     }
 
     pub(super) fn next_time(&self) -> Option<Instant> {
@@ -443,12 +480,16 @@ impl Slots {
         found
     }
 
-    fn post(&mut self, peer: PeerId, write: impl FnOnce(&mut Mail)) {
+    fn post(&mut self, peer: PeerId, why: Why, write: impl FnOnce(&mut Mail)) {
         let Some(slot) = self.all.get(&peer) else { return };
-        write(&mut slot.mail());
         let mut notes = slot.notes();
-        if !std::mem::replace(&mut notes.due, true) && !notes.busy {
-            self.queue.push_back(peer);
-        }
+        write(&mut notes.mail);
+        queue(&mut self.queues, &mut notes, peer, why);
+    }
+}
+
+fn queue(queues: &mut [VecDeque<PeerId>; 2], notes: &mut Notes, peer: PeerId, why: Why) {
+    if !std::mem::replace(&mut notes.queued[why as usize], true) {
+        queues[why as usize].push_back(peer);
     }
 }

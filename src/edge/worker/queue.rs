@@ -5,15 +5,17 @@
 //! message of somebody else.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::broker::PeerId;
 
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    lanes: HashMap<PeerId, Lane<T>>,
+    lanes: FxHashMap<PeerId, Lane<T>>,
     /// Those that have a message and are not paused, by the time that they used.
     ready: BTreeSet<(Duration, PeerId)>,
     /// What whoever was served last had used: time that was not used is not saved up.
@@ -29,7 +31,7 @@ struct Lane<T> {
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { lanes: HashMap::new(), ready: BTreeSet::new(), floor: Duration::ZERO }
+        Self { lanes: FxHashMap::default(), ready: BTreeSet::new(), floor: Duration::ZERO }
     }
 }
 
