@@ -8,5 +8,6 @@ pub mod limits;
 pub mod manifest;
 pub mod message;
 pub mod pb;
+mod queue;
 pub mod state;
 pub mod stats;

@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use crate::message::{ToAgent, ToWorkload};
+use crate::{
+    message::{ToAgent, ToWorkload},
+    queue::Queue,
+};
 
 use super::{Notice, SubscriptionId, Tick};
 
@@ -103,7 +106,7 @@ impl Drop for Share {
 /// The queue of one workload.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    queue: VecDeque<Queued>,
+    queue: Queue<Queued>,
     bytes: Share,
     /// Since when nothing was put into the pipe, though something waits.
     stuck_since: Option<Tick>,

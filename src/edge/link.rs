@@ -24,9 +24,9 @@ use nix::{
     unistd::{dup2_stdin, dup2_stdout, read},
 };
 
-use crate::frame::FrameDecoder;
+use crate::{broker::Notice, frame::FrameDecoder};
 
-use super::port::{FromPort, OutFrame};
+use super::port::{FromPort, Notices, OutFrame};
 
 /// Reads in one turn.
 const READS_PER_TURN: usize = 16;
@@ -130,11 +130,16 @@ impl LinkPort {
     }
 
     /// Writes what can be written, and reads for one turn.
-    pub(super) fn turn(&mut self, buffer: &mut [u8], events: &mut Vec<FromPort>) -> LinkTurn {
+    pub(super) fn turn(
+        &mut self,
+        buffer: &mut [u8],
+        events: &mut Vec<FromPort>,
+        notices: &mut Notices,
+    ) -> LinkTurn {
         if self.hung_up {
             return LinkTurn::Dry;
         }
-        if !self.flush(events) {
+        if !self.flush(notices) {
             self.queue.clear();
             self.written = 0;
             // What it said last is still read, and then its end; unless it is not read at all.
@@ -183,7 +188,7 @@ impl LinkPort {
 
     /// Writes what can be written; false if nobody will ever read it. An agent that is not read, as
     /// too much waits for it, is found to be gone only here.
-    fn flush(&mut self, events: &mut Vec<FromPort>) -> bool {
+    fn flush(&mut self, notices: &mut Notices) -> bool {
         while let Some(frame) = self.queue.front() {
             let mut whole = frame.head.clone().chain(frame.body.clone());
             whole.advance(self.written);
@@ -192,7 +197,9 @@ impl LinkPort {
                 Ok(count) => {
                     self.written += count;
                     if self.written == frame.head.len() + frame.body.len() {
-                        events.push(FromPort::Written(frame.seq));
+                        if frame.notice != Notice::None {
+                            notices.written = Some(frame.seq);
+                        }
                         self.queue.pop_front();
                         self.written = 0;
                     }

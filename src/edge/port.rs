@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::{
     broker::{Notice, Seq},
     frame::FrameError,
+    queue::Queue,
 };
 
 use super::fifo::Unopened;
@@ -53,10 +54,15 @@ pub(super) enum FromPort {
     Broken(FrameError),
     /// All writers have gone.
     EndOfFile,
+}
+
+/// What was to be told of frames ([`Notice`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Notices {
     /// All frames up to this one are in the pipe.
-    Written(Seq),
+    pub(super) written: Option<Seq>,
     /// The reader has taken all frames up to this one.
-    Taken(Seq),
+    pub(super) taken: Option<Seq>,
 }
 
 /// What may have happened since the last turn.
@@ -73,7 +79,7 @@ pub(super) struct Mail {
     /// A new session begins: what was not begun to be written is dropped, then `frames` follow.
     pub(super) reset: bool,
     /// Frames to write, behind those that wait already.
-    pub(super) frames: Vec<OutFrame>,
+    pub(super) frames: Queue<OutFrame>,
 }
 
 impl Mail {
@@ -88,6 +94,8 @@ impl Mail {
 pub(super) struct Turn {
     /// For the worker, in order.
     pub(super) events: Vec<FromPort>,
+    /// For the worker, before these.
+    pub(super) notices: Notices,
     /// There may be more to read, and the kernel will not say so again.
     pub(super) more: bool,
     /// What the port waits for before it can write on.

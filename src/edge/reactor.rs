@@ -29,6 +29,7 @@ use crate::{broker::PeerId, limits::Limits};
 use super::{
     fifo::RunDir,
     link::LinkPort,
+    port::Notices,
     status::StatusSocket,
     watch::Watches,
     worker::{FromReactor, ToReactor},
@@ -278,9 +279,7 @@ impl Loop {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Turn(slot, turn) if self.slots.has(slot.peer()) => self.after_turn(&slot, turn),
-            // It was removed meanwhile, and we may be the last to have its FIFOs open.
-            Done::Turn(slot, _) => self.jobs.push_back(Job::Close(Closing::Slot(slot))),
+            Done::Turn(slot, turn) => self.after_turn(slot, turn),
             Done::Opened(peer, port) => self.opened(peer, port),
             Done::Closed => {}
         }
@@ -394,6 +393,16 @@ impl Loop {
         self.for_worker.push(message);
         if self.for_worker.len() >= ROUND {
             self.flush_to_worker();
+        }
+    }
+
+    fn tell_notices(&mut self, peer: PeerId, notices: Notices) {
+        let Notices { written, taken } = notices;
+        if let Some(seq) = written {
+            self.tell_worker(FromReactor::Written(peer, seq));
+        }
+        if let Some(seq) = taken {
+            self.tell_worker(FromReactor::Taken(peer, seq));
         }
     }
 

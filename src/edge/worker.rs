@@ -55,6 +55,10 @@ pub(super) enum FromReactor {
         bytes: usize,
         in_flight: Arc<InFlight>,
     },
+    /// All frames to this peer up to this one are in the pipe.
+    Written(PeerId, Seq),
+    /// The reader of this peer has taken all frames up to this one.
+    Taken(PeerId, Seq),
     /// The pair is there, in this folder; or it cannot be made.
     PairOpened(PeerId, Result<String, String>),
     /// The pair is gone.
@@ -149,7 +153,8 @@ impl Worker {
         begun();
         while let Ok(first) = self.wait() {
             for batch in first.into_iter().chain(self.inbox.clone().try_iter().take(BATCH)) {
-                batch.into_iter().for_each(|message| self.sort(message));
+                let now = self.now();
+                batch.into_iter().for_each(|message| self.sort(now, message));
             }
             self.serve();
             self.hand_out(); // also what timers brought
@@ -187,7 +192,7 @@ impl Worker {
 
     /// Takes what costs next to nothing at once, and puts the rest into the queue. So what a workload
     /// has read is known, whatever it still waits for.
-    fn sort(&mut self, message: FromReactor) {
+    fn sort(&mut self, now: Tick, message: FromReactor) {
         let input = match message {
             FromReactor::Stop => {
                 self.stopping = true;
@@ -207,23 +212,14 @@ impl Worker {
                 self.queue.remove(peer);
                 Input::PairClosed(peer)
             }
-            FromReactor::Port { peer, event, written, bytes, in_flight } => match event {
-                FromPort::Written(seq) => self.took(peer, Input::Written(peer, seq), &in_flight),
-                FromPort::Taken(seq) => self.took(peer, Input::Taken(peer, seq), &in_flight),
-                event => {
-                    let message = Message { event, written, bytes, in_flight };
-                    return self.queue.push(peer, message);
-                }
-            },
+            FromReactor::Written(peer, seq) => Input::Written(peer, seq),
+            FromReactor::Taken(peer, seq) => Input::Taken(peer, seq),
+            FromReactor::Port { peer, event, written, bytes, in_flight } => {
+                let message = Message { event, written, bytes, in_flight };
+                return self.queue.push(peer, message);
+            }
         };
-        self.broker.handle(self.now(), input);
-    }
-
-    fn took(&mut self, peer: PeerId, input: Input, in_flight: &InFlight) -> Input {
-        if in_flight.handled(0) {
-            self.send(ToReactor::Handled(peer));
-        }
-        input
+        self.broker.handle(now, input);
     }
 
     /// Handles what is in the queue, for a while.
@@ -274,8 +270,6 @@ impl Worker {
             }
             FromPort::Broken(error) => Input::Broken { peer, reason: error.to_string() },
             FromPort::EndOfFile => Input::EndOfFile(peer),
-            FromPort::Written(seq) => Input::Written(peer, seq),
-            FromPort::Taken(seq) => Input::Taken(peer, seq),
         })
     }
 

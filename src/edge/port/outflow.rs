@@ -1,6 +1,9 @@
 //! The writing half of a port (FIFO-FACTS sections 2 and 5, DECISIONS 17 and 20).
 
-use std::{collections::VecDeque, io::IoSlice, os::fd::AsFd, os::fd::OwnedFd};
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use bytes::Buf;
 use nix::{
@@ -8,12 +11,15 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::uio::writev,
-    unistd::read,
+    unistd::{read, write},
 };
 
-use crate::broker::{Notice, Seq};
+use crate::{
+    broker::{Notice, Seq},
+    queue::Queue,
+};
 
-use super::{super::fifo::reopen, FromPort, Oddity, OutFrame, Turn, Wait, unread};
+use super::{super::fifo::reopen, Notices, Oddity, OutFrame, Turn, Wait, unread};
 
 /// The kernel counts room in slots of one page, of which a frame alone in its pipe takes
 /// `len / SLOT`, rounded up.
@@ -21,6 +27,9 @@ const SLOT: usize = 4096;
 
 /// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
 const MAX_PIPE: usize = 1 << 20;
+
+/// So many bytes are copied rather than written in two pieces.
+const FEW: usize = 512;
 
 /// Frames that one call can take: each is two pieces, of which the kernel takes 1024.
 const MOST_AT_ONCE: usize = 512;
@@ -31,7 +40,7 @@ pub(super) struct Outflow {
     window: usize,
     /// Size of the pipe as we last set it; the workload may have changed it since.
     capacity: usize,
-    queue: VecDeque<OutFrame>,
+    queue: Queue<OutFrame>,
     /// A frame that did not fit as a whole: what of it has not been written.
     rest: Option<(OutFrame, usize)>,
     in_pipe: InPipe,
@@ -51,7 +60,7 @@ pub(super) struct Outflow {
 #[derive(Debug, Default)]
 struct InPipe {
     /// Frames, oldest first, each with its bytes that were not read and the call that wrote it.
-    frames: VecDeque<(OutFrame, usize, u64)>,
+    frames: Queue<(OutFrame, usize, u64)>,
     bytes: usize,
     /// Calls that wrote something, ever.
     calls: u64,
@@ -81,7 +90,7 @@ impl Outflow {
             fd,
             window,
             capacity: 0,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             rest: None,
             in_pipe: InPipe::default(),
             written: 0,
@@ -108,9 +117,9 @@ impl Outflow {
         self.inherited = self.has_reader() || !self.drain();
     }
 
-    pub(super) fn push(&mut self, frames: Vec<OutFrame>) {
-        self.pushed = frames.last().map_or(self.pushed, |frame| frame.seq);
-        self.queue.extend(frames);
+    pub(super) fn push(&mut self, frames: Queue<OutFrame>) {
+        self.pushed = frames.back().map_or(self.pushed, |frame| frame.seq);
+        self.queue.append(frames);
     }
 
     /// Drops what was not begun to be written. What is in the pipe whole stays, and what is there in
@@ -128,7 +137,7 @@ impl Outflow {
             turn.wait = Wait::No;
             return;
         }
-        let mut unread = self.note_read(&mut turn.events);
+        let mut unread = self.note_read(&mut turn.notices);
         if unread > 0 || self.rest.is_some() {
             let swapped = reader_left && self.is_partly_read() && self.has_reader();
             if swapped {
@@ -138,13 +147,13 @@ impl Outflow {
                 unread = 0;
             }
         }
-        turn.wait = self.write_all(unread, &mut turn.events);
+        turn.wait = self.write_all(unread, &mut turn.notices);
         turn.useful |= std::mem::take(&mut self.moved);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
     /// Writes on; `unread` is what is in the pipe.
-    fn write_all(&mut self, mut unread: usize, events: &mut Vec<FromPort>) -> Wait {
+    fn write_all(&mut self, mut unread: usize, notices: &mut Notices) -> Wait {
         loop {
             if self.rest.is_none() && self.queue.is_empty() {
                 let awaited = |(frame, ..): &(OutFrame, _, _)| frame.notice == Notice::Taken;
@@ -152,20 +161,20 @@ impl Outflow {
                 return if awaits { self.wait_for_room() } else { Wait::No };
             }
             let progress = if self.rest.is_some() {
-                self.write_rest(events)
+                self.write_rest(notices)
             } else {
                 match self.make_room(unread) {
                     0 => return self.wait_for_room(),
-                    count => self.write_next(count, events),
+                    count => self.write_next(count, notices),
                 }
             };
             match progress {
                 Progress::Done if self.rest.is_none() && self.queue.is_empty() => {}
-                Progress::Done => unread = self.note_read(events),
+                Progress::Done => unread = self.note_read(notices),
                 Progress::Full if self.rest.is_some() => return Wait::Edge,
                 Progress::Full => return self.wait_for_room(),
                 Progress::NoReader => {
-                    let unread = self.note_read(events);
+                    let unread = self.note_read(notices);
                     self.take_back(unread);
                     return Wait::Reader;
                 }
@@ -174,7 +183,7 @@ impl Outflow {
     }
 
     /// Notes which frames the reader has taken out of the pipe since; gives what is in it.
-    fn note_read(&mut self, events: &mut Vec<FromPort>) -> usize {
+    fn note_read(&mut self, notices: &mut Notices) -> usize {
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
         self.inherited &= unread > 0;
         // More than we wrote is somebody else's, who writes into its own input: we wait until it has
@@ -192,7 +201,7 @@ impl Outflow {
             }
             taken -= *left;
             if frame.notice == Notice::Taken && unfinished != Some(frame.seq) {
-                events.push(FromPort::Taken(frame.seq));
+                notices.taken = Some(frame.seq);
             }
             self.moved = true;
             self.in_pipe.frames.pop_front();
@@ -243,9 +252,9 @@ impl Outflow {
     }
 
     /// Writes the next frames by one call.
-    fn write_next(&mut self, count: usize, events: &mut Vec<FromPort>) -> Progress {
+    fn write_next(&mut self, count: usize, notices: &mut Notices) -> Progress {
         let wrote = match self.queue.front() {
-            Some(frame) if count == 1 => self.call(&frame.pieces()),
+            Some(frame) if count == 1 => self.write_one(frame),
             _ => {
                 let frames = self.queue.iter().take(count);
                 self.call(&frames.flat_map(OutFrame::pieces).collect::<Vec<_>>())
@@ -261,19 +270,19 @@ impl Outflow {
         {
             let bytes = wrote.min(frame.len());
             wrote -= bytes;
-            self.wrote(frame, 0, bytes, events);
+            self.wrote(frame, 0, bytes, notices);
         }
         Progress::Done
     }
 
-    fn write_rest(&mut self, events: &mut Vec<FromPort>) -> Progress {
+    fn write_rest(&mut self, notices: &mut Notices) -> Progress {
         let Some((frame, written)) = self.rest.take() else { return Progress::Done };
         let mut whole = frame.head.clone().chain(frame.body.clone());
         whole.advance(written);
         match self.call(&[IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())]) {
             Ok(count) => {
                 self.in_pipe.calls += 1;
-                self.wrote(frame, written, count, events);
+                self.wrote(frame, written, count, notices);
                 if self.rest.is_some() { Progress::Full } else { Progress::Done }
             }
             Err(errno) => {
@@ -283,16 +292,21 @@ impl Outflow {
         }
     }
 
-    fn call(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
-        loop {
-            match writev(&self.fd, pieces) {
-                Err(Errno::EINTR) => {}
-                other => return other,
-            }
-        }
+    /// Two pieces of a few bytes are put together sooner than the kernel takes them one by one.
+    fn write_one(&self, frame: &OutFrame) -> Result<usize, Errno> {
+        let mut buffer = [0; FEW];
+        let Some(whole) = buffer.get_mut(..frame.len()) else { return self.call(&frame.pieces()) };
+        let (head, body) = whole.split_at_mut(frame.head.len());
+        head.copy_from_slice(&frame.head);
+        body.copy_from_slice(&frame.body);
+        again(|| write(&self.fd, whole))
     }
 
-    fn wrote(&mut self, frame: OutFrame, before: usize, count: usize, events: &mut Vec<FromPort>) {
+    fn call(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        again(|| writev(&self.fd, pieces))
+    }
+
+    fn wrote(&mut self, frame: OutFrame, before: usize, count: usize, notices: &mut Notices) {
         self.moved = true;
         if before + count < frame.len() {
             self.in_pipe.push(frame.clone(), count);
@@ -301,7 +315,7 @@ impl Outflow {
         }
         self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
         if frame.notice == Notice::Written {
-            events.push(FromPort::Written(frame.seq));
+            notices.written = Some(frame.seq);
         }
         self.in_pipe.push(frame, count);
     }
@@ -372,6 +386,16 @@ impl Outflow {
             }
         }
         true
+    }
+}
+
+/// Until no signal is in the way.
+fn again(call: impl Fn() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
     }
 }
 

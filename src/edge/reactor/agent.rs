@@ -9,7 +9,7 @@ use crate::{broker::PeerId, limits::Limits};
 use super::{
     super::{
         link::{LinkPort, LinkTurn},
-        port::{FromPort, OutFrame},
+        port::{FromPort, Notices, OutFrame},
         status::{ClientId, StatusSocket},
         worker::{FromReactor, Troubles},
     },
@@ -37,9 +37,10 @@ impl Loop {
     pub(super) fn link_turn(&mut self) {
         let Some(link) = self.link.as_mut().filter(|link| link.due) else { return };
         link.due = false;
-        let mut events = Vec::new();
-        let turn = link.port.turn(&mut self.buffer, &mut events);
+        let (mut events, mut notices) = (Vec::new(), Notices::default());
+        let turn = link.port.turn(&mut self.buffer, &mut events, &mut notices);
         let in_flight = Arc::clone(&link.in_flight);
+        self.tell_notices(PeerId::AGENT, notices);
         for event in events {
             let bytes = if let FromPort::Frame(body) = &event { body.len() } else { 0 };
             in_flight.add(bytes);

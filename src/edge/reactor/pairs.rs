@@ -136,24 +136,31 @@ impl Loop {
         self.tell_worker(FromReactor::PairClosed(peer));
     }
 
-    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, mut turn: Turn) {
-        for event in std::mem::take(&mut turn.events) {
-            turn.useful |= matches!(event, FromPort::Frame(_));
-            self.tell_worker(slot.to_worker(event, turn.written));
-        }
+    pub(super) fn after_turn(&mut self, slot: Arc<Slot>, mut turn: Turn) {
+        let events = std::mem::take(&mut turn.events);
+        turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
+        // They count as on their way from here on.
+        let written = turn.written;
+        let messages: Vec<_> =
+            events.into_iter().map(|event| slot.to_worker(event, written)).collect();
+        let Some(after) = self.slots.after_turn(&slot, &turn) else {
+            // We may be the last to have its FIFOs open.
+            return self.jobs.push_back(Job::Close(Closing::Slot(slot)));
+        };
+        self.tell_notices(slot.peer(), turn.notices);
+        messages.into_iter().for_each(|message| self.tell_worker(message));
         for oddity in &turn.oddities {
-            self.report(slot, *oddity);
+            self.report(&slot, *oddity);
         }
-        let after = self.slots.after_turn(slot, &turn);
         if let Some(held) = after.held {
             log::info!("{} has let go of its pipe after {} ms", slot.name(), held.as_millis());
         }
         if after.wakes {
-            self.report(slot, Oddity::Wakes);
-            self.unregister(slot);
+            self.report(&slot, Oddity::Wakes);
+            self.unregister(&slot);
         }
         if let Some(before) = after.waited {
-            self.wait_for(slot, before, turn.wait);
+            self.wait_for(&slot, before, turn.wait);
         }
     }
 

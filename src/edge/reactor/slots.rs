@@ -64,6 +64,8 @@ struct Notes {
     queued: [bool; 2],
     /// It is in a turn.
     busy: bool,
+    /// It is nobody's any more.
+    removed: bool,
     /// The broker wants it to be read.
     reading: bool,
     /// There may be bytes that were announced and not read.
@@ -206,20 +208,19 @@ impl Slot {
 
     /// One turn of the port with all that came for it.
     pub(super) fn turn(&self, buffer: &mut [u8]) -> Turn {
+        let mut notes = self.notes();
+        let mut mail = std::mem::take(&mut notes.mail);
+        notes.unread |= mail.readable || mail.writers_gone;
+        notes.writers_gone |= mail.writers_gone;
+        mail.readable = notes.unread;
+        mail.writers_gone = notes.writers_gone;
         // That it is not read now because of what it said before is not its fault.
-        let full = self.in_flight.is_full();
-        let (mail, room) = {
-            let mut notes = self.notes();
-            let mut mail = std::mem::take(&mut notes.mail);
-            notes.unread |= mail.readable || mail.writers_gone;
-            notes.writers_gone |= mail.writers_gone;
-            mail.readable = notes.unread;
-            mail.writers_gone = notes.writers_gone;
-            let may_read = notes.reading && !full;
-            notes.unread &= !may_read;
-            notes.writers_gone &= !may_read;
-            (mail, if may_read { self.in_flight.room() } else { 0 })
-        };
+        let full = notes.unread && self.in_flight.is_full();
+        let may_read = notes.unread && notes.reading && !full;
+        notes.unread &= !may_read;
+        notes.writers_gone &= !may_read;
+        drop(notes);
+        let room = if may_read { self.in_flight.room() } else { 0 };
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = port.turn(mail, room, buffer);
         turn.useful |= full;
@@ -243,7 +244,7 @@ pub(super) struct Slots {
     all: FxHashMap<PeerId, Arc<Slot>>,
     /// Who wants a turn, by [`Why`]. They take turns, so that those who ask for something do not wait
     /// until thousands of others were told what happened.
-    queues: [VecDeque<PeerId>; 2],
+    queues: Queues,
     /// Which of the queues is next.
     next: usize,
     times: Times,
@@ -276,10 +277,6 @@ impl Slots {
 
     pub(super) fn len(&self) -> usize {
         self.all.len()
-    }
-
-    pub(super) fn has(&self, peer: PeerId) -> bool {
-        self.all.contains_key(&peer)
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<Arc<Slot>> {
@@ -320,6 +317,7 @@ impl Slots {
 
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Arc<Slot>> {
         let slot = self.all.remove(&peer)?;
+        slot.notes().removed = true;
         self.times.retain(|(_, own, _)| *own != peer);
         Some(slot)
     }
@@ -335,19 +333,17 @@ impl Slots {
                 self.next = 1 - self.next;
             }
             let why = self.next;
-            let peer = self.queues[why].pop_front()?;
+            let slot = self.queues[why].pop_front()?;
             self.next = 1 - why;
-            // It may have been removed while it stood here.
-            let Some(slot) = self.all.get(&peer) else { continue };
             let mut notes = slot.notes();
             notes.queued[why] = false;
             // It is queued again when its turn is over; or it stood in both queues.
-            if notes.busy || notes.mail.is_empty() {
+            if notes.removed || notes.busy || notes.mail.is_empty() {
                 continue;
             }
             notes.busy = true;
             drop(notes);
-            return Some(Arc::clone(slot));
+            return Some(slot);
         }
     }
 
@@ -403,7 +399,7 @@ impl Slots {
     }
 
     pub(super) fn send(&mut self, peer: PeerId, frame: OutFrame) {
-        self.post(peer, Why::Mail, |mail| mail.frames.push(frame));
+        self.post(peer, Why::Mail, |mail| mail.frames.push_back(frame));
     }
 
     pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
@@ -441,9 +437,13 @@ impl Slots {
         self.all().all(flushed)
     }
 
-    /// Notes what came of a turn, and queues the next one if it has to follow.
-    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: &Turn) -> After {
+    /// Notes what came of a turn, and queues the next one if it has to follow. `None` if the port was
+    /// removed meanwhile.
+    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: &Turn) -> Option<After> {
         let mut notes = slot.notes();
+        if notes.removed {
+            return None;
+        }
         let held = notes.note_back(&mut self.times, slot.peer);
         notes.busy = false;
         notes.unread |= turn.more;
@@ -452,7 +452,7 @@ impl Slots {
             notes.mail.readable = true;
         }
         if !notes.mail.is_empty() {
-            queue(&mut self.queues, &mut notes, slot.peer, Why::Event);
+            queue(&mut self.queues, &mut notes, slot, Why::Event);
         }
         let before = std::mem::replace(&mut notes.wait, turn.wait);
         notes.set_look(&mut self.times, slot.peer);
@@ -465,7 +465,7 @@ impl Slots {
             notes.muted = true;
             self.times.insert((Instant::now() + WINDOW, slot.peer, Due::Unmute));
         }
-        after
+        Some(after)
     }
 
     pub(super) fn next_time(&self) -> Option<Instant> {
@@ -484,12 +484,14 @@ impl Slots {
         let Some(slot) = self.all.get(&peer) else { return };
         let mut notes = slot.notes();
         write(&mut notes.mail);
-        queue(&mut self.queues, &mut notes, peer, why);
+        queue(&mut self.queues, &mut notes, slot, why);
     }
 }
 
-fn queue(queues: &mut [VecDeque<PeerId>; 2], notes: &mut Notes, peer: PeerId, why: Why) {
+type Queues = [VecDeque<Arc<Slot>>; 2];
+
+fn queue(queues: &mut Queues, notes: &mut Notes, slot: &Arc<Slot>, why: Why) {
     if !std::mem::replace(&mut notes.queued[why as usize], true) {
-        queues[why as usize].push_back(peer);
+        queues[why as usize].push_back(Arc::clone(slot));
     }
 }

@@ -1,0 +1,119 @@
+//! A queue of which the first element stands in place: most of the time there is no second, and then
+//! nothing is allocated.
+
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    /// `None` only if there is nothing at all.
+    first: Option<T>,
+    others: VecDeque<T>,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { first: None, others: VecDeque::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn push_back(&mut self, element: T) {
+        if self.first.is_none() {
+            self.first = Some(element);
+        } else {
+            self.others.push_back(element);
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, element: T) {
+        if let Some(second) = self.first.replace(element) {
+            self.others.push_front(second);
+        }
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<T> {
+        let next = self.others.pop_front();
+        std::mem::replace(&mut self.first, next)
+    }
+
+    pub(crate) fn pop_back(&mut self) -> Option<T> {
+        self.others.pop_back().or_else(|| self.first.take())
+    }
+
+    pub(crate) fn front(&self) -> Option<&T> {
+        self.first.as_ref()
+    }
+
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.first.as_mut()
+    }
+
+    pub(crate) fn back(&self) -> Option<&T> {
+        self.others.back().or(self.first.as_ref())
+    }
+
+    pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
+        self.others.back_mut().or(self.first.as_mut())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.others)
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.others.retain(&mut keep);
+        if self.first.as_ref().is_some_and(|first| !keep(first)) {
+            self.first = self.others.pop_front();
+        }
+    }
+
+    /// Moves everything of `other` behind what is here.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        while let Some(element) = other.pop_front() {
+            self.push_back(element);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_kept_at_both_ends() {
+        let mut queue = Queue::default();
+        assert!(queue.is_empty() && queue.pop_front().is_none() && queue.pop_back().is_none());
+        queue.push_back(2);
+        queue.push_front(1);
+        let mut more = Queue::default();
+        (3..6).for_each(|n| more.push_back(n));
+        queue.append(more);
+        assert_eq!(queue.iter().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!((queue.len(), queue.front(), queue.back()), (5, Some(&1), Some(&5)));
+        assert_eq!((queue.pop_front(), queue.pop_back()), (Some(1), Some(5)));
+        assert_eq!(queue.front_mut(), Some(&mut 2));
+        assert_eq!(queue.back_mut(), Some(&mut 4));
+        assert_eq!(
+            (queue.pop_back(), queue.pop_back(), queue.pop_back()),
+            (Some(4), Some(3), Some(2))
+        );
+        assert!(queue.is_empty() && queue.len() == 0);
+        (1..6).for_each(|n| queue.push_back(n));
+        queue.retain(|n| n % 2 == 0);
+        assert_eq!(queue.iter().copied().collect::<Vec<_>>(), [2, 4]);
+        queue.clear();
+        assert!(queue.is_empty());
+    }
+}
