@@ -27,7 +27,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
-    state::{Instance, Tree, weight_after},
+    state::{Instance, Tree, convert::Pieces, weight_after},
 };
 
 pub use access::Rules;
@@ -205,6 +205,8 @@ pub struct Broker {
     version: Version,
     /// Answers to reads of this state.
     answers: Answers,
+    /// Parts of answers to earlier ones.
+    pieces: Pieces,
     /// Bytes that wait for all workloads together.
     queued: Total,
     peers: FxHashMap<PeerId, Peer>,
@@ -239,6 +241,7 @@ impl Broker {
             state: Tree::initial(),
             version: 0,
             answers: Answers::default(),
+            pieces: Pieces::default(),
             queued: Total::default(),
             peers: FxHashMap::default(),
             by_instance: BTreeMap::new(),

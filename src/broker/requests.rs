@@ -113,12 +113,15 @@ impl Broker {
     }
 
     fn read(&mut self, masks: &MaskSet) -> Body {
-        let state = &self.state;
+        let (state, pieces) = (&self.state, &mut self.pieces);
         self.answers.get(masks, || {
             if masks.is_everything() {
-                return Body::state(state, Fill::Full);
+                return Body::state(state, Fill::Full, Some(pieces));
             }
-            Body::state(&state.select(&Selection::of_masks(masks.masks())), Fill::Sparse)
+            let part = state.select(&Selection::of_masks(masks.masks()));
+            // What a wildcard selects is put together anew each time.
+            let whole = !masks.masks().iter().any(Mask::has_wildcard);
+            Body::state(&part, Fill::Sparse, whole.then_some(pieces))
         })
     }
 

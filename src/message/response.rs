@@ -18,7 +18,7 @@ use crate::{
     },
     state::{
         Altered, Instance, Tree,
-        convert::{Fill, Writer, write_state},
+        convert::{Fill, Pieces, Writer, write_state},
     },
 };
 
@@ -216,14 +216,20 @@ impl Body {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
-    /// The state that was asked for.
+    /// The state that was asked for. `pieces` is what is kept of answers like this one, if it is
+    /// likely that there will be more.
     #[must_use]
-    pub fn state(state: &Tree, fill: Fill) -> Self {
-        let mut writer = Writer::default();
+    pub fn state(state: &Tree, fill: Fill, pieces: Option<&mut Pieces>) -> Self {
+        let mut writer = pieces.map_or_else(Writer::default, |own| Writer::with(own, fill));
         writer.message(COMPLETE_STATE_RESPONSE, |own| {
             own.message(COMPLETE_STATE, |own| write_state(own, state, fill));
         });
-        Self(writer.finish().into())
+        Self::written(writer, fill)
+    }
+
+    fn written(writer: Writer<'_>, fill: Fill) -> Self {
+        let (buffer, start) = writer.finish(fill);
+        Self(Bytes::from(buffer).slice(start..))
     }
 
     /// A change of what was subscribed to.
@@ -239,7 +245,7 @@ impl Body {
             });
             own.message(COMPLETE_STATE, |own| write_state(own, state, Fill::Sparse));
         });
-        Self(writer.finish().into())
+        Self::written(writer, Fill::Sparse)
     }
 
     /// The update was made; which instances it started and ended.
@@ -298,7 +304,7 @@ mod tests {
         let new = old.with("agents", Some(Node::map([("a", Node::map([("", Node::Unset); 0]))])));
         let altered = ChangeSet::between(&old, &new).altered(&MaskSet::parse([""; 0])).unwrap();
         for (body, fill, altered_fields) in [
-            (Body::state(&new, Fill::Full), Fill::Full, None),
+            (Body::state(&new, Fill::Full, None), Fill::Full, None),
             (
                 Body::event(&new, &altered),
                 Fill::Sparse,

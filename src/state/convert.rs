@@ -13,11 +13,13 @@ use super::{
 use crate::pb::ank_base as pb;
 
 mod names;
+mod pieces;
 mod wire;
 
 use names::{Enum, execution_state_to_pb};
 
 pub use names::execution_state_from_pb;
+pub use pieces::Pieces;
 pub use wire::{Writer, write_state};
 
 /// A number that an enum of the schema does not have.
@@ -73,7 +75,7 @@ fn states_from_pb(state: &pb::CompleteState) -> Option<Result<Node, UnknownEnum>
 }
 
 /// How much of the message is there for what the tree lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fill {
     /// Nothing: what is absent stays absent, as in the answer to a list of masks.
     Sparse,

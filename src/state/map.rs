@@ -24,8 +24,11 @@ pub struct Map<V> {
     root: Option<Link<V>>,
 }
 
+/// A node that holds entries, in their order.
+pub(super) type Leaf<V> = Arc<[(Key, V)]>;
+
 enum Link<V> {
-    Leaf(Arc<[(Key, V)]>),
+    Leaf(Leaf<V>),
     Branch(Arc<Branch<V>>),
 }
 
@@ -92,8 +95,20 @@ impl<V> Map<V> {
 
     /// Calls `each` for every entry, the last first.
     pub(super) fn for_each_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Key, &'a V)) {
+        self.for_each_leaf_reversed(&mut |leaf| {
+            leaf.iter().rev().for_each(|(key, value)| each(key, value));
+        });
+    }
+
+    /// Whether it has more than one leaf.
+    pub(super) fn is_large(&self) -> bool {
+        matches!(self.root, Some(Link::Branch(_)))
+    }
+
+    /// Calls `each` for every leaf, which versions share that do not differ in it; the last first.
+    pub(super) fn for_each_leaf_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Leaf<V>)) {
         if let Some(root) = &self.root {
-            root.for_each_reversed(each);
+            root.for_each_leaf_reversed(each);
         }
     }
 
@@ -249,11 +264,11 @@ impl<V> Link<V> {
         }
     }
 
-    fn for_each_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Key, &'a V)) {
+    fn for_each_leaf_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Leaf<V>)) {
         match self {
-            Self::Leaf(entries) => entries.iter().rev().for_each(|(key, value)| each(key, value)),
+            Self::Leaf(entries) => each(entries),
             Self::Branch(branch) => {
-                branch.children.iter().rev().for_each(|child| child.for_each_reversed(each));
+                branch.children.iter().rev().for_each(|child| child.for_each_leaf_reversed(each));
             }
         }
     }

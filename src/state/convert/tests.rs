@@ -115,9 +115,7 @@ proptest! {
         let parts = names.iter().zip(parts).map(|(name, node)| (Key::from(*name), node));
         let tree = Tree::from_root(parts.collect());
         for fill in [Fill::Sparse, Fill::Full] {
-            let mut writer = Writer::default();
-            write_state(&mut writer, &tree, fill);
-            prop_assert_eq!(writer.finish(), to_pb(&tree, fill).encode_to_vec());
+            prop_assert_eq!(written(&tree, fill, None), to_pb(&tree, fill).encode_to_vec());
         }
     }
 }
@@ -202,8 +200,62 @@ fn bytes_of_every_field_are_those_of_the_message() {
     let tree = from_pb(&message).unwrap();
     assert_eq!(to_pb(&tree, Fill::Sparse), message);
     for fill in [Fill::Sparse, Fill::Full] {
-        let mut writer = Writer::default();
-        write_state(&mut writer, &tree, fill);
-        assert_eq!(writer.finish(), to_pb(&tree, fill).encode_to_vec());
+        assert_eq!(written(&tree, fill, None), to_pb(&tree, fill).encode_to_vec());
     }
+}
+
+fn written(tree: &Tree, fill: Fill, pieces: Option<&mut Pieces>) -> Vec<u8> {
+    let mut writer = pieces.map_or_else(Writer::default, |own| Writer::with(own, fill));
+    write_state(&mut writer, tree, fill);
+    let (buffer, start) = writer.finish(fill);
+    buffer[start..].to_vec()
+}
+
+/// A state of so many workloads on one agent.
+fn many(count: usize) -> Tree {
+    let all = |value: fn(usize) -> Node| Node::map((0..count).map(|n| (format!("w{n}"), value(n))));
+    let workloads =
+        all(|n| Node::map([("agent", Node::text("a")), ("runtime", Node::text(&n.to_string()))]));
+    let configs = all(|n| Node::text(&n.to_string()));
+    let states = all(|n| {
+        let state = [("state", Node::text("Running")), ("subState", Node::text("Ok"))];
+        Node::map([(n.to_string(), Node::map(state))])
+    });
+    let desired = Node::map([("workloads", workloads), ("configs", configs)]);
+    Tree::from_root(
+        [(DESIRED_STATE, desired), (WORKLOAD_STATES, Node::map([("a", states)]))]
+            .map(|(name, node)| (Key::from(name), node))
+            .into_iter()
+            .collect(),
+    )
+}
+
+#[test]
+fn what_did_not_change_is_copied_and_the_bytes_are_the_same() {
+    let mut pieces = Pieces::default();
+    let mut tree = many(1_000);
+    let mut encoded = 0;
+    for round in 0..50 {
+        for fill in [Fill::Full, Fill::Sparse] {
+            let bytes = written(&tree, fill, Some(&mut pieces));
+            assert_eq!(bytes, to_pb(&tree, fill).encode_to_vec(), "round {round}");
+        }
+        // Of each of the three maps one leaf at most, and workloads in two fillings.
+        let new = pieces.encoded() - encoded;
+        assert!(round == 0 || new <= 4, "{new} leaves were encoded anew");
+        encoded = pieces.encoded();
+        let desired = tree.root().get(DESIRED_STATE).unwrap();
+        let name = format!("w{}", round * 17);
+        let mut workloads = desired.get("workloads").and_then(Node::as_map).unwrap().clone();
+        let changed = Node::map([("agent", Node::text("b")), ("runtime", Node::text("r"))]);
+        workloads.insert(Key::from(&*name), changed);
+        let mut parts = desired.as_map().unwrap().clone();
+        parts.insert(Key::from("workloads"), Node::Map(workloads));
+        tree = tree.with(DESIRED_STATE, Some(Node::Map(parts)));
+    }
+    let kept = pieces.bytes();
+    assert!(
+        kept < 3 * written(&tree, Fill::Full, None).len(),
+        "what is no part of it goes: {kept}"
+    );
 }

@@ -6,10 +6,11 @@
 
 use super::{
     super::{
-        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Map, Node, Tree, WORKLOAD_STATES,
+        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, WORKLOAD_STATES,
     },
     Enum, Fill,
     names::execution_state_numbers,
+    pieces::{Kind, Pieces},
 };
 
 /// Kinds of fields on the wire.
@@ -18,20 +19,37 @@ const LENGTH_DELIMITED: u32 = 2;
 
 /// A buffer that is filled from its end.
 #[derive(Debug, Default)]
-pub struct Writer {
+pub struct Writer<'p> {
     buffer: Vec<u8>,
     /// Where the bytes begin that were written.
     start: usize,
+    /// What was encoded before.
+    pieces: Option<&'p mut Pieces>,
 }
 
-impl Writer {
-    /// What was written.
+impl<'p> Writer<'p> {
+    /// A writer that takes what it can from `pieces`, and leaves there what others may take.
     #[must_use]
-    pub fn finish(self) -> Vec<u8> {
-        let mut buffer = self.buffer;
-        buffer.drain(..self.start);
-        buffer.shrink_to_fit();
-        buffer
+    pub fn with(pieces: &'p mut Pieces, fill: Fill) -> Self {
+        let mut writer = Self::default();
+        writer.reserve(pieces.expected(fill));
+        Self { pieces: Some(pieces), ..writer }
+    }
+
+    /// What was written, from this place of the buffer on; the rest is a small part of it.
+    #[must_use]
+    pub fn finish(self, fill: Fill) -> (Vec<u8>, usize) {
+        let Self { mut buffer, mut start, pieces } = self;
+        let len = buffer.len() - start;
+        if let Some(pieces) = pieces {
+            pieces.end_answer(fill, len);
+        }
+        if start > len / 8 {
+            buffer.drain(..start);
+            buffer.shrink_to_fit();
+            start = 0;
+        }
+        (buffer, start)
     }
 
     fn len(&self) -> usize {
@@ -109,17 +127,44 @@ impl Writer {
 
     /// A map from texts to messages.
     fn map(&mut self, field: u32, map: &Map<Node>, write: impl Fn(&mut Self, &Node)) {
-        map.for_each_reversed(&mut |key, node| {
-            self.entry(field, key.as_str(), |entry| {
-                let before = entry.len();
-                write(entry, node);
-                let len = entry.len() - before;
-                if len > 0 {
-                    entry.put_varint(len as u64);
-                    entry.put_key(2, LENGTH_DELIMITED);
-                }
-            });
+        map.for_each_reversed(&mut |key, node| self.map_entry(field, key, node, &write));
+    }
+
+    fn map_entry(&mut self, field: u32, key: &Key, node: &Node, write: &impl Fn(&mut Self, &Node)) {
+        self.entry(field, key.as_str(), |entry| {
+            let before = entry.len();
+            write(entry, node);
+            let len = entry.len() - before;
+            if len > 0 {
+                entry.put_varint(len as u64);
+                entry.put_key(2, LENGTH_DELIMITED);
+            }
         });
+    }
+
+    /// A map from texts to messages of one kind, which may be large.
+    fn kept_map(
+        &mut self,
+        kind: Kind,
+        field: u32,
+        map: &Map<Node>,
+        write: impl Fn(&mut Self, &Node),
+    ) {
+        let Some(pieces) = self.pieces.take_if(|_| map.is_large()) else {
+            return self.map(field, map, write);
+        };
+        map.for_each_leaf_reversed(&mut |leaf| {
+            if let Some(bytes) = pieces.get(leaf, kind) {
+                return self.put(bytes);
+            }
+            let before = self.len();
+            for (key, node) in leaf.iter().rev() {
+                self.map_entry(field, key, node, &write);
+            }
+            let len = self.len() - before;
+            pieces.keep(leaf, kind, &self.buffer[self.start..self.start + len]);
+        });
+        self.pieces = Some(pieces);
     }
 
     /// A map from texts to texts.
@@ -176,7 +221,9 @@ pub fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
     if let Some(states) = part(WORKLOAD_STATES) {
         let of_workload =
             |own: &mut Writer, node: &Node| own.map(1, entries(node), execution_state);
-        let of_agent = |own: &mut Writer, node: &Node| own.map(1, entries(node), of_workload);
+        let of_agent = |own: &mut Writer, node: &Node| {
+            own.kept_map(Kind::States, 1, entries(node), of_workload);
+        };
         writer.message(2, |own| own.map(1, entries(states), of_agent));
     }
     if let Some(desired) = part(DESIRED_STATE) {
@@ -192,9 +239,12 @@ fn entries(node: &Node) -> &Map<Node> {
 
 fn state(writer: &mut Writer, node: &Node, fill: Fill) {
     let get = |name| node.get(name);
-    writer.wrapped(3, get("configs"), fill, |own, configs| own.map(1, entries(configs), config));
+    writer.wrapped(3, get("configs"), fill, |own, configs| {
+        own.kept_map(Kind::Configs, 1, entries(configs), config);
+    });
     writer.wrapped(2, get("workloads"), fill, |own, workloads| {
-        own.map(1, entries(workloads), |own, node| workload(own, node, fill));
+        let kind = Kind::Workloads(fill);
+        own.kept_map(kind, 1, entries(workloads), |own, node| workload(own, node, fill));
     });
     if let Some(version) = node.str_at(API_VERSION).filter(|version| !version.is_empty()) {
         writer.text(1, version);
