@@ -116,6 +116,8 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
             reader.fault(second, "a second document begins here; a manifest is one document")
         }
     };
+    // It takes many times the memory of what was read out of it.
+    drop(documents);
     let warnings = reader.warnings.into_iter().map(named).collect();
     let mut faults: Vec<_> = reader.faults.into_iter().map(named).collect();
     faults.sort_by_key(|fault| (fault.line, fault.column));

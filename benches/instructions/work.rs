@@ -19,6 +19,9 @@ pub(crate) enum Work {
     /// Updates that one of very many subscriptions matches
     #[value(name = "10-updates-among-10000-subscriptions")]
     Unrelated,
+    /// Updates of a large state
+    #[value(name = "10-updates-of-a-state-of-5000-workloads")]
+    LargeState,
     /// Everything that there is
     #[value(name = "full-read-of-1000-workloads")]
     FullRead,
@@ -36,7 +39,7 @@ impl Work {
     pub(crate) fn times(self) -> usize {
         match self {
             Self::SmallReads => 1_000,
-            Self::Unrelated => 10,
+            Self::Unrelated | Self::LargeState => 10,
             Self::Begin => 100,
             Self::FanOut | Self::FullRead => 1,
         }
@@ -48,6 +51,7 @@ impl Work {
             Self::SmallReads => small_reads(times),
             Self::FanOut => fan_out(times),
             Self::Unrelated => unrelated(times),
+            Self::LargeState => large_state(times),
             Self::FullRead => full_read(times),
             Self::Begin => begin(times),
         }
@@ -83,6 +87,14 @@ fn unrelated(times: usize) {
         let mask = format!("desiredState.configs.other-{index}");
         core.say(1, &messages::read(&format!("s{index}"), &[&mask], true));
     }
+    core.say(1, &messages::read("s", &[SPEED_MASK], true));
+    update(&mut core, times, 1);
+}
+
+fn large_state(times: usize) {
+    let mut core = Core::start(4_998, 2);
+    core.begin(PUBLISHER);
+    core.begin(1);
     core.say(1, &messages::read("s", &[SPEED_MASK], true));
     update(&mut core, times, 1);
 }

@@ -53,7 +53,7 @@ impl Broker {
         let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
         let mut agent = Peer::new(nobody, Rules::everything(), Total::default());
         agent.session = Session::Open;
-        self.peers.insert(PeerId::AGENT, agent);
+        self.peers.insert(PeerId::AGENT, Box::new(agent));
         self.link = Some(Link::default());
         self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
         self.settle_outboxes(None);

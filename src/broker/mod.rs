@@ -209,7 +209,7 @@ pub struct Broker {
     pieces: Pieces,
     /// Bytes that wait for all workloads together.
     queued: Total,
-    peers: FxHashMap<PeerId, Peer>,
+    peers: FxHashMap<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
@@ -323,7 +323,7 @@ impl Broker {
 
     fn workloads(&self) -> Vec<(PeerId, &Peer)> {
         let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
-        let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, peer)).collect();
+        let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();
         workloads.sort_unstable_by_key(|(id, _)| *id);
         workloads
     }

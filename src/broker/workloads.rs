@@ -62,7 +62,8 @@ impl Broker {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         self.by_instance.insert(instance.clone(), id);
-        self.peers.insert(id, Peer::new(instance.clone(), rules, self.queued.clone()));
+        let peer = Peer::new(instance.clone(), rules, self.queued.clone());
+        self.peers.insert(id, Box::new(peer));
         self.outputs.push_back(Output::OpenPair(id, instance, owner));
         id
     }

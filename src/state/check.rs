@@ -191,7 +191,7 @@ fn check_references<'a>(
         keys.find(|key| configs.get(key).is_none()).map(str::to_owned)
     };
     let removed = changed_configs.iter().any(|key| configs.get(key.as_str()).is_none());
-    let all = workloads.iter().filter(|_| removed);
+    let all = removed.then(|| workloads.iter()).into_iter().flatten();
     match changed.chain(all).find_map(|(_, workload)| missing(workload)) {
         None => Ok(()),
         Some(key) => Err(UpdateError::Invalid(format!(

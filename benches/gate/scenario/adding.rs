@@ -1,20 +1,24 @@
 //! Workloads that come: until the pair of the last one can be opened.
 
 use std::{
-    process::{Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Instant,
 };
 
 use fifogate::{
     agent::AgentLink,
+    manifest,
     pb::{
         agent_link::{AddWorkload, from_agent::Content, to_agent},
         ank_base as pb,
     },
+    state::convert::{Fill, to_pb},
 };
+use tempfile::TempDir;
 
 use crate::{
-    common::FIFOGATE,
+    common::{FIFOGATE, memory_kib},
+    messages,
     report::{Row, Section},
     series::Series,
     world::{World, most_pairs},
@@ -32,7 +36,9 @@ pub(super) fn run(settings: &Settings) -> Section {
     }
     let (mut linked, mut manifest) = (Series::default(), Series::default());
     for _ in 0..settings.runs {
-        linked.push(by_link(count));
+        let (fifogate, time) = Linked::start(count);
+        linked.push(time);
+        fifogate.end();
         let begin = Instant::now();
         let world = World::start(0, count, &[]);
         manifest.push(begin.elapsed().as_secs_f64() * 1_000.0);
@@ -43,30 +49,56 @@ pub(super) fn run(settings: &Settings) -> Section {
     section
 }
 
-/// Milliseconds until the last one is acknowledged.
-fn by_link(count: usize) -> f64 {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(FIFOGATE);
-    command.args(["-q", "run", "--run-dir"]).arg(dir.path().join("run")).stderr(Stdio::inherit());
-    let (mut link, mut child) = AgentLink::spawn(&mut command, "agent_a").unwrap();
-    let begin = Instant::now();
-    let (mut sent, mut acknowledged) = (0, 0);
-    while acknowledged < count {
-        // Some are on their way at any time, and never so many that both sides wait to write.
-        while sent < count && sent - acknowledged < 64 {
-            link.send(Content::AddWorkload(workload(sent))).unwrap();
-            sent += 1;
+/// A fifogate whose agent we are.
+pub(super) struct Linked {
+    link: AgentLink<ChildStdout, ChildStdin>,
+    child: Child,
+    _dir: TempDir,
+}
+
+impl Linked {
+    /// With this many workloads; also how many milliseconds it took until the last one was
+    /// acknowledged.
+    pub(super) fn start(count: usize) -> (Self, f64) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(FIFOGATE);
+        let run_dir = dir.path().join("run");
+        command.args(["-q", "run", "--run-dir"]).arg(run_dir).stderr(Stdio::inherit());
+        let (mut link, child) = AgentLink::spawn(&mut command, "agent_a").unwrap();
+        let begin = Instant::now();
+        let (mut sent, mut acknowledged) = (0, 0);
+        while acknowledged < count {
+            // Some are on their way at any time, and never so many that both sides wait to write.
+            while sent < count && sent - acknowledged < 64 {
+                link.send(Content::AddWorkload(workload(sent))).unwrap();
+                sent += 1;
+            }
+            match link.recv().unwrap().expect("fifogate hung up") {
+                to_agent::Content::Ack(_) => acknowledged += 1,
+                to_agent::Content::Rejected(why) => panic!("{why:?}"),
+                _ => {}
+            }
         }
-        match link.recv().unwrap().expect("fifogate hung up") {
-            to_agent::Content::Ack(_) => acknowledged += 1,
-            to_agent::Content::Rejected(why) => panic!("{why:?}"),
-            _ => {}
-        }
+        let time = begin.elapsed().as_secs_f64() * 1_000.0;
+        (Self { link, child, _dir: dir }, time)
     }
-    let time = begin.elapsed().as_secs_f64() * 1_000.0;
-    drop(link);
-    assert!(child.wait().unwrap().success());
-    time
+
+    /// Sends a state with these workloads.
+    pub(super) fn send_state(&mut self, count: usize) {
+        let text = messages::manifest(0, count);
+        let tree = manifest::parse("manifest", &text).unwrap().updated.tree;
+        self.link.replace_state(to_pb(&tree, Fill::Full)).unwrap().unwrap();
+    }
+
+    pub(super) fn memory_kib(&self) -> f64 {
+        memory_kib(self.child.id(), "VmRSS:") as f64
+    }
+
+    pub(super) fn end(self) {
+        let Self { link, mut child, _dir } = self;
+        drop(link);
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 fn workload(index: usize) -> AddWorkload {

@@ -22,6 +22,9 @@ pub(super) struct FairQueue<T> {
     floor: Duration,
 }
 
+/// Peers that are remembered though they have nothing here.
+const MOST_IDLE: usize = 64;
+
 #[derive(Debug)]
 struct Lane<T> {
     messages: VecDeque<T>,
@@ -65,6 +68,11 @@ impl<T> FairQueue<T> {
         lane.used += time;
         if !lane.messages.is_empty() && !lane.paused {
             self.ready.insert((lane.used, peer));
+        }
+        // When nobody waits, who used how much does not matter any more.
+        if self.ready.is_empty() && self.lanes.len() > MOST_IDLE {
+            self.lanes.retain(|_, lane| lane.paused || !lane.messages.is_empty());
+            self.lanes.shrink_to_fit();
         }
     }
 
@@ -114,6 +122,20 @@ mod tests {
             queue.charge(OTHER, Duration::from_micros(20));
         }
         assert_eq!(queue.pop(), Some((FLOOD, 10)), "whoever was idle has not saved up time");
+    }
+
+    #[test]
+    fn peers_that_said_something_once_are_forgotten_when_nobody_waits() {
+        let mut queue = FairQueue::default();
+        queue.push(FLOOD, 0);
+        queue.pause(FLOOD, true);
+        for peer in 2..200 {
+            queue.push(PeerId(peer), 0);
+        }
+        while let Some((peer, _)) = queue.pop() {
+            queue.charge(peer, LONG);
+        }
+        assert_eq!(queue.lanes.len(), 1, "whoever is paused has something here");
     }
 
     #[test]
