@@ -1,0 +1,3 @@
+//! fifogate-agent runs the workloads of a manifest as processes, and serves their control interface
+//! by fifogate, to which it speaks through the agent link alone.
+pub mod store;
