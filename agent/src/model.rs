@@ -115,6 +115,15 @@ pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
     changes
 }
 
+/// Whether something is different between two states for workloads that run or wait: what they are,
+/// or how they are doing.
+#[must_use]
+pub fn concerns_workloads(old: &Tree, new: &Tree) -> bool {
+    let mut differs = !workload_changes(old, new).is_empty();
+    each_change(old, new, &[WORKLOAD_STATES], |_, _| differs = true);
+    differs
+}
+
 /// Whether no agent will report the end of an instance: it has none, or one that is not there and
 /// never began with it (PROTOCOL 6.6).
 fn nobody_ends(current: &Tree, instance: &Instance) -> bool {

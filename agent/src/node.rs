@@ -47,7 +47,9 @@ pub struct Node {
     agent: String,
     config: GateConfig,
     events: Events,
-    tree: watch::Sender<Tree>,
+    tree: Tree,
+    /// The last state in which something was different for workloads that run or wait.
+    follow: watch::Sender<Tree>,
     gate: watch::Sender<Option<Gate>>,
     running: Option<Running>,
     delay: Duration,
@@ -95,8 +97,8 @@ pub struct Parts {
     pub store: Store,
     /// What it tells.
     pub events: Events,
-    /// The state of now, for all who follow it.
-    pub tree: watch::Sender<Tree>,
+    /// For all who follow workloads and their states; other changes are not told there.
+    pub follow: watch::Sender<Tree>,
     /// The fifogate of the moment.
     pub gate: watch::Sender<Option<Gate>>,
     /// The open pairs.
@@ -116,11 +118,13 @@ impl Node {
         let (updates, asked) = mpsc::unbounded_channel();
         let (answered, answers) = mpsc::unbounded_channel();
         tokio::spawn(decide(parts.store, asked, answered));
+        let tree = parts.follow.borrow().clone();
         let mut node = Self {
             agent: parts.config.agent_name.clone(),
             config: parts.config,
             events: parts.events,
-            tree: parts.tree,
+            tree,
+            follow: parts.follow,
             gate: parts.gate,
             running: None,
             delay: FIRST_DELAY,
@@ -172,10 +176,10 @@ impl Node {
                 biased;
                 _ = &mut finished => break,
                 Some(event) = self.events.recv() => {
-                    let old = self.tree.borrow().clone();
-                    if let (Some((tree, _)), Some(gate)) = (after(&old, event), &gate) {
-                        tell_difference(gate, &old, &tree).await;
-                        self.tree.send_replace(tree);
+                    if let (Some((tree, _)), Some(gate)) = (after(&self.tree, event), &gate) {
+                        tell_difference(gate, &self.tree, &tree).await;
+                        self.follow.send_replace(tree.clone());
+                        self.tree = tree;
                     }
                 }
                 Some(_) = next(&mut self.running) => {}
@@ -196,8 +200,7 @@ impl Node {
             log::warn!("the store is {}", if reachable { "back" } else { "not there" });
             return;
         }
-        let old = self.tree.borrow().clone();
-        let Some((tree, faults)) = after(&old, event) else { return };
+        let Some((tree, faults)) = after(&self.tree, event) else { return };
         let faults: BTreeSet<_> =
             faults.into_iter().map(|own| (own.workload, own.reason)).collect();
         for (workload, reason) in faults.difference(&self.unrendered) {
@@ -206,10 +209,13 @@ impl Node {
         self.unrendered = faults;
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
-            tell_difference(&gate, &old, &tree).await;
+            tell_difference(&gate, &self.tree, &tree).await;
         }
-        self.tree.send_replace(tree.clone());
-        self.supervisor.follow(&tree);
+        let old = std::mem::replace(&mut self.tree, tree);
+        if model::concerns_workloads(&old, &self.tree) {
+            self.follow.send_replace(self.tree.clone());
+            self.supervisor.follow(&self.tree);
+        }
     }
 
     async fn on_answer(&mut self, answer: Answer) {
@@ -311,7 +317,7 @@ impl Node {
 
     /// Of the instances that a request names, those that are wanted and of this agent.
     fn logs_of(&self, request: &pb::LogsRequest) -> Vec<Instance> {
-        let tree = self.tree.borrow();
+        let tree = &self.tree;
         let is_ours = |own: &Instance| {
             let workload = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
             own.agent == self.agent
@@ -351,7 +357,7 @@ impl Node {
     }
 
     async fn tell_all(&self, gate: &Gate) {
-        let state = convert::to_pb(&self.tree.borrow(), Fill::Full);
+        let state = convert::to_pb(&self.tree, Fill::Full);
         gate.tell_state(Content::ReplaceState(ReplaceState { state: Some(state) })).await;
     }
 }

@@ -78,14 +78,14 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         .map_err(|error| CliError::Failed(format!("{}: {error}", log_folder.display())))?;
     let launcher = Launcher::probe(options.program.clone(), vec![run_dir.clone()])
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
-    let (tree, follow_tree) = watch::channel(model::empty());
+    let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
     let (reports, reported) = mpsc::unbounded_channel();
     let pairs = Pairs::new(&run_dir, follow_gate);
     let supervisor = Supervisor::new(Shared {
         agent: options.name.clone(),
-        tree: follow_tree,
+        tree,
         pairs: pairs.clone(),
         launcher: Arc::new(launcher),
         logs: logs.clone(),
@@ -101,7 +101,8 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         options: options.gate_options.clone(),
     };
     tokio::spawn(report(store.clone(), reported));
-    let parts = Parts { config, store: store.clone(), events, tree, gate, pairs, logs, supervisor };
+    let parts =
+        Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let program = options.fifogate.display();
     let mut node = Node::start(parts).await.map_err(|error| {
         CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))

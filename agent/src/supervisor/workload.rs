@@ -93,8 +93,8 @@ impl Task {
 
     /// One workload from its start until the state wants another, or all ends.
     async fn live(&mut self, tree: &Tree, wanted: Wanted) {
-        // Looked at while it runs: when it is to end, they may be gone from the state already.
-        let mut needing = dependents(tree, &self.name);
+        // The last state in which it was wanted: who depends on it may go together with it.
+        let mut last = tree.clone();
         let log = self.shared.logs.open(&wanted.instance);
         let (mut shared, name) = (self.shared.clone(), self.name.clone());
         let superseded = async {
@@ -103,7 +103,7 @@ impl Task {
                 if super::wanted(&tree, &shared.agent, &name).as_ref() != Some(&wanted.workload) {
                     return;
                 }
-                needing = dependents(&tree, &name);
+                last = tree;
                 tokio::select! {
                     changed = shared.tree.changed() => if changed.is_err() { return },
                     _ = shared.stop.wait_for(|stop| *stop) => return,
@@ -114,6 +114,7 @@ impl Task {
             () = superseded => {}
             never = self.keep_running(&wanted, log.as_ref()) => match never {},
         }
+        let needing = dependents(&last, &self.name);
         self.end(&wanted, &needing).await;
         if let Some(log) = log {
             log.finish();
