@@ -14,9 +14,9 @@ help:  ## this list
 
 # A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
-demo:  ## three workloads and what they see of each other (builds without optimization, as that is quicker)
-	$(CARGO) build
-	@timeout --foreground 60 demo/run.sh $(TARGET)/debug/fifogate
+demo:  ## processes of one node, what they see of each other, and one that is killed
+	$(CARGO) build --workspace
+	@timeout --foreground 60 demo/run.sh $(TARGET)/debug
 
 # One summary at the end where cargo-nextest is installed; it knows no doctests.
 .PHONY: test

@@ -46,17 +46,17 @@ fn a_log_is_told_whole_or_its_tail_and_what_is_accepted_comes_first() {
     let id = ctl.until_state("w", "Failed(ExecFailed)");
     let own = name("w", &id);
     let all = wait_for("all lines", || {
-        let request = ask(&mut ctl, &[own.clone()], pb::LogsRequest::default());
+        let request = ask(&mut ctl, std::slice::from_ref(&own), pb::LogsRequest::default());
         Some(lines(&mut ctl, &request)).filter(|lines| lines.len() == 6)
     });
     assert_eq!(all, ["out 1", "out 2", "out 3", "out 4", "out 5", "err"]);
     let tail = pb::LogsRequest { tail: Some(2), ..Default::default() };
-    let request = ask(&mut ctl, &[own.clone()], tail);
+    let request = ask(&mut ctl, std::slice::from_ref(&own), tail);
     assert_eq!(lines(&mut ctl, &request), ["out 5", "err"]);
     let future = Some("2999-01-01T00:00:00Z".to_owned());
     for (since, until, expected) in [(future.clone(), None, 0), (None, future, 6)] {
         let range = pb::LogsRequest { since, until, ..Default::default() };
-        let request = ask(&mut ctl, &[own.clone()], range);
+        let request = ask(&mut ctl, std::slice::from_ref(&own), range);
         assert_eq!(lines(&mut ctl, &request).len(), expected);
     }
     let request =
