@@ -87,6 +87,9 @@ struct RunArgs {
     /// Seconds that a workload may take to end before it is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     grace: f64,
+    /// How far workloads are kept apart; default: as far as it is possible here
+    #[arg(long, value_enum, value_name = "HOW")]
+    isolation: Option<Isolation>,
     /// Most bytes that are kept of what one workload writes
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
@@ -184,6 +187,7 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
         program,
         name: args.name,
         grace: Duration::from_secs_f64(args.grace),
+        isolation: args.isolation,
         log_bytes: args.log_bytes,
         gate_options: args.gate_options,
     })

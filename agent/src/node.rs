@@ -5,7 +5,7 @@
 //! So the order is kept in one place: fifogate is told every change before the answer to the update
 //! that made it.
 
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
 
 use fifogate::{
     pb::{
@@ -142,13 +142,19 @@ impl Node {
         Ok(node)
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`, also if fifogate does not take what it is told.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
-        tokio::pin!(stop);
+        tokio::select! {
+            biased;
+            () = stop => {}
+            never = self.turn_for_ever() => match never {},
+        }
+    }
+
+    async fn turn_for_ever(&mut self) -> Infallible {
         loop {
             tokio::select! {
                 biased;
-                () = &mut stop => return,
                 Some(event) = self.events.recv() => self.on_event(event).await,
                 Some(answer) = self.answers.recv() => {
                     // Its change was put into the queue before it was answered.

@@ -24,7 +24,7 @@ use crate::{
     model,
     node::{Node, Parts},
     pairs::Pairs,
-    runtime::Launcher,
+    runtime::{Isolation, Launcher},
     status,
     store::{Events, Local, OpenError, Store},
     supervisor::{Shared, Supervisor, report},
@@ -43,6 +43,7 @@ pub(crate) struct Options {
     pub(crate) fifogate: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) grace: Duration,
+    pub(crate) isolation: Option<Isolation>,
     pub(crate) log_bytes: u64,
     pub(crate) gate_options: Vec<OsString>,
 }
@@ -76,8 +77,9 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     let log_folder = options.state_dir.as_deref().unwrap_or(&folder).join("logs");
     let logs = Logs::new(&log_folder, options.log_bytes)
         .map_err(|error| CliError::Failed(format!("{}: {error}", log_folder.display())))?;
-    let launcher = Launcher::probe(options.program.clone(), vec![run_dir.clone()])
-        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let launcher =
+        Launcher::probe(options.program.clone(), vec![run_dir.clone()], options.isolation)
+            .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);

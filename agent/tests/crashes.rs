@@ -68,6 +68,33 @@ fn a_killed_agent_leaves_no_process() {
 }
 
 #[test]
+fn without_namespaces_too_a_killed_agent_leaves_no_process_of_the_workloads_group() {
+    for isolation in ["mounts", "none"] {
+        let text =
+            format!("echo $CONTROL_INTERFACE_DIR > {}; sleep 75101 & exec sleep 75102", "$OUT");
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let text = text.replace("$OUT", out.to_str().unwrap());
+        let rights = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                      filterMasks: ['*']}]}";
+        let mut agent = Agent::start(&workload("w", &text, rights), &["--isolation", isolation]);
+        let mut ctl = agent.connect();
+        ctl.until_state("w", "Running(Ok)");
+        let left = || -> usize {
+            let all = ["75101", "75102"].map(|own| processes_with(&format!("sleep\u{0}{own}")));
+            all.iter().map(Vec::len).sum()
+        };
+        wait_for("all of its processes", || (left() == 2).then_some(()));
+        let pair = std::fs::read_to_string(&out).unwrap();
+        let run = agent.path("run");
+        let expected = if isolation == "none" { run.to_str().unwrap() } else { "/run/ankaios/" };
+        assert!(pair.starts_with(expected), "{pair}");
+        agent.kill();
+        wait_for("the end of all", || (left() == 0).then_some(()));
+    }
+}
+
+#[test]
 fn fifogate_comes_back_and_workloads_go_on() {
     let agent = Agent::start(&workload("w", "exec sleep 76001", ""), &[]);
     let mut ctl = agent.connect();

@@ -1,6 +1,9 @@
 //! Who is told what workloads wrote: one task for each log that a workload asked for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use fifogate::{
     pb::{
@@ -192,15 +195,9 @@ async fn send_lines(
     mut reader: Reader,
     range: Range,
 ) -> Result<(), NotDone> {
-    let mut skip = match range.tail {
-        None => 0,
-        Some(tail) => {
-            let all;
-            (reader, all) = count(reader, range).await;
-            reader = reader.again();
-            all.saturating_sub(tail)
-        }
-    };
+    if let Some(tail) = range.tail {
+        reader = go_to_tail(reader, range, tail).await;
+    }
     loop {
         let found;
         (reader, found) = read(reader).await;
@@ -214,10 +211,6 @@ async fn send_lines(
                 let meant = lines.into_iter().filter(|line| range.holds(line));
                 let mut batch = (Vec::new(), 0);
                 for line in meant {
-                    if skip > 0 {
-                        skip -= 1;
-                        continue;
-                    }
                     batch.1 += line.text.len();
                     batch.0.push(String::from_utf8_lossy(&line.text).into_owned());
                     if batch.1 > BATCH {
@@ -250,17 +243,19 @@ async fn send_batch(
     to.send(ResponseContent::LogEntriesResponse(pb::LogEntriesResponse { log_entries })).await
 }
 
-/// How many lines are meant at this moment.
-async fn count(mut reader: Reader, range: Range) -> (Reader, usize) {
-    let mut all = 0;
+/// Goes to the first of the last `tail` lines that are meant at this moment.
+async fn go_to_tail(mut reader: Reader, range: Range, tail: usize) -> Reader {
+    let mut last = VecDeque::new();
     loop {
         let found;
         (reader, found) = read(reader).await;
-        match found {
-            Found::Lines(lines, _) => all += lines.iter().filter(|line| range.holds(line)).count(),
-            Found::Nothing => return (reader, all),
-        }
+        let Found::Lines(lines, _) = found else { break };
+        last.extend(lines.iter().filter(|line| range.holds(line)).map(|line| line.at));
+        last.drain(..last.len().saturating_sub(tail));
     }
+    let end = reader.position();
+    reader.go_to(last.front().copied().unwrap_or(end));
+    reader
 }
 
 /// Reads away from the thread that all tasks share.
@@ -299,7 +294,7 @@ mod tests {
         let range = Range::of(&request).unwrap();
         let (since, until) = (Some(1_000_000), Some(2_000_000));
         assert_eq!(range, Range { follow: true, tail: None, since, until });
-        let line = |micros| Line { micros, text: Vec::new() };
+        let line = |micros| Line { at: 0, micros, text: Vec::new() };
         let held = [999_999, 1_000_000, 2_000_000, 2_000_001].map(|at| range.holds(&line(at)));
         assert_eq!(held, [false, true, true, false]);
         let bad = pb::LogsRequest { since: Some("yesterday".to_owned()), ..Default::default() };

@@ -10,6 +10,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use fifogate::state::Instance;
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{ChildStderr, ChildStdout},
+    task::JoinSet,
 };
 
 pub use campaign::Campaigns;
@@ -26,6 +28,10 @@ use record::Lines;
 
 /// Bytes that are taken from a workload's pipe at a time.
 const READ_BUFFER: usize = 64 << 10;
+
+/// What the last output of a process may take to its log. It is more than what readers may hold it
+/// back.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// The logs of this agent's instances. Handles are cheap.
 #[derive(Clone, Debug)]
@@ -84,9 +90,25 @@ impl Logs {
 
     /// Takes all that a process writes, until it has ended. Without a log it is thrown away, so that
     /// the process does not have to wait.
-    pub fn capture(&self, log: Option<Log>, stdout: ChildStdout, stderr: ChildStderr) {
-        tokio::spawn(copy(log.clone(), stdout));
-        tokio::spawn(copy(log, stderr));
+    #[must_use]
+    pub fn capture(&self, log: Option<Log>, stdout: ChildStdout, stderr: ChildStderr) -> Captured {
+        let mut streams = JoinSet::new();
+        streams.spawn(copy(log.clone(), stdout));
+        streams.spawn(copy(log, stderr));
+        Captured(streams)
+    }
+}
+
+/// What a process writes, on its way to its log.
+#[derive(Debug)]
+pub struct Captured(JoinSet<()>);
+
+impl Captured {
+    /// Waits until all of it is in the log, after the process has ended. Something that it left behind
+    /// may still have its output open; that is not waited for.
+    pub async fn drained(mut self) {
+        let all = async { while self.0.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN, all).await;
     }
 }
 

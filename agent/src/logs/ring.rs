@@ -101,7 +101,7 @@ impl Log {
                 let _ = fs::remove_file(oldest.path); // only its place on disk is lost
             }
         }
-        self.0.end.send_replace((state.end, false));
+        self.0.end.send_modify(|end| end.0 = state.end);
         Ok(())
     }
 
@@ -162,6 +162,8 @@ impl Log {
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
+    /// Where it begins in the log.
+    pub(super) at: u64,
     /// When it came, in microseconds since 1970.
     pub(super) micros: i64,
     pub(super) text: Vec<u8>,
@@ -213,7 +215,7 @@ impl Reader {
             }
             let mut bytes = vec![0; usize::try_from(most).unwrap_or(wanted).min(wanted)];
             file.read_exact_at(&mut bytes, at)?;
-            let (lines, used, needed) = lines_of(&bytes);
+            let (lines, used, needed) = lines_of(&bytes, self.position);
             if lines.is_empty() && needed > bytes.len() && (bytes.len() as u64) < most {
                 wanted = needed;
                 continue;
@@ -228,9 +230,14 @@ impl Reader {
         self.log.clone()
     }
 
-    /// Another one that begins with the oldest line.
-    pub(super) fn again(self) -> Self {
-        self.log.reader()
+    /// Where it stands.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes back to the beginning of a line.
+    pub(super) fn go_to(&mut self, position: u64) {
+        self.position = position;
     }
 
     /// Waits until there may be more to read; false if there will be none.
@@ -249,12 +256,12 @@ impl Drop for Reader {
 }
 
 /// The whole lines in `bytes`, how much they take, and how much the next one needs.
-fn lines_of(bytes: &[u8]) -> (Vec<Line>, usize, usize) {
+fn lines_of(bytes: &[u8], position: u64) -> (Vec<Line>, usize, usize) {
     let (mut lines, mut used) = (Vec::new(), 0);
     loop {
         match record::first(&bytes[used..]) {
             Ok((micros, text, len)) => {
-                lines.push(Line { micros, text: text.to_vec() });
+                lines.push(Line { at: position + used as u64, micros, text: text.to_vec() });
                 used += len;
             }
             Err(needed) => return (lines, used, needed.max(HEAD)),

@@ -46,6 +46,18 @@ pub enum Isolation {
     None,
 }
 
+impl Isolation {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Mounts => "mounts",
+            Self::None => "none",
+        }
+    }
+}
+
 /// What the keeper is told to start: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
@@ -127,10 +139,13 @@ fn end_with_parent() -> io::Result<()> {
 }
 
 fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
-    end_with_parent()?;
     match isolation {
-        Isolation::Full => mounts::mount_proc()?,
-        // What its children leave behind becomes its own, and can be reaped.
+        Isolation::Full => {
+            end_with_parent()?;
+            mounts::mount_proc()?;
+        }
+        // Here nothing ends with the keeper, so it has to outlive the agent and end it all. What its
+        // children leave behind becomes its own, and can be reaped.
         Isolation::Mounts | Isolation::None => set_child_subreaper(true)?,
     }
     if probe {

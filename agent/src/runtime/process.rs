@@ -98,29 +98,38 @@ impl fmt::Display for Exit {
 }
 
 impl Launcher {
-    /// Finds out how far workloads can be kept apart here.
+    /// Finds out how far workloads can be kept apart here, or whether as far as is `wanted`.
     ///
     /// # Errors
-    /// This program cannot be started again.
-    pub fn probe(program: PathBuf, hidden: Vec<PathBuf>) -> io::Result<Self> {
-        for (isolation, name) in [(Isolation::Full, "full"), (Isolation::Mounts, "mounts")] {
+    /// This program cannot be started again, or not as is wanted.
+    pub fn probe(
+        program: PathBuf,
+        hidden: Vec<PathBuf>,
+        wanted: Option<Isolation>,
+    ) -> io::Result<Self> {
+        let all = [Isolation::Full, Isolation::Mounts, Isolation::None];
+        let tried = wanted.as_ref().map_or(&all[..], std::slice::from_ref);
+        for isolation in tried {
             let mut command = std::process::Command::new(&program);
-            command.args(["launch", "--isolation", name, "--probe"]);
+            command.args(["launch", "--isolation", isolation.name(), "--probe"]);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            if command.status()?.success() {
-                if isolation == Isolation::Mounts {
-                    log::warn!(
-                        "no PID namespaces here: what a workload starts may outlive a crash"
-                    );
-                }
-                return Ok(Self { program, isolation, hidden });
+            if !command.status()?.success() {
+                continue;
             }
+            match isolation {
+                Isolation::Full => {}
+                Isolation::Mounts => log::warn!(
+                    "without PID namespaces, what a workload starts and detaches may outlive it"
+                ),
+                Isolation::None => log::warn!(
+                    "without mount namespaces, pairs are found by CONTROL_INTERFACE_DIR alone, and \
+                     workloads with files cannot be started"
+                ),
+            }
+            return Ok(Self { program, isolation: *isolation, hidden });
         }
-        log::warn!(
-            "no mount namespaces here: pairs are found by CONTROL_INTERFACE_DIR alone, and workloads \
-             with files cannot be started"
-        );
-        Ok(Self { program, isolation: Isolation::None, hidden })
+        let name = wanted.map_or("none", Isolation::name);
+        Err(io::Error::other(format!("isolation '{name}' is not possible here")))
     }
 
     /// How far workloads are kept apart.
@@ -143,12 +152,10 @@ impl Launcher {
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        let isolation = match self.isolation {
-            Isolation::Full => "full",
-            Isolation::Mounts => "mounts",
-            Isolation::None => "none",
-        };
-        command.args(["launch", "--isolation", isolation]).process_group(0).kill_on_drop(true);
+        command
+            .args(["launch", "--isolation", self.isolation.name()])
+            .process_group(0)
+            .kill_on_drop(true);
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         // It holds the other end of the socket, whose closing tells us of its end.

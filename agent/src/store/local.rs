@@ -8,6 +8,7 @@ use fifogate::{
     state::{
         Tree,
         convert::{self, Fill},
+        weight_after,
     },
 };
 use tokio::{
@@ -17,6 +18,9 @@ use tokio::{
 
 use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, disk::Disk};
 use crate::model::{self, Update};
+
+/// Most bytes of state that workloads may make, as in fifogate itself.
+const MOST_STATE: usize = 64 << 20;
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Local {
 #[derive(Debug)]
 struct Inner {
     tree: Tree,
+    /// What it takes.
+    bytes: usize,
     disk: Option<Arc<Disk>>,
     events: mpsc::Sender<Event>,
 }
@@ -85,13 +91,19 @@ impl Local {
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
         let _ = events.try_send(Event::Replace(Box::new(convert::to_pb(&tree, Fill::Full))));
-        let inner = Inner { tree, disk: disk.map(Arc::new), events };
+        let bytes = weight_after(&Tree::default(), 0, &tree);
+        let inner = Inner { tree, bytes, disk: disk.map(Arc::new), events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
     }
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
         let planned = model::update(&inner.tree, &update)?;
+        let bytes = weight_after(&inner.tree, inner.bytes, &planned.tree);
+        if bytes > inner.bytes && bytes > MOST_STATE && !update.by.is_empty() {
+            let text = format!("The state would take more than {MOST_STATE} bytes");
+            return Err(Refused::Invalid(text));
+        }
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
@@ -128,6 +140,7 @@ impl Local {
 impl Inner {
     async fn tell(&mut self, tree: Tree) {
         let changes = model::changes_between(&self.tree, &tree);
+        self.bytes = weight_after(&self.tree, self.bytes, &tree);
         self.tree = tree;
         if !changes.is_empty() {
             // Nobody listens any more when the agent ends.

@@ -9,7 +9,7 @@ use fifogate::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    logs::Log,
+    logs::{Captured, Log},
     model,
     runtime::{Exit, PROCESS, Process, StartError, Surroundings, config},
 };
@@ -35,6 +35,8 @@ pub(super) struct Task {
     shared: Shared,
     /// What runs, if something does.
     process: Option<Process>,
+    /// What it writes.
+    output: Option<Captured>,
 }
 
 /// One workload that is to run.
@@ -46,7 +48,7 @@ struct Wanted {
 
 impl Task {
     pub(super) fn new(name: String, shared: Shared) -> Self {
-        Self { name, shared, process: None }
+        Self { name, shared, process: None, output: None }
     }
 
     /// Follows the state until nothing is wanted or left of this name, or all is to end.
@@ -152,10 +154,18 @@ impl Task {
             delay = (delay * 2).min(LONGEST_DELAY);
             self.report(&wanted.instance, states::starting(format!("Restart after {exit}")));
         }
+        self.drain().await;
         if let Some(log) = log {
             log.finish();
         }
         pending().await
+    }
+
+    /// Waits for the last output of what ran.
+    async fn drain(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.drained().await;
+        }
     }
 
     fn report_exit(&self, instance: &Instance, exit: &Exit) {
@@ -175,9 +185,9 @@ impl Task {
         let mut delay = FIRST_DELAY;
         for retry in 1.. {
             let error = match self.start(wanted, log).await {
-                Ok(process) => {
+                Ok((process, output)) => {
                     log::info!("{} started", self.name);
-                    self.process = Some(process);
+                    (self.process, self.output) = (Some(process), Some(output));
                     return true;
                 }
                 Err(error) => error,
@@ -202,7 +212,11 @@ impl Task {
         false
     }
 
-    async fn start(&self, wanted: &Wanted, log: Option<&Log>) -> Result<Process, StartError> {
+    async fn start(
+        &self,
+        wanted: &Wanted,
+        log: Option<&Log>,
+    ) -> Result<(Process, Captured), StartError> {
         let workload = &wanted.message;
         let runtime = workload.runtime.as_deref().unwrap_or_default();
         if runtime != PROCESS {
@@ -224,8 +238,7 @@ impl Task {
             around.pair = Some(pair.map_err(StartError::Failed)?);
         }
         let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
-        self.shared.logs.capture(log.cloned(), stdout, stderr);
-        Ok(process)
+        Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
     }
 
     /// Ends what runs, and all that belongs to it unless the same instance goes on.
@@ -245,6 +258,7 @@ impl Task {
             let exit = process.stop(self.shared.grace).await;
             log::info!("{} stopped: {exit}", self.name);
         }
+        self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
         if stopping || next.is_some_and(|next| next.instance == *instance) {
             return;
