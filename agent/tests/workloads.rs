@@ -171,6 +171,60 @@ fn who_ignores_sigterm_is_killed_with_all_that_it_started() {
 }
 
 #[test]
+fn a_change_of_a_tag_alone_replaces_the_process_and_keeps_its_pair_and_its_id() {
+    let rights = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                  filterMasks: ['*']}]}";
+    let agent = Agent::start(&workload("w", "exec sleep 79001", rights), &[]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("w", "Running(Ok)");
+    let process = || processes_with("sleep\u{0}79001");
+    let before = wait_for("its process", || process().first().copied());
+    // The session goes on: the pair is the same, only its owner is another process.
+    let mut session = agent.connect_as("w");
+    let text = format!(
+        "workloads:\n{}",
+        workload("w", "exec sleep 79001", &format!("{rights}, tags: {{colour: blue}}"))
+    );
+    let success = ctl.update(&text, &["desiredState.workloads.w"]).unwrap();
+    assert_eq!(success.added_workloads, success.deleted_workloads);
+    wait_for("another process", || {
+        let now = process();
+        (now.len() == 1 && now[0] != before).then_some(())
+    });
+    assert_eq!(ctl.until_state("w", "Running(Ok)"), id);
+    let tree = session.state();
+    let tag = tree.get(&["effectiveState", "workloads", "w", "tags", "colour"]);
+    assert_eq!(tag.and_then(|tag| tag.as_str()), Some("blue"));
+}
+
+#[test]
+fn a_workload_that_floods_its_output_disturbs_no_other() {
+    let agent = Agent::start(&workload("flood", "exec yes", ""), &["--log-bytes", "1000000"]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("flood", "Running(Ok)");
+    let folder = agent.path("run/agent/logs").join(format!("flood.{id}"));
+    // The name of a file is how much was written before it.
+    let written = || {
+        let entries = fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+        let starts = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        starts.max().unwrap_or(0)
+    };
+    wait_for("ten times what is kept", || (written() > 10_000_000).then_some(()));
+    for number in 0..50 {
+        let text = format!("configs: {{n: '{number}'}}");
+        ctl.update(&text, &["desiredState.configs.n"]).unwrap();
+    }
+    let kept: u64 = fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum();
+    assert!(kept <= 2_000_000, "{kept}");
+    ctl.update("", &["desiredState.workloads.flood"]).unwrap();
+    ctl.until("its end", |tree| state_of(tree, "flood").is_none().then_some(()));
+}
+
+#[test]
 fn a_workload_finds_its_pair_and_its_files_where_it_looks_and_no_other_pairs() {
     let dir = tempfile::tempdir().unwrap();
     let seen = dir.path().join("seen");
