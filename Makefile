@@ -21,7 +21,7 @@ demo:  ## processes of one node, what they see of each other, and one that is ki
 # One summary at the end where cargo-nextest is installed; it knows no doctests.
 .PHONY: test
 test: setup  ## all tests, with the real SDKs in mount namespaces
-	$(CARGO) build --workspace --examples
+	$(CARGO) build --workspace --bins --examples
 	$(CARGO) test --workspace --doc
 	$(if $(shell $(CARGO) nextest --version 2> /dev/null),\
 		$(CARGO) nextest run --workspace --all-targets --no-fail-fast,\
@@ -101,5 +101,6 @@ instructions:  ## instructions of fixed pieces of work, against those before; WR
 	$(CARGO) bench --quiet --bench instructions -- $(if $(WRITE),--write)
 
 .PHONY: install
-install:  ## fifogate to where cargo installs programs, or to PREFIX=FOLDER/bin
+install:  ## fifogate and its agent to where cargo installs programs, or to PREFIX=FOLDER/bin
 	$(CARGO) install --path . --locked $(if $(PREFIX),--root $(PREFIX))
+	$(CARGO) install --path agent --locked $(if $(PREFIX),--root $(PREFIX))

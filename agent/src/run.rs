@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,6 +10,10 @@ use std::{
 };
 
 use fifogate::{manifest, state::Tree};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -72,6 +76,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let run_dir = make_folder(&options.run_dir)?;
+    let _alone = lock(&run_dir)?;
     let (store, events) = open_store(options, seed)?;
     let folder = run_dir.join("agent");
     let log_folder = options.state_dir.as_deref().unwrap_or(&folder).join("logs");
@@ -122,12 +127,25 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
+    finish(node, options.grace).await
+}
+
+async fn finish(node: Node, grace: Duration) -> Result<(), CliError> {
     // Workloads that do not end are killed when their time is over; more than that is a defect.
-    let patience = options.grace * 2 + Duration::from_secs(10);
-    if timeout(patience, node.finish()).await.is_err() {
-        return Err(CliError::Failed("not all workloads ended in time".to_owned()));
-    }
-    Ok(())
+    let patience = grace * 2 + Duration::from_secs(10);
+    let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
+    timeout(patience, node.finish()).await.map_err(late)
+}
+
+/// Sees to it that nobody else runs workloads from this folder, as long as what is given back lives.
+fn lock(run_dir: &Path) -> Result<Flock<fs::File>, CliError> {
+    let path = run_dir.join("agent/lock");
+    let named = |what: &dyn fmt::Display| CliError::Failed(format!("{}: {what}", path.display()));
+    let file = fs::File::create(&path).map_err(|error| named(&error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EAGAIN => named(&"another agent runs here: stop it, or give another --run-dir"),
+        errno => named(&errno),
+    })
 }
 
 fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Events), CliError> {

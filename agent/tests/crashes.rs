@@ -150,17 +150,22 @@ fn a_killed_launcher_is_a_lost_workload_and_leaves_nothing() {
 }
 
 #[test]
-fn a_second_agent_on_the_same_state_is_refused() {
+fn a_second_agent_on_the_same_state_or_in_the_same_folder_is_refused() {
     let agent = Agent::start("", &["--state-dir", "$dir/state"]);
-    let _ctl = agent.connect();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
-        .args(["run", "--state-dir"])
-        .arg(agent.path("state"))
-        .arg("--run-dir")
-        .arg(agent.path("other"))
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(error.contains("another agent has this file open"), "{error}");
+    let mut ctl = agent.connect();
+    let second = |state: &str, run: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
+            .args(["run", "--state-dir"])
+            .arg(agent.path(state))
+            .arg("--run-dir")
+            .arg(agent.path(run))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, error) = second("state", "other");
+    assert!(status == Some(1) && error.contains("another agent has this file open"), "{error}");
+    let (status, error) = second("other", "run");
+    assert!(status == Some(1) && error.contains("another agent runs here"), "{error}");
+    ctl.until_state("ctl", "Running(Ok)");
 }
