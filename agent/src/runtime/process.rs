@@ -204,7 +204,11 @@ impl Launcher {
             working_dir: config.working_dir.clone().unwrap_or_else(|| "/".into()),
             uid_gid: owner,
             binds,
-            hidden: self.hidden.clone(),
+            // Without a mount namespace it would be hidden from everybody.
+            hidden: match self.isolation {
+                Isolation::None => Vec::new(),
+                Isolation::Full | Isolation::Mounts => self.hidden.clone(),
+            },
         })
     }
 
