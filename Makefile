@@ -14,14 +14,14 @@ help:  ## this list
 
 # A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
-demo:  ## three workloads and what they see of each other (builds without optimization, as that is quicker)
-	$(CARGO) build
-	@timeout --foreground 60 demo/run.sh $(TARGET)/debug/fifogate
+demo:  ## processes of one node, what they see of each other, and one that is killed
+	$(CARGO) build --workspace
+	@timeout --foreground 60 demo/run.sh $(TARGET)/debug
 
 # One summary at the end where cargo-nextest is installed; it knows no doctests.
 .PHONY: test
 test: setup  ## all tests, with the real SDKs in mount namespaces
-	$(CARGO) build --workspace --examples
+	$(CARGO) build --workspace --bins --examples
 	$(CARGO) test --workspace --doc
 	$(if $(shell $(CARGO) nextest --version 2> /dev/null),\
 		$(CARGO) nextest run --workspace --all-targets --no-fail-fast,\
@@ -101,5 +101,6 @@ instructions:  ## instructions of fixed pieces of work, against those before; WR
 	$(CARGO) bench --quiet --bench instructions -- $(if $(WRITE),--write)
 
 .PHONY: install
-install:  ## fifogate to where cargo installs programs, or to PREFIX=FOLDER/bin
+install:  ## fifogate and its agent to where cargo installs programs, or to PREFIX=FOLDER/bin
 	$(CARGO) install --path . --locked $(if $(PREFIX),--root $(PREFIX))
+	$(CARGO) install --path agent --locked $(if $(PREFIX),--root $(PREFIX))

@@ -1,18 +1,41 @@
 #!/bin/sh
-# Shows in a minute what fifogate is for: three workloads of one node, none of which knows another, and
-# what each of them is told. No container engine: a workload is whoever opens its pair of pipes.
+# Shows in half a minute what fifogate and its agent are for: real processes of one node, none of which
+# knows another, what each of them is told, and what happens when one dies. No container engine.
 #
-# Runs as any user, in a folder of its own, and leaves nothing behind. Usage: run.sh [PATH-TO-FIFOGATE]
+# Runs as any user, in a folder of its own, and leaves nothing behind. Usage: run.sh [FOLDER], where
+# `fifogate` and `fifogate-agent` are; PYTHON is one that has the Python SDK.
 set -eu
 cd "$(dirname "$0")/.."
-fifogate=${1:-target/debug/fifogate}
-manifest=fixtures/manifests/three-workloads.yaml
-frames=fixtures/frames
+folder=$(cd "${1:-target/debug}" && pwd)
+fifogate=$folder/fifogate
+demo=$PWD/demo
+python=${PYTHON:-$PWD/target/sdk-venv/bin/python}
 
 work=$(mktemp -d)
-children=
-trap 'kill $children 2> /dev/null || true; wait; rm -r "$work"' EXIT
+agent=
+trap 'test -z "$agent" || kill "$agent" 2> /dev/null || true; wait; rm -r "$work"' EXIT
 trap 'exit 1' HUP INT TERM
+
+caption() { printf '\n%s\n\n' "$@"; }
+typed() { printf '    $ %s\n' "$@"; }
+shown() { sed -E "s/([0-9a-f]{8})[0-9a-f]{56}/\1…/g; s|$work|…|g; s/^/    ${1:-}/"; }
+
+lines_of() { wc -l < "$work/$1" 2> /dev/null || echo 0; }
+# Prints the first line of a file that matches, after its first $3 lines; fails if none comes.
+await() {
+    for _ in $(seq 200); do
+        if tail -n "+$((${3:-0} + 1))" "$work/$1" 2> /dev/null | grep -m 1 -e "$2"; then return; fi
+        sleep 0.1
+    done
+    echo "    $1 did not tell '$2'; the agent said:" >&2
+    shown < "$work/log" >&2
+    return 1
+}
+# The same, shown; not in a pipeline, where a failure would be lost.
+tells() {
+    line=$(await "$@")
+    printf '%s\n' "$line" | shown "$1 < "
+}
 
 # The folder with the two pipes of a workload.
 pair() {
@@ -20,89 +43,93 @@ pair() {
     printf '%s/control_interface' "$1"
 }
 
-caption() { printf '\n%s\n\n' "$@"; }
-typed() { printf '    $ %s\n' "$@"; }
+# Processes by what stands in their command lines.
+process_of() {
+    for line in /proc/[0-9]*/cmdline; do
+        if tr '\0' ' ' < "$line" 2> /dev/null | grep -q -e "$1"; then
+            line=${line#/proc/} && echo "${line%/cmdline}"
+        fi
+    done
+}
 
-# Shows lines behind a prefix, with short ids.
-shown() { sed -E "s/([0-9a-f]{8})[0-9a-f]{56}/\1…/g; s|$work|…|g; s/^/    ${1:-}/"; }
-# Shows a JSON object that a workload was told, on several lines.
-told() { sed -E 's/"completeStateResponse":\{|\},|\],/&\n/g' | shown "$1 < "; }
+# The SDK looks for its pair in one place only, which takes a mount namespace.
+if "$python" -c 'import ankaios_sdk' 2> /dev/null && unshare --mount --map-root-user true 2> /dev/null
+then
+    dashboard=$python
+    arguments="[\"$demo/dashboard.py\", \"$work/dashboard\"]"
+    kind='a program with the Python SDK'
+else
+    dashboard=sh
+    arguments="[\"$demo/dashboard.sh\", \"$fifogate\", \"$work/dashboard\"]"
+    kind='a shell script, as the Python SDK is not installed (make setup does that)'
+fi
+cat "$demo/node.yaml" - > "$work/node.yaml" << END
+configs:
+  limit: "200"
+  here:
+    fifogate: "$fifogate"
+    demo: "$demo"
+    work: "$work"
+    dashboard: "$dashboard"
+    dashboardArgs: $arguments
+END
 
-# What a workload is told next; waits for it.
-dashboard_is_told() { IFS= read -r line <&4 && printf '%s\n' "$line" | told dashboard; }
-shell_is_told() { IFS= read -r line <&5 && printf '%s\n' "$line" | told shell; }
+caption '1. The agent starts fifogate, and the processes of its manifest. Each is in namespaces of its
+   own where privileges allow, and finds a pair of named pipes where the SDKs look for it.'
+typed 'fifogate-agent run --manifest demo/node.yaml'
+"$folder/fifogate-agent" run --manifest "$work/node.yaml" --run-dir "$work/run" --grace 2 \
+    --fifogate "$fifogate" 2> "$work/log" &
+agent=$!
 
-caption '1. Each workload that may talk to the cluster has a pair of named pipes: into `output` it writes
-   what it asks for, from `input` it reads answers and events. Who may what, the manifest says.'
-typed "fifogate run --manifest $manifest"
-mkfifo "$work/ready"
-"$fifogate" -q run --manifest "$manifest" --run-dir "$work/run" \
-    --notification-fd 3 3> "$work/ready" &
-gate=$!
-children=$gate
-read -r _ < "$work/ready" # fails if it ended instead; then it said why
-for workload in dashboard publisher shell; do
-    printf '%s/{input,output}\n' "$(pair $workload)"
-done | shown
+caption "2. The dashboard, $kind, follows the states of all its neighbours.
+   The engine, a shell script, waited for it."
+tells dashboard '^engine is R'
+tells dashboard '^monitor is R'
 
-caption '2. The dashboard follows the states of all workloads, and all configs. First it is told how
-   things are.'
-typed "fifogate watch 'workloadStates.*.*.*.state' desiredState.configs"
-mkfifo "$work/dashboard"
-"$fifogate" watch --count 3 --output json -d "$(pair dashboard)" \
-    'workloadStates.*.*.*.state' desiredState.configs > "$work/dashboard" &
-dashboard=$!
-children="$children $dashboard"
-exec 4< "$work/dashboard"
-dashboard_is_told
+caption '3. The engine tells its speed as a custom event: it sets a config, again and again. The monitor,
+   a program in Rust, prints each change as it comes.'
+for event in 1 2 3; do
+    tells monitor '"alteredFields":{.*desiredState.configs.speed' "$event"
+done
+tells dashboard '^speed [3-9]0$'
 
-caption '3. The workload called shell has nothing but `cat` and prepared messages. It follows one
-   config; `fifogate decode` is there to show what comes.'
-typed 'cat hello.bin subscribe-speed.bin > output' 'fifogate decode < input'
-mkfifo "$work/shell"
-"$fifogate" decode < "$(pair shell)/input" > "$work/shell" &
-children="$children $!"
-exec 5< "$work/shell"
-cat "$frames/hello.bin" "$frames/subscribe-speed.bin" > "$(pair shell)/output"
-shell_is_told
-shell_is_told
+caption '4. It also tried to set the limit, but its rules do not let it.'
+tells engine denied
 
-caption '4. The publisher sends a custom event: it sets a config. Whoever follows it is told what is
-   different, and the new value.'
-typed 'fifogate set desiredState.configs.speed=80'
-"$fifogate" set -d "$(pair publisher)" desiredState.configs.speed=80
-dashboard_is_told
-shell_is_told
+caption '5. Now the engine is killed. Its policy is ALWAYS: it is started again, and the dashboard is told
+   of both.'
+before=$(lines_of dashboard)
+killed=$(process_of "$demo/engine.sh" | sort -n | tail -n 1)
+typed "kill -KILL $killed"
+kill -KILL "$killed"
+tells dashboard '^engine is F' "$before"
+tells dashboard '^engine is R' "$before"
+tells dashboard '^speed [1-4]0$' "$before"
 
-caption '5. Shell has a message that would do the same, but its rules only let it read.'
-typed 'cat set-speed-to-80.bin > output'
-cat "$frames/set-speed-to-80.bin" > "$(pair shell)/output"
-shell_is_told
+caption '6. The operator may add one workload, and take it away: a process comes and goes.'
+typed "fifogate set desiredState.workloads.lamp.{agent=agent_A,runtime=process,runtimeConfig=…}"
+"$fifogate" -q set -d "$(pair operator)" desiredState.workloads.lamp.agent=agent_A \
+    desiredState.workloads.lamp.runtime=process \
+    'desiredState.workloads.lamp.runtimeConfig={command: sleep, args: [98765]}' > "$work/operator"
+tells operator added
+tells dashboard '^lamp is R'
+before=$(lines_of dashboard)
+typed 'fifogate set desiredState.workloads.lamp-'
+"$fifogate" -q set -d "$(pair operator)" desiredState.workloads.lamp- > "$work/operator"
+tells operator deleted
+tells dashboard '^lamp is S' "$before"
 
-caption '6. An event that shell does not follow, of a config that is a mapping.'
-typed "fifogate set --yaml 'desiredState.configs.position={lat: \"48.20\", lon: \"11.62\"}'"
-"$fifogate" set --yaml -d "$(pair publisher)" \
-    'desiredState.configs.position={lat: "48.20", lon: "11.62"}'
-dashboard_is_told
-
-caption '7. The publisher may also add one more workload. Pending it stays: to start it is the business
-   of an agent, and none is here.'
-typed 'fifogate set desiredState.workloads.logger.{agent=node_a,runtime=process,runtimeConfig=}'
-"$fifogate" set -d "$(pair publisher)" desiredState.workloads.logger.agent=node_a \
-    desiredState.workloads.logger.runtime=process \
-    desiredState.workloads.logger.runtimeConfig= | shown 'publisher < '
-dashboard_is_told
-
-caption '8. What fifogate counted. The dashboard has seen enough and has cancelled its subscription.'
-wait "$dashboard"
+caption '7. What fifogate counted.'
 typed 'fifogate status'
 "$fifogate" status --run-dir "$work/run" | shown
 
-caption '9. fifogate stops. The pipes stay for the next one, which will serve them again.'
+caption '8. The agent is told to stop: it ends the workloads, and fifogate last.'
 typed 'kill %1'
-kill "$gate"
+kill "$agent"
 status=0
-wait "$gate" || status=$?
-children=${children#"$gate"}
+wait "$agent" || status=$?
+agent=
 echo "    status $status"
+left=$(process_of "$work")
+test -z "$left" || { echo "    left behind: $left" && exit 1; }
 exit "$status"

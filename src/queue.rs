@@ -109,7 +109,7 @@ mod tests {
             (queue.pop_back(), queue.pop_back(), queue.pop_back()),
             (Some(4), Some(3), Some(2))
         );
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert_eq!((queue.is_empty(), queue.len()), (true, 0));
         (1..6).for_each(|n| queue.push_back(n));
         queue.retain(|n| n % 2 == 0);
         assert_eq!(queue.iter().copied().collect::<Vec<_>>(), [2, 4]);

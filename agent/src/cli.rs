@@ -1,0 +1,211 @@
+//! The command line of `fifogate-agent`: arguments in, exit status out.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use fifogate::state::check::is_name;
+use log::LevelFilter;
+use nix::unistd::geteuid;
+
+use crate::{
+    run,
+    runtime::{Isolation, launch},
+};
+
+const EXAMPLES: &str = "\
+Exit status:
+  0  done, also when told to stop by SIGTERM or SIGINT
+  1  failed
+  2  wrong usage, or a file that cannot be used
+
+Examples:
+  # Run the workloads of a manifest that are of agent_A, until Ctrl-C
+  fifogate-agent run --manifest state.yaml
+
+  # All about one command
+  fifogate-agent run --help";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  # Run the workloads of a manifest that are of agent_A
+  fifogate-agent run --manifest state.yaml
+
+  # Keep what updates make of it over restarts; the manifest counts when nothing is kept yet
+  fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent
+
+  # As another agent, with options for fifogate itself behind `--`
+  fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --settle 0";
+
+/// Runs a manifest's workloads as processes, and serves their control interface by fifogate
+#[derive(Debug, Parser)]
+#[command(name = "fifogate-agent", version, after_long_help = EXAMPLES)]
+struct Cli {
+    /// Says more; twice: all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Says only what is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the workloads of one agent
+    Run(RunArgs),
+    /// Starts one workload's process; for the agent itself
+    #[command(hide = true)]
+    Launch(LaunchArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = RUN_EXAMPLES)]
+struct RunArgs {
+    /// The desired state to begin with
+    #[arg(long, value_name = "FILE", required_unless_present = "state_dir")]
+    manifest: Option<PathBuf>,
+    /// Our name: workloads with this `agent` are run here
+    #[arg(long, value_name = "NAME", default_value = "agent_A")]
+    name: String,
+    /// Keeps desired state here over restarts; an update is answered when it is on disk
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where pairs and sockets are; default: $XDG_RUNTIME_DIR/fifogate, as root /run/fifogate
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// The program fifogate; default: beside this program, or else in PATH
+    #[arg(long, value_name = "PATH")]
+    fifogate: Option<PathBuf>,
+    /// Seconds that a workload may take to end before it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    grace: f64,
+    /// How far workloads are kept apart; default: as far as it is possible here
+    #[arg(long, value_enum, value_name = "HOW")]
+    isolation: Option<Isolation>,
+    /// Most bytes that are kept of what one workload writes
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
+    log_bytes: u64,
+    /// Options for `fifogate run`
+    #[arg(last = true, value_name = "OPTION")]
+    gate_options: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct LaunchArgs {
+    #[arg(long, value_enum)]
+    isolation: Isolation,
+    #[arg(long)]
+    inside: bool,
+    #[arg(long)]
+    probe: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400".to_owned()) }
+}
+
+/// Why a command ends with another status than 0.
+#[derive(Debug)]
+pub(crate) enum CliError {
+    /// Status 1.
+    Failed(String),
+    /// Status 2.
+    Unusable(String),
+}
+
+/// Runs the command that `args` spell, the program's name first.
+pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
+where
+    A: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Whoever does not read the help, or the fault, still gets the status.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    start_logging(&cli);
+    let done = match cli.command {
+        Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),
+        Command::Run(args) => options(args).and_then(|options| run::run(&options)),
+    };
+    let (status, message) = match done {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(CliError::Failed(message)) => (1, message),
+        Err(CliError::Unusable(message)) => (2, message),
+    };
+    let _ = writeln!(io::stderr().lock(), "error: {message}");
+    ExitCode::from(status)
+}
+
+fn start_logging(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => Some(LevelFilter::Error),
+        (_, 0) => None,
+        (_, 1) => Some(LevelFilter::Debug),
+        _ => Some(LevelFilter::Trace),
+    };
+    let mut logger = env_logger::Builder::new();
+    match (level, env::var("RUST_LOG")) {
+        (None, Ok(filters)) => {
+            logger.parse_filters(&filters);
+        }
+        (level, _) => {
+            let level = level.unwrap_or(LevelFilter::Info);
+            logger
+                .filter_level(level.min(LevelFilter::Warn))
+                .filter_module("fifogate_agent", level);
+        }
+    }
+    let _ = logger.try_init();
+}
+
+fn options(args: RunArgs) -> Result<run::Options, CliError> {
+    if !is_name(&args.name) {
+        let text = "a name is 1 to 63 of a-z, A-Z, 0-9, `_` and `-`";
+        return Err(CliError::Unusable(format!("--name '{}': {text}", args.name)));
+    }
+    let program = env::current_exe()
+        .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
+    Ok(run::Options {
+        manifest: args.manifest,
+        state_dir: args.state_dir,
+        run_dir: args.run_dir.map_or_else(default_run_dir, Ok)?,
+        fifogate: args.fifogate.unwrap_or_else(|| fifogate_beside(&program)),
+        program,
+        name: args.name,
+        grace: Duration::from_secs_f64(args.grace),
+        isolation: args.isolation,
+        log_bytes: args.log_bytes,
+        gate_options: args.gate_options,
+    })
+}
+
+fn fifogate_beside(program: &Path) -> PathBuf {
+    let beside = program.with_file_name("fifogate");
+    if beside.is_file() { beside } else { "fifogate".into() }
+}
+
+fn default_run_dir() -> Result<PathBuf, CliError> {
+    if geteuid().is_root() {
+        return Ok("/run/fifogate".into());
+    }
+    match env::var_os("XDG_RUNTIME_DIR") {
+        Some(folder) => Ok(PathBuf::from(folder).join("fifogate")),
+        None => Err(CliError::Unusable(
+            "there is no $XDG_RUNTIME_DIR to keep pairs in: give --run-dir DIR".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,271 @@
+//! The agent's end of the agent link, for many tasks at once: a fifogate is spawned, commands go out
+//! in one order, and each acknowledgement finds whoever waits for it.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fmt, io,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fifogate::{
+    agent::VERSION,
+    frame::{FrameDecoder, encode},
+    pb::agent_link::{AgentHello, FromAgent, ToAgent, from_agent, to_agent},
+};
+use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{mpsc, oneshot},
+};
+
+/// Longest message that is taken from fifogate: it answers at most the whole state.
+const MAX_FRAME: usize = 256 << 20;
+const READ_BUFFER: usize = 64 << 10;
+/// Commands that may wait to be written. Whoever has more waits with them.
+const COMMANDS_THAT_WAIT: usize = 256;
+/// Messages that may wait to be looked at; then fifogate is not read, and bounds what it queues.
+const MESSAGES_THAT_WAIT: usize = 256;
+
+/// How a fifogate is started.
+#[derive(Clone, Debug)]
+pub struct GateConfig {
+    /// Its program.
+    pub program: PathBuf,
+    /// Where it keeps its pairs.
+    pub run_dir: PathBuf,
+    /// Our name.
+    pub agent_name: String,
+    /// Further options of `fifogate run`.
+    pub options: Vec<OsString>,
+}
+
+/// What a fifogate lets us know.
+#[derive(Debug)]
+pub enum FromGate {
+    /// It said something that answers no command.
+    Said(Box<to_agent::Content>),
+    /// It refused to follow a step of the state; it has to be told the whole.
+    OutOfStep(String),
+    /// It has gone.
+    Gone,
+}
+
+/// Why a command was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotDone {
+    /// fifogate refused it, and did nothing of it.
+    Rejected(String),
+    /// There is no such fifogate any more.
+    Gone,
+}
+
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(reason) => write!(f, "fifogate refused: {reason}"),
+            Self::Gone => f.write_str("fifogate has gone"),
+        }
+    }
+}
+
+impl std::error::Error for NotDone {}
+
+/// Who is told what became of a command.
+#[derive(Debug)]
+enum Waiter {
+    Nobody,
+    Caller(oneshot::Sender<Result<(), NotDone>>),
+    /// A step of the state: without it, all steps after it would mean something else.
+    State,
+}
+
+/// One running fifogate. Handles are cheap, and all of one start are the same.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    commands: mpsc::Sender<(from_agent::Content, Waiter)>,
+}
+
+/// A fifogate that was just started: its handle, what it says, and its process.
+#[derive(Debug)]
+pub struct Started {
+    /// To command it.
+    pub gate: Gate,
+    /// What it says; the last is [`FromGate::Gone`].
+    pub messages: mpsc::Receiver<FromGate>,
+    /// Its process.
+    pub child: Child,
+}
+
+impl Gate {
+    /// Starts a fifogate and greets it. It ends with its link, so it never outlives this process.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not greet.
+    pub async fn start(config: &GateConfig) -> io::Result<Started> {
+        let mut command = Command::new(&config.program);
+        command.args(["run", "--agent-link", "stdio", "--updates", "forward", "--run-dir"]);
+        command.arg(&config.run_dir).args(&config.options);
+        // A Ctrl-C in a terminal is for the agent, which ends fifogate last.
+        command.process_group(0).kill_on_drop(true);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let missing = || io::Error::other("no pipe to fifogate");
+        let mut reader = Reader::new(child.stdout.take().ok_or_else(missing)?);
+        let writer = child.stdin.take().ok_or_else(missing)?;
+        match reader.recv().await {
+            Ok(Some(to_agent::Content::Hello(_))) => {}
+            Ok(None) => return Err(io::Error::other("it ended at once")),
+            Ok(_) => return Err(io::Error::other("it did not greet")),
+            Err(error) => return Err(error),
+        }
+        let (commands, queue) = mpsc::channel(COMMANDS_THAT_WAIT);
+        let (said, messages) = mpsc::channel(MESSAGES_THAT_WAIT);
+        let waiters = Arc::new(Waiters::default());
+        tokio::spawn(write(writer, queue, Arc::clone(&waiters)));
+        tokio::spawn(read(reader, said, waiters));
+        let gate = Self { commands };
+        let agent_name = config.agent_name.clone();
+        let hello = AgentHello { protocol_version: VERSION.to_owned(), agent_name };
+        gate.call(from_agent::Content::Hello(hello)).await.map_err(io::Error::other)?;
+        Ok(Started { gate, messages, child })
+    }
+
+    /// Has a command done, and waits until it is.
+    ///
+    /// # Errors
+    /// It was not done.
+    pub async fn call(&self, content: from_agent::Content) -> Result<(), NotDone> {
+        let (sender, answer) = oneshot::channel();
+        let sent = self.commands.send((content, Waiter::Caller(sender))).await;
+        sent.map_err(|_| NotDone::Gone)?;
+        answer.await.unwrap_or(Err(NotDone::Gone))
+    }
+
+    /// Has a command done some time; nobody wants to know whether it was.
+    pub async fn tell(&self, content: from_agent::Content) {
+        // It has gone then, which is told elsewhere.
+        let _ = self.commands.send((content, Waiter::Nobody)).await;
+    }
+
+    /// Tells a step of the state. If it is refused, that is told by [`FromGate::OutOfStep`].
+    pub async fn tell_state(&self, content: from_agent::Content) {
+        let _ = self.commands.send((content, Waiter::State)).await;
+    }
+}
+
+/// Who waits for answers, in the order of the commands.
+#[derive(Debug, Default)]
+struct Waiters(Mutex<VecDeque<(u64, Waiter)>>);
+
+impl Waiters {
+    fn push(&self, id: u64, waiter: Waiter) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, waiter));
+    }
+
+    fn take(&self, id: u64) -> Option<Waiter> {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = queue.front().is_some_and(|(own, _)| *own == id);
+        if is_first { queue.pop_front().map(|(_, waiter)| waiter) } else { None }
+    }
+
+    /// Nobody will get an answer any more, and hears of that by the end of its channel.
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+async fn write(
+    mut writer: ChildStdin,
+    mut queue: mpsc::Receiver<(from_agent::Content, Waiter)>,
+    waiters: Arc<Waiters>,
+) {
+    let mut last_id = 0;
+    while let Some((content, waiter)) = queue.recv().await {
+        let id = match waiter {
+            Waiter::Nobody => 0,
+            waiter => {
+                last_id += 1;
+                waiters.push(last_id, waiter);
+                last_id
+            }
+        };
+        let message = FromAgent { id, content: Some(content) };
+        if writer.write_all(&encode(&message.encode_to_vec())).await.is_err() {
+            break; // the reader tells that it has gone
+        }
+    }
+    queue.close();
+    waiters.clear();
+}
+
+async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Waiters>) {
+    loop {
+        let (id, result) = match reader.recv().await {
+            Ok(Some(to_agent::Content::Ack(ack))) => (ack.id, Ok(())),
+            Ok(Some(to_agent::Content::Rejected(rejected))) => {
+                (rejected.id, Err(NotDone::Rejected(rejected.reason)))
+            }
+            Ok(Some(other)) => match said.send(FromGate::Said(Box::new(other))).await {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
+            Ok(None) => break,
+            Err(error) => {
+                log::error!("fifogate makes no sense: {error}");
+                break;
+            }
+        };
+        match (waiters.take(id), result) {
+            (Some(Waiter::Caller(caller)), result) => {
+                let _ = caller.send(result); // it may not wait any more
+            }
+            (Some(Waiter::State), Err(error)) => {
+                let _ = said.send(FromGate::OutOfStep(error.to_string())).await;
+            }
+            _ => {}
+        }
+    }
+    waiters.clear();
+    let _ = said.send(FromGate::Gone).await;
+}
+
+/// Messages out of a stream of bytes.
+#[derive(Debug)]
+struct Reader {
+    stdout: ChildStdout,
+    decoder: FrameDecoder,
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Reader {
+    fn new(stdout: ChildStdout) -> Self {
+        let decoder = FrameDecoder::new(MAX_FRAME);
+        Self { stdout, decoder, buffer: Vec::new(), start: 0 }
+    }
+
+    async fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
+        loop {
+            let mut rest = &self.buffer[self.start..];
+            let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
+            self.start = self.buffer.len() - rest.len();
+            if let Some(body) = frame {
+                let message = ToAgent::decode(body).map_err(io::Error::other)?;
+                if message.content.is_some() {
+                    return Ok(message.content);
+                }
+                continue; // something that a later fifogate says
+            }
+            self.buffer.resize(READ_BUFFER, 0);
+            self.start = 0;
+            let read = self.stdout.read(&mut self.buffer).await?;
+            self.buffer.truncate(read);
+            if read == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Who is told what workloads wrote: one task for each log that a workload asked for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use fifogate::{
+    pb::{
+        agent_link::{ForwardedResponse, from_agent::Content},
+        ank_base::{self as pb, response::ResponseContent},
+    },
+    state::Instance,
+};
+use jiff::Timestamp;
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use super::{
+    Logs,
+    ring::{Found, Line, Reader},
+};
+use crate::{
+    link::{Gate, NotDone},
+    model,
+};
+
+/// Most bytes of lines in one message. It is much less than what may be sent: what waits for a slow
+/// collector waits on disk.
+const BATCH: usize = 128 << 10;
+/// First and longest pause before something is sent again to a collector that does not keep up.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// All campaigns, by who asked and under which request id.
+#[derive(Debug, Default)]
+pub struct Campaigns {
+    running: BTreeMap<(Instance, String), AbortHandle>,
+}
+
+/// Which lines are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Range {
+    follow: bool,
+    tail: Option<usize>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Campaigns {
+    /// Answers a request for the logs of `accepted`, which are of this agent, and begins to send them.
+    pub fn begin(
+        &mut self,
+        gate: &Gate,
+        logs: &Logs,
+        by: &Instance,
+        request_id: &str,
+        request: &pb::LogsRequest,
+        accepted: Vec<Instance>,
+    ) {
+        self.cancel(by, request_id);
+        let to =
+            Collector { gate: gate.clone(), by: by.clone(), request_id: request_id.to_owned() };
+        let range = Range::of(request);
+        let logs = logs.clone();
+        let task = tokio::spawn(async move {
+            let range = match range {
+                Ok(range) => range,
+                Err(message) => {
+                    let _ = to.send(ResponseContent::Error(pb::Error { message })).await;
+                    return;
+                }
+            };
+            let names = accepted.iter().map(model::instance_name).collect();
+            let answer = pb::LogsRequestAccepted { workload_names: names };
+            if to.send(ResponseContent::LogsRequestAccepted(answer)).await.is_err() {
+                return;
+            }
+            let mut all = JoinSet::new();
+            for instance in accepted {
+                let reader = logs.get(&instance).map(|log| log.reader());
+                all.spawn(send_log(to.clone(), instance, reader, range));
+            }
+            while all.join_next().await.is_some() {}
+        });
+        self.running.retain(|_, task| !task.is_finished());
+        self.running.insert((by.clone(), request_id.to_owned()), task.abort_handle());
+    }
+
+    /// Ends a campaign, if there is one.
+    pub fn cancel(&mut self, by: &Instance, request_id: &str) {
+        if let Some(task) = self.running.remove(&(by.clone(), request_id.to_owned())) {
+            task.abort();
+        }
+    }
+
+    /// Ends all campaigns of an instance, whose session has ended.
+    pub fn cancel_all_of(&mut self, by: &Instance) {
+        self.running.retain(|(own, _), task| {
+            if own == by {
+                task.abort();
+            }
+            own != by
+        });
+    }
+
+    /// Ends all campaigns: there is nobody who could be told.
+    pub fn clear(&mut self) {
+        std::mem::take(&mut self.running).into_values().for_each(|task| task.abort());
+    }
+}
+
+impl Range {
+    fn of(request: &pb::LogsRequest) -> Result<Self, String> {
+        let time = |name: &str, text: &Option<String>| -> Result<Option<i64>, String> {
+            let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
+                return Ok(None);
+            };
+            let time = text.parse::<Timestamp>().map_err(|_| {
+                format!(
+                    "'{name}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'"
+                )
+            })?;
+            Ok(Some(time.as_microsecond()))
+        };
+        Ok(Self {
+            follow: request.follow(),
+            // Everything below zero means everything, not only -1.
+            tail: request.tail.and_then(|tail| usize::try_from(tail).ok()),
+            since: time("since", &request.since)?,
+            until: time("until", &request.until)?,
+        })
+    }
+
+    fn holds(&self, line: &Line) -> bool {
+        self.since.is_none_or(|since| line.micros >= since)
+            && self.until.is_none_or(|until| line.micros <= until)
+    }
+
+    /// How long until nothing can come any more that is meant.
+    fn left(&self) -> Duration {
+        const LONG: Duration = Duration::from_secs(86_400 * 365);
+        let Some(until) = self.until else { return LONG };
+        let left = until.saturating_sub(Timestamp::now().as_microsecond());
+        Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(LONG)
+    }
+}
+
+/// Whoever asked.
+#[derive(Clone, Debug)]
+struct Collector {
+    gate: Gate,
+    by: Instance,
+    request_id: String,
+}
+
+impl Collector {
+    /// Sends, and waits while the collector does not keep up.
+    async fn send(&self, content: ResponseContent) -> Result<(), NotDone> {
+        let response =
+            pb::Response { request_id: self.request_id.clone(), response_content: Some(content) };
+        let message = Content::Response(ForwardedResponse {
+            instance_name: Some(model::instance_name(&self.by)),
+            response: Some(response),
+        });
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.gate.call(message.clone()).await {
+                // So fifogate says that the collector's queue is full.
+                Err(NotDone::Rejected(reason)) if reason.ends_with("send this again later") => {}
+                done => return done,
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Sends one log, and that it has ended. It does not end if the collector has gone.
+async fn send_log(to: Collector, instance: Instance, reader: Option<Reader>, range: Range) {
+    if let Some(reader) = reader
+        && send_lines(&to, &instance, reader, range).await.is_err()
+    {
+        return;
+    }
+    let stop = pb::LogsStopResponse { workload_name: Some(model::instance_name(&instance)) };
+    let _ = to.send(ResponseContent::LogsStopResponse(stop)).await;
+}
+
+async fn send_lines(
+    to: &Collector,
+    instance: &Instance,
+    mut reader: Reader,
+    range: Range,
+) -> Result<(), NotDone> {
+    if let Some(tail) = range.tail {
+        reader = go_to_tail(reader, range, tail).await;
+    }
+    loop {
+        let found;
+        (reader, found) = read(reader).await;
+        match found {
+            Found::Lines(lines, missed) => {
+                if missed > 0 {
+                    let text =
+                        format!("[{missed} bytes of log were dropped before they were read]");
+                    send_batch(to, instance, vec![text]).await?;
+                }
+                let meant = lines.into_iter().filter(|line| range.holds(line));
+                let mut batch = (Vec::new(), 0);
+                for line in meant {
+                    batch.1 += line.text.len();
+                    batch.0.push(String::from_utf8_lossy(&line.text).into_owned());
+                    if batch.1 > BATCH {
+                        send_batch(to, instance, std::mem::take(&mut batch).0).await?;
+                    }
+                }
+                send_batch(to, instance, batch.0).await?;
+            }
+            Found::Nothing if !range.follow => return Ok(()),
+            Found::Nothing => {
+                if !timeout(range.left(), reader.more()).await.unwrap_or(false) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn send_batch(
+    to: &Collector,
+    instance: &Instance,
+    texts: Vec<String>,
+) -> Result<(), NotDone> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    let name = model::instance_name(instance);
+    let entry = |message| pb::LogEntry { workload_name: Some(name.clone()), message };
+    let log_entries = texts.into_iter().map(entry).collect();
+    to.send(ResponseContent::LogEntriesResponse(pb::LogEntriesResponse { log_entries })).await
+}
+
+/// Goes to the first of the last `tail` lines that are meant at this moment.
+async fn go_to_tail(mut reader: Reader, range: Range, tail: usize) -> Reader {
+    let mut last = VecDeque::new();
+    loop {
+        let found;
+        (reader, found) = read(reader).await;
+        let Found::Lines(lines, _) = found else { break };
+        last.extend(lines.iter().filter(|line| range.holds(line)).map(|line| line.at));
+        last.drain(..last.len().saturating_sub(tail));
+    }
+    let end = reader.position();
+    reader.go_to(last.front().copied().unwrap_or(end));
+    reader
+}
+
+/// Reads away from the thread that all tasks share.
+async fn read(mut reader: Reader) -> (Reader, Found) {
+    let log = reader.log();
+    let read = tokio::task::spawn_blocking(move || {
+        let found = reader.read();
+        (reader, found)
+    });
+    match read.await {
+        Ok((reader, Ok(found))) => (reader, found),
+        Ok((reader, Err(error))) => {
+            log::warn!("a log cannot be read: {error}");
+            (reader, Found::Nothing)
+        }
+        Err(error) => {
+            log::error!("a log cannot be read: {error}");
+            (log.reader(), Found::Nothing)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_is_read_from_the_request_and_nonsense_is_told() {
+        let request = pb::LogsRequest {
+            follow: Some(true),
+            tail: Some(-1),
+            since: Some("1970-01-01T00:00:01Z".to_owned()),
+            until: Some("1970-01-01T01:00:02+01:00".to_owned()),
+            ..Default::default()
+        };
+        let range = Range::of(&request).unwrap();
+        let (since, until) = (Some(1_000_000), Some(2_000_000));
+        assert_eq!(range, Range { follow: true, tail: None, since, until });
+        let line = |micros| Line { at: 0, micros, text: Vec::new() };
+        let held = [999_999, 1_000_000, 2_000_000, 2_000_001].map(|at| range.holds(&line(at)));
+        assert_eq!(held, [false, true, true, false]);
+        let bad = pb::LogsRequest { since: Some("yesterday".to_owned()), ..Default::default() };
+        assert!(Range::of(&bad).unwrap_err().contains("'since' is no time as in RFC 3339"));
+    }
+}

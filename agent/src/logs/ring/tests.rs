@@ -1,0 +1,89 @@
+use super::*;
+
+fn records(from: usize, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in from..from + count {
+        record::put(&mut bytes, number as i64, format!("line {number}").as_bytes());
+    }
+    bytes
+}
+
+/// All that can be read now, and how many bytes were missed.
+fn read_all(reader: &mut Reader) -> (Vec<i64>, u64) {
+    let (mut all, mut missed) = (Vec::new(), 0);
+    while let Found::Lines(lines, more) = reader.read().unwrap() {
+        all.extend(lines.iter().map(|line| line.micros));
+        missed += more;
+    }
+    (all, missed)
+}
+
+#[test]
+fn what_is_written_is_read_in_order_over_all_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(dir.path(), 1 << 20).unwrap();
+    let mut early = log.reader();
+    for part in 0..100 {
+        log.append(&records(part * 100, 100)).unwrap();
+    }
+    let expected: Vec<i64> = (0..10_000).collect();
+    assert_eq!(read_all(&mut early), (expected.clone(), 0));
+    assert_eq!(read_all(&mut log.reader()), (expected, 0));
+    assert_eq!(early.read().unwrap(), Found::Nothing);
+}
+
+#[test]
+fn the_oldest_goes_and_a_reader_is_told_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(dir.path(), 4_000).unwrap();
+    let mut slow = log.reader();
+    let mut written = 0;
+    for part in 0..50 {
+        let bytes = records(part * 10, 10);
+        written += bytes.len() as u64;
+        log.append(&bytes).unwrap();
+    }
+    let size: u64 =
+        fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    assert!(size <= 4_000 && written > 8_000, "{size} of {written}");
+    let (lines, missed) = read_all(&mut slow);
+    assert_eq!(missed, written - size);
+    assert_eq!(lines.last(), Some(&499));
+    assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+#[test]
+fn a_line_longer_than_a_read_is_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(dir.path(), 16 << 20).unwrap();
+    let mut bytes = Vec::new();
+    record::put(&mut bytes, 1, &vec![b'x'; 2 << 20]);
+    record::put(&mut bytes, 2, b"next");
+    log.append(&bytes).unwrap();
+    let mut reader = log.reader();
+    let Found::Lines(lines, 0) = reader.read().unwrap() else { panic!("nothing") };
+    assert_eq!(lines[0].text.len(), 2 << 20);
+    let (rest, _) = read_all(&mut reader);
+    assert!(lines.len() == 2 || rest == [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_holds_back_what_writes_until_its_patience_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(dir.path(), 4_000).unwrap();
+    let mut reader = log.reader();
+    for part in 0..16 {
+        log.append(&records(part * 10, 10)).unwrap();
+    }
+    let began = tokio::time::Instant::now();
+    log.make_room(1_000).await;
+    assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+    let began = tokio::time::Instant::now();
+    log.make_room(1_000).await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "it has none left");
+    let mut quick = log.reader();
+    read_all(&mut quick);
+    log.make_room(1_000).await;
+    assert_eq!(began.elapsed(), Duration::ZERO, "it has read what would go");
+    read_all(&mut reader);
+}

@@ -1,0 +1,371 @@
+//! What updates and reports make of the state, and how that is told item by item. Pure: every store
+//! decides with it, whatever it keeps the state in.
+//!
+//! The state is a tree of the component's kind that holds all four parts; its effective state always
+//! belongs to its desired state.
+
+use fifogate::{
+    pb::ank_base as pb,
+    state::{
+        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, Mask,
+        MaskSet, Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
+        convert::{self, Fill},
+        follow_workloads,
+        update::{self, UpdateError},
+    },
+};
+
+use crate::{
+    render,
+    store::{Change, Refused},
+};
+
+/// An update as somebody asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// The workload that asks; empty if it is the agent itself.
+    pub by: String,
+    /// Where the new values are.
+    pub new_state: pb::CompleteState,
+    /// What of it is meant.
+    pub masks: Vec<String>,
+}
+
+/// What a change would make of the state, and how to tell it.
+#[derive(Debug)]
+pub struct Planned {
+    /// The state then.
+    pub tree: Tree,
+    /// What differs, item by item; empty if nothing does.
+    pub changes: Vec<Change>,
+    /// The answer to an update.
+    pub success: pb::UpdateStateSuccess,
+}
+
+/// The state in which nothing is desired.
+#[must_use]
+pub fn empty() -> Tree {
+    let initial = Tree::initial();
+    let (effective, _) = render::effective(&initial, &initial);
+    initial.with(EFFECTIVE_STATE, Some(effective))
+}
+
+/// `current` after an update.
+///
+/// # Errors
+/// It is wrong as it stands; the text is for whoever asked (PROTOCOL 6.3).
+pub fn update(current: &Tree, update: &Update) -> Result<Planned, Refused> {
+    let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
+    let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
+        invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
+    })?;
+    let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+    let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
+    if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
+        return Err(Refused::Invalid("Access denied".to_owned()));
+    }
+    let (effective, faults) = render::effective(current, &updated.tree);
+    if let Some(fault) = faults.first() {
+        return Err(invalid(UpdateError::Invalid(fault.to_string())));
+    }
+    let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
+    let (ended, started) = instances(current, &tree);
+    let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
+    let states = tree.get(&[WORKLOAD_STATES]).cloned().unwrap_or(Node::Map(Map::new()));
+    let tree = tree.with(WORKLOAD_STATES, Some(follow_workloads(&states, &gone, &started)));
+    let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
+    let success = pb::UpdateStateSuccess {
+        added_workloads: names(&started),
+        deleted_workloads: names(&ended),
+    };
+    Ok(Planned { changes: changes_between(current, &tree), tree, success })
+}
+
+/// Whether a workload would set its own rights (DECISIONS 16). Removing itself gives it none.
+fn grants_itself(change: &WorkloadChange, by: &str) -> bool {
+    let access = |workload: &Option<Node>| {
+        workload.as_ref().and_then(|workload| workload.get("controlInterfaceAccess").cloned())
+    };
+    change.name.as_str() == by && change.new.is_some() && access(&change.old) != access(&change.new)
+}
+
+/// The instances that end and those that start between two states.
+#[must_use]
+pub fn instances(old: &Tree, new: &Tree) -> (Vec<Instance>, Vec<Instance>) {
+    let pairs = workload_changes(old, new).into_iter().map(|change| change.instances());
+    let (ended, started): (Vec<_>, Vec<_>) = pairs.unzip();
+    (ended.into_iter().flatten().collect(), started.into_iter().flatten().collect())
+}
+
+/// The workloads of the effective state that differ.
+#[must_use]
+pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
+    let workloads = |tree: &Tree| map_at(tree, &[EFFECTIVE_STATE, "workloads"]);
+    let (old, new) = (workloads(old), workloads(new));
+    let mut changes = Vec::new();
+    old.diff(&new, |name, old, new| {
+        if old != new {
+            changes.push(WorkloadChange {
+                name: name.clone(),
+                old: old.cloned(),
+                new: new.cloned(),
+            });
+        }
+    });
+    changes
+}
+
+/// Whether something is different between two states for workloads that run or wait: what they are,
+/// or how they are doing.
+#[must_use]
+pub fn concerns_workloads(old: &Tree, new: &Tree) -> bool {
+    let mut differs = !workload_changes(old, new).is_empty();
+    each_change(old, new, &[WORKLOAD_STATES], |_, _| differs = true);
+    differs
+}
+
+/// Whether no agent will report the end of an instance: it has none, or one that is not there and
+/// never began with it (PROTOCOL 6.6).
+fn nobody_ends(current: &Tree, instance: &Instance) -> bool {
+    let state = current.get(&[WORKLOAD_STATES, &instance.agent, &instance.workload, &instance.id]);
+    let initial = state.is_none_or(|state| {
+        state.str_at("state") == Some("Pending") && state.str_at("subState") == Some("Initial")
+    });
+    instance.agent.is_empty() || (initial && current.get(&[AGENTS, &instance.agent]).is_none())
+}
+
+/// `current` with these execution states; those that say `removed` are deleted. `None` if one of
+/// them cannot be read.
+#[must_use]
+pub fn report(current: &Tree, states: &[pb::WorkloadState]) -> Option<Tree> {
+    let mut entries = Vec::new();
+    for state in states {
+        let name = state.instance_name.clone().unwrap_or_default();
+        let instance =
+            Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
+        let state = convert::execution_state_from_pb(state.execution_state.as_ref()?).ok()?;
+        let removed = state.str_at("state") == Some("Removed");
+        entries.push((instance, (!removed).then_some(state)));
+    }
+    Some(agent_update::set_states(current, &entries))
+}
+
+/// `current` with what an agent says of itself, its tags kept; `None` if it has gone.
+#[must_use]
+pub fn set_agent(current: &Tree, name: &str, status: Option<pb::AgentStatus>) -> Tree {
+    let mut agents = map_at(current, &[AGENTS]);
+    match status {
+        None => {
+            agents.remove(name);
+        }
+        Some(status) => {
+            let mut own = agents.get(name).and_then(Node::as_map).cloned().unwrap_or_default();
+            if let Some(status) = status_node(name, status) {
+                own.insert("status".into(), status);
+            }
+            agents.insert(name.into(), Node::Map(own));
+        }
+    }
+    current.with(AGENTS, Some(Node::Map(agents)))
+}
+
+fn status_node(name: &str, status: pb::AgentStatus) -> Option<Node> {
+    let own = pb::AgentAttributes { status: Some(status), tags: None };
+    let agents = pb::AgentMap { agents: [(name.to_owned(), own)].into() };
+    let state = pb::CompleteState { agents: Some(agents), ..Default::default() };
+    convert::from_pb(&state).ok()?.get(&[AGENTS, name, "status"]).cloned()
+}
+
+/// A state of which all workloads are at their beginning, whatever became of them before.
+#[must_use]
+pub fn begun(tree: &Tree) -> Tree {
+    let (_, started) = instances(&Tree::initial(), tree);
+    let states = follow_workloads(&Node::Map(Map::new()), &[], &started);
+    tree.with(WORKLOAD_STATES, Some(states))
+}
+
+/// The whole state of a message, with the effective state that belongs to it. Workloads that cannot
+/// be rendered are not in that; they are told beside it.
+///
+/// # Errors
+/// It is no state.
+pub fn whole(state: &pb::CompleteState) -> Result<(Tree, Vec<render::RenderError>), String> {
+    let given = convert::from_pb(state).map_err(|error| error.to_string())?;
+    let tree = agent_update::replace(&empty(), &given.with(EFFECTIVE_STATE, None))?;
+    let (effective, faults) = render::effective(&Tree::initial(), &tree);
+    Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
+}
+
+/// `current` after changes that a store told.
+///
+/// # Errors
+/// They make no state of it.
+pub fn apply(
+    current: &Tree,
+    changes: &[Change],
+) -> Result<(Tree, Vec<render::RenderError>), String> {
+    let mut desired = pb::State::default();
+    let mut agents = pb::AgentMap::default();
+    let (mut masks, mut states) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            Change::ApiVersion(version) => {
+                desired.api_version.clone_from(version);
+                masks.push(format!("{DESIRED_STATE}.{API_VERSION}"));
+            }
+            Change::Workload(name, workload) => {
+                masks.push(format!("{DESIRED_STATE}.workloads.{name}"));
+                let all = &mut desired.workloads.get_or_insert_default().workloads;
+                all.extend(workload.as_deref().map(|workload| (name.clone(), workload.clone())));
+            }
+            Change::Config(name, config) => {
+                masks.push(format!("{DESIRED_STATE}.configs.{name}"));
+                let all = &mut desired.configs.get_or_insert_default().configs;
+                all.extend(config.clone().map(|config| (name.clone(), config)));
+            }
+            Change::Agent(name, attributes) => {
+                masks.push(format!("{AGENTS}.{name}"));
+                agents.agents.extend(attributes.clone().map(|own| (name.clone(), own)));
+            }
+            Change::WorkloadState(name, state) => states.push((name, state)),
+        }
+    }
+    let given = pb::CompleteState {
+        desired_state: Some(desired),
+        agents: Some(agents),
+        ..Default::default()
+    };
+    let given = convert::from_pb(&given).map_err(|error| error.to_string())?;
+    let mut tree = current.clone();
+    if !masks.is_empty() {
+        let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
+        tree = agent_update::update(&tree, &given, &masks)?;
+    }
+    let states = states.into_iter().map(|(name, state)| {
+        let state = state.as_ref().map(convert::execution_state_from_pb).transpose();
+        Ok((instance(name), state.map_err(|error| error.to_string())?))
+    });
+    tree = agent_update::set_states(&tree, &states.collect::<Result<Vec<_>, String>>()?);
+    let (effective, faults) = render::effective(current, &tree);
+    Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
+}
+
+/// What differs between two states, item by item. The effective state is no item: it follows.
+#[must_use]
+pub fn changes_between(old: &Tree, new: &Tree) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let version = [DESIRED_STATE, API_VERSION];
+    if old.get(&version) != new.get(&version) {
+        let text = new.get(&version).and_then(Node::as_str).unwrap_or_default();
+        changes.push(Change::ApiVersion(text.to_owned()));
+    }
+    each_change(old, new, &[DESIRED_STATE, "configs"], |name, now| {
+        changes.push(Change::Config(name.to_owned(), now.and_then(|node| config(name, node))));
+    });
+    each_change(old, new, &[DESIRED_STATE, "workloads"], |name, now| {
+        let workload = now.and_then(|node| workload(name, node)).map(Box::new);
+        changes.push(Change::Workload(name.to_owned(), workload));
+    });
+    each_change(old, new, &[AGENTS], |name, now| {
+        changes.push(Change::Agent(name.to_owned(), now.and_then(|node| agent(name, node))));
+    });
+    state_changes(old, new, &mut changes);
+    changes
+}
+
+fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
+    each_change(old, new, &[WORKLOAD_STATES], |agent, _| {
+        each_change(old, new, &[WORKLOAD_STATES, agent], |workload, _| {
+            each_change(old, new, &[WORKLOAD_STATES, agent, workload], |id, now| {
+                let name = pb::WorkloadInstanceName {
+                    workload_name: workload.to_owned(),
+                    agent_name: agent.to_owned(),
+                    id: id.to_owned(),
+                };
+                let state = now.and_then(|node| execution_state(&name, node));
+                changes.push(Change::WorkloadState(name, state));
+            });
+        });
+    });
+}
+
+/// Calls `each` for every entry that differs below `path`, with what it is now.
+fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str, Option<&Node>)) {
+    let (old, new) = (map_at(old, path), map_at(new, path));
+    old.diff(&new, |name, was, is| {
+        if was != is {
+            each(name.as_str(), is);
+        }
+    });
+}
+
+fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
+    tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
+}
+
+/// An entry of a part of the state as a message.
+fn message(path: &[&str], node: &Node) -> pb::CompleteState {
+    let Some((part, below)) = path.split_first() else { return pb::CompleteState::default() };
+    let wrap = |node, name: &&str| Node::map([(*name, node)]);
+    let node = below.iter().rev().fold(node.clone(), wrap);
+    convert::to_pb(&Tree::default().with(part, Some(node)), Fill::Sparse)
+}
+
+fn workload(name: &str, node: &Node) -> Option<pb::Workload> {
+    let state = message(&[DESIRED_STATE, "workloads", name], node).desired_state?;
+    state.workloads?.workloads.remove(name)
+}
+
+fn config(name: &str, node: &Node) -> Option<pb::ConfigItem> {
+    let state = message(&[DESIRED_STATE, "configs", name], node).desired_state?;
+    state.configs?.configs.remove(name)
+}
+
+fn agent(name: &str, node: &Node) -> Option<pb::AgentAttributes> {
+    message(&[AGENTS, name], node).agents?.agents.remove(name)
+}
+
+fn execution_state(name: &pb::WorkloadInstanceName, node: &Node) -> Option<pb::ExecutionState> {
+    let path = [WORKLOAD_STATES, &name.agent_name, &name.workload_name, &name.id];
+    let mut states = message(&path, node).workload_states?;
+    let mut of_agent = states.agent_state_map.remove(&name.agent_name)?;
+    of_agent.wl_name_state_map.remove(&name.workload_name)?.id_state_map.remove(&name.id)
+}
+
+/// The effective form of a workload as a message.
+#[must_use]
+pub fn effective_workload(name: &str, node: &Node) -> Option<pb::Workload> {
+    workload(name, node)
+}
+
+/// The update that makes `new` of `old` at whoever has the old one; `None` if they are equal.
+#[must_use]
+pub fn difference(old: &Tree, new: &Tree) -> Option<(pb::CompleteState, Vec<String>)> {
+    let altered = ChangeSet::between(old, new).altered(&MaskSet::parse([""; 0]))?;
+    let message = convert::to_pb(&new.select(altered.selection()), Fill::Sparse);
+    let masks = [altered.removed, altered.added, altered.updated].concat();
+    Some((message, masks))
+}
+
+/// An instance as messages name it.
+#[must_use]
+pub fn instance_name(instance: &Instance) -> pb::WorkloadInstanceName {
+    pb::WorkloadInstanceName {
+        workload_name: instance.workload.clone(),
+        agent_name: instance.agent.clone(),
+        id: instance.id.clone(),
+    }
+}
+
+/// The instance that a message names.
+#[must_use]
+pub fn instance(name: &pb::WorkloadInstanceName) -> Instance {
+    Instance {
+        workload: name.workload_name.clone(),
+        agent: name.agent_name.clone(),
+        id: name.id.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! Templates: what a workload is once its `{{...}}` are filled in from the configs that it names
+//! (PROTOCOL sections 4, 6 and 10), and the effective state that is made of all of them.
+//!
+//! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
+//! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
+//! only at workloads that changed or whose configs did.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    io::{self, Write},
+    sync::LazyLock,
+};
+
+use fifogate::state::{
+    API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, check::is_name,
+};
+use handlebars::{Handlebars, Template, no_escape, template::TemplateElement};
+
+/// Most bytes that one field may become.
+const MOST_RENDERED: usize = 1 << 20;
+
+/// Why a workload cannot be made from its templates. The text is the reason for the client
+/// (PROTOCOL 6.3), without what the refusal of an update puts around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenderError {
+    /// The workload.
+    pub workload: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for RenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for RenderError {}
+
+/// The effective state for the desired state of `new`, given that the one that `old` holds belongs
+/// to its desired state; and the workloads that cannot be rendered, which are left out of it.
+#[must_use]
+pub fn effective(old: &Tree, new: &Tree) -> (Node, Vec<RenderError>) {
+    let mut rendered = map_at(old, &[EFFECTIVE_STATE, "workloads"]);
+    let (was, is) = (map_at(old, &WORKLOADS), map_at(new, &WORKLOADS));
+    let configs = map_at(new, &CONFIGS);
+    let mut again: BTreeSet<&Key> = BTreeSet::new();
+    was.diff(&is, |name, old, new| {
+        if old != new {
+            again.insert(name);
+        }
+    });
+    let changed = changed_keys(&map_at(old, &CONFIGS), &configs);
+    if !changed.is_empty() {
+        again.extend(is.iter().filter(|(_, workload)| uses(workload, &changed)).map(|(n, _)| n));
+    }
+    // One that could not be rendered before is not there, and may be rendered now.
+    if rendered.len() != is.len() {
+        again.extend(is.keys().filter(|name| rendered.get(name.as_str()).is_none()));
+    }
+    let mut faults = Vec::new();
+    for name in again {
+        rendered.remove(name.as_str());
+        let Some(workload) = is.get(name.as_str()) else { continue };
+        match render(workload, &configs) {
+            Ok(workload) => rendered.insert(name.clone(), workload),
+            Err(reason) => faults.push(RenderError { workload: name.to_string(), reason }),
+        }
+    }
+    let version = new.get(&[DESIRED_STATE, API_VERSION]).cloned();
+    let version = version.unwrap_or_else(|| Node::text("v1"));
+    let state = [(API_VERSION, version), ("workloads", Node::Map(rendered))];
+    (Node::map(state), faults)
+}
+
+const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
+const CONFIGS: [&str; 2] = [DESIRED_STATE, "configs"];
+
+fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
+    tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
+}
+
+fn changed_keys(old: &Map<Node>, new: &Map<Node>) -> BTreeSet<String> {
+    let mut changed = BTreeSet::new();
+    old.diff(new, |key, old, new| {
+        if old != new {
+            changed.insert(key.to_string());
+        }
+    });
+    changed
+}
+
+fn uses(workload: &Node, keys: &BTreeSet<String>) -> bool {
+    let mut own = workload.get("configs").and_then(Node::as_map).into_iter().flatten();
+    own.any(|(_, key)| key.as_str().is_some_and(|key| keys.contains(key)))
+}
+
+/// A workload of the desired state as it is meant.
+fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {
+    let mut rendered = workload.as_map().cloned().unwrap_or_default();
+    rendered.remove("configs");
+    let aliases = workload.get("configs").and_then(Node::as_map).filter(|map| !map.is_empty());
+    if let Some(aliases) = aliases {
+        let data = aliases.iter().map(|(alias, key)| {
+            let config = configs.get(key.as_str().unwrap_or_default());
+            (alias.to_string(), config.map_or(serde_json::Value::Null, json))
+        });
+        let data = serde_json::Value::Object(data.collect());
+        for field in ["agent", "runtimeConfig"] {
+            if let Some(text) = workload.str_at(field) {
+                let text = fill_in(field, text, &data)?;
+                rendered.insert(field.into(), Node::text(&text));
+            }
+        }
+        if let Some(files) = workload.get("files").and_then(Node::as_seq) {
+            let files = files.iter().map(|file| render_file(file, &data));
+            let files = files.collect::<Result<Vec<_>, _>>()?;
+            rendered.insert("files".into(), Node::seq(files));
+        }
+    }
+    let agent = rendered.get("agent").and_then(Node::as_str).unwrap_or_default();
+    if !agent.is_empty() && !is_name(agent) {
+        return Err(format!(
+            "Unsupported agent name '{agent}'. Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen \
+             (-) allowed. Maximum length is 63 characters."
+        ));
+    }
+    Ok(Node::Map(rendered))
+}
+
+fn render_file(file: &Node, data: &serde_json::Value) -> Result<Node, String> {
+    let mut rendered = file.as_map().cloned().unwrap_or_default();
+    let field = format!("files with mount point {}", file.str_at("mountPoint").unwrap_or_default());
+    for content in ["data", "binaryData"] {
+        if let Some(text) = file.str_at(content) {
+            let text = fill_in(&field, text, data)?;
+            rendered.insert(content.into(), Node::text(&text));
+        }
+    }
+    Ok(Node::Map(rendered))
+}
+
+fn json(node: &Node) -> serde_json::Value {
+    match node {
+        Node::Map(map) => {
+            serde_json::Value::Object(map.iter().map(|(k, v)| (k.to_string(), json(v))).collect())
+        }
+        Node::Seq(values) => serde_json::Value::Array(values.iter().map(json).collect()),
+        Node::Str(text) => serde_json::Value::String(text.as_ref().to_owned()),
+        Node::Uint(number) => (*number).into(),
+        Node::Unset => serde_json::Value::Null,
+    }
+}
+
+static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    let mut engine = Handlebars::new();
+    engine.set_strict_mode(true);
+    engine.register_escape_fn(no_escape);
+    // Standing alone on its line, a partial gives its indentation to every line that it makes.
+    if let Ok(template) = Template::compile("{{content}}") {
+        engine.register_template(INDENT, template);
+    }
+    engine
+});
+
+/// The one partial that templates may name.
+const INDENT: &str = "indent";
+
+fn fill_in(field: &str, template: &str, data: &serde_json::Value) -> Result<String, String> {
+    let wrong = |what: String| format!("Failed to render field '{field}': '{what}'");
+    // Most fields hold no template: nothing of theirs is anything but text.
+    if !template.contains("{{") {
+        return Ok(template.to_owned());
+    }
+    let parsed = Template::compile(template).map_err(|error| wrong(error.to_string()))?;
+    harmless(&parsed).map_err(wrong)?;
+    let mut text = Bounded(Vec::new());
+    ENGINE
+        .render_template_to_write(template, data, &mut text)
+        .map_err(|error| wrong(error.to_string()))?;
+    String::from_utf8(text.0).map_err(|error| wrong(error.to_string()))
+}
+
+/// Refuses what a template can use to call itself: it would exhaust the stack.
+fn harmless(template: &Template) -> Result<(), String> {
+    template.elements.iter().try_for_each(|element| match element {
+        TemplateElement::RawString(_)
+        | TemplateElement::Expression(_)
+        | TemplateElement::HtmlExpression(_)
+        | TemplateElement::Comment(_) => Ok(()),
+        TemplateElement::HelperBlock(block) => {
+            [&block.template, &block.inverse].into_iter().flatten().try_for_each(harmless)
+        }
+        TemplateElement::PartialExpression(partial) => match partial.name.as_name() {
+            Some(INDENT) => Ok(()),
+            _ => Err(format!("there is no partial but `{INDENT}`")),
+        },
+        TemplateElement::PartialBlock(_)
+        | TemplateElement::DecoratorExpression(_)
+        | TemplateElement::DecoratorBlock(_) => {
+            Err("partial blocks and decorators are not supported".to_owned())
+        }
+        _ => Err("this kind of expression is not supported".to_owned()),
+    })
+}
+
+/// A text that does not grow without end.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_RENDERED {
+            let text = format!("the field would take more than {MOST_RENDERED} bytes");
+            return Err(io::Error::other(text));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

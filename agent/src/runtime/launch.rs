@@ -1,0 +1,231 @@
+//! What runs between the agent and a workload's process: this program again, as its launcher.
+//!
+//! The agent may not fork and do things in the child, so the child is this program, which unshares
+//! namespaces, mounts, and starts the command. It stays as the command's keeper: it tells the agent
+//! how the command began and ended, passes on what the agent wants, and reaps what others leave. Its
+//! standard input is a socket to the agent. When that closes, the agent is gone, and the keeper ends
+//! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
+//! the keeper is killed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    os::{
+        fd::AsFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    thread,
+};
+
+use clap::ValueEnum;
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl::{set_child_subreaper, set_pdeathsig},
+        signal::{Signal, killpg},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{Pid, getegid, geteuid},
+};
+use serde::{Deserialize, Serialize};
+
+use super::mounts::{self, Bind};
+
+/// What keeps a workload apart from its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// Its own mounts, and its own processes, all of which end with the first.
+    Full,
+    /// Its own mounts.
+    Mounts,
+    /// Nothing.
+    None,
+}
+
+impl Isolation {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Mounts => "mounts",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What the keeper is told to start: one line of JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) command: String,
+    pub(super) args: Vec<String>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) working_dir: PathBuf,
+    pub(super) uid_gid: Option<(u32, u32)>,
+    pub(super) binds: Vec<Bind>,
+    pub(super) hidden: Vec<PathBuf>,
+}
+
+/// What the keeper tells: one line of JSON each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Told {
+    Started,
+    /// Not started, and why.
+    Failed(String),
+    Exited(i32),
+    Killed(i32),
+}
+
+/// What the agent wants of a running command: one line each.
+pub(super) const TERMINATE: &str = "terminate";
+
+/// Where a workload looks for its pair.
+pub(super) const PAIR: &str = "/run/ankaios/control_interface";
+
+/// Becomes the keeper of one command; `inside` if it is in its namespaces already. With `probe`, only
+/// finds out whether it could.
+#[must_use]
+pub fn main(isolation: Isolation, inside: bool, probe: bool) -> ExitCode {
+    let status = match (isolation, inside) {
+        (Isolation::Full, false) => enter(isolation).and_then(|()| go_inside(probe)),
+        (Isolation::Mounts, false) => enter(isolation).and_then(|()| keep(isolation, probe)),
+        _ => keep(isolation, probe),
+    };
+    status.unwrap_or_else(|error| {
+        if !probe {
+            tell(&Told::Failed(format!("its launcher failed: {error}")));
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// Unshares what `isolation` asks for. Who is not root becomes root of a user namespace first.
+fn enter(isolation: Isolation) -> io::Result<()> {
+    let (uid, gid) = (geteuid(), getegid());
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if isolation == Isolation::Full {
+        flags |= CloneFlags::CLONE_NEWPID;
+    }
+    if !uid.is_root() {
+        flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(flags)?;
+    if !uid.is_root() {
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    }
+    mounts::make_private()
+}
+
+/// Only a child is inside a new PID namespace: this program once more.
+fn go_inside(probe: bool) -> io::Result<ExitCode> {
+    end_with_parent()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["launch", "--isolation", "full", "--inside"]);
+    if probe {
+        command.arg("--probe");
+    }
+    let status = command.status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
+
+fn end_with_parent() -> io::Result<()> {
+    Ok(set_pdeathsig(Signal::SIGKILL)?)
+}
+
+fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
+    match isolation {
+        Isolation::Full => {
+            end_with_parent()?;
+            mounts::mount_proc()?;
+        }
+        // Here nothing ends with the keeper, so it has to outlive the agent and end it all. What its
+        // children leave behind becomes its own, and can be reaped.
+        Isolation::Mounts | Isolation::None => set_child_subreaper(true)?,
+    }
+    if probe {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut orders = BufReader::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
+    let mut line = String::new();
+    orders.read_line(&mut line)?;
+    let plan: Plan = serde_json::from_str(&line)?;
+    if isolation == Isolation::None && !(plan.binds.is_empty() && plan.hidden.is_empty()) {
+        return Err(io::Error::other("it would mount on the host"));
+    }
+    let pid = match start(&plan) {
+        Ok(pid) => pid,
+        Err(reason) => {
+            tell(&Told::Failed(reason));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    tell(&Told::Started);
+    thread::spawn(move || obey(orders, pid));
+    let told = reap(pid);
+    // Without a PID namespace nothing else ends what the command leaves behind.
+    let _ = killpg(pid, Signal::SIGKILL);
+    tell(&told);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(plan: &Plan) -> Result<Pid, String> {
+    mounts::mount_all(&plan.binds, &plan.hidden)?;
+    if !plan.working_dir.is_dir() {
+        return Err(format!("workingDir {} is no folder", plan.working_dir.display()));
+    }
+    let mut command = Command::new(&plan.command);
+    command.args(&plan.args).env_clear().envs(&plan.env).current_dir(&plan.working_dir);
+    // A group of its own: a signal to it reaches what it started too.
+    command.stdin(Stdio::null()).process_group(0);
+    if let Some((uid, gid)) = plan.uid_gid {
+        command.uid(uid).gid(gid);
+    }
+    let child = command
+        .spawn()
+        .map_err(|error| format!("command '{}' cannot be started: {error}", plan.command))?;
+    let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+    Ok(Pid::from_raw(pid))
+}
+
+/// Does what the agent wants, until there is no agent any more.
+fn obey(orders: BufReader<UnixStream>, pid: Pid) {
+    for line in orders.lines().map_while(Result::ok) {
+        if line == TERMINATE {
+            // It may be gone already.
+            let _ = killpg(pid, Signal::SIGTERM);
+        }
+    }
+    let _ = killpg(pid, Signal::SIGKILL);
+    // In a PID namespace all other processes end with this one.
+    std::process::exit(1);
+}
+
+/// Waits for the command, and meanwhile for all that others left.
+fn reap(pid: Pid) -> Told {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(own, code)) if own == pid => return Told::Exited(code),
+            Ok(WaitStatus::Signaled(own, signal, _)) if own == pid => {
+                return Told::Killed(signal as i32);
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Told::Failed(format!("it was lost: {error}")),
+        }
+    }
+}
+
+fn tell(told: &Told) {
+    let stdin = io::stdin();
+    let Ok(fd) = stdin.as_fd().try_clone_to_owned() else { return };
+    if let Ok(mut line) = serde_json::to_string(told) {
+        line.push('\n');
+        // If nobody listens, there is no agent any more, and `obey` ends everything.
+        let _ = UnixStream::from(fd).write_all(line.as_bytes());
+    }
+}

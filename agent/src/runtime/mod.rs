@@ -1,0 +1,29 @@
+//! How a workload is run. The one runtime is `process`: a child of this agent, in namespaces of its
+//! own where privileges allow.
+
+pub mod config;
+pub mod launch;
+mod mounts;
+mod process;
+
+use std::path::PathBuf;
+
+use fifogate::pb::ank_base as pb;
+
+pub use launch::Isolation;
+pub(crate) use process::account;
+pub use process::{Exit, Launcher, Process, StartError};
+
+/// The runtime's name in a workload.
+pub const PROCESS: &str = "process";
+
+/// What a process is to find beside what its `runtimeConfig` says.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The folder of its pair, if it has one.
+    pub pair: Option<PathBuf>,
+    /// Its files.
+    pub files: Vec<pb::File>,
+    /// A folder of its own for what this agent keeps for it.
+    pub folder: PathBuf,
+}

@@ -1,0 +1,332 @@
+//! The agent's side of a running workload: started, told to end, and waited for through its keeper.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    io::{self, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{OpenOptionsExt, chown},
+            net::UnixStream as StdStream,
+        },
+    },
+    path::{Component, Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use fifogate::pb::ank_base::file::FileContent;
+use nix::{
+    libc,
+    sys::signal::Signal,
+    unistd::{Uid, User},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    process::{Child, ChildStderr, ChildStdout, Command},
+    time::timeout,
+};
+
+use super::{
+    Isolation, Surroundings,
+    config::Command as Config,
+    launch::{PAIR, Plan, TERMINATE, Told},
+    mounts::Bind,
+};
+
+/// What of the agent's own environment a workload is given.
+const PASSED_ON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+
+/// What a keeper may take to end when there is nothing left for it to keep.
+const KEEPER_GRACE: Duration = Duration::from_secs(1);
+
+/// How workloads are launched on this node.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// This program.
+    program: PathBuf,
+    isolation: Isolation,
+    /// What no workload is to see where it can be hidden.
+    hidden: Vec<PathBuf>,
+}
+
+/// Why a process was not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// It may work another time.
+    Failed(String),
+    /// What the workload says makes no sense; it has to be changed.
+    Wrong(String),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Nobody knows; its keeper has gone.
+    Lost,
+}
+
+impl Exit {
+    /// Whether it ended as it should.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+            Self::Lost => f.write_str("its launcher was killed"),
+        }
+    }
+}
+
+impl Launcher {
+    /// Finds out how far workloads can be kept apart here, or whether as far as is `wanted`.
+    ///
+    /// # Errors
+    /// This program cannot be started again, or not as is wanted.
+    pub fn probe(
+        program: PathBuf,
+        hidden: Vec<PathBuf>,
+        wanted: Option<Isolation>,
+    ) -> io::Result<Self> {
+        let all = [Isolation::Full, Isolation::Mounts, Isolation::None];
+        let tried = wanted.as_ref().map_or(&all[..], std::slice::from_ref);
+        for isolation in tried {
+            let mut command = std::process::Command::new(&program);
+            command.args(["launch", "--isolation", isolation.name(), "--probe"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            if !command.status()?.success() {
+                continue;
+            }
+            match isolation {
+                Isolation::Full => {}
+                Isolation::Mounts => log::warn!(
+                    "without PID namespaces, what a workload starts and detaches may outlive it"
+                ),
+                Isolation::None => log::warn!(
+                    "without mount namespaces, pairs are found by CONTROL_INTERFACE_DIR alone, and \
+                     workloads with files cannot be started"
+                ),
+            }
+            return Ok(Self { program, isolation: *isolation, hidden });
+        }
+        let name = wanted.map_or("none", Isolation::name);
+        Err(io::Error::other(format!("isolation '{name}' is not possible here")))
+    }
+
+    /// How far workloads are kept apart.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// It was not started, and nothing of it is left.
+    pub async fn start(
+        &self,
+        config: &Config,
+        around: &Surroundings,
+    ) -> Result<(Process, ChildStdout, ChildStderr), StartError> {
+        let plan = self.plan(config, around)?;
+        let failed = |error: io::Error| StartError::Failed(format!("cannot launch: {error}"));
+        let (ours, theirs) = StdStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["launch", "--isolation", self.isolation.name()])
+            .process_group(0)
+            .kill_on_drop(true);
+        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        // It holds the other end of the socket, whose closing tells us of its end.
+        drop(command);
+        let missing = || failed(io::Error::other("no pipe"));
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let stderr = child.stderr.take().ok_or_else(missing)?;
+        let (reader, writer) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+        let told = BufReader::new(reader).lines();
+        let mut process = Process { child, told, orders: writer };
+        let mut line = serde_json::to_string(&plan).map_err(|error| failed(error.into()))?;
+        line.push('\n');
+        process.orders.write_all(line.as_bytes()).await.map_err(failed)?;
+        match process.next_told().await {
+            Some(Told::Started) => Ok((process, stdout, stderr)),
+            Some(Told::Failed(reason)) => Err(StartError::Failed(reason)),
+            _ => Err(StartError::Failed("its launcher ended at once".to_owned())),
+        }
+    }
+
+    fn plan(&self, config: &Config, around: &Surroundings) -> Result<Plan, StartError> {
+        let account = config.user.as_deref().map(account).transpose()?;
+        let mut env: BTreeMap<String, String> = PASSED_ON
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
+            .collect();
+        let own = || User::from_uid(Uid::effective()).ok().flatten();
+        let home = account.as_ref().map(|user| user.dir.clone()).or_else(|| Some(own()?.dir));
+        env.extend(home.map(|home| ("HOME".to_owned(), home.display().to_string())));
+        let mut binds = Vec::new();
+        if let Some(pair) = &around.pair {
+            let seen = if self.isolation == Isolation::None { pair } else { Path::new(PAIR) };
+            env.insert("CONTROL_INTERFACE_DIR".to_owned(), seen.display().to_string());
+            if self.isolation != Isolation::None {
+                let (source, target) = (pair.clone(), PAIR.into());
+                binds.push(Bind { source, target, read_only: false });
+            }
+        }
+        env.extend(config.env.clone());
+        let owner = account.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        binds.extend(self.write_files(around, owner)?);
+        Ok(Plan {
+            command: config.command.clone(),
+            args: config.args.clone(),
+            env,
+            working_dir: config.working_dir.clone().unwrap_or_else(|| "/".into()),
+            uid_gid: owner,
+            binds,
+            // Without a mount namespace it would be hidden from everybody.
+            hidden: match self.isolation {
+                Isolation::None => Vec::new(),
+                Isolation::Full | Isolation::Mounts => self.hidden.clone(),
+            },
+        })
+    }
+
+    /// Writes the workload's files to its folder, from where they are mounted.
+    fn write_files(
+        &self,
+        around: &Surroundings,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Vec<Bind>, StartError> {
+        if !around.files.is_empty() && self.isolation == Isolation::None {
+            let text = "it has files, and there are no mount namespaces here to show them in";
+            return Err(StartError::Wrong(text.to_owned()));
+        }
+        let folder = around.folder.join("files");
+        let mut binds = Vec::new();
+        for (number, file) in around.files.iter().enumerate() {
+            let target = PathBuf::from(&file.mount_point);
+            let wrong = |what: &str| {
+                StartError::Wrong(format!("file with mountPoint '{}': {what}", file.mount_point))
+            };
+            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            if !target.is_absolute() || !target.components().all(plain) {
+                return Err(wrong("a mountPoint is an absolute path without `..`"));
+            }
+            let content = match &file.file_content {
+                Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
+                Some(FileContent::BinaryData(text)) => STANDARD
+                    .decode(text.trim())
+                    .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
+                None => Vec::new(),
+            };
+            let source = folder.join(number.to_string());
+            write_file(&folder, &source, &content, owner).map_err(|error| {
+                StartError::Failed(format!("cannot write {}: {error}", source.display()))
+            })?;
+            binds.push(Bind { source, target, read_only: true });
+        }
+        Ok(binds)
+    }
+}
+
+fn write_file(
+    folder: &Path,
+    path: &Path,
+    content: &[u8],
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    match owner {
+        Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    }
+}
+
+/// The account that a workload names, by its name or number.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn account(name: &str) -> Result<User, StartError> {
+    let found = match name.parse::<libc::uid_t>() {
+        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+        Err(_) => User::from_name(name),
+    };
+    match found {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(StartError::Wrong(format!("there is no user '{name}' on this node"))),
+        Err(error) => Err(StartError::Failed(format!("user '{name}': {error}"))),
+    }
+}
+
+/// A running process. Dropped, it is killed with all that it started.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    told: Lines<BufReader<OwnedReadHalf>>,
+    orders: OwnedWriteHalf,
+}
+
+impl Process {
+    async fn next_told(&mut self) -> Option<Told> {
+        let line = self.told.next_line().await.ok()??;
+        serde_json::from_str(&line).ok()
+    }
+
+    /// Waits for its end. Nothing is lost if this is not waited for to the end.
+    pub async fn wait(&mut self) -> Exit {
+        let exit = match self.next_told().await {
+            Some(Told::Exited(code)) => Exit::Code(code),
+            Some(Told::Killed(signal)) => Exit::Signal(signal),
+            _ => Exit::Lost,
+        };
+        // Its keeper ends right behind it, and reaps what it started before.
+        if timeout(KEEPER_GRACE, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+        exit
+    }
+
+    /// Lets it end: asked first, and killed when `grace` is over.
+    pub async fn stop(mut self, grace: Duration) -> Exit {
+        let asked = self.orders.write_all(format!("{TERMINATE}\n").as_bytes()).await;
+        if asked.is_ok()
+            && let Ok(exit) = timeout(grace, self.wait()).await
+        {
+            return exit;
+        }
+        let Self { mut child, told, orders } = self;
+        // Without the agent at the other end, the keeper kills what it keeps.
+        drop((told, orders));
+        if timeout(KEEPER_GRACE, child.wait()).await.is_err() {
+            let _ = child.kill().await;
+        }
+        Exit::Signal(Signal::SIGKILL as i32)
+    }
+}

@@ -1,0 +1,138 @@
+//! Desired state on disk, item by item, in an embedded store. What was kept before a crash is there
+//! after it.
+
+use std::{fs, path::Path};
+
+use fifogate::pb::ank_base as pb;
+use prost::Message;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::Change;
+
+type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+
+const WORKLOADS: Table = TableDefinition::new("workloads");
+const CONFIGS: Table = TableDefinition::new("configs");
+/// What workloads set of agents: their tags.
+const AGENTS: Table = TableDefinition::new("agents");
+const META: Table = TableDefinition::new("meta");
+
+const API_VERSION: &str = "apiVersion";
+const FILE: &str = "desired-state.redb";
+
+/// An open file of desired state. Nobody else can open it meanwhile.
+#[derive(Debug)]
+pub(super) struct Disk {
+    database: Database,
+}
+
+impl Disk {
+    pub(super) fn open(dir: &Path) -> Result<Self, String> {
+        let path = dir.join(FILE);
+        let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+        fs::create_dir_all(dir).map_err(|error| named(&error))?;
+        let database = Database::create(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => named(&"another agent has this file open"),
+            error => named(&error),
+        })?;
+        Ok(Self { database })
+    }
+
+    /// The desired state that is kept, and the agents' tags; `None` if nothing was ever kept.
+    pub(super) fn load(&self) -> Result<Option<pb::CompleteState>, String> {
+        self.read().map_err(|error| error.to_string())
+    }
+
+    fn read(&self) -> Result<Option<pb::CompleteState>, Box<dyn std::error::Error>> {
+        let transaction = self.database.begin_read()?;
+        let meta = match transaction.open_table(META) {
+            Ok(meta) => meta,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(version) = meta.get(API_VERSION)? else { return Ok(None) };
+        let mut state = pb::State {
+            api_version: String::from_utf8(version.value().to_vec())?,
+            workloads: Some(pb::WorkloadMap::default()),
+            configs: Some(pb::ConfigMap::default()),
+        };
+        let mut agents = pb::AgentMap::default();
+        for entry in transaction.open_table(WORKLOADS)?.iter()? {
+            let (name, bytes) = entry?;
+            let all = &mut state.workloads.get_or_insert_default().workloads;
+            all.insert(name.value().to_owned(), pb::Workload::decode(bytes.value())?);
+        }
+        for entry in transaction.open_table(CONFIGS)?.iter()? {
+            let (name, bytes) = entry?;
+            let all = &mut state.configs.get_or_insert_default().configs;
+            all.insert(name.value().to_owned(), pb::ConfigItem::decode(bytes.value())?);
+        }
+        for entry in transaction.open_table(AGENTS)?.iter()? {
+            let (name, bytes) = entry?;
+            let attributes = pb::AgentAttributes::decode(bytes.value())?;
+            agents.agents.insert(name.value().to_owned(), attributes);
+        }
+        Ok(Some(pb::CompleteState {
+            desired_state: Some(state),
+            agents: Some(agents),
+            ..Default::default()
+        }))
+    }
+
+    /// Keeps changes; they are on disk when this returns.
+    pub(super) fn keep(&self, changes: &[Change]) -> Result<(), String> {
+        self.write(changes).map_err(|error| error.to_string())
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let mut workloads = transaction.open_table(WORKLOADS)?;
+            let mut configs = transaction.open_table(CONFIGS)?;
+            let mut agents = transaction.open_table(AGENTS)?;
+            if meta.get(API_VERSION)?.is_none() {
+                meta.insert(API_VERSION, "v1".as_bytes())?;
+            }
+            for change in changes {
+                match change {
+                    Change::ApiVersion(version) => {
+                        meta.insert(API_VERSION, version.as_bytes())?;
+                    }
+                    Change::Workload(name, workload) => {
+                        put(&mut workloads, name, workload.as_deref())?;
+                    }
+                    Change::Config(name, config) => put(&mut configs, name, config.as_ref())?,
+                    Change::Agent(name, attributes) => {
+                        let tags = attributes.as_ref().and_then(|own| own.tags.clone());
+                        let own = tags.map(|tags| pb::AgentAttributes {
+                            tags: Some(tags),
+                            ..Default::default()
+                        });
+                        put(&mut agents, name, own.as_ref())?;
+                    }
+                    // How a workload was doing is nothing to go on from: its process is gone.
+                    Change::WorkloadState(..) => {}
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn put(
+    table: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    name: &str,
+    value: Option<&impl Message>,
+) -> Result<(), redb::Error> {
+    match value {
+        Some(value) => {
+            table.insert(name, value.encode_to_vec().as_slice())?;
+        }
+        None => {
+            table.remove(name)?;
+        }
+    }
+    Ok(())
+}

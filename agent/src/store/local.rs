@@ -1,0 +1,162 @@
+//! The state of one node, in memory; with a folder, desired state is on disk before an update is
+//! answered.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use fifogate::{
+    pb::ank_base as pb,
+    state::{
+        Tree,
+        convert::{self, Fill},
+        weight_after,
+    },
+};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task,
+};
+
+use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, disk::Disk};
+use crate::model::{self, Update};
+
+/// Most bytes of state that workloads may make, as in fifogate itself.
+const MOST_STATE: usize = 64 << 20;
+
+/// Why a store cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// What it shall begin with makes no sense.
+    Seed(String),
+    /// What it is kept in cannot be used.
+    Storage(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Seed(text) | Self::Storage(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// The state of one node.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// Held until a change is kept and told: so all changes have one order.
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tree: Tree,
+    /// What it takes.
+    bytes: usize,
+    disk: Option<Arc<Disk>>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Local {
+    /// Opens the state in `state_dir`, or a new one in memory. `seed` is the desired state to begin
+    /// with if nothing is kept there; what is kept counts more.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or the desired state breaks a rule.
+    pub fn open(
+        seed: Option<&Tree>,
+        state_dir: Option<&Path>,
+    ) -> Result<(Store, Events), OpenError> {
+        let disk = state_dir.map(Disk::open).transpose().map_err(OpenError::Storage)?;
+        let kept = disk.as_ref().map(Disk::load).transpose().map_err(OpenError::Storage)?;
+        let kept = kept.flatten();
+        let tree = match (kept, seed) {
+            (Some(kept), seed) => {
+                if seed.is_some() {
+                    log::info!("the desired state is the one kept on disk, not the manifest's");
+                }
+                restored(&kept).map_err(OpenError::Storage)?
+            }
+            (None, None) => model::empty(),
+            (None, Some(seed)) => {
+                let new_state = convert::to_pb(seed, Fill::Full);
+                let update = Update { new_state, ..Update::default() };
+                let planned = model::update(&model::empty(), &update)
+                    .map_err(|refused| OpenError::Seed(refused.to_string()))?;
+                if let Some(disk) = &disk {
+                    disk.keep(&planned.changes).map_err(OpenError::Storage)?;
+                }
+                planned.tree
+            }
+        };
+        let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
+        // There is room for the first.
+        let _ = events.try_send(Event::Replace(Box::new(convert::to_pb(&tree, Fill::Full))));
+        let bytes = weight_after(&Tree::default(), 0, &tree);
+        let inner = Inner { tree, bytes, disk: disk.map(Arc::new), events };
+        Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
+    }
+
+    pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
+        let mut inner = self.inner.lock().await;
+        let planned = model::update(&inner.tree, &update)?;
+        let bytes = weight_after(&inner.tree, inner.bytes, &planned.tree);
+        if bytes > inner.bytes && bytes > MOST_STATE && !update.by.is_empty() {
+            let text = format!("The state would take more than {MOST_STATE} bytes");
+            return Err(Refused::Invalid(text));
+        }
+        if let Some(disk) = inner.disk.clone() {
+            let changes = planned.changes.clone();
+            let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
+            let kept = kept.map_err(|error| error.to_string()).and_then(|kept| kept);
+            kept.map_err(|error| {
+                log::error!("an update could not be kept: {error}");
+                Refused::Unavailable(format!("The update could not be kept: {error}"))
+            })?;
+        }
+        inner.tell(planned.tree).await;
+        Ok(planned.success)
+    }
+
+    pub(super) async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
+        let mut inner = self.inner.lock().await;
+        let unreadable = || Refused::Invalid("an execution state that is none".to_owned());
+        let tree = model::report(&inner.tree, &states).ok_or_else(unreadable)?;
+        inner.tell(tree).await;
+        Ok(())
+    }
+
+    pub(super) async fn set_agent(
+        &self,
+        name: &str,
+        status: pb::AgentStatus,
+    ) -> Result<(), Refused> {
+        let mut inner = self.inner.lock().await;
+        let tree = model::set_agent(&inner.tree, name, Some(status));
+        inner.tell(tree).await;
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn tell(&mut self, tree: Tree) {
+        let changes = model::changes_between(&self.tree, &tree);
+        self.bytes = weight_after(&self.tree, self.bytes, &tree);
+        self.tree = tree;
+        if !changes.is_empty() {
+            // Nobody listens any more when the agent ends.
+            let _ = self.events.send(Event::Changes(changes)).await;
+        }
+    }
+}
+
+/// The state that was kept, with every workload at its beginning.
+fn restored(kept: &pb::CompleteState) -> Result<Tree, String> {
+    let (tree, faults) = model::whole(kept)?;
+    for fault in faults {
+        log::error!("workload {}: {fault}", fault.workload);
+    }
+    Ok(model::begun(&tree))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+use fifogate::state::{Tree, convert};
+
+use super::*;
+use crate::store::Change;
+
+fn manifest(text: &str) -> Tree {
+    fifogate::manifest::parse("test.yaml", text).unwrap().updated.tree
+}
+
+const ONE: &str = "apiVersion: v1\nworkloads:\n  w: {agent: a, runtime: process, runtimeConfig: x}";
+
+fn set_config(value: &str) -> Update {
+    let kind = pb::config_item::ConfigItemEnum::String(value.to_owned());
+    let item = pb::ConfigItem { config_item_enum: Some(kind) };
+    let configs = pb::ConfigMap { configs: [("k".to_owned(), item)].into() };
+    let state = pb::State { configs: Some(configs), ..Default::default() };
+    Update {
+        by: "w".to_owned(),
+        new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
+        masks: vec!["desiredState.configs.k".to_owned()],
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn an_update_is_told_before_it_is_answered() {
+    block_on(async {
+        let (store, mut events) = Local::open(Some(&manifest(ONE)), None).unwrap();
+        assert!(matches!(events.try_recv(), Ok(Event::Replace(_))));
+        store.update(set_config("1")).await.unwrap();
+        let Ok(Event::Changes(changes)) = events.try_recv() else { panic!("nothing was told") };
+        assert!(matches!(&changes[..], [Change::Config(key, Some(_))] if key == "k"));
+        store.update(set_config("1")).await.unwrap();
+        assert!(events.try_recv().is_err(), "nothing differs");
+    });
+}
+
+#[test]
+fn what_was_acknowledged_is_there_when_the_folder_is_opened_again_and_counts_more_than_the_manifest()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Local::open(Some(&manifest(ONE)), Some(dir.path())).unwrap();
+    block_on(async {
+        let (store, _events) = open();
+        store.update(set_config("kept")).await.unwrap();
+        let busy = Local::open(None, Some(dir.path())).unwrap_err().to_string();
+        assert!(busy.contains("another agent"), "{busy}");
+    });
+    let (_store, mut events) = open();
+    let Ok(Event::Replace(state)) = events.try_recv() else { panic!("no state") };
+    let tree = convert::from_pb(&state).unwrap();
+    let config = tree.get(&["desiredState", "configs", "k"]).and_then(|node| node.as_str());
+    assert_eq!(config, Some("kept"));
+    assert!(tree.get(&["workloadStates", "a", "w"]).is_some());
+}
+
+#[test]
+fn a_seed_that_does_not_render_is_refused() {
+    let text = format!("{ONE}\n  t:\n    agent: a\n    runtime: process\n    configs: {{c: c}}\n");
+    let text = format!("{text}    runtimeConfig: \"{{{{c.missing}}}}\"\nconfigs:\n  c: {{d: x}}\n");
+    let error = Local::open(Some(&manifest(&text)), None).unwrap_err();
+    assert!(matches!(&error, OpenError::Seed(text) if text.contains("runtimeConfig")), "{error}");
+}

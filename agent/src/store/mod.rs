@@ -1,0 +1,110 @@
+//! Where the state lives: in memory, on this node's disk, or in etcd. One owner of the state that the
+//! rest of the agent asks for changes, and hears of changes from, whatever stands behind it.
+//!
+//! All of them tell what happened in one order, and an update is answered after it is kept and after
+//! its change stands in the queue of changes. What an update makes of the state is decided by
+//! [`crate::model`], not here.
+
+use std::fmt;
+
+use fifogate::pb::ank_base as pb;
+use tokio::sync::mpsc;
+
+use crate::model::Update;
+
+mod disk;
+mod local;
+
+pub use local::{Local, OpenError};
+
+/// What differs, in the order in which it came to be. One `Event` is one atomic change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Everything, and what is not in it is gone: at the start, and whenever what happened meanwhile
+    /// cannot be told step by step (etcd was compacted past what this agent knew).
+    Replace(Box<pb::CompleteState>),
+    /// Some items have other values now.
+    Changes(Vec<Change>),
+    /// Whether the store can be asked and changed. What is known stays true until the next event.
+    Reachable(bool),
+}
+
+/// One item of the state, as it is now; `None` where it is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// `desiredState.apiVersion`
+    ApiVersion(String),
+    /// `desiredState.workloads.<name>`
+    Workload(String, Option<Box<pb::Workload>>),
+    /// `desiredState.configs.<name>`
+    Config(String, Option<pb::ConfigItem>),
+    /// `workloadStates.<agent>.<workload>.<id>`
+    WorkloadState(pb::WorkloadInstanceName, Option<pb::ExecutionState>),
+    /// `agents.<name>`
+    Agent(String, Option<pb::AgentAttributes>),
+}
+
+/// Why something was not done. The text is for the workload that asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It would never be done: the update itself is wrong.
+    Invalid(String),
+    /// It was not done now: the store cannot be reached, is full, or others were always faster.
+    Unavailable(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Invalid(text) | Self::Unavailable(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The far end of [`Event`]s. The first one is always [`Event::Replace`].
+pub type Events = mpsc::Receiver<Event>;
+
+/// Events that may wait; then whoever changes the state waits too. So nobody who takes events may
+/// wait for a change.
+pub const EVENTS_THAT_WAIT: usize = 256;
+
+/// A handle to the state. Handles are cheap, and all of one opening are the same.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In this process, with or without a copy on disk.
+    Local(Local),
+}
+
+impl Store {
+    /// Does an update, or nothing of it. Afterwards it is kept, and its change is in the queue of
+    /// events.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
+        match self {
+            Self::Local(local) => local.update(update).await,
+        }
+    }
+
+    /// Sets execution states; one that says `removed` is deleted.
+    ///
+    /// # Errors
+    /// The store is not there; then it is to be reported again.
+    pub async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
+        match self {
+            Self::Local(local) => local.report(states).await,
+        }
+    }
+
+    /// Sets what an agent says of itself. Its tags stay.
+    ///
+    /// # Errors
+    /// The store is not there.
+    pub async fn set_agent(&self, name: &str, status: pb::AgentStatus) -> Result<(), Refused> {
+        match self {
+            Self::Local(local) => local.set_agent(name, status).await,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a workload waits for before it starts, and before it ends. Pure.
+
+use fifogate::state::{EFFECTIVE_STATE, Instance, Map, Node, Tree, WORKLOAD_STATES};
+
+/// Whether all that a workload depends on is as it wants it (`ADD_COND_*`). What is not there is
+/// waited for.
+pub(super) fn may_start(tree: &Tree, workload: &Node) -> bool {
+    let dependencies = workload.get("dependencies").and_then(Node::as_map).into_iter().flatten();
+    dependencies.into_iter().all(|(name, condition)| {
+        let node = tree.get(&[EFFECTIVE_STATE, "workloads", name.as_str()]);
+        let instance = node.map(|node| Instance::of(name.as_str(), node));
+        let state = instance.as_ref().and_then(|instance| state_of(tree, instance));
+        state.is_some_and(|state| fulfils(state, condition.as_str().unwrap_or_default()))
+    })
+}
+
+fn fulfils(state: &str, condition: &str) -> bool {
+    match condition {
+        "ADD_COND_RUNNING" => state == "Running",
+        "ADD_COND_SUCCEEDED" => state == "Succeeded",
+        "ADD_COND_FAILED" => state == "Failed",
+        _ => false,
+    }
+}
+
+/// The instances that need this workload to run: they are to end before it does.
+pub(super) fn dependents(tree: &Tree, name: &str) -> Vec<Instance> {
+    let needs = |workload: &Node| {
+        let condition = workload.get("dependencies").and_then(|all| all.str_at(name));
+        condition == Some("ADD_COND_RUNNING")
+    };
+    let all = workloads(tree);
+    let needing = all.iter().filter(|(_, workload)| needs(workload));
+    needing.map(|(name, workload)| Instance::of(name.as_str(), workload)).collect()
+}
+
+/// Whether none of these instances is still on its way out. One that is to stay is not waited for:
+/// it would be for ever.
+pub(super) fn may_stop(tree: &Tree, dependents: &[Instance]) -> bool {
+    dependents.iter().all(|own| {
+        let node = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
+        let stays = node.is_some_and(|node| Instance::of(&own.workload, node) == *own);
+        let state = state_of(tree, own);
+        stays || !matches!(state, Some("Pending" | "Running" | "Stopping"))
+    })
+}
+
+fn state_of<'t>(tree: &'t Tree, instance: &Instance) -> Option<&'t str> {
+    let path = [WORKLOAD_STATES, &instance.agent, &instance.workload, &instance.id];
+    tree.get(&path)?.str_at("state")
+}
+
+fn workloads(tree: &Tree) -> Map<Node> {
+    let all = tree.get(&[EFFECTIVE_STATE, "workloads"]).and_then(Node::as_map);
+    all.cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use fifogate::state::agent_update::set_states;
+
+    use super::*;
+
+    fn tree(text: &str, states: &[(&str, &str)]) -> Tree {
+        let tree = fifogate::manifest::parse("t.yaml", text).unwrap().updated.tree;
+        let (effective, _) = crate::render::effective(&Tree::initial(), &tree);
+        let tree = tree.with(EFFECTIVE_STATE, Some(effective));
+        let states: Vec<_> = states
+            .iter()
+            .map(|(name, state)| {
+                let node = tree.get(&[EFFECTIVE_STATE, "workloads", name]);
+                let state = Node::map([("state", Node::text(state))]);
+                (Instance::of(name, node.unwrap()), Some(state))
+            })
+            .collect();
+        set_states(&tree, &states)
+    }
+
+    const TEXT: &str = "apiVersion: v1\nworkloads:\n  \
+        db: {agent: a, runtime: process, runtimeConfig: d}\n  \
+        web: {agent: a, runtime: process, runtimeConfig: w, dependencies: {db: CONDITION}}\n";
+
+    #[test]
+    fn each_condition_waits_for_its_state_and_no_other() {
+        for (condition, fulfilled) in [
+            ("ADD_COND_RUNNING", "Running"),
+            ("ADD_COND_SUCCEEDED", "Succeeded"),
+            ("ADD_COND_FAILED", "Failed"),
+        ] {
+            let text = TEXT.replace("CONDITION", condition);
+            for state in ["Pending", "Running", "Succeeded", "Failed", "Stopping"] {
+                let tree = tree(&text, &[("db", state)]);
+                let web = tree.get(&[EFFECTIVE_STATE, "workloads", "web"]).unwrap();
+                assert_eq!(may_start(&tree, web), state == fulfilled, "{condition} {state}");
+            }
+            let none = tree(&text, &[]);
+            assert!(!may_start(&none, none.get(&[EFFECTIVE_STATE, "workloads", "web"]).unwrap()));
+        }
+    }
+
+    #[test]
+    fn who_ends_is_waited_for_and_who_stays_is_not() {
+        let text = TEXT.replace("CONDITION", "ADD_COND_RUNNING");
+        let before = tree(&text, &[("db", "Running"), ("web", "Running")]);
+        let needing = dependents(&before, "db");
+        assert_eq!(needing.len(), 1);
+        assert!(may_stop(&before, &needing), "web stays");
+        let gone = tree("apiVersion: v1", &[]);
+        let ending = |state: &str| {
+            let state = Node::map([("state", Node::text(state))]);
+            set_states(&gone, &[(needing[0].clone(), Some(state))])
+        };
+        assert!(!may_stop(&ending("Running"), &needing));
+        assert!(!may_stop(&ending("Stopping"), &needing));
+        assert!(may_stop(&ending("Succeeded"), &needing));
+        assert!(may_stop(&gone, &needing));
+    }
+}

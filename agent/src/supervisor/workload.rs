@@ -1,0 +1,292 @@
+//! The life of one workload of this agent, from what the state wants to the end of its process.
+
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use fifogate::{
+    pb::ank_base as pb,
+    state::{Instance, Node, Tree, WORKLOAD_STATES},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    logs::{Captured, Log},
+    model,
+    runtime::{Exit, PROCESS, Process, StartError, Surroundings, config},
+};
+
+use super::{
+    Shared,
+    conditions::{dependents, may_start, may_stop},
+    states, wanted,
+};
+
+/// Tries to start before a workload is given up.
+const MOST_RETRIES: u32 = 5;
+/// What is waited before the first try again; then twice as long each time.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// A process that ran so long is restarted as if it had never failed.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+/// One workload name, whatever it stands for at a time.
+#[derive(Debug)]
+pub(super) struct Task {
+    name: String,
+    shared: Shared,
+    /// What runs, if something does.
+    process: Option<Process>,
+    /// What it writes.
+    output: Option<Captured>,
+}
+
+/// One workload that is to run.
+struct Wanted {
+    workload: Node,
+    instance: Instance,
+    message: pb::Workload,
+}
+
+impl Task {
+    pub(super) fn new(name: String, shared: Shared) -> Self {
+        Self { name, shared, process: None, output: None }
+    }
+
+    /// Follows the state until nothing is wanted or left of this name, or all is to end.
+    pub(super) async fn run(mut self) {
+        loop {
+            let tree = self.shared.tree.borrow_and_update().clone();
+            let wanted = self.wanted(&tree);
+            self.remove_all_but(&tree, wanted.as_ref().map(|wanted| &wanted.instance)).await;
+            if *self.shared.stop.borrow() {
+                return;
+            }
+            match wanted {
+                Some(wanted) => self.live(&tree, wanted).await,
+                // A later workload of this name gets a new task. All tasks share one thread, so no
+                // state comes between this look and the end of this one.
+                None if !self.shared.tree.has_changed().unwrap_or(false) => return,
+                None => {}
+            }
+        }
+    }
+
+    fn wanted(&self, tree: &Tree) -> Option<Wanted> {
+        let workload = wanted(tree, &self.shared.agent, &self.name)?;
+        let message = model::effective_workload(&self.name, &workload)?;
+        Some(Wanted { instance: Instance::of(&self.name, &workload), workload, message })
+    }
+
+    /// Reports the end of instances of this name that are in the state and not wanted: nothing of
+    /// theirs runs. They are left from an agent before, or came and went too quickly to be started.
+    async fn remove_all_but(&self, tree: &Tree, stays: Option<&Instance>) {
+        for (id, _) in tree.entries(&[WORKLOAD_STATES, &self.shared.agent, &self.name]) {
+            let instance = Instance {
+                workload: self.name.clone(),
+                agent: self.shared.agent.clone(),
+                id: id.to_string(),
+            };
+            if stays != Some(&instance) {
+                self.shared.pairs.close(&instance).await;
+                self.shared.logs.remove(&instance);
+                self.report(&instance, states::removed());
+            }
+        }
+    }
+
+    /// One workload from its start until the state wants another, or all ends.
+    async fn live(&mut self, tree: &Tree, wanted: Wanted) {
+        // The last state in which it was wanted: who depends on it may go together with it.
+        let mut last = tree.clone();
+        let log = self.shared.logs.open(&wanted.instance);
+        let (mut shared, name) = (self.shared.clone(), self.name.clone());
+        let superseded = async {
+            loop {
+                let tree = shared.tree.borrow_and_update().clone();
+                if super::wanted(&tree, &shared.agent, &name).as_ref() != Some(&wanted.workload) {
+                    return;
+                }
+                last = tree;
+                tokio::select! {
+                    changed = shared.tree.changed() => if changed.is_err() { return },
+                    _ = shared.stop.wait_for(|stop| *stop) => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = superseded => {}
+            never = self.keep_running(&wanted, log.as_ref()) => match never {},
+        }
+        let needing = dependents(&last, &self.name);
+        self.end(&wanted, &needing).await;
+        if let Some(log) = log {
+            log.finish();
+        }
+    }
+
+    /// Starts a workload and keeps to its restart policy.
+    async fn keep_running(&mut self, wanted: &Wanted, log: Option<&Log>) -> Infallible {
+        if !may_start(&self.shared.tree.borrow(), &wanted.workload) {
+            self.report(&wanted.instance, states::waiting_to_start());
+            let mut tree = self.shared.tree.clone();
+            let _ = tree.wait_for(|tree| may_start(tree, &wanted.workload)).await;
+        }
+        self.report(&wanted.instance, states::starting("Triggered at runtime."));
+        let mut delay = FIRST_DELAY;
+        loop {
+            if !self.start_with_retries(wanted, log).await {
+                break;
+            }
+            self.report(&wanted.instance, states::running());
+            let began = Instant::now();
+            let exit = match &mut self.process {
+                Some(process) => process.wait().await,
+                None => Exit::Lost,
+            };
+            self.process = None;
+            self.report_exit(&wanted.instance, &exit);
+            if !restarts(&wanted.message, &exit) {
+                break;
+            }
+            if began.elapsed() >= HEALTHY_AFTER {
+                delay = FIRST_DELAY;
+            }
+            sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+            self.report(&wanted.instance, states::starting(format!("Restart after {exit}")));
+        }
+        self.drain().await;
+        if let Some(log) = log {
+            log.finish();
+        }
+        pending().await
+    }
+
+    /// Waits for the last output of what ran.
+    async fn drain(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.drained().await;
+        }
+    }
+
+    fn report_exit(&self, instance: &Instance, exit: &Exit) {
+        log::info!("{} ended: {exit}", self.name);
+        self.report(
+            instance,
+            match exit {
+                exit if exit.is_success() => states::succeeded(),
+                Exit::Lost => states::lost(exit.to_string()),
+                exit => states::failed(exit.to_string()),
+            },
+        );
+    }
+
+    /// Whether it runs now. If not, the reason was reported.
+    async fn start_with_retries(&mut self, wanted: &Wanted, log: Option<&Log>) -> bool {
+        let mut delay = FIRST_DELAY;
+        for retry in 1.. {
+            let error = match self.start(wanted, log).await {
+                Ok((process, output)) => {
+                    log::info!("{} started", self.name);
+                    (self.process, self.output) = (Some(process), Some(output));
+                    return true;
+                }
+                Err(error) => error,
+            };
+            let info = match error {
+                StartError::Failed(error) if retry <= MOST_RETRIES => {
+                    self.report(
+                        &wanted.instance,
+                        states::starting(format!("Retry {retry}: {error}")),
+                    );
+                    sleep(delay).await;
+                    delay = (delay * 2).min(LONGEST_DELAY);
+                    continue;
+                }
+                StartError::Failed(error) => format!("No more retries: {error}"),
+                StartError::Wrong(error) => error,
+            };
+            log::warn!("{} cannot be started: {info}", self.name);
+            self.report(&wanted.instance, states::starting_failed(info));
+            return false;
+        }
+        false
+    }
+
+    async fn start(
+        &self,
+        wanted: &Wanted,
+        log: Option<&Log>,
+    ) -> Result<(Process, Captured), StartError> {
+        let workload = &wanted.message;
+        let runtime = workload.runtime.as_deref().unwrap_or_default();
+        if runtime != PROCESS {
+            let text = format!("unknown runtime '{runtime}'; this agent has '{PROCESS}'");
+            return Err(StartError::Wrong(text));
+        }
+        let text = workload.runtime_config.as_deref().unwrap_or_default();
+        let config = config::parse(text).map_err(StartError::Wrong)?;
+        let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
+        let owner = account.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let mut around = Surroundings {
+            files: workload.files.clone().unwrap_or_default().files,
+            folder: self.shared.folder.join(format!("{}.{}", self.name, wanted.instance.id)),
+            pair: None,
+        };
+        let access = workload.control_interface_access.clone().unwrap_or_default();
+        if !access.allow_rules.is_empty() {
+            let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
+            around.pair = Some(pair.map_err(StartError::Failed)?);
+        }
+        let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
+        Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
+    }
+
+    /// Ends what runs, and all that belongs to it unless the same instance goes on.
+    async fn end(&mut self, wanted: &Wanted, needing: &[Instance]) {
+        let instance = &wanted.instance;
+        let stopping = *self.shared.stop.borrow();
+        if self.process.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
+            self.report(instance, states::waiting_to_stop());
+            let (mut tree, mut stop) = (self.shared.tree.clone(), self.shared.stop.clone());
+            tokio::select! {
+                _ = tree.wait_for(|tree| may_stop(tree, needing)) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+        self.report(instance, states::stop_requested());
+        if let Some(process) = self.process.take() {
+            let exit = process.stop(self.shared.grace).await;
+            log::info!("{} stopped: {exit}", self.name);
+        }
+        self.drain().await;
+        let next = self.wanted(&self.shared.tree.borrow().clone());
+        if stopping || next.is_some_and(|next| next.instance == *instance) {
+            return;
+        }
+        self.shared.pairs.close(instance).await;
+        self.shared.logs.remove(instance);
+        let folder = self.shared.folder.join(format!("{}.{}", self.name, instance.id));
+        if let Err(error) = std::fs::remove_dir_all(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", folder.display());
+        }
+        self.report(instance, states::removed());
+    }
+
+    fn report(&self, instance: &Instance, state: pb::ExecutionState) {
+        let instance_name = Some(model::instance_name(instance));
+        let report = pb::WorkloadState { instance_name, execution_state: Some(state) };
+        // Nobody takes reports any more when the agent ends.
+        let _ = self.shared.reports.send(report);
+    }
+}
+
+/// Whether a workload that ended so begins again.
+fn restarts(workload: &pb::Workload, exit: &Exit) -> bool {
+    match workload.restart_policy() {
+        pb::RestartPolicy::Never => false,
+        pb::RestartPolicy::OnFailure => !exit.is_success(),
+        pb::RestartPolicy::Always => true,
+    }
+}

@@ -1,0 +1,171 @@
+//! What is left when something is killed: the agent, fifogate, a launcher.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Agent, processes_with, state_of, update, wait_for, workload};
+use fifogate::pb::ank_base::response::ResponseContent;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+#[test]
+fn all_that_was_acknowledged_before_the_agent_was_killed_is_there_afterwards() {
+    let mut agent = Agent::start("", &["--state-dir", "$dir/state"]);
+    let mut ctl = agent.connect();
+    // Sixteen are on their way at a time; the kill comes somewhere among the thousand.
+    let (mut asked, mut acknowledged) = (0, Vec::new());
+    while acknowledged.len() < 500 {
+        while asked < 1_000 && asked < acknowledged.len() + 16 {
+            let text = format!("configs: {{k{asked}: v{asked}}}");
+            ctl.ask(update(&text, &[&format!("desiredState.configs.k{asked}")]));
+            asked += 1;
+        }
+        let (id, content) = ctl.response();
+        assert!(matches!(content, ResponseContent::UpdateStateSuccess(_)), "{content:?}");
+        acknowledged.push(id.parse::<usize>().unwrap() - 1);
+    }
+    agent.kill();
+    // What was answered but not read yet was acknowledged too; what is in the pipe is dropped by the
+    // next fifogate, so this is looked at before it is started.
+    while let Some((id, _)) = ctl.response_within(Duration::from_millis(200)) {
+        acknowledged.push(id.parse::<usize>().unwrap() - 1);
+    }
+    agent.restart();
+    let mut ctl = agent.connect();
+    let tree = ctl.state();
+    for number in &acknowledged {
+        let config = tree.get(&["desiredState", "configs", &format!("k{number}")]);
+        let value = config.and_then(|config| config.as_str()).map(str::to_owned);
+        assert_eq!(value, Some(format!("v{number}")));
+    }
+    assert!(acknowledged.len() < 1_000, "the kill came too late");
+}
+
+#[test]
+fn a_killed_agent_leaves_no_process() {
+    let script = "sleep 75001 & setsid sleep 75002 & exec sleep 75003";
+    let mut agent = Agent::start(&workload("w", script, ""), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let left = || -> usize {
+        ["75001", "75002", "75003"]
+            .map(|own| processes_with(&format!("sleep\u{0}{own}")).len())
+            .iter()
+            .sum()
+    };
+    wait_for("all of its processes", || (left() == 3).then_some(()));
+    agent.kill();
+    wait_for("the end of all", || (left() == 0).then_some(()));
+    let run = agent.path("run");
+    wait_for("the end of fifogate", || {
+        processes_with(run.to_str().unwrap()).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn without_namespaces_too_a_killed_agent_leaves_no_process_of_the_workloads_group() {
+    for isolation in ["mounts", "none"] {
+        let text =
+            format!("echo $CONTROL_INTERFACE_DIR > {}; sleep 75101 & exec sleep 75102", "$OUT");
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let text = text.replace("$OUT", out.to_str().unwrap());
+        let rights = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                      filterMasks: ['*']}]}";
+        let mut agent = Agent::start(&workload("w", &text, rights), &["--isolation", isolation]);
+        let mut ctl = agent.connect();
+        ctl.until_state("w", "Running(Ok)");
+        let left = || -> usize {
+            let all = ["75101", "75102"].map(|own| processes_with(&format!("sleep\u{0}{own}")));
+            all.iter().map(Vec::len).sum()
+        };
+        wait_for("all of its processes", || (left() == 2).then_some(()));
+        let pair = std::fs::read_to_string(&out).unwrap();
+        let run = agent.path("run");
+        let expected = if isolation == "none" { run.to_str().unwrap() } else { "/run/ankaios/" };
+        assert!(pair.starts_with(expected), "{pair}");
+        agent.kill();
+        wait_for("the end of all", || (left() == 0).then_some(()));
+    }
+}
+
+#[test]
+fn fifogate_comes_back_and_workloads_go_on() {
+    let agent = Agent::start(&workload("w", "exec sleep 76001", ""), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    ctl.update("configs: {before: kept}", &["desiredState.configs.before"]).unwrap();
+    let gate = || {
+        let all = processes_with(agent.path("run").to_str().unwrap());
+        all.into_iter().find(|pid| {
+            let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+            program.is_ok_and(|program| program.ends_with("fifogate"))
+        })
+    };
+    let process = wait_for("its process", || processes_with("sleep\u{0}76001").first().copied());
+    let killed = wait_for("fifogate", gate);
+    kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
+    wait_for("another fifogate", || gate().filter(|pid| *pid != killed));
+    let mut ctl = agent.connect();
+    let tree = ctl.state();
+    let config = tree.get(&["desiredState", "configs", "before"]).and_then(|node| node.as_str());
+    assert_eq!(config, Some("kept"));
+    assert_eq!(state_of(&tree, "w").unwrap().1, "Running(Ok)");
+    assert_eq!(processes_with("sleep\u{0}76001"), [process], "it was not restarted");
+    ctl.update("configs: {after: too}", &["desiredState.configs.after"]).unwrap();
+}
+
+#[test]
+fn a_workload_that_is_killed_is_restarted_by_its_policy() {
+    let text = workload("w", "exec sleep 77001", ", restartPolicy: ALWAYS");
+    let agent = Agent::start(&text, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let process = || processes_with("sleep\u{0}77001").first().copied();
+    let killed = wait_for("its process", process);
+    kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
+    wait_for("another", || process().filter(|pid| *pid != killed));
+    ctl.until_state("w", "Running(Ok)");
+}
+
+#[test]
+fn a_killed_launcher_is_a_lost_workload_and_leaves_nothing() {
+    let agent = Agent::start(&workload("w", "exec sleep 78001", ""), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let process = wait_for("its process", || processes_with("sleep\u{0}78001").first().copied());
+    let parent = |pid: i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        line.parse::<i32>().unwrap()
+    };
+    kill(Pid::from_raw(parent(parent(process))), Signal::SIGKILL).unwrap();
+    ctl.until_state("w", "Failed(Lost)");
+    wait_for("its end", || processes_with("sleep\u{0}78001").is_empty().then_some(()));
+}
+
+#[test]
+fn a_second_agent_on_the_same_state_or_in_the_same_folder_is_refused() {
+    let agent = Agent::start("", &["--state-dir", "$dir/state"]);
+    let mut ctl = agent.connect();
+    let second = |state: &str, run: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
+            .args(["run", "--state-dir"])
+            .arg(agent.path(state))
+            .arg("--run-dir")
+            .arg(agent.path(run))
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, error) = second("state", "other");
+    assert!(status == Some(1) && error.contains("another agent has this file open"), "{error}");
+    let (status, error) = second("other", "run");
+    assert!(status == Some(1) && error.contains("another agent runs here"), "{error}");
+    ctl.until_state("ctl", "Running(Ok)");
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""A dashboard: follows how its neighbours are doing, and a config, with the Ankaios Python SDK.
+
+It is told changes as they happen and never asks again. Usage: dashboard.py FILE, to which it adds a
+line for each change.
+"""
+
+import sys
+
+from ankaios_sdk import Ankaios, AnkaiosLogLevel
+
+FOLLOWED = ["workloadStates.*.*.*.state", "desiredState.configs.speed"]
+
+
+def main(path):
+    """Writes what is true first, then what changes."""
+    known = {}
+    with open(path, "a", encoding="utf-8") as out, Ankaios(AnkaiosLogLevel.ERROR) as ankaios:
+        events = ankaios.register_event(FOLLOWED)
+        while True:
+            # The first one is the state to begin with.
+            state = events.get().complete_state
+            now = {f"speed {value}": "" for value in [state.get_configs().get("speed")] if value}
+            for instance in state.get_workload_states().get_as_list():
+                name = instance.workload_instance_name.workload_name
+                now[name] = f" is {instance.execution_state.state}"
+            for name, text in now.items():
+                if known.get(name) != text:
+                    print(f"{name}{text}", file=out, flush=True)
+            known.update((name, text) for name, text in now.items() if text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
