@@ -6,16 +6,14 @@
 
 use std::{fmt, fs, io, path::Path};
 
-use saphyr::{LoadableYamlNode, MarkedYaml};
-
 use crate::state::{
     DESIRED_STATE, Node, Tree,
     update::{self, Updated},
 };
 
-mod outline;
 mod reader;
 mod rules;
+mod yaml;
 
 use reader::Reader;
 
@@ -105,9 +103,7 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };
     let named = |(line, column, message)| fault(line, column, message);
-    outline::check(text).map_err(|found| one(named(found)))?;
-    let documents =
-        MarkedYaml::load_from_str(text).map_err(|error| one(named(outline::found(&error))))?;
+    let documents = yaml::load(text).map_err(|found| one(named(found)))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {
         [document] => reader.manifest(document),
@@ -116,7 +112,6 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
             reader.fault(second, "a second document begins here; a manifest is one document")
         }
     };
-    // It takes many times the memory of what was read out of it.
     drop(documents);
     let warnings = reader.warnings.into_iter().map(named).collect();
     let mut faults: Vec<_> = reader.faults.into_iter().map(named).collect();

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 pub(crate) struct Queue<T> {
     /// `None` only if there is nothing at all.
     first: Option<T>,
-    others: VecDeque<T>,
+    /// Most queues never have these, and there is one or more for each workload.
+    others: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { first: None, others: VecDeque::new() }
+        Self { first: None, others: None }
     }
 }
 
@@ -22,7 +23,7 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.others.len()
+        usize::from(self.first.is_some()) + self.others.as_ref().map_or(0, |others| others.len())
     }
 
     pub(crate) fn clear(&mut self) {
@@ -33,23 +34,23 @@ impl<T> Queue<T> {
         if self.first.is_none() {
             self.first = Some(element);
         } else {
-            self.others.push_back(element);
+            self.others.get_or_insert_default().push_back(element);
         }
     }
 
     pub(crate) fn push_front(&mut self, element: T) {
         if let Some(second) = self.first.replace(element) {
-            self.others.push_front(second);
+            self.others.get_or_insert_default().push_front(second);
         }
     }
 
     pub(crate) fn pop_front(&mut self) -> Option<T> {
-        let next = self.others.pop_front();
+        let next = self.others.as_mut().and_then(|others| others.pop_front());
         std::mem::replace(&mut self.first, next)
     }
 
     pub(crate) fn pop_back(&mut self) -> Option<T> {
-        self.others.pop_back().or_else(|| self.first.take())
+        self.others.as_mut().and_then(|others| others.pop_back()).or_else(|| self.first.take())
     }
 
     pub(crate) fn front(&self) -> Option<&T> {
@@ -61,21 +62,23 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn back(&self) -> Option<&T> {
-        self.others.back().or(self.first.as_ref())
+        self.others.as_ref().and_then(|others| others.back()).or(self.first.as_ref())
     }
 
     pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
-        self.others.back_mut().or(self.first.as_mut())
+        self.others.as_mut().and_then(|others| others.back_mut()).or(self.first.as_mut())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.first.iter().chain(&self.others)
+        self.first.iter().chain(self.others.iter().flat_map(|others| others.iter()))
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        self.others.retain(&mut keep);
+        if let Some(others) = &mut self.others {
+            others.retain(&mut keep);
+        }
         if self.first.as_ref().is_some_and(|first| !keep(first)) {
-            self.first = self.others.pop_front();
+            self.pop_front();
         }
     }
 

@@ -36,6 +36,11 @@ impl Rules {
                 rules.add(rule, allow);
             }
         }
+        // Most have a mask or two, and there may be thousands.
+        for lists in [&mut rules.read, &mut rules.write] {
+            lists.allow.shrink_to_fit();
+            lists.deny.shrink_to_fit();
+        }
         rules
     }
 

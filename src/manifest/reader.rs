@@ -1,10 +1,16 @@
 //! From YAML nodes to the nodes of a state, with a list of all that is wrong on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
-use saphyr::{MarkedYaml, Scalar, YamlData};
+use saphyr::Scalar;
 
-use super::{outline::MOST_LEVELS, rules};
+use super::{
+    rules,
+    yaml::{Data, MOST_LEVELS, Yaml},
+};
 use crate::state::{Key, Map, Node, check};
 
 /// A place and what is to be said of it: line, column, message.
@@ -17,10 +23,12 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<Remark>,
     /// `apiVersion: v0.1`: tags are written in the old form.
     old_version: bool,
+    /// Texts that were read, so that equal ones stand in memory once.
+    texts: HashSet<Arc<str>>,
 }
 
 /// A value in a mapping, with its name.
-type Entry<'n, 'i> = (&'n str, &'n MarkedYaml<'i>, &'n MarkedYaml<'i>);
+type Entry<'n, 'i> = (&'n str, &'n Yaml<'i>, &'n Yaml<'i>);
 
 const WORKLOAD_KEYS: &[&str] = &[
     "agent",
@@ -48,22 +56,33 @@ impl Reader {
     }
 
     /// Notes what is wrong at `node`. There is no value then.
-    pub(super) fn fault<T>(
-        &mut self,
-        node: &MarkedYaml<'_>,
-        message: impl Into<String>,
-    ) -> Option<T> {
-        let start = node.span.start;
-        self.fault_at(start.line(), start.col() + 1, message)
+    pub(super) fn fault<T>(&mut self, node: &Yaml<'_>, message: impl Into<String>) -> Option<T> {
+        self.fault_at(node.line(), node.column(), message)
     }
 
-    fn warn(&mut self, node: &MarkedYaml<'_>, message: impl Into<String>) {
-        let start = node.span.start;
-        self.warnings.push((start.line(), start.col() + 1, message.into()));
+    fn warn(&mut self, node: &Yaml<'_>, message: impl Into<String>) {
+        self.warnings.push((node.line(), node.column(), message.into()));
+    }
+
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(found) = self.texts.get(text) {
+            return Arc::clone(found);
+        }
+        let new: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&new));
+        new
+    }
+
+    pub(super) fn key(&mut self, text: &str) -> Key {
+        self.shared(text).into()
+    }
+
+    pub(super) fn leaf(&mut self, text: &str) -> Node {
+        Node::Str(self.shared(text))
     }
 
     /// The desired state of the whole document.
-    pub(super) fn manifest(&mut self, document: &MarkedYaml<'_>) -> Option<Node> {
+    pub(super) fn manifest(&mut self, document: &Yaml<'_>) -> Option<Node> {
         let entries = self.entries(document, "the manifest")?;
         if let Some((_, key, _)) = entries.iter().find(|(name, ..)| *name == "desiredState") {
             let text = "a manifest is not wrapped in `desiredState`: remove this line and move what \
@@ -95,7 +114,7 @@ impl Reader {
         Some(Node::Map(state))
     }
 
-    fn version(&mut self, document: &MarkedYaml<'_>, entries: &[Entry<'_, '_>]) -> Option<String> {
+    fn version(&mut self, document: &Yaml<'_>, entries: &[Entry<'_, '_>]) -> Option<String> {
         let Some((_, _, value)) = entries.iter().find(|(name, ..)| *name == "apiVersion") else {
             return self.fault(document, "`apiVersion` is missing: add `apiVersion: v1`");
         };
@@ -111,7 +130,7 @@ impl Reader {
         Some(version)
     }
 
-    fn workloads(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+    fn workloads(&mut self, node: &Yaml<'_>) -> Option<Node> {
         let mut workloads = Map::new();
         for (name, key, value) in self.entries(node, "workloads")? {
             if let Some(why) = check::workload_name_fault(name) {
@@ -124,12 +143,7 @@ impl Reader {
         Some(Node::Map(workloads))
     }
 
-    fn workload(
-        &mut self,
-        name: &str,
-        key: &MarkedYaml<'_>,
-        node: &MarkedYaml<'_>,
-    ) -> Option<Node> {
+    fn workload(&mut self, name: &str, key: &Yaml<'_>, node: &Yaml<'_>) -> Option<Node> {
         let what = format!("workload `{name}`");
         let entries = self.entries(node, &what)?;
         for needed in ["runtime", "agent", "runtimeConfig"] {
@@ -140,9 +154,7 @@ impl Reader {
         let mut workload = Map::new();
         for (field, key, value) in entries {
             let read = match field {
-                "runtime" | "runtimeConfig" => {
-                    self.text(value, field).map(|text| Node::text(&text))
-                }
+                "runtime" | "runtimeConfig" => self.text(value, field).map(|text| self.leaf(&text)),
                 "agent" => self.agent(value),
                 "restartPolicy" => self.one_of(value, field, POLICIES),
                 "dependencies" => self.text_map(value, field, |reader, _, value| {
@@ -155,24 +167,24 @@ impl Reader {
                 _ => self.unknown_key(key, field, &what, WORKLOAD_KEYS),
             };
             if let Some(read) = read {
-                workload.insert(field.into(), read);
+                workload.insert(self.key(field), read);
             }
         }
         Some(Node::Map(workload))
     }
 
-    fn agent(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+    fn agent(&mut self, node: &Yaml<'_>) -> Option<Node> {
         let agent = self.text(node, "agent")?;
         if !agent.is_empty() && !agent.contains("{{") && !check::is_name(&agent) {
             return self
                 .fault(node, format!("Unsupported agent name '{agent}'. {}", check::NAME_RULE));
         }
-        Some(Node::text(&agent))
+        Some(self.leaf(&agent))
     }
 
-    fn config_reference(&mut self, alias: &MarkedYaml<'_>, value: &MarkedYaml<'_>) -> Option<Node> {
+    fn config_reference(&mut self, alias: &Yaml<'_>, value: &Yaml<'_>) -> Option<Node> {
         let reference = self.text(value, "a config reference")?;
-        let name = alias.data.as_str().unwrap_or_default();
+        let name = alias.as_str().unwrap_or_default();
         if !check::is_name(name) {
             let text = format!("Unsupported config alias '{name}'. {}", check::NAME_RULE);
             return self.fault(alias, text);
@@ -182,27 +194,27 @@ impl Reader {
                 format!("Unsupported config reference key '{reference}'. {}", check::NAME_RULE);
             return self.fault(value, text);
         }
-        Some(Node::text(&reference))
+        Some(self.leaf(&reference))
     }
 
     /// Tags are a mapping; with the old version they were, and have to be, a list of pairs.
-    fn tags(&mut self, workload: &str, node: &MarkedYaml<'_>) -> Option<Node> {
+    fn tags(&mut self, workload: &str, node: &Yaml<'_>) -> Option<Node> {
         match (&node.data, self.old_version) {
-            (YamlData::Sequence(_), false) => self.fault(
+            (Data::Sequence(_), false) => self.fault(
                 node,
                 format!(
                     "For API version 'v1', tags must be specified as a mapping (key-value pairs). \
                      Found tags as sequence for workload '{workload}'."
                 ),
             ),
-            (YamlData::Mapping(_), true) => self.fault(
+            (Data::Mapping(_), true) => self.fault(
                 node,
                 format!(
                     "For API version 'v0.1', tags must be specified as a sequence (list of key-value \
                      entries). Found tags as mapping for workload '{workload}'."
                 ),
             ),
-            (YamlData::Sequence(items), true) => {
+            (Data::Sequence(items), true) => {
                 let mut tags = Map::new();
                 for item in items {
                     let entries = self.entries(item, "a tag")?;
@@ -219,17 +231,17 @@ impl Reader {
                             self.unknown_key::<()>(key, name, "a tag", &["key", "value"]);
                         }
                     }
-                    tags.insert(Key::from(key?), Node::text(&value?));
+                    tags.insert(self.key(&key?), self.leaf(&value?));
                 }
                 Some(Node::Map(tags))
             }
             _ => self.text_map(node, "tags", |reader, _, value| {
-                reader.text(value, "a tag").map(|text| Node::text(&text))
+                reader.text(value, "a tag").map(|text| reader.leaf(&text))
             }),
         }
     }
 
-    fn files(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+    fn files(&mut self, node: &Yaml<'_>) -> Option<Node> {
         let known = ["mountPoint", "data", "binaryData"];
         let mut files = Vec::new();
         for item in self.items(node, "files")? {
@@ -238,7 +250,7 @@ impl Reader {
                 if !known.contains(&name) {
                     self.unknown_key::<()>(key, name, "a file", &known);
                 } else if let Some(text) = self.text(value, name) {
-                    file.insert(name.into(), Node::text(&text));
+                    file.insert(self.key(name), self.leaf(&text));
                 }
             }
             if file.get("mountPoint").is_none() {
@@ -252,11 +264,11 @@ impl Reader {
         Some(Node::seq(files))
     }
 
-    fn configs(&mut self, node: &MarkedYaml<'_>) -> Option<Node> {
+    fn configs(&mut self, node: &Yaml<'_>) -> Option<Node> {
         self.config_map(node, "configs", 0)
     }
 
-    fn config_map(&mut self, node: &MarkedYaml<'_>, what: &str, depth: usize) -> Option<Node> {
+    fn config_map(&mut self, node: &Yaml<'_>, what: &str, depth: usize) -> Option<Node> {
         let mut map = Map::new();
         for (name, key, value) in self.entries(node, what)? {
             if !check::is_name(name) {
@@ -264,24 +276,24 @@ impl Reader {
                 self.fault::<()>(key, text);
             }
             if let Some(item) = self.config(value, depth + 1) {
-                map.insert(name.into(), item);
+                map.insert(self.key(name), item);
             }
         }
         Some(Node::Map(map))
     }
 
-    fn config(&mut self, node: &MarkedYaml<'_>, depth: usize) -> Option<Node> {
+    fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
         if depth > MOST_LEVELS {
             return self
                 .fault(node, format!("configs are nested deeper than {MOST_LEVELS} levels"));
         }
         match &node.data {
-            YamlData::Mapping(_) => self.config_map(node, "a config", depth),
-            YamlData::Sequence(items) => {
+            Data::Mapping(_) => self.config_map(node, "a config", depth),
+            Data::Sequence(items) => {
                 let values = items.iter().filter_map(|item| self.config(item, depth + 1));
                 Some(Node::seq(values.collect::<Vec<_>>()))
             }
-            _ => self.text(node, "a config").map(|text| Node::text(&text)),
+            _ => self.text(node, "a config").map(|text| self.leaf(&text)),
         }
     }
 
@@ -297,7 +309,7 @@ impl Reader {
             section("workloads").into_iter().map(|(name, _, value)| (name, value)).collect();
         for (name, workload) in &workloads {
             for (_, _, value) in below(workload, "configs") {
-                let Some(key) = value.data.as_str().filter(|key| !known.contains(key)) else {
+                let Some(key) = value.as_str().filter(|key| !known.contains(key)) else {
                     continue;
                 };
                 let names: Vec<_> = known.iter().copied().collect();
@@ -318,16 +330,16 @@ impl Reader {
     /// The entries of a mapping whose names are texts.
     pub(super) fn entries<'n, 'i>(
         &mut self,
-        node: &'n MarkedYaml<'i>,
+        node: &'n Yaml<'i>,
         what: &str,
     ) -> Option<Vec<Entry<'n, 'i>>> {
-        let YamlData::Mapping(entries) = &node.data else {
+        let Data::Mapping(entries) = &node.data else {
             return self
                 .fault(node, format!("{what} is {}, and a mapping belongs here", kind(node)));
         };
         let mut named = Vec::with_capacity(entries.len());
         for (key, value) in entries {
-            match key.data.as_str() {
+            match key.as_str() {
                 Some(name) => named.push((name, key, value)),
                 None => {
                     let text = format!("a name in {what} is {}; put it in quotes", kind(key));
@@ -340,22 +352,22 @@ impl Reader {
 
     pub(super) fn items<'n, 'i>(
         &mut self,
-        node: &'n MarkedYaml<'i>,
+        node: &'n Yaml<'i>,
         what: &str,
-    ) -> Option<&'n [MarkedYaml<'i>]> {
+    ) -> Option<&'n [Yaml<'i>]> {
         match &node.data {
-            YamlData::Sequence(items) => Some(items),
+            Data::Sequence(items) => Some(items),
             _ => self.fault(node, format!("{what} is {}, and a sequence belongs here", kind(node))),
         }
     }
 
-    pub(super) fn text(&mut self, node: &MarkedYaml<'_>, what: &str) -> Option<String> {
+    pub(super) fn text(&mut self, node: &Yaml<'_>, what: &str) -> Option<String> {
         let quote = |value: String| format!("{what} is {}; quote it: \"{value}\"", kind(node));
         let message = match &node.data {
-            YamlData::Value(Scalar::String(text)) => return Some(text.to_string()),
-            YamlData::Value(Scalar::Integer(value)) => quote(value.to_string()),
-            YamlData::Value(Scalar::FloatingPoint(value)) => quote(value.to_string()),
-            YamlData::Value(Scalar::Boolean(value)) => quote(value.to_string()),
+            Data::Scalar(Scalar::String(text)) => return Some(text.to_string()),
+            Data::Scalar(Scalar::Integer(value)) => quote(value.to_string()),
+            Data::Scalar(Scalar::FloatingPoint(value)) => quote(value.to_string()),
+            Data::Scalar(Scalar::Boolean(value)) => quote(value.to_string()),
             _ => format!("{what} is {}, and a string belongs here", kind(node)),
         };
         self.fault(node, message)
@@ -363,9 +375,9 @@ impl Reader {
 
     fn text_map(
         &mut self,
-        node: &MarkedYaml<'_>,
+        node: &Yaml<'_>,
         what: &str,
-        read: impl Fn(&mut Self, &MarkedYaml<'_>, &MarkedYaml<'_>) -> Option<Node>,
+        read: impl Fn(&mut Self, &Yaml<'_>, &Yaml<'_>) -> Option<Node>,
     ) -> Option<Node> {
         let entries = self.entries(node, what)?;
         let read =
@@ -373,15 +385,10 @@ impl Reader {
         Some(Node::Map(entries.into_iter().filter_map(read).collect()))
     }
 
-    pub(super) fn one_of(
-        &mut self,
-        node: &MarkedYaml<'_>,
-        what: &str,
-        known: &[&str],
-    ) -> Option<Node> {
+    pub(super) fn one_of(&mut self, node: &Yaml<'_>, what: &str, known: &[&str]) -> Option<Node> {
         let text = self.text(node, what)?;
         if known.contains(&text.as_str()) {
-            return Some(Node::text(&text));
+            return Some(self.leaf(&text));
         }
         let hint = nearest(&text, known);
         self.fault(node, format!("{what} is `{text}`{hint}; it can be {}", known.join(", ")))
@@ -389,7 +396,7 @@ impl Reader {
 
     pub(super) fn unknown_key<T>(
         &mut self,
-        key: &MarkedYaml<'_>,
+        key: &Yaml<'_>,
         name: &str,
         what: &str,
         known: &[&str],
@@ -399,24 +406,24 @@ impl Reader {
         self.fault(key, format!("unknown key `{name}` in {what}{hint}; known are {known}"))
     }
 
-    pub(super) fn deprecated(&mut self, key: &MarkedYaml<'_>, old: &str, new: &str) {
+    pub(super) fn deprecated(&mut self, key: &Yaml<'_>, old: &str, new: &str) {
         self.warn(key, format!("`{old}` is deprecated: use `{new}`"));
     }
 }
 
-fn children<'n, 'i>(node: &'n MarkedYaml<'i>) -> Vec<Entry<'n, 'i>> {
-    let YamlData::Mapping(entries) = &node.data else { return Vec::new() };
-    entries.iter().filter_map(|(key, value)| Some((key.data.as_str()?, key, value))).collect()
+fn children<'n, 'i>(node: &'n Yaml<'i>) -> Vec<Entry<'n, 'i>> {
+    let Data::Mapping(entries) = &node.data else { return Vec::new() };
+    entries.iter().filter_map(|(key, value)| Some((key.as_str()?, key, value))).collect()
 }
 
 /// The entries of the mapping `field` of a workload.
-fn below<'n, 'i>(workload: &'n MarkedYaml<'i>, field: &str) -> Vec<Entry<'n, 'i>> {
+fn below<'n, 'i>(workload: &'n Yaml<'i>, field: &str) -> Vec<Entry<'n, 'i>> {
     let found = children(workload).into_iter().find(|(name, ..)| *name == field);
     found.map(|(_, _, value)| children(value)).unwrap_or_default()
 }
 
 /// Whether the dependencies of `from` lead to `to`.
-fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &MarkedYaml<'_>>) -> bool {
+fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &Yaml<'_>>) -> bool {
     let mut seen = BTreeSet::new();
     let mut next = vec![from];
     while let Some(name) = next.pop() {
@@ -442,14 +449,14 @@ fn nearest(name: &str, known: &[&str]) -> String {
     }
 }
 
-fn kind(node: &MarkedYaml<'_>) -> &'static str {
+fn kind(node: &Yaml<'_>) -> &'static str {
     match &node.data {
-        YamlData::Value(Scalar::String(_)) => "a string",
-        YamlData::Value(Scalar::Null) => "empty",
-        YamlData::Value(Scalar::Boolean(_)) => "true or false",
-        YamlData::Value(_) => "a number",
-        YamlData::Sequence(_) => "a sequence",
-        YamlData::Mapping(_) => "a mapping",
+        Data::Scalar(Scalar::String(_)) => "a string",
+        Data::Scalar(Scalar::Null) => "empty",
+        Data::Scalar(Scalar::Boolean(_)) => "true or false",
+        Data::Scalar(_) => "a number",
+        Data::Sequence(_) => "a sequence",
+        Data::Mapping(_) => "a mapping",
         _ => "something that cannot be used here",
     }
 }

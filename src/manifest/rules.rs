@@ -1,14 +1,12 @@
 //! The access rules of a workload in a manifest.
 
-use saphyr::MarkedYaml;
-
-use super::reader::Reader;
+use super::{reader::Reader, yaml::Yaml};
 use crate::state::{Map, Node, check};
 
 const OPERATIONS: &[&str] = &["Nothing", "Read", "Write", "ReadWrite"];
 
 /// A `controlInterfaceAccess`.
-pub(super) fn access(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
+pub(super) fn access(reader: &mut Reader, node: &Yaml<'_>) -> Option<Node> {
     let known = ["allowRules", "denyRules"];
     let mut lists = Map::new();
     for (name, key, value) in reader.entries(node, "controlInterfaceAccess")? {
@@ -18,12 +16,12 @@ pub(super) fn access(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node>
         }
         let items = reader.items(value, name)?;
         let rules: Vec<_> = items.iter().filter_map(|item| rule(reader, item)).collect();
-        lists.insert(name.into(), Node::seq(rules));
+        lists.insert(reader.key(name), Node::seq(rules));
     }
     Some(Node::Map(lists))
 }
 
-fn rule(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
+fn rule(reader: &mut Reader, node: &Yaml<'_>) -> Option<Node> {
     let entries = reader.entries(node, "a rule")?;
     let types = ["StateRule", "LogRule"];
     let Some((_, _, kind)) = entries.iter().find(|(name, ..)| *name == "type") else {
@@ -47,13 +45,13 @@ fn rule(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
             _ => (name, reader.unknown_key(key, name, "a rule", known)),
         };
         if let Some(read) = read {
-            fields.insert(field.into(), read);
+            fields.insert(reader.key(field), read);
         }
     }
     let missing: Vec<_> = known.iter().filter(|name| fields.get(name).is_none()).collect();
     for name in missing {
         // What was there and wrong was told already.
-        if !reader.faults.iter().any(|(line, ..)| *line >= node.span.start.line()) {
+        if !reader.faults.iter().any(|(line, ..)| *line >= node.line()) {
             reader.fault::<()>(node, format!("a rule has no `{name}`"));
         }
     }
@@ -62,7 +60,7 @@ fn rule(reader: &mut Reader, node: &MarkedYaml<'_>) -> Option<Node> {
 
 fn list(
     reader: &mut Reader,
-    node: &MarkedYaml<'_>,
+    node: &Yaml<'_>,
     what: &str,
     check: fn(&str) -> Result<(), String>,
 ) -> Option<Node> {
@@ -70,7 +68,7 @@ fn list(
     for item in reader.items(node, what)? {
         let Some(text) = reader.text(item, what) else { continue };
         match check(&text) {
-            Ok(()) => texts.push(Node::text(&text)),
+            Ok(()) => texts.push(reader.leaf(&text)),
             Err(why) => {
                 reader.fault::<()>(item, why);
             }

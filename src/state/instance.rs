@@ -1,7 +1,10 @@
 //! Which instances a desired state asks for, and their entries in `workloadStates` (PROTOCOL 6.5,
 //! 6.6).
 
-use std::fmt::{self, Write};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -81,28 +84,30 @@ impl WorkloadChange {
 #[must_use]
 pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance]) -> Node {
     let mut states = states.as_map().cloned().unwrap_or_default();
-    for instance in ended.iter().filter(|instance| !started.contains(instance)) {
+    let begun: BTreeSet<_> = started.iter().collect();
+    for instance in ended.iter().filter(|instance| !begun.contains(instance)) {
         remove(&mut states, &[&instance.agent, &instance.workload, &instance.id]);
     }
+    let state = |state, sub_state| {
+        let fields = [("state", state), ("subState", sub_state), ("additionalInfo", "")];
+        Node::map(fields.map(|(name, value)| (name, Node::text(value))))
+    };
+    // In memory once, for all that begin.
+    let (pending, not_scheduled) =
+        (state("Pending", "Initial"), state("NotScheduled", "NotScheduled"));
     for instance in started {
         let agent = states.get(&instance.agent);
         let workload = agent.and_then(|agent| agent.get(&instance.workload));
         if workload.and_then(|workload| workload.get(&instance.id)).is_some() {
             continue;
         }
-        let state = if instance.agent.is_empty() {
-            [("state", "NotScheduled"), ("subState", "NotScheduled")]
-        } else {
-            [("state", "Pending"), ("subState", "Initial")]
-        };
-        let state = state.into_iter().chain([("additionalInfo", "")]);
-        let state = Node::map(state.map(|(name, value)| (name, Node::text(value))));
+        let state = if instance.agent.is_empty() { &not_scheduled } else { &pending };
         let with = |parent: Option<&Node>, key: &str, value| {
             let mut map = parent.and_then(Node::as_map).cloned().unwrap_or_default();
             map.insert(key.into(), value);
             Node::Map(map)
         };
-        let workload = with(workload, &instance.id, state);
+        let workload = with(workload, &instance.id, state.clone());
         let agent = with(agent, &instance.workload, workload);
         states.insert(instance.agent.as_str().into(), agent);
     }

@@ -27,6 +27,12 @@ impl From<&str> for Key {
     }
 }
 
+impl From<Arc<str>> for Key {
+    fn from(text: Arc<str>) -> Self {
+        Self(text)
+    }
+}
+
 impl From<String> for Key {
     fn from(text: String) -> Self {
         Self(text.into())

@@ -42,7 +42,7 @@ pub(super) struct Outflow {
     capacity: usize,
     queue: Queue<OutFrame>,
     /// A frame that did not fit as a whole: what of it has not been written.
-    rest: Option<(OutFrame, usize)>,
+    rest: Option<Box<(OutFrame, usize)>>,
     in_pipe: InPipe,
     /// Last frame that is in the pipe or was dropped.
     written: Seq,
@@ -193,7 +193,7 @@ impl Outflow {
         }
         let mut taken = self.in_pipe.bytes.saturating_sub(unread);
         self.in_pipe.bytes -= taken;
-        let unfinished = self.rest.as_ref().map(|(frame, _)| frame.seq);
+        let unfinished = self.rest.as_ref().map(|rest| rest.0.seq);
         while let Some((frame, left, _)) = self.in_pipe.frames.front_mut() {
             if taken < *left {
                 *left -= taken;
@@ -276,7 +276,9 @@ impl Outflow {
     }
 
     fn write_rest(&mut self, notices: &mut Notices) -> Progress {
-        let Some((frame, written)) = self.rest.take() else { return Progress::Done };
+        let Some((frame, written)) = self.rest.take().map(|rest| *rest) else {
+            return Progress::Done;
+        };
         let mut whole = frame.head.clone().chain(frame.body.clone());
         whole.advance(written);
         match self.call(&[IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())]) {
@@ -286,7 +288,7 @@ impl Outflow {
                 if self.rest.is_some() { Progress::Full } else { Progress::Done }
             }
             Err(errno) => {
-                self.rest = Some((frame, written));
+                self.rest = Some(Box::new((frame, written)));
                 Progress::failed(errno)
             }
         }
@@ -310,7 +312,7 @@ impl Outflow {
         self.moved = true;
         if before + count < frame.len() {
             self.in_pipe.push(frame.clone(), count);
-            self.rest = Some((frame, before + count));
+            self.rest = Some(Box::new((frame, before + count)));
             return;
         }
         self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
@@ -341,7 +343,7 @@ impl Outflow {
 
     /// Whether a reader has taken a piece of the oldest frame in the pipe.
     fn is_partly_read(&self) -> bool {
-        let rest = self.rest.as_ref().map(|(frame, count)| (frame.seq, *count));
+        let rest = self.rest.as_ref().map(|rest| (rest.0.seq, rest.1));
         self.in_pipe.frames.front().is_some_and(|(frame, left, _)| {
             let whole = match rest {
                 Some((seq, count)) if seq == frame.seq => count,
@@ -359,7 +361,7 @@ impl Outflow {
         if unread > 0 && !self.drain() {
             return false;
         }
-        let part = self.rest.take().map(|(frame, _)| frame);
+        let part = self.rest.take().map(|rest| rest.0);
         let part_seq = part.as_ref().map(|frame| frame.seq);
         if let Some(frame) = part {
             self.queue.push_front(frame);
