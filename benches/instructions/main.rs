@@ -1,9 +1,9 @@
 //! How many instructions fixed pieces of work take, counted by valgrind: the same on a busy machine
 //! as on a quiet one, so that what makes fifogate slower is noticed before it is merged.
 //!
-//! Each piece is done in a process of its own, once with its work and once without; the difference
-//! counts. `benches/instructions.txt` holds what was counted before. The numbers are those of one
-//! compiler: with another, they are told and not compared.
+//! Each piece is done in a process of its own; what it takes to get ready is not counted.
+//! `benches/instructions.txt` holds what was counted before. The numbers are those of one compiler: with
+//! another, they are told and not compared.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,7 +23,7 @@ use std::{
 use clap::Parser;
 
 use baseline::Baseline;
-use work::Work;
+use work::{COUNTED, Work};
 
 /// More than this over what was counted before is a failure, in percent.
 const MOST_OVER: f64 = 5.0;
@@ -38,9 +38,6 @@ struct Options {
     /// Does one piece of work, to be counted
     #[arg(long, hide = true, value_enum)]
     work: Option<Work>,
-    /// How often
-    #[arg(long, hide = true, default_value_t = 0)]
-    times: usize,
     /// Given by `cargo bench`; without it, as under `cargo test`, nothing is counted
     #[arg(long, hide = true)]
     bench: bool,
@@ -56,7 +53,7 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(work) = options.work {
-        work.perform(options.times);
+        work.perform(work.times());
         return ExitCode::SUCCESS;
     }
     if options.list {
@@ -102,27 +99,24 @@ fn compare(counted: &Baseline) -> ExitCode {
 
 /// Of a piece of work, without what it takes to get ready for it.
 fn instructions(work: Work) -> u64 {
-    let [with, without] = [work.times(), 0].map(|times| run(work, times));
-    with - without
-}
-
-/// Of a whole process.
-fn run(work: Work, times: usize) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("counts");
     let own = std::env::current_exe().unwrap();
     let status = Command::new("valgrind")
         .args(["--quiet", "--tool=callgrind"])
+        .arg(format!("--toggle-collect={COUNTED}"))
         .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(own)
-        .args(["--work", &work.name(), "--times", &times.to_string()])
+        .args(["--work", &work.name()])
         .stdout(Stdio::null())
         .status()
         .expect("valgrind is missing");
     assert!(status.success());
     let counts = fs::read_to_string(file).unwrap();
     let line = counts.lines().find_map(|line| line.strip_prefix("totals: "));
-    line.unwrap().trim().parse().unwrap()
+    let count = line.unwrap().trim().parse().unwrap();
+    assert!(count > 0, "nothing was counted: were the names of functions removed?");
+    count
 }
 
 fn say(text: &str) {
