@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 pub(crate) struct Queue<T> {
     /// `None` only if there is nothing at all.
     first: Option<T>,
-    /// Most queues never have these, and there is one or more for each workload.
+    #[expect(clippy::box_collection, reason = "most queues never have these, and there are many")]
     others: Option<Box<VecDeque<T>>>,
 }
 
