@@ -235,7 +235,10 @@ impl Loop {
         }
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
-        let slot = self.slots.next_due()?;
+        let due = self.slots.next_due();
+        let close = |slot| Job::Close(Closing::Slot(slot));
+        self.jobs.extend(self.slots.take_removed().map(close));
+        let Some(slot) = due else { return self.jobs.pop_front() };
         if !slot.is_suspect() {
             return Some(Job::Turn(slot));
         }

@@ -271,6 +271,13 @@ impl Workload {
         self.set_or_remove_config(id, key, Some(value.to_owned()));
     }
 
+    /// Sets a config and then removes a workload, by two requests that come at once.
+    pub(crate) fn set_config_and_remove(&mut self, key: &str, value: &str, workload: &str) {
+        let mut removal = config_update(key, None);
+        removal.update_mask = vec![format!("desiredState.workloads.{workload}")];
+        self.write(&[Self::frame_of_config(key, value), frame_of(removal)].concat());
+    }
+
     /// Sets a config, or removes it.
     pub(crate) fn set_or_remove_config(&mut self, id: &str, key: &str, value: Option<String>) {
         self.request(id, RequestContent::UpdateStateRequest(config_update(key, value)));
@@ -278,11 +285,7 @@ impl Workload {
 
     /// The frame of a request to set a config.
     pub(crate) fn frame_of_config(key: &str, value: &str) -> Vec<u8> {
-        let ask = config_update(key, Some(value.to_owned()));
-        let content = Some(RequestContent::UpdateStateRequest(ask));
-        let request = pb::Request { request_id: "half".to_owned(), request_content: content };
-        let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) };
-        encode(&message.encode_to_vec()).to_vec()
+        frame_of(config_update(key, Some(value.to_owned())))
     }
 
     /// The next message.
@@ -341,6 +344,13 @@ impl Workload {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn frame_of(update: pb::UpdateStateRequest) -> Vec<u8> {
+    let content = Some(RequestContent::UpdateStateRequest(update));
+    let request = pb::Request { request_id: "half".to_owned(), request_content: content };
+    let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) };
+    encode(&message.encode_to_vec()).to_vec()
 }
 
 fn config_update(key: &str, value: Option<String>) -> pb::UpdateStateRequest {

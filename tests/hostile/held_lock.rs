@@ -2,17 +2,24 @@
 //! what goes on beside it, how fifogate ends, and how another takes its place.
 
 use std::{
+    fs::{self, File},
     io::Read,
     os::unix::net::UnixStream,
     path::Path,
     process::Child,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
 use fifogate::pb::ank_base::ReadWriteEnum;
 use nix::{
+    fcntl::{SpliceFFlags, splice},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 use super::{
@@ -21,7 +28,7 @@ use super::{
     watched::is_stuck,
 };
 use crate::{
-    common::PATIENCE,
+    common::{PATIENCE, Workload},
     harness::{Agent, Transport},
 };
 
@@ -43,7 +50,7 @@ fn wait_until(time: Duration, otherwise: &str, mut is_so: impl FnMut() -> bool) 
     let end = Instant::now() + time;
     while !is_so() {
         assert!(Instant::now() < end, "{otherwise} within {time:?}");
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -120,4 +127,42 @@ fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
     let mut said = String::new();
     agent.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(agent.child.wait().unwrap().code(), Some(0), "{said}");
+}
+
+/// A thread that sleeps with the lock of `output` held, until `idle` closes.
+fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
+    let (idle, source) = UnixStream::pair().unwrap();
+    let output = File::options().write(true).open(pair.join("output")).unwrap();
+    let thread = Arc::new(AtomicI32::new(0));
+    let own = Arc::clone(&thread);
+    let splicer = thread::spawn(move || {
+        own.store(gettid().as_raw(), Ordering::SeqCst);
+        splice(&source, None, &output, None, 4096, SpliceFFlags::empty()).unwrap();
+    });
+    wait_until(PATIENCE, "nothing is spliced", || {
+        let stat = format!("/proc/self/task/{}/stat", thread.load(Ordering::SeqCst));
+        fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") S "))
+    });
+    (idle, splicer)
+}
+
+/// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
+#[test]
+fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
+    let mut arena = Arena::start(&["bad"], 0, &["--settle", "0"]);
+    let pair = arena.gate.pair("bad");
+    let mut bad = Workload::connect(&pair);
+    bad.read("s", &["desiredState.configs"], true);
+    bad.response();
+    let (idle, splicer) = hold_output(&pair);
+    arena.good.set_config_and_remove("good", "new", "bad");
+    assert!(arena.good.receive_within(Duration::from_secs(5)).is_some(), "no answer");
+    for number in 0..100 {
+        let answer = arena.good.receive_within(Duration::from_secs(5));
+        assert!(answer.is_some(), "update {number} is not answered");
+        arena.good.set_config("u", "good", &number.to_string());
+    }
+    drop(idle);
+    splicer.join().unwrap();
+    arena.ends_when_told();
 }

@@ -247,6 +247,9 @@ pub(super) struct Slots {
     queues: Queues,
     /// Which of the queues is next.
     next: usize,
+    /// Those that were removed while they stood in a queue. We may be the last to have their FIFOs open,
+    /// so they are not dropped here.
+    removed: Vec<Arc<Slot>>,
     times: Times,
     limits: Limits,
     stopped: bool,
@@ -269,6 +272,7 @@ impl Slots {
             all: FxHashMap::default(),
             queues: Default::default(),
             next: 0,
+            removed: Vec::new(),
             times: BTreeSet::new(),
             limits: limits.clone(),
             stopped: false,
@@ -337,14 +341,24 @@ impl Slots {
             self.next = 1 - why;
             let mut notes = slot.notes();
             notes.queued[why] = false;
+            if notes.removed {
+                drop(notes);
+                self.removed.push(slot);
+                continue;
+            }
             // It is queued again when its turn is over; or it stood in both queues.
-            if notes.removed || notes.busy || notes.mail.is_empty() {
+            if notes.busy || notes.mail.is_empty() {
                 continue;
             }
             notes.busy = true;
             drop(notes);
             return Some(slot);
         }
+    }
+
+    /// What [`Slots::next_due`] found that is nobody's any more.
+    pub(super) fn take_removed(&mut self) -> impl Iterator<Item = Arc<Slot>> {
+        self.removed.drain(..)
     }
 
     /// A thread sleeps in this port's turn, or is expected to.
