@@ -1,0 +1,127 @@
+//! Documents that say what the code does.
+
+use std::collections::BTreeSet;
+
+use fifogate::limits::Limits;
+use syn::{
+    ItemFn,
+    visit::{self, Visit},
+};
+
+use super::{
+    document,
+    reading::{is_test, module_of},
+    sources,
+};
+
+const LONGEST_ARCHITECTURE: usize = 120;
+
+/// What stands between backticks in a document.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn limits_in_the_readme_are_those_of_the_code() {
+    let readme = document("README.md");
+    // All fields are named, so that a new limit is missed here.
+    let Limits {
+        max_frame,
+        outbox_bytes,
+        outbox_messages,
+        total_bytes,
+        max_versions,
+        max_masks,
+        max_mask_length,
+        max_request_id,
+        max_subscriptions,
+        subscription_bytes,
+        max_in_flight,
+        in_flight_bytes,
+        max_malformed,
+        max_wakeups,
+        max_state_bytes,
+        max_forwarded,
+        max_link_frame,
+        link_bytes,
+    } = Limits::default();
+    let size = |bytes: usize| match bytes {
+        0x10_0000.. => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes >> 10),
+    };
+    let rows = [
+        ("max-frame", size(max_frame)),
+        ("outbox-bytes", size(outbox_bytes)),
+        ("outbox-messages", outbox_messages.to_string()),
+        ("total-bytes", size(total_bytes)),
+        ("max-versions", max_versions.to_string()),
+        ("max-masks", max_masks.to_string()),
+        ("max-mask-length", size(max_mask_length)),
+        ("max-request-id", size(max_request_id)),
+        ("max-subscriptions", max_subscriptions.to_string()),
+        ("subscription-bytes", size(subscription_bytes)),
+        ("max-in-flight", max_in_flight.to_string()),
+        ("in-flight-bytes", size(in_flight_bytes)),
+        ("max-malformed", max_malformed.to_string()),
+        ("max-wakeups", max_wakeups.to_string()),
+        ("max-state-bytes", size(max_state_bytes)),
+        ("max-forwarded", max_forwarded.to_string()),
+        ("max-link-frame", size(max_link_frame)),
+        ("link-bytes", size(link_bytes)),
+    ];
+    for (flag, value) in rows {
+        let row = format!("\n| `--{flag}` | {value} |");
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
+}
+
+/// The tests of a file, by the names that `cargo test` gives them.
+struct Tests {
+    module: Vec<String>,
+    found: BTreeSet<String>,
+}
+
+impl<'ast> Visit<'ast> for Tests {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.module.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.module.pop();
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast ItemFn) {
+        if function.attrs.iter().any(is_test) {
+            let name = function.sig.ident.to_string();
+            self.found.insert([&self.module[..], &[name]].concat().join("::"));
+        }
+    }
+}
+
+#[test]
+fn tests_that_security_md_names_are_there() {
+    let mut all = BTreeSet::new();
+    for (file, code) in [sources("src"), sources("tests")].concat() {
+        let mut tests = Tests { module: module_of(&file), found: BTreeSet::new() };
+        tests.visit_file(&syn::parse_file(&code).unwrap());
+        all.extend(tests.found);
+    }
+    let text = document("SECURITY.md");
+    let named: Vec<_> = quoted(&text).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 20);
+    let missing: Vec<_> = named.into_iter().filter(|name| !all.contains(*name)).collect();
+    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:#?}");
+}
+
+#[test]
+fn architecture_is_short_and_names_what_there_is() {
+    let text = document("ARCHITECTURE.md");
+    let lines = text.lines().count();
+    assert!(lines <= LONGEST_ARCHITECTURE, "ARCHITECTURE.md has {lines} lines");
+    let code: String = sources("src").into_iter().map(|(_, code)| code).collect();
+    let words: BTreeSet<_> =
+        code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').collect();
+    let names = quoted(&text).filter(|name| name.contains("::"));
+    for name in names.flat_map(|name| name.split("::")) {
+        let name = name.split('(').next().unwrap();
+        assert!(words.contains(name), "ARCHITECTURE.md names {name}, and src/ does not");
+    }
+}
