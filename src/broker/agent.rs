@@ -56,7 +56,7 @@ impl Broker {
         self.peers.insert(PeerId::AGENT, Box::new(agent));
         self.link = Some(Link::default());
         self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
-        self.settle_outboxes(None);
+        self.settle_outboxes();
     }
 
     /// The agent's name, once it has said Hello.

@@ -16,7 +16,7 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Tick, Timer, telling::budget_of};
+use super::{Broker, PeerId, Tick, Timer, settling::budget_of};
 
 /// What was asked of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

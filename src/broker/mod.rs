@@ -15,6 +15,7 @@ mod peer;
 mod report;
 mod requests;
 mod session;
+mod settling;
 mod subscriptions;
 mod telling;
 mod versions;
@@ -44,6 +45,7 @@ use answers::Answers;
 use outbox::Total;
 use peer::{Peer, Unsettled};
 use subscriptions::Subscriptions;
+use telling::Telling;
 use versions::Version;
 
 /// A point in time: milliseconds since whenever the caller began to count.
@@ -78,6 +80,8 @@ pub struct Config {
     pub settle_ms: u64,
     /// Most messages in a workload's pipe (DECISIONS 17).
     pub window: usize,
+    /// Most subscribers that are told of a change before others are served.
+    pub slice: usize,
     /// The agent whose workloads are served; all if `None`.
     pub agent_name: Option<String>,
     /// Where the pairs are, if an agent says by a link what is served; without one, the pairs follow
@@ -95,6 +99,7 @@ impl Default for Config {
             limits: Limits::default(),
             settle_ms: 20,
             window: 1,
+            slice: 512,
             agent_name: None,
             link: None,
             updates: Updates::Apply,
@@ -213,6 +218,9 @@ pub struct Broker {
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
+    /// Whose input is being handled.
+    asking: Option<PeerId>,
+    telling: Option<Telling>,
     timers: BTreeSet<(Tick, Timer)>,
     unsettled: Unsettled,
     outputs: VecDeque<Output>,
@@ -247,6 +255,8 @@ impl Broker {
             by_instance: BTreeMap::new(),
             next_peer: 0,
             subscriptions: Subscriptions::default(),
+            asking: None,
+            telling: None,
             timers: BTreeSet::new(),
             unsettled: Unsettled::default(),
             outputs: VecDeque::new(),
@@ -262,14 +272,16 @@ impl Broker {
     /// Takes in what happened at `now`, which never goes backwards.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
-        let asking = match &input {
+        self.asking = match &input {
             Input::Message { peer, .. } => Some(*peer),
             Input::Agent(_) => Some(PeerId::AGENT),
             _ => None,
         };
+        let goes_on = self.asking.is_some() || matches!(input, Input::Tick);
         match input {
             Input::Message { peer, message, written } => {
                 self.note_written(peer, written);
+                self.tell_before(peer);
                 self.on_message(peer, message);
             }
             Input::Broken { peer, reason } => self.on_broken(peer, reason),
@@ -283,7 +295,11 @@ impl Broker {
             Input::Tick => {}
         }
         self.run_timers();
-        self.settle_outboxes(asking);
+        // What costs next to nothing comes in great numbers: that is not to bring some of this each.
+        if goes_on {
+            self.tell_some();
+        }
+        self.settle_outboxes();
     }
 
     /// What is to be done next; call it until there is nothing.
@@ -294,6 +310,9 @@ impl Broker {
     /// When to call [`Broker::handle`] with [`Input::Tick`] if nothing else comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
+        if self.is_telling() {
+            return Some(self.now);
+        }
         self.timers.first().map(|(due, _)| *due)
     }
 
@@ -312,7 +331,7 @@ impl Broker {
     /// Whether nothing waits here to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.is_telling() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The instances that are served, oldest first.

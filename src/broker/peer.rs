@@ -210,6 +210,7 @@ impl Broker {
     }
 
     pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
+        self.tell_before(id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(message, kind, self.now);
             self.unsettled.note(id, peer);

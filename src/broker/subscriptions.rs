@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -163,6 +164,17 @@ impl Subscriptions {
         id: GroupId,
     ) -> Option<(&Group, &mut FxHashMap<SubscriptionId, Subscription>)> {
         Some((self.groups.get(&id)?, &mut self.all))
+    }
+
+    /// The members of a group behind this one, oldest first.
+    pub(super) fn members_after(
+        &self,
+        group: GroupId,
+        at: Option<SubscriptionId>,
+    ) -> impl Iterator<Item = SubscriptionId> {
+        let from = at.map_or(Bound::Unbounded, Bound::Excluded);
+        let group = self.groups.get(&group).into_iter();
+        group.flat_map(move |group| group.members.range((from, Bound::Unbounded)).copied())
     }
 
     pub(super) fn masks_of(&self, id: SubscriptionId) -> Option<&MaskSet> {

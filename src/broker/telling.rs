@@ -1,14 +1,18 @@
 //! From a change of the state to what each subscriber is told of it (PROTOCOL section 7, DECISIONS 9,
 //! 17 to 19).
 //!
-//! What subscribers of the same masks are told is made once. One that is not ready, or has too much
+//! What subscribers of the same masks are told is made once. They are told some at a time, and others
+//! are served between; but whatever a subscriber is told after a change comes behind its event, and
+//! the next change waits until all were told of this one. One that is not ready, or has too much
 //! waiting already, keeps the state that it was last told of; when there is room, one event tells it
 //! the difference to the state of now.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
-    limits::Limits,
     message::Body,
     state::{
         Altered, ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads,
@@ -17,11 +21,38 @@ use crate::{
 };
 
 use super::{
-    Broker, Output, PeerId, SubscriptionId, Tick, Timer,
-    outbox::{Budget, Handed, Kind, Outgoing, Total},
-    peer::{Peer, response},
+    Broker, PeerId, SubscriptionId, Tick, Timer,
+    outbox::Kind,
+    peer::response,
+    settling::budget_of,
     subscriptions::{GroupId, Missed, Pace},
 };
+
+/// The last change, while there are subscribers that were not told of it.
+#[derive(Debug)]
+pub(super) struct Telling {
+    /// The state before it.
+    old: Tree,
+    changes: ChangeSet,
+    /// Groups with members that were not told; in the first one, those up to `at` were.
+    groups: BTreeSet<GroupId>,
+    at: Option<SubscriptionId>,
+    /// What each group is told, made for the first member that is told at once: most of the time all
+    /// are, or none.
+    events: BTreeMap<GroupId, Option<Body>>,
+    /// Members that were told before it was their turn.
+    early: BTreeSet<SubscriptionId>,
+    /// Who made the change.
+    pub(super) asker: Option<PeerId>,
+}
+
+impl Telling {
+    /// Whether this member of a group is still to be told.
+    fn awaits(&self, group: GroupId, id: SubscriptionId) -> bool {
+        let passed = self.groups.first() == Some(&group) && self.at.is_some_and(|at| id <= at);
+        self.groups.contains(&group) && !passed && !self.early.contains(&id)
+    }
+}
 
 impl Broker {
     /// Makes `updated` the state of now and tells its subscribers; gives the instances that ended
@@ -41,43 +72,108 @@ impl Broker {
         (ended, started)
     }
 
-    /// Makes `tree` the state of now and tells its subscribers what differs.
+    /// Makes `tree` the state of now, and begins to tell its subscribers what differs.
     pub(super) fn replace_state(&mut self, tree: Tree) {
+        self.tell_all();
         let old = std::mem::replace(&mut self.state, tree);
         self.state_bytes = weight_after(&old, self.state_bytes, &self.state);
         self.version += 1;
         self.answers.clear();
         let changes = ChangeSet::between(&old, &self.state);
-        for group in self.subscriptions.touched(&changes) {
-            self.tell_group(group, &old, &changes);
+        let groups = self.subscriptions.touched(&changes);
+        if !groups.is_empty() {
+            self.telling = Some(Telling {
+                old,
+                changes,
+                groups,
+                at: None,
+                events: BTreeMap::new(),
+                early: BTreeSet::new(),
+                asker: self.asking,
+            });
         }
     }
 
-    fn tell_group(&mut self, group: GroupId, old: &Tree, changes: &ChangeSet) {
-        let Some((group, all)) = self.subscriptions.group_mut(group) else { return };
-        // Made for the first member that is told at once; most of the time all are, or none.
-        let mut event = None;
-        let mut late = Vec::new();
-        for id in &group.members {
-            let Some(subscription) = all.get_mut(id) else { continue };
-            let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
-            let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
-            let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
-            if !ready || !peer.outbox.has_room(budget) {
-                late.push(*id);
-                continue;
+    /// Whether somebody is still to be told of the last change.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        self.telling.is_some()
+    }
+
+    /// Goes on with telling the last change to the end.
+    fn tell_all(&mut self) {
+        while self.is_telling() {
+            self.tell_some();
+        }
+    }
+
+    /// Tells some more subscribers of the last change.
+    pub(super) fn tell_some(&mut self) {
+        let Some(mut telling) = self.telling.take() else { return };
+        let mut left = self.config.slice.max(1);
+        while left > 0
+            && let Some(group) = telling.groups.first().copied()
+        {
+            let members = self.subscriptions.members_after(group, telling.at);
+            let members: Vec<_> = members.take(left).collect();
+            for id in &members {
+                if !telling.early.remove(id) {
+                    self.tell(&mut telling, group, *id);
+                }
             }
-            let made = event.get_or_insert_with(|| event_body(changes, &group.masks, &self.state));
-            if let Some(body) = made.clone() {
-                subscription.note_told(self.version);
-                let message =
-                    response(subscription.peer, Arc::clone(&subscription.request_id), body);
-                peer.outbox.push(message, Kind::Event(*id), self.now);
-                self.unsettled.note(subscription.peer, peer);
+            telling.at = members.last().copied();
+            if members.len() < left {
+                telling.groups.pop_first();
+                telling.events.remove(&group);
+                telling.at = None;
+            }
+            left -= members.len();
+        }
+        let (asker, over) = (telling.asker, telling.groups.is_empty());
+        self.telling = Some(telling);
+        self.settle_outboxes();
+        if over {
+            self.telling = None;
+            asker.into_iter().for_each(|asker| self.settle_outbox(asker));
+        }
+    }
+
+    /// Tells a peer now what it is still to be told of the last change, as something else is to follow.
+    pub(super) fn tell_before(&mut self, peer: PeerId) {
+        let Some(telling) = &self.telling else { return };
+        let Some(peer) = self.peers.get(&peer) else { return };
+        let group_of = |id: &SubscriptionId| Some(self.subscriptions.get(*id)?.group);
+        let all = peer.subscriptions.values().filter_map(|id| Some((group_of(id)?, *id)));
+        let awaited: Vec<_> = all.filter(|(group, id)| telling.awaits(*group, *id)).collect();
+        for (group, id) in awaited {
+            if let Some(mut telling) = self.telling.take() {
+                telling.early.insert(id);
+                self.tell(&mut telling, group, id);
+                self.telling = Some(telling);
             }
         }
-        for id in late {
-            self.fall_behind(id, old);
+    }
+
+    fn tell(&mut self, telling: &mut Telling, group_id: GroupId, id: SubscriptionId) {
+        let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return };
+        let Some(subscription) = all.get_mut(&id) else { return };
+        // It began, or caught up, after the change.
+        if subscription.told == self.version {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&subscription.peer) else { return };
+        let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
+        let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
+        if !ready || !peer.outbox.has_room(budget) {
+            return self.fall_behind(id, &telling.old);
+        }
+        let event = telling.events.entry(group_id);
+        let made = event.or_insert_with(|| event_body(&telling.changes, &group.masks, &self.state));
+        if let Some(body) = made.clone() {
+            subscription.note_told(self.version);
+            let message = response(subscription.peer, Arc::clone(&subscription.request_id), body);
+            peer.outbox.push(message, Kind::Event(id), self.now);
+            self.unsettled.note(subscription.peer, peer);
         }
     }
 
@@ -100,7 +196,7 @@ impl Broker {
     }
 
     /// Tells one event with all that the subscriber missed, if it missed anything.
-    fn catch_up(&mut self, id: SubscriptionId) {
+    pub(super) fn catch_up(&mut self, id: SubscriptionId) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         let (peer, missed) = (subscription.peer, subscription.missed.take());
         let Some(masks) = self.subscriptions.masks_of(id) else { return };
@@ -165,112 +261,7 @@ impl Broker {
             self.unsettled.note(peer, found);
         }
     }
-
-    /// Hands out what there is room for, and lets those catch up that were behind. `last` is whoever
-    /// asked: the events that its update caused come before its answer, also to others.
-    pub(super) fn settle_outboxes(&mut self, last: Option<PeerId>) {
-        let mut waits = None;
-        while let Some(id) = self.unsettled.0.pop_front() {
-            if Some(id) == last {
-                waits = last;
-            } else {
-                self.settle_outbox(id);
-            }
-        }
-        if let Some(id) = waits {
-            self.settle_outbox(id);
-        }
-    }
-
-    fn settle_outbox(&mut self, id: PeerId) {
-        let window = if id == PeerId::AGENT { LINK_WINDOW } else { self.config.window };
-        while let Some(peer) = self.peers.get_mut(&id) {
-            while let Some(Handed { seq, message, notice }) = peer.outbox.hand(window) {
-                peer.counters.frames_out += 1;
-                self.outputs.push_back(match message {
-                    Outgoing::Workload(message) => Output::Send { peer: id, seq, message, notice },
-                    Outgoing::Agent(message) => Output::Tell { seq, message, notice },
-                });
-            }
-            // Most of the time that was all.
-            let slow = peer.slow_since.is_some() || !peer.reading || !peer.behind.is_empty();
-            if !slow && peer.outbox.is_empty() {
-                break;
-            }
-            // Those behind go on at half the budget: at its edge, every event would be a merged one.
-            let budget = budget_of(&self.config.limits, &self.queued, id, peer);
-            let room = peer.outbox.is_half_empty(budget);
-            let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
-                self.set_reading(id, budget);
-                break;
-            };
-            peer.behind.pop_front();
-            self.catch_up(subscription);
-        }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.unsettled = false;
-        }
-    }
-
-    /// Over its budget a workload is not read: it may ask again when it has taken its answers.
-    fn set_reading(&mut self, id: PeerId, budget: Budget) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let on = match peer.reading {
-            true => peer.outbox.has_room(budget),
-            false => peer.outbox.is_half_empty(budget),
-        };
-        if on != peer.reading {
-            peer.reading = on;
-            self.outputs.push_back(Output::Reading(id, on));
-        }
-        if !on {
-            self.note_slow(id);
-        } else if peer.behind.is_empty() {
-            self.note_caught_up(id);
-        }
-    }
-
-    /// Has it told once that a workload reads too slowly.
-    fn note_slow(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.slow_since.is_some() {
-            return;
-        }
-        peer.slow_since = Some(self.now);
-        if peer.slow_told.is_none_or(|told| told.0 + EPISODE_MS <= self.now.0) {
-            peer.slow_told = Some(self.now);
-            let (instance, bytes) = (peer.instance.clone(), peer.outbox.bytes());
-            self.outputs.push_back(Output::Slow(instance, bytes));
-        }
-    }
-
-    fn note_caught_up(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some(since) = peer.slow_since.take()
-            && peer.slow_told == Some(since)
-        {
-            let (instance, after) = (peer.instance.clone(), self.now.0 - since.0);
-            self.outputs.push_back(Output::CaughtUp(instance, after));
-        }
-    }
 }
-
-/// What may wait for this peer.
-pub(super) fn budget_of(limits: &Limits, queued: &Total, id: PeerId, peer: &Peer) -> Budget {
-    if id == PeerId::AGENT {
-        return Budget { bytes: limits.link_bytes, messages: usize::MAX };
-    }
-    let others = queued.bytes().saturating_sub(peer.outbox.bytes());
-    let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
-    Budget { bytes, messages: limits.outbox_messages }
-}
-
-/// A workload that reads slowly again before this time, in milliseconds, is not told of again.
-const EPISODE_MS: u64 = 10_000;
-
-/// Most messages to the agent that the edge is given at a time: its stream takes any number of them
-/// in any pieces.
-const LINK_WINDOW: usize = 64;
 
 /// The event that tells a subscriber of `masks` that anything that it sees may be another.
 fn everything_body(masks: &MaskSet, now: &Tree) -> Option<Body> {

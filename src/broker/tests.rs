@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod limits;
+mod slices;
 
 /// A broker with workloads, and an edge that can be told to read slowly.
 struct World {
@@ -89,6 +90,10 @@ impl World {
     fn input(&mut self, input: Input) {
         self.broker.handle(Tick(self.now), input);
         self.collect();
+        while self.broker.next_deadline() == Some(Tick(self.now)) {
+            self.broker.handle(Tick(self.now), Input::Tick);
+            self.collect();
+        }
     }
 
     fn collect(&mut self) {

@@ -44,6 +44,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
                 UpdatesBy::Forward => Updates::Forward,
             },
             forward_timeout_ms: u64::try_from(args.forward_timeout.as_millis()).unwrap_or(u64::MAX),
+            ..broker::Config::default()
         },
         link: args.agent_link,
     };

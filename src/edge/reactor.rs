@@ -64,6 +64,9 @@ const CLOSE: Duration = Duration::from_millis(100);
 /// Turns between two looks at what the kernel has to tell: well under a millisecond.
 const ROUND: usize = 64;
 
+/// What was written to so many is told the worker, even if there is more to write.
+const MOST_NOTICES: usize = 512;
+
 /// One buffer for all reads of a thread.
 const READ_BUFFER: usize = 64 << 10;
 
@@ -108,6 +111,8 @@ struct Loop {
     worker: Option<Sender<Vec<FromReactor>>>,
     /// What the worker is to be sent.
     for_worker: Vec<FromReactor>,
+    /// Somebody waits for the worker to do something about it.
+    for_worker_now: bool,
     stopping: Option<Stopping>,
     /// Why we had to stop, if nobody asked us to.
     failure: Option<String>,
@@ -171,6 +176,7 @@ impl Reactor {
             asides: None,
             worker: Some(worker),
             for_worker: Vec::new(),
+            for_worker_now: false,
             stopping: None,
             failure: None,
             status: Some(status),
@@ -315,7 +321,9 @@ impl Loop {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        if !self.for_worker.is_empty() {
+        // What was written is told when there is no more to write: the worker is not to be woken for it
+        // again and again while many are told something.
+        if self.for_worker_now || (!self.for_worker.is_empty() && !self.jobs_wait()) {
             self.flush_to_worker();
         }
         let look = self.slots.next_time();
@@ -394,6 +402,7 @@ impl Loop {
     /// The worker hears of it at the end of the round: it is not to be woken for each message.
     fn tell_worker(&mut self, message: FromReactor) {
         self.for_worker.push(message);
+        self.for_worker_now = true;
         if self.for_worker.len() >= ROUND {
             self.flush_to_worker();
         }
@@ -401,17 +410,18 @@ impl Loop {
 
     fn tell_notices(&mut self, peer: PeerId, notices: Notices) {
         let Notices { written, taken } = notices;
-        if let Some(seq) = written {
-            self.tell_worker(FromReactor::Written(peer, seq));
-        }
-        if let Some(seq) = taken {
-            self.tell_worker(FromReactor::Taken(peer, seq));
+        let written = written.map(|seq| FromReactor::Written(peer, seq));
+        let taken = taken.map(|seq| FromReactor::Taken(peer, seq));
+        self.for_worker.extend(written.into_iter().chain(taken));
+        if self.for_worker.len() >= MOST_NOTICES {
+            self.flush_to_worker();
         }
     }
 
     /// Tells whether the worker is still there.
     fn flush_to_worker(&mut self) -> bool {
         let messages = mem::take(&mut self.for_worker);
+        self.for_worker_now = false;
         let sent = self.worker.as_ref().is_some_and(|worker| worker.send(messages).is_ok());
         if !sent {
             log::debug!("the worker has ended");

@@ -325,7 +325,8 @@ impl Worker {
         if self.stopping && self.queue.is_idle() && self.broker.is_drained() {
             self.send(ToReactor::Drained);
         }
-        if !self.batch.is_empty() {
+        // What many are told is handed on in large batches: each wakes the reactor.
+        if !self.batch.is_empty() && !self.broker.is_telling() {
             self.send_batch();
         }
     }

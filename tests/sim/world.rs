@@ -94,12 +94,14 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
     };
     let settle_ms = choose(&[0, 20, 20, 100]) as u64;
     let window = choose(&[1, 1, 2, 5]);
+    let slice = choose(&[1, 2, 512]);
     let linked = choose(&[0, 1]) == 1;
     let forward = linked && choose(&[0, 0, 1]) == 1;
     Config {
         limits,
         settle_ms,
         window,
+        slice,
         agent_name: (!linked && choose(&[0, 0, 0, 1]) == 1).then(|| "n1".to_owned()),
         link: linked.then(|| "/run/of/the/world".to_owned()),
         updates: if forward { Updates::Forward } else { Updates::Apply },
@@ -254,6 +256,10 @@ impl World {
     }
 
     fn finish(&mut self) {
+        // Whoever is not told at once is told next.
+        while self.broker.next_deadline() == Some(Tick(self.now)) {
+            self.broker.handle(Tick(self.now), Input::Tick);
+        }
         self.rounds += 1;
         let reports = self.broker.report();
         self.observe(&reports);

@@ -1,0 +1,198 @@
+//! Many are told some at a time, and others are served between: nobody can tell that from what it
+//! is told, but by when.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::pb::ank_base::config_item::ConfigItemEnum;
+
+const PEERS: usize = 6;
+const KEYS: [&str; 3] = ["k", "l", "m"];
+
+/// What one workload was told, in order.
+type Told = BTreeMap<PeerId, Vec<pb::Response>>;
+
+/// A broker whose readers take everything.
+struct Side {
+    broker: Broker,
+    told: Told,
+    /// The last message to each that was handed out.
+    handed: BTreeMap<PeerId, Seq>,
+}
+
+impl Side {
+    fn new(slice: usize) -> Self {
+        let config = Config { settle_ms: 0, window: 1_000_000, slice, ..Config::default() };
+        let mut broker = Broker::new(config);
+        let names: Vec<_> = (0..PEERS).map(|n| format!("w{n}")).collect();
+        let own = || workload("", anything(), vec![]);
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), own())).collect();
+        broker.start(&update::apply(&Tree::initial(), &desired(&all, &[]), &[]).unwrap());
+        let mut side = Self { broker, told: Told::new(), handed: BTreeMap::new() };
+        side.collect();
+        side
+    }
+
+    fn handle(&mut self, now: u64, input: Input) {
+        self.broker.handle(Tick(now), input);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.broker.poll_output() {
+            let Output::Send { peer, seq, message, .. } = output else { continue };
+            self.handed.insert(peer, seq);
+            let (head, body) = message.frame();
+            let message = FromAnkaios::decode_length_delimited(&*[head, body].concat()).unwrap();
+            if let Some(FromAnkaiosEnum::Response(response)) = message.from_ankaios_enum {
+                self.told.entry(peer).or_default().push(response);
+            }
+        }
+    }
+
+    fn finish(&mut self, now: u64) {
+        while self.broker.next_deadline().is_some_and(|due| due <= Tick(now)) {
+            self.handle(now, Input::Tick);
+        }
+    }
+}
+
+/// What one workload says next.
+fn words(seed: u64, step: u64) -> FromWorkload {
+    let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+    let key = KEYS.choose(rng).unwrap();
+    let mask = ["desiredState.configs.*".to_owned(), format!("desiredState.configs.{key}")];
+    let masks = MaskSet::parse([mask.choose(rng).unwrap()]);
+    let id = format!("s{}", rng.random_range(0..4));
+    let (id, ask) = match rng.random_range(0..10) {
+        0..=2 => (id, Ask::State { masks, subscribe: true }),
+        3 => (id, Ask::CancelEvents),
+        4..=6 => (format!("read {step}"), Ask::State { masks, subscribe: false }),
+        _ => {
+            let new_state = desired(&[], &[(key, &format!("{step:04}"))]);
+            let masks = vec![Mask::parse(&mask[1])];
+            (format!("u{step}"), Ask::Update { new_state: NewState::Given(new_state), masks })
+        }
+    };
+    FromWorkload::Request(Request { id, ask, original: bytes::Bytes::new() })
+}
+
+/// Both sides hear the same; what the second, which tells one at a time, has handed out is taken.
+fn converse(seed: u64) -> [Told; 2] {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut sides = [Side::new(usize::MAX), Side::new(1)];
+    let peers: Vec<_> = sides[0].broker.peers().map(|(peer, ..)| peer).collect();
+    let mut both = |now, make: &dyn Fn() -> Input| {
+        sides.iter_mut().for_each(|side| side.handle(now, make()));
+        sides[1].handed.clone()
+    };
+    let mut handed = BTreeMap::new();
+    for peer in &peers {
+        let hello = || FromWorkload::Hello { version: "1.0.0".to_owned() };
+        handed = both(0, &|| Input::Message { peer: *peer, message: hello(), written: 0 });
+    }
+    for step in 1..400 {
+        let peer = *peers.choose(&mut rng).unwrap();
+        handed = if rng.random_bool(0.3) {
+            let seq = handed.get(&peer).copied().unwrap_or(0);
+            both(step, &|| Input::Taken(peer, seq))
+        } else {
+            let seed = rng.random();
+            both(step, &|| Input::Message { peer, message: words(seed, step), written: 0 })
+        };
+    }
+    sides.iter_mut().for_each(|side| side.finish(400));
+    sides.map(|side| side.told)
+}
+
+fn by_request(told: &Told) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (peer, responses) in told {
+        for response in responses {
+            all.entry((*peer, response.request_id.as_str())).or_default().push(response);
+        }
+    }
+    all
+}
+
+/// The values of configs in an answer or event, which is the latter if it tells what differs.
+fn values<'a>(response: &'a pb::Response) -> (bool, BTreeMap<&'a str, &'a str>) {
+    let Some(ResponseContent::CompleteStateResponse(own)) = &response.response_content else {
+        return Default::default();
+    };
+    let state = own.complete_state.as_ref().and_then(|state| state.desired_state.as_ref());
+    let configs = state.and_then(|state| state.configs.as_ref());
+    let text = |(key, item): (&'a String, &'a pb::ConfigItem)| match &item.config_item_enum {
+        Some(ConfigItemEnum::String(text)) => Some((key.as_str(), text.as_str())),
+        _ => None,
+    };
+    let values = configs.into_iter().flat_map(|all| &all.configs).filter_map(text).collect();
+    (own.altered_fields.is_some(), values)
+}
+
+#[test]
+fn streams_of_a_broker_that_tells_one_at_a_time_are_those_of_one_that_tells_all_at_once() {
+    let mut events = 0;
+    for seed in 0..50 {
+        let told = converse(seed);
+        let [whole, sliced] = told.each_ref().map(by_request);
+        assert_eq!(whole, sliced, "seed {seed}");
+        events += sliced.values().flatten().filter(|own| values(own).0).count();
+    }
+    assert!(events > 5_000, "only {events}");
+}
+
+#[test]
+fn whoever_has_read_a_value_is_not_told_of_it_afterwards() {
+    for seed in 0..50 {
+        for told in converse(seed)[1].values() {
+            let mut read = BTreeMap::new();
+            for response in told {
+                let (is_event, values) = values(response);
+                for (key, value) in values {
+                    if is_event {
+                        let known = read.get(key).copied().unwrap_or_default();
+                        assert!(known < value, "seed {seed}: {known} was read, then came {value}");
+                    } else {
+                        read.insert(key, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn request_of_another_is_answered_while_many_are_being_told() {
+    let config = Config { settle_ms: 0, slice: 1, ..Config::default() };
+    let names: Vec<_> =
+        ["a", "b", "c", "d"].map(|name| (name, workload("", anything(), vec![]))).into();
+    let mut world = World::with(config, &names);
+    let all: Vec<_> = names.iter().map(|(name, _)| world.hello(name)).collect();
+    for peer in &all[1..] {
+        world.subscribe(*peer, "s", &["desiredState.configs.k"]);
+    }
+    world.sent.clear();
+    let say = |world: &mut World, peer, id: &str, ask| {
+        let request = Request { id: id.to_owned(), ask, original: bytes::Bytes::new() };
+        let message = FromWorkload::Request(request);
+        world.broker.handle(Tick(0), Input::Message { peer, message, written: 0 });
+        world.collect();
+    };
+    let new_state = NewState::Given(desired(&[], &[("k", "v")]));
+    let masks = vec![Mask::parse("desiredState.configs.k")];
+    say(&mut world, all[0], "u", Ask::Update { new_state, masks });
+    assert_eq!(world.heard(all[1]), ["s event +k k=v"]);
+    assert_eq!(world.broker.next_deadline(), Some(Tick(0)), "the others are told at once");
+    let masks = MaskSet::parse(["desiredState.configs.k"]);
+    say(&mut world, all[3], "r", Ask::State { masks, subscribe: false });
+    assert_eq!(world.heard(all[3]), ["s event +k k=v", "r state"]);
+    assert_eq!(world.heard(all[2]), ["s event +k k=v"]);
+    assert_eq!(world.heard(all[0]), [""; 0], "its answer comes behind all events");
+    world.input(Input::Tick);
+    assert_eq!(world.heard(all[0]), ["u done +0 -0"]);
+    assert_eq!(world.broker.next_deadline(), None);
+}
