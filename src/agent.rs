@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     io::{Read, Write},
+    ops::Range,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -72,21 +73,72 @@ impl<W: Write> CommandSender<W> {
     }
 }
 
+/// What fifogate says, out of the bytes of its stream: for a client that reads them in its own way.
+///
+/// [`MessageDecoder::next_message`] gives what there is; when it gives nothing, read into
+/// [`MessageDecoder::space`] and tell by [`MessageDecoder::filled`] how much that was.
+#[derive(Debug)]
+pub struct MessageDecoder {
+    decoder: FrameDecoder,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not yet decoded.
+    unread: Range<usize>,
+}
+
+impl Default for MessageDecoder {
+    fn default() -> Self {
+        Self { decoder: FrameDecoder::new(MAX_FRAME), buffer: vec![0; READ_BUFFER], unread: 0..0 }
+    }
+}
+
+impl MessageDecoder {
+    /// The next message, if all of it was read.
+    ///
+    /// # Errors
+    /// The stream makes no sense.
+    pub fn next_message(&mut self) -> io::Result<Option<to_agent::Content>> {
+        loop {
+            let mut rest = &self.buffer[self.unread.clone()];
+            let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
+            self.unread.start = self.unread.end - rest.len();
+            let Some(body) = frame else { return Ok(None) };
+            let message = ToAgent::decode(body).map_err(io::Error::other)?;
+            // Without, it is something that a later fifogate says.
+            if message.content.is_some() {
+                return Ok(message.content);
+            }
+        }
+    }
+
+    /// Where to read to, when all that was read before is decoded.
+    pub fn space(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    /// So many bytes were read.
+    ///
+    /// # Errors
+    /// None were, as the stream has ended, and in the middle of a message.
+    pub fn filled(&mut self, bytes: usize) -> io::Result<()> {
+        self.unread = 0..bytes.min(self.buffer.len());
+        if bytes == 0 && self.decoder.is_mid_frame() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}
+
 /// The half that receives what fifogate says.
 #[derive(Debug)]
 pub struct MessageReceiver<R> {
     reader: R,
-    decoder: FrameDecoder,
-    /// What was read and not yet decoded.
-    buffer: Vec<u8>,
-    start: usize,
+    decoder: MessageDecoder,
 }
 
 impl<R: Read> MessageReceiver<R> {
     /// A receiver at the beginning of a stream.
     pub fn new(reader: R) -> Self {
-        let decoder = FrameDecoder::new(MAX_FRAME);
-        Self { reader, decoder, buffer: Vec::new(), start: 0 }
+        Self { reader, decoder: MessageDecoder::default() }
     }
 
     /// Waits for the next message; `None` when fifogate has hung up.
@@ -96,37 +148,25 @@ impl<R: Read> MessageReceiver<R> {
     /// that only timed out, it can be called again.
     pub fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
-            let mut rest = &self.buffer[self.start..];
-            let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
-            self.start = self.buffer.len() - rest.len();
-            if let Some(body) = frame {
-                let message = ToAgent::decode(body).map_err(io::Error::other)?;
-                if message.content.is_some() {
-                    return Ok(message.content);
-                }
-                continue; // something that a later fifogate says
+            if let Some(content) = self.decoder.next_message()? {
+                return Ok(Some(content));
             }
             if self.fill()? == 0 {
-                let torn = self.decoder.is_mid_frame();
-                let error = || io::Error::from(io::ErrorKind::UnexpectedEof);
-                return if torn { Err(error()) } else { Ok(None) };
+                return Ok(None);
             }
         }
     }
 
-    /// Reads once, when all that was read before is decoded; gives how much.
+    /// Reads once; gives how much.
     fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.resize(READ_BUFFER, 0);
-        self.start = 0;
-        let read = loop {
-            match self.reader.read(&mut self.buffer) {
+        let bytes = loop {
+            match self.reader.read(self.decoder.space()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                read => break read?,
             }
         };
-        // After an error, such as the end of a read timeout, the caller may try again.
-        self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-        read
+        self.decoder.filled(bytes)?;
+        Ok(bytes)
     }
 }
 

@@ -128,14 +128,8 @@ pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Whoever does not read the help, or the fault, still gets the status.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
+    // Help and faults end the process here, with status 0 or 2.
+    let cli = Cli::parse_from(args);
     start_logging(&cli);
     let done = match cli.command {
         Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),

@@ -11,9 +11,9 @@ use std::{
 };
 
 use fifogate::{
-    agent::VERSION,
-    frame::{FrameDecoder, encode},
-    pb::agent_link::{AgentHello, FromAgent, ToAgent, from_agent, to_agent},
+    agent::{MessageDecoder, VERSION},
+    frame::encode,
+    pb::agent_link::{AgentHello, FromAgent, from_agent, to_agent},
 };
 use prost::Message;
 use tokio::{
@@ -22,9 +22,6 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Longest message that is taken from fifogate: it answers at most the whole state.
-const MAX_FRAME: usize = 256 << 20;
-const READ_BUFFER: usize = 64 << 10;
 /// Commands that may wait to be written. Whoever has more waits with them.
 const COMMANDS_THAT_WAIT: usize = 256;
 /// Messages that may wait to be looked at; then fifogate is not read, and bounds what it queues.
@@ -232,37 +229,25 @@ async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Wai
     let _ = said.send(FromGate::Gone).await;
 }
 
-/// Messages out of a stream of bytes.
+/// What a fifogate says, as it comes.
 #[derive(Debug)]
 struct Reader {
     stdout: ChildStdout,
-    decoder: FrameDecoder,
-    buffer: Vec<u8>,
-    start: usize,
+    decoder: MessageDecoder,
 }
 
 impl Reader {
     fn new(stdout: ChildStdout) -> Self {
-        let decoder = FrameDecoder::new(MAX_FRAME);
-        Self { stdout, decoder, buffer: Vec::new(), start: 0 }
+        Self { stdout, decoder: MessageDecoder::default() }
     }
 
     async fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
-            let mut rest = &self.buffer[self.start..];
-            let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
-            self.start = self.buffer.len() - rest.len();
-            if let Some(body) = frame {
-                let message = ToAgent::decode(body).map_err(io::Error::other)?;
-                if message.content.is_some() {
-                    return Ok(message.content);
-                }
-                continue; // something that a later fifogate says
+            if let Some(content) = self.decoder.next_message()? {
+                return Ok(Some(content));
             }
-            self.buffer.resize(READ_BUFFER, 0);
-            self.start = 0;
-            let read = self.stdout.read(&mut self.buffer).await?;
-            self.buffer.truncate(read);
+            let read = self.stdout.read(self.decoder.space()).await?;
+            self.decoder.filled(read)?;
             if read == 0 {
                 return Ok(None);
             }

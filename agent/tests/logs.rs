@@ -38,6 +38,14 @@ fn lines(ctl: &mut Ctl, id: &str) -> Vec<String> {
     }
 }
 
+/// All lines of an instance that has ended, which are so many.
+fn whole_log(ctl: &mut Ctl, own: &pb::WorkloadInstanceName, count: usize) -> Vec<String> {
+    wait_for("all lines", || {
+        let request = ask(ctl, std::slice::from_ref(own), pb::LogsRequest::default());
+        Some(lines(ctl, &request)).filter(|lines| lines.len() == count)
+    })
+}
+
 #[test]
 fn a_log_is_told_whole_or_its_tail_and_what_is_accepted_comes_first() {
     let script = "for i in 1 2 3 4 5; do echo out $i; done; sleep 0.05; echo err >&2; exit 1";
@@ -45,10 +53,7 @@ fn a_log_is_told_whole_or_its_tail_and_what_is_accepted_comes_first() {
     let mut ctl = agent.connect();
     let id = ctl.until_state("w", "Failed(ExecFailed)");
     let own = name("w", &id);
-    let all = wait_for("all lines", || {
-        let request = ask(&mut ctl, std::slice::from_ref(&own), pb::LogsRequest::default());
-        Some(lines(&mut ctl, &request)).filter(|lines| lines.len() == 6)
-    });
+    let all = whole_log(&mut ctl, &own, 6);
     assert_eq!(all, ["out 1", "out 2", "out 3", "out 4", "out 5", "err"]);
     let tail = pb::LogsRequest { tail: Some(2), ..Default::default() };
     let request = ask(&mut ctl, std::slice::from_ref(&own), tail);
@@ -194,10 +199,7 @@ fn a_line_that_is_too_long_is_cut_and_said_to_be() {
     let agent = Agent::start(&workload("w", script, ""), &[]);
     let mut ctl = agent.connect();
     let id = ctl.until_state("w", "Succeeded(Ok)");
-    let all = wait_for("all lines", || {
-        let request = ask(&mut ctl, &[name("w", &id)], pb::LogsRequest::default());
-        Some(lines(&mut ctl, &request)).filter(|lines| lines.len() == 3)
-    });
+    let all = whole_log(&mut ctl, &name("w", &id), 3);
     assert!(all[0].len() < 2 << 20 && all[0].ends_with("x [truncated]"));
     assert!(all[1].starts_with("The previous message was truncated"));
     assert_eq!(all[2], "next");

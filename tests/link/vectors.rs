@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::harness::{Agent, Transport, add};
 use crate::{
     common::Workload,
-    rows::{Count, has_quirk, message, name, rows, same, strings},
+    rows::{Count, access, has_quirk, message, name, rows, same, strings},
 };
 
 fn replace(agent: &mut Agent, state: Option<pb::CompleteState>) -> Result<(), String> {
@@ -172,17 +172,7 @@ fn check_update(
 
 /// The rules of a row, as the message that the agent sends.
 fn rules(row: &Value) -> pb::ControlInterfaceAccess {
-    fn node(value: &Value) -> Node {
-        match value {
-            Value::Array(values) => Node::seq(values.iter().map(node)),
-            Value::Object(entries) => {
-                Node::map(entries.iter().map(|(key, value)| (key.as_str(), node(value))))
-            }
-            other => Node::text(other.as_str().unwrap()),
-        }
-    }
-    let lists = [("allowRules", node(&row["allow"])), ("denyRules", node(&row["deny"]))];
-    let workload = Node::map([("controlInterfaceAccess", Node::map(lists))]);
+    let workload = Node::map([("controlInterfaceAccess", access(row))]);
     let workloads = Node::map([("workloads", Node::map([("w", workload)]))]);
     let tree = fifogate::state::Tree::default().with("desiredState", Some(workloads));
     let state = convert::to_pb(&tree, convert::Fill::Full).desired_state.unwrap();

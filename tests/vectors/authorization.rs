@@ -2,25 +2,14 @@
 
 use fifogate::{
     broker::{Rules, check_version},
-    state::{Mask, MaskSet, Node},
+    state::{Mask, MaskSet},
 };
 use serde_json::Value;
 
-use super::rows::{Count, rows, same, strings};
+use super::rows::{Count, access, rows, same, strings};
 
-/// Access rules in the notation of the rows, as the state holds them.
 fn rules(row: &Value) -> Rules {
-    fn node(value: &Value) -> Node {
-        match value {
-            Value::Array(values) => Node::seq(values.iter().map(node)),
-            Value::Object(entries) => {
-                Node::map(entries.iter().map(|(key, value)| (key.as_str(), node(value))))
-            }
-            other => Node::text(other.as_str().unwrap()),
-        }
-    }
-    let lists = [("allowRules", node(&row["allow"])), ("denyRules", node(&row["deny"]))];
-    Rules::compile(&Node::map(lists))
+    Rules::compile(&access(row))
 }
 
 fn allowed(row: &Value) -> bool {

@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use fifogate::pb::ank_base as pb;
+use fifogate::{pb::ank_base as pb, state::Node};
 use prost::Message;
 use serde_json::Value;
 
@@ -20,6 +20,20 @@ pub(crate) fn rows(name: &str) -> Vec<Value> {
 pub(crate) fn message(value: &Value) -> Option<pb::CompleteState> {
     let bytes = STANDARD.decode(value.as_str()?).unwrap();
     Some(pb::CompleteState::decode(&*bytes).unwrap())
+}
+
+/// The access rules of a row, as the state holds them.
+pub(crate) fn access(row: &Value) -> Node {
+    fn node(value: &Value) -> Node {
+        match value {
+            Value::Array(values) => Node::seq(values.iter().map(node)),
+            Value::Object(entries) => {
+                Node::map(entries.iter().map(|(key, value)| (key.as_str(), node(value))))
+            }
+            other => Node::text(other.as_str().unwrap()),
+        }
+    }
+    Node::map([("allowRules", node(&row["allow"])), ("denyRules", node(&row["deny"]))])
 }
 
 pub(crate) fn strings(value: &Value) -> Vec<String> {
