@@ -28,8 +28,9 @@ test: setup  ## all tests, with the real SDKs in mount namespaces
 		$(CARGO) test --workspace --all-targets --no-fail-fast)
 
 .PHONY: setup
-setup:  ## what the tests need beside Rust: the SDKs (as root it installs their packages)
+setup:  ## what the tests need beside Rust: the SDKs, etcd (as root it installs their packages)
 	tests/sdk/setup.sh
+	tests/etcd/setup.sh
 
 .PHONY: check
 check:  ## format, lints, documentation, unit tests, layering: under a minute when warm
@@ -87,6 +88,11 @@ size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 .PHONY: bench
 bench:  ## fifogate beside the floor under it, in under five minutes; WRITE=1: also docs/benchmarks.md
 	$(CARGO) bench --quiet --bench gate -- $(if $(WRITE),--write) $(SCENARIOS)
+
+.PHONY: bench-cluster
+bench-cluster: setup  ## an event from node to node through etcd, beside etcd's own put and watch
+	$(CARGO) build --release --quiet --workspace --bins
+	$(CARGO) bench --quiet --package fifogate-agent --bench cluster
 
 .PHONY: bench-quick
 bench-quick:  ## whether the benchmark works, in small numbers: no measurement

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,6 +18,7 @@ use nix::unistd::geteuid;
 use crate::{
     run,
     runtime::{Isolation, launch},
+    store::etcd,
 };
 
 const EXAMPLES: &str = "\
@@ -40,6 +42,9 @@ Examples:
   # Keep what updates make of it over restarts; the manifest counts when nothing is kept yet
   fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent
 
+  # As one of many agents that share their state in etcd
+  fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B
+
   # As another agent, with options for fifogate itself behind `--`
   fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --settle 0";
 
@@ -60,7 +65,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the workloads of one agent
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -70,7 +75,7 @@ enum Command {
 #[command(after_long_help = RUN_EXAMPLES)]
 struct RunArgs {
     /// The desired state to begin with
-    #[arg(long, value_name = "FILE", required_unless_present = "state_dir")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["state_dir", "etcd"])]
     manifest: Option<PathBuf>,
     /// Our name: workloads with this `agent` are run here
     #[arg(long, value_name = "NAME", default_value = "agent_A")]
@@ -78,6 +83,11 @@ struct RunArgs {
     /// Keeps desired state here over restarts; an update is answered when it is on disk
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Shares the state with other agents in etcd; the manifest counts when nothing is there yet
+    #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', conflicts_with = "state_dir")]
+    etcd: Vec<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Where pairs and sockets are; default: $XDG_RUNTIME_DIR/fifogate, as root /run/fifogate
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -97,6 +107,28 @@ struct RunArgs {
     /// Options for `fifogate run`
     #[arg(last = true, value_name = "OPTION")]
     gate_options: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// Where all keys are in etcd
+    #[arg(long, value_name = "PREFIX", default_value = "fifogate", requires = "etcd")]
+    prefix: String,
+    /// PEM file of who may sign etcd's certificate
+    #[arg(long, value_name = "FILE", requires = "etcd")]
+    etcd_ca: Option<PathBuf>,
+    /// PEM file of our certificate
+    #[arg(long, value_name = "FILE", requires = "etcd", requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "etcd", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+    /// Our name in etcd
+    #[arg(long, value_name = "NAME", requires = "etcd", requires = "etcd_password_file")]
+    etcd_user: Option<String>,
+    /// File whose first line is our password there
+    #[arg(long, value_name = "FILE", requires = "etcd", requires = "etcd_user")]
+    etcd_password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +165,7 @@ where
     start_logging(&cli);
     let done = match cli.command {
         Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),
-        Command::Run(args) => options(args).and_then(|options| run::run(&options)),
+        Command::Run(args) => options(*args).and_then(|options| run::run(&options)),
     };
     let (status, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,
@@ -173,7 +205,9 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
     }
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
+    let etcd = cluster(args.etcd, args.cluster, &args.name)?;
     Ok(run::Options {
+        etcd,
         manifest: args.manifest,
         state_dir: args.state_dir,
         run_dir: args.run_dir.map_or_else(default_run_dir, Ok)?,
@@ -185,6 +219,34 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
         log_bytes: args.log_bytes,
         gate_options: args.gate_options,
     })
+}
+
+/// An agent that is not heard of for this long is taken to be gone.
+const LEASE: Duration = Duration::from_secs(5);
+
+fn cluster(
+    endpoints: Vec<String>,
+    args: ClusterArgs,
+    agent: &str,
+) -> Result<Option<etcd::Options>, CliError> {
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    let password = |path: &PathBuf| {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|error| CliError::Unusable(format!("{}: {error}", path.display())));
+        Ok(text?.lines().next().unwrap_or_default().to_owned())
+    };
+    let password = args.etcd_password_file.as_ref().map(password).transpose()?;
+    Ok(Some(etcd::Options {
+        endpoints,
+        prefix: args.prefix,
+        agent: agent.to_owned(),
+        ca: args.etcd_ca,
+        identity: args.etcd_cert.zip(args.etcd_key),
+        user: args.etcd_user.zip(password),
+        lease: LEASE,
+    }))
 }
 
 fn fifogate_beside(program: &Path) -> PathBuf {

@@ -30,7 +30,7 @@ use crate::{
     pairs::Pairs,
     runtime::{Isolation, Launcher},
     status,
-    store::{Events, Local, OpenError, Store},
+    store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Shared, Supervisor, report},
 };
 
@@ -42,6 +42,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Options {
     pub(crate) manifest: Option<PathBuf>,
     pub(crate) name: String,
+    pub(crate) etcd: Option<etcd::Options>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) run_dir: PathBuf,
     pub(crate) fifogate: PathBuf,
@@ -77,7 +78,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let run_dir = make_folder(&options.run_dir)?;
     let _alone = lock(&run_dir)?;
-    let (store, events) = open_store(options, seed)?;
+    let (store, events) = open_store(options, seed).await?;
     let folder = run_dir.join("agent");
     let log_folder = options.state_dir.as_deref().unwrap_or(&folder).join("logs");
     let logs = Logs::new(&log_folder, options.log_bytes)
@@ -115,7 +116,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
     })?;
     // This node is there when the first workload looks.
-    let status = tokio::spawn(status::report(store, options.name.clone()));
+    let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
     node.run(async {
         tokio::select! {
@@ -127,7 +128,9 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
-    finish(node, options.grace).await
+    let finished = finish(node, options.grace).await;
+    store.close().await;
+    finished
 }
 
 async fn finish(node: Node, grace: Duration) -> Result<(), CliError> {
@@ -148,14 +151,16 @@ fn lock(run_dir: &Path) -> Result<Flock<fs::File>, CliError> {
     })
 }
 
-fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Events), CliError> {
-    Local::open(seed, options.state_dir.as_deref()).map_err(|error| {
-        match (&error, &options.manifest) {
-            (OpenError::Seed(_), Some(file)) => {
-                CliError::Unusable(format!("{}: {error}", file.display()))
-            }
-            _ => CliError::Failed(format!("cannot keep the state: {error}")),
+async fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Events), CliError> {
+    let opened = match &options.etcd {
+        Some(etcd) => Etcd::open(etcd.clone(), seed).await,
+        None => Local::open(seed, options.state_dir.as_deref()),
+    };
+    opened.map_err(|error| match (&error, &options.manifest) {
+        (OpenError::Seed(_), Some(file)) => {
+            CliError::Unusable(format!("{}: {error}", file.display()))
         }
+        _ => CliError::Failed(format!("cannot keep the state: {error}")),
     })
 }
 

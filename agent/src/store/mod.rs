@@ -13,8 +13,10 @@ use tokio::sync::mpsc;
 use crate::model::Update;
 
 mod disk;
+pub mod etcd;
 mod local;
 
+pub use etcd::Etcd;
 pub use local::{Local, OpenError};
 
 /// What differs, in the order in which it came to be. One `Event` is one atomic change.
@@ -74,6 +76,8 @@ pub const EVENTS_THAT_WAIT: usize = 256;
 pub enum Store {
     /// In this process, with or without a copy on disk.
     Local(Local),
+    /// In etcd, for many nodes.
+    Etcd(Etcd),
 }
 
 impl Store {
@@ -85,6 +89,7 @@ impl Store {
     pub async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         match self {
             Self::Local(local) => local.update(update).await,
+            Self::Etcd(etcd) => etcd.update(update).await,
         }
     }
 
@@ -95,6 +100,7 @@ impl Store {
     pub async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
         match self {
             Self::Local(local) => local.report(states).await,
+            Self::Etcd(etcd) => etcd.report(states).await,
         }
     }
 
@@ -105,6 +111,15 @@ impl Store {
     pub async fn set_agent(&self, name: &str, status: pb::AgentStatus) -> Result<(), Refused> {
         match self {
             Self::Local(local) => local.set_agent(name, status).await,
+            Self::Etcd(etcd) => etcd.set_agent(name, status).await,
+        }
+    }
+
+    /// The agent ends: whoever shares the state learns that it is not there any more.
+    pub async fn close(&self) {
+        match self {
+            Self::Local(_) => {}
+            Self::Etcd(etcd) => etcd.close().await,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file uses some of it
 
+pub(crate) mod server;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},

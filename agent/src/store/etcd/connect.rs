@@ -1,0 +1,273 @@
+//! A connection to etcd: made, checked for the layout, seeded, and read from.
+
+use std::{fmt, fs, time::Duration};
+
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions,
+    Identity, PutOptions, TlsOptions, Txn, TxnOp,
+};
+use fifogate::state::{
+    Tree,
+    convert::{self, Fill},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    MOST_OPERATIONS, Options,
+    keys::{self, Keys, Write},
+    member,
+    view::{Entry, View},
+};
+use crate::{
+    model::{self, Update},
+    store::{Change, OpenError},
+};
+
+/// What one question to etcd may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+/// What others may take to seed.
+const SEEDING: Duration = Duration::from_secs(30);
+/// Where etcd ends a page.
+const PAGE: i64 = 500;
+
+/// Why etcd was not of use.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It may be, later.
+    Away(String),
+    /// It will not be until somebody does something.
+    Lasting(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Away(text) | Self::Lasting(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            // With its code and metadata it is too much to read.
+            Error::GRpcStatus(status) => Self::Away(status.message().to_owned()),
+            error => Self::Away(error.to_string()),
+        }
+    }
+}
+
+/// An answer of etcd, in time.
+pub(super) async fn answer<T>(
+    question: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Trouble> {
+    match timeout(ANSWER, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Trouble::Away("it does not answer".to_owned())),
+    }
+}
+
+/// The desired state of a manifest as items.
+pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
+    let update = Update { new_state: convert::to_pb(seed, Fill::Full), ..Update::default() };
+    let planned = model::update(&model::empty(), &update)
+        .map_err(|refused| OpenError::Seed(refused.to_string()))?;
+    Ok(planned.changes)
+}
+
+/// Opens the cluster: connects, seeds it if it is new, takes our name, and reads all.
+pub(super) async fn open(
+    options: &Options,
+    keys: &Keys,
+    id: &str,
+    seed: Option<&Vec<Change>>,
+) -> Result<(Client, i64, View), String> {
+    let mut last = String::new();
+    for endpoint in &options.endpoints {
+        let mut client = match connect(options, endpoint).await {
+            Ok(client) => client,
+            Err(trouble) => {
+                last = format!("etcd at {endpoint}: {trouble}");
+                continue;
+            }
+        };
+        let named = |trouble: Trouble| format!("etcd at {endpoint}: {trouble}");
+        begin(&mut client, keys, options.lease, id, seed).await.map_err(named)?;
+        let lease = member::join(&mut client, options, keys, id).await.map_err(named)?;
+        let view = read(&mut client, keys).await.map_err(named)?;
+        return Ok((client, lease, view));
+    }
+    Err(last)
+}
+
+/// A connection to one etcd.
+pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client, Trouble> {
+    let lasting =
+        |path: &std::path::Path, error| Trouble::Lasting(format!("{}: {error}", path.display()));
+    let mut tls = None;
+    if let Some(path) = &options.ca {
+        let pem = fs::read(path).map_err(|error| lasting(path, error))?;
+        tls = Some(TlsOptions::new().ca_certificate(Certificate::from_pem(pem)));
+    }
+    if let Some((certificate, key)) = &options.identity {
+        let pem = fs::read(certificate).map_err(|error| lasting(certificate, error))?;
+        let secret = fs::read(key).map_err(|error| lasting(key, error))?;
+        tls = Some(tls.unwrap_or_default().identity(Identity::from_pem(pem, secret)));
+    }
+    // More pings than one in five seconds are taken for an attack by etcd; a lease tells sooner.
+    let mut all = ConnectOptions::new()
+        .with_connect_timeout(ANSWER)
+        .with_keep_alive(Duration::from_secs(6), ANSWER)
+        .with_keep_alive_while_idle(true)
+        .with_require_leader(true);
+    if let Some(tls) = tls {
+        all = all.with_tls(tls);
+    }
+    if let Some((name, password)) = &options.user {
+        all = all.with_user(name, password);
+    }
+    let mut client = answer(Client::connect([endpoint], Some(all))).await?;
+    // A connection is made by the first question only.
+    answer(client.get("\0", Some(GetOptions::new().with_count_only()))).await.map(|_| ()).or_else(
+        |trouble| match trouble {
+            // Who may see our prefix only may not see this.
+            Trouble::Away(text) if text.contains("permission denied") => Ok(()),
+            trouble => Err(trouble),
+        },
+    )?;
+    Ok(client)
+}
+
+/// Sees to it that the layout is ours: a cluster without one is seeded, by one agent only.
+async fn begin(
+    client: &mut Client,
+    keys: &Keys,
+    ttl: Duration,
+    id: &str,
+    seed: Option<&Vec<Change>>,
+) -> Result<(), Trouble> {
+    let claim = format!("seeding by {id}");
+    let end = Instant::now() + SEEDING;
+    while Instant::now() < end {
+        let found = answer(client.get(keys.layout(), None)).await?;
+        match found.kvs().first().map(|kv| String::from_utf8_lossy(kv.value()).into_owned()) {
+            Some(version) if version == keys::VERSION => {
+                if seed.is_some() {
+                    log::info!("the desired state is the one in etcd, not the manifest's");
+                }
+                return Ok(());
+            }
+            Some(other) if other.starts_with("seeding by ") => {
+                sleep(Duration::from_millis(50)).await;
+            }
+            Some(other) => {
+                let text = format!("the keys below {} have layout '{other}'", keys.prefix());
+                let known = keys::VERSION;
+                return Err(Trouble::Lasting(format!("{text}; this agent knows '{known}' only")));
+            }
+            None => {
+                let lease = answer(client.lease_grant(seconds(ttl), None)).await?.id();
+                if claim_layout(client, keys, &claim, lease).await? {
+                    let done = write_seed(client, keys, &claim, seed).await;
+                    // What was claimed but not finished is free for the next at once.
+                    let _ = answer(client.lease_revoke(lease)).await;
+                    return done;
+                }
+                let _ = answer(client.lease_revoke(lease)).await;
+            }
+        }
+    }
+    Err(Trouble::Away("another agent does not come to an end with seeding".to_owned()))
+}
+
+async fn claim_layout(
+    client: &mut Client,
+    keys: &Keys,
+    claim: &str,
+    lease: i64,
+) -> Result<bool, Trouble> {
+    // There must be nothing that is not of an unfinished seeding.
+    let all = GetOptions::new().with_prefix().with_keys_only();
+    let found = answer(client.get(keys.prefix(), Some(all))).await?;
+    let known = ["desired/", "states/", "owners/", "agents/", "layout"];
+    let foreign = found.kvs().iter().find_map(|kv| {
+        let key = String::from_utf8_lossy(kv.key()).into_owned();
+        let path = key.strip_prefix(keys.prefix()).unwrap_or_default();
+        (!known.iter().any(|own| path.starts_with(own))).then_some(key)
+    });
+    if let Some(key) = foreign {
+        let text = format!("{key} is there, but no layout: this is not the state of a cluster");
+        return Err(Trouble::Lasting(format!("{text}; give another --prefix")));
+    }
+    let prefix = || Some(DeleteOptions::new().with_prefix());
+    let txn =
+        Txn::new().when([Compare::create_revision(keys.layout(), CompareOp::Equal, 0)]).and_then([
+            TxnOp::put(keys.layout(), claim, Some(PutOptions::new().with_lease(lease))),
+            TxnOp::delete(format!("{}desired/", keys.prefix()), prefix()),
+            TxnOp::delete(format!("{}states/", keys.prefix()), prefix()),
+        ]);
+    Ok(answer(client.txn(txn)).await?.succeeded())
+}
+
+async fn write_seed(
+    client: &mut Client,
+    keys: &Keys,
+    claim: &str,
+    seed: Option<&Vec<Change>>,
+) -> Result<(), Trouble> {
+    let lost = || Trouble::Away("seeding took too long".to_owned());
+    let ours = || Compare::value(keys.layout(), CompareOp::Equal, claim);
+    let writes: Vec<_> = seed.into_iter().flatten().map(|change| keys.write(change)).collect();
+    for some in writes.chunks(MOST_OPERATIONS - 1) {
+        let puts = some.iter().filter_map(|Write { key, value }| {
+            value.as_ref().map(|value| TxnOp::put(key.as_str(), value.clone(), None))
+        });
+        let txn = Txn::new().when([ours()]).and_then(puts.collect::<Vec<_>>());
+        if !answer(client.txn(txn)).await?.succeeded() {
+            return Err(lost());
+        }
+    }
+    let done = TxnOp::put(keys.layout(), keys::VERSION, None);
+    let answer = answer(client.txn(Txn::new().when([ours()]).and_then([done]))).await?;
+    if answer.succeeded() { Ok(()) } else { Err(lost()) }
+}
+
+/// A lease's time in whole seconds, at least what etcd gives.
+pub(super) fn seconds(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_secs().max(2)).unwrap_or(i64::MAX)
+}
+
+/// Everything, at one revision.
+pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Trouble> {
+    let (mut entries, mut revision, mut layout) = (Vec::new(), 0, false);
+    let mut from = keys.prefix().as_bytes().to_vec();
+    // The slash at the end of a prefix, made the next character.
+    let end = format!("{}0", keys.prefix().trim_end_matches('/'));
+    loop {
+        let page = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
+        let page = if revision > 0 { page.with_revision(revision) } else { page };
+        let mut found = answer(client.get(from, Some(page))).await?;
+        if revision == 0 {
+            revision = found.header().map_or(0, |own| own.revision());
+        }
+        let more = found.more();
+        let kvs = found.take_kvs();
+        from = kvs.last().map(|kv| [kv.key(), b"\0"].concat()).unwrap_or_default();
+        for kv in kvs {
+            let written = kv.mod_revision();
+            let (key, value) = kv.into_key_value();
+            let key = String::from_utf8_lossy(&key).into_owned();
+            layout |= key == keys.layout();
+            entries.push(Entry { key, value: Some(value), revision: written });
+        }
+        if !more {
+            break;
+        }
+    }
+    if !layout {
+        let text = format!("{} is not there any more", keys.layout());
+        return Err(Trouble::Lasting(text));
+    }
+    View::new(keys.clone(), revision, entries).map_err(|error| {
+        Trouble::Lasting(format!("what is below {} makes no state: {error}", keys.prefix()))
+    })
+}

@@ -1,0 +1,213 @@
+//! The layout in etcd: one item per key below a prefix, so that an update touches what it changes.
+//! Pure: a change makes keys and values, and keys and values make a change.
+
+use fifogate::{pb::ank_base as pb, state::check::is_name};
+use prost::Message;
+
+use crate::store::Change;
+
+/// The layout that this agent reads and writes.
+pub(super) const VERSION: &str = "1";
+
+/// The names of keys below one prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    /// With a slash at its end.
+    prefix: String,
+}
+
+/// What is to be done with a key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Write {
+    pub(super) key: String,
+    /// `None`: it is deleted.
+    pub(super) value: Option<Vec<u8>>,
+}
+
+/// What a key is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Meaning {
+    /// An item of the state, as it is now.
+    Item(Change),
+    /// Something of ours that is no part of the state.
+    Own,
+    /// Nothing that we know.
+    Foreign,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: format!("{}/", prefix.trim_end_matches('/')) }
+    }
+
+    /// Where all keys begin.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The marker: which layout this is.
+    pub(super) fn layout(&self) -> String {
+        format!("{}layout", self.prefix)
+    }
+
+    /// Compared, and bumped, by updates whose validity depends on more than what they touch.
+    pub(super) fn guard(&self) -> String {
+        format!("{}desired/guard", self.prefix)
+    }
+
+    pub(super) fn workload(&self, name: &str) -> String {
+        format!("{}desired/workloads/{name}", self.prefix)
+    }
+
+    pub(super) fn config(&self, name: &str) -> String {
+        format!("{}desired/configs/{name}", self.prefix)
+    }
+
+    pub(super) fn agent(&self, name: &str) -> String {
+        format!("{}agents/{name}", self.prefix)
+    }
+
+    /// Who an agent is, so that there is no second one of its name.
+    pub(super) fn owner(&self, agent: &str) -> String {
+        format!("{}owners/{agent}", self.prefix)
+    }
+
+    /// The key and the value that a change is.
+    pub(super) fn write(&self, change: &Change) -> Write {
+        let bytes = |message: &dyn Encode| message.bytes();
+        let prefix = &self.prefix;
+        match change {
+            Change::ApiVersion(version) => Write {
+                key: format!("{prefix}desired/apiVersion"),
+                value: Some(version.clone().into_bytes()),
+            },
+            Change::Workload(name, workload) => {
+                Write { key: self.workload(name), value: workload.as_deref().map(|own| bytes(own)) }
+            }
+            Change::Config(name, config) => {
+                Write { key: self.config(name), value: config.as_ref().map(|own| bytes(own)) }
+            }
+            Change::WorkloadState(name, state) => {
+                let pb::WorkloadInstanceName { workload_name, agent_name, id } = name;
+                Write {
+                    key: format!("{prefix}states/{agent_name}/{workload_name}/{id}"),
+                    value: state.as_ref().map(|own| bytes(own)),
+                }
+            }
+            Change::Agent(name, attributes) => {
+                Write { key: self.agent(name), value: attributes.as_ref().map(|own| bytes(own)) }
+            }
+        }
+    }
+
+    /// What a key with this value is; without one it is gone.
+    pub(super) fn read(&self, key: &str, value: Option<&[u8]>) -> Meaning {
+        let Some(path) = key.strip_prefix(&self.prefix) else { return Meaning::Foreign };
+        if matches!(path, "layout" | "desired/guard") || path.starts_with("owners/") {
+            return Meaning::Own;
+        }
+        item(path, value).map_or(Meaning::Foreign, Meaning::Item)
+    }
+}
+
+fn item(path: &str, value: Option<&[u8]>) -> Option<Change> {
+    let parts: Vec<_> = path.split('/').collect();
+    Some(match parts.as_slice() {
+        ["desired", "apiVersion"] => {
+            let version = std::str::from_utf8(value.unwrap_or_default()).ok()?;
+            Change::ApiVersion(version.to_owned())
+        }
+        ["desired", "workloads", name] if is_name(name) => {
+            let workload = decode::<pb::Workload>(value)?.map(Box::new);
+            Change::Workload((*name).to_owned(), workload)
+        }
+        ["desired", "configs", name] if is_name(name) => {
+            Change::Config((*name).to_owned(), decode(value)?)
+        }
+        // A workload without an agent has a state too.
+        ["states", agent, workload, id] if !workload.is_empty() && !id.is_empty() => {
+            let name = pb::WorkloadInstanceName {
+                workload_name: (*workload).to_owned(),
+                agent_name: (*agent).to_owned(),
+                id: (*id).to_owned(),
+            };
+            Change::WorkloadState(name, decode(value)?)
+        }
+        ["agents", name] if is_name(name) => Change::Agent((*name).to_owned(), decode(value)?),
+        _ => return None,
+    })
+}
+
+/// `None` if there is a value that is no such message.
+fn decode<M: Message + Default>(value: Option<&[u8]>) -> Option<Option<M>> {
+    value.map(M::decode).transpose().ok()
+}
+
+/// Messages, whichever they are.
+trait Encode {
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl<M: Message> Encode for M {
+    fn bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes() -> Vec<Change> {
+        let text = pb::config_item::ConfigItemEnum::String("value".to_owned());
+        let config = pb::ConfigItem { config_item_enum: Some(text) };
+        let workload = pb::Workload { runtime: Some("process".to_owned()), ..Default::default() };
+        let name = |agent: &str| pb::WorkloadInstanceName {
+            workload_name: "w".to_owned(),
+            agent_name: agent.to_owned(),
+            id: "1234".to_owned(),
+        };
+        let state = pb::ExecutionState { additional_info: Some("x".into()), ..Default::default() };
+        vec![
+            Change::ApiVersion("v1".to_owned()),
+            Change::Workload("w".to_owned(), Some(Box::new(workload))),
+            Change::Workload("w".to_owned(), None),
+            Change::Config("c".to_owned(), Some(config)),
+            Change::Config("c".to_owned(), None),
+            Change::WorkloadState(name("agent_A"), Some(state.clone())),
+            Change::WorkloadState(name(""), Some(state)),
+            Change::WorkloadState(name("agent_A"), None),
+            Change::Agent("agent_A".to_owned(), Some(pb::AgentAttributes::default())),
+            Change::Agent("agent_A".to_owned(), None),
+        ]
+    }
+
+    #[test]
+    fn every_change_comes_back_from_its_key_and_value() {
+        let keys = Keys::new("/fleet/");
+        for change in changes() {
+            let Write { key, value } = keys.write(&change);
+            assert!(key.starts_with("/fleet/"), "{key}");
+            assert_eq!(keys.read(&key, value.as_deref()), Meaning::Item(change), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_means_the_same_with_and_without_a_slash_at_its_end() {
+        assert_eq!(Keys::new("fleet").layout(), "fleet/layout");
+        assert_eq!(Keys::new("fleet/").layout(), "fleet/layout");
+    }
+
+    #[test]
+    fn what_is_no_item_is_told_apart() {
+        let keys = Keys::new("p");
+        for own in [keys.layout(), keys.guard(), keys.owner("agent_A")] {
+            assert_eq!(keys.read(&own, Some(b"1")), Meaning::Own, "{own}");
+        }
+        for foreign in ["p/desired/workloads/", "p/desired/workloads/a/b", "p/x", "q/layout"] {
+            assert_eq!(keys.read(foreign, None), Meaning::Foreign, "{foreign}");
+        }
+        assert_eq!(keys.read("p/states/a/w", None), Meaning::Foreign);
+        assert_eq!(keys.read("p/desired/workloads/w", Some(b"\xff\xff")), Meaning::Foreign);
+    }
+}

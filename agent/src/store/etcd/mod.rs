@@ -1,0 +1,333 @@
+//! The state of many nodes, in etcd. Each agent reads all of it once, follows it by one watch, and
+//! changes it by transactions that are applied only if what they were computed from is still so.
+
+mod connect;
+mod follow;
+mod keys;
+mod member;
+mod view;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
+use fifogate::{pb::ank_base as pb, state::Tree};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store};
+use crate::model::{self, Update};
+use connect::Trouble;
+use keys::{Keys, Write};
+use view::{Plan, View};
+
+/// Longest that somebody waits for an update.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often an update is computed anew because others were faster.
+const MOST_ATTEMPTS: u32 = 100;
+/// What etcd takes in one transaction, unless it was told otherwise.
+pub(super) const MOST_OPERATIONS: usize = 128;
+
+/// Where etcd is, and who we are in it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `HOST:PORT` or URLs; one is used at a time.
+    pub endpoints: Vec<String>,
+    /// Where all keys are.
+    pub prefix: String,
+    /// Our name.
+    pub agent: String,
+    /// PEM of who may sign etcd's certificate.
+    pub ca: Option<PathBuf>,
+    /// PEM of our certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Name and password.
+    pub user: Option<(String, String)>,
+    /// How long an agent that is not heard of is taken to be there.
+    pub lease: Duration,
+}
+
+/// A handle to the state in etcd.
+#[derive(Clone, Debug)]
+pub struct Etcd {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    keys: Keys,
+    /// Tells this process from another one with the agent's name.
+    id: String,
+    view: Mutex<View>,
+    /// Up to which revision all is in the queue of events.
+    told: watch::Sender<i64>,
+    connection: Mutex<Option<Connection>>,
+    /// Wakes whoever keeps the connection because it seems not to work.
+    doubt: Notify,
+    /// All handles are gone, or the agent ends.
+    closing: watch::Sender<bool>,
+}
+
+/// What can be asked now.
+#[derive(Clone)]
+struct Connection {
+    client: Client,
+    lease: i64,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+impl Etcd {
+    /// Opens the state below a prefix. `seed` is the desired state to begin with if nothing is kept
+    /// there.
+    ///
+    /// # Errors
+    /// etcd cannot be used, holds something else, there is an agent of our name, or the desired state
+    /// breaks a rule.
+    pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
+        let keys = Keys::new(&options.prefix);
+        let id = member::new_id().map_err(OpenError::Storage)?;
+        let seed = seed.map(connect::seeded).transpose()?;
+        let opened = connect::open(&options, &keys, &id, seed.as_ref()).await;
+        let (client, lease, view) = opened.map_err(OpenError::Storage)?;
+        let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
+        // There is room for the first.
+        let _ = events.try_send(Event::Replace(Box::new(follow::whole(&view.tree))));
+        let told = watch::Sender::new(view.revision);
+        let shared = Arc::new(Shared {
+            options,
+            keys,
+            id,
+            view: Mutex::new(view),
+            told,
+            connection: Mutex::new(Some(Connection { client, lease })),
+            doubt: Notify::new(),
+            closing: watch::Sender::new(false),
+        });
+        tokio::spawn(follow::run(shared.clone(), events));
+        Ok((Store::Etcd(Self { shared }), receiver))
+    }
+
+    pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + PATIENCE;
+        for attempt in 0..MOST_ATTEMPTS {
+            let connection = shared.connection()?;
+            let (plan, success, known) = {
+                let view = shared.view();
+                let planned = model::update(&view.tree, &update)?;
+                (view.plan(&planned.tree, &planned.changes), planned.success, view.revision)
+            };
+            if plan.writes.is_empty() {
+                return Ok(success);
+            }
+            match shared.commit(connection, &plan, deadline).await? {
+                Outcome::Done(revision) => {
+                    shared.told(revision, deadline).await?;
+                    return Ok(success);
+                }
+                Outcome::Outdated(revision) => {
+                    shared.told(revision.max(known + 1), deadline).await?;
+                    sleep(member::pause(attempt)).await;
+                }
+            }
+        }
+        Err(Refused::Unavailable("Others were always faster to change the same".to_owned()))
+    }
+
+    pub(super) async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + PATIENCE;
+        for states in states.chunks(MOST_OPERATIONS / 2) {
+            let connection = shared.connection()?;
+            let writes = states.iter().map(|state| shared.keys.write(&change(state))).collect();
+            let plan = Plan { writes, ..Plan::default() };
+            let ours = shared.is_ours();
+            match shared.commit_if(connection, &plan, vec![ours], deadline).await? {
+                Outcome::Done(revision) => shared.told(revision, deadline).await?,
+                Outcome::Outdated(_) => return Err(shared.not_ours()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_agent(
+        &self,
+        name: &str,
+        status: pb::AgentStatus,
+    ) -> Result<(), Refused> {
+        let shared = &self.shared;
+        let deadline = Instant::now() + PATIENCE;
+        for _ in 0..MOST_ATTEMPTS {
+            let connection = shared.connection()?;
+            let (plan, known) = {
+                let view = shared.view();
+                if view.agent(name).is_none() {
+                    return Err(shared.not_ours());
+                }
+                let tree = model::set_agent(&view.tree, name, Some(status));
+                let changes = model::changes_between(&view.tree, &tree);
+                (view.plan(&tree, &changes), view.revision)
+            };
+            if plan.writes.is_empty() {
+                return Ok(());
+            }
+            let ours = shared.is_ours();
+            match shared.commit_if(connection, &plan, vec![ours], deadline).await? {
+                Outcome::Done(revision) => return shared.told(revision, deadline).await,
+                Outcome::Outdated(revision) => {
+                    shared.told(revision.max(known + 1), deadline).await?;
+                }
+            }
+        }
+        Err(shared.not_ours())
+    }
+
+    /// Leaves the cluster: the others see at once that this agent is not there.
+    pub(super) async fn close(&self) {
+        self.shared.closing.send_replace(true);
+        let connection = self.shared.connection().ok();
+        if let Some(Connection { mut client, lease }) = connection {
+            let end = Instant::now() + Duration::from_secs(1);
+            if !matches!(timeout_at(end, client.lease_revoke(lease)).await, Ok(Ok(_))) {
+                log::warn!("etcd was not told that this agent leaves; it will notice");
+            }
+        }
+    }
+}
+
+/// What became of a transaction.
+enum Outcome {
+    /// It was done, at this revision.
+    Done(i64),
+    /// It was not, as something compared was written, at this revision or later.
+    Outdated(i64),
+}
+
+impl Shared {
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self) -> Result<Connection, Refused> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.clone().ok_or_else(|| {
+            let endpoints = self.options.endpoints.join(", ");
+            Refused::Unavailable(format!("The cluster cannot be reached now: etcd at {endpoints}"))
+        })
+    }
+
+    fn set_connection(&self, connection: Option<Connection>) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+
+    /// That the name is still this process's.
+    fn is_ours(&self) -> Compare {
+        let owner = self.keys.owner(&self.options.agent);
+        Compare::value(owner, CompareOp::Equal, self.id.as_str())
+    }
+
+    fn not_ours(&self) -> Refused {
+        self.doubt.notify_one();
+        let name = &self.options.agent;
+        Refused::Unavailable(format!("The cluster does not know this process as {name} now"))
+    }
+
+    async fn commit(
+        &self,
+        connection: Connection,
+        plan: &Plan,
+        deadline: Instant,
+    ) -> Result<Outcome, Refused> {
+        self.commit_if(connection, plan, Vec::new(), deadline).await
+    }
+
+    /// One transaction. Nothing of it is done if a compared key was written, or `more` is not so.
+    async fn commit_if(
+        &self,
+        connection: Connection,
+        plan: &Plan,
+        more: Vec<Compare>,
+        deadline: Instant,
+    ) -> Result<Outcome, Refused> {
+        let count = plan.writes.len().max(plan.compares.len() + more.len());
+        if count > MOST_OPERATIONS {
+            let text = format!("The update touches {count} items; etcd takes {MOST_OPERATIONS}");
+            return Err(Refused::Invalid(format!("{text} at once: split it")));
+        }
+        let compared = plan.compares.iter();
+        let when = compared
+            .clone()
+            .map(|(key, revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision))
+            .chain(more);
+        let then = plan.writes.iter().map(|own| self.operation(own));
+        let looks = compared.map(|(key, _)| TxnOp::get(key.as_str(), None));
+        let txn = Txn::new()
+            .when(when.collect::<Vec<_>>())
+            .and_then(then.collect::<Vec<_>>())
+            .or_else(looks.collect::<Vec<_>>());
+        let Connection { mut client, .. } = connection;
+        let answer = match timeout_at(deadline, client.txn(txn)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(self.failed(&Trouble::from(error).to_string())),
+            Err(_) => return Err(self.failed("it does not answer")),
+        };
+        if answer.succeeded() {
+            return Ok(Outcome::Done(answer.header().map_or(0, |own| own.revision())));
+        }
+        let looks = answer.op_responses().into_iter().filter_map(|own| match own {
+            TxnOpResponse::Get(found) => found.kvs().iter().map(|kv| kv.mod_revision()).max(),
+            _ => None,
+        });
+        Ok(Outcome::Outdated(looks.max().unwrap_or(0)))
+    }
+
+    fn failed(&self, why: &str) -> Refused {
+        self.doubt.notify_one();
+        let text = "The cluster cannot be reached, so it is not known whether this was done";
+        Refused::Unavailable(format!("{text}: etcd: {why}"))
+    }
+
+    fn operation(&self, write: &Write) -> TxnOp {
+        let Write { key, value } = write;
+        match value {
+            None => TxnOp::delete(key.as_str(), None),
+            Some(value) => {
+                // What an agent says of itself goes with it, whoever writes it.
+                let leased = key.starts_with(&self.keys.agent(""));
+                let options = leased.then(|| PutOptions::new().with_ignore_lease());
+                TxnOp::put(key.as_str(), value.clone(), options)
+            }
+        }
+    }
+
+    /// Waits until all up to a revision is in the queue of events.
+    async fn told(&self, revision: i64, deadline: Instant) -> Result<(), Refused> {
+        let mut told = self.told.subscribe();
+        match timeout_at(deadline, told.wait_for(|told| *told >= revision)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.failed("its watch tells nothing")),
+        }
+    }
+}
+
+/// A report as a change.
+fn change(state: &pb::WorkloadState) -> Change {
+    use pb::execution_state::ExecutionStateEnum as State;
+    let own = state.execution_state.clone();
+    let gone =
+        |own: &pb::ExecutionState| matches!(own.execution_state_enum, Some(State::Removed(_)));
+    let name = state.instance_name.clone().unwrap_or_default();
+    Change::WorkloadState(name, own.filter(|own| !gone(own)))
+}

@@ -1,0 +1,229 @@
+//! What this agent knows of etcd: all items as they were at one revision, and the state that they
+//! make. Pure.
+//!
+//! The state is a function of the items alone, so all agents that know the same revision know the
+//! same state: what an agent that is not there last said of a workload counts as `AgentDisconnected`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use fifogate::{
+    pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
+    state::{AGENTS, DESIRED_STATE, Node, Tree},
+};
+
+use super::keys::{Keys, Meaning, Write};
+use crate::{model, store::Change};
+
+/// A key as it became at a revision.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// `None`: it was deleted.
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) revision: i64,
+}
+
+/// What is known.
+#[derive(Debug)]
+pub(super) struct View {
+    keys: Keys,
+    /// All that happened up to here is in it.
+    pub(super) revision: i64,
+    pub(super) tree: Tree,
+    /// When each key that there is was last written.
+    written: HashMap<String, i64>,
+    /// What agents said of their workloads, by agent and the rest of the key.
+    said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
+    present: BTreeSet<String>,
+    /// Keys that make no sense, so that each is told once.
+    foreign: HashSet<String>,
+}
+
+/// What makes one transaction of an update.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// Keys that have to be as they were, with the revision of their last write; 0: not there.
+    pub(super) compares: BTreeMap<String, i64>,
+    pub(super) writes: Vec<Write>,
+}
+
+impl View {
+    /// All items at a revision.
+    pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
+        let mut view = Self {
+            keys,
+            revision,
+            tree: model::empty(),
+            written: HashMap::new(),
+            said: BTreeMap::new(),
+            present: BTreeSet::new(),
+            foreign: HashSet::new(),
+        };
+        let changes = view.take(entries);
+        view.tree = model::apply(&view.tree, &changes)?.0;
+        Ok(view)
+    }
+
+    /// Takes what happened at one revision, and tells what it changed of the state.
+    pub(super) fn advance(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
+        let changes = self.take(entries);
+        self.revision = revision;
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        match model::apply(&self.tree, &changes) {
+            Ok((tree, _)) => {
+                let differences = model::changes_between(&self.tree, &tree);
+                self.tree = tree;
+                differences
+            }
+            Err(error) => {
+                // Somebody else wrote it; agents check before they write.
+                log::error!("what etcd holds at revision {revision} makes no state: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
+        let (mut changes, mut states, mut turned) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for Entry { key, value, revision } in entries {
+            let meaning = self.keys.read(&key, value.as_deref());
+            match meaning {
+                Meaning::Item(Change::WorkloadState(name, state)) => {
+                    let of_agent = self.said.entry(name.agent_name.clone()).or_default();
+                    match state {
+                        Some(state) => of_agent.insert(key.clone(), (name.clone(), state)),
+                        None => of_agent.remove(&key),
+                    };
+                    states.push((key.clone(), name));
+                }
+                Meaning::Item(Change::Agent(name, attributes)) => {
+                    let differs = match attributes {
+                        Some(_) => self.present.insert(name.clone()),
+                        None => self.present.remove(&name),
+                    };
+                    if differs {
+                        turned.insert(name.clone());
+                    }
+                    changes.push(Change::Agent(name, attributes));
+                }
+                Meaning::Item(change) => changes.push(change),
+                Meaning::Own => {}
+                Meaning::Foreign => self.warn(&key),
+            }
+            match value {
+                Some(_) => self.written.insert(key, revision),
+                None => self.written.remove(&key),
+            };
+        }
+        for agent in turned {
+            let all = self.said.get(&agent).into_iter().flatten();
+            states.extend(all.map(|(key, (name, _))| (key.clone(), name.clone())));
+        }
+        let told = states.into_iter().map(|(key, name)| {
+            let state = self.state(&key, &name);
+            Change::WorkloadState(name, state)
+        });
+        changes.extend(told);
+        changes
+    }
+
+    fn warn(&mut self, key: &str) {
+        const MOST: usize = 1000;
+        if self.foreign.len() < MOST && self.foreign.insert(key.to_owned()) {
+            log::warn!("etcd holds {key}, which is left alone: no item of the state looks so");
+        }
+    }
+
+    /// How an instance is doing as far as it can be known.
+    fn state(&self, key: &str, name: &pb::WorkloadInstanceName) -> Option<pb::ExecutionState> {
+        let (_, said) = self.said.get(&name.agent_name)?.get(key)?;
+        let there = name.agent_name.is_empty() || self.present.contains(&name.agent_name);
+        if there || !began(said) {
+            return Some(said.clone());
+        }
+        let state = State::AgentDisconnected(pb::AgentDisconnected::AgentDisconnected.into());
+        Some(pb::ExecutionState {
+            additional_info: Some(String::new()),
+            execution_state_enum: Some(state),
+        })
+    }
+
+    /// When a key was last written; 0 if it is not there.
+    pub(super) fn written(&self, key: &str) -> i64 {
+        self.written.get(key).copied().unwrap_or(0)
+    }
+
+    /// The instances that `agent` said something of.
+    pub(super) fn said_by(&self, agent: &str) -> Vec<pb::WorkloadInstanceName> {
+        self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
+    }
+
+    /// The transaction that makes `new` of what is known.
+    ///
+    /// It is applied only if what makes it valid is as it was: the items themselves, the configs that
+    /// a written workload refers to, and, where validity depends on all workloads together, the guard.
+    pub(super) fn plan(&self, new: &Tree, changes: &[Change]) -> Plan {
+        let mut plan = Plan::default();
+        let guard = self.keys.guard();
+        let mut bumps = false;
+        for change in changes {
+            let write = self.keys.write(change);
+            plan.compares.insert(write.key.clone(), self.written(&write.key));
+            plan.writes.push(write);
+            match change {
+                Change::Workload(name, _) => {
+                    bumps |= self.reshapes(new, name);
+                    for config in references(new, name) {
+                        let key = self.keys.config(config);
+                        plan.compares.insert(key.clone(), self.written(&key));
+                    }
+                }
+                Change::Config(name, _) => {
+                    // That nobody refers to it is to stay so until it is written.
+                    plan.compares.insert(guard.clone(), self.written(&guard));
+                    bumps |= is_referenced(new, name);
+                }
+                _ => {}
+            }
+        }
+        if bumps {
+            plan.compares.insert(guard.clone(), self.written(&guard));
+            plan.writes.push(Write { key: guard, value: Some(b"1".to_vec()) });
+        }
+        plan
+    }
+
+    /// Whether an altered workload may make other items invalid, or they it.
+    fn reshapes(&self, new: &Tree, name: &str) -> bool {
+        let path = [DESIRED_STATE, "workloads", name];
+        let (Some(was), Some(is)) = (self.tree.get(&path), new.get(&path)) else { return true };
+        let differs = |part| was.get(part) != is.get(part);
+        let renders = |own: &Node| own.get("configs").is_some_and(|all| !all.is_empty_collection());
+        differs("dependencies") || differs("configs") || renders(was) || renders(is)
+    }
+
+    /// Whether an agent is there.
+    pub(super) fn agent(&self, name: &str) -> Option<&Node> {
+        self.tree.get(&[AGENTS, name])
+    }
+}
+
+/// Whether a state says more than that somebody is to begin.
+fn began(state: &pb::ExecutionState) -> bool {
+    let initial = i32::from(pb::Pending::Initial);
+    !matches!(state.execution_state_enum, Some(State::Pending(own)) if own == initial)
+}
+
+fn references<'a>(tree: &'a Tree, workload: &str) -> impl Iterator<Item = &'a str> {
+    let path = [DESIRED_STATE, "workloads", workload, "configs"];
+    let own = tree.get(&path).and_then(Node::as_map);
+    own.into_iter().flatten().filter_map(|(_, config)| config.as_str())
+}
+
+fn is_referenced(tree: &Tree, config: &str) -> bool {
+    let all = tree.entries(&[DESIRED_STATE, "workloads"]);
+    let own = all.filter_map(|(_, workload)| workload.get("configs").and_then(Node::as_map));
+    own.flatten().any(|(_, name)| name.as_str() == Some(config))
+}

@@ -1,0 +1,173 @@
+//! Whatever becomes of etcd, a node or a process: nothing that was acknowledged is lost, all come to
+//! know the same, and nobody is told what never was.
+
+use std::{thread, time::Duration};
+
+use fifogate::{pb::ank_base::response::ResponseContent, state::WORKLOAD_STATES};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{
+    bed::{Cluster, NAMES, soon},
+    network::is_done_elsewhere,
+};
+use crate::common::{processes_with, update, wait_for};
+
+/// How long etcd is away.
+const OUTAGE: Duration = Duration::from_secs(10);
+
+/// While it is away updates are refused and reads are answered, on every node.
+fn outage(cluster: &Cluster) {
+    for (node, writer) in cluster.writers.iter().enumerate() {
+        let reason = writer.refusal(soon());
+        assert!(reason.contains("cannot be reached"), "{reason}");
+        cluster.state(node);
+    }
+}
+
+#[test]
+fn etcd_that_does_not_answer_for_ten_seconds() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let cluster = Cluster::busy();
+    cluster.etcd.signal(Signal::SIGSTOP);
+    thread::scope(|scope| {
+        scope.spawn(|| outage(&cluster));
+        thread::sleep(OUTAGE);
+    });
+    cluster.etcd.signal(Signal::SIGCONT);
+    cluster.verify();
+}
+
+#[test]
+fn etcd_that_is_killed_and_started_again_after_ten_seconds() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let mut cluster = Cluster::busy();
+    cluster.etcd.kill();
+    thread::scope(|scope| {
+        scope.spawn(|| outage(&cluster));
+        thread::sleep(OUTAGE);
+    });
+    cluster.network.hub.enter(|| cluster.etcd.restart());
+    cluster.verify();
+}
+
+/// Until the others take it for gone.
+fn cut_off(cluster: &Cluster, node: usize) {
+    cluster.network.cable(node, false);
+    let agent = format!("agent_{}", NAMES[node]);
+    for other in (0..NAMES.len()).filter(|own| *own != node) {
+        cluster.until(other, "that it is gone", |tree| {
+            let path = [WORKLOAD_STATES, &agent];
+            let mut all = tree.entries(&path);
+            let is = |own: &fifogate::state::Node| own.str_at("state") == Some("AgentDisconnected");
+            all.all(|(_, ids)| ids.as_map().into_iter().flatten().all(|(_, own)| is(own)))
+        });
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_and_joins_again() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let cluster = Cluster::busy();
+    cut_off(&cluster, 1);
+    let reason = cluster.writers[1].refusal(soon());
+    assert!(reason.contains("cannot be reached"), "{reason}");
+    cluster.writers[0].progress(30, soon());
+    cluster.writers[2].progress(30, soon());
+    cluster.network.cable(1, true);
+    cluster.verify();
+}
+
+#[test]
+fn a_node_that_is_cut_off_while_etcd_forgets_what_it_knew() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let cluster = Cluster::busy();
+    cut_off(&cluster, 2);
+    cluster.writers[0].progress(30, soon());
+    let revision = cluster.network.hub.enter(|| {
+        let revision = cluster.etcd.revision();
+        cluster.history.until(revision, soon());
+        cluster.etcd.compact(revision);
+        revision
+    });
+    cluster.writers[1].progress(30, soon());
+    cluster.network.cable(2, true);
+    cluster.writers[2].progress(1, soon());
+    let said = cluster.agents[2].said();
+    assert!(said.contains("compacted past what is known"), "revision {revision}: {said}");
+    cluster.verify();
+}
+
+#[test]
+fn an_agent_that_is_killed_and_started_again() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let mut cluster = Cluster::busy();
+    cluster.agents[0].kill();
+    cluster.writers[1].progress(30, soon());
+    cluster.restart(0);
+    cluster.verify();
+}
+
+#[test]
+fn a_fifogate_that_is_killed() {
+    if is_done_elsewhere() {
+        return;
+    }
+    let cluster = Cluster::busy();
+    let run_dir = cluster.run_dir(1);
+    let line = format!("--run-dir\u{0}{}", run_dir.canonicalize().unwrap().display());
+    let gates = || {
+        let all = processes_with("--agent-link").into_iter();
+        let ours = processes_with(&line);
+        all.filter(|pid| ours.contains(pid)).collect::<Vec<_>>()
+    };
+    let [gate] = gates()[..] else { panic!("{:?}", gates()) };
+    kill(Pid::from_raw(gate), Signal::SIGKILL).unwrap();
+    wait_for("another fifogate", || matches!(gates()[..], [other] if other != gate).then_some(()));
+    cluster.verify();
+}
+
+#[test]
+fn five_hundred_conflicting_updates_of_one_workload_from_three_nodes() {
+    if is_done_elsewhere() {
+        return;
+    }
+    const EACH: usize = 167;
+    let cluster = Cluster::busy();
+    thread::scope(|scope| {
+        for (node, name) in NAMES.into_iter().enumerate() {
+            let mut session = cluster.session(node, 3);
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    let text = format!(
+                        "workloads: {{same: {{runtime: process, agent: agent_A, runtimeConfig: \
+                         '{{command: sleep, args: [100001]}}', tags: {{by: {name} {number}}}}}}}"
+                    );
+                    let id = session.ask(update(&text, &["desiredState.workloads.same"])).unwrap();
+                    let answer = session.answer(&id, soon()).unwrap();
+                    let is_done = matches!(answer, ResponseContent::UpdateStateSuccess(_));
+                    assert!(is_done, "{name} {number}: {answer:?}");
+                }
+            });
+        }
+    });
+    let tags = cluster.history.now().tags.clone();
+    for name in NAMES {
+        let own: Vec<_> = tags.iter().filter_map(|tag| tag.strip_prefix(name)).collect();
+        let asked: Vec<_> = (0..EACH).map(|number| format!(" {number}")).collect();
+        assert_eq!(own, asked, "each once, and in the order in which {name} asked");
+    }
+    cluster.verify();
+}

@@ -1,0 +1,149 @@
+//! A real etcd, with its data in a folder that goes with it.
+
+#![allow(dead_code)] // each test file uses some of it
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+pub(crate) struct Etcd {
+    child: Option<Child>,
+    address: &'static str,
+    folder: TempDir,
+    client: u16,
+    peer: u16,
+}
+
+impl Etcd {
+    /// On loopback.
+    pub(crate) fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// At an address of the network that the calling thread is in, as all that is asked of it later.
+    pub(crate) fn start_at(address: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [client, peer] = free_ports();
+        let mut etcd = Self { child: None, address, folder, client, peer };
+        etcd.restart();
+        etcd
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.client
+    }
+
+    /// Stops or continues its process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it does not run");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// As if its machine lost power.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Goes on where nobody expects it; gives back the port that they know.
+    pub(crate) fn hide(&mut self) -> u16 {
+        self.kill();
+        let [hidden, _] = free_ports();
+        let known = std::mem::replace(&mut self.client, hidden);
+        self.restart();
+        known
+    }
+
+    /// Goes on where it was.
+    pub(crate) fn show(&mut self, known: u16) {
+        self.kill();
+        self.client = known;
+        self.restart();
+    }
+
+    /// Goes on with the data that it has.
+    pub(crate) fn restart(&mut self) {
+        let client = format!("http://{}:{}", self.address, self.client);
+        let peer = format!("http://127.0.0.1:{}", self.peer);
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(self.folder.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd: tests/etcd/setup.sh installs it");
+        self.child = Some(child);
+        let end = Instant::now() + Duration::from_secs(20);
+        while !self.http("/health").is_some_and(|body| body.contains("true")) {
+            assert!(Instant::now() < end, "etcd does not become healthy");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The value of one of its own metrics.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let body = self.http("/metrics").unwrap();
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    /// The number of changes so far.
+    pub(crate) fn revision(&self) -> i64 {
+        let answer = self.request("POST", "/v3/kv/range", r#"{"key":"AA==","count_only":true}"#);
+        let (_, body) = answer.as_deref().unwrap().split_once("\r\n\r\n").unwrap();
+        let answer: serde_json::Value = serde_json::from_str(body).unwrap();
+        answer["header"]["revision"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Has it forget all before a revision.
+    pub(crate) fn compact(&self, revision: i64) {
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        let answer = self.request("POST", "/v3/kv/compaction", &body).unwrap();
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
+
+    fn http(&self, path: &str) -> Option<String> {
+        self.request("GET", path, "")
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.client)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}");
+        write!(stream, "{head}\r\n\r\n{body}").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Ports that nobody listens on; both are held until both are known.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
