@@ -15,6 +15,8 @@ pub struct Circumstances<'a> {
     pub run_dir: &'a Path,
     /// `none`, `connected` or `lost`.
     pub agent_link: &'a str,
+    /// What keeps the agent from doing its work.
+    pub agent_trouble: Option<&'a str>,
     /// Resident memory.
     pub rss_bytes: u64,
     /// Leaves of the state.
@@ -46,6 +48,7 @@ pub fn status(around: &Circumstances<'_>, workloads: &[WorkloadReport]) -> Value
         "uptime_s": around.uptime_s,
         "run_dir": around.run_dir,
         "agent_link": around.agent_link,
+        "agent_trouble": around.agent_trouble,
         "workloads": workloads.iter().map(|own| workload(own, around)).collect::<Vec<_>>(),
         "totals": {
             "workloads": workloads.len(),

@@ -10,8 +10,8 @@ use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
 use fifogate::{
     pb::{
         agent_link::{
-            ForwardedRequest, ForwardedResponse, Phase, ReplaceState, Shutdown, UpdateState,
-            from_agent::Content, to_agent,
+            AgentTrouble, ForwardedRequest, ForwardedResponse, Phase, ReplaceState, Shutdown,
+            UpdateState, from_agent::Content, to_agent,
         },
         ank_base::{self as pb, request::RequestContent, response::ResponseContent},
     },
@@ -62,6 +62,8 @@ pub struct Node {
     answers: mpsc::UnboundedReceiver<Answer>,
     /// Workloads that cannot be rendered, so that each is told once.
     unrendered: BTreeSet<(String, String)>,
+    /// What `fifogate status` is to say of us.
+    trouble: String,
 }
 
 /// A running fifogate.
@@ -136,6 +138,7 @@ impl Node {
             updates,
             answers,
             unrendered: BTreeSet::new(),
+            trouble: String::new(),
         };
         let started = Gate::start(&node.config).await?;
         node.begin_gate(started).await;
@@ -203,8 +206,7 @@ impl Node {
 
     async fn on_event(&mut self, event: Event) {
         if let Event::Reachable(reachable) = event {
-            log::warn!("the store is {}", if reachable { "back" } else { "not there" });
-            return;
+            return self.note_store(reachable).await;
         }
         let Some((tree, faults)) = after(&self.tree, event) else { return };
         let faults: BTreeSet<_> =
@@ -222,6 +224,26 @@ impl Node {
             self.follow.send_replace(self.tree.clone());
             self.supervisor.follow(&self.tree);
         }
+    }
+
+    async fn note_store(&mut self, reachable: bool) {
+        if reachable {
+            log::warn!("the store is back");
+            self.trouble.clear();
+        } else {
+            log::warn!("the store is not there");
+            let now = jiff::Timestamp::now().strftime("%FT%TZ");
+            self.trouble =
+                format!("the store cannot be reached since {now}: updates are refused until it is");
+        }
+        let gate = self.gate.borrow().clone();
+        if let Some(gate) = gate {
+            self.tell_trouble(&gate).await;
+        }
+    }
+
+    async fn tell_trouble(&self, gate: &Gate) {
+        gate.tell(Content::Trouble(AgentTrouble { reason: self.trouble.clone() })).await;
     }
 
     async fn on_answer(&mut self, answer: Answer) {
@@ -356,6 +378,9 @@ impl Node {
         let Started { gate, messages, child } = started;
         self.running = Some(Running { messages, child, since: Instant::now() });
         self.tell_all(&gate).await;
+        if !self.trouble.is_empty() {
+            self.tell_trouble(&gate).await;
+        }
         for add in self.pairs.all() {
             gate.tell(Content::AddWorkload(add)).await;
         }

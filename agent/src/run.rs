@@ -17,7 +17,7 @@ use nix::{
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::watch,
     time::timeout,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     runtime::{Isolation, Launcher},
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
-    supervisor::{Shared, Supervisor, report},
+    supervisor::{Reports, Shared, Supervisor},
 };
 
 /// What may be left to do when all has ended, such as writing to a disk that is slow.
@@ -89,7 +89,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
-    let (reports, reported) = mpsc::unbounded_channel();
+    let reports = Reports::default();
     let pairs = Pairs::new(&run_dir, follow_gate);
     let supervisor = Supervisor::new(Shared {
         agent: options.name.clone(),
@@ -100,7 +100,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         folder,
         grace: options.grace,
         stop: stopped,
-        reports,
+        reports: reports.clone(),
     });
     let config = GateConfig {
         program: options.fifogate.clone(),
@@ -108,7 +108,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         agent_name: options.name.clone(),
         options: options.gate_options.clone(),
     };
-    tokio::spawn(report(store.clone(), reported));
+    tokio::spawn(reports.deliver(store.clone()));
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let program = options.fifogate.display();

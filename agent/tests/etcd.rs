@@ -49,6 +49,7 @@ async fn open(server: &Server, agent: &str, seed: Option<&Tree>) -> Node {
     let (sender, tree) = watch::channel(model::empty());
     let told = Arc::new(Mutex::new(Vec::new()));
     tokio::spawn(observe(events, sender, told.clone()));
+    tree.clone().changed().await.unwrap();
     Node { store, tree, told }
 }
 
@@ -91,6 +92,11 @@ impl Node {
 
     async fn set(&self, config: &str, value: &str) -> Result<pb::UpdateStateSuccess, Refused> {
         self.store.update(set(config, value)).await
+    }
+
+    /// The state of now, which is not held on to: whoever tells the next one would wait.
+    fn tree(&self) -> Tree {
+        self.tree.borrow().clone()
     }
 
     fn config(&self, name: &str) -> Option<String> {
@@ -190,7 +196,7 @@ async fn an_empty_cluster_is_seeded_once_and_updates_reach_all_by_one_watch_each
     // Events come before success.
     b.until("its own update", |tree| state_of(tree, "agent_C", "w").is_some()).await;
     c.until("the update", |tree| state_of(tree, "agent_C", "w").is_some()).await;
-    c.store.report(vec![running(&c.tree.borrow().clone(), "agent_C", "w")]).await.unwrap();
+    c.store.report(vec![running(&c.tree(), "agent_C", "w")]).await.unwrap();
     a.until("the report", |tree| state_of(tree, "agent_C", "w").as_deref() == Some("Running"))
         .await;
     assert_eq!(server.metric("etcd_debugging_mvcc_watcher_total"), 3.0);
@@ -287,7 +293,7 @@ async fn a_lease_that_ends_makes_states_disconnected_until_the_agent_is_back() {
     let server = Server::start();
     let a = open(&server, "agent_A", Some(&seed())).await;
     let b = open(&server, "agent_B", None).await;
-    a.store.report(vec![running(&a.tree.borrow().clone(), "agent_A", "seeded")]).await.unwrap();
+    a.store.report(vec![running(&a.tree(), "agent_A", "seeded")]).await.unwrap();
     let is = |wanted: &'static str| {
         move |tree: &Tree| state_of(tree, "agent_A", "seeded").as_deref() == Some(wanted)
     };
@@ -297,7 +303,7 @@ async fn a_lease_that_ends_makes_states_disconnected_until_the_agent_is_back() {
     assert!(b.tree.borrow().get(&["agents", "agent_A"]).is_none());
     let again = open(&server, "agent_A", None).await;
     b.until("that agent_A begins again", is("Pending")).await;
-    let state = running(&again.tree.borrow().clone(), "agent_A", "seeded");
+    let state = running(&again.tree(), "agent_A", "seeded");
     again.store.report(vec![state]).await.unwrap();
     b.until("what agent_A reports", is("Running")).await;
     all_agree(&[&again, &b], &server).await;
@@ -308,7 +314,7 @@ async fn a_lease_that_was_taken_away_is_had_again() {
     let server = Server::start();
     let a = open(&server, "agent_A", Some(&seed())).await;
     let b = open(&server, "agent_B", None).await;
-    a.store.report(vec![running(&a.tree.borrow().clone(), "agent_A", "seeded")]).await.unwrap();
+    a.store.report(vec![running(&a.tree(), "agent_A", "seeded")]).await.unwrap();
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     let found = client.get("test/agents/agent_A", None).await.unwrap();
     client.lease_revoke(found.kvs()[0].lease()).await.unwrap();

@@ -25,6 +25,8 @@ const VERSION: &str = "1.0.0";
 pub(super) struct Link {
     /// Its name, when it has said Hello.
     agent_name: Option<String>,
+    /// What keeps it from doing its work.
+    trouble: Option<String>,
     /// Answers that are due, in the order of the commands.
     acks: VecDeque<Ack>,
     /// Instances whose pairs are being removed.
@@ -63,6 +65,12 @@ impl Broker {
     #[must_use]
     pub fn agent_name(&self) -> Option<&str> {
         self.link.as_ref()?.agent_name.as_deref()
+    }
+
+    /// What keeps the agent from doing its work, as it says.
+    #[must_use]
+    pub fn agent_trouble(&self) -> Option<&str> {
+        self.link.as_ref()?.trouble.as_deref()
     }
 
     pub(super) fn agent_is_there(&self) -> bool {
@@ -123,6 +131,12 @@ impl Broker {
             }
             Command::Response { instance, request_id, kind, bodies } => {
                 self.on_forwarded_response(&instance, &request_id, kind, bodies)
+            }
+            Command::Trouble(trouble) => {
+                if let Some(link) = &mut self.link {
+                    link.trouble = trouble;
+                }
+                Ok(())
             }
             Command::Shutdown => {
                 self.outputs.push_back(Output::Stop);

@@ -278,6 +278,7 @@ impl Worker {
             uptime_s: self.began.elapsed().as_secs(),
             run_dir: &self.run_dir,
             agent_link: self.agent_link,
+            agent_trouble: self.broker.agent_trouble(),
             rss_bytes: resident_bytes(),
             state_leaves: self.broker.state().leaves(),
             state_bytes: self.broker.state_bytes(),

@@ -89,6 +89,8 @@ pub enum Command {
         /// The answer; several messages where one would be too large.
         bodies: Vec<Body>,
     },
+    /// This keeps it from doing its work; `None`: nothing does.
+    Trouble(Option<String>),
     /// The end.
     Shutdown,
     /// Something that cannot be done, for this reason.
@@ -127,6 +129,9 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         }
         Content::Request(request) => Command::Request(Request::check(request, limits)),
         Content::Response(response) => forwarded_response(response)?,
+        Content::Trouble(trouble) => {
+            Command::Trouble(Some(trouble.reason).filter(|reason| !reason.is_empty()))
+        }
         Content::Shutdown(_) => Command::Shutdown,
     })
 }

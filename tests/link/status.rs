@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use fifogate::pb::ank_base::{ReadWriteEnum, response::ResponseContent};
+use fifogate::pb::{
+    agent_link::{AgentTrouble, from_agent::Content},
+    ank_base::{ReadWriteEnum, response::ResponseContent},
+};
 use serde_json::{Value, json};
 
 use super::harness::{Agent, Transport, configs};
@@ -39,6 +42,7 @@ fn all_of_it_is_true() {
     assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(told["run_dir"], agent.run_dir.to_str().unwrap());
     assert_eq!(told["agent_link"], "connected");
+    assert_eq!(told["agent_trouble"], Value::Null);
     assert!(told["uptime_s"].as_u64().unwrap() < 60);
     let own = |name: &str| {
         let workloads = told["workloads"].as_array().unwrap();
@@ -102,4 +106,19 @@ fn nobody_to_ask_is_told_with_what_to_look_at() {
     assert_eq!(answer.status.code(), Some(1));
     let said = String::from_utf8(answer.stderr).unwrap();
     assert!(said.contains("status.sock") && said.contains("is fifogate running"), "{said}");
+}
+
+#[test]
+fn trouble_of_the_agent_is_told_until_there_is_none() {
+    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let trouble = |agent: &mut Agent, reason: &str| {
+        let content = Content::Trouble(AgentTrouble { reason: reason.to_owned() });
+        agent.link.call(content).unwrap().unwrap();
+        let told: Value = serde_json::from_str(&status(agent, "json")).unwrap();
+        told["agent_trouble"].clone()
+    };
+    assert_eq!(trouble(&mut agent, "the store is away"), "the store is away");
+    assert!(status(&agent, "text").contains("the agent says: the store is away"));
+    assert_eq!(trouble(&mut agent, ""), Value::Null);
+    assert!(!status(&agent, "text").contains("the agent says"));
 }

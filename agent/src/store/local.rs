@@ -16,11 +16,8 @@ use tokio::{
     task,
 };
 
-use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, disk::Disk};
+use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
 use crate::model::{self, Update};
-
-/// Most bytes of state that workloads may make, as in fifogate itself.
-const MOST_STATE: usize = 64 << 20;
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -99,11 +96,7 @@ impl Local {
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
         let planned = model::update(&inner.tree, &update)?;
-        let bytes = weight_after(&inner.tree, inner.bytes, &planned.tree);
-        if bytes > inner.bytes && bytes > MOST_STATE && !update.by.is_empty() {
-            let text = format!("The state would take more than {MOST_STATE} bytes");
-            return Err(Refused::Invalid(text));
-        }
+        check_size((&inner.tree, inner.bytes), &planned.tree, &update.by)?;
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;

@@ -2,31 +2,22 @@
 //! it and reports how it is doing.
 
 mod conditions;
+mod reports;
 mod states;
 mod workload;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use fifogate::{
-    pb::ank_base as pb,
-    state::{EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES},
-};
+use fifogate::state::{EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet},
 };
 
-use crate::{
-    logs::Logs,
-    pairs::Pairs,
-    runtime::Launcher,
-    store::{Refused, Store},
-};
+use crate::{logs::Logs, pairs::Pairs, runtime::Launcher};
 
+pub use reports::Reports;
 use workload::Task;
-
-/// How long an unreachable store is left alone.
-const RETRY_REPORT: Duration = Duration::from_millis(500);
 
 /// What all workloads share.
 #[derive(Clone, Debug)]
@@ -48,7 +39,7 @@ pub struct Shared {
     /// Whether all is to end.
     pub stop: watch::Receiver<bool>,
     /// Where execution states go.
-    pub reports: mpsc::UnboundedSender<pb::WorkloadState>,
+    pub reports: Reports,
 }
 
 /// All tasks.
@@ -90,37 +81,6 @@ impl Supervisor {
         }
         while all.join_next().await.is_some() {}
     }
-}
-
-/// Takes reports to the store in their order, several at a time if they come quickly, and again if
-/// the store was not there.
-pub async fn report(store: Store, mut reports: mpsc::UnboundedReceiver<pb::WorkloadState>) {
-    const MOST: usize = 100;
-    let mut waiting = Vec::new();
-    while reports.recv_many(&mut waiting, MOST).await > 0 {
-        // One event tells one state of an instance: of two, both are to be seen.
-        while !waiting.is_empty() {
-            let count = distinct(&waiting);
-            let batch: Vec<_> = waiting.drain(..count).collect();
-            while let Err(refused) = store.report(batch.clone()).await {
-                match refused {
-                    Refused::Unavailable(_) => tokio::time::sleep(RETRY_REPORT).await,
-                    Refused::Invalid(text) => {
-                        log::error!("execution states are not kept: {text}");
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// How many reports from the first on are of different instances.
-fn distinct(reports: &[pb::WorkloadState]) -> usize {
-    let is_new = |(at, own): (usize, &pb::WorkloadState)| {
-        reports[..at].iter().all(|other| other.instance_name != own.instance_name)
-    };
-    reports.iter().enumerate().take_while(|(at, own)| is_new((*at, own))).count()
 }
 
 /// The workload that `tree` wants under a name at an agent.

@@ -277,8 +277,7 @@ impl Task {
     fn report(&self, instance: &Instance, state: pb::ExecutionState) {
         let instance_name = Some(model::instance_name(instance));
         let report = pb::WorkloadState { instance_name, execution_state: Some(state) };
-        // Nobody takes reports any more when the agent ends.
-        let _ = self.shared.reports.send(report);
+        self.shared.reports.add(report);
     }
 }
 

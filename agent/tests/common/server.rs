@@ -21,6 +21,10 @@ pub(crate) struct Etcd {
     folder: TempDir,
     client: u16,
     peer: u16,
+    /// Further options; with `https`, its clients speak TLS.
+    options: Vec<String>,
+    scheme: &'static str,
+    metrics: u16,
 }
 
 impl Etcd {
@@ -31,9 +35,20 @@ impl Etcd {
 
     /// At an address of the network that the calling thread is in, as all that is asked of it later.
     pub(crate) fn start_at(address: &'static str) -> Self {
+        Self::start_as(address, "http", &[])
+    }
+
+    /// With further options.
+    pub(crate) fn start_with(scheme: &'static str, options: &[&str]) -> Self {
+        Self::start_as("127.0.0.1", scheme, options)
+    }
+
+    fn start_as(address: &'static str, scheme: &'static str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [client, peer] = free_ports();
-        let mut etcd = Self { child: None, address, folder, client, peer };
+        let [client, peer, metrics] = free_ports();
+        let options = options.iter().map(|&own| own.to_owned()).collect();
+        let child = None;
+        let mut etcd = Self { child, address, folder, client, peer, options, scheme, metrics };
         etcd.restart();
         etcd
     }
@@ -63,7 +78,7 @@ impl Etcd {
     /// Goes on where nobody expects it; gives back the port that they know.
     pub(crate) fn hide(&mut self) -> u16 {
         self.kill();
-        let [hidden, _] = free_ports();
+        let [hidden] = free_ports();
         let known = std::mem::replace(&mut self.client, hidden);
         self.restart();
         known
@@ -78,7 +93,8 @@ impl Etcd {
 
     /// Goes on with the data that it has.
     pub(crate) fn restart(&mut self) {
-        let client = format!("http://{}:{}", self.address, self.client);
+        let client = format!("{}://{}:{}", self.scheme, self.address, self.client);
+        let metrics = format!("http://127.0.0.1:{}", self.metrics);
         let peer = format!("http://127.0.0.1:{}", self.peer);
         let child = Command::new("etcd")
             .arg("--data-dir")
@@ -86,6 +102,8 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--listen-metrics-urls", &metrics])
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -121,19 +139,23 @@ impl Etcd {
     }
 
     fn http(&self, path: &str) -> Option<String> {
-        self.request("GET", path, "")
+        request(self.metrics, "GET", path, "")
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.client)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}");
-        write!(stream, "{head}\r\n\r\n{body}").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        request(self.client, method, path, body)
     }
+}
+
+fn request(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}");
+    write!(stream, "{head}\r\n\r\n{body}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 impl Drop for Etcd {
@@ -142,8 +164,8 @@ impl Drop for Etcd {
     }
 }
 
-/// Ports that nobody listens on; both are held until both are known.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+/// Ports that nobody listens on; all are held until all are known.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

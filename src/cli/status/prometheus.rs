@@ -68,6 +68,9 @@ pub(super) fn show(status: &Value) -> String {
         let is = u8::from(status["agent_link"] == state);
         let _ = writeln!(out, "fifogate_agent_link{{state=\"{state}\"}} {is}");
     }
+    head(&mut out, "agent_trouble", "gauge", "Whether something keeps the agent from its work.");
+    let _ =
+        writeln!(out, "fifogate_agent_trouble {}", u8::from(status["agent_trouble"].is_string()));
     for (name, kind, help, value) in OF_WORKLOADS {
         let name = format!("workload_{name}");
         head(&mut out, &name, kind, help);

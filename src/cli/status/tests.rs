@@ -5,6 +5,7 @@ use super::*;
 fn status() -> Value {
     json!({
         "version": "0.1.0", "uptime_s": 4_000, "run_dir": "/run/gate", "agent_link": "connected",
+        "agent_trouble": "the store is away\n",
         "workloads": [
             {
                 "name": "dash", "agent": "node_a", "id": "0123456789abcdef", "session": "open",
@@ -27,10 +28,11 @@ fn text_has_the_whole_first_and_aligned_columns() {
     let shown = text::show(&status());
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines[0], "fifogate 0.1.0 up 1 h 6 min at /run/gate, agent link connected");
+    assert_eq!(lines[4], r"the agent says: the store is away\n");
     assert!(lines[1].contains("5.0 MiB resident"), "{}", lines[1]);
     let column = |line: &str, word: &str| line.find(word).map(|at| at + word.len());
-    assert_eq!(column(lines[4], "QUEUED"), column(lines[5], "2.0 KiB"), "{shown}");
-    assert_eq!(lines[4].find("SESSION"), lines[5].find("open"), "{shown}");
+    assert_eq!(column(lines[5], "QUEUED"), column(lines[6], "2.0 KiB"), "{shown}");
+    assert_eq!(lines[5].find("SESSION"), lines[6].find("open"), "{shown}");
 }
 
 #[test]
@@ -50,6 +52,7 @@ fn prometheus_text_is_understood_by_a_parser_and_labels_are_escaped() {
             ref other => panic!("{other:?}"),
         }
     };
+    assert_eq!(value("fifogate_agent_trouble", ""), 1.0);
     assert_eq!(value("fifogate_resident_bytes", ""), 5_242_880.0);
     assert_eq!(value("fifogate_workload_frames_out_total", "dash"), 10.0);
     assert_eq!(value("fifogate_workload_subscriptions_behind", "dash"), 1.0);

@@ -46,7 +46,9 @@ pub(super) fn show(status: &Value) -> String {
         number(totals, "denied"),
         number(totals, "malformed"),
     );
-    head + &table(list(status, "workloads"))
+    let trouble = status["agent_trouble"].as_str();
+    let trouble = trouble.map(|own| format!("the agent says: {}\n", own.escape_debug()));
+    head + &trouble.unwrap_or_default() + &table(list(status, "workloads"))
 }
 
 fn table(workloads: &[Value]) -> String {

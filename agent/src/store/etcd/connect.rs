@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{self, Update},
-    store::{Change, OpenError},
+    store::{Change, OpenError, Refused},
 };
 
 /// What one question to etcd may take.
@@ -53,6 +53,28 @@ impl From<Error> for Trouble {
             Error::GRpcStatus(status) => Self::Away(status.message().to_owned()),
             error => Self::Away(error.to_string()),
         }
+    }
+}
+
+/// Why etcd did nothing of a transaction, if it says that it did not.
+pub(super) fn refusal(error: &Error) -> Option<Refused> {
+    const INVALID_ARGUMENT: i32 = 3;
+    const PERMISSION_DENIED: i32 = 7;
+    const RESOURCE_EXHAUSTED: i32 = 8;
+    let Error::GRpcStatus(status) = error else { return None };
+    let text = status.message();
+    match status.code() as i32 {
+        INVALID_ARGUMENT if text.contains("too large") => Some(Refused::Invalid(format!(
+            "The update is too large for etcd, which takes `--max-request-bytes`: {text}"
+        ))),
+        INVALID_ARGUMENT => Some(Refused::Invalid(format!("etcd refuses the update: {text}"))),
+        PERMISSION_DENIED => Some(Refused::Unavailable(format!(
+            "The update was not done: etcd does not let this agent write there: {text}"
+        ))),
+        RESOURCE_EXHAUSTED => Some(Refused::Unavailable(format!(
+            "The update was not done: etcd is full, or has too much to do: {text}"
+        ))),
+        _ => None,
     }
 }
 

@@ -104,7 +104,8 @@ async fn read_again(
     events: &Sender<Event>,
     client: &mut Client,
 ) -> Result<(), Trouble> {
-    let view = connect::read(client, &shared.keys).await?;
+    let mut view = connect::read(client, &shared.keys).await?;
+    view.remember(&shared.view());
     let (state, revision) = (whole(&view.tree), view.revision);
     *shared.view() = view;
     let _ = events.send(Event::Replace(Box::new(state))).await;

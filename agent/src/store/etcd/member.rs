@@ -67,7 +67,8 @@ pub(super) async fn join(
             return Err(taken(&options.agent));
         }
     }
-    if !put(client, ours(), vec![announce(keys, &options.agent, lease)]).await? {
+    let new = pb::AgentAttributes::default();
+    if !put(client, ours(), vec![announce(keys, &options.agent, &new, lease)]).await? {
         return Err(taken(&options.agent));
     }
     Ok(lease)
@@ -84,8 +85,10 @@ pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Re
     let ttl = connect::seconds(shared.options.lease);
     let lease = answer(client.lease_grant(ttl, None)).await?.id();
     let free = Compare::create_revision(owner.as_str(), CompareOp::Equal, 0);
+    let known = shared.view().attributes(agent);
     for when in [shared.is_ours(), free] {
-        let all = vec![leased(&owner, &shared.id, lease), announce(&shared.keys, agent, lease)];
+        let own = announce(&shared.keys, agent, &known, lease);
+        let all = vec![leased(&owner, &shared.id, lease), own];
         if put(client, when, all).await? {
             return Ok(lease);
         }
@@ -107,9 +110,9 @@ fn leased(key: &str, value: &str, lease: i64) -> TxnOp {
     TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)))
 }
 
-fn announce(keys: &Keys, agent: &str, lease: i64) -> TxnOp {
-    let value = pb::AgentAttributes::default().encode_to_vec();
-    TxnOp::put(keys.agent(agent), value, Some(PutOptions::new().with_lease(lease)))
+fn announce(keys: &Keys, agent: &str, known: &pb::AgentAttributes, lease: i64) -> TxnOp {
+    let options = PutOptions::new().with_lease(lease);
+    TxnOp::put(keys.agent(agent), known.encode_to_vec(), Some(options))
 }
 
 /// What becomes of the state of an instance whose process is gone with the agent that ran it.

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store};
+use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store, check_size};
 use crate::model::{self, Update};
 use connect::Trouble;
 use keys::{Keys, Write};
@@ -127,6 +127,7 @@ impl Etcd {
             let (plan, success, known) = {
                 let view = shared.view();
                 let planned = model::update(&view.tree, &update)?;
+                check_size((&view.tree, view.bytes), &planned.tree, &update.by)?;
                 (view.plan(&planned.tree, &planned.changes), planned.success, view.revision)
             };
             if plan.writes.is_empty() {
@@ -280,7 +281,12 @@ impl Shared {
         let Connection { mut client, .. } = connection;
         let answer = match timeout_at(deadline, client.txn(txn)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.failed(&Trouble::from(error).to_string())),
+            Ok(Err(error)) => {
+                let refused = connect::refusal(&error);
+                return Err(
+                    refused.unwrap_or_else(|| self.failed(&Trouble::from(error).to_string()))
+                );
+            }
             Err(_) => return Err(self.failed("it does not answer")),
         };
         if answer.succeeded() {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use fifogate::{
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
-    state::{AGENTS, DESIRED_STATE, Node, Tree},
+    state::{AGENTS, DESIRED_STATE, Node, Tree, weight_after},
 };
 
 use super::keys::{Keys, Meaning, Write};
@@ -30,11 +30,15 @@ pub(super) struct View {
     /// All that happened up to here is in it.
     pub(super) revision: i64,
     pub(super) tree: Tree,
+    /// What it takes.
+    pub(super) bytes: usize,
     /// When each key that there is was last written.
     written: HashMap<String, i64>,
     /// What agents said of their workloads, by agent and the rest of the key.
     said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
     present: BTreeSet<String>,
+    /// What was last known of each agent, also of those that are not there.
+    attributes: HashMap<String, pb::AgentAttributes>,
     /// Keys that make no sense, so that each is told once.
     foreign: HashSet<String>,
 }
@@ -54,13 +58,16 @@ impl View {
             keys,
             revision,
             tree: model::empty(),
+            bytes: 0,
             written: HashMap::new(),
             said: BTreeMap::new(),
             present: BTreeSet::new(),
+            attributes: HashMap::new(),
             foreign: HashSet::new(),
         };
         let changes = view.take(entries);
         view.tree = model::apply(&view.tree, &changes)?.0;
+        view.bytes = weight_after(&Tree::default(), 0, &view.tree);
         Ok(view)
     }
 
@@ -74,6 +81,7 @@ impl View {
         match model::apply(&self.tree, &changes) {
             Ok((tree, _)) => {
                 let differences = model::changes_between(&self.tree, &tree);
+                self.bytes = weight_after(&self.tree, self.bytes, &tree);
                 self.tree = tree;
                 differences
             }
@@ -105,6 +113,9 @@ impl View {
                     };
                     if differs {
                         turned.insert(name.clone());
+                    }
+                    if let Some(attributes) = &attributes {
+                        self.attributes.insert(name.clone(), attributes.clone());
                     }
                     changes.push(Change::Agent(name, attributes));
                 }
@@ -202,6 +213,18 @@ impl View {
         let differs = |part| was.get(part) != is.get(part);
         let renders = |own: &Node| own.get("configs").is_some_and(|all| !all.is_empty_collection());
         differs("dependencies") || differs("configs") || renders(was) || renders(is)
+    }
+
+    /// What was last known of an agent, also if it is not there.
+    pub(super) fn attributes(&self, agent: &str) -> pb::AgentAttributes {
+        self.attributes.get(agent).cloned().unwrap_or_default()
+    }
+
+    /// This was known before all was read again.
+    pub(super) fn remember(&mut self, before: &Self) {
+        for (agent, attributes) in &before.attributes {
+            self.attributes.entry(agent.clone()).or_insert_with(|| attributes.clone());
+        }
     }
 
     /// Whether an agent is there.

@@ -1,0 +1,250 @@
+//! An etcd that is full, hangs, wants to know who asks, or holds what makes no sense: what is said, and
+//! that nothing else suffers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "common/server.rs"]
+mod server;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use etcd_client::{
+    AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, GetOptions, Permission,
+};
+use fifogate::pb::ank_base::{self as pb, config_item::ConfigItemEnum};
+use fifogate_agent::{
+    model::Update,
+    store::{Etcd, Event, Events, OpenError, Refused, etcd::Options},
+};
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use server::Etcd as Server;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn options(server: &Server) -> Options {
+    Options {
+        endpoints: vec![server.endpoint()],
+        prefix: "test".to_owned(),
+        agent: "agent_A".to_owned(),
+        ca: None,
+        identity: None,
+        user: None,
+        lease: Duration::from_secs(2),
+    }
+}
+
+async fn refusal(options: Options) -> String {
+    match timeout(PATIENCE, Etcd::open(options, None)).await.expect("it waits for ever") {
+        Err(OpenError::Storage(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sets configs of these names to one value.
+fn set(names: impl Iterator<Item = String>, value: &str) -> Update {
+    let item = || pb::ConfigItem { config_item_enum: Some(ConfigItemEnum::String(value.into())) };
+    let configs = pb::ConfigMap { configs: names.map(|name| (name, item())).collect() };
+    let state =
+        pb::State { api_version: "v1".to_owned(), configs: Some(configs), ..Default::default() };
+    Update {
+        by: "w".to_owned(),
+        new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
+        masks: vec!["desiredState.configs".to_owned()],
+    }
+}
+
+fn one(name: &str, value: &str) -> Update {
+    let mut update = set([name.to_owned()].into_iter(), value);
+    update.masks = vec![format!("desiredState.configs.{name}")];
+    update
+}
+
+/// Takes what is told until a config is there.
+async fn until(events: &mut Events, wanted: &str) {
+    use fifogate_agent::store::Change;
+    let told = async {
+        while let Some(event) = events.recv().await {
+            let is =
+                |change: &Change| matches!(change, Change::Config(name, Some(_)) if name == wanted);
+            if matches!(&event, Event::Changes(all) if all.iter().any(is)) {
+                return;
+            }
+        }
+        panic!("nothing more is told");
+    };
+    timeout(PATIENCE, told).await.expect("never told");
+}
+
+#[tokio::test]
+async fn an_etcd_that_hangs_is_given_up_soon_and_said_not_to_answer() {
+    let server = Server::start();
+    server.signal(Signal::SIGSTOP);
+    let begun = Instant::now();
+    let text = refusal(options(&server)).await;
+    server.signal(Signal::SIGCONT);
+    assert!(text.contains(&server.endpoint()), "{text}");
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn as_many_items_as_etcd_takes_are_updated_at_once_and_one_more_is_refused() {
+    let server = Server::start();
+    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let names = |count: usize| (0..count).map(|n| format!("k{n}"));
+    // The guard is compared too.
+    let Err(Refused::Invalid(text)) = store.update(set(names(128), "v")).await else {
+        panic!("done, or not for that reason");
+    };
+    assert_eq!(text, "The update touches 129 items; etcd takes 128 at once: split it");
+    store.update(set(names(127), "v")).await.unwrap();
+    until(&mut events, "k126").await;
+}
+
+#[tokio::test]
+async fn an_update_that_is_too_large_for_etcd_is_refused_and_the_next_is_done() {
+    let server = Server::start_with("http", &["--max-request-bytes", "100000"]);
+    let (store, _events) = Etcd::open(options(&server), None).await.unwrap();
+    let Err(Refused::Invalid(text)) = store.update(one("k", &"x".repeat(100_001))).await else {
+        panic!("done, or not for that reason");
+    };
+    assert!(text.contains("too large for etcd") && text.contains("max-request-bytes"), "{text}");
+    store.update(one("k", &"x".repeat(90_000))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_etcd_refuses_updates_and_takes_them_again_when_there_is_room() {
+    let server = Server::start_with("http", &["--quota-backend-bytes", "2000000"]);
+    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let large = "x".repeat(200_000);
+    let fill = async {
+        for number in 0.. {
+            if let Err(refused) = store.update(one("large", &format!("{number}{large}"))).await {
+                return refused;
+            }
+            until(&mut events, "large").await;
+        }
+        unreachable!("numbers end")
+    };
+    let Refused::Unavailable(text) = timeout(PATIENCE, fill).await.expect("never full") else {
+        panic!("not for that reason");
+    };
+    assert!(text.contains("was not done") && text.contains("etcd is full"), "{text}");
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    let all = client.get("test/", Some(GetOptions::new().with_prefix())).await.unwrap();
+    let revision = all.header().unwrap().revision();
+    let physical = CompactionOptions::new().with_physical();
+    client.compact(revision, Some(physical)).await.unwrap();
+    client.defragment().await.unwrap();
+    let mut member = AlarmOptions::new();
+    member.with_member(all.header().unwrap().member_id());
+    client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await.unwrap();
+    store.update(one("small", "v")).await.unwrap();
+    until(&mut events, "small").await;
+}
+
+#[tokio::test]
+async fn a_key_that_makes_no_sense_is_left_alone_and_can_be_written_over() {
+    let server = Server::start();
+    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    client.put("test/desired/configs/k", vec![0xff, 0xff], None).await.unwrap();
+    client.put("test/who/knows", "x", None).await.unwrap();
+    store.update(one("other", "v")).await.unwrap();
+    until(&mut events, "other").await;
+    store.update(one("k", "v")).await.unwrap();
+    until(&mut events, "k").await;
+    let left = client.get("test/who/knows", None).await.unwrap();
+    assert_eq!(left.kvs().len(), 1);
+    drop(store);
+}
+
+/// Who signs, a server and a client, as files.
+struct Certificates {
+    folder: tempfile::TempDir,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap();
+        fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
+        let issuer = Issuer::new(params, key);
+        for name in ["server", "client"] {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            let own = params.signed_by(&key, &issuer).unwrap();
+            fs::write(folder.path().join(name).with_extension("pem"), own.pem()).unwrap();
+            let file = folder.path().join(name).with_extension("key");
+            fs::write(file, key.serialize_pem()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+#[tokio::test]
+async fn etcd_with_certificates_is_used_with_ours_and_not_without() {
+    let own = Certificates::new();
+    let text = |name: &str| own.path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (text("ca.pem"), text("server.pem"), text("server.key"));
+    let server = Server::start_with(
+        "https",
+        &["--cert-file", &cert, "--key-file", &key, "--client-cert-auth", "--trusted-ca-file", &ca],
+    );
+    let plain = || Options {
+        endpoints: vec![format!("https://{}", server.endpoint())],
+        ..options(&server)
+    };
+    let knows = || Options { ca: Some(own.path("ca.pem")), ..plain() };
+    let identity = Some((own.path("client.pem"), own.path("client.key")));
+    let (store, mut events) =
+        Etcd::open(Options { identity: identity.clone(), ..knows() }, None).await.unwrap();
+    store.update(one("k", "v")).await.unwrap();
+    until(&mut events, "k").await;
+    for without in [knows(), Options { identity, ..plain() }] {
+        let text = refusal(without).await;
+        assert!(text.contains(&server.endpoint()), "{text}");
+    }
+    let text = refusal(Options { ca: Some(Path::new("/no/such.pem").into()), ..plain() }).await;
+    assert!(text.contains("/no/such.pem: No such file"), "{text}");
+}
+
+#[tokio::test]
+async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() {
+    let server = Server::start();
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    for (user, role) in [("root", "root"), ("gate", "ours")] {
+        client.user_add(user, "secret", None).await.unwrap();
+        client.role_add(role).await.unwrap();
+        client.user_grant_role(user, role).await.unwrap();
+    }
+    let own = Permission::read_write("test/").with_prefix();
+    client.role_grant_permission("ours", own).await.unwrap();
+    client.auth_enable().await.unwrap();
+    let with = |prefix: &str, password: &str| Options {
+        prefix: prefix.to_owned(),
+        user: Some(("gate".to_owned(), password.to_owned())),
+        ..options(&server)
+    };
+    let (store, mut events) = Etcd::open(with("test", "secret"), None).await.unwrap();
+    store.update(one("k", "v")).await.unwrap();
+    until(&mut events, "k").await;
+    let text = refusal(with("test", "wrong")).await;
+    assert!(text.contains("invalid user ID or password"), "{text}");
+    let text = refusal(with("others", "secret")).await;
+    assert!(text.contains("permission denied"), "{text}");
+    let text = refusal(options(&server)).await;
+    assert!(text.contains("user name is empty"), "{text}");
+}
