@@ -1,7 +1,7 @@
 //! Whatever becomes of etcd, a node or a process: nothing that was acknowledged is lost, all come to
 //! know the same, and nobody is told what never was.
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use fifogate::{pb::ank_base::response::ResponseContent, state::WORKLOAD_STATES};
 use nix::{
@@ -13,18 +13,39 @@ use super::{
     bed::{Cluster, NAMES, soon},
     network::is_done_elsewhere,
 };
-use crate::common::{processes_with, update, wait_for};
+use crate::common::{fifogate, processes_with, update, wait_for};
 
 /// How long etcd is away.
 const OUTAGE: Duration = Duration::from_secs(10);
 
-/// While it is away updates are refused and reads are answered, on every node.
+/// While it is away updates are refused and reads are answered, on every node, and its status says so.
 fn outage(cluster: &Cluster) {
     for (node, writer) in cluster.writers.iter().enumerate() {
         let reason = writer.refusal(soon());
         assert!(reason.contains("cannot be reached"), "{reason}");
         cluster.state(node);
+        wait_for("the outage in the status", || {
+            status(cluster, node).contains("the store cannot be reached since").then_some(())
+        });
     }
+}
+
+/// When it is over, nothing of it is left in the status.
+fn over(cluster: Cluster) {
+    for node in 0..NAMES.len() {
+        wait_for("the end of the outage in the status", || {
+            let told = status(&cluster, node);
+            assert!(told.contains("agent link connected"), "{told}");
+            (!told.contains("the agent says")).then_some(())
+        });
+    }
+    cluster.verify();
+}
+
+fn status(cluster: &Cluster, node: usize) -> String {
+    let mut command = Command::new(fifogate());
+    let output = command.args(["status", "--run-dir"]).arg(cluster.run_dir(node)).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -39,7 +60,7 @@ fn etcd_that_does_not_answer_for_ten_seconds() {
         thread::sleep(OUTAGE);
     });
     cluster.etcd.signal(Signal::SIGCONT);
-    cluster.verify();
+    over(cluster);
 }
 
 #[test]
@@ -54,7 +75,7 @@ fn etcd_that_is_killed_and_started_again_after_ten_seconds() {
         thread::sleep(OUTAGE);
     });
     cluster.network.hub.enter(|| cluster.etcd.restart());
-    cluster.verify();
+    over(cluster);
 }
 
 /// Until the others take it for gone.
