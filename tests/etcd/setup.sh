@@ -1,10 +1,11 @@
 #!/bin/sh
-# Gets what `cargo test -p fifogate-agent --test etcd` needs: etcd, and protoc to build its client.
+# Gets what the tests of many nodes need: etcd, `ip` to make networks, and protoc to build its client.
 # Run it as often as you like; it does what is missing.
 set -eu
 
 wanted=
 command -v etcd >/dev/null || wanted="$wanted etcd-server"
+command -v ip >/dev/null || wanted="$wanted iproute2"
 command -v protoc >/dev/null || wanted="$wanted protobuf-compiler"
 [ -n "$wanted" ] || exit 0
 

@@ -250,3 +250,6 @@ fn is_referenced(tree: &Tree, config: &str) -> bool {
     let own = all.filter_map(|(_, workload)| workload.get("configs").and_then(Node::as_map));
     own.flatten().any(|(_, name)| name.as_str() == Some(config))
 }
+
+#[cfg(test)]
+mod tests;

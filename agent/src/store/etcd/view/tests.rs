@@ -1,0 +1,148 @@
+use std::collections::BTreeMap;
+
+use fifogate::pb::ank_base::config_item::ConfigItemEnum;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+fn keys() -> Keys {
+    Keys::new("p")
+}
+
+fn entry(change: &Change, revision: i64) -> Entry {
+    let Write { key, value } = keys().write(change);
+    Entry { key, value, revision }
+}
+
+fn state_of(agent: &str, workload: &str, state: Option<State>) -> Change {
+    let name = pb::WorkloadInstanceName {
+        workload_name: workload.to_owned(),
+        agent_name: agent.to_owned(),
+        id: "1".to_owned(),
+    };
+    let state = state.map(|own| pb::ExecutionState {
+        additional_info: Some(String::new()),
+        execution_state_enum: Some(own),
+    });
+    Change::WorkloadState(name, state)
+}
+
+fn running() -> Option<State> {
+    Some(State::Running(pb::Running::Ok.into()))
+}
+
+fn config(name: &str, value: &str) -> Change {
+    let item = pb::ConfigItem { config_item_enum: Some(ConfigItemEnum::String(value.to_owned())) };
+    Change::Config(name.to_owned(), Some(item))
+}
+
+fn workload(name: &str, config: Option<&str>) -> Change {
+    let configs = config
+        .map(|own| pb::ConfigMappings { configs: [("alias".to_owned(), own.to_owned())].into() });
+    let own = pb::Workload {
+        agent: Some("a".to_owned()),
+        runtime: Some("process".to_owned()),
+        runtime_config: Some("x".to_owned()),
+        configs,
+        ..Default::default()
+    };
+    Change::Workload(name.to_owned(), Some(Box::new(own)))
+}
+
+fn any_change(rng: &mut ChaCha8Rng) -> Change {
+    let name = (*["k", "l", "m"].choose(rng).unwrap()).to_owned();
+    let agent = (*["a", "b"].choose(rng).unwrap()).to_owned();
+    let there = rng.random_bool(0.7);
+    match rng.random_range(0..5) {
+        0 if there => config(&name, &rng.random_range(0..3).to_string()),
+        0 => Change::Config(name, None),
+        1 if there => workload(&name, None),
+        1 => Change::Workload(name, None),
+        2 => Change::Agent(agent, there.then(pb::AgentAttributes::default)),
+        3 => {
+            let initial = State::Pending(pb::Pending::Initial.into());
+            state_of(&agent, &name, there.then_some(initial))
+        }
+        _ => state_of(&agent, &name, if there { running() } else { None }),
+    }
+}
+
+#[test]
+fn what_is_followed_step_by_step_is_what_is_read_at_once_and_differences_lead_there() {
+    for seed in 0..30 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut view = View::new(keys(), 0, Vec::new()).unwrap();
+        let mut told = view.tree.clone();
+        let mut kept = BTreeMap::new();
+        for revision in 1..200 {
+            let count = rng.random_range(1..4);
+            let mut some = BTreeMap::new();
+            // A transaction writes each key once, and etcd tells of no key that goes and was not there.
+            for own in (0..count).map(|_| entry(&any_change(&mut rng), revision)) {
+                if own.value.is_some() || kept.contains_key(&own.key) {
+                    some.insert(own.key.clone(), own);
+                }
+            }
+            for own in some.values() {
+                match own.value {
+                    Some(_) => kept.insert(own.key.clone(), own.clone()),
+                    None => kept.remove(&own.key),
+                };
+            }
+            let differences = view.advance(revision, some.into_values().collect());
+            if !differences.is_empty() {
+                told = model::apply(&told, &differences).unwrap().0;
+            }
+            let all = kept.values().cloned().collect();
+            let fresh = View::new(keys(), revision, all).unwrap();
+            assert_eq!(view.tree, fresh.tree, "seed {seed}, revision {revision}");
+            assert_eq!(told, view.tree, "seed {seed}, revision {revision}");
+            assert_eq!((view.bytes, &view.written), (fresh.bytes, &fresh.written));
+        }
+    }
+}
+
+#[test]
+fn what_an_absent_agent_said_counts_as_disconnected_until_it_is_back() {
+    let is = |view: &View, workload: &str| {
+        let path = ["workloadStates", "a", workload, "1"];
+        view.tree.get(&path).and_then(|own| own.str_at("state").map(ToOwned::to_owned))
+    };
+    let initial = Some(State::Pending(pb::Pending::Initial.into()));
+    let begin = [state_of("a", "w", running()), state_of("a", "new", initial)];
+    let begin = begin.iter().map(|own| entry(own, 1)).collect();
+    let mut view = View::new(keys(), 1, begin).unwrap();
+    assert_eq!(is(&view, "w").as_deref(), Some("AgentDisconnected"));
+    assert_eq!(is(&view, "new").as_deref(), Some("Pending"), "nobody has begun with it");
+    let agent =
+        |there: bool| Change::Agent("a".to_owned(), there.then(pb::AgentAttributes::default));
+    let told = view.advance(2, vec![entry(&agent(true), 2)]);
+    assert_eq!(is(&view, "w").as_deref(), Some("Running"));
+    assert_eq!(told.len(), 2, "the agent and what was not so before: {told:?}");
+    view.advance(3, vec![entry(&agent(false), 3)]);
+    assert_eq!(is(&view, "w").as_deref(), Some("AgentDisconnected"));
+}
+
+#[test]
+fn a_plan_compares_what_makes_it_valid() {
+    let start = [config("k", "v"), config("l", "v"), workload("w", Some("k"))];
+    let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
+    let view = View::new(keys(), 3, start).unwrap();
+    let plan = |change: Change| {
+        let changes = [change];
+        let (tree, _) = model::apply(&view.tree, &changes).unwrap();
+        let Plan { compares, writes } = view.plan(&tree, &changes);
+        (compares, writes.into_iter().map(|own| own.key).collect::<Vec<_>>())
+    };
+    let (keys, guard) = (keys(), keys().guard());
+    let (compares, writes) = plan(config("l", "2"));
+    assert_eq!(compares, BTreeMap::from([(keys.config("l"), 2), (guard.clone(), 0)]));
+    assert_eq!(writes, [keys.config("l")], "nobody refers to it");
+    let (_, writes) = plan(config("k", "2"));
+    assert_eq!(writes, [keys.config("k"), guard.clone()], "who renders it has to know");
+    let (compares, writes) = plan(workload("new", Some("l")));
+    let expected = [(keys.workload("new"), 0), (keys.config("l"), 2), (guard.clone(), 0)];
+    assert_eq!(compares, BTreeMap::from(expected));
+    assert_eq!(writes, [keys.workload("new"), guard]);
+}
