@@ -60,8 +60,6 @@ pub struct Node {
     supervisor: Supervisor,
     updates: mpsc::UnboundedSender<Asked>,
     answers: mpsc::UnboundedReceiver<Answer>,
-    /// Workloads that cannot be rendered, so that each is told once.
-    unrendered: BTreeSet<(String, String)>,
     /// What `fifogate status` is to say of us.
     trouble: String,
 }
@@ -137,7 +135,6 @@ impl Node {
             supervisor: parts.supervisor,
             updates,
             answers,
-            unrendered: BTreeSet::new(),
             trouble: String::new(),
         };
         let started = Gate::start(&node.config).await?;
@@ -185,7 +182,7 @@ impl Node {
                 biased;
                 _ = &mut finished => break,
                 Some(event) = self.events.recv() => {
-                    if let (Some((tree, _)), Some(gate)) = (after(&self.tree, event), &gate) {
+                    if let (Event::State(tree), Some(gate)) = (event, &gate) {
                         tell_difference(gate, &self.tree, &tree).await;
                         self.follow.send_replace(tree.clone());
                         self.tree = tree;
@@ -205,16 +202,10 @@ impl Node {
     }
 
     async fn on_event(&mut self, event: Event) {
-        if let Event::Reachable(reachable) = event {
-            return self.note_store(reachable).await;
-        }
-        let Some((tree, faults)) = after(&self.tree, event) else { return };
-        let faults: BTreeSet<_> =
-            faults.into_iter().map(|own| (own.workload, own.reason)).collect();
-        for (workload, reason) in faults.difference(&self.unrendered) {
-            log::error!("workload {workload} is left out: {reason}");
-        }
-        self.unrendered = faults;
+        let tree = match event {
+            Event::State(tree) => tree,
+            Event::Reachable(reachable) => return self.note_store(reachable).await,
+        };
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             tell_difference(&gate, &self.tree, &tree).await;
@@ -409,16 +400,6 @@ async fn decide(
 
 async fn next(running: &mut Option<Running>) -> Option<FromGate> {
     running.as_mut()?.messages.recv().await
-}
-
-/// The state after an event, if there is another one.
-fn after(old: &Tree, event: Event) -> Option<(Tree, Vec<crate::render::RenderError>)> {
-    let result = match event {
-        Event::Replace(state) => model::whole(&state),
-        Event::Changes(changes) => model::apply(old, &changes),
-        Event::Reachable(_) => return None,
-    };
-    result.map_err(|error| log::error!("the store told what makes no state: {error}")).ok()
 }
 
 async fn tell_difference(gate: &Gate, old: &Tree, new: &Tree) {

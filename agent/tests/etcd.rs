@@ -6,7 +6,7 @@
 #[path = "common/server.rs"]
 mod server;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use etcd_client::Client;
 use fifogate::{
@@ -15,7 +15,7 @@ use fifogate::{
 };
 use fifogate_agent::{
     model::{self, Update},
-    store::{Change, Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
+    store::{Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
 };
 use server::Etcd as Server;
 use tokio::{
@@ -56,12 +56,9 @@ async fn open(server: &Server, agent: &str, seed: Option<&Tree>) -> Node {
 async fn observe(mut events: Events, tree: watch::Sender<Tree>, told: Arc<Mutex<Vec<Event>>>) {
     while let Some(event) = events.recv().await {
         let now = match &event {
-            Event::Replace(state) => Some(model::whole(state).unwrap().0),
-            Event::Changes(changes) => {
-                let (new, _) = model::apply(&tree.borrow(), changes).unwrap();
-                // Nobody is told a change that is none.
-                assert_ne!(new, *tree.borrow(), "{changes:?}");
-                Some(new)
+            Event::State(new) => {
+                assert_ne!(*new, *tree.borrow(), "nobody is told a change that is none");
+                Some(new.clone())
             }
             Event::Reachable(_) => None,
         };
@@ -227,11 +224,13 @@ async fn conflicting_updates_from_three_nodes_are_all_done_one_after_the_other()
     all_agree(&nodes.each_ref().map(AsRef::as_ref), &server).await;
     for node in &nodes {
         let mut counts = [0; 3];
+        let mut before = String::new();
         for event in node.told.lock().await.iter() {
-            let Event::Changes(changes) = event else { continue };
-            for change in changes {
-                let Change::Workload(_, Some(own)) = change else { continue };
-                let text = own.runtime_config.clone().unwrap_or_default();
+            let Event::State(tree) = event else { continue };
+            let path = ["desiredState", "workloads", "same", "runtimeConfig"];
+            let text = tree.get(&path).and_then(|own| own.as_str()).unwrap_or_default();
+            if text != before {
+                text.clone_into(&mut before);
                 let (at, count) = text.split_once(' ').unwrap();
                 let at: usize = at.parse().unwrap();
                 // Every acknowledged one, in the order in which its node asked.
@@ -281,8 +280,11 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
     server.show(known);
     a.until("what came meanwhile", |tree| config(tree, "meanwhile").as_deref() == Some("19")).await;
     let told = a.told.lock().await;
-    let wholes = told.iter().filter(|event| matches!(event, Event::Replace(_))).count();
-    assert_eq!(wholes, 2, "the first one, and one after the compaction");
+    let seen = told.iter().filter_map(|event| match event {
+        Event::State(tree) => config(tree, "meanwhile"),
+        Event::Reachable(_) => None,
+    });
+    assert_eq!(seen.collect::<BTreeSet<_>>(), ["19".to_owned()].into(), "the outcome at once");
     drop(told);
     a.heard(|event| *event == Event::Reachable(true)).await;
     all_agree(&[&a], &server).await;
@@ -318,7 +320,11 @@ async fn a_lease_that_was_taken_away_is_had_again() {
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     let found = client.get("test/agents/agent_A", None).await.unwrap();
     client.lease_revoke(found.kvs()[0].lease()).await.unwrap();
-    b.heard(|event| matches!(event, Event::Changes(all) if all.iter().any(is_disconnected))).await;
+    b.heard(|event| {
+        let Event::State(tree) = event else { return false };
+        state_of(tree, "agent_A", "seeded").as_deref() == Some("AgentDisconnected")
+    })
+    .await;
     b.until("that agent_A is back as it was", |tree| {
         state_of(tree, "agent_A", "seeded").as_deref() == Some("Running")
             && tree.get(&["agents", "agent_A"]).is_some()
@@ -326,11 +332,6 @@ async fn a_lease_that_was_taken_away_is_had_again() {
     .await;
     a.heard(|event| *event == Event::Reachable(true)).await;
     all_agree(&[&a, &b], &server).await;
-}
-
-fn is_disconnected(change: &Change) -> bool {
-    let Change::WorkloadState(_, Some(state)) = change else { return false };
-    matches!(state.execution_state_enum, Some(ExecutionStateEnum::AgentDisconnected(_)))
 }
 
 #[tokio::test]

@@ -67,12 +67,10 @@ fn one(name: &str, value: &str) -> Update {
 
 /// Takes what is told until a config is there.
 async fn until(events: &mut Events, wanted: &str) {
-    use fifogate_agent::store::Change;
     let told = async {
         while let Some(event) = events.recv().await {
-            let is =
-                |change: &Change| matches!(change, Change::Config(name, Some(_)) if name == wanted);
-            if matches!(&event, Event::Changes(all) if all.iter().any(is)) {
+            let path = ["desiredState", "configs", wanted];
+            if matches!(&event, Event::State(tree) if tree.get(&path).is_some()) {
                 return;
             }
         }

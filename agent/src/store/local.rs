@@ -87,7 +87,7 @@ impl Local {
         };
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
-        let _ = events.try_send(Event::Replace(Box::new(convert::to_pb(&tree, Fill::Full))));
+        let _ = events.try_send(Event::State(tree.clone()));
         let bytes = weight_after(&Tree::default(), 0, &tree);
         let inner = Inner { tree, bytes, disk: disk.map(Arc::new), events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
@@ -132,12 +132,11 @@ impl Local {
 
 impl Inner {
     async fn tell(&mut self, tree: Tree) {
-        let changes = model::changes_between(&self.tree, &tree);
-        self.bytes = weight_after(&self.tree, self.bytes, &tree);
-        self.tree = tree;
-        if !changes.is_empty() {
+        if tree != self.tree {
+            self.bytes = weight_after(&self.tree, self.bytes, &tree);
+            self.tree = tree.clone();
             // Nobody listens any more when the agent ends.
-            let _ = self.events.send(Event::Changes(changes)).await;
+            let _ = self.events.send(Event::State(tree)).await;
         }
     }
 }

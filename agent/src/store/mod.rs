@@ -22,14 +22,13 @@ mod local;
 pub use etcd::Etcd;
 pub use local::{Local, OpenError};
 
-/// What differs, in the order in which it came to be. One `Event` is one atomic change.
+/// What a store tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Everything, and what is not in it is gone: at the start, and whenever what happened meanwhile
-    /// cannot be told step by step (etcd was compacted past what this agent knew).
-    Replace(Box<pb::CompleteState>),
-    /// Some items have other values now.
-    Changes(Vec<Change>),
+    /// The state is this now: at the start, and after each atomic change, in the order in which they came
+    /// to be. Where what happened meanwhile cannot be told step by step (etcd was compacted past what
+    /// this agent knew), one tells the outcome of many. Trees share what is the same in them.
+    State(Tree),
     /// Whether the store can be asked and changed. What is known stays true until the next event.
     Reachable(bool),
 }
@@ -80,7 +79,7 @@ fn check_size((old, bytes): (&Tree, usize), new: &Tree, by: &str) -> Result<(), 
     Ok(())
 }
 
-/// The far end of [`Event`]s. The first one is always [`Event::Replace`].
+/// The far end of [`Event`]s. The first one is always [`Event::State`].
 pub type Events = mpsc::Receiver<Event>;
 
 /// Events that may wait; then whoever changes the state waits too. So nobody who takes events may

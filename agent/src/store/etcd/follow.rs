@@ -4,13 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
-use fifogate::{
-    pb::ank_base as pb,
-    state::{
-        Tree,
-        convert::{self, Fill},
-    },
-};
 use tokio::{
     sync::mpsc::Sender,
     time::{sleep, timeout},
@@ -28,10 +21,6 @@ use crate::store::Event;
 const DELAY: Duration = Duration::from_millis(200);
 /// What many revisions at once may take.
 const MOST_RESPONSE: usize = 1 << 30;
-
-pub(super) fn whole(tree: &Tree) -> pb::CompleteState {
-    convert::to_pb(tree, Fill::Full)
-}
 
 /// Follows until nobody listens or the agent leaves.
 pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
@@ -106,9 +95,11 @@ async fn read_again(
 ) -> Result<(), Trouble> {
     let mut view = connect::read(client, &shared.keys).await?;
     view.remember(&shared.view());
-    let (state, revision) = (whole(&view.tree), view.revision);
-    *shared.view() = view;
-    let _ = events.send(Event::Replace(Box::new(state))).await;
+    let (tree, revision) = (view.tree.clone(), view.revision);
+    let before = std::mem::replace(&mut *shared.view(), view);
+    if tree != before.tree {
+        let _ = events.send(Event::State(tree)).await;
+    }
     shared.told.send_replace(revision);
     Ok(())
 }
@@ -175,15 +166,15 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
 /// Tells the changes of each revision as one event.
 async fn tell(shared: &Shared, events: &Sender<Event>, response: &WatchResponse) {
     for (revision, entries) in revisions(response) {
-        let changes = {
+        let tree = {
             let mut view = shared.view();
             if revision <= view.revision {
                 continue;
             }
             view.advance(revision, entries)
         };
-        if !changes.is_empty() {
-            let _ = events.send(Event::Changes(changes)).await;
+        if let Some(tree) = tree {
+            let _ = events.send(Event::State(tree)).await;
         }
         shared.told.send_replace(revision);
     }

@@ -103,7 +103,7 @@ impl Etcd {
         let (client, lease, view) = opened.map_err(OpenError::Storage)?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
-        let _ = events.try_send(Event::Replace(Box::new(follow::whole(&view.tree))));
+        let _ = events.try_send(Event::State(view.tree.clone()));
         let told = watch::Sender::new(view.revision);
         let shared = Arc::new(Shared {
             options,

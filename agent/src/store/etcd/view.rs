@@ -39,6 +39,8 @@ pub(super) struct View {
     present: BTreeSet<String>,
     /// What was last known of each agent, also of those that are not there.
     attributes: HashMap<String, pb::AgentAttributes>,
+    /// Workloads that cannot be rendered, and why.
+    unrendered: BTreeSet<(String, String)>,
     /// Keys that make no sense, so that each is told once.
     foreign: HashSet<String>,
 }
@@ -63,34 +65,48 @@ impl View {
             said: BTreeMap::new(),
             present: BTreeSet::new(),
             attributes: HashMap::new(),
+            unrendered: BTreeSet::new(),
             foreign: HashSet::new(),
         };
         let changes = view.take(entries);
-        view.tree = model::apply(&view.tree, &changes)?.0;
+        view.tree = view.after(&changes)?;
         view.bytes = weight_after(&Tree::default(), 0, &view.tree);
         Ok(view)
     }
 
-    /// Takes what happened at one revision, and tells what it changed of the state.
-    pub(super) fn advance(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
+    /// Takes what happened at one revision, and gives the state if that made another one of it.
+    pub(super) fn advance(&mut self, revision: i64, entries: Vec<Entry>) -> Option<Tree> {
         let changes = self.take(entries);
         self.revision = revision;
         if changes.is_empty() {
-            return Vec::new();
+            return None;
         }
-        match model::apply(&self.tree, &changes) {
-            Ok((tree, _)) => {
-                let differences = model::changes_between(&self.tree, &tree);
-                self.bytes = weight_after(&self.tree, self.bytes, &tree);
-                self.tree = tree;
-                differences
-            }
+        let tree = match self.after(&changes) {
+            Ok(tree) => tree,
             Err(error) => {
                 // Somebody else wrote it; agents check before they write.
                 log::error!("what etcd holds at revision {revision} makes no state: {error}");
-                Vec::new()
+                return None;
             }
+        };
+        if tree == self.tree {
+            return None;
         }
+        self.bytes = weight_after(&self.tree, self.bytes, &tree);
+        self.tree = tree.clone();
+        Some(tree)
+    }
+
+    /// The state after changes. What cannot be rendered is left out, and told once.
+    fn after(&mut self, changes: &[Change]) -> Result<Tree, String> {
+        let (tree, faults) = model::apply(&self.tree, changes)?;
+        let faults: BTreeSet<_> =
+            faults.into_iter().map(|own| (own.workload, own.reason)).collect();
+        for (workload, reason) in faults.difference(&self.unrendered) {
+            log::error!("workload {workload} is left out: {reason}");
+        }
+        self.unrendered = faults;
+        Ok(tree)
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {

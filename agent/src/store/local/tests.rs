@@ -1,7 +1,6 @@
-use fifogate::state::{Tree, convert};
+use fifogate::state::{Node, Tree};
 
 use super::*;
-use crate::store::Change;
 
 fn manifest(text: &str) -> Tree {
     fifogate::manifest::parse("test.yaml", text).unwrap().updated.tree
@@ -29,10 +28,10 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn an_update_is_told_before_it_is_answered() {
     block_on(async {
         let (store, mut events) = Local::open(Some(&manifest(ONE)), None).unwrap();
-        assert!(matches!(events.try_recv(), Ok(Event::Replace(_))));
+        assert!(matches!(events.try_recv(), Ok(Event::State(_))));
         store.update(set_config("1")).await.unwrap();
-        let Ok(Event::Changes(changes)) = events.try_recv() else { panic!("nothing was told") };
-        assert!(matches!(&changes[..], [Change::Config(key, Some(_))] if key == "k"));
+        let Ok(Event::State(tree)) = events.try_recv() else { panic!("nothing was told") };
+        assert_eq!(tree.get(&["desiredState", "configs", "k"]).and_then(Node::as_str), Some("1"));
         store.update(set_config("1")).await.unwrap();
         assert!(events.try_recv().is_err(), "nothing differs");
     });
@@ -50,8 +49,7 @@ fn what_was_acknowledged_is_there_when_the_folder_is_opened_again_and_counts_mor
         assert!(busy.contains("another agent"), "{busy}");
     });
     let (_store, mut events) = open();
-    let Ok(Event::Replace(state)) = events.try_recv() else { panic!("no state") };
-    let tree = convert::from_pb(&state).unwrap();
+    let Ok(Event::State(tree)) = events.try_recv() else { panic!("no state") };
     let config = tree.get(&["desiredState", "configs", "k"]).and_then(|node| node.as_str());
     assert_eq!(config, Some("kept"));
     assert!(tree.get(&["workloadStates", "a", "w"]).is_some());
