@@ -15,6 +15,7 @@ mod cluster {
     mod load;
     pub(crate) mod network;
     pub(crate) mod session;
+    mod tutorial;
     pub(crate) mod view;
     pub(crate) mod writer;
 }
