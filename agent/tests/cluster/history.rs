@@ -30,7 +30,7 @@ pub(crate) struct Past {
     /// The values that each config had, in their order.
     pub(crate) configs: HashMap<String, Vec<String>>,
     /// The tags that the workload `same` had, in their order.
-    pub(crate) tags: Vec<String>,
+    pub(crate) tags: Vec<BTreeMap<String, String>>,
     said: BTreeMap<[String; 3], pb::ExecutionState>,
     present: BTreeSet<String>,
 }
@@ -65,6 +65,9 @@ impl History {
         let mut watches = client.watch_client().max_decoding_message_size(1 << 30);
         let mut stream = watches.watch(format!("{PREFIX}/"), Some(options)).await?;
         while let Some(response) = stream.message().await? {
+            if Arc::strong_count(&self.0) == 1 {
+                break;
+            }
             if response.compact_revision() > 0 {
                 panic!("the history itself was compacted");
             }
@@ -110,8 +113,7 @@ impl Past {
             ["desired", "workloads", name] => {
                 let own = value.map(|own| pb::Workload::decode(own).unwrap());
                 if let ("same", Some(own)) = (name, &own) {
-                    let tag = own.tags.as_ref().and_then(|tags| tags.tags.get("by"));
-                    self.tags.extend(tag.cloned());
+                    self.tags.push(own.tags.clone().unwrap_or_default().tags);
                 }
                 let workloads = own.map(|own| [(name.to_owned(), own)].into());
                 let workloads = Some(pb::WorkloadMap { workloads: workloads.unwrap_or_default() });
