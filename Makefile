@@ -14,7 +14,7 @@ help:  ## this list
 
 # A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
-demo:  ## processes of one node, what they see of each other, and one that is killed
+demo: protoc  ## processes of one node, what they see of each other, and one that is killed
 	$(CARGO) build --workspace
 	@timeout --foreground 60 demo/run.sh $(TARGET)/debug
 
@@ -32,8 +32,13 @@ setup:  ## what the tests need beside Rust: the SDKs, etcd (as root it installs 
 	tests/sdk/setup.sh
 	tests/etcd/setup.sh
 
+# The client of etcd, which the agent has, is built with it.
+.PHONY: protoc
+protoc:
+	tests/etcd/setup.sh build
+
 .PHONY: check
-check:  ## format, lints, documentation, unit tests, layering: under a minute when warm
+check: protoc  ## format, lints, documentation, unit tests, layering: under a minute when warm
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps

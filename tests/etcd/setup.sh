@@ -1,12 +1,16 @@
 #!/bin/sh
-# Gets what the tests of many nodes need: etcd, `ip` to make networks, and protoc to build its client.
+# Gets what etcd wants beside Rust: protoc, which builds its client; and for the tests etcd itself,
+# etcdctl and `ip`, which makes networks. `setup.sh build` gets only the first.
 # Run it as often as you like; it does what is missing.
 set -eu
 
 wanted=
-command -v etcd >/dev/null || wanted="$wanted etcd-server"
-command -v ip >/dev/null || wanted="$wanted iproute2"
 command -v protoc >/dev/null || wanted="$wanted protobuf-compiler"
+if [ "${1:-}" != build ]; then
+    command -v etcd >/dev/null || wanted="$wanted etcd-server"
+    command -v etcdctl >/dev/null || wanted="$wanted etcd-client"
+    command -v ip >/dev/null || wanted="$wanted iproute2"
+fi
 [ -n "$wanted" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
