@@ -28,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Parser;
 use cluster::{
     bed::{Cluster, NAMES, soon},
     history::History,
@@ -45,14 +46,35 @@ const FOLLOWER: usize = 2;
 /// As long as what is written to etcd for an update.
 const VALUE: usize = 16;
 
+/// Measures how long an event takes from node to node, beside etcd's own put and watch.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    rounds: usize,
+    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Asked of every test program by those that run many
+    #[arg(long, hide = true)]
+    list: bool,
+    #[arg(long, hide = true)]
+    format: Option<String>,
+    #[arg(long, hide = true)]
+    ignored: bool,
+}
+
 fn main() {
-    let arguments: Vec<_> = std::env::args().skip(1).filter(|own| own != "--bench").collect();
-    let given: Vec<_> = arguments.iter().map(String::as_str).collect();
-    if is_run_elsewhere(&given) {
+    let Options { rounds, bench, list, .. } = Options::parse();
+    if list {
+        return; // no tests here
+    }
+    if !bench {
+        return println!("nothing is measured without optimization: `make bench-cluster` does");
+    }
+    if is_run_elsewhere(&["--bench", "--rounds", &rounds.to_string()]) {
         return;
     }
-    let place = given.iter().position(|own| *own == "--rounds");
-    let rounds = place.map_or(500, |at| given[at + 1].parse().expect("--rounds NUMBER"));
     let mut cluster = Cluster::start(WORKLOADS);
     // Its own watch would take time from the agents'.
     cluster.history = History::default();
