@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use fifogate::state::check::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -85,6 +85,7 @@ struct RunArgs {
     state_dir: Option<PathBuf>,
     /// Shares the state with other agents in etcd; the manifest counts when nothing is there yet
     #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', conflicts_with = "state_dir")]
+    #[arg(value_parser = endpoint)]
     etcd: Vec<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -113,6 +114,7 @@ struct RunArgs {
 struct ClusterArgs {
     /// Where all keys are in etcd
     #[arg(long, value_name = "PREFIX", default_value = "fifogate", requires = "etcd")]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     prefix: String,
     /// PEM file of who may sign etcd's certificate
     #[arg(long, value_name = "FILE", requires = "etcd")]
@@ -139,6 +141,16 @@ struct LaunchArgs {
     inside: bool,
     #[arg(long)]
     probe: bool,
+}
+
+/// `HOST:PORT`, or a URL of that.
+fn endpoint(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let (host, port) = address.unwrap_or(text).rsplit_once(':').unwrap_or_default();
+    if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
+        return Err("expected HOST:PORT, http://HOST:PORT or https://HOST:PORT".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -232,12 +244,19 @@ fn cluster(
     if endpoints.is_empty() {
         return Ok(None);
     }
-    let password = |path: &PathBuf| {
-        let text = fs::read_to_string(path);
-        let text = text.map_err(|error| CliError::Unusable(format!("{}: {error}", path.display())));
-        Ok(text?.lines().next().unwrap_or_default().to_owned())
+    let read = |option: &str, path: &PathBuf| {
+        fs::read_to_string(path)
+            .map_err(|error| CliError::Unusable(format!("--{option} {}: {error}", path.display())))
     };
-    let password = args.etcd_password_file.as_ref().map(password).transpose()?;
+    // They are read again for each connection; what is wrong from the start is said at the start.
+    let files =
+        [("etcd-ca", &args.etcd_ca), ("etcd-cert", &args.etcd_cert), ("etcd-key", &args.etcd_key)];
+    for (option, path) in files {
+        path.as_ref().map(|path| read(option, path)).transpose()?;
+    }
+    let password = args.etcd_password_file.as_ref().map(|path| read("etcd-password-file", path));
+    let password = password.transpose()?;
+    let password = password.map(|text| text.lines().next().unwrap_or_default().to_owned());
     Ok(Some(etcd::Options {
         endpoints,
         prefix: args.prefix,

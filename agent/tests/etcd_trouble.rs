@@ -9,6 +9,7 @@ mod server;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -245,4 +246,30 @@ async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() 
     assert!(text.contains("permission denied"), "{text}");
     let text = refusal(options(&server)).await;
     assert!(text.contains("user name is empty"), "{text}");
+}
+
+#[test]
+fn options_that_cannot_be_used_are_told_with_their_names_and_what_would_be_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let run_dir = dir.path().join("run");
+    let tried = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fifogate-agent"));
+        command.args(["run", "--run-dir"]).arg(&run_dir).args(options);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (options, status, told) in [
+        (&["--etcd", "10.0.0.1"][..], 2, "expected HOST:PORT"),
+        (&["--etcd", "a:1,b:"], 2, "'b:'"),
+        (&["--etcd", "a:1", "--prefix="], 2, "--prefix"),
+        (&["--etcd", "a:1", "--etcd-ca", missing], 2, "--etcd-ca"),
+        (&["--etcd", "a:1", "--etcd-user", "u", "--etcd-password-file", missing], 2, missing),
+        (&["--etcd", "127.0.0.1:1,127.0.0.1:2"], 1, "127.0.0.1:1: "),
+        (&["--etcd", "127.0.0.1:1"], 1, "Connection refused"),
+    ] {
+        let (code, text) = tried(options);
+        assert!(code == status && text.contains(told), "{options:?}: {code}, {text}");
+    }
 }

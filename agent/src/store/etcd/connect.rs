@@ -50,10 +50,25 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
             // With its code and metadata it is too much to read.
-            Error::GRpcStatus(status) => Self::Away(status.message().to_owned()),
-            error => Self::Away(error.to_string()),
+            Error::GRpcStatus(status) => {
+                Self::Away(with_causes(status.message().to_owned(), &status))
+            }
+            error => Self::Away(with_causes(error.to_string(), &error)),
         }
     }
+}
+
+/// What is said of an error, with what it came from as far as that says more.
+fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Why etcd did nothing of a transaction, if it says that it did not.
@@ -103,12 +118,12 @@ pub(super) async fn open(
     id: &str,
     seed: Option<&Vec<Change>>,
 ) -> Result<(Client, i64, View), String> {
-    let mut last = String::new();
+    let mut failed = Vec::new();
     for endpoint in &options.endpoints {
         let mut client = match connect(options, endpoint).await {
             Ok(client) => client,
             Err(trouble) => {
-                last = format!("etcd at {endpoint}: {trouble}");
+                failed.push(format!("etcd at {endpoint}: {trouble}"));
                 continue;
             }
         };
@@ -118,7 +133,7 @@ pub(super) async fn open(
         let view = read(&mut client, keys).await.map_err(named)?;
         return Ok((client, lease, view));
     }
-    Err(last)
+    Err(failed.join("; "))
 }
 
 /// A connection to one etcd.
