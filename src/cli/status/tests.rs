@@ -28,7 +28,7 @@ fn text_has_the_whole_first_and_aligned_columns() {
     let shown = text::show(&status());
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines[0], "fifogate 0.1.0 up 1 h 6 min at /run/gate, agent link connected");
-    assert_eq!(lines[4], r"the agent says: the store is away\n");
+    assert_eq!(lines[3], r"the agent says: the store is away\n");
     assert!(lines[1].contains("5.0 MiB resident"), "{}", lines[1]);
     let column = |line: &str, word: &str| line.find(word).map(|at| at + word.len());
     assert_eq!(column(lines[5], "QUEUED"), column(lines[6], "2.0 KiB"), "{shown}");
