@@ -59,7 +59,13 @@ impl Core {
         let message = FromWorkload::decode(&body, &self.limits);
         let input = Input::Message { peer: *peer, message, written: *written };
         self.broker.handle(Tick::default(), input);
-        self.hand_out()
+        let mut told = self.hand_out();
+        // Many are told of a change in slices.
+        while self.broker.is_telling() {
+            self.broker.handle(Tick::default(), Input::Tick);
+            told += self.hand_out();
+        }
+        told
     }
 
     /// Bytes of all messages so far.

@@ -36,8 +36,14 @@ impl Broker {
             // Most of the time that was all.
             let slow = peer.slow_since.is_some() || !peer.reading || !peer.behind.is_empty();
             if !slow && peer.outbox.is_empty() {
-                break;
+                peer.unsettled = false;
+                return;
             }
+            // What it is still to be told of the last change takes its room before them.
+            if self.tell_before(id) {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&id) else { break };
             // Those behind go on at half the budget: at its edge, every event would be a merged one.
             let budget = budget_of(&self.config.limits, &self.queued, id, peer);
             let room = peer.outbox.is_half_empty(budget);

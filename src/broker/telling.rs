@@ -116,11 +116,7 @@ impl Broker {
         {
             let members = self.subscriptions.members_after(group, telling.at);
             let members: Vec<_> = members.take(left).collect();
-            for id in &members {
-                if !telling.early.remove(id) {
-                    self.tell(&mut telling, group, *id);
-                }
-            }
+            self.tell(&mut telling, group, &members);
             telling.at = members.last().copied();
             if members.len() < left {
                 telling.groups.pop_first();
@@ -138,42 +134,57 @@ impl Broker {
         }
     }
 
-    /// Tells a peer now what it is still to be told of the last change, as something else is to follow.
-    pub(super) fn tell_before(&mut self, peer: PeerId) {
-        let Some(telling) = &self.telling else { return };
-        let Some(peer) = self.peers.get(&peer) else { return };
+    /// Tells a peer now what it is still to be told of the last change, as something else is to follow;
+    /// gives whether there was anything.
+    pub(super) fn tell_before(&mut self, peer: PeerId) -> bool {
+        let Some(telling) = &self.telling else { return false };
+        let Some(peer) = self.peers.get(&peer) else { return false };
         let group_of = |id: &SubscriptionId| Some(self.subscriptions.get(*id)?.group);
         let all = peer.subscriptions.values().filter_map(|id| Some((group_of(id)?, *id)));
         let awaited: Vec<_> = all.filter(|(group, id)| telling.awaits(*group, *id)).collect();
-        for (group, id) in awaited {
+        for (group, id) in &awaited {
             if let Some(mut telling) = self.telling.take() {
-                telling.early.insert(id);
-                self.tell(&mut telling, group, id);
+                self.tell(&mut telling, *group, &[*id]);
+                telling.early.insert(*id);
                 self.telling = Some(telling);
             }
         }
+        !awaited.is_empty()
     }
 
-    fn tell(&mut self, telling: &mut Telling, group_id: GroupId, id: SubscriptionId) {
+    /// Tells some members of a group of the last change, or notes what they miss.
+    fn tell(&mut self, telling: &mut Telling, group_id: GroupId, members: &[SubscriptionId]) {
         let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return };
-        let Some(subscription) = all.get_mut(&id) else { return };
-        // It began, or caught up, after the change.
-        if subscription.told == self.version {
-            return;
+        let mut event = telling.events.remove(&group_id);
+        let mut late = Vec::new();
+        for id in members {
+            if telling.early.remove(id) {
+                continue;
+            }
+            let Some(subscription) = all.get_mut(id) else { continue };
+            // It began, or caught up, after the change.
+            if subscription.told == self.version {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
+            let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
+            let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
+            if !ready || !peer.outbox.has_room(budget) {
+                late.push(*id);
+                continue;
+            }
+            let made = || event_body(&telling.changes, &group.masks, &self.state);
+            if let Some(body) = event.get_or_insert_with(made).clone() {
+                subscription.note_told(self.version);
+                let id_of_request = Arc::clone(&subscription.request_id);
+                let message = response(subscription.peer, id_of_request, body);
+                peer.outbox.push(message, Kind::Event(*id), self.now);
+                self.unsettled.note(subscription.peer, peer);
+            }
         }
-        let Some(peer) = self.peers.get_mut(&subscription.peer) else { return };
-        let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
-        let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
-        if !ready || !peer.outbox.has_room(budget) {
-            return self.fall_behind(id, &telling.old);
-        }
-        let event = telling.events.entry(group_id);
-        let made = event.or_insert_with(|| event_body(&telling.changes, &group.masks, &self.state));
-        if let Some(body) = made.clone() {
-            subscription.note_told(self.version);
-            let message = response(subscription.peer, Arc::clone(&subscription.request_id), body);
-            peer.outbox.push(message, Kind::Event(id), self.now);
-            self.unsettled.note(subscription.peer, peer);
+        telling.events.extend(event.map(|event| (group_id, event)));
+        for id in late {
+            self.fall_behind(id, &telling.old);
         }
     }
 

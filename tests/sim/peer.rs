@@ -120,7 +120,8 @@ impl Expected {
 pub(crate) enum Place {
     /// Events of subscribers that are up to date, in any order, before all else.
     Direct,
-    /// Events that come before or after the answer: the budget was used up between them.
+    /// Events that come before or after the answer: the budget was used up between them, or the
+    /// subscriber had its time to get ready at the moment of the change.
     Loose,
     Answer,
     /// Errors that end subscriptions, in any order.
@@ -260,22 +261,23 @@ impl Peer {
             let own = self.subscriptions.get_mut(&reported.request_id).unwrap();
             counts.many("events merged", reported.events_merged - own.merged);
             own.merged = reported.events_merged;
-            let was_ready = !own.behind && own.live_at.is_some_and(|at| at <= moment.before);
+            let ready = |by: u64| !own.behind && own.live_at.is_some_and(|at| at <= by);
+            let (was_ready, is_ready) = (ready(moment.before), ready(moment.now));
             let half = moment.budget.0 / 2;
             let event = own.observe(reported, moment, report.queued_bytes > half);
             if let Some(event) = event {
                 let expected = Expected::event(&reported.request_id, own.uid, event);
-                made.push((was_ready, expected));
+                made.push((was_ready, is_ready, expected));
             }
         }
-        let bytes: usize = made.iter().filter_map(|(_, due)| due.len()).sum();
+        let bytes: usize = made.iter().filter_map(|(.., due)| due.len()).sum();
         let (sure, most) = moment.budget;
-        let place = |was_ready| match was_ready && self.queued < most {
+        let place = |was_ready, is_ready| match is_ready && self.queued < most {
             false => Place::CatchUp,
-            true if self.queued + bytes < sure => Place::Direct,
+            true if was_ready && self.queued + bytes < sure => Place::Direct,
             true => Place::Loose,
         };
-        let due = made.into_iter().map(|(ready, due)| (place(ready), due)).collect();
+        let due = made.into_iter().map(|(was, is, due)| (place(was, is), due)).collect();
         self.queued = report.queued_bytes;
         Batch { step: moment.step, due }
     }
@@ -359,6 +361,8 @@ impl Subscription {
         match (&event, news) {
             (None, 0) => {}
             (Some(_), 1) => assert!(is_live, "{id} is told something before it had time"),
+            // It was not told that it went, and now it is as it was before that.
+            (Some(event), 0) if event.paths().all(|path| self.is_blind_to(&path)) => {}
             (None, _) => panic!("{id} is told {news} events where nothing differs"),
             (Some(event), _) => panic!("{id} is told {news} events, of {event:#?}"),
         }
@@ -368,13 +372,16 @@ impl Subscription {
             self.blind.extend(event.iter().flat_map(|event| event.partial.clone()));
             self.told = Rc::clone(moment.state);
         }
-        event
+        event.filter(|_| news == 1)
     }
 
     /// The leaves of a tree that the reader can know.
     pub(crate) fn view<'a>(&self, tree: &'a Value) -> BTreeMap<Path, &'a Value> {
         let leaves = tree::leaves(tree).into_iter();
-        let blind = |path: &Path| self.blind.iter().any(|own| path.starts_with(own));
-        leaves.filter(|(path, _)| self.masks.name(path) && !blind(path)).collect()
+        leaves.filter(|(path, _)| self.masks.name(path) && !self.is_blind_to(path)).collect()
+    }
+
+    fn is_blind_to(&self, path: &Path) -> bool {
+        self.blind.iter().any(|own| path.starts_with(own))
     }
 }

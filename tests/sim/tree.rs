@@ -229,6 +229,13 @@ pub(crate) struct Event {
     pub(crate) partial: Vec<Path>,
 }
 
+impl Event {
+    /// All that it says is another.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = Path> {
+        self.added.iter().chain(&self.updated).chain(&self.removed).map(|path| split(path))
+    }
+}
+
 /// The event that leads a subscriber who knows `old` to `new`; none if it sees no difference.
 pub(crate) fn event(old: &Value, new: &Value, masks: &Masks) -> Option<Event> {
     let mut event = Event { state: Value::Object(Map::new()), ..Event::default() };
@@ -310,8 +317,8 @@ pub(crate) fn kind_changes(old: &Value, new: &Value) -> Vec<Path> {
 /// What a client makes of an event: the view that it had, without what the lists name, and with what
 /// came along.
 pub(crate) fn follow(view: &mut Value, event: &Event) {
-    for path in event.added.iter().chain(&event.updated).chain(&event.removed) {
-        remove(view, &split(path));
+    for path in event.paths() {
+        remove(view, &path);
     }
     for (path, leaf) in leaves(&event.state) {
         put(view, &path, leaf.clone());

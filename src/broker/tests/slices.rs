@@ -196,3 +196,29 @@ fn request_of_another_is_answered_while_many_are_being_told() {
     assert_eq!(world.heard(all[0]), ["u done +0 -0"]);
     assert_eq!(world.broker.next_deadline(), None);
 }
+
+#[test]
+fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
+    let limits = Limits { outbox_bytes: 1, ..Limits::default() };
+    let config = Config { limits, settle_ms: 0, window: 1, slice: 2, ..Config::default() };
+    let names = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
+    let mut world = World::with(config, &names);
+    let (a, b) = (world.hello("a"), world.hello("b"));
+    for key in KEYS {
+        world.subscribe(b, key, &[&format!("desiredState.configs.{key}")]);
+    }
+    world.heard(b);
+    world.prompt = false;
+    // One more that is not taken, and it has what it may have.
+    world.ask(b, "read", Ask::State { masks: MaskSet::parse([KEYS[0]]), subscribe: false });
+    let all = KEYS.map(|key| (key, "1"));
+    let masks = KEYS.map(|key| format!("desiredState.configs.{key}"));
+    world.update(a, desired(&[], &all), &masks.each_ref().map(String::as_str));
+    let handed = world.sent.iter().filter(|sent| sent.0 == b);
+    let event = handed.map(|(_, _, message, _)| message.encoded_len()).last().unwrap();
+    let queued = |world: &World| world.broker.report()[1].queued_bytes;
+    assert_eq!(queued(&world), event, "more than one waits");
+    let heard = world.take_all(b);
+    assert_eq!(heard.len(), 1 + KEYS.len(), "{heard:?}");
+    assert_eq!(queued(&world), 0);
+}
