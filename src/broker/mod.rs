@@ -208,6 +208,8 @@ pub struct Broker {
     state_bytes: usize,
     /// The version of the state.
     version: Version,
+    /// The last version with something that a subscription looks below, and was told nothing of.
+    unseen: Version,
     /// Answers to reads of this state.
     answers: Answers,
     /// Parts of answers to earlier ones.
@@ -248,6 +250,7 @@ impl Broker {
             state_bytes: weight_after(&Tree::default(), 0, &Tree::initial()),
             state: Tree::initial(),
             version: 0,
+            unseen: 0,
             answers: Answers::default(),
             pieces: Pieces::default(),
             queued: Total::default(),

@@ -181,14 +181,14 @@ impl Subscriptions {
         Some(&self.groups.get(&self.all.get(&id)?.group)?.masks)
     }
 
-    /// The groups that can see any of `changes`.
-    pub(super) fn touched(&self, changes: &ChangeSet) -> BTreeSet<GroupId> {
-        let mut found = BTreeSet::new();
+    /// Whom `changes` touch.
+    pub(super) fn touched(&self, changes: &ChangeSet) -> Touched {
+        let mut touched = Touched::default();
         if !changes.is_empty() {
-            found.extend(&self.index.here);
-            visit(&[&self.index], changes.root(), &mut found);
+            touched.groups.extend(&self.index.here);
+            touched.visit(&[&self.index], changes.root());
         }
-        found
+        touched
     }
 }
 
@@ -256,7 +256,11 @@ impl Index {
     }
 
     fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.any.is_none() && self.keys.is_empty()
+        self.here.is_empty() && !self.goes_on()
+    }
+
+    fn goes_on(&self) -> bool {
+        self.any.is_some() || !self.keys.is_empty()
     }
 
     fn below(&self, key: &Key) -> impl Iterator<Item = &Self> {
@@ -264,53 +268,73 @@ impl Index {
     }
 }
 
-fn visit(at: &[&Index], changes: &[(Key, Change)], found: &mut BTreeSet<GroupId>) {
-    for (key, change) in changes {
-        let below = enter(at, key, found);
-        if below.is_empty() {
-            continue;
-        }
-        match change {
-            Change::Inner(inner) => visit(&below, inner, found),
-            Change::Added(node) | Change::Removed(node) => visit_node(&below, node, found),
-            Change::Updated => {}
-        }
-    }
+/// What the index makes of changes.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// The groups that can see any of them.
+    pub(super) groups: BTreeSet<GroupId>,
+    /// At a place that some group looks below, something that is no mapping came, went or changed. The
+    /// group is told nothing of that, and yet what comes there next counts for it as updated or added,
+    /// depending on that.
+    pub(super) unseen: bool,
 }
 
-/// Looks for longer masks in what came or went as a whole.
-fn visit_node(at: &[&Index], node: &Node, found: &mut BTreeSet<GroupId>) {
-    let Node::Map(map) = node else { return };
-    if at.iter().any(|index| index.any.is_some()) {
-        for (key, node) in map {
-            visit_entry(at, key, node, found);
+impl Touched {
+    fn visit(&mut self, at: &[&Index], changes: &[(Key, Change)]) {
+        for (key, change) in changes {
+            let below = self.enter(at, key);
+            if below.is_empty() {
+                continue;
+            }
+            match change {
+                Change::Inner(inner) => self.visit(&below, inner),
+                Change::Added(node) | Change::Removed(node) => self.visit_node(&below, node),
+                Change::Updated => self.unseen = true,
+            }
         }
-        return;
     }
-    let keys: BTreeSet<_> = at.iter().flat_map(|index| smaller(index, map)).collect();
-    for (key, node) in keys.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
-        visit_entry(at, key, node, found);
-    }
-}
 
-fn visit_entry(at: &[&Index], key: &Key, node: &Node, found: &mut BTreeSet<GroupId>) {
-    let below = enter(at, key, found);
-    if !below.is_empty() {
-        visit_node(&below, node, found);
+    /// Looks for longer masks in what came or went as a whole.
+    fn visit_node(&mut self, at: &[&Index], node: &Node) {
+        let Node::Map(map) = node else {
+            self.unseen = true;
+            return;
+        };
+        if at.iter().any(|index| index.any.is_some()) {
+            for (key, node) in map {
+                self.visit_entry(at, key, node);
+            }
+            return;
+        }
+        let keys: BTreeSet<_> = at.iter().flat_map(|index| smaller(index, map)).collect();
+        for (key, node) in keys.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
+            self.visit_entry(at, key, node);
+        }
+    }
+
+    fn visit_entry(&mut self, at: &[&Index], key: &Key, node: &Node) {
+        let below = self.enter(at, key);
+        if !below.is_empty() {
+            self.visit_node(&below, node);
+        }
+    }
+
+    /// Notes those whose mask ends at `key`; gives where longer ones go on.
+    fn enter<'a>(&mut self, at: &[&'a Index], key: &Key) -> Vec<&'a Index> {
+        let mut below = Vec::new();
+        for index in at.iter().flat_map(|index| index.below(key)) {
+            self.groups.extend(&index.here);
+            if index.goes_on() {
+                below.push(index);
+            }
+        }
+        below
     }
 }
 
 /// The keys of whichever has fewer of them; only those in both matter.
 fn smaller<'a>(index: &'a Index, map: &'a Map<Node>) -> Vec<&'a Key> {
     if index.keys.len() <= map.len() { index.keys.keys().collect() } else { map.keys().collect() }
-}
-
-fn enter<'a>(at: &[&'a Index], key: &Key, found: &mut BTreeSet<GroupId>) -> Vec<&'a Index> {
-    let below: Vec<_> = at.iter().flat_map(|index| index.below(key)).collect();
-    for index in &below {
-        found.extend(&index.here);
-    }
-    below
 }
 
 #[cfg(test)]
@@ -345,7 +369,7 @@ mod tests {
             .collect();
         let touched = |old: &Tree, new: &Tree| {
             let touched = subscriptions.touched(&ChangeSet::between(old, new));
-            touched.iter().map(|group| groups[group]).collect::<BTreeSet<_>>()
+            touched.groups.iter().map(|group| groups[group]).collect::<BTreeSet<_>>()
         };
         let sees_a = BTreeSet::from(["", "a", "a.x", "a.*.y", "*.x.y", "*"]);
         let (one, two) = (tree(&[("a", "1")]), tree(&[("a", "2")]));
@@ -353,6 +377,23 @@ mod tests {
         assert_eq!(touched(&Tree::default(), &two), sees_a);
         assert_eq!(touched(&two, &Tree::default()), sees_a);
         assert_eq!(touched(&one, &one), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_is_no_mapping_is_unseen_by_masks_that_look_below_it() {
+        let unseen = |mask: &str, old: &Tree, new: &Tree| {
+            let mut subscriptions = Subscriptions::default();
+            subscriptions.add(peer(), "r".into(), &MaskSet::parse([mask]), Pace::Live, 0);
+            subscriptions.touched(&ChangeSet::between(old, new)).unseen
+        };
+        let (none, one, two) = (Tree::default(), tree(&[("a", "1")]), tree(&[("a", "2")]));
+        for (old, new) in [(&one, &two), (&none, &one), (&one, &none)] {
+            assert!(unseen("a.x.y.z", old, new) && unseen("*.*.y.*", old, new));
+            assert!(
+                !unseen("a.x.y", old, new) && !unseen("a.*", old, new) && !unseen("", old, new)
+            );
+            assert!(!unseen("a.x.z.z", old, new) && !unseen("b.x.y.z", old, new));
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::{
     outbox::Kind,
     peer::response,
     settling::budget_of,
-    subscriptions::{GroupId, Missed, Pace},
+    subscriptions::{GroupId, Missed, Pace, Touched},
 };
 
 /// The last change, while there are subscribers that were not told of it.
@@ -80,7 +80,10 @@ impl Broker {
         self.version += 1;
         self.answers.clear();
         let changes = ChangeSet::between(&old, &self.state);
-        let groups = self.subscriptions.touched(&changes);
+        let Touched { groups, unseen } = self.subscriptions.touched(&changes);
+        if unseen {
+            self.unseen = self.version;
+        }
         if !groups.is_empty() {
             self.telling = Some(Telling {
                 old,
@@ -197,7 +200,8 @@ impl Broker {
             return;
         }
         let (version, most) = ((self.version - 1, old), self.config.limits.max_versions);
-        let kept = peer.versions.keep(subscription.told, version, most);
+        let alike = subscription.told.max(self.unseen.min(version.0));
+        let kept = peer.versions.keep(alike, version, most);
         subscription.missed = Some(kept.map_or(Missed::Everything, Missed::Since));
         if subscription.pace == Pace::Live {
             peer.behind.push_back(id);

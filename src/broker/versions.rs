@@ -3,7 +3,9 @@
 //!
 //! A version is kept once, and one that is kept already serves others too: a subscription that was
 //! told nothing since then sees no difference between that version and the one that it knows. So a
-//! reader that stops costs one version, whatever the number of its subscriptions.
+//! reader that stops costs one version, whatever the number of its subscriptions. Only where
+//! something came, went or changed that a mask looks below, nothing told is not nothing different: no
+//! version from before that serves.
 
 use crate::state::Tree;
 
@@ -24,16 +26,16 @@ struct Kept {
 }
 
 impl Versions {
-    /// Keeps `tree` for a subscription that was told nothing since version `told`, unless a version
-    /// that is kept already will do. Gives the version to come back with; `None` if `most` are kept.
+    /// Keeps `tree` for a subscription, unless a version that is kept already will do: to it, all are
+    /// alike from version `alike` on. Gives the version to come back with; `None` if `most` are kept.
     pub(super) fn keep(
         &mut self,
-        told: Version,
+        alike: Version,
         (version, tree): (Version, &Tree),
         most: usize,
     ) -> Option<Version> {
         if let Some(last) = self.kept.last_mut()
-            && last.version >= told
+            && last.version >= alike
         {
             last.users += 1;
             return Some(last.version);

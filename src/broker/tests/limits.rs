@@ -89,6 +89,34 @@ fn one_version_serves_all_subscriptions_of_a_reader_that_stops() {
 }
 
 #[test]
+fn slow_reader_is_told_what_came_where_something_went_that_it_does_not_see() {
+    let (mut world, a, b) = world(Limits { outbox_bytes: 1, ..Limits::default() });
+    let set = |world: &mut World, value: Option<Node>| {
+        let configs = Node::map(value.map(|value| ("m", value)));
+        let desired = Node::map([("configs", configs)]);
+        let new_state = Tree::default().with(DESIRED_STATE, Some(desired));
+        world.update(b, new_state, &["desiredState.configs.m"]);
+        world.take_all(b);
+    };
+    set(&mut world, Some(Node::text("no mapping")));
+    world.subscribe(a, "k", &["desiredState.configs.k"]);
+    world.subscribe(a, "m", &["desiredState.configs.m.x"]);
+    world.take_all(a);
+    world.prompt = false;
+    // Two events are handed out, one waits: from the fourth on a version is kept.
+    for value in ["1", "2", "3", "4"] {
+        world.set(b, "k", value);
+        world.take_all(b);
+    }
+    assert_eq!(world.broker.report()[0].versions_kept, 1);
+    // Whoever is quick is told nothing of the first, and the second. In the kept version `m` is no
+    // mapping, and of one that becomes a mapping nothing is told.
+    set(&mut world, None);
+    set(&mut world, Some(Node::map([("x", Node::text("1"))])));
+    assert_eq!(world.take_all(a).last().unwrap(), "m event +x");
+}
+
+#[test]
 fn with_a_version_too_many_a_subscription_is_sent_all_that_it_sees() {
     let limits = Limits { outbox_bytes: 1, max_versions: 1, ..Limits::default() };
     let (mut world, a, b) = world(limits);
