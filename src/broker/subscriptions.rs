@@ -57,7 +57,7 @@ pub(super) struct Subscription {
     /// What the reader was last told of, where that is not the state of now. All that happened since
     /// is told by one event.
     pub(super) missed: Option<Missed>,
-    /// The version of the state at which it was told something last.
+    /// The version of the state at which it was told something last, or had missed nothing.
     pub(super) told: Version,
     /// What it counts towards the limit of its workload.
     pub(super) cost: usize,

@@ -226,8 +226,14 @@ impl Broker {
                 event_body(&changes, masks, &self.state)
             }
         };
-        if let Some(body) = body {
-            self.push_event(id, body);
+        match body {
+            Some(body) => self.push_event(id, body),
+            // All went back to what it knows: it has seen the state of now all the same.
+            None => {
+                if let Some(subscription) = self.subscriptions.get_mut(id) {
+                    subscription.told = self.version;
+                }
+            }
         }
     }
 

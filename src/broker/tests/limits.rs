@@ -117,6 +117,43 @@ fn slow_reader_is_told_what_came_where_something_went_that_it_does_not_see() {
 }
 
 #[test]
+fn slow_reader_is_told_again_of_what_had_come_and_gone_before_it_got_ready() {
+    let limits = Limits { outbox_bytes: 1, ..Limits::default() };
+    let config = Config { limits, settle_ms: 10, ..Config::default() };
+    let both = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
+    let mut world = World::with(config, &both);
+    let (a, b) = (world.hello("a"), world.hello("b"));
+    let remove = |world: &mut World, key| {
+        world.update(b, Tree::default(), &[&format!("desiredState.configs.{key}")]);
+    };
+    let wait_until = |world: &mut World, now| {
+        world.now = now;
+        world.input(Input::Tick);
+    };
+    for id in ["m", "f"] {
+        world.subscribe(a, id, &[&format!("desiredState.configs.{id}")]);
+    }
+    world.set(b, "m", "1");
+    wait_until(&mut world, 5);
+    world.subscribe(a, "k", &["desiredState.configs.k"]);
+    world.set(b, "k", "1");
+    assert_eq!(world.broker.report()[0].versions_kept, 2, "before and behind m=1");
+    remove(&mut world, "m");
+    world.heard(a);
+    wait_until(&mut world, 10);
+    assert_eq!(world.heard(a), [""; 0], "nothing differs");
+    assert_eq!(world.broker.report()[0].versions_kept, 1, "for k");
+    world.prompt = false;
+    for value in ["1", "2", "3"] {
+        world.set(b, "f", value);
+    }
+    world.set(b, "m", "1");
+    wait_until(&mut world, 15);
+    let heard = world.take_all(a);
+    assert!(heard.contains(&"m event +m m=1".to_owned()), "{heard:?}");
+}
+
+#[test]
 fn with_a_version_too_many_a_subscription_is_sent_all_that_it_sees() {
     let limits = Limits { outbox_bytes: 1, max_versions: 1, ..Limits::default() };
     let (mut world, a, b) = world(limits);
