@@ -4,21 +4,24 @@
 //! The state is a tree of the component's kind that holds all four parts; its effective state always
 //! belongs to its desired state.
 
+mod current;
+
 use fifogate::{
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, Mask,
-        MaskSet, Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
+        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, MaskSet,
+        Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
         convert::{self, Fill},
         follow_workloads,
-        update::{self, UpdateError},
     },
 };
 
 use crate::{
-    render,
-    store::{Change, Refused},
+    render::{self, Uses},
+    store::Change,
 };
+
+pub use current::Current;
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]
@@ -46,39 +49,8 @@ pub struct Planned {
 #[must_use]
 pub fn empty() -> Tree {
     let initial = Tree::initial();
-    let (effective, _) = render::effective(&initial, &initial);
+    let (effective, _) = render::effective(&initial, &Uses::default(), &initial);
     initial.with(EFFECTIVE_STATE, Some(effective))
-}
-
-/// `current` after an update.
-///
-/// # Errors
-/// It is wrong as it stands; the text is for whoever asked (PROTOCOL 6.3).
-pub fn update(current: &Tree, update: &Update) -> Result<Planned, Refused> {
-    let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
-    let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
-        invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
-    })?;
-    let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
-    let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
-    if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
-        return Err(Refused::Invalid("Access denied".to_owned()));
-    }
-    let (effective, faults) = render::effective(current, &updated.tree);
-    if let Some(fault) = faults.first() {
-        return Err(invalid(UpdateError::Invalid(fault.to_string())));
-    }
-    let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
-    let (ended, started) = instances(current, &tree);
-    let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
-    let states = tree.get(&[WORKLOAD_STATES]).cloned().unwrap_or(Node::Map(Map::new()));
-    let tree = tree.with(WORKLOAD_STATES, Some(follow_workloads(&states, &gone, &started)));
-    let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
-    let success = pb::UpdateStateSuccess {
-        added_workloads: names(&started),
-        deleted_workloads: names(&ended),
-    };
-    Ok(Planned { changes: changes_between(current, &tree), tree, success })
 }
 
 /// Whether a workload would set its own rights (DECISIONS 16). Removing itself gives it none.
@@ -192,61 +164,7 @@ pub fn begun(tree: &Tree) -> Tree {
 pub fn whole(state: &pb::CompleteState) -> Result<(Tree, Vec<render::RenderError>), String> {
     let given = convert::from_pb(state).map_err(|error| error.to_string())?;
     let tree = agent_update::replace(&empty(), &given.with(EFFECTIVE_STATE, None))?;
-    let (effective, faults) = render::effective(&Tree::initial(), &tree);
-    Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
-}
-
-/// `current` after changes that a store told.
-///
-/// # Errors
-/// They make no state of it.
-pub fn apply(
-    current: &Tree,
-    changes: &[Change],
-) -> Result<(Tree, Vec<render::RenderError>), String> {
-    let mut desired = pb::State::default();
-    let mut agents = pb::AgentMap::default();
-    let (mut masks, mut states) = (Vec::new(), Vec::new());
-    for change in changes {
-        match change {
-            Change::ApiVersion(version) => {
-                desired.api_version.clone_from(version);
-                masks.push(format!("{DESIRED_STATE}.{API_VERSION}"));
-            }
-            Change::Workload(name, workload) => {
-                masks.push(format!("{DESIRED_STATE}.workloads.{name}"));
-                let all = &mut desired.workloads.get_or_insert_default().workloads;
-                all.extend(workload.as_deref().map(|workload| (name.clone(), workload.clone())));
-            }
-            Change::Config(name, config) => {
-                masks.push(format!("{DESIRED_STATE}.configs.{name}"));
-                let all = &mut desired.configs.get_or_insert_default().configs;
-                all.extend(config.clone().map(|config| (name.clone(), config)));
-            }
-            Change::Agent(name, attributes) => {
-                masks.push(format!("{AGENTS}.{name}"));
-                agents.agents.extend(attributes.clone().map(|own| (name.clone(), own)));
-            }
-            Change::WorkloadState(name, state) => states.push((name, state)),
-        }
-    }
-    let given = pb::CompleteState {
-        desired_state: Some(desired),
-        agents: Some(agents),
-        ..Default::default()
-    };
-    let given = convert::from_pb(&given).map_err(|error| error.to_string())?;
-    let mut tree = current.clone();
-    if !masks.is_empty() {
-        let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
-        tree = agent_update::update(&tree, &given, &masks)?;
-    }
-    let states = states.into_iter().map(|(name, state)| {
-        let state = state.as_ref().map(convert::execution_state_from_pb).transpose();
-        Ok((instance(name), state.map_err(|error| error.to_string())?))
-    });
-    tree = agent_update::set_states(&tree, &states.collect::<Result<Vec<_>, String>>()?);
-    let (effective, faults) = render::effective(current, &tree);
+    let (effective, faults) = render::effective(&Tree::initial(), &Uses::default(), &tree);
     Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
 }
 

@@ -3,7 +3,9 @@
 //!
 //! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
 //! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
-//! only at workloads that changed or whose configs did.
+//! only at workloads that changed or whose configs did: [`Uses`] knows which those are.
+
+mod uses;
 
 use std::{
     collections::BTreeSet,
@@ -16,6 +18,8 @@ use fifogate::state::{
     API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, check::is_name,
 };
 use handlebars::{Handlebars, Template, no_escape, template::TemplateElement};
+
+pub use uses::{Uses, configs_of};
 
 /// Most bytes that one field may become.
 const MOST_RENDERED: usize = 1 << 20;
@@ -39,10 +43,11 @@ impl fmt::Display for RenderError {
 impl std::error::Error for RenderError {}
 
 /// The effective state for the desired state of `new`, given that the one that `old` holds belongs
-/// to its desired state; and the workloads that cannot be rendered, which are left out of it.
+/// to its desired state, and `uses` to both; and the workloads that cannot be rendered, which are left
+/// out of it.
 #[must_use]
-pub fn effective(old: &Tree, new: &Tree) -> (Node, Vec<RenderError>) {
-    let mut rendered = map_at(old, &[EFFECTIVE_STATE, "workloads"]);
+pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>) {
+    let mut rendered = map_at(old, &RENDERED);
     let (was, is) = (map_at(old, &WORKLOADS), map_at(new, &WORKLOADS));
     let configs = map_at(new, &CONFIGS);
     let mut again: BTreeSet<&Key> = BTreeSet::new();
@@ -51,14 +56,13 @@ pub fn effective(old: &Tree, new: &Tree) -> (Node, Vec<RenderError>) {
             again.insert(name);
         }
     });
-    let changed = changed_keys(&map_at(old, &CONFIGS), &configs);
-    if !changed.is_empty() {
-        again.extend(is.iter().filter(|(_, workload)| uses(workload, &changed)).map(|(n, _)| n));
-    }
-    // One that could not be rendered before is not there, and may be rendered now.
-    if rendered.len() != is.len() {
-        again.extend(is.keys().filter(|name| rendered.get(name.as_str()).is_none()));
-    }
+    map_at(old, &CONFIGS).diff(&configs, |key, old, new| {
+        if old != new {
+            again.extend(uses.of(key.as_str()));
+        }
+    });
+    // One that could not be rendered before may be rendered now.
+    again.extend(uses.unrendered());
     let mut faults = Vec::new();
     for name in again {
         rendered.remove(name.as_str());
@@ -76,24 +80,10 @@ pub fn effective(old: &Tree, new: &Tree) -> (Node, Vec<RenderError>) {
 
 const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 const CONFIGS: [&str; 2] = [DESIRED_STATE, "configs"];
+const RENDERED: [&str; 2] = [EFFECTIVE_STATE, "workloads"];
 
 fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
     tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
-}
-
-fn changed_keys(old: &Map<Node>, new: &Map<Node>) -> BTreeSet<String> {
-    let mut changed = BTreeSet::new();
-    old.diff(new, |key, old, new| {
-        if old != new {
-            changed.insert(key.to_string());
-        }
-    });
-    changed
-}
-
-fn uses(workload: &Node, keys: &BTreeSet<String>) -> bool {
-    let mut own = workload.get("configs").and_then(Node::as_map).into_iter().flatten();
-    own.any(|(_, key)| key.as_str().is_some_and(|key| keys.contains(key)))
 }
 
 /// A workload of the desired state as it is meant.

@@ -14,7 +14,7 @@ use fifogate::{
     state::{Tree, WORKLOAD_STATES},
 };
 use fifogate_agent::{
-    model::{self, Update},
+    model::{self, Current, Update},
     store::{Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
 };
 use server::Etcd as Server;
@@ -133,7 +133,7 @@ fn update(state: pb::State, part: &str, name: &str) -> Update {
 }
 
 fn seed() -> Tree {
-    model::update(&model::empty(), &workload("seeded", "agent_A", "x")).unwrap().tree
+    Current::default().update(&workload("seeded", "agent_A", "x")).unwrap().tree
 }
 
 /// What the state says of the only instance of a workload.
@@ -180,7 +180,7 @@ async fn all_agree(nodes: &[&Node], server: &Server) {
 #[tokio::test]
 async fn an_empty_cluster_is_seeded_once_and_updates_reach_all_by_one_watch_each() {
     let server = Server::start();
-    let other = model::update(&model::empty(), &workload("late", "agent_B", "y")).unwrap().tree;
+    let other = Current::default().update(&workload("late", "agent_B", "y")).unwrap().tree;
     let a = open(&server, "agent_A", Some(&seed())).await;
     let b = open(&server, "agent_B", Some(&other)).await;
     let c = open(&server, "agent_C", None).await;

@@ -1,6 +1,7 @@
-use fifogate::state::agent_update;
+use fifogate::state::{Mask, agent_update};
 
 use super::*;
+use crate::store::Refused;
 
 const TWO: &str = "apiVersion: v1\nworkloads:\n  w:\n    agent: a\n    runtime: process\n    \
                    runtimeConfig: x\n    tags: {t.u: '1', k: v}\n  n: {agent: '', runtime: process, \
@@ -9,7 +10,8 @@ const TWO: &str = "apiVersion: v1\nworkloads:\n  w:\n    agent: a\n    runtime: 
 fn seeded(text: &str) -> Tree {
     let tree = fifogate::manifest::parse("t.yaml", text).unwrap().updated.tree;
     let new_state = convert::to_pb(&tree, Fill::Full);
-    update(&Tree::initial(), &Update { new_state, ..Update::default() }).unwrap().tree
+    let update = Update { new_state, ..Update::default() };
+    Current::new(Tree::initial()).update(&update).unwrap().tree
 }
 
 /// Whoever has `old` and is told the difference has `new`; so has whoever is told the changes.
@@ -18,7 +20,7 @@ fn assert_told(old: &Tree, new: &Tree) {
     let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
     let told = agent_update::update(old, &convert::from_pb(&state).unwrap(), &masks).unwrap();
     assert!(told == *new, "{:?}\n{:?}", told.root(), new.root());
-    let (applied, faults) = apply(old, &changes_between(old, new)).unwrap();
+    let (applied, faults) = Current::new(old.clone()).apply(&changes_between(old, new)).unwrap();
     assert!(applied == *new && faults.is_empty(), "{:?}\n{:?}", applied.root(), new.root());
 }
 
@@ -59,7 +61,7 @@ fn a_removed_workload_stays_until_its_agent_says_so_unless_it_never_began() {
     let seeded = seeded(TWO);
     let remove = |tree: &Tree| {
         let masks = vec!["desiredState.workloads".to_owned()];
-        update(tree, &Update { masks, ..Update::default() }).unwrap().tree
+        Current::new(tree.clone()).update(&Update { masks, ..Update::default() }).unwrap().tree
     };
     let entries = |tree: &Tree| tree.entries(&[WORKLOAD_STATES]).count();
     assert_eq!(entries(&seeded), 2);
@@ -87,7 +89,7 @@ fn nobody_sets_its_own_rights() {
             new_state: new_state.clone(),
             masks: vec![access.to_owned()],
         };
-        update(&tree, &asked).map(drop)
+        Current::new(tree.clone()).update(&asked).map(drop)
     };
     assert_eq!(ask("w"), Err(Refused::Invalid("Access denied".to_owned())));
     assert_eq!(ask("n"), Ok(()));

@@ -8,7 +8,6 @@ use fifogate::{
     state::{
         Tree,
         convert::{self, Fill},
-        weight_after,
     },
 };
 use tokio::{
@@ -17,7 +16,7 @@ use tokio::{
 };
 
 use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
-use crate::model::{self, Update};
+use crate::model::{self, Current, Update};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -46,9 +45,7 @@ pub struct Local {
 
 #[derive(Debug)]
 struct Inner {
-    tree: Tree,
-    /// What it takes.
-    bytes: usize,
+    current: Current,
     disk: Option<Arc<Disk>>,
     events: mpsc::Sender<Event>,
 }
@@ -77,7 +74,8 @@ impl Local {
             (None, Some(seed)) => {
                 let new_state = convert::to_pb(seed, Fill::Full);
                 let update = Update { new_state, ..Update::default() };
-                let planned = model::update(&model::empty(), &update)
+                let planned = Current::default()
+                    .update(&update)
                     .map_err(|refused| OpenError::Seed(refused.to_string()))?;
                 if let Some(disk) = &disk {
                     disk.keep(&planned.changes).map_err(OpenError::Storage)?;
@@ -88,15 +86,15 @@ impl Local {
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
         let _ = events.try_send(Event::State(tree.clone()));
-        let bytes = weight_after(&Tree::default(), 0, &tree);
-        let inner = Inner { tree, bytes, disk: disk.map(Arc::new), events };
+        let current = Current::new(tree);
+        let inner = Inner { current, disk: disk.map(Arc::new), events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
     }
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
-        let planned = model::update(&inner.tree, &update)?;
-        check_size((&inner.tree, inner.bytes), &planned.tree, &update.by)?;
+        let planned = inner.current.update(&update)?;
+        check_size(&inner.current, &planned.tree, &update.by)?;
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
@@ -113,7 +111,7 @@ impl Local {
     pub(super) async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
         let mut inner = self.inner.lock().await;
         let unreadable = || Refused::Invalid("an execution state that is none".to_owned());
-        let tree = model::report(&inner.tree, &states).ok_or_else(unreadable)?;
+        let tree = model::report(inner.current.tree(), &states).ok_or_else(unreadable)?;
         inner.tell(tree).await;
         Ok(())
     }
@@ -124,7 +122,7 @@ impl Local {
         status: pb::AgentStatus,
     ) -> Result<(), Refused> {
         let mut inner = self.inner.lock().await;
-        let tree = model::set_agent(&inner.tree, name, Some(status));
+        let tree = model::set_agent(inner.current.tree(), name, Some(status));
         inner.tell(tree).await;
         Ok(())
     }
@@ -132,9 +130,8 @@ impl Local {
 
 impl Inner {
     async fn tell(&mut self, tree: Tree) {
-        if tree != self.tree {
-            self.bytes = weight_after(&self.tree, self.bytes, &tree);
-            self.tree = tree.clone();
+        if tree != *self.current.tree() {
+            self.current.set(tree.clone());
             // Nobody listens any more when the agent ends.
             let _ = self.events.send(Event::State(tree)).await;
         }

@@ -7,13 +7,10 @@
 
 use std::fmt;
 
-use fifogate::{
-    pb::ank_base as pb,
-    state::{Tree, weight_after},
-};
+use fifogate::{pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
-use crate::model::Update;
+use crate::model::{Current, Update};
 
 mod disk;
 pub mod etcd;
@@ -69,10 +66,10 @@ impl std::error::Error for Refused {}
 /// Most bytes of state that workloads may make, as in fifogate itself.
 const MOST_STATE: usize = 64 << 20;
 
-/// Whether `by` may make `new` of a state that takes so many bytes. Nobody is nobody's workload.
-fn check_size((old, bytes): (&Tree, usize), new: &Tree, by: &str) -> Result<(), Refused> {
-    let more = weight_after(old, bytes, new);
-    if more > bytes && more > MOST_STATE && !by.is_empty() {
+/// Whether `by` may make `new` of the state. Nobody is nobody's workload.
+fn check_size(current: &Current, new: &Tree, by: &str) -> Result<(), Refused> {
+    let more = current.bytes_with(new);
+    if more > current.bytes() && more > MOST_STATE && !by.is_empty() {
         let text = format!("The state would take more than {MOST_STATE} bytes");
         return Err(Refused::Invalid(text));
     }

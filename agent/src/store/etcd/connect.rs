@@ -19,7 +19,7 @@ use super::{
     view::{Entry, View},
 };
 use crate::{
-    model::{self, Update},
+    model::{Current, Update},
     store::{Change, OpenError, Refused},
 };
 
@@ -106,7 +106,8 @@ pub(super) async fn answer<T>(
 /// The desired state of a manifest as items.
 pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     let update = Update { new_state: convert::to_pb(seed, Fill::Full), ..Update::default() };
-    let planned = model::update(&model::empty(), &update)
+    let planned = Current::default()
+        .update(&update)
         .map_err(|refused| OpenError::Seed(refused.to_string()))?;
     Ok(planned.changes)
 }

@@ -95,9 +95,9 @@ async fn read_again(
 ) -> Result<(), Trouble> {
     let mut view = connect::read(client, &shared.keys).await?;
     view.remember(&shared.view());
-    let (tree, revision) = (view.tree.clone(), view.revision);
+    let (tree, revision) = (view.current.tree().clone(), view.revision);
     let before = std::mem::replace(&mut *shared.view(), view);
-    if tree != before.tree {
+    if tree != *before.current.tree() {
         let _ = events.send(Event::State(tree)).await;
     }
     shared.told.send_replace(revision);

@@ -62,7 +62,7 @@ pub(super) async fn join(
     let ours = || Compare::value(owner.as_str(), CompareOp::Equal, id);
     let own = view.said_by(&options.agent);
     for some in own.chunks(MOST_OPERATIONS / 2) {
-        let anew = some.iter().map(|name| begun(keys, &view.tree, name)).collect();
+        let anew = some.iter().map(|name| begun(keys, view.current.tree(), name)).collect();
         if !put(client, ours(), anew).await? {
             return Err(taken(&options.agent));
         }

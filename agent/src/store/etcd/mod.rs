@@ -103,7 +103,7 @@ impl Etcd {
         let (client, lease, view) = opened.map_err(OpenError::Storage)?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
-        let _ = events.try_send(Event::State(view.tree.clone()));
+        let _ = events.try_send(Event::State(view.current.tree().clone()));
         let told = watch::Sender::new(view.revision);
         let shared = Arc::new(Shared {
             options,
@@ -126,8 +126,8 @@ impl Etcd {
             let connection = shared.connection()?;
             let (plan, success, known) = {
                 let view = shared.view();
-                let planned = model::update(&view.tree, &update)?;
-                check_size((&view.tree, view.bytes), &planned.tree, &update.by)?;
+                let planned = view.current.update(&update)?;
+                check_size(&view.current, &planned.tree, &update.by)?;
                 (view.plan(&planned.tree, &planned.changes), planned.success, view.revision)
             };
             if plan.writes.is_empty() {
@@ -177,8 +177,8 @@ impl Etcd {
                 if view.agent(name).is_none() {
                     return Err(shared.not_ours());
                 }
-                let tree = model::set_agent(&view.tree, name, Some(status));
-                let changes = model::changes_between(&view.tree, &tree);
+                let tree = model::set_agent(view.current.tree(), name, Some(status));
+                let changes = model::changes_between(view.current.tree(), &tree);
                 (view.plan(&tree, &changes), view.revision)
             };
             if plan.writes.is_empty() {

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use fifogate::{
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
-    state::{AGENTS, DESIRED_STATE, Node, Tree, weight_after},
+    state::{AGENTS, DESIRED_STATE, Node, Tree},
 };
 
 use super::keys::{Keys, Meaning, Write};
-use crate::{model, store::Change};
+use crate::{model::Current, render::configs_of, store::Change};
 
 /// A key as it became at a revision.
 #[derive(Clone, Debug)]
@@ -29,9 +29,7 @@ pub(super) struct View {
     keys: Keys,
     /// All that happened up to here is in it.
     pub(super) revision: i64,
-    pub(super) tree: Tree,
-    /// What it takes.
-    pub(super) bytes: usize,
+    pub(super) current: Current,
     /// When each key that there is was last written.
     written: HashMap<String, i64>,
     /// What agents said of their workloads, by agent and the rest of the key.
@@ -59,8 +57,7 @@ impl View {
         let mut view = Self {
             keys,
             revision,
-            tree: model::empty(),
-            bytes: 0,
+            current: Current::default(),
             written: HashMap::new(),
             said: BTreeMap::new(),
             present: BTreeSet::new(),
@@ -69,8 +66,8 @@ impl View {
             foreign: HashSet::new(),
         };
         let changes = view.take(entries);
-        view.tree = view.after(&changes)?;
-        view.bytes = weight_after(&Tree::default(), 0, &view.tree);
+        let tree = view.after(&changes)?;
+        view.current.set(tree);
         Ok(view)
     }
 
@@ -89,17 +86,16 @@ impl View {
                 return None;
             }
         };
-        if tree == self.tree {
+        if tree == *self.current.tree() {
             return None;
         }
-        self.bytes = weight_after(&self.tree, self.bytes, &tree);
-        self.tree = tree.clone();
+        self.current.set(tree.clone());
         Some(tree)
     }
 
     /// The state after changes. What cannot be rendered is left out, and told once.
     fn after(&mut self, changes: &[Change]) -> Result<Tree, String> {
-        let (tree, faults) = model::apply(&self.tree, changes)?;
+        let (tree, faults) = self.current.apply(changes)?;
         let faults: BTreeSet<_> =
             faults.into_iter().map(|own| (own.workload, own.reason)).collect();
         for (workload, reason) in faults.difference(&self.unrendered) {
@@ -210,7 +206,8 @@ impl View {
                 Change::Config(name, _) => {
                     // That nobody refers to it is to stay so until it is written.
                     plan.compares.insert(guard.clone(), self.written(&guard));
-                    bumps |= is_referenced(new, name);
+                    let mut users = self.current.users_of(name);
+                    bumps |= users.any(|user| references(new, user).any(|own| own == name));
                 }
                 _ => {}
             }
@@ -225,7 +222,9 @@ impl View {
     /// Whether an altered workload may make other items invalid, or they it.
     fn reshapes(&self, new: &Tree, name: &str) -> bool {
         let path = [DESIRED_STATE, "workloads", name];
-        let (Some(was), Some(is)) = (self.tree.get(&path), new.get(&path)) else { return true };
+        let (Some(was), Some(is)) = (self.current.tree().get(&path), new.get(&path)) else {
+            return true;
+        };
         let differs = |part| was.get(part) != is.get(part);
         let renders = |own: &Node| own.get("configs").is_some_and(|all| !all.is_empty_collection());
         differs("dependencies") || differs("configs") || renders(was) || renders(is)
@@ -245,7 +244,7 @@ impl View {
 
     /// Whether an agent is there.
     pub(super) fn agent(&self, name: &str) -> Option<&Node> {
-        self.tree.get(&[AGENTS, name])
+        self.current.tree().get(&[AGENTS, name])
     }
 }
 
@@ -256,15 +255,8 @@ fn began(state: &pb::ExecutionState) -> bool {
 }
 
 fn references<'a>(tree: &'a Tree, workload: &str) -> impl Iterator<Item = &'a str> {
-    let path = [DESIRED_STATE, "workloads", workload, "configs"];
-    let own = tree.get(&path).and_then(Node::as_map);
-    own.into_iter().flatten().filter_map(|(_, config)| config.as_str())
-}
-
-fn is_referenced(tree: &Tree, config: &str) -> bool {
-    let all = tree.entries(&[DESIRED_STATE, "workloads"]);
-    let own = all.filter_map(|(_, workload)| workload.get("configs").and_then(Node::as_map));
-    own.flatten().any(|(_, name)| name.as_str() == Some(config))
+    let workload = tree.get(&[DESIRED_STATE, "workloads", workload]);
+    workload.into_iter().flat_map(configs_of)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
     for seed in 0..30 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut view = View::new(keys(), 0, Vec::new()).unwrap();
-        let mut told = view.tree.clone();
+        let mut told = view.current.tree().clone();
         let mut kept = BTreeMap::new();
         for revision in 1..200 {
             let count = rng.random_range(1..4);
@@ -96,9 +96,16 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
             }
             let all = kept.values().cloned().collect();
             let fresh = View::new(keys(), revision, all).unwrap();
-            assert_eq!(view.tree, fresh.tree, "seed {seed}, revision {revision}");
-            assert_eq!(told, view.tree, "seed {seed}, revision {revision}");
-            assert_eq!((view.bytes, &view.written), (fresh.bytes, &fresh.written));
+            assert_eq!(
+                view.current.tree(),
+                fresh.current.tree(),
+                "seed {seed}, revision {revision}"
+            );
+            assert_eq!(&told, view.current.tree(), "seed {seed}, revision {revision}");
+            assert_eq!(
+                (view.current.bytes(), &view.written),
+                (fresh.current.bytes(), &fresh.written)
+            );
         }
     }
 }
@@ -107,7 +114,7 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
 fn what_an_absent_agent_said_counts_as_disconnected_until_it_is_back() {
     let is = |view: &View, workload: &str| {
         let path = ["workloadStates", "a", workload, "1"];
-        view.tree.get(&path).and_then(|own| own.str_at("state").map(ToOwned::to_owned))
+        view.current.tree().get(&path).and_then(|own| own.str_at("state").map(ToOwned::to_owned))
     };
     let initial = Some(State::Pending(pb::Pending::Initial.into()));
     let begin = [state_of("a", "w", running()), state_of("a", "new", initial)];
@@ -118,7 +125,7 @@ fn what_an_absent_agent_said_counts_as_disconnected_until_it_is_back() {
     let agent =
         |there: bool| Change::Agent("a".to_owned(), there.then(pb::AgentAttributes::default));
     let told = view.advance(2, vec![entry(&agent(true), 2)]);
-    assert!(told.is_some_and(|tree| tree == view.tree));
+    assert!(told.is_some_and(|tree| tree == *view.current.tree()));
     assert_eq!(is(&view, "w").as_deref(), Some("Running"));
     view.advance(3, vec![entry(&agent(false), 3)]);
     assert_eq!(is(&view, "w").as_deref(), Some("AgentDisconnected"));
@@ -131,7 +138,7 @@ fn a_plan_compares_what_makes_it_valid() {
     let view = View::new(keys(), 3, start).unwrap();
     let plan = |change: Change| {
         let changes = [change];
-        let (tree, _) = model::apply(&view.tree, &changes).unwrap();
+        let (tree, _) = view.current.apply(&changes).unwrap();
         let Plan { compares, writes } = view.plan(&tree, &changes);
         (compares, writes.into_iter().map(|own| own.key).collect::<Vec<_>>())
     };

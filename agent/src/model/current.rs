@@ -1,0 +1,160 @@
+//! The state of now, and what is known of it so that each step costs what it changes.
+
+use fifogate::{
+    pb::ank_base as pb,
+    state::{
+        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, Mask, Node, Tree,
+        WORKLOAD_STATES, agent_update, convert, follow_workloads,
+        update::{self, UpdateError},
+        weight_after,
+    },
+};
+
+use super::{
+    Planned, Update, changes_between, empty, grants_itself, instance, instances, nobody_ends,
+};
+use crate::{
+    render::{self, RenderError, Uses},
+    store::{Change, Refused},
+};
+
+/// A state that changes.
+#[derive(Clone, Debug)]
+pub struct Current {
+    tree: Tree,
+    bytes: usize,
+    uses: Uses,
+}
+
+impl Default for Current {
+    /// The state in which nothing is desired.
+    fn default() -> Self {
+        Self::new(empty())
+    }
+}
+
+impl Current {
+    /// What there is to know of a state.
+    #[must_use]
+    pub fn new(tree: Tree) -> Self {
+        let bytes = weight_after(&Tree::default(), 0, &tree);
+        let mut uses = Uses::default();
+        uses.follow(&tree);
+        Self { tree, bytes, uses }
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What another state would take.
+    #[must_use]
+    pub fn bytes_with(&self, tree: &Tree) -> usize {
+        weight_after(&self.tree, self.bytes, tree)
+    }
+
+    /// The workloads that refer to a config, by name.
+    pub fn users_of(&self, config: &str) -> impl Iterator<Item = &str> {
+        self.uses.of(config).map(|name| name.as_str())
+    }
+
+    /// Goes on to another state.
+    pub fn set(&mut self, tree: Tree) {
+        self.bytes = self.bytes_with(&tree);
+        self.uses.follow(&tree);
+        self.tree = tree;
+    }
+
+    /// The state after an update.
+    ///
+    /// # Errors
+    /// It is wrong as it stands; the text is for whoever asked (PROTOCOL 6.3).
+    pub fn update(&self, update: &Update) -> Result<Planned, Refused> {
+        let current = &self.tree;
+        let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
+        let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
+            invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
+        })?;
+        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
+        if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
+            return Err(Refused::Invalid("Access denied".to_owned()));
+        }
+        let (effective, faults) = render::effective(current, &self.uses, &updated.tree);
+        if let Some(fault) = faults.first() {
+            return Err(invalid(UpdateError::Invalid(fault.to_string())));
+        }
+        let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
+        let (ended, started) = instances(current, &tree);
+        let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
+        let states = tree.get(&[WORKLOAD_STATES]).cloned().unwrap_or(Node::Map(Map::new()));
+        let tree = tree.with(WORKLOAD_STATES, Some(follow_workloads(&states, &gone, &started)));
+        let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
+        let success = pb::UpdateStateSuccess {
+            added_workloads: names(&started),
+            deleted_workloads: names(&ended),
+        };
+        Ok(Planned { changes: changes_between(current, &tree), tree, success })
+    }
+
+    /// The state after changes that a store told, and the workloads that cannot be rendered in it.
+    ///
+    /// # Errors
+    /// They make no state of it.
+    pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
+        let mut desired = pb::State::default();
+        let mut agents = pb::AgentMap::default();
+        let (mut masks, mut states) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::ApiVersion(version) => {
+                    desired.api_version.clone_from(version);
+                    masks.push(format!("{DESIRED_STATE}.{API_VERSION}"));
+                }
+                Change::Workload(name, workload) => {
+                    masks.push(format!("{DESIRED_STATE}.workloads.{name}"));
+                    let all = &mut desired.workloads.get_or_insert_default().workloads;
+                    all.extend(
+                        workload.as_deref().map(|workload| (name.clone(), workload.clone())),
+                    );
+                }
+                Change::Config(name, config) => {
+                    masks.push(format!("{DESIRED_STATE}.configs.{name}"));
+                    let all = &mut desired.configs.get_or_insert_default().configs;
+                    all.extend(config.clone().map(|config| (name.clone(), config)));
+                }
+                Change::Agent(name, attributes) => {
+                    masks.push(format!("{AGENTS}.{name}"));
+                    agents.agents.extend(attributes.clone().map(|own| (name.clone(), own)));
+                }
+                Change::WorkloadState(name, state) => states.push((name, state)),
+            }
+        }
+        let given = pb::CompleteState {
+            desired_state: Some(desired),
+            agents: Some(agents),
+            ..Default::default()
+        };
+        let given = convert::from_pb(&given).map_err(|error| error.to_string())?;
+        let mut tree = self.tree.clone();
+        if !masks.is_empty() {
+            let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
+            tree = agent_update::update(&tree, &given, &masks)?;
+        }
+        let states = states.into_iter().map(|(name, state)| {
+            let state = state.as_ref().map(convert::execution_state_from_pb).transpose();
+            Ok((instance(name), state.map_err(|error| error.to_string())?))
+        });
+        tree = agent_update::set_states(&tree, &states.collect::<Result<Vec<_>, String>>()?);
+        let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
+        Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
+    }
+}
