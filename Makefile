@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
-SEEDS ?= 200
+SEEDS ?= 2000
 SECONDS_EACH ?= 60
 SCHEDULES ?= 1000
 SEED ?= 1

@@ -28,7 +28,7 @@ use std::{env, ops::Range, thread};
 use sim::{counts::Counts, world::World};
 
 /// Worlds of an ordinary run, and what happens in each.
-const WORLDS: u64 = 60;
+const WORLDS: u64 = 200;
 const STEPS: u64 = 1_000;
 
 fn seeds() -> Range<u64> {

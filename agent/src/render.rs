@@ -11,18 +11,35 @@ use std::{
     collections::BTreeSet,
     fmt,
     io::{self, Write},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use fifogate::state::{
     API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, check::is_name,
 };
-use handlebars::{Handlebars, Template, no_escape, template::TemplateElement};
+use handlebars::{
+    Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason, Template,
+    no_escape,
+    template::{Parameter, TemplateElement},
+};
 
 pub use uses::{Uses, configs_of};
 
 /// Most bytes that one field may become.
 const MOST_RENDERED: usize = 1 << 20;
+
+/// Most runs through blocks that the templates of one workload may take: lists in lists in lists need
+/// not write anything to take for ever, and an agent does one thing at a time.
+const MOST_STEPS: usize = 10_000;
+
+/// Most expressions of a template times its bytes: reading each takes as long as all before it.
+const MOST_TO_READ: usize = 32 << 20;
+
+/// Most bytes of the reason why a field cannot be rendered.
+const MOST_REASON: usize = 2_000;
 
 /// Why a workload cannot be made from its templates. The text is the reason for the client
 /// (PROTOCOL 6.3), without what the refusal of an update puts around it.
@@ -97,14 +114,15 @@ fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {
             (alias.to_string(), config.map_or(serde_json::Value::Null, json))
         });
         let data = serde_json::Value::Object(data.collect());
+        let engine = &engine();
         for field in ["agent", "runtimeConfig"] {
             if let Some(text) = workload.str_at(field) {
-                let text = fill_in(field, text, &data)?;
+                let text = fill_in(engine, field, text, &data)?;
                 rendered.insert(field.into(), Node::text(&text));
             }
         }
         if let Some(files) = workload.get("files").and_then(Node::as_seq) {
-            let files = files.iter().map(|file| render_file(file, &data));
+            let files = files.iter().map(|file| render_file(engine, file, &data));
             let files = files.collect::<Result<Vec<_>, _>>()?;
             rendered.insert("files".into(), Node::seq(files));
         }
@@ -119,12 +137,16 @@ fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {
     Ok(Node::Map(rendered))
 }
 
-fn render_file(file: &Node, data: &serde_json::Value) -> Result<Node, String> {
+fn render_file(
+    engine: &Handlebars<'_>,
+    file: &Node,
+    data: &serde_json::Value,
+) -> Result<Node, String> {
     let mut rendered = file.as_map().cloned().unwrap_or_default();
     let field = format!("files with mount point {}", file.str_at("mountPoint").unwrap_or_default());
     for content in ["data", "binaryData"] {
         if let Some(text) = file.str_at(content) {
-            let text = fill_in(&field, text, data)?;
+            let text = fill_in(engine, &field, text, data)?;
             rendered.insert(content.into(), Node::text(&text));
         }
     }
@@ -157,42 +179,103 @@ static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 /// The one partial that templates may name.
 const INDENT: &str = "indent";
 
-fn fill_in(field: &str, template: &str, data: &serde_json::Value) -> Result<String, String> {
-    let wrong = |what: String| format!("Failed to render field '{field}': '{what}'");
+/// What every block ends with. No template can name it, so it hides nothing of theirs.
+const STEP: &str = "\0step";
+
+static COUNTED: LazyLock<Option<TemplateElement>> = LazyLock::new(|| {
+    let Some(TemplateElement::Expression(mut step)) =
+        Template::compile("{{step}}").ok()?.elements.pop()
+    else {
+        return None;
+    };
+    step.name = Parameter::Name(STEP.to_owned());
+    Some(TemplateElement::Expression(step))
+});
+
+/// For one workload.
+fn engine() -> Handlebars<'static> {
+    let mut engine = ENGINE.clone();
+    let steps = AtomicUsize::new(0);
+    let count = move |_: &Helper<'_>,
+                      _: &Handlebars<'_>,
+                      _: &Context,
+                      _: &mut RenderContext<'_, '_>,
+                      _: &mut dyn Output|
+          -> HelperResult {
+        if steps.fetch_add(1, Ordering::Relaxed) < MOST_STEPS {
+            return Ok(());
+        }
+        let text = format!("the workload's templates go through more than {MOST_STEPS} blocks");
+        Err(RenderErrorReason::Other(text).into())
+    };
+    engine.register_helper(STEP, Box::new(count));
+    engine
+}
+
+fn fill_in(
+    engine: &Handlebars<'_>,
+    field: &str,
+    template: &str,
+    data: &serde_json::Value,
+) -> Result<String, String> {
+    let wrong = |what: String| format!("Failed to render field '{field}': '{}'", shortened(what));
     // Most fields hold no template: nothing of theirs is anything but text.
     if !template.contains("{{") {
         return Ok(template.to_owned());
     }
-    let parsed = Template::compile(template).map_err(|error| wrong(error.to_string()))?;
-    harmless(&parsed).map_err(wrong)?;
+    let (expressions, bytes) = (template.matches("{{").count(), template.len());
+    if expressions.saturating_mul(bytes) > MOST_TO_READ {
+        return Err(wrong(format!(
+            "{expressions} expressions in {bytes} bytes are too many: split the template"
+        )));
+    }
+    let mut parsed = Template::compile(template).map_err(|error| wrong(error.to_string()))?;
+    tame(&mut parsed).map_err(wrong)?;
+    let mut engine = engine.clone();
+    engine.register_template("", parsed);
     let mut text = Bounded(Vec::new());
-    ENGINE
-        .render_template_to_write(template, data, &mut text)
-        .map_err(|error| wrong(error.to_string()))?;
+    engine.render_to_write("", data, &mut text).map_err(|error| wrong(error.to_string()))?;
     String::from_utf8(text.0).map_err(|error| wrong(error.to_string()))
 }
 
-/// Refuses what a template can use to call itself: it would exhaust the stack.
-fn harmless(template: &Template) -> Result<(), String> {
-    template.elements.iter().try_for_each(|element| match element {
-        TemplateElement::RawString(_)
-        | TemplateElement::Expression(_)
-        | TemplateElement::HtmlExpression(_)
-        | TemplateElement::Comment(_) => Ok(()),
-        TemplateElement::HelperBlock(block) => {
-            [&block.template, &block.inverse].into_iter().flatten().try_for_each(harmless)
+/// Errors quote the template.
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().find(|(at, _)| *at >= MOST_REASON) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+/// Refuses what a template can use to call itself, as it would exhaust the stack, and makes every run
+/// through a block count.
+fn tame(template: &mut Template) -> Result<(), String> {
+    for element in &mut template.elements {
+        match element {
+            TemplateElement::RawString(_)
+            | TemplateElement::Expression(_)
+            | TemplateElement::HtmlExpression(_)
+            | TemplateElement::Comment(_) => {}
+            TemplateElement::HelperBlock(block) => {
+                for inner in [&mut block.template, &mut block.inverse].into_iter().flatten() {
+                    tame(inner)?;
+                    inner.elements.extend(COUNTED.clone());
+                }
+            }
+            TemplateElement::PartialExpression(partial) => {
+                if partial.name.as_name() != Some(INDENT) {
+                    return Err(format!("there is no partial but `{INDENT}`"));
+                }
+            }
+            TemplateElement::PartialBlock(_)
+            | TemplateElement::DecoratorExpression(_)
+            | TemplateElement::DecoratorBlock(_) => {
+                return Err("partial blocks and decorators are not supported".to_owned());
+            }
+            _ => return Err("this kind of expression is not supported".to_owned()),
         }
-        TemplateElement::PartialExpression(partial) => match partial.name.as_name() {
-            Some(INDENT) => Ok(()),
-            _ => Err(format!("there is no partial but `{INDENT}`")),
-        },
-        TemplateElement::PartialBlock(_)
-        | TemplateElement::DecoratorExpression(_)
-        | TemplateElement::DecoratorBlock(_) => {
-            Err("partial blocks and decorators are not supported".to_owned())
-        }
-        _ => Err("this kind of expression is not supported".to_owned()),
-    })
+    }
+    Ok(())
 }
 
 /// A text that does not grow without end.

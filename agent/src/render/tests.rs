@@ -59,8 +59,8 @@ fn a_template_that_calls_itself_or_grows_without_end_is_refused() {
     assert!(rendered(inline).unwrap_err().contains("decorators"));
     assert!(rendered("{{> (lookup c 'text')}}").is_err());
     assert!(rendered("{{> indent content=(lookup c 'text')}}").is_ok());
-    let each = "{{#each @root.c.list}}".repeat(24);
-    let grows = format!("{each}0123456789{}", "{{/each}}".repeat(24));
+    let each = "{{#each @root.c.list}}".repeat(11);
+    let grows = format!("{each}{}{}", "0123456789".repeat(60), "{{/each}}".repeat(11));
     assert!(rendered(&grows).unwrap_err().contains("more than 1048576 bytes"));
 }
 
@@ -90,4 +90,45 @@ fn a_config_that_changes_renders_those_that_use_it_and_no_other() {
             .to_owned()
     };
     assert_eq!((config(&two, "a"), config(&two, "b")), ("2".to_owned(), "same".to_owned()));
+}
+
+#[test]
+fn blocks_that_would_take_for_ever_are_refused_though_they_write_nothing() {
+    let nested = |depth: usize| {
+        let each = "{{#each @root.c.list}}";
+        rendered(&format!("{}{}", each.repeat(depth), "{{/each}}".repeat(depth)))
+    };
+    assert_eq!(nested(12).unwrap(), "", "2 + 4 + ... + 4096 runs");
+    let error = nested(13).unwrap_err();
+    assert!(error.contains("more than 10000 blocks"), "{error}");
+    // Together, too: a workload may have many fields.
+    let side_by_side = |count| {
+        rendered(
+            &format!("{0}{0}", "{{#each @root.c.list}}".repeat(11) + &"{{/each}}".repeat(11))
+                .repeat(count),
+        )
+    };
+    assert!(side_by_side(1).is_ok() && side_by_side(2).is_err());
+}
+
+#[test]
+fn template_with_too_much_to_read_is_refused_before_it_is_read() {
+    let text = |count| "{{c.text}}, ".repeat(count);
+    assert_eq!(rendered(&text(1_000)).unwrap(), "<a&b>\nnext, ".repeat(1_000));
+    let error = rendered(&text(2_000)).unwrap_err();
+    assert!(error.contains("2000 expressions in 24000 bytes"), "{error}");
+    assert!(rendered(&("x".repeat(1 << 19) + "{{c.text}}")).is_ok());
+}
+
+#[test]
+fn nothing_that_a_template_nests_exhausts_the_stack_and_reasons_are_short() {
+    let around = |open: &str, inner: &str, close: &str| {
+        rendered(&format!("{}{inner}{}", open.repeat(20_000), close.repeat(20_000)))
+    };
+    for (open, inner, close) in
+        [("{{#if c.text}}", "", "{{/if}}"), ("{{lookup c (lookup c ", "'text'", ")}}")]
+    {
+        let error = around(open, inner, close).unwrap_err();
+        assert!(error.len() < 3_000, "{} bytes", error.len());
+    }
 }
