@@ -291,6 +291,33 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
 }
 
 #[tokio::test]
+async fn an_etcd_that_was_restored_from_a_backup_is_read_again_even_if_others_wrote_past_it() {
+    let mut server = Server::start();
+    let a = open(&server, "agent_A", Some(&seed())).await;
+    a.set("before", "1").await.unwrap();
+    let backup = server.backup();
+    a.heard(|event| *event == Event::Reachable(true)).await;
+    for count in 0..5 {
+        a.set(&format!("lost{count}"), "1").await.unwrap();
+    }
+    let known = server.hide_with(backup);
+    let b = open(&server, "agent_B", None).await;
+    for count in 0..20 {
+        b.set("after", &count.to_string()).await.unwrap();
+    }
+    b.store.close().await;
+    a.told.lock().await.clear();
+    server.show(known);
+    a.until("what etcd holds now", |tree| {
+        config(tree, "after").as_deref() == Some("19") && config(tree, "lost0").is_none()
+    })
+    .await;
+    a.heard(|event| *event == Event::Reachable(true)).await;
+    a.set("again", "1").await.unwrap();
+    all_agree(&[&a], &server).await;
+}
+
+#[tokio::test]
 async fn a_lease_that_ends_makes_states_disconnected_until_the_agent_is_back() {
     let server = Server::start();
     let a = open(&server, "agent_A", Some(&seed())).await;

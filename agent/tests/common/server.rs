@@ -3,8 +3,10 @@
 #![allow(dead_code)] // each test file uses some of it
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -84,6 +86,22 @@ impl Etcd {
         known
     }
 
+    /// What a backup of now would hold; for [`Etcd::hide_with`].
+    pub(crate) fn backup(&mut self) -> TempDir {
+        self.kill();
+        let backup = tempfile::tempdir().unwrap();
+        copy(&self.folder.path().join("data"), &backup.path().join("data"));
+        self.restart();
+        backup
+    }
+
+    /// As [`Etcd::hide`], and goes on from a backup.
+    pub(crate) fn hide_with(&mut self, backup: TempDir) -> u16 {
+        self.kill();
+        self.folder = backup;
+        self.hide()
+    }
+
     /// Goes on where it was.
     pub(crate) fn show(&mut self, known: u16) {
         self.kill();
@@ -144,6 +162,18 @@ impl Etcd {
 
     fn request(&self, method: &str, path: &str, body: &str) -> Option<String> {
         request(self.client, method, path, body)
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, fs, time::Duration};
 
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, Error, GetOptions,
-    Identity, PutOptions, TlsOptions, Txn, TxnOp,
+    Identity, KeyValue, PutOptions, SortOrder, SortTarget, TlsOptions, Txn, TxnOp,
 };
 use fifogate::state::{
     Tree,
@@ -13,7 +13,7 @@ use fifogate::state::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    MOST_OPERATIONS, Options,
+    MOST_OPERATIONS, Options, Shared,
     keys::{self, Keys, Write},
     member,
     view::{Entry, View},
@@ -272,6 +272,36 @@ async fn write_seed(
 /// A lease's time in whole seconds, at least what etcd gives.
 pub(super) fn seconds(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_secs().max(2)).unwrap_or(i64::MAX)
+}
+
+/// Whether what is known was so at its revision, going by what was written last. True also if etcd
+/// does not know any more: then its watch will tell.
+pub(super) async fn was_so(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> {
+    const LAST: i64 = 16;
+    const OUT_OF_RANGE: i32 = 11;
+    let known = shared.view().revision;
+    let last = GetOptions::new()
+        .with_prefix()
+        .with_keys_only()
+        .with_sort(SortTarget::Mod, SortOrder::Descend)
+        .with_limit(LAST)
+        .with_revision(known);
+    let question = client.get(shared.keys.prefix(), Some(last));
+    let found = answer(async {
+        match question.await {
+            Err(Error::GRpcStatus(status)) if status.code() as i32 == OUT_OF_RANGE => Ok(None),
+            found => found.map(Some),
+        }
+    });
+    let Some(found) = found.await? else { return Ok(true) };
+    let of = |kv: &KeyValue| (String::from_utf8_lossy(kv.key()).into_owned(), kv.mod_revision());
+    let more = found.more();
+    let mut found: Vec<_> = found.kvs().iter().map(of).collect();
+    // Of the oldest one of these there may be more.
+    let floor = if more { found.last().map_or(0, |(_, written)| *written) } else { 0 };
+    found.retain(|(_, written)| *written > floor);
+    found.sort();
+    Ok(found == shared.view().written_after(floor))
 }
 
 /// Everything, at one revision.

@@ -80,9 +80,9 @@ async fn again(
     let revision = found.header().map_or(0, |own| own.revision());
     let known = shared.view().revision;
     let lease = member::rejoin(&mut client, shared, lease).await?;
-    // A cluster that was made anew counts from the beginning.
-    if revision < known {
-        log::warn!("etcd knows less than it did; everything is read again");
+    // One that was restored from a backup goes on from there, maybe past what is known already.
+    if revision < known || !connect::was_so(&mut client, shared).await? {
+        log::warn!("etcd knows another past than it did; everything is read again");
         read_again(shared, events, &mut client).await?;
     }
     Ok(Connection { client, lease })

@@ -178,6 +178,14 @@ impl View {
         self.written.get(key).copied().unwrap_or(0)
     }
 
+    /// The keys that were written last after a revision, in order, each with its revision.
+    pub(super) fn written_after(&self, revision: i64) -> Vec<(String, i64)> {
+        let all = self.written.iter().filter(|(_, written)| **written > revision);
+        let mut all: Vec<_> = all.map(|(key, written)| (key.clone(), *written)).collect();
+        all.sort();
+        all
+    }
+
     /// The instances that `agent` said something of.
     pub(super) fn said_by(&self, agent: &str) -> Vec<pb::WorkloadInstanceName> {
         self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
