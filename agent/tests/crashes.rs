@@ -68,29 +68,43 @@ fn a_killed_agent_leaves_no_process() {
 }
 
 #[test]
-fn without_namespaces_too_a_killed_agent_leaves_no_process_of_the_workloads_group() {
+fn without_namespaces_too_nothing_outlives_its_workload_or_a_killed_agent() {
     for isolation in ["mounts", "none"] {
-        let text =
-            format!("echo $CONTROL_INTERFACE_DIR > {}; sleep 75101 & exec sleep 75102", "$OUT");
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        let text = text.replace("$OUT", out.to_str().unwrap());
+        // One in its group, one that left it, and one that nobody here is the parent of any more.
+        let text = format!(
+            "echo $CONTROL_INTERFACE_DIR > {}; sleep 75101 & setsid sleep 75102 & \
+             (setsid sleep 75103 &); exec sleep 75104",
+            out.display()
+        );
         let rights = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
                       filterMasks: ['*']}]}";
-        let mut agent = Agent::start(&workload("w", &text, rights), &["--isolation", isolation]);
+        let manifest = workload("w", &text, rights);
+        let mut agent = Agent::start(&manifest, &["--isolation", isolation]);
         let mut ctl = agent.connect();
+        let all = ["75101", "75102", "75103", "75104"].map(|own| format!("sleep\u{0}{own}"));
+        let found = || -> Vec<_> { all.iter().map(|one| processes_with(one)).collect() };
+        let everybody = || found().iter().all(|one| one.len() == 1).then_some(());
+        let nobody = || found().iter().all(Vec::is_empty).then_some(());
         ctl.until_state("w", "Running(Ok)");
-        let left = || -> usize {
-            let all = ["75101", "75102"].map(|own| processes_with(&format!("sleep\u{0}{own}")));
-            all.iter().map(Vec::len).sum()
-        };
-        wait_for("all of its processes", || (left() == 2).then_some(()));
+        wait_for("all of its processes", everybody);
         let pair = std::fs::read_to_string(&out).unwrap();
         let run = agent.path("run");
         let expected = if isolation == "none" { run.to_str().unwrap() } else { "/run/ankaios/" };
         assert!(pair.starts_with(expected), "{pair}");
+        ctl.update("", &["desiredState.workloads.w"]).unwrap();
+        wait_for("the end of a removed workload", nobody);
+        let again = format!("workloads:\n{manifest}");
+        ctl.update(&again, &["desiredState.workloads.w"]).unwrap();
+        wait_for("all of its processes again", everybody);
+        kill(Pid::from_raw(processes_with(&all[3])[0]), Signal::SIGKILL).unwrap();
+        wait_for("the end of a workload that was killed", nobody);
+        ctl.update("", &["desiredState.workloads.w"]).unwrap();
+        ctl.update(&again, &["desiredState.workloads.w"]).unwrap();
+        wait_for("all of its processes once more", everybody);
         agent.kill();
-        wait_for("the end of all", || (left() == 0).then_some(()));
+        wait_for("the end of all", nobody);
     }
 }
 

@@ -5,7 +5,7 @@
 //! how the command began and ended, passes on what the agent wants, and reaps what others leave. Its
 //! standard input is a socket to the agent. When that closes, the agent is gone, and the keeper ends
 //! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
-//! the keeper is killed.
+//! the keeper is killed. Without one, the keeper is the subreaper of all that the command starts.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::{
         prctl::{set_child_subreaper, set_pdeathsig},
-        signal::{Signal, killpg},
+        signal::{Signal, kill, killpg},
         wait::{WaitStatus, waitpid},
     },
     unistd::{Pid, getegid, geteuid},
@@ -168,8 +168,9 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     tell(&Told::Started);
     thread::spawn(move || obey(orders, pid));
     let told = reap(pid);
-    // Without a PID namespace nothing else ends what the command leaves behind.
-    let _ = killpg(pid, Signal::SIGKILL);
+    if isolation != Isolation::Full {
+        end_all();
+    }
     tell(&told);
     Ok(ExitCode::SUCCESS)
 }
@@ -202,8 +203,8 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
         }
     }
     let _ = killpg(pid, Signal::SIGKILL);
-    // In a PID namespace all other processes end with this one.
-    std::process::exit(1);
+    // It may have left its group. When it has ended, `keep` goes on, and ends all that it started.
+    kill_children();
 }
 
 /// Waits for the command, and meanwhile for all that others left.
@@ -218,6 +219,36 @@ fn reap(pid: Pid) -> Told {
             Err(error) => return Told::Failed(format!("it was lost: {error}")),
         }
     }
+}
+
+/// Ends what the command left behind, where no PID namespace does. Wherever it went, it is ours as soon
+/// as nobody else is its parent: we are its subreaper.
+fn end_all() {
+    loop {
+        kill_children();
+        match waitpid(None, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn kill_children() {
+    let us = Pid::this();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.map(Pid::from_raw).filter(|pid| parent_of(*pid) == Some(us)) {
+        // It may be gone already.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; behind it come the state and the parent.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut rest = str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
+    rest.nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
 fn tell(told: &Told) {

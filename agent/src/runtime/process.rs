@@ -119,10 +119,12 @@ impl Launcher {
             match isolation {
                 Isolation::Full => {}
                 Isolation::Mounts => log::warn!(
-                    "without PID namespaces, what a workload starts and detaches may outlive it"
+                    "without PID namespaces, what a workload starts outlives it if its launcher is \
+                     killed"
                 ),
                 Isolation::None => log::warn!(
-                    "without mount namespaces, pairs are found by CONTROL_INTERFACE_DIR alone, and \
+                    "without namespaces, what a workload starts outlives it if its launcher is \
+                     killed, pairs are found by CONTROL_INTERFACE_DIR alone, and \
                      workloads with files cannot be started"
                 ),
             }
