@@ -7,6 +7,7 @@ pub mod frame;
 pub mod limits;
 pub mod manifest;
 pub mod message;
+mod numbered;
 pub mod pb;
 mod queue;
 pub mod state;

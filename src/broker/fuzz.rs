@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     limits::Limits,
-    message::FromWorkload,
+    message::{FromWorkload, ToWorkload},
     state::{DESIRED_STATE, Node, Tree, update},
 };
 
@@ -89,17 +89,26 @@ impl World {
         self.step(Input::Taken(peer, taken));
     }
 
+    fn sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, notice: Notice) {
+        let last = self.handed.entry(peer).or_default();
+        assert_eq!(seq, *last + 1, "a message is missing");
+        *last = seq;
+        let len = message.encoded_len();
+        assert!(message.into_frame().to_vec().len() > len);
+        let waiting = seq - self.taken.get(&peer).copied().unwrap_or(0);
+        assert!(waiting <= 2 && (waiting < 2 || notice != Notice::None));
+    }
+
     fn look(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             match output {
+                Output::Share { body, recipients } => {
+                    for own in recipients {
+                        self.sent(own.peer, own.seq, own.message(&body), own.notice);
+                    }
+                }
                 Output::Send { peer, seq, message, notice } => {
-                    let last = self.handed.entry(peer).or_default();
-                    assert_eq!(seq, *last + 1, "a message is missing");
-                    *last = seq;
-                    let (head, body) = message.frame();
-                    assert!(head.len() + body.len() > message.encoded_len());
-                    let waiting = seq - self.taken.get(&peer).copied().unwrap_or(0);
-                    assert!(waiting <= 2 && (waiting < 2 || notice != Notice::None));
+                    self.sent(peer, seq, message, notice);
                 }
                 Output::Reset(peer) => {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);

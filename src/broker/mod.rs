@@ -21,13 +21,15 @@ mod telling;
 mod versions;
 mod workloads;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use rustc_hash::FxHashMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
     limits::Limits,
-    message::{FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
+    message::{Body, FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
+    numbered::Numbered,
     state::{Instance, Tree, convert::Pieces, weight_after},
 };
 
@@ -165,6 +167,13 @@ pub enum Output {
         /// What is to be told of it.
         notice: Notice,
     },
+    /// Send the same to many, to each under the id of its own request and behind all before it.
+    Share {
+        /// What.
+        body: Body,
+        /// To whom.
+        recipients: Vec<Recipient>,
+    },
     /// Read what the peer says, or leave it in its pipe.
     Reading(PeerId, bool),
     /// Send a message to the agent, behind all before it.
@@ -185,6 +194,27 @@ pub enum Output {
     Stop,
     /// Nothing can be done together with this agent.
     EndLink(String),
+}
+
+/// One of many that are sent the same.
+#[derive(Debug)]
+pub struct Recipient {
+    /// Who.
+    pub peer: PeerId,
+    /// The number of the message.
+    pub seq: Seq,
+    /// The id of the request that it belongs to.
+    pub request_id: Arc<str>,
+    /// What is to be told of it.
+    pub notice: Notice,
+}
+
+impl Recipient {
+    /// What it is sent.
+    #[must_use]
+    pub fn message(&self, body: &Body) -> ToWorkload {
+        ToWorkload::Response { request_id: Arc::clone(&self.request_id), body: body.clone() }
+    }
 }
 
 /// What the broker wants to hear of a message that it hands out.
@@ -216,7 +246,7 @@ pub struct Broker {
     pieces: Pieces,
     /// Bytes that wait for all workloads together.
     queued: Total,
-    peers: FxHashMap<PeerId, Box<Peer>>,
+    peers: Numbered<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
@@ -254,7 +284,7 @@ impl Broker {
             answers: Answers::default(),
             pieces: Pieces::default(),
             queued: Total::default(),
-            peers: FxHashMap::default(),
+            peers: Numbered::default(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
             subscriptions: Subscriptions::default(),
@@ -353,7 +383,9 @@ impl Broker {
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
         if let Some(found) = self.peers.get_mut(&peer) {
             found.outbox.note_written(seq, self.now);
-            self.unsettled.note(peer, found);
+            if !found.is_settled() {
+                self.unsettled.note(peer, found);
+            }
         }
     }
 }

@@ -105,13 +105,14 @@ impl Drop for Share {
 
 /// The queue of one workload.
 #[derive(Debug, Default)]
+#[repr(C)] // what an event touches that need not wait comes first, close together
 pub(super) struct Outbox {
-    queue: Queue<Queued>,
-    bytes: Share,
-    /// Since when nothing was put into the pipe, though something waits.
-    stuck_since: Option<Tick>,
     handed: Seq,
     written: Seq,
+    queue: Queue<Box<Queued>>,
+    /// Since when nothing was put into the pipe, though something waits.
+    stuck_since: Option<Tick>,
+    bytes: Share,
     /// First answers that were handed out and not yet taken, oldest first.
     awaited: VecDeque<(Seq, SubscriptionId)>,
 }
@@ -133,7 +134,7 @@ impl Outbox {
 
     /// Messages that wait here and are no events.
     pub(super) fn answers(&self) -> usize {
-        let is_answer = |queued: &&Queued| !matches!(queued.kind, Kind::Event(_));
+        let is_answer = |queued: &&Box<Queued>| !matches!(queued.kind, Kind::Event(_));
         self.queue.iter().filter(is_answer).count()
     }
 
@@ -159,29 +160,39 @@ impl Outbox {
         }
         let len = message.charge();
         self.bytes.set(self.bytes() + len);
-        self.queue.push_back(Queued { message, kind, len });
+        self.queue.push_back(Box::new(Queued { message, kind, len }));
     }
 
     /// The next message to hand out, if the edge has room for one with this window.
     pub(super) fn hand(&mut self, window: usize) -> Option<Handed> {
-        let most = window as Seq + 1;
-        let out = self.handed - self.written;
-        if out >= most {
+        if !self.may_hand(window) {
             return None;
         }
-        let Queued { message, kind, len } = self.queue.pop_front()?;
+        let Queued { message, kind, len } = *self.queue.pop_front()?;
         self.bytes.set(self.bytes() - len);
-        self.handed += 1;
-        let seq = self.handed;
-        let notice = if let Kind::FirstAnswer(subscription) = kind {
+        let (seq, mut notice) = self.number(window);
+        if let Kind::FirstAnswer(subscription) = kind {
             self.awaited.push_back((seq, subscription));
-            Notice::Taken
-        } else if out + 1 == most {
-            Notice::Written
-        } else {
-            Notice::None
-        };
+            notice = Notice::Taken;
+        }
         Some(Handed { seq, message, notice })
+    }
+
+    /// The number of an event that is handed out at once, if nothing waits and the edge has room.
+    pub(super) fn pass(&mut self, window: usize) -> Option<(Seq, Notice)> {
+        (self.queue.is_empty() && self.may_hand(window)).then(|| self.number(window))
+    }
+
+    /// A window of messages may be with the edge, and one that stands ready.
+    fn may_hand(&self, window: usize) -> bool {
+        self.handed - self.written <= window as Seq
+    }
+
+    /// The number of the next message; to hear of the last one for which there is room is asked for.
+    fn number(&mut self, window: usize) -> (Seq, Notice) {
+        self.handed += 1;
+        let is_last = !self.may_hand(window);
+        (self.handed, if is_last { Notice::Written } else { Notice::None })
     }
 
     /// The edge has put all messages up to `seq` into the pipe.
@@ -251,6 +262,19 @@ mod tests {
             [(3, Notice::None), (4, Notice::None), (5, Notice::Written)]
         );
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn what_need_not_wait_passes_and_counts_as_what_is_handed_out() {
+        let mut outbox = outbox(1);
+        assert_eq!(outbox.pass(1), None, "it would overtake");
+        assert_eq!(hand_all(&mut outbox, 1), [(1, Notice::None)]);
+        assert_eq!(outbox.pass(1), Some((2, Notice::Written)));
+        assert_eq!(outbox.pass(1), None, "the edge has no room");
+        outbox.note_written(1, Tick(0));
+        assert_eq!(outbox.pass(1), Some((3, Notice::Written)));
+        outbox.note_written(3, Tick(0));
+        assert_eq!((outbox.pass(1), outbox.bytes()), (Some((4, Notice::None)), 0));
     }
 
     #[test]

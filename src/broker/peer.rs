@@ -33,57 +33,64 @@ pub struct Counters {
 }
 
 #[derive(Debug)]
+#[repr(C, align(64))] // what every event touches comes first, in as few cache lines as it can
 pub(super) struct Peer {
-    pub(super) instance: Instance,
-    pub(super) rules: Rules,
+    /// Whether what it says is being read.
+    pub(super) reading: bool,
+    /// Whether its outbox changed since it was last looked at.
+    pub(super) unsettled: bool,
+    /// Whether its FIFOs are there.
+    pub(super) has_pair: bool,
     pub(super) session: Session,
+    /// Since when it reads too slowly.
+    pub(super) slow_since: Option<Tick>,
+    pub(super) counters: Counters,
     pub(super) outbox: Outbox,
-    /// Its subscriptions by request id.
-    pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     /// Those that were not told of a change because too much was queued already.
     pub(super) behind: VecDeque<SubscriptionId>,
     /// Old versions of the state that are kept for its subscriptions.
     pub(super) versions: Versions,
+    /// Its subscriptions by request id.
+    pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     /// What its subscriptions count towards their limit.
     pub(super) subscription_bytes: usize,
     /// Messages of this session that made no sense.
     pub(super) malformed: usize,
-    /// Since when it reads too slowly.
-    pub(super) slow_since: Option<Tick>,
-    /// When that was told last.
+    /// When it was last told that it reads too slowly.
     pub(super) slow_told: Option<Tick>,
     /// What it asked for that is the agent's to do.
     pub(super) forwards: Forwards,
-    /// Whether its FIFOs are there.
-    pub(super) has_pair: bool,
-    /// Whether its outbox changed since it was last looked at.
-    pub(super) unsettled: bool,
-    /// Whether what it says is being read.
-    pub(super) reading: bool,
-    pub(super) counters: Counters,
+    pub(super) instance: Instance,
+    pub(super) rules: Rules,
 }
 
 impl Peer {
     /// What waits for it counts into `queued` as well.
     pub(super) fn new(instance: Instance, rules: Rules, queued: Total) -> Self {
         Self {
-            instance,
-            rules,
+            reading: true,
+            unsettled: false,
+            has_pair: false,
             session: Session::default(),
+            slow_since: None,
+            counters: Counters::default(),
             outbox: Outbox::new(queued),
-            subscriptions: BTreeMap::new(),
             behind: VecDeque::new(),
             versions: Versions::default(),
+            subscriptions: BTreeMap::new(),
             subscription_bytes: 0,
             malformed: 0,
-            slow_since: None,
             slow_told: None,
             forwards: Forwards::default(),
-            has_pair: false,
-            unsettled: false,
-            reading: true,
-            counters: Counters::default(),
+            instance,
+            rules,
         }
+    }
+
+    /// Whether nothing waits for it, and nothing has to be said or done about how it reads.
+    pub(super) fn is_settled(&self) -> bool {
+        let slow = self.slow_since.is_some() || !self.reading || !self.behind.is_empty();
+        !slow && !self.unsettled && self.outbox.is_empty()
     }
 }
 

@@ -34,11 +34,11 @@ impl Broker {
                 });
             }
             // Most of the time that was all.
-            let slow = peer.slow_since.is_some() || !peer.reading || !peer.behind.is_empty();
-            if !slow && peer.outbox.is_empty() {
-                peer.unsettled = false;
+            let marked = std::mem::replace(&mut peer.unsettled, false);
+            if peer.is_settled() {
                 return;
             }
+            peer.unsettled = marked;
             // What it is still to be told of the last change takes its room before them.
             if self.tell_before(id) {
                 continue;

@@ -10,10 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use rustc_hash::FxHashMap;
-
 use crate::{
     limits::SEGMENT,
+    numbered::Numbered,
     state::{Change, ChangeSet, Key, Map, Mask, MaskSet, Node, Segment},
 };
 
@@ -86,8 +85,8 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
-    all: FxHashMap<SubscriptionId, Subscription>,
-    groups: FxHashMap<GroupId, Group>,
+    all: Numbered<SubscriptionId, Subscription>,
+    groups: Numbered<GroupId, Group>,
     by_masks: BTreeMap<MaskSet, GroupId>,
     index: Index,
 }
@@ -162,7 +161,7 @@ impl Subscriptions {
     pub(super) fn group_mut(
         &mut self,
         id: GroupId,
-    ) -> Option<(&Group, &mut FxHashMap<SubscriptionId, Subscription>)> {
+    ) -> Option<(&Group, &mut Numbered<SubscriptionId, Subscription>)> {
         Some((self.groups.get(&id)?, &mut self.all))
     }
 

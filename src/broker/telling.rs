@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Broker, PeerId, SubscriptionId, Tick, Timer,
+    Broker, Output, PeerId, Recipient, SubscriptionId, Tick, Timer,
     outbox::Kind,
     peer::response,
     settling::budget_of,
@@ -159,7 +159,7 @@ impl Broker {
     fn tell(&mut self, telling: &mut Telling, group_id: GroupId, members: &[SubscriptionId]) {
         let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return };
         let mut event = telling.events.remove(&group_id);
-        let mut late = Vec::new();
+        let (mut late, mut recipients) = (Vec::new(), Vec::with_capacity(members.len()));
         for id in members {
             if telling.early.remove(id) {
                 continue;
@@ -170,20 +170,28 @@ impl Broker {
                 continue;
             }
             let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
-            let budget = budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
             let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
-            if !ready || !peer.outbox.has_room(budget) {
+            let budget = || budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
+            if !ready || !(peer.outbox.is_empty() || peer.outbox.has_room(budget())) {
                 late.push(*id);
                 continue;
             }
             let made = || event_body(&telling.changes, &group.masks, &self.state);
-            if let Some(body) = event.get_or_insert_with(made).clone() {
-                subscription.note_told(self.version);
-                let id_of_request = Arc::clone(&subscription.request_id);
-                let message = response(subscription.peer, id_of_request, body);
-                peer.outbox.push(message, Kind::Event(*id), self.now);
-                self.unsettled.note(subscription.peer, peer);
+            let Some(body) = event.get_or_insert_with(made) else { continue };
+            subscription.note_told(self.version);
+            let (to, request_id) = (subscription.peer, Arc::clone(&subscription.request_id));
+            // Most of the time nothing waits for it, and it need not either.
+            let direct = peer.is_settled() && to != PeerId::AGENT && telling.asker != Some(to);
+            if direct && let Some((seq, notice)) = peer.outbox.pass(self.config.window) {
+                peer.counters.frames_out += 1;
+                recipients.push(Recipient { peer: to, seq, request_id, notice });
+                continue;
             }
+            peer.outbox.push(response(to, request_id, body.clone()), Kind::Event(*id), self.now);
+            self.unsettled.note(to, peer);
+        }
+        if let Some(Some(body)) = event.as_ref().filter(|_| !recipients.is_empty()) {
+            self.outputs.push_back(Output::Share { body: body.clone(), recipients });
         }
         telling.events.extend(event.map(|event| (group_id, event)));
         for id in late {

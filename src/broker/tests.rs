@@ -107,12 +107,21 @@ impl World {
                 Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {}
                 Output::Reading(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, notice } => {
-                    self.sent.push((peer, seq, message, notice));
-                    if self.prompt {
-                        self.broker.handle(Tick(self.now), Input::Taken(peer, seq));
+                    self.note_sent(peer, seq, message, notice);
+                }
+                Output::Share { body, recipients } => {
+                    for own in recipients {
+                        self.note_sent(own.peer, own.seq, own.message(&body), own.notice);
                     }
                 }
             }
+        }
+    }
+
+    fn note_sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, notice: Notice) {
+        self.sent.push((peer, seq, message, notice));
+        if self.prompt {
+            self.broker.handle(Tick(self.now), Input::Taken(peer, seq));
         }
     }
 
@@ -172,18 +181,18 @@ impl World {
 }
 
 fn brief(message: &ToWorkload) -> String {
-    let (head, body) = message.frame();
-    let response = match FromAnkaios::decode_length_delimited(&*[head, body].concat())
-        .unwrap()
-        .from_ankaios_enum
-    {
-        Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
-        Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
-            return format!("closed: {}", closed.reason);
-        }
-        Some(FromAnkaiosEnum::Response(response)) => response,
-        None => return "nothing".to_owned(),
-    };
+    let response =
+        match FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec())
+            .unwrap()
+            .from_ankaios_enum
+        {
+            Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
+            Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
+                return format!("closed: {}", closed.reason);
+            }
+            Some(FromAnkaiosEnum::Response(response)) => response,
+            None => return "nothing".to_owned(),
+        };
     let id = response.request_id;
     match response.response_content.unwrap() {
         ResponseContent::Error(error) => format!("{id} error: {}", error.message),
@@ -468,6 +477,10 @@ fn subscribers_of_the_same_masks_share_the_bytes_of_an_event() {
     world.set(a, "k", "v");
     let to: Vec<_> = world.sent.iter().map(|sent| sent.0).collect();
     assert_eq!(to, [b, a, a], "the event of another comes before the answer too");
-    let bodies: Vec<_> = world.sent.iter().map(|(_, _, message, _)| message.frame().1).collect();
+    let bodies: Vec<_> = world
+        .sent
+        .iter()
+        .map(|(_, _, message, _)| message.clone().into_frame().body().clone())
+        .collect();
     assert_eq!(bodies[0].as_ptr(), bodies[1].as_ptr());
 }

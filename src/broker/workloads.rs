@@ -93,12 +93,15 @@ impl Broker {
             .map(|(request_id, subscription)| (Arc::clone(request_id), *subscription))
             .collect();
         peer.rules = rules;
-        for (request_id, subscription) in lost {
+        for (request_id, subscription) in &lost {
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.outbox.take_back_events(subscription);
+                peer.outbox.take_back_events(*subscription);
             }
-            self.end_subscription(id, &request_id);
-            self.answer(id, &request_id, Body::error("Access denied"));
+            self.end_subscription(id, request_id);
+        }
+        // All have ended before anything is said: what it is still to be told comes before an answer.
+        for (request_id, _) in &lost {
+            self.answer(id, request_id, Body::error("Access denied"));
         }
     }
 }

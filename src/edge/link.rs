@@ -190,13 +190,15 @@ impl LinkPort {
     /// too much waits for it, is found to be gone only here.
     fn flush(&mut self, notices: &mut Notices) -> bool {
         while let Some(frame) = self.queue.front() {
-            let mut whole = frame.head.clone().chain(frame.body.clone());
+            let mut head = Vec::with_capacity(frame.frame.head_len());
+            frame.frame.put_head(&mut head);
+            let mut whole = head.chain(&frame.frame.body()[..]);
             whole.advance(self.written);
             let pieces = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
             match writev(&self.to_agent, &pieces) {
                 Ok(count) => {
                     self.written += count;
-                    if self.written == frame.head.len() + frame.body.len() {
+                    if self.written == frame.frame.len() {
                         if frame.notice != Notice::None {
                             notices.written = Some(frame.seq);
                         }

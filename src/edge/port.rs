@@ -9,7 +9,7 @@ mod intake;
 mod outflow;
 
 use std::{
-    io::{self, IoSlice},
+    io,
     os::fd::{AsRawFd, RawFd},
 };
 
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::{
     broker::{Notice, Seq},
     frame::FrameError,
+    message::Frame,
     queue::Queue,
 };
 
@@ -26,23 +27,12 @@ use super::fifo::Unopened;
 use intake::Intake;
 use outflow::Outflow;
 
-/// A frame on its way to a workload: its length and head, and a body that others may share.
+/// A frame on its way to a workload.
 #[derive(Debug, Clone)]
 pub(super) struct OutFrame {
     pub(super) seq: Seq,
-    pub(super) head: Bytes,
-    pub(super) body: Bytes,
+    pub(super) frame: Frame,
     pub(super) notice: Notice,
-}
-
-impl OutFrame {
-    fn len(&self) -> usize {
-        self.head.len() + self.body.len()
-    }
-
-    fn pieces(&self) -> [IoSlice<'_>; 2] {
-        [IoSlice::new(&self.head), IoSlice::new(&self.body)]
-    }
 }
 
 /// Something that the worker has to know of.
@@ -87,6 +77,19 @@ impl Mail {
         let seen = self.readable || self.writers_gone || self.look_at_reader || self.reader_left;
         !seen && !self.reset && self.frames.is_empty()
     }
+
+    /// What came later.
+    pub(super) fn append(&mut self, later: Self) {
+        self.readable |= later.readable;
+        self.writers_gone |= later.writers_gone;
+        self.look_at_reader |= later.look_at_reader;
+        self.reader_left |= later.reader_left;
+        if later.reset {
+            self.reset = true;
+            self.frames.clear();
+        }
+        self.frames.append(later.frames);
+    }
 }
 
 /// What a turn came to.
@@ -102,6 +105,8 @@ pub(super) struct Turn {
     pub(super) wait: Wait,
     /// The last frame that is in the pipe, or was dropped by a reset.
     pub(super) written: Seq,
+    /// There is something in the pipe that the reader may have taken since; nobody waits for that.
+    pub(super) unsure: bool,
     /// What the workload does that it should not.
     pub(super) oddities: Vec<Oddity>,
     /// Bytes that were read.
@@ -189,9 +194,10 @@ pub(super) enum Wait {
 
 /// One workload's pair, opened.
 #[derive(Debug)]
+#[repr(C, align(64))] // what an event goes through comes first, in as few cache lines as it can
 pub(super) struct Port {
-    intake: Intake,
     outflow: Outflow,
+    intake: Intake,
 }
 
 impl Port {
@@ -208,7 +214,7 @@ impl Port {
         if reused {
             outflow.take_over();
         }
-        Ok(Self { intake, outflow })
+        Ok(Self { outflow, intake })
     }
 
     /// The descriptors to be told of: what to read, what to write.
@@ -223,10 +229,19 @@ impl Port {
             self.outflow.reset();
         }
         self.outflow.push(mail.frames);
-        self.outflow.flush(mail.reader_left, &mut turn);
+        self.outflow.flush(mail.reader_left, buffer, &mut turn);
         if room > 0 && (mail.readable || mail.writers_gone) {
             self.intake.fill(mail.writers_gone, room, buffer, &mut turn);
         }
+        turn.written = self.outflow.written();
+        turn.unsure = turn.wait == Wait::No && self.outflow.is_unsure();
+        turn
+    }
+
+    /// A turn in which nothing is done but to look whether the reader has taken what it was sent.
+    pub(super) fn look(&mut self) -> Turn {
+        let mut turn = Turn { useful: true, ..Turn::default() };
+        self.outflow.look(&mut turn.notices);
         turn.written = self.outflow.written();
         turn
     }

@@ -15,7 +15,7 @@ mod slots;
 use std::{
     collections::{HashMap, VecDeque},
     io, mem,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
     vec,
@@ -24,12 +24,16 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
-use crate::{broker::PeerId, limits::Limits};
+use crate::{
+    broker::{PeerId, Recipient, Seq},
+    limits::Limits,
+    message::Frame,
+};
 
 use super::{
     fifo::RunDir,
     link::LinkPort,
-    port::Notices,
+    port::{Notices, OutFrame},
     status::StatusSocket,
     watch::Watches,
     worker::{FromReactor, ToReactor},
@@ -37,10 +41,10 @@ use super::{
 
 use crew::{Asides, Crew};
 pub(super) use in_flight::InFlight;
-use jobs::{Closing, Done, Job};
+use jobs::{Done, Job};
 use pairs::Opening;
 use signals::Signals;
-use slots::{Slot, Slots};
+use slots::{Slot, Slots, Visit};
 
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
@@ -65,7 +69,7 @@ const CLOSE: Duration = Duration::from_millis(100);
 const ROUND: usize = 64;
 
 /// What was written to so many is told the worker, even if there is more to write.
-const MOST_NOTICES: usize = 512;
+const MOST_NOTICES: usize = 4096;
 
 /// One buffer for all reads of a thread.
 const READ_BUFFER: usize = 64 << 10;
@@ -98,6 +102,8 @@ struct Loop {
     jobs: VecDeque<Job>,
     /// Turns left before the kernel is asked again.
     round: usize,
+    /// There is time to look at what readers have taken.
+    looks: bool,
     /// Whom the job is about that the driver is in.
     at: Option<PeerId>,
     watches: Watches,
@@ -111,6 +117,8 @@ struct Loop {
     worker: Option<Sender<Vec<FromReactor>>>,
     /// What the worker is to be sent.
     for_worker: Vec<FromReactor>,
+    /// What was written, as far as the worker wants to know.
+    written: Vec<(PeerId, Seq)>,
     /// Somebody waits for the worker to do something about it.
     for_worker_now: bool,
     stopping: Option<Stopping>,
@@ -167,6 +175,7 @@ impl Reactor {
             opening: HashMap::new(),
             jobs: VecDeque::new(),
             round: 1,
+            looks: false,
             at: None,
             watches,
             signals,
@@ -176,6 +185,7 @@ impl Reactor {
             asides: None,
             worker: Some(worker),
             for_worker: Vec::new(),
+            written: Vec::new(),
             for_worker_now: false,
             stopping: None,
             failure: None,
@@ -208,8 +218,6 @@ impl Loop {
     /// The next job that is due; waits for one. `None` at the end.
     fn next(&mut self) -> io::Result<Option<Job>> {
         loop {
-            self.take_late();
-            self.take_inbox();
             if let Some(job) = self.next_job() {
                 self.at = job.peer();
                 return Ok(Some(job));
@@ -218,6 +226,12 @@ impl Loop {
                 return Ok(None);
             }
             self.wait()?;
+            self.take_late();
+            self.take_inbox();
+            // One turn for each that has one coming: whoever always has more is not to have two.
+            let queued = self.slots.queued();
+            self.looks &= queued == 0;
+            self.round = if self.looks { ROUND } else { queued.clamp(1, ROUND) };
         }
     }
 
@@ -236,40 +250,49 @@ impl Loop {
     }
 
     fn next_job(&mut self) -> Option<Job> {
+        if self.jobs.is_empty() && self.batch.len() > 0 {
+            self.take_inbox();
+        }
         if let Some(job) = self.jobs.pop_front() {
             return Some(job);
         }
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
-        let due = self.slots.next_due();
-        let close = |slot| Job::Close(Closing::Slot(slot));
-        self.jobs.extend(self.slots.take_removed().map(close));
-        let Some(slot) = due else { return self.jobs.pop_front() };
-        if !slot.is_suspect() {
-            return Some(Job::Turn(slot));
+        let Some((visit, sleeps)) = self.slots.next_due() else {
+            return if self.looks { self.slots.next_unsure().map(Job::Turn) } else { None };
+        };
+        if !sleeps {
+            return Some(Job::Turn(visit));
         }
-        self.start_aside(slot);
+        self.start_aside(visit);
         None
     }
 
     /// Whether [`Loop::next_job`] may have one, though it gave none.
     fn jobs_wait(&self) -> bool {
         let agent = self.link.as_ref().is_some_and(|link| link.due);
-        agent || !self.jobs.is_empty() || self.slots.queued() > 0
+        let told = self.batch.len() > 0 || !self.inbox.is_empty();
+        agent || told || !self.jobs.is_empty() || self.slots.queued() > 0
     }
 
     /// A turn that is expected to sleep.
-    fn start_aside(&mut self, slot: Arc<Slot>) {
+    fn start_aside(&mut self, visit: Visit) {
         let Some(asides) = &self.asides else { return };
-        let own = Arc::clone(&slot);
-        let job = move |buffer: &mut [u8]| {
-            let turn = own.turn(buffer);
-            Done::Turn(own, turn)
+        let (peer, now) = (visit.peer(), Instant::now());
+        self.slots.note_away(peer, now);
+        // It is taken by the thread, or by us if there is none.
+        let parcel = Arc::new(Mutex::new(Some(visit)));
+        let take = |parcel: &Mutex<Option<Visit>>| {
+            parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
-        self.slots.note_away(slot.peer(), Instant::now());
-        if let Err(error) = asides.start(job) {
-            log::error!("no thread for {}: {error}", slot.name());
-            self.slots.try_again_later(&slot, Instant::now());
+        let own = Arc::clone(&parcel);
+        let job = move |buffer: &mut [u8]| take(&own).map(|own| Job::Turn(own).work(buffer));
+        if let Err(error) = asides.start(job)
+            && let Some(visit) = take(&parcel)
+        {
+            let name = self.slots.get(peer).map_or("", Slot::name);
+            log::error!("no thread for {name}: {error}");
+            self.slots.try_again_later(visit, now);
         }
     }
 
@@ -288,7 +311,7 @@ impl Loop {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Turn(slot, turn) => self.after_turn(slot, turn),
+            Done::Turn(peer, back) => self.after_turn(peer, back),
             Done::Opened(peer, port) => self.opened(peer, port),
             Done::Closed => {}
         }
@@ -323,14 +346,21 @@ impl Loop {
     fn wait(&mut self) -> io::Result<()> {
         // What was written is told when there is no more to write: the worker is not to be woken for it
         // again and again while many are told something.
-        if self.for_worker_now || (!self.for_worker.is_empty() && !self.jobs_wait()) {
+        let any = !self.for_worker.is_empty() || !self.written.is_empty();
+        if self.for_worker_now || (any && !self.jobs_wait()) {
             self.flush_to_worker();
         }
         let look = self.slots.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let timeout = if self.jobs_wait() { Some(Duration::ZERO) } else { timeout };
+        let busy = self.jobs_wait();
+        self.looks = !busy && self.slots.has_unsure();
+        if self.looks {
+            // Their readers, if they have not run yet.
+            thread::yield_now();
+        }
+        let timeout = if busy || self.looks { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -345,8 +375,6 @@ impl Loop {
         }
         other.into_iter().for_each(|token| self.note(token));
         self.do_what_is_due(Instant::now());
-        // One turn for each that has one coming: whoever always has more is not to have two.
-        self.round = self.slots.queued().clamp(1, ROUND);
         Ok(())
     }
 
@@ -379,6 +407,12 @@ impl Loop {
             ToReactor::Close(peer) => self.close(peer),
             ToReactor::Reset(peer) => self.slots.reset(peer),
             ToReactor::Send(peer, frame) => self.slots.send(peer, frame),
+            ToReactor::Share(body, recipients) => {
+                for Recipient { peer, seq, request_id, notice } in recipients {
+                    let frame = Frame::to_workload(request_id, body.clone());
+                    self.slots.send(peer, OutFrame { seq, frame, notice });
+                }
+            }
             ToReactor::Tell(frame) => self.send_to_agent(frame),
             ToReactor::Reading(PeerId::AGENT, on) => self.read_agent(Some(on)),
             ToReactor::Reading(peer, on) => self.slots.set_reading(peer, on),
@@ -410,17 +444,19 @@ impl Loop {
 
     fn tell_notices(&mut self, peer: PeerId, notices: Notices) {
         let Notices { written, taken } = notices;
-        let written = written.map(|seq| FromReactor::Written(peer, seq));
-        let taken = taken.map(|seq| FromReactor::Taken(peer, seq));
-        self.for_worker.extend(written.into_iter().chain(taken));
-        if self.for_worker.len() >= MOST_NOTICES {
+        self.written.extend(written.map(|seq| (peer, seq)));
+        self.for_worker.extend(taken.map(|seq| FromReactor::Taken(peer, seq)));
+        if self.written.len() + self.for_worker.len() >= MOST_NOTICES {
             self.flush_to_worker();
         }
     }
 
     /// Tells whether the worker is still there.
     fn flush_to_worker(&mut self) -> bool {
-        let messages = mem::take(&mut self.for_worker);
+        let mut messages = mem::take(&mut self.for_worker);
+        if !self.written.is_empty() {
+            messages.push(FromReactor::Written(mem::take(&mut self.written)));
+        }
         self.for_worker_now = false;
         let sent = self.worker.as_ref().is_some_and(|worker| worker.send(messages).is_ok());
         if !sent {

@@ -10,10 +10,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
+use crate::{broker::PeerId, numbered::Numbered};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use rustc_hash::FxHashMap;
-
-use crate::broker::PeerId;
 
 use super::fifo::path_of;
 
@@ -30,7 +28,7 @@ const READS: AddWatchFlags = AddWatchFlags::IN_ACCESS.union(READER);
 pub(super) struct Watches {
     inotify: Option<Inotify>,
     peers: HashMap<WatchDescriptor, PeerId>,
-    by_peer: FxHashMap<PeerId, [Option<WatchDescriptor>; 2]>,
+    by_peer: Numbered<PeerId, [Option<WatchDescriptor>; 2]>,
 }
 
 /// What was seen.
@@ -52,7 +50,7 @@ impl Watches {
         if let Err(errno) = &inotify {
             log::warn!("no inotify ({}): waiting readers are polled for", errno.desc());
         }
-        Self { inotify: inotify.ok(), peers: HashMap::new(), by_peer: FxHashMap::default() }
+        Self { inotify: inotify.ok(), peers: HashMap::new(), by_peer: Numbered::default() }
     }
 
     /// The descriptor that becomes readable when something was seen.

@@ -11,14 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::Waker;
 
 use crate::{
-    broker::{Broker, Input, Notice, Output, PeerId, Seq, Tick},
+    broker::{Broker, Input, Output, PeerId, Recipient, Seq, Tick},
     limits::Limits,
-    message::{FromAgent, FromWorkload, Owner},
+    message::{Body, FromAgent, FromWorkload, Owner},
     state::Instance,
     stats,
 };
@@ -55,8 +54,8 @@ pub(super) enum FromReactor {
         bytes: usize,
         in_flight: Arc<InFlight>,
     },
-    /// All frames to this peer up to this one are in the pipe.
-    Written(PeerId, Seq),
+    /// All frames to each of these peers up to this one are in its pipe.
+    Written(Vec<(PeerId, Seq)>),
     /// The reader of this peer has taken all frames up to this one.
     Taken(PeerId, Seq),
     /// The pair is there, in this folder; or it cannot be made.
@@ -77,6 +76,7 @@ pub(super) enum ToReactor {
     Close(PeerId),
     Reset(PeerId),
     Send(PeerId, OutFrame),
+    Share(Body, Vec<Recipient>),
     Tell(OutFrame),
     Reading(PeerId, bool),
     Status(ClientId, Vec<u8>),
@@ -112,6 +112,8 @@ pub(super) struct Worker {
     waker: Arc<Waker>,
     /// What the reactor is to be sent.
     batch: Vec<ToReactor>,
+    /// For so many.
+    in_batch: usize,
     run_dir: PathBuf,
     /// As the status calls it: `none`, `connected` or `lost`.
     agent_link: &'static str,
@@ -139,6 +141,7 @@ impl Worker {
             reactor,
             waker,
             batch: Vec::new(),
+            in_batch: 0,
             run_dir,
             agent_link,
             stopping,
@@ -212,7 +215,10 @@ impl Worker {
                 self.queue.remove(peer);
                 Input::PairClosed(peer)
             }
-            FromReactor::Written(peer, seq) => Input::Written(peer, seq),
+            FromReactor::Written(all) => {
+                let inputs = all.into_iter().map(|(peer, seq)| Input::Written(peer, seq));
+                return inputs.for_each(|input| self.broker.handle(now, input));
+            }
             FromReactor::Taken(peer, seq) => Input::Taken(peer, seq),
             FromReactor::Port { peer, event, written, bytes, in_flight } => {
                 let message = Message { event, written, bytes, in_flight };
@@ -301,10 +307,15 @@ impl Worker {
                     ToReactor::Reading(peer, on)
                 }
                 Output::Send { peer, seq, message, notice } => {
-                    ToReactor::Send(peer, frame(seq, message.frame(), notice))
+                    let frame = message.into_frame();
+                    ToReactor::Send(peer, OutFrame { seq, frame, notice })
+                }
+                Output::Share { body, recipients } => {
+                    self.in_batch += recipients.len();
+                    ToReactor::Share(body, recipients)
                 }
                 Output::Tell { seq, message, notice } => {
-                    ToReactor::Tell(frame(seq, message.frame(), notice))
+                    ToReactor::Tell(OutFrame { seq, frame: message.into_frame(), notice })
                 }
                 Output::Slow(instance, bytes) => {
                     log::warn!("{instance} reads too slowly: {bytes} bytes wait for it");
@@ -334,7 +345,8 @@ impl Worker {
 
     fn send(&mut self, message: ToReactor) {
         self.batch.push(message);
-        if self.batch.len() >= MOST_IN_BATCH {
+        self.in_batch += 1;
+        if self.in_batch >= MOST_IN_BATCH {
             self.send_batch();
         }
     }
@@ -342,6 +354,7 @@ impl Worker {
     fn send_batch(&mut self) {
         // The reactor ends before we do, and then nobody is left to be told anything.
         let _ = self.reactor.send(mem::take(&mut self.batch));
+        self.in_batch = 0;
         if let Err(error) = self.waker.wake() {
             log::error!("cannot wake the reactor: {error}");
         }
@@ -353,10 +366,6 @@ fn trouble((held, oddities): (Option<Duration>, Vec<Oddity>)) -> stats::Trouble 
         held_ms: held.map(|held| u64::try_from(held.as_millis()).unwrap_or(u64::MAX)),
         oddities: oddities.into_iter().map(Oddity::name).collect(),
     }
-}
-
-fn frame(seq: Seq, (head, body): (Bytes, Bytes), notice: Notice) -> OutFrame {
-    OutFrame { seq, head, body, notice }
 }
 
 /// Our resident memory; 0 where the kernel does not tell.

@@ -18,10 +18,7 @@ use crate::{
     state::{Instance, Mask, Node, Tree, check, convert},
 };
 
-use super::{
-    Body, Request,
-    response::{RESPONSE_TO_AGENT, ReplyKind, response_head},
-};
+use super::{Body, Request, outgoing::Frame, response::ReplyKind};
 
 /// Longest id of an instance. Real ones have 64 characters.
 const MAX_ID: usize = 128;
@@ -239,32 +236,26 @@ pub enum Phase {
 }
 
 impl ToAgent {
-    /// The two pieces whose bytes, one after the other, are the message's frame, its length in front.
+    /// The message as it is written.
     #[must_use]
-    pub fn frame(&self) -> (Bytes, Bytes) {
+    pub fn into_frame(self) -> Frame {
         use to_agent::Content;
-        let name = |instance: &Instance| {
-            Some(pb::WorkloadInstanceName {
-                workload_name: instance.workload.clone(),
-                agent_name: instance.agent.clone(),
-                id: instance.id.clone(),
-            })
+        let name = |instance: Instance| {
+            let Instance { workload, agent, id } = instance;
+            Some(pb::WorkloadInstanceName { workload_name: workload, agent_name: agent, id })
         };
         let content = match self {
             Self::Response { request_id, body } => {
-                return (response_head(RESPONSE_TO_AGENT, request_id, body), body.bytes());
+                return Frame::to_agent(request_id, body);
             }
-            Self::Hello { version, run_dir } => Content::Hello(link::GateHello {
-                protocol_version: version.clone(),
-                run_dir: run_dir.clone(),
-            }),
-            Self::Ack(id) => Content::Ack(link::Ack { id: *id }),
-            Self::Rejected(id, reason) => {
-                Content::Rejected(link::Rejected { id: *id, reason: reason.clone() })
+            Self::Hello { version, run_dir } => {
+                Content::Hello(link::GateHello { protocol_version: version, run_dir })
             }
+            Self::Ack(id) => Content::Ack(link::Ack { id }),
+            Self::Rejected(id, reason) => Content::Rejected(link::Rejected { id, reason }),
             Self::WorkloadReady(instance, dir) => Content::WorkloadReady(link::WorkloadReady {
                 instance_name: name(instance),
-                control_interface_dir: dir.clone(),
+                control_interface_dir: dir,
             }),
             Self::WorkloadRemoved(instance) => {
                 Content::WorkloadRemoved(link::WorkloadRemoved { instance_name: name(instance) })
@@ -272,26 +263,26 @@ impl ToAgent {
             Self::Request(instance, request) => Content::Request(link::ForwardedRequest {
                 instance_name: name(instance),
                 // It was decoded before, or would not be forwarded.
-                request: pb::Request::decode(&**request).ok(),
+                request: pb::Request::decode(&*request).ok(),
             }),
             Self::Session(instance, phase) => {
                 let (phase, reason) = match phase {
                     Phase::Connected => (link::Phase::Connected, String::new()),
-                    Phase::Closed(reason) => (link::Phase::Closed, reason.clone()),
+                    Phase::Closed(reason) => (link::Phase::Closed, reason),
                 };
                 let instance_name = name(instance);
                 Content::Session(link::SessionChange { instance_name, phase: phase.into(), reason })
             }
         };
         let message = link::ToAgent { content: Some(content) };
-        (message.encode_length_delimited_to_vec().into(), Bytes::new())
+        Frame::whole(message.encode_length_delimited_to_vec().into())
     }
 
-    /// How many bytes [`ToAgent::frame`] gives, about: what a queue is charged.
+    /// How many bytes [`ToAgent::into_frame`] gives, about: what a queue is charged.
     #[must_use]
     pub fn charge(&self) -> usize {
         match self {
-            Self::Response { request_id, body } => request_id.len() + body.bytes().len() + 16,
+            Self::Response { request_id, body } => request_id.len() + body.len() + 16,
             Self::Request(_, request) => request.len() + 256,
             Self::Rejected(_, text) | Self::WorkloadReady(_, text) => text.len() + 256,
             _ => 256,

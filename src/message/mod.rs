@@ -6,9 +6,11 @@
 mod agent;
 pub mod hello;
 mod logs;
+mod outgoing;
 mod request;
 mod response;
 
 pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
+pub use outgoing::Frame;
 pub use request::{Ask, FromWorkload, NewState, Request};
 pub use response::{Body, ReplyKind, ToWorkload};

@@ -1,15 +1,14 @@
 //! What goes to a workload, and how it looks on the wire.
 //!
-//! A response is a small head, which holds its request id, and a [`Body`], which all that are told
-//! the same share: it is encoded once.
+//! A response is a request id and a [`Body`], which all that are told the same share: it is encoded
+//! once.
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    frame::{put_varint, varint_len},
     pb::{
         ank_base::{self as pb, response::ResponseContent},
         control_api::{
@@ -22,12 +21,7 @@ use crate::{
     },
 };
 
-/// Key of `FromAnkaios.response`: field 3, length-delimited.
-const RESPONSE: u8 = 3 << 3 | 2;
-/// Key of `agent_link.ToAgent.response`: field 7, length-delimited.
-pub(super) const RESPONSE_TO_AGENT: u8 = 7 << 3 | 2;
-/// Key of `Response.requestId`: field 1, length-delimited.
-const REQUEST_ID: u8 = 1 << 3 | 2;
+use super::outgoing::{Frame, encoded_len};
 
 /// Number of `Response.completeStateResponse`.
 const COMPLETE_STATE_RESPONSE: u32 = 4;
@@ -56,16 +50,13 @@ pub enum ToWorkload {
 }
 
 impl ToWorkload {
-    /// The two pieces whose bytes, one after the other, are the message's frame, its length in front.
-    /// The second is shared with every message of the same content.
+    /// The message as it is written.
     #[must_use]
-    pub fn frame(&self) -> (Bytes, Bytes) {
+    pub fn into_frame(self) -> Frame {
         match self {
-            Self::Response { request_id, body } => {
-                (response_head(RESPONSE, request_id, body), body.bytes())
-            }
+            Self::Response { request_id, body } => Frame::to_workload(request_id, body),
             Self::Accepted | Self::Closed { .. } => {
-                (self.session().encode_length_delimited_to_vec().into(), Bytes::new())
+                Frame::whole(self.session().encode_length_delimited_to_vec().into())
             }
         }
     }
@@ -88,41 +79,10 @@ impl ToWorkload {
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         match self {
-            Self::Response { request_id, body } => {
-                let response = response_len(request_id, body);
-                1 + varint_len(response as u64) + response
-            }
+            Self::Response { request_id, body } => encoded_len(request_id, body.len()),
             Self::Accepted | Self::Closed { .. } => self.session().encoded_len(),
         }
     }
-}
-
-fn id_len(request_id: &str) -> usize {
-    match request_id.len() {
-        0 => 0, // a default value has no field
-        len => 1 + varint_len(len as u64) + len,
-    }
-}
-
-fn response_len(request_id: &str, body: &Body) -> usize {
-    id_len(request_id) + body.0.len()
-}
-
-/// What comes before `body` in the frame of a message whose response field has this key.
-pub(super) fn response_head(key: u8, request_id: &str, body: &Body) -> Bytes {
-    let response = response_len(request_id, body) as u64;
-    let len = 1 + varint_len(response) as u64 + response;
-    let size = varint_len(len) + 1 + varint_len(response) + id_len(request_id);
-    let mut head = Vec::with_capacity(size);
-    put_varint(&mut head, len);
-    head.put_u8(key);
-    put_varint(&mut head, response);
-    if !request_id.is_empty() {
-        head.put_u8(REQUEST_ID);
-        put_varint(&mut head, request_id.len() as u64);
-        head.put_slice(request_id.as_bytes());
-    }
-    head.into()
 }
 
 /// The content of a response, encoded, without a request id.
@@ -160,8 +120,8 @@ impl Body {
     }
 
     /// The bytes, shared.
-    pub(super) fn bytes(&self) -> Bytes {
-        self.0.clone()
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0
     }
 
     /// What the agent answered for itself, as it is sent on.
@@ -271,13 +231,20 @@ impl Body {
 }
 
 #[cfg(test)]
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::varint_len;
     use crate::state::{ChangeSet, MaskSet, Node, convert::to_pb};
 
     fn decode(message: &ToWorkload) -> FromAnkaios {
-        let (head, body) = message.frame();
-        let frame = [head, body].concat();
+        let frame = message.clone().into_frame().to_vec();
         assert_eq!(frame.len(), varint_len(message.encoded_len() as u64) + message.encoded_len());
         FromAnkaios::decode_length_delimited(&*frame).unwrap()
     }
@@ -323,7 +290,7 @@ mod tests {
 
     #[test]
     fn accepted_is_the_documented_bytes() {
-        assert_eq!(ToWorkload::Accepted.frame().0, [0x02, 0x22, 0x00][..]);
+        assert_eq!(ToWorkload::Accepted.into_frame().to_vec(), [0x02, 0x22, 0x00][..]);
         let closed = ToWorkload::Closed { reason: "why".to_owned() };
         let expected = FromAnkaiosEnum::ConnectionClosed(ConnectionClosed { reason: "why".into() });
         assert_eq!(decode(&closed).from_ankaios_enum, Some(expected));

@@ -25,6 +25,7 @@ pub(crate) const ROOMS: &[Room] = &[
     // Bytes and numbers alone.
     room("frame", &[], &["bytes"], &[]),
     room("limits", &[], &[], &[]),
+    room("numbered", &[], &[], &[]),
     room("queue", &[], &[], &[]),
     room("stats", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
@@ -33,41 +34,50 @@ pub(crate) const ROOMS: &[Room] = &[
     // Protobuf ends here.
     room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
-    room(
-        "broker",
-        &["limits", "message", "queue", "state"],
-        &["bytes", "rustc_hash", "semver"],
-        &[],
-    ),
+    room("broker", &["limits", "message", "numbered", "queue", "state"], &["bytes", "semver"], &[]),
     room("manifest", &["state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
     // The edge knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     room(
         "edge",
-        &["broker", "limits", "state::Instance", "state::update::Updated"],
-        &["bytes", "crossbeam_channel", "log", "mio", "nix", "rustc_hash"],
+        &["broker", "limits", "numbered", "state::Instance", "state::update::Updated"],
+        &["bytes", "crossbeam_channel", "log", "mio", "nix"],
         &["fs", "io", "os", "thread", "time"],
     ),
-    room("edge/link", &["broker::Notice", "frame"], &["bytes", "log", "nix"], &["fs", "io", "os"]),
+    room(
+        "edge/link",
+        &["broker::Notice", "frame", "message::Frame"],
+        &["bytes", "log", "nix"],
+        &["fs", "io", "os"],
+    ),
     room("edge/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
     // The two that touch FIFOs see frames, never what is in them.
     room(
         "edge/port",
-        &["broker::Notice", "broker::Seq", "frame", "message::hello", "queue"],
+        &["broker::Notice", "broker::Seq", "frame", "message::Frame", "message::hello", "queue"],
         &["bytes", "log", "nix", "rustix"],
         &["io", "os"],
     ),
     room(
         "edge/reactor",
-        &["broker::PeerId", "broker::Seq", "limits", "message::Owner", "state::Instance"],
-        &["crossbeam_channel", "log", "mio", "rustc_hash", "signal_hook"],
+        &[
+            "broker::PeerId",
+            "broker::Recipient",
+            "broker::Seq",
+            "limits",
+            "message::Frame",
+            "message::Owner",
+            "numbered",
+            "state::Instance",
+        ],
+        &["crossbeam_channel", "log", "mio", "signal_hook"],
         &["io", "os", "thread", "time"],
     ),
     // The one that looks into frames has nothing to touch a FIFO with.
     room(
         "edge/worker",
-        &["broker", "frame", "limits", "message", "state::Instance", "stats"],
-        &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustc_hash", "rustix::param"],
+        &["broker", "frame", "limits", "message", "numbered", "state::Instance", "stats"],
+        &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
     room("agent", &["frame", "pb"], &["prost"], &["io", "process"]),

@@ -202,9 +202,8 @@ impl World {
     }
 
     pub(crate) fn told_to_agent(&mut self, seq: Seq, message: &ToAgent, notice: Notice) {
-        let bytes = message.frame();
-        let message =
-            link::ToAgent::decode_length_delimited(&*[bytes.0, bytes.1].concat()).unwrap();
+        let bytes = message.clone().into_frame().to_vec();
+        let message = link::ToAgent::decode_length_delimited(&*bytes).unwrap();
         let content = message.content.unwrap();
         let agent = self.agent.as_mut().unwrap();
         assert_eq!(seq, agent.handed + 1);

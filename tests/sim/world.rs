@@ -341,6 +341,12 @@ impl World {
                 self.counts.many("reading stopped", (!on).into());
             }
             Output::Send { peer, seq, message, notice } => self.sent(peer, seq, &message, notice),
+            Output::Share { body, recipients } => {
+                self.counts.many("told the same as others", recipients.len());
+                for own in recipients {
+                    self.sent(own.peer, own.seq, &own.message(&body), own.notice);
+                }
+            }
             Output::Tell { seq, message, notice } => self.told_to_agent(seq, &message, notice),
             Output::Slow(..) | Output::CaughtUp(..) => {}
             Output::Stop | Output::EndLink(_) => panic!("{output:?}"),
@@ -354,8 +360,7 @@ impl World {
     }
 
     fn sent(&mut self, id: PeerId, seq: Seq, message: &ToWorkload, notice: Notice) {
-        let bytes = message.frame();
-        let bytes = [bytes.0, bytes.1].concat();
+        let bytes = message.clone().into_frame().to_vec();
         let message_len = message.encoded_len();
         let message = FromAnkaios::decode_length_delimited(&*bytes).unwrap();
         assert_eq!(message_len, message.encoded_len());

@@ -43,13 +43,24 @@ impl Side {
 
     fn collect(&mut self) {
         while let Some(output) = self.broker.poll_output() {
-            let Output::Send { peer, seq, message, .. } = output else { continue };
-            self.handed.insert(peer, seq);
-            let (head, body) = message.frame();
-            let message = FromAnkaios::decode_length_delimited(&*[head, body].concat()).unwrap();
-            if let Some(FromAnkaiosEnum::Response(response)) = message.from_ankaios_enum {
-                self.told.entry(peer).or_default().push(response);
+            match output {
+                Output::Send { peer, seq, message, .. } => self.note_sent(peer, seq, message),
+                Output::Share { body, recipients } => {
+                    for own in recipients {
+                        self.note_sent(own.peer, own.seq, own.message(&body));
+                    }
+                }
+                _ => {}
             }
+        }
+    }
+
+    fn note_sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload) {
+        self.handed.insert(peer, seq);
+        let frame = message.into_frame().to_vec();
+        let message = FromAnkaios::decode_length_delimited(&*frame).unwrap();
+        if let Some(FromAnkaiosEnum::Response(response)) = message.from_ankaios_enum {
+            self.told.entry(peer).or_default().push(response);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -16,6 +16,7 @@ use nix::{
 
 use crate::{
     broker::{Notice, Seq},
+    message::Frame,
     queue::Queue,
 };
 
@@ -28,32 +29,42 @@ const SLOT: usize = 4096;
 /// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
 const MAX_PIPE: usize = 1 << 20;
 
-/// So many bytes are copied rather than written in two pieces.
+/// Frames of so many bytes are copied rather than written in two pieces.
 const FEW: usize = 512;
 
 /// Frames that one call can take: each is two pieces, of which the kernel takes 1024.
 const MOST_AT_ONCE: usize = 512;
 
 #[derive(Debug)]
+#[repr(C)] // in the order in which a frame that need not wait comes by
 pub(super) struct Outflow {
-    fd: OwnedFd,
-    window: usize,
-    /// Size of the pipe as we last set it; the workload may have changed it since.
-    capacity: usize,
-    queue: Queue<OutFrame>,
     /// A frame that did not fit as a whole: what of it has not been written.
     rest: Option<Box<(OutFrame, usize)>>,
-    in_pipe: InPipe,
-    /// Last frame that is in the pipe or was dropped.
-    written: Seq,
+    queue: Queue<OutFrame>,
     /// Last frame that came here.
     pushed: Seq,
+    /// Last frame that is in the pipe or was dropped.
+    written: Seq,
+    fd: OwnedFd,
+    /// The reader had taken everything when it was looked at, and nothing was written since.
+    known_empty: bool,
     /// There was something in the pipe before us, for a reader that is there.
     inherited: bool,
     /// A frame went into the pipe or was taken out of it since the last turn.
     moved: bool,
+    window: usize,
+    /// Size of the pipe as we last set it; the workload may have changed it since.
+    capacity: usize,
+    in_pipe: InPipe,
     /// What the workload was seen to do since the last turn.
     oddities: Vec<Oddity>,
+}
+
+/// Frames that may be written now.
+#[derive(Debug, Clone, Copy, Default)]
+struct Next {
+    count: usize,
+    bytes: usize,
 }
 
 /// What we wrote and nobody has read.
@@ -96,6 +107,7 @@ impl Outflow {
             written: 0,
             pushed: 0,
             inherited: false,
+            known_empty: false,
             moved: false,
             oddities: Vec::new(),
         };
@@ -132,12 +144,12 @@ impl Outflow {
     }
 
     /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
-    pub(super) fn flush(&mut self, reader_left: bool, turn: &mut Turn) {
+    pub(super) fn flush(&mut self, reader_left: bool, scratch: &mut [u8], turn: &mut Turn) {
         if self.in_pipe.frames.is_empty() && self.rest.is_none() && self.queue.is_empty() {
             turn.wait = Wait::No;
             return;
         }
-        let mut unread = self.note_read(&mut turn.notices);
+        let mut unread = if self.known_empty { 0 } else { self.note_read(&mut turn.notices) };
         if unread > 0 || self.rest.is_some() {
             let swapped = reader_left && self.is_partly_read() && self.has_reader();
             if swapped {
@@ -147,13 +159,26 @@ impl Outflow {
                 unread = 0;
             }
         }
-        turn.wait = self.write_all(unread, &mut turn.notices);
+        turn.wait = self.write_all(unread, scratch, &mut turn.notices);
         turn.useful |= std::mem::take(&mut self.moved);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
+    /// Looks, when there is time, whether the reader has taken what is in the pipe: then it is given
+    /// up, and whoever writes the next frame need not ask.
+    pub(super) fn look(&mut self, notices: &mut Notices) {
+        if self.is_unsure() {
+            self.known_empty = self.note_read(notices) == 0;
+        }
+    }
+
+    /// Whether there is something in the pipe that may have been taken since, and nobody waits for that.
+    pub(super) fn is_unsure(&self) -> bool {
+        !self.in_pipe.frames.is_empty() && self.rest.is_none() && self.queue.is_empty()
+    }
+
     /// Writes on; `unread` is what is in the pipe.
-    fn write_all(&mut self, mut unread: usize, notices: &mut Notices) -> Wait {
+    fn write_all(&mut self, mut unread: usize, scratch: &mut [u8], notices: &mut Notices) -> Wait {
         loop {
             if self.rest.is_none() && self.queue.is_empty() {
                 let awaited = |(frame, ..): &(OutFrame, _, _)| frame.notice == Notice::Taken;
@@ -164,8 +189,8 @@ impl Outflow {
                 self.write_rest(notices)
             } else {
                 match self.make_room(unread) {
-                    0 => return self.wait_for_room(),
-                    count => self.write_next(count, notices),
+                    Next { count: 0, .. } => return self.wait_for_room(),
+                    next => self.write_next(next, scratch, notices),
                 }
             };
             match progress {
@@ -212,10 +237,10 @@ impl Outflow {
     /// How many frames may be written now, by one call. Sets the size of an empty pipe so that they
     /// just fit. In a pipe that is full when a small frame is in it, the kernel announces that the
     /// reader has taken it.
-    fn make_room(&mut self, unread: usize) -> usize {
+    fn make_room(&mut self, unread: usize) -> Next {
         // What is not ours, or was there before us, has to be read first.
         if unread > self.in_pipe.bytes {
-            return 0;
+            return Next::default();
         }
         let empty = unread == 0;
         let free = if empty {
@@ -226,7 +251,7 @@ impl Outflow {
         let most = self.window.saturating_sub(self.in_pipe.frames.len()).min(MOST_AT_ONCE);
         let (mut count, mut bytes) = (0, 0);
         for frame in self.queue.iter().take(most) {
-            let more = bytes + frame.len();
+            let more = bytes + frame.frame.len();
             if more > free && !(empty && count == 0) {
                 break;
             }
@@ -239,7 +264,7 @@ impl Outflow {
                 self.resize(wanted);
             }
         }
-        count
+        Next { count, bytes }
     }
 
     fn resize(&mut self, wanted: usize) {
@@ -252,15 +277,8 @@ impl Outflow {
     }
 
     /// Writes the next frames by one call.
-    fn write_next(&mut self, count: usize, notices: &mut Notices) -> Progress {
-        let wrote = match self.queue.front() {
-            Some(frame) if count == 1 => self.write_one(frame),
-            _ => {
-                let frames = self.queue.iter().take(count);
-                self.call(&frames.flat_map(OutFrame::pieces).collect::<Vec<_>>())
-            }
-        };
-        let mut wrote = match wrote {
+    fn write_next(&mut self, next: Next, scratch: &mut [u8], notices: &mut Notices) -> Progress {
+        let mut wrote = match self.write_frames(next, scratch) {
             Ok(wrote) => wrote,
             Err(errno) => return Progress::failed(errno),
         };
@@ -268,20 +286,47 @@ impl Outflow {
         while wrote > 0
             && let Some(frame) = self.queue.pop_front()
         {
-            let bytes = wrote.min(frame.len());
+            let bytes = wrote.min(frame.frame.len());
             wrote -= bytes;
             self.wrote(frame, 0, bytes, notices);
         }
         Progress::Done
     }
 
+    /// A few bytes are put together in `scratch` sooner than the kernel takes their pieces one by one.
+    fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
+        let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
+        if next.bytes <= FEW * next.count
+            && let Some(whole) = scratch.get_mut(..next.bytes)
+        {
+            let mut rest = &mut *whole;
+            for frame in frames() {
+                frame.put_head(&mut rest);
+                rest.put_slice(frame.body());
+            }
+            return again(|| write(&self.fd, whole));
+        }
+        let mut heads = Vec::with_capacity(frames().map(Frame::head_len).sum());
+        frames().for_each(|frame| frame.put_head(&mut heads));
+        let (mut pieces, mut rest) = (Vec::with_capacity(2 * next.count), &*heads);
+        for frame in frames() {
+            let (head, others) = rest.split_at(frame.head_len());
+            pieces.extend([IoSlice::new(head), IoSlice::new(frame.body())]);
+            rest = others;
+        }
+        again(|| writev(&self.fd, &pieces))
+    }
+
     fn write_rest(&mut self, notices: &mut Notices) -> Progress {
         let Some((frame, written)) = self.rest.take().map(|rest| *rest) else {
             return Progress::Done;
         };
-        let mut whole = frame.head.clone().chain(frame.body.clone());
+        let mut head = Vec::with_capacity(frame.frame.head_len());
+        frame.frame.put_head(&mut head);
+        let mut whole = head.chain(&frame.frame.body()[..]);
         whole.advance(written);
-        match self.call(&[IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())]) {
+        let pieces = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
+        match again(|| writev(&self.fd, &pieces)) {
             Ok(count) => {
                 self.in_pipe.calls += 1;
                 self.wrote(frame, written, count, notices);
@@ -294,23 +339,10 @@ impl Outflow {
         }
     }
 
-    /// Two pieces of a few bytes are put together sooner than the kernel takes them one by one.
-    fn write_one(&self, frame: &OutFrame) -> Result<usize, Errno> {
-        let mut buffer = [0; FEW];
-        let Some(whole) = buffer.get_mut(..frame.len()) else { return self.call(&frame.pieces()) };
-        let (head, body) = whole.split_at_mut(frame.head.len());
-        head.copy_from_slice(&frame.head);
-        body.copy_from_slice(&frame.body);
-        again(|| write(&self.fd, whole))
-    }
-
-    fn call(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
-        again(|| writev(&self.fd, pieces))
-    }
-
     fn wrote(&mut self, frame: OutFrame, before: usize, count: usize, notices: &mut Notices) {
         self.moved = true;
-        if before + count < frame.len() {
+        self.known_empty = false;
+        if before + count < frame.frame.len() {
             self.in_pipe.push(frame.clone(), count);
             self.rest = Some(Box::new((frame, before + count)));
             return;
@@ -347,7 +379,7 @@ impl Outflow {
         self.in_pipe.frames.front().is_some_and(|(frame, left, _)| {
             let whole = match rest {
                 Some((seq, count)) if seq == frame.seq => count,
-                _ => frame.len(),
+                _ => frame.frame.len(),
             };
             *left < whole
         })

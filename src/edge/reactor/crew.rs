@@ -147,17 +147,21 @@ pub(super) struct Asides {
 }
 
 impl Asides {
-    /// Does `job` on a thread of its own.
+    /// Does `job` on a thread of its own, if there is still something to be done then.
     ///
     /// # Errors
     /// The system has no thread for us; the job was not begun.
     pub(super) fn start(
         &self,
-        job: impl FnOnce(&mut [u8]) -> Done + Send + 'static,
+        job: impl FnOnce(&mut [u8]) -> Option<Done> + Send + 'static,
     ) -> io::Result<()> {
         let (late, waker) = (self.late.clone(), Arc::clone(&self.waker));
         let aside = thread::Builder::new().name("aside".to_owned());
-        let work = move || hand_in(&late, &waker, job(&mut vec![0; READ_BUFFER]));
+        let work = move || {
+            if let Some(done) = job(&mut vec![0; READ_BUFFER]) {
+                hand_in(&late, &waker, done);
+            }
+        };
         aside.spawn(work).map(drop)
     }
 }

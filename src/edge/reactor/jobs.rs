@@ -1,25 +1,22 @@
 //! What is done while the loop's state is not locked: every call on a FIFO.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use crate::broker::PeerId;
 
 use super::{
-    super::{
-        fifo::Unopened,
-        port::{Port, Turn},
-    },
-    slots::Slot,
+    super::{fifo::Unopened, port::Port},
+    slots::{Back, Visit},
 };
 
 /// Something to do that may sleep, if a workload holds its pipe.
 pub(super) enum Job {
     /// A turn of a port.
-    Turn(Arc<Slot>),
+    Turn(Visit),
     /// Open the FIFOs of a pair.
     Open(PeerId, ToOpen),
-    /// Close the FIFOs of a pair, if nobody else has them open.
-    Close(Closing),
+    /// Close the FIFOs of a pair.
+    Close(Box<Port>),
 }
 
 /// What is needed to open the FIFOs of a pair.
@@ -37,15 +34,9 @@ impl ToOpen {
     }
 }
 
-/// What may be the last to have a FIFO open.
-pub(super) enum Closing {
-    Slot(#[expect(dead_code, reason = "it is only dropped")] Arc<Slot>),
-    Port(#[expect(dead_code, reason = "it is only dropped")] Box<Port>),
-}
-
 /// What came of a job.
 pub(super) enum Done {
-    Turn(Arc<Slot>, Turn),
+    Turn(PeerId, Back),
     Opened(PeerId, io::Result<Box<Port>>),
     Closed,
 }
@@ -53,13 +44,10 @@ pub(super) enum Done {
 impl Job {
     pub(super) fn work(self, buffer: &mut [u8]) -> Done {
         match self {
-            Self::Turn(slot) => {
-                let turn = slot.turn(buffer);
-                Done::Turn(slot, turn)
-            }
+            Self::Turn(visit) => Done::Turn(visit.peer(), visit.work(buffer)),
             Self::Open(peer, what) => Done::Opened(peer, what.open()),
-            Self::Close(closing) => {
-                drop(closing);
+            Self::Close(port) => {
+                drop(port);
                 Done::Closed
             }
         }
@@ -68,7 +56,7 @@ impl Job {
     /// Whose FIFOs it is about.
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self {
-            Self::Turn(slot) => Some(slot.peer()),
+            Self::Turn(visit) => Some(visit.peer()),
             Self::Open(peer, ..) => Some(*peer),
             Self::Close(_) => None,
         }

@@ -1,7 +1,7 @@
 //! Pairs that come and go, what became of their turns, and what their workloads do to them that they
 //! should not.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, os::fd::RawFd, sync::Arc, time::Instant};
 
 use mio::{Interest, unix::SourceFd};
 
@@ -10,13 +10,13 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 use super::{
     super::{
         fifo::PipePair,
-        port::{FromPort, Oddity, Port, Turn, Wait},
+        port::{Oddity, Port, Wait},
         watch::Seen,
         worker::FromReactor,
     },
-    Closing, Job, Loop, WATCHES,
+    Job, Loop, WATCHES,
     jobs::ToOpen,
-    slots::{Due, Slot},
+    slots::{Back, Due, Slot, Slots},
 };
 
 /// A pair whose FIFOs are being opened.
@@ -66,9 +66,9 @@ impl Loop {
     pub(super) fn opened(&mut self, peer: PeerId, port: io::Result<Box<Port>>) {
         let Some(Opening { instance, pair, removed }) = self.opening.remove(&peer) else { return };
         match port {
-            Ok(port) if removed => self.jobs.push_back(Job::Close(Closing::Port(port))),
+            Ok(port) if removed => self.jobs.push_back(Job::Close(port)),
             Ok(port) => {
-                if let Err(error) = self.serve(peer, &instance, &pair, *port) {
+                if let Err(error) = self.serve(peer, &instance, &pair, port) {
                     self.refuse(peer, &instance, error.to_string());
                 }
             }
@@ -82,32 +82,32 @@ impl Loop {
         peer: PeerId,
         instance: &Instance,
         pair: &Arc<PipePair>,
-        port: Port,
+        port: Box<Port>,
     ) -> io::Result<()> {
         let path = pair.path().display().to_string();
         log::debug!("serving {instance} at {path}");
-        let slot = self.slots.add(peer, instance.to_string(), Arc::clone(pair), port);
-        self.register(&slot)?;
+        let descriptors = port.descriptors();
+        self.slots.add(peer, instance.to_string(), Arc::clone(pair), port);
+        self.register(peer, descriptors)?;
         self.tell_worker(FromReactor::PairOpened(peer, Ok(path)));
         Ok(())
     }
 
     /// Has the kernel tell of everything that happens at a pair.
-    fn register(&mut self, slot: &Arc<Slot>) -> io::Result<()> {
+    fn register(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) -> io::Result<()> {
         let registry = self.poll.registry();
-        let tokens = self.slots.tokens(slot.peer());
-        let (from_workload, to_workload) = slot.descriptors();
+        let tokens = Slots::tokens(peer);
+        let (from_workload, to_workload) = descriptors;
         registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
         // Not for being writable, which it nearly always is: for the reader's leaving.
         registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
-        self.watches.watch(slot.peer(), slot.descriptors());
+        self.watches.watch(peer, descriptors);
         Ok(())
     }
 
-    fn unregister(&mut self, slot: &Arc<Slot>) {
-        self.watches.remove(slot.peer());
-        let (from_workload, to_workload) = slot.descriptors();
-        for fd in [from_workload, to_workload] {
+    fn unregister(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) {
+        self.watches.remove(peer);
+        for fd in [descriptors.0, descriptors.1] {
             if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
                 log::error!("cannot forget a descriptor: {error}");
             }
@@ -120,10 +120,11 @@ impl Loop {
             Some(Arc::clone(&opening.pair))
         } else if let Some(slot) = self.slots.remove(peer) {
             if !slot.is_muted() {
-                self.unregister(&slot);
+                self.unregister(peer, slot.descriptors());
             }
             let pair = Arc::clone(slot.pair());
-            self.jobs.push_back(Job::Close(Closing::Slot(slot)));
+            // One that is away is closed when it comes back.
+            self.jobs.extend(slot.into_port().map(Job::Close));
             Some(pair)
         } else {
             None
@@ -136,37 +137,33 @@ impl Loop {
         self.tell_worker(FromReactor::PairClosed(peer));
     }
 
-    pub(super) fn after_turn(&mut self, slot: Arc<Slot>, mut turn: Turn) {
-        let events = std::mem::take(&mut turn.events);
-        turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
-        // They count as on their way from here on.
-        let written = turn.written;
-        let messages: Vec<_> =
-            events.into_iter().map(|event| slot.to_worker(event, written)).collect();
-        let Some(after) = self.slots.after_turn(&slot, &turn) else {
-            // We may be the last to have its FIFOs open.
-            return self.jobs.push_back(Job::Close(Closing::Slot(slot)));
+    pub(super) fn after_turn(&mut self, peer: PeerId, back: Back) {
+        let after = match self.slots.after_turn(peer, back) {
+            Ok(after) => after,
+            Err(port) => return self.jobs.push_back(Job::Close(port)),
         };
-        self.tell_notices(slot.peer(), turn.notices);
-        messages.into_iter().for_each(|message| self.tell_worker(message));
-        for oddity in &turn.oddities {
-            self.report(&slot, *oddity);
-        }
+        self.tell_notices(peer, after.notices);
+        after.messages.into_iter().for_each(|message| self.tell_worker(message));
+        after.oddities.into_iter().for_each(|oddity| self.report(peer, oddity));
         if let Some(held) = after.held {
-            log::info!("{} has let go of its pipe after {} ms", slot.name(), held.as_millis());
+            let name = self.slots.get(peer).map_or("", Slot::name);
+            log::info!("{name} has let go of its pipe after {} ms", held.as_millis());
         }
         if after.wakes {
-            self.report(&slot, Oddity::Wakes);
-            self.unregister(&slot);
+            self.report(peer, Oddity::Wakes);
+            if let Some(descriptors) = self.slots.get(peer).map(Slot::descriptors) {
+                self.unregister(peer, descriptors);
+            }
         }
-        if let Some(before) = after.waited {
-            self.wait_for(&slot, before, turn.wait);
+        if let Some((before, now)) = after.waited {
+            self.wait_for(peer, before, now);
         }
     }
 
     /// Has the kernel tell what a port waits for, and no more what it waited for before.
-    fn wait_for(&mut self, slot: &Arc<Slot>, before: Wait, wait: Wait) {
-        let (peer, (_, to_workload)) = (slot.peer(), slot.descriptors());
+    fn wait_for(&mut self, peer: PeerId, before: Wait, now: Wait) {
+        let Some(slot) = self.slots.get(peer) else { return };
+        let (_, to_workload) = slot.descriptors();
         match before {
             Wait::No => {}
             Wait::Edge => self.reregister(slot, Interest::READABLE),
@@ -174,7 +171,7 @@ impl Loop {
                 self.watches.set_reads(peer, to_workload, false);
             }
         }
-        match wait {
+        match now {
             Wait::No => {}
             // If the pipe has room by now, the edge comes at once.
             Wait::Edge => self.reregister(slot, Interest::WRITABLE),
@@ -187,8 +184,8 @@ impl Loop {
         }
     }
 
-    fn reregister(&self, slot: &Arc<Slot>, interest: Interest) {
-        let tokens = self.slots.tokens(slot.peer());
+    fn reregister(&self, slot: &Slot, interest: Interest) {
+        let tokens = Slots::tokens(slot.peer());
         let (_, fd) = slot.descriptors();
         if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), tokens.1, interest)
         {
@@ -198,17 +195,19 @@ impl Loop {
 
     pub(super) fn do_what_is_due(&mut self, now: Instant) {
         for (peer, due) in self.slots.take_due(now) {
-            let Some(slot) = self.slots.get(peer) else { continue };
+            let Some(slot) = self.slots.get_mut(peer) else { continue };
             match due {
                 Due::Look => self.slots.look_at(peer),
                 Due::Held => {
                     slot.set_suspect();
-                    self.report(&slot, Oddity::Held);
+                    self.report(peer, Oddity::Held);
                 }
                 Due::Unmute => {
                     slot.unmute();
-                    if let Err(error) = self.register(&slot) {
-                        log::error!("cannot wait for {}: {error}", slot.name());
+                    let descriptors = slot.descriptors();
+                    if let Err(error) = self.register(peer, descriptors) {
+                        let name = self.slots.get(peer).map_or("", Slot::name);
+                        log::error!("cannot wait for {name}: {error}");
                     }
                     self.slots.look_at(peer);
                 }
@@ -217,8 +216,10 @@ impl Loop {
     }
 
     /// Says once of each workload what it does that it should not.
-    fn report(&self, slot: &Arc<Slot>, oddity: Oddity) {
-        if slot.note_oddity(oddity) {
+    fn report(&mut self, peer: PeerId, oddity: Oddity) {
+        if let Some(slot) = self.slots.get_mut(peer)
+            && slot.note_oddity(oddity)
+        {
             log::warn!("{} {}; reported once", slot.name(), oddity.text());
         }
     }
@@ -239,10 +240,10 @@ impl Loop {
         }
     }
 
-    fn check_names(&self, peer: PeerId) {
+    fn check_names(&mut self, peer: PeerId) {
         let Some(slot) = self.slots.get(peer) else { return };
         if !self.run_dir.has_names_of(slot.pair()) {
-            self.report(&slot, Oddity::Renamed);
+            self.report(peer, Oddity::Renamed);
         }
     }
 

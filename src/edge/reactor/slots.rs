@@ -2,44 +2,44 @@
 
 mod slot;
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+use crate::{broker::PeerId, limits::Limits, numbered::Numbered};
 use mio::{Token, event::Event};
-use rustc_hash::FxHashMap;
-
-use crate::{broker::PeerId, limits::Limits};
 
 use super::{
     super::{
         fifo::PipePair,
-        port::{Mail, OutFrame, Port, Turn, Wait},
+        port::{FromPort, Mail, OutFrame, Port, Turn, Wait},
     },
     FIRST_LOOK,
     in_flight::InFlight,
 };
 
-pub(super) use slot::{After, Slot};
-use slot::{HELD, Notes, Times, WINDOW, Why};
+use slot::{After, HELD, Notes, Times, WINDOW, Why};
+pub(super) use slot::{Back, Slot, Visit};
 
 /// All ports.
 pub(super) struct Slots {
-    all: FxHashMap<PeerId, Arc<Slot>>,
+    all: Numbered<PeerId, Box<Slot>>,
     /// Who wants a turn, by [`Why`]. They take turns, so that those who ask for something do not wait
     /// until thousands of others were told what happened.
     queues: Queues,
     /// Which of the queues is next.
     next: usize,
-    /// Those that were removed while they stood in a queue. We may be the last to have their FIFOs open,
-    /// so they are not dropped here.
-    removed: Vec<Arc<Slot>>,
+    /// Those that are looked at when there is time, whether their readers have taken what they were
+    /// sent.
+    unsure: VecDeque<PeerId>,
+    /// They are being looked at; begun only for many.
+    looking: bool,
     times: Times,
     limits: Limits,
     stopped: bool,
 }
+
+/// So many ports have to be worth a look: for a few, asking when there is something to write is no
+/// more work.
+const LEAST_UNSURE: usize = 16;
 
 /// What becomes due for a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,10 +55,11 @@ pub(super) enum Due {
 impl Slots {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            all: FxHashMap::default(),
+            all: Numbered::default(),
             queues: Default::default(),
             next: 0,
-            removed: Vec::new(),
+            unsure: VecDeque::new(),
+            looking: false,
             times: Times::new(),
             limits: limits.clone(),
             stopped: false,
@@ -69,8 +70,12 @@ impl Slots {
         self.all.len()
     }
 
-    pub(super) fn get(&self, peer: PeerId) -> Option<Arc<Slot>> {
-        self.all.get(&peer).cloned()
+    pub(super) fn get(&self, peer: PeerId) -> Option<&Slot> {
+        self.all.get(&peer).map(AsRef::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Slot> {
+        self.all.get_mut(&peer).map(AsMut::as_mut)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Slot> {
@@ -78,36 +83,28 @@ impl Slots {
     }
 
     /// The tokens of a peer's two descriptors: from the workload, to the workload.
-    pub(super) fn tokens(&self, peer: PeerId) -> (Token, Token) {
+    pub(super) fn tokens(peer: PeerId) -> (Token, Token) {
         let first = usize::try_from(peer.0 * 2).unwrap_or(usize::MAX);
         (Token(first), Token(first + 1))
     }
 
-    pub(super) fn add(
-        &mut self,
-        peer: PeerId,
-        name: String,
-        pair: Arc<PipePair>,
-        port: Port,
-    ) -> Arc<Slot> {
-        let slot = Arc::new(Slot {
+    pub(super) fn add(&mut self, peer: PeerId, name: String, pair: Arc<PipePair>, port: Box<Port>) {
+        let slot = Slot {
+            descriptors: port.descriptors(),
+            port: Some(port),
+            notes: Notes { reading: !self.stopped, ..Notes::default() },
+            in_flight: Arc::new(InFlight::new(&self.limits)),
             peer,
             name,
-            descriptors: port.descriptors(),
             pair,
-            port: Mutex::new(port),
-            notes: Mutex::new(Notes { reading: !self.stopped, ..Notes::default() }),
-            in_flight: Arc::new(InFlight::new(&self.limits)),
-        });
-        self.all.insert(peer, Arc::clone(&slot));
+        };
+        self.all.insert(peer, Box::new(slot));
         // What stands in the pipe already may never be announced.
         self.post(peer, Why::Event, |mail| mail.readable = true);
-        slot
     }
 
-    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Arc<Slot>> {
+    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<Slot>> {
         let slot = self.all.remove(&peer)?;
-        slot.notes().removed = true;
         self.times.retain(|(_, own, _)| *own != peer);
         Some(slot)
     }
@@ -116,51 +113,59 @@ impl Slots {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    /// The next port for a turn; it is in it until [`Slots::after_turn`].
-    pub(super) fn next_due(&mut self) -> Option<Arc<Slot>> {
+    /// The next port for a turn, and whether that is expected to sleep. It is away until
+    /// [`Slots::after_turn`].
+    pub(super) fn next_due(&mut self) -> Option<(Visit, bool)> {
         loop {
             if self.queues[self.next].is_empty() {
                 self.next = 1 - self.next;
             }
             let why = self.next;
-            let slot = self.queues[why].pop_front()?;
+            let peer = self.queues[why].pop_front()?;
             self.next = 1 - why;
-            let mut notes = slot.notes();
-            notes.queued[why] = false;
-            if notes.removed {
-                drop(notes);
-                self.removed.push(slot);
-                continue;
+            let Some(slot) = self.all.get_mut(&peer) else { continue };
+            slot.notes.queued[why] = false;
+            // It may be queued again when it is back, or have stood in both queues.
+            if let Some(visit) = slot.visit() {
+                return Some((visit, slot.is_suspect()));
             }
-            // It is queued again when its turn is over; or it stood in both queues.
-            if notes.busy || notes.mail.is_empty() {
-                continue;
-            }
-            notes.busy = true;
-            drop(notes);
-            return Some(slot);
         }
     }
 
-    /// What [`Slots::next_due`] found that is nobody's any more.
-    pub(super) fn take_removed(&mut self) -> impl Iterator<Item = Arc<Slot>> {
-        self.removed.drain(..)
+    /// Whether there are ports to be looked at when there is time.
+    pub(super) fn has_unsure(&mut self) -> bool {
+        self.looking |= self.unsure.len() >= LEAST_UNSURE;
+        self.looking &= !self.unsure.is_empty();
+        self.looking
+    }
+
+    /// The next one of these. None of them is expected to sleep.
+    pub(super) fn next_unsure(&mut self) -> Option<Visit> {
+        while let Some(peer) = self.unsure.pop_front() {
+            let Some(slot) = self.all.get_mut(&peer) else { continue };
+            slot.notes.unsure = false;
+            if let Some(visit) = slot.look() {
+                return Some(visit);
+            }
+        }
+        None
     }
 
     /// A thread sleeps in this port's turn, or is expected to.
     pub(super) fn note_away(&mut self, peer: PeerId, now: Instant) {
-        if let Some(slot) = self.all.get(&peer) {
-            slot.notes().away = Some(now);
+        if let Some(slot) = self.all.get_mut(&peer) {
+            slot.notes.away = Some(now);
             self.times.insert((now + HELD, peer, Due::Held));
         }
     }
 
     /// The turn was not begun; its mail waits.
-    pub(super) fn try_again_later(&mut self, slot: &Arc<Slot>, now: Instant) {
-        let mut notes = slot.notes();
-        notes.note_back(&mut self.times, slot.peer);
-        notes.busy = false;
-        self.times.insert((now + FIRST_LOOK, slot.peer, Due::Look));
+    pub(super) fn try_again_later(&mut self, visit: Visit, now: Instant) {
+        let peer = visit.peer();
+        let Some(slot) = self.all.get_mut(&peer) else { return };
+        slot.notes.note_back(&mut self.times, peer);
+        slot.take_back(visit);
+        self.times.insert((now + FIRST_LOOK, peer, Due::Look));
     }
 
     /// An event of the kernel.
@@ -186,7 +191,7 @@ impl Slots {
     }
 
     pub(super) fn look_at_all(&mut self) {
-        let waiting = |slot: &&Arc<Slot>| slot.notes().wait != Wait::No;
+        let waiting = |slot: &&Box<Slot>| slot.notes.wait != Wait::No;
         let all: Vec<_> = self.all.values().filter(waiting).map(|slot| slot.peer).collect();
         all.into_iter().for_each(|peer| self.look_at(peer));
     }
@@ -204,8 +209,8 @@ impl Slots {
 
     pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
         let on = on && !self.stopped;
-        if let Some(slot) = self.all.get(&peer) {
-            slot.notes().reading = on;
+        if let Some(slot) = self.all.get_mut(&peer) {
+            slot.notes.reading = on;
         }
         if on {
             self.read_on(peer);
@@ -214,7 +219,7 @@ impl Slots {
 
     /// What is unread and was announced before may be read now.
     pub(super) fn read_on(&mut self, peer: PeerId) {
-        let unread = self.all.get(&peer).is_some_and(|slot| slot.notes().unread);
+        let unread = self.all.get(&peer).is_some_and(|slot| slot.notes.unread);
         if unread {
             self.post(peer, Why::Event, |mail| mail.readable = true);
         }
@@ -222,50 +227,58 @@ impl Slots {
 
     pub(super) fn stop_reading(&mut self) {
         self.stopped = true;
-        for slot in self.all.values() {
-            slot.notes().reading = false;
+        for slot in self.all.values_mut() {
+            slot.notes.reading = false;
         }
     }
 
     /// Whether nothing that could be written waits to be. A pair that is held cannot be.
     pub(super) fn all_flushed(&self) -> bool {
         let flushed = |slot: &Slot| {
-            let notes = slot.notes();
-            let waits = !notes.mail.is_empty() || notes.busy || notes.wait != Wait::No;
-            !waits || (notes.busy && notes.probation > 0)
+            let (notes, away) = (&slot.notes, slot.port.is_none());
+            let waits = !notes.mail.is_empty() || away || notes.wait != Wait::No;
+            !waits || (away && notes.probation > 0)
         };
         self.all().all(flushed)
     }
 
-    /// Notes what came of a turn, and queues the next one if it has to follow. `None` if the port was
-    /// removed meanwhile.
-    pub(super) fn after_turn(&mut self, slot: &Arc<Slot>, turn: &Turn) -> Option<After> {
-        let mut notes = slot.notes();
-        if notes.removed {
-            return None;
-        }
-        let held = notes.note_back(&mut self.times, slot.peer);
-        notes.busy = false;
+    /// Notes what came of a turn, and queues the next one if it has to follow. The port comes back if
+    /// nobody wants it any more.
+    pub(super) fn after_turn(&mut self, peer: PeerId, back: Back) -> Result<After, Box<Port>> {
+        let Back { port, mut turn } = back;
+        let Some(slot) = self.all.get_mut(&peer) else { return Err(port) };
+        slot.port = Some(port);
+        let events = std::mem::take(&mut turn.events);
+        turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
+        // They count as on their way from here on.
+        let messages: Vec<_> =
+            events.into_iter().map(|event| slot.to_worker(event, turn.written)).collect();
+        let notes = &mut slot.notes;
+        let held = notes.note_back(&mut self.times, peer);
         notes.unread |= turn.more;
         // With too much on its way to the worker, a port waits for the worker to say so.
         if notes.unread && !slot.in_flight.park() && notes.reading {
             notes.mail.readable = true;
         }
-        if !notes.mail.is_empty() {
-            queue(&mut self.queues, &mut notes, slot, Why::Event);
-        }
         let before = std::mem::replace(&mut notes.wait, turn.wait);
-        notes.set_look(&mut self.times, slot.peer);
-        let mut after = After { held, waited: None, wakes: false };
+        notes.set_look(&mut self.times, peer);
+        if turn.unsure && !std::mem::replace(&mut notes.unsure, true) {
+            self.unsure.push_back(peer);
+        }
+        let (mut waited, mut wakes) = (None, false);
         if !notes.muted {
-            after.wakes = notes.count(turn.is_idle(), self.limits.max_wakeups);
-            after.waited = Some(before).filter(|before| *before != turn.wait && !after.wakes);
+            wakes = notes.count(turn.is_idle(), self.limits.max_wakeups);
+            waited = Some(before).filter(|before| *before != turn.wait && !wakes);
         }
-        if after.wakes {
+        if wakes {
             notes.muted = true;
-            self.times.insert((Instant::now() + WINDOW, slot.peer, Due::Unmute));
+            self.times.insert((Instant::now() + WINDOW, peer, Due::Unmute));
         }
-        Some(after)
+        if !notes.mail.is_empty() {
+            queue(&mut self.queues, slot, Why::Event);
+        }
+        let Turn { notices, wait, oddities, .. } = turn;
+        Ok(After { messages, notices, oddities, held, waited: waited.zip(Some(wait)), wakes })
     }
 
     pub(super) fn next_time(&self) -> Option<Instant> {
@@ -281,17 +294,16 @@ impl Slots {
     }
 
     fn post(&mut self, peer: PeerId, why: Why, write: impl FnOnce(&mut Mail)) {
-        let Some(slot) = self.all.get(&peer) else { return };
-        let mut notes = slot.notes();
-        write(&mut notes.mail);
-        queue(&mut self.queues, &mut notes, slot, why);
+        let Some(slot) = self.all.get_mut(&peer) else { return };
+        write(&mut slot.notes.mail);
+        queue(&mut self.queues, slot, why);
     }
 }
 
-type Queues = [VecDeque<Arc<Slot>>; 2];
+type Queues = [VecDeque<PeerId>; 2];
 
-fn queue(queues: &mut Queues, notes: &mut Notes, slot: &Arc<Slot>, why: Why) {
-    if !std::mem::replace(&mut notes.queued[why as usize], true) {
-        queues[why as usize].push_back(Arc::clone(slot));
+fn queue(queues: &mut Queues, slot: &mut Slot, why: Why) {
+    if !std::mem::replace(&mut slot.notes.queued[why as usize], true) {
+        queues[why as usize].push_back(slot.peer);
     }
 }

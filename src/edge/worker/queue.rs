@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use rustc_hash::FxHashMap;
-
-use crate::broker::PeerId;
+use crate::{broker::PeerId, numbered::Numbered};
 
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    lanes: FxHashMap<PeerId, Lane<T>>,
+    lanes: Numbered<PeerId, Lane<T>>,
     /// Those that have a message and are not paused, by the time that they used.
     ready: BTreeSet<(Duration, PeerId)>,
     /// What whoever was served last had used: time that was not used is not saved up.
@@ -34,7 +32,7 @@ struct Lane<T> {
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { lanes: FxHashMap::default(), ready: BTreeSet::new(), floor: Duration::ZERO }
+        Self { lanes: Numbered::default(), ready: BTreeSet::new(), floor: Duration::ZERO }
     }
 }
 

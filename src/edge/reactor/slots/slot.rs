@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     os::fd::RawFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use super::{
     super::{
         super::{
             fifo::PipePair,
-            port::{FromPort, Mail, Oddity, Port, Turn, Wait},
+            port::{FromPort, Mail, Notices, Oddity, Port, Turn, Wait},
             worker::FromReactor,
         },
         FIRST_LOOK, LAST_LOOK,
@@ -33,15 +33,16 @@ pub(super) const WINDOW: Duration = Duration::from_secs(1);
 pub(super) const MADE_UP: usize = 4;
 
 /// One port, and what is known of it between its turns.
+#[repr(C, align(64))] // what every turn touches comes first, in as few cache lines as it can
 pub(in super::super) struct Slot {
+    /// `None`: it is away, in a turn.
+    pub(super) port: Option<Box<Port>>,
     pub(super) peer: PeerId,
-    pub(super) name: String,
-    pub(super) descriptors: (RawFd, RawFd),
-    pub(super) pair: Arc<PipePair>,
-    pub(super) port: Mutex<Port>,
-    /// Not locked while a turn lasts, as the port is.
-    pub(super) notes: Mutex<Notes>,
+    pub(super) notes: Notes,
     pub(super) in_flight: Arc<InFlight>,
+    pub(super) descriptors: (RawFd, RawFd),
+    pub(super) name: String,
+    pub(super) pair: Arc<PipePair>,
 }
 
 /// Why a port wants a turn.
@@ -54,32 +55,31 @@ pub(super) enum Why {
 }
 
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Notes {
     /// What came since the last turn.
     pub(super) mail: Mail,
     /// In which of the queues it stands.
     pub(super) queued: [bool; 2],
-    /// It is in a turn.
-    pub(super) busy: bool,
-    /// It is nobody's any more.
-    pub(super) removed: bool,
+    /// It stands among those that are looked at when there is time.
+    pub(super) unsure: bool,
     /// The broker wants it to be read.
     pub(super) reading: bool,
     /// There may be bytes that were announced and not read.
     pub(super) unread: bool,
     /// All writers had gone, behind some of these bytes.
     pub(super) writers_gone: bool,
-    pub(super) wait: Wait,
-    /// When it is looked at next, and how often that was for nothing.
-    pub(super) look: Option<(Instant, u32)>,
-    /// Since when a thread sleeps in a call on its FIFOs, or may.
-    pub(super) away: Option<Instant>,
-    /// Turns that it still gets on threads of their own, since it held its pipe.
-    pub(super) probation: u32,
-    /// Turns for nothing since this time, but for those that others make up for.
-    pub(super) idle: Option<(Instant, usize)>,
     /// The kernel was told to tell nothing of it for now.
     pub(super) muted: bool,
+    pub(super) wait: Wait,
+    /// Turns that it still gets on threads of their own, since it held its pipe.
+    pub(super) probation: u32,
+    /// Since when a thread sleeps in a call on its FIFOs, or may.
+    pub(super) away: Option<Instant>,
+    /// When it is looked at next, and how often that was for nothing.
+    pub(super) look: Option<(Instant, u32)>,
+    /// Turns for nothing since this time, but for those that others make up for.
+    pub(super) idle: Option<(Instant, usize)>,
     /// What was reported of it.
     pub(super) reported: Vec<Oddity>,
 }
@@ -137,23 +137,65 @@ impl Notes {
 
 /// What follows from a turn.
 pub(in super::super) struct After {
+    /// For the worker, in order.
+    pub(in super::super) messages: Vec<FromReactor>,
+    /// For the worker, before these.
+    pub(in super::super) notices: Notices,
+    /// What the workload does that it should not.
+    pub(in super::super) oddities: Vec<Oddity>,
     /// For how long a thread was in the turn, if that was too long.
     pub(in super::super) held: Option<Duration>,
-    /// What it waited for before, if that is another now.
-    pub(in super::super) waited: Option<Wait>,
+    /// What it waited for before, and what it waits for now, if that is another.
+    pub(in super::super) waited: Option<(Wait, Wait)>,
     /// It had too many turns for nothing: the kernel is to tell nothing more of it until
     /// [`Due::Unmute`].
     pub(in super::super) wakes: bool,
 }
 
-impl Slot {
+/// A port on its way through a turn, with all that came for it.
+pub(in super::super) struct Visit {
+    peer: PeerId,
+    port: Box<Port>,
+    mail: Mail,
+    /// Frames that may be read; `None`: there was nothing to be done, only to be looked at.
+    room: Option<usize>,
+    /// It had something to say that is not read yet because of what it said before.
+    full: bool,
+}
+
+/// A port that is back from a turn, and what that came to.
+pub(in super::super) struct Back {
+    pub(super) port: Box<Port>,
+    pub(super) turn: Turn,
+}
+
+impl Visit {
     pub(in super::super) fn peer(&self) -> PeerId {
         self.peer
     }
 
+    /// The turn. It sleeps for as long as the workload holds its pipe.
+    pub(in super::super) fn work(self, buffer: &mut [u8]) -> Back {
+        let Self { mut port, mail, room, full, .. } = self;
+        let Some(room) = room else {
+            let turn = port.look();
+            return Back { port, turn };
+        };
+        let mut turn = port.turn(mail, room, buffer);
+        // That it is not read now because of what it said before is not its fault.
+        turn.useful |= full;
+        Back { port, turn }
+    }
+}
+
+impl Slot {
     /// The instance, as it is called in the log.
     pub(in super::super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(in super::super) fn peer(&self) -> PeerId {
+        self.peer
     }
 
     /// What is read, and what is written.
@@ -165,32 +207,35 @@ impl Slot {
         &self.pair
     }
 
-    /// Whether its turns are expected to sleep.
-    pub(in super::super) fn is_suspect(&self) -> bool {
-        self.notes().probation > 0
+    /// Its port, unless a thread is in its turn.
+    pub(in super::super) fn into_port(self) -> Option<Box<Port>> {
+        self.port
     }
 
-    pub(in super::super) fn set_suspect(&self) {
-        self.notes().probation = PROBATION;
+    /// Whether its turns are expected to sleep.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.notes.probation > 0
+    }
+
+    pub(in super::super) fn set_suspect(&mut self) {
+        self.notes.probation = PROBATION;
     }
 
     pub(in super::super) fn is_muted(&self) -> bool {
-        self.notes().muted
+        self.notes.muted
     }
 
     /// The kernel tells of it again, and of nothing special.
-    pub(in super::super) fn unmute(&self) {
-        let mut notes = self.notes();
-        notes.muted = false;
-        notes.wait = Wait::No;
+    pub(in super::super) fn unmute(&mut self) {
+        self.notes.muted = false;
+        self.notes.wait = Wait::No;
     }
 
     /// Tells whether this is new.
-    pub(in super::super) fn note_oddity(&self, oddity: Oddity) -> bool {
-        let mut notes = self.notes();
-        let new = !notes.reported.contains(&oddity);
+    pub(in super::super) fn note_oddity(&mut self, oddity: Oddity) -> bool {
+        let new = !self.notes.reported.contains(&oddity);
         if new {
-            notes.reported.push(oddity);
+            self.notes.reported.push(oddity);
         }
         new
     }
@@ -198,30 +243,48 @@ impl Slot {
     /// For how long a thread has been in a call on its FIFOs, if that is too long; and what was
     /// reported of it.
     pub(in super::super) fn trouble(&self, now: Instant) -> (Option<Duration>, Vec<Oddity>) {
-        let notes = self.notes();
-        let held = notes.away.map(|since| now.saturating_duration_since(since));
-        (held.filter(|held| *held >= HELD), notes.reported.clone())
+        let held = self.notes.away.map(|since| now.saturating_duration_since(since));
+        (held.filter(|held| *held >= HELD), self.notes.reported.clone())
     }
 
-    /// One turn of the port with all that came for it.
-    pub(in super::super) fn turn(&self, buffer: &mut [u8]) -> Turn {
-        let mut notes = self.notes();
+    /// Sends its port on a turn with all that came for it, if it is not in one and something did.
+    pub(super) fn visit(&mut self) -> Option<Visit> {
+        let notes = &mut self.notes;
+        if notes.mail.is_empty() {
+            return None;
+        }
+        let port = self.port.take()?;
         let mut mail = std::mem::take(&mut notes.mail);
         notes.unread |= mail.readable || mail.writers_gone;
         notes.writers_gone |= mail.writers_gone;
         mail.readable = notes.unread;
         mail.writers_gone = notes.writers_gone;
-        // That it is not read now because of what it said before is not its fault.
         let full = notes.unread && self.in_flight.is_full();
         let may_read = notes.unread && notes.reading && !full;
         notes.unread &= !may_read;
         notes.writers_gone &= !may_read;
-        drop(notes);
         let room = if may_read { self.in_flight.room() } else { 0 };
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut turn = port.turn(mail, room, buffer);
-        turn.useful |= full;
-        turn
+        Some(Visit { peer: self.peer, port, mail, room: Some(room), full })
+    }
+
+    /// Sends its port to look whether its reader has taken what it was sent, if there is nothing else
+    /// to be done with it.
+    pub(super) fn look(&mut self) -> Option<Visit> {
+        let idle = self.notes.mail.is_empty() && self.notes.wait == Wait::No;
+        if !idle || self.is_suspect() {
+            return None;
+        }
+        let port = self.port.take()?;
+        let (mail, room, full) = (Mail::default(), None, false);
+        Some(Visit { peer: self.peer, port, mail, room, full })
+    }
+
+    /// The turn was not begun.
+    pub(super) fn take_back(&mut self, visit: Visit) {
+        let Visit { port, mail, .. } = visit;
+        self.port = Some(port);
+        let meanwhile = std::mem::replace(&mut self.notes.mail, mail);
+        self.notes.mail.append(meanwhile);
     }
 
     pub(in super::super) fn to_worker(&self, event: FromPort, written: Seq) -> FromReactor {
@@ -229,9 +292,5 @@ impl Slot {
         self.in_flight.add(bytes);
         let in_flight = Arc::clone(&self.in_flight);
         FromReactor::Port { peer: self.peer, event, written, bytes, in_flight }
-    }
-
-    pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
