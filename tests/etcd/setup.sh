@@ -1,11 +1,21 @@
 #!/bin/sh
-# Gets what etcd wants beside Rust: protoc, which builds its client; and for the tests etcd itself,
-# etcdctl and `ip`, which makes networks. `setup.sh build` gets only the first.
+# Gets what etcd wants beside Rust: protoc and the types that come with it, which build its client; and
+# for the tests etcd itself, etcdctl and `ip`, which makes networks. `setup.sh build` gets only the first.
 # Run it as often as you like; it does what is missing.
 set -eu
 
+# Whether protoc is there and finds its own types, which Debian has in a package of their own.
+has_protoc() {
+    command -v protoc >/dev/null || return 1
+    dir=$(mktemp -d)
+    printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";\n' >"$dir/types.proto"
+    protoc -I"$dir" --descriptor_set_out=/dev/null "$dir/types.proto" 2>/dev/null && found=0 || found=1
+    rm -r "$dir"
+    return "$found"
+}
+
 wanted=
-command -v protoc >/dev/null || wanted="$wanted protobuf-compiler"
+has_protoc || wanted="$wanted protobuf-compiler libprotobuf-dev"
 if [ "${1:-}" != build ]; then
     command -v etcd >/dev/null || wanted="$wanted etcd-server"
     command -v etcdctl >/dev/null || wanted="$wanted etcd-client"
