@@ -134,8 +134,8 @@ impl Outbox {
 
     /// Messages that wait here and are no events.
     pub(super) fn answers(&self) -> usize {
-        let is_answer = |queued: &&Box<Queued>| !matches!(queued.kind, Kind::Event(_));
-        self.queue.iter().filter(is_answer).count()
+        let is_answer = |queued: &Queued| !matches!(queued.kind, Kind::Event(_));
+        self.queue.iter().filter(|queued| is_answer(queued)).count()
     }
 
     /// Since when the reader has taken nothing, though something waits here.

@@ -342,7 +342,7 @@ impl World {
             }
             Output::Send { peer, seq, message, notice } => self.sent(peer, seq, &message, notice),
             Output::Share { body, recipients } => {
-                self.counts.many("told the same as others", recipients.len());
+                self.counts.many("told the same as others", recipients.len() as u64);
                 for own in recipients {
                     self.sent(own.peer, own.seq, &own.message(&body), own.notice);
                 }

@@ -191,8 +191,8 @@ impl Slots {
     }
 
     pub(super) fn look_at_all(&mut self) {
-        let waiting = |slot: &&Box<Slot>| slot.notes.wait != Wait::No;
-        let all: Vec<_> = self.all.values().filter(waiting).map(|slot| slot.peer).collect();
+        let waiting = self.all().filter(|slot| slot.notes.wait != Wait::No);
+        let all: Vec<_> = waiting.map(|slot| slot.peer).collect();
         all.into_iter().for_each(|peer| self.look_at(peer));
     }
 
