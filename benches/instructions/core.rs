@@ -5,7 +5,7 @@ use fifogate::{
     frame::{FrameDecoder, encode},
     limits::Limits,
     manifest,
-    message::{FromWorkload, ToWorkload},
+    message::{Frame, FromWorkload},
     pb::control_api::{Hello, ToAnkaios, to_ankaios::ToAnkaiosEnum},
 };
 use prost::Message;
