@@ -33,7 +33,7 @@ pub struct Counters {
 }
 
 #[derive(Debug)]
-#[repr(C, align(64))] // what every event touches comes first, in as few cache lines as it can
+#[repr(C)] // what every event touches comes first, in as few cache lines as it can
 pub(super) struct Peer {
     /// Whether what it says is being read.
     pub(super) reading: bool,

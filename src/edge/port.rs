@@ -194,7 +194,7 @@ pub(super) enum Wait {
 
 /// One workload's pair, opened.
 #[derive(Debug)]
-#[repr(C, align(64))] // what an event goes through comes first, in as few cache lines as it can
+#[repr(C)] // what an event goes through comes first, in as few cache lines as it can
 pub(super) struct Port {
     outflow: Outflow,
     intake: Intake,

@@ -33,7 +33,7 @@ pub(super) const WINDOW: Duration = Duration::from_secs(1);
 pub(super) const MADE_UP: usize = 4;
 
 /// One port, and what is known of it between its turns.
-#[repr(C, align(64))] // what every turn touches comes first, in as few cache lines as it can
+#[repr(C)] // what every turn touches comes first, in as few cache lines as it can
 pub(in super::super) struct Slot {
     /// `None`: it is away, in a turn.
     pub(super) port: Option<Box<Port>>,
