@@ -11,6 +11,8 @@ mod jobs;
 mod pairs;
 mod signals;
 mod slots;
+mod taken;
+mod to_worker;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
-    broker::{PeerId, Recipient, Seq},
+    broker::{PeerId, Recipient},
     limits::Limits,
     message::Frame,
 };
@@ -33,7 +35,7 @@ use crate::{
 use super::{
     fifo::RunDir,
     link::LinkPort,
-    port::{Notices, OutFrame},
+    port::OutFrame,
     status::StatusSocket,
     watch::Watches,
     worker::{FromReactor, ToReactor},
@@ -45,6 +47,8 @@ use jobs::{Done, Job};
 use pairs::Opening;
 use signals::Signals;
 use slots::{Slot, Slots, Visit};
+use taken::Taken;
+use to_worker::ToWorker;
 
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
@@ -67,9 +71,6 @@ const CLOSE: Duration = Duration::from_millis(100);
 
 /// Turns between two looks at what the kernel has to tell: well under a millisecond.
 const ROUND: usize = 64;
-
-/// What was written to so many is told the worker, even if there is more to write.
-const MOST_NOTICES: usize = 4096;
 
 /// One buffer for all reads of a thread.
 const READ_BUFFER: usize = 64 << 10;
@@ -102,11 +103,10 @@ struct Loop {
     jobs: VecDeque<Job>,
     /// Turns left before the kernel is asked again.
     round: usize,
-    /// There is time to look at what readers have taken.
-    looks: bool,
     /// Whom the job is about that the driver is in.
     at: Option<PeerId>,
     watches: Watches,
+    taken: Taken,
     signals: Signals,
     inbox: Receiver<Vec<ToReactor>>,
     /// What was taken out of it and is not done yet.
@@ -114,13 +114,7 @@ struct Loop {
     /// What came of jobs whose thread was replaced.
     late: Receiver<Done>,
     asides: Option<Asides>,
-    worker: Option<Sender<Vec<FromReactor>>>,
-    /// What the worker is to be sent.
-    for_worker: Vec<FromReactor>,
-    /// What was written, as far as the worker wants to know.
-    written: Vec<(PeerId, Seq)>,
-    /// Somebody waits for the worker to do something about it.
-    for_worker_now: bool,
+    worker: ToWorker,
     stopping: Option<Stopping>,
     /// Why we had to stop, if nobody asked us to.
     failure: Option<String>,
@@ -175,18 +169,15 @@ impl Reactor {
             opening: HashMap::new(),
             jobs: VecDeque::new(),
             round: 1,
-            looks: false,
             at: None,
             watches,
+            taken: Taken::new()?,
             signals,
             inbox,
             batch: Vec::new().into_iter(),
             late: crossbeam_channel::never(),
             asides: None,
-            worker: Some(worker),
-            for_worker: Vec::new(),
-            written: Vec::new(),
-            for_worker_now: false,
+            worker: ToWorker::new(worker),
             stopping: None,
             failure: None,
             status: Some(status),
@@ -229,9 +220,7 @@ impl Loop {
             self.take_late();
             self.take_inbox();
             // One turn for each that has one coming: whoever always has more is not to have two.
-            let queued = self.slots.queued();
-            self.looks &= queued == 0;
-            self.round = if self.looks { ROUND } else { queued.clamp(1, ROUND) };
+            self.round = self.slots.queued().clamp(1, ROUND);
         }
     }
 
@@ -258,9 +247,7 @@ impl Loop {
         }
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
-        let Some((visit, sleeps)) = self.slots.next_due() else {
-            return if self.looks { self.slots.next_unsure().map(Job::Turn) } else { None };
-        };
+        let (visit, sleeps) = self.slots.next_due()?;
         if !sleeps {
             return Some(Job::Turn(visit));
         }
@@ -328,7 +315,7 @@ impl Loop {
         if let Some(link) = self.link.take() {
             link.port.hang_up();
         }
-        self.worker = None;
+        self.worker.hang_up();
         self.asides = None;
         let slots = mem::replace(&mut self.slots, Slots::new(&self.settings.limits));
         let (closed, all_closed) = bounded::<()>(0);
@@ -344,23 +331,19 @@ impl Loop {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        // What was written is told when there is no more to write: the worker is not to be woken for it
-        // again and again while many are told something.
-        let any = !self.for_worker.is_empty() || !self.written.is_empty();
-        if self.for_worker_now || (any && !self.jobs_wait()) {
-            self.flush_to_worker();
-        }
+        self.worker.end_round(self.jobs_wait());
         let look = self.slots.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let busy = self.jobs_wait();
-        self.looks = !busy && self.slots.has_unsure();
-        if self.looks {
-            // Their readers, if they have not run yet.
+        let mut looks = false;
+        if !busy && self.slots.are_many_unsure() {
+            // First their readers, if they have not run yet.
             thread::yield_now();
+            looks = self.note_taken();
         }
-        let timeout = if busy || self.looks { Some(Duration::ZERO) } else { timeout };
+        let timeout = if busy || looks { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
@@ -376,6 +359,21 @@ impl Loop {
         other.into_iter().for_each(|token| self.note(token));
         self.do_what_is_due(Instant::now());
         Ok(())
+    }
+
+    /// Notes which readers have taken what they were sent; tells whether there may be more of them.
+    fn note_taken(&mut self) -> bool {
+        match self.taken.next() {
+            Ok((tokens, more)) => {
+                tokens.for_each(|token| self.slots.note_taken(token));
+                more
+            }
+            Err(error) => {
+                // Then each is asked when there is something to write.
+                log::error!("cannot ask for readers: {error}");
+                false
+            }
+        }
     }
 
     /// An event of something that is no workload's.
@@ -408,6 +406,9 @@ impl Loop {
             ToReactor::Reset(peer) => self.slots.reset(peer),
             ToReactor::Send(peer, frame) => self.slots.send(peer, frame),
             ToReactor::Share(body, recipients) => {
+                if self.slots.are_many_unsure() {
+                    self.note_taken();
+                }
                 for Recipient { peer, seq, request_id, notice } in recipients {
                     let frame = Frame::to_workload(request_id, body.clone());
                     self.slots.send(peer, OutFrame { seq, frame, notice });
@@ -433,38 +434,6 @@ impl Loop {
         }
     }
 
-    /// The worker hears of it at the end of the round: it is not to be woken for each message.
-    fn tell_worker(&mut self, message: FromReactor) {
-        self.for_worker.push(message);
-        self.for_worker_now = true;
-        if self.for_worker.len() >= ROUND {
-            self.flush_to_worker();
-        }
-    }
-
-    fn tell_notices(&mut self, peer: PeerId, notices: Notices) {
-        let Notices { written, taken } = notices;
-        self.written.extend(written.map(|seq| (peer, seq)));
-        self.for_worker.extend(taken.map(|seq| FromReactor::Taken(peer, seq)));
-        if self.written.len() + self.for_worker.len() >= MOST_NOTICES {
-            self.flush_to_worker();
-        }
-    }
-
-    /// Tells whether the worker is still there.
-    fn flush_to_worker(&mut self) -> bool {
-        let mut messages = mem::take(&mut self.for_worker);
-        if !self.written.is_empty() {
-            messages.push(FromReactor::Written(mem::take(&mut self.written)));
-        }
-        self.for_worker_now = false;
-        let sent = self.worker.as_ref().is_some_and(|worker| worker.send(messages).is_ok());
-        if !sent {
-            log::debug!("the worker has ended");
-        }
-        sent
-    }
-
     /// Stops, and tells why in the end.
     fn fail(&mut self, why: String) {
         self.failure.get_or_insert(why);
@@ -480,9 +449,9 @@ impl Loop {
         self.read_agent(Some(false));
         let deadline = Instant::now() + FLUSH;
         self.stopping = Some(Stopping { deadline, drained: false });
-        self.tell_worker(FromReactor::Stop);
+        self.worker.tell(FromReactor::Stop);
         // A worker that is gone has nothing more to hand out.
-        let drained = !self.flush_to_worker();
+        let drained = !self.worker.flush();
         if let Some(stopping) = &mut self.stopping {
             stopping.drained = drained;
         }

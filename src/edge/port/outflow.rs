@@ -46,7 +46,7 @@ pub(super) struct Outflow {
     /// Last frame that is in the pipe or was dropped.
     written: Seq,
     fd: OwnedFd,
-    /// The reader had taken everything when it was looked at, and nothing was written since.
+    /// The reader has taken everything, and nothing was written since.
     known_empty: bool,
     /// There was something in the pipe before us, for a reader that is there.
     inherited: bool,
@@ -164,17 +164,21 @@ impl Outflow {
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
-    /// Looks, when there is time, whether the reader has taken what is in the pipe: then it is given
-    /// up, and whoever writes the next frame need not ask.
-    pub(super) fn look(&mut self, notices: &mut Notices) {
+    /// There was room in a pipe that is full with one frame in it: the reader has taken that, so it is
+    /// given up, and whoever writes the next one need not ask. A workload that enlarges its pipe makes
+    /// room too, and gets two frames at once for it.
+    pub(super) fn note_taken(&mut self) {
         if self.is_unsure() {
-            self.known_empty = self.note_read(notices) == 0;
+            self.in_pipe = InPipe { calls: self.in_pipe.calls, ..InPipe::default() };
+            (self.known_empty, self.moved) = (true, true);
         }
     }
 
-    /// Whether there is something in the pipe that may have been taken since, and nobody waits for that.
+    /// Whether a frame is in the pipe that its reader may have taken since, nobody waits for that, and
+    /// there is room when it has.
     pub(super) fn is_unsure(&self) -> bool {
-        !self.in_pipe.frames.is_empty() && self.rest.is_none() && self.queue.is_empty()
+        let waits = self.rest.is_some() || !self.queue.is_empty() || self.inherited;
+        !self.in_pipe.frames.is_empty() && !waits && self.capacity == SLOT
     }
 
     /// Writes on; `unread` is what is in the pipe.

@@ -40,24 +40,24 @@ impl Loop {
         let (mut events, mut notices) = (Vec::new(), Notices::default());
         let turn = link.port.turn(&mut self.buffer, &mut events, &mut notices);
         let in_flight = Arc::clone(&link.in_flight);
-        self.tell_notices(PeerId::AGENT, notices);
+        self.worker.tell_notices(PeerId::AGENT, notices);
         for event in events {
             let bytes = if let FromPort::Frame(body) = &event { body.len() } else { 0 };
             in_flight.add(bytes);
             let in_flight = Arc::clone(&in_flight);
             let (peer, written) = (PeerId::AGENT, 0);
-            self.tell_worker(FromReactor::Port { peer, event, written, bytes, in_flight });
+            self.worker.tell(FromReactor::Port { peer, event, written, bytes, in_flight });
         }
         match turn {
             LinkTurn::Dry => {}
             LinkTurn::More => self.read_agent(None),
             LinkTurn::Ended => {
                 log::info!("the agent has hung up");
-                self.tell_worker(FromReactor::AgentLost);
+                self.worker.tell(FromReactor::AgentLost);
                 self.begin_stop();
             }
             LinkTurn::Broken(why) => {
-                self.tell_worker(FromReactor::AgentLost);
+                self.worker.tell(FromReactor::AgentLost);
                 self.fail(format!("the stream of the agent cannot be trusted any more: {why}"));
             }
         }
@@ -82,7 +82,7 @@ impl Loop {
 
     pub(super) fn take_status_clients(&mut self) {
         for client in self.status.iter_mut().flat_map(StatusSocket::accept).collect::<Vec<_>>() {
-            self.tell_worker(FromReactor::Status(client, self.troubles()));
+            self.worker.tell(FromReactor::Status(client, self.troubles()));
         }
     }
 

@@ -48,7 +48,7 @@ impl Loop {
 
     fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
         log::error!("no control interface for {instance}: {why}");
-        self.tell_worker(FromReactor::PairOpened(peer, Err(why)));
+        self.worker.tell(FromReactor::PairOpened(peer, Err(why)));
     }
 
     /// A workload too many is refused, before those that are served get into trouble.
@@ -89,7 +89,7 @@ impl Loop {
         let descriptors = port.descriptors();
         self.slots.add(peer, instance.to_string(), Arc::clone(pair), port);
         self.register(peer, descriptors)?;
-        self.tell_worker(FromReactor::PairOpened(peer, Ok(path)));
+        self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
         Ok(())
     }
 
@@ -101,14 +101,21 @@ impl Loop {
         registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
         // Not for being writable, which it nearly always is: for the reader's leaving.
         registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
+        self.taken.register(to_workload, tokens.1)?;
         self.watches.watch(peer, descriptors);
         Ok(())
     }
 
     fn unregister(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) {
         self.watches.remove(peer);
-        for fd in [descriptors.0, descriptors.1] {
-            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+        let (from_workload, to_workload) = descriptors;
+        let registry = self.poll.registry();
+        for forgotten in [
+            registry.deregister(&mut SourceFd(&from_workload)),
+            registry.deregister(&mut SourceFd(&to_workload)),
+            self.taken.deregister(to_workload),
+        ] {
+            if let Err(error) = forgotten {
                 log::error!("cannot forget a descriptor: {error}");
             }
         }
@@ -134,7 +141,7 @@ impl Loop {
         {
             log::warn!("{error}");
         }
-        self.tell_worker(FromReactor::PairClosed(peer));
+        self.worker.tell(FromReactor::PairClosed(peer));
     }
 
     pub(super) fn after_turn(&mut self, peer: PeerId, back: Back) {
@@ -142,8 +149,8 @@ impl Loop {
             Ok(after) => after,
             Err(port) => return self.jobs.push_back(Job::Close(port)),
         };
-        self.tell_notices(peer, after.notices);
-        after.messages.into_iter().for_each(|message| self.tell_worker(message));
+        self.worker.tell_notices(peer, after.notices);
+        after.messages.into_iter().for_each(|message| self.worker.tell(message));
         after.oddities.into_iter().for_each(|oddity| self.report(peer, oddity));
         if let Some(held) = after.held {
             let name = self.slots.get(peer).map_or("", Slot::name);

@@ -27,18 +27,14 @@ pub(super) struct Slots {
     queues: Queues,
     /// Which of the queues is next.
     next: usize,
-    /// Those that are looked at when there is time, whether their readers have taken what they were
-    /// sent.
-    unsure: VecDeque<PeerId>,
-    /// They are being looked at; begun only for many.
-    looking: bool,
+    /// How many readers may have taken what they were sent.
+    unsure: usize,
     times: Times,
     limits: Limits,
     stopped: bool,
 }
 
-/// So many ports have to be worth a look: for a few, asking when there is something to write is no
-/// more work.
+/// For fewer than so many it is no more work to ask each when there is something to write.
 const LEAST_UNSURE: usize = 16;
 
 /// What becomes due for a port.
@@ -58,8 +54,7 @@ impl Slots {
             all: Numbered::default(),
             queues: Default::default(),
             next: 0,
-            unsure: VecDeque::new(),
-            looking: false,
+            unsure: 0,
             times: Times::new(),
             limits: limits.clone(),
             stopped: false,
@@ -106,6 +101,7 @@ impl Slots {
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<Slot>> {
         let slot = self.all.remove(&peer)?;
         self.times.retain(|(_, own, _)| *own != peer);
+        self.unsure -= usize::from(slot.notes.unsure);
         Some(slot)
     }
 
@@ -132,23 +128,22 @@ impl Slots {
         }
     }
 
-    /// Whether there are ports to be looked at when there is time.
-    pub(super) fn has_unsure(&mut self) -> bool {
-        self.looking |= self.unsure.len() >= LEAST_UNSURE;
-        self.looking &= !self.unsure.is_empty();
-        self.looking
+    /// Whether so many readers may have taken what they were sent that it is worth asking for all.
+    pub(super) fn are_many_unsure(&self) -> bool {
+        self.unsure >= LEAST_UNSURE
     }
 
-    /// The next one of these. None of them is expected to sleep.
-    pub(super) fn next_unsure(&mut self) -> Option<Visit> {
-        while let Some(peer) = self.unsure.pop_front() {
-            let Some(slot) = self.all.get_mut(&peer) else { continue };
+    /// There is room again in the pipe with this token.
+    pub(super) fn note_taken(&mut self, token: Token) {
+        let Some(slot) = self.all.get_mut(&peer_of(token)) else { return };
+        // A port that is away finds out itself.
+        if slot.notes.unsure
+            && let Some(port) = &mut slot.port
+        {
+            port.note_taken();
             slot.notes.unsure = false;
-            if let Some(visit) = slot.look() {
-                return Some(visit);
-            }
+            self.unsure -= 1;
         }
-        None
     }
 
     /// A thread sleeps in this port's turn, or is expected to.
@@ -170,7 +165,7 @@ impl Slots {
 
     /// An event of the kernel.
     pub(super) fn note(&mut self, token: Token, event: &Event) {
-        let peer = PeerId((token.0 / 2) as u64);
+        let peer = peer_of(token);
         if token.0.is_multiple_of(2) {
             let gone = event.is_read_closed();
             self.post(peer, Why::Event, |mail| {
@@ -262,9 +257,8 @@ impl Slots {
         }
         let before = std::mem::replace(&mut notes.wait, turn.wait);
         notes.set_look(&mut self.times, peer);
-        if turn.unsure && !std::mem::replace(&mut notes.unsure, true) {
-            self.unsure.push_back(peer);
-        }
+        let was_unsure = std::mem::replace(&mut notes.unsure, turn.unsure);
+        self.unsure = self.unsure + usize::from(turn.unsure) - usize::from(was_unsure);
         let (mut waited, mut wakes) = (None, false);
         if !notes.muted {
             wakes = notes.count(turn.is_idle(), self.limits.max_wakeups);
@@ -298,6 +292,11 @@ impl Slots {
         write(&mut slot.notes.mail);
         queue(&mut self.queues, slot, why);
     }
+}
+
+/// Whose descriptor has this token.
+fn peer_of(token: Token) -> PeerId {
+    PeerId((token.0 / 2) as u64)
 }
 
 type Queues = [VecDeque<PeerId>; 2];

@@ -49,12 +49,12 @@ fn one() -> Vec<u8> {
 }
 
 #[test]
-fn what_was_taken_is_given_up_by_a_look_and_the_next_frame_follows() {
+fn what_was_taken_is_given_up_and_the_next_frame_follows_without_a_question() {
     let mut pair = Pair::new();
     assert_eq!(pair.send(), Wait::No);
     assert!(pair.outflow.is_unsure());
     assert_eq!(pair.read(), one());
-    pair.outflow.look(&mut Notices::default());
+    pair.outflow.note_taken();
     assert!(pair.outflow.known_empty && !pair.outflow.is_unsure());
     assert_eq!(pair.send(), Wait::No);
     assert!(!pair.outflow.known_empty, "one is in the pipe again");
@@ -62,19 +62,33 @@ fn what_was_taken_is_given_up_by_a_look_and_the_next_frame_follows() {
 }
 
 #[test]
-fn look_at_a_reader_that_has_not_taken_its_frame_lets_the_next_one_wait() {
+fn frame_waits_for_the_one_before_whatever_is_said_of_room_then() {
     let mut pair = Pair::new();
     pair.send();
-    pair.outflow.look(&mut Notices::default());
-    assert!(pair.outflow.is_unsure() && !pair.outflow.known_empty);
     assert_eq!(pair.send(), Wait::Edge, "there is one in the pipe");
-    assert!(!pair.outflow.is_unsure(), "somebody waits for it now");
-    pair.outflow.look(&mut Notices::default());
+    assert!(!pair.outflow.is_unsure(), "somebody waits for it");
+    pair.outflow.note_taken();
     assert!(!pair.outflow.known_empty);
     assert_eq!(
         (pair.read(), pair.flush().wait, pair.read()),
         (one().into(), Wait::No, one().into())
     );
+}
+
+#[test]
+fn room_says_nothing_of_a_pipe_that_is_not_full_with_a_frame() {
+    for (window, len) in [(2, 10), (1, 5_000)] {
+        let mut pair = Pair::new();
+        pair.outflow.window = window;
+        pair.outflow.resize(SLOT * window);
+        let frame = ToWorkload::Closed { reason: "r".repeat(len) }.into_frame();
+        let mut frames = Queue::default();
+        frames.push_back(OutFrame { seq: 1, frame, notice: Notice::None });
+        pair.outflow.push(frames);
+        pair.flush();
+        pair.outflow.note_taken();
+        assert!(!pair.outflow.is_unsure() && !pair.outflow.known_empty);
+    }
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(super) struct Notes {
     pub(super) mail: Mail,
     /// In which of the queues it stands.
     pub(super) queued: [bool; 2],
-    /// It stands among those that are looked at when there is time.
+    /// Its reader may have taken what it was sent.
     pub(super) unsure: bool,
     /// The broker wants it to be read.
     pub(super) reading: bool,
@@ -157,8 +157,8 @@ pub(in super::super) struct Visit {
     peer: PeerId,
     port: Box<Port>,
     mail: Mail,
-    /// Frames that may be read; `None`: there was nothing to be done, only to be looked at.
-    room: Option<usize>,
+    /// Frames that may be read.
+    room: usize,
     /// It had something to say that is not read yet because of what it said before.
     full: bool,
 }
@@ -177,10 +177,6 @@ impl Visit {
     /// The turn. It sleeps for as long as the workload holds its pipe.
     pub(in super::super) fn work(self, buffer: &mut [u8]) -> Back {
         let Self { mut port, mail, room, full, .. } = self;
-        let Some(room) = room else {
-            let turn = port.look();
-            return Back { port, turn };
-        };
         let mut turn = port.turn(mail, room, buffer);
         // That it is not read now because of what it said before is not its fault.
         turn.useful |= full;
@@ -264,18 +260,6 @@ impl Slot {
         notes.unread &= !may_read;
         notes.writers_gone &= !may_read;
         let room = if may_read { self.in_flight.room() } else { 0 };
-        Some(Visit { peer: self.peer, port, mail, room: Some(room), full })
-    }
-
-    /// Sends its port to look whether its reader has taken what it was sent, if there is nothing else
-    /// to be done with it.
-    pub(super) fn look(&mut self) -> Option<Visit> {
-        let idle = self.notes.mail.is_empty() && self.notes.wait == Wait::No;
-        if !idle || self.is_suspect() {
-            return None;
-        }
-        let port = self.port.take()?;
-        let (mail, room, full) = (Mail::default(), None, false);
         Some(Visit { peer: self.peer, port, mail, room, full })
     }
 
