@@ -161,6 +161,8 @@ impl LinkPort {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return LinkTurn::Dry,
+                // It is gone, and has not read all that was said.
+                Err(Errno::ECONNRESET) => return self.end(),
                 Err(errno) => return LinkTurn::Broken(errno.desc().to_owned()),
             }
         }

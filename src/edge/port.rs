@@ -224,13 +224,15 @@ impl Port {
     }
 
     /// One bounded turn, in which at most `room` frames are read.
-    pub(super) fn turn(&mut self, mail: Mail, room: usize, buffer: &mut [u8]) -> Turn {
+    pub(super) fn turn(&mut self, mut mail: Mail, room: usize, buffer: &mut [u8]) -> Turn {
         let mut turn = Turn { useful: mail.reset || !mail.frames.is_empty(), ..Turn::default() };
         if mail.reset {
             self.outflow.reset();
         }
-        self.outflow.push(mail.frames);
-        self.outflow.flush(mail.reader_left, buffer, &mut turn);
+        if !self.outflow.write_at_once(&mut mail.frames, buffer, &mut turn) {
+            self.outflow.push(mail.frames);
+            self.outflow.flush(mail.reader_left, buffer, &mut turn);
+        }
         if room > 0 && (mail.readable || mail.writers_gone) {
             self.intake.fill(mail.writers_gone, room, buffer, &mut turn);
         }

@@ -29,7 +29,7 @@ use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use crate::{
     broker::{PeerId, Recipient},
     limits::Limits,
-    message::Frame,
+    message::{Body, Frame},
 };
 
 use super::{
@@ -111,6 +111,8 @@ struct Loop {
     inbox: Receiver<Vec<ToReactor>>,
     /// What was taken out of it and is not done yet.
     batch: vec::IntoIter<ToReactor>,
+    /// Those who are told the same and have not got it yet; then the batch goes on.
+    sharing: Option<(Body, vec::IntoIter<Recipient>)>,
     /// What came of jobs whose thread was replaced.
     late: Receiver<Done>,
     asides: Option<Asides>,
@@ -175,6 +177,7 @@ impl Reactor {
             signals,
             inbox,
             batch: Vec::new().into_iter(),
+            sharing: None,
             late: crossbeam_channel::never(),
             asides: None,
             worker: ToWorker::new(worker),
@@ -220,14 +223,15 @@ impl Loop {
             self.take_late();
             self.take_inbox();
             // One turn for each that has one coming: whoever always has more is not to have two.
-            self.round = self.slots.queued().clamp(1, ROUND);
+            let shared = self.sharing.as_ref().map_or(0, |(_, recipients)| recipients.len());
+            self.round = (self.slots.queued() + shared).clamp(1, ROUND);
         }
     }
 
     /// The inbox is in order: what follows an opening may rely on it, so one job is done before the
-    /// next message is looked at.
+    /// next message is looked at. So are all who are told the same.
     fn take_inbox(&mut self) {
-        while self.jobs.is_empty() {
+        while self.jobs.is_empty() && self.sharing.is_none() {
             if let Some(message) = self.batch.next() {
                 self.obey(message);
             } else if let Ok(batch) = self.inbox.try_recv() {
@@ -239,7 +243,7 @@ impl Loop {
     }
 
     fn next_job(&mut self) -> Option<Job> {
-        if self.jobs.is_empty() && self.batch.len() > 0 {
+        if self.batch.len() > 0 {
             self.take_inbox();
         }
         if let Some(job) = self.jobs.pop_front() {
@@ -247,6 +251,12 @@ impl Loop {
         }
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
+        // They take turns with those to whom something happened, as [`Slots`] has it.
+        if self.slots.is_turn_of_mail()
+            && let Some(visit) = self.share_next()
+        {
+            return Some(Job::Turn(visit));
+        }
         let (visit, sleeps) = self.slots.next_due()?;
         if !sleeps {
             return Some(Job::Turn(visit));
@@ -255,10 +265,24 @@ impl Loop {
         None
     }
 
+    /// Sends the next of those who are told the same on its turn, without letting the frame lie about
+    /// meanwhile.
+    fn share_next(&mut self) -> Option<Visit> {
+        let (body, recipients) = self.sharing.as_mut()?;
+        let visit = recipients.find_map(|Recipient { peer, seq, request_id, notice }| {
+            let frame = Frame::to_workload(request_id, body.clone());
+            self.slots.send_at_once(peer, OutFrame { seq, frame, notice })
+        });
+        if recipients.len() == 0 {
+            self.sharing = None;
+        }
+        visit
+    }
+
     /// Whether [`Loop::next_job`] may have one, though it gave none.
     fn jobs_wait(&self) -> bool {
         let agent = self.link.as_ref().is_some_and(|link| link.due);
-        let told = self.batch.len() > 0 || !self.inbox.is_empty();
+        let told = self.sharing.is_some() || self.batch.len() > 0 || !self.inbox.is_empty();
         agent || told || !self.jobs.is_empty() || self.slots.queued() > 0
     }
 
@@ -409,10 +433,7 @@ impl Loop {
                 if self.slots.are_many_unsure() {
                     self.note_taken();
                 }
-                for Recipient { peer, seq, request_id, notice } in recipients {
-                    let frame = Frame::to_workload(request_id, body.clone());
-                    self.slots.send(peer, OutFrame { seq, frame, notice });
-                }
+                self.sharing = Some((body, recipients.into_iter()));
             }
             ToReactor::Tell(frame) => self.send_to_agent(frame),
             ToReactor::Reading(PeerId::AGENT, on) => self.read_agent(Some(on)),

@@ -65,6 +65,7 @@ pub(crate) const ROOMS: &[Room] = &[
             "broker::Recipient",
             "broker::Seq",
             "limits",
+            "message::Body",
             "message::Frame",
             "message::Owner",
             "numbered",

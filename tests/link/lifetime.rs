@@ -92,6 +92,20 @@ fn stream_that_cannot_be_trusted_ends_with_status_1_and_says_why() {
     }
 }
 
+/// A socket that is closed with something unread resets the connection, instead of ending it.
+#[test]
+fn agent_that_goes_and_leaves_something_unread_has_hung_up() {
+    for transport in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut child, mut reader, writer) = spawn(transport, &dir.path().join("run"), &[]);
+        // More of the greeting is there.
+        reader.read_exact(&mut [0]).unwrap();
+        drop((reader, writer));
+        let (status, said) = end_of(&mut child);
+        assert_eq!(status, Some(0), "{said}");
+    }
+}
+
 #[test]
 fn agent_that_reads_no_more_is_obeyed_until_it_hangs_up() {
     let dir = tempfile::tempdir().unwrap();

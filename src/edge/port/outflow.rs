@@ -134,6 +134,34 @@ impl Outflow {
         self.queue.append(frames);
     }
 
+    /// Writes a single frame for which nothing has to be asked first, as most events are: it need not
+    /// lie about. False if there is more to it; then nothing was done.
+    pub(super) fn write_at_once(
+        &mut self,
+        frames: &mut Queue<OutFrame>,
+        scratch: &mut [u8],
+        turn: &mut Turn,
+    ) -> bool {
+        let Some(frame) = frames.front().filter(|_| frames.len() == 1) else { return false };
+        let len = frame.frame.len();
+        if !self.known_empty || !self.queue.is_empty() || frame.notice == Notice::Taken || len > FEW
+        {
+            return false;
+        }
+        self.fit(len);
+        // What goes wrong is seen when it is tried again.
+        let whole = put_together(&frame.frame, len, scratch);
+        let Ok(count) = again(|| write(&self.fd, whole)) else { return false };
+        if let Some(frame) = frames.pop_front() {
+            self.pushed = frame.seq;
+            self.in_pipe.calls += 1;
+            self.wrote(frame, 0, count, &mut turn.notices);
+        }
+        turn.wait = if self.rest.is_some() { Wait::Edge } else { Wait::No };
+        self.moved = false;
+        true
+    }
+
     /// Drops what was not begun to be written. What is in the pipe whole stays, and what is there in
     /// part is finished: behind half a frame nobody could read on.
     pub(super) fn reset(&mut self) {
@@ -262,13 +290,18 @@ impl Outflow {
             (count, bytes) = (count + 1, more);
         }
         if empty {
-            let slots = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
-            let wanted = (slots * SLOT).min(MAX_PIPE).next_power_of_two();
-            if wanted != self.capacity {
-                self.resize(wanted);
-            }
+            self.fit(bytes);
         }
         Next { count, bytes }
+    }
+
+    /// Sets the size of an empty pipe so that so many bytes just fit.
+    fn fit(&mut self, bytes: usize) {
+        let slots = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
+        let wanted = (slots * SLOT).min(MAX_PIPE).next_power_of_two();
+        if wanted != self.capacity {
+            self.resize(wanted);
+        }
     }
 
     fn resize(&mut self, wanted: usize) {
@@ -425,6 +458,15 @@ impl Outflow {
         }
         true
     }
+}
+
+/// A frame of a few bytes in one place.
+fn put_together<'a>(frame: &Frame, len: usize, scratch: &'a mut [u8]) -> &'a [u8] {
+    let whole = &mut scratch[..len];
+    let mut rest = &mut *whole;
+    frame.put_head(&mut rest);
+    rest.put_slice(frame.body());
+    whole
 }
 
 /// Until no signal is in the way.

@@ -128,6 +128,35 @@ impl Slots {
         }
     }
 
+    /// Whether the next turn is one of those who are sent something, and none of them waits here. They
+    /// take turns with those to whom something happened.
+    pub(super) fn is_turn_of_mail(&mut self) -> bool {
+        let [events, mail] =
+            [Why::Event, Why::Mail].map(|why| self.queues[why as usize].is_empty());
+        let next = mail && (events || self.next == Why::Mail as usize);
+        if next {
+            self.next = Why::Event as usize;
+        }
+        next
+    }
+
+    /// Sends a port on its turn with one frame; or lets the frame wait for the port's turn, if that is
+    /// away, has others to send first or is expected to sleep.
+    pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<Visit> {
+        let slot = self.all.get_mut(&peer)?;
+        if slot.notes.mail.is_empty()
+            && !slot.is_suspect()
+            && let Some(port) = slot.port.take()
+        {
+            let mut mail = Mail::default();
+            mail.frames.push_back(frame);
+            return Some(slot.visit_with(port, mail));
+        }
+        slot.notes.mail.frames.push_back(frame);
+        queue(&mut self.queues, slot, Why::Mail);
+        None
+    }
+
     /// Whether so many readers may have taken what they were sent that it is worth asking for all.
     pub(super) fn are_many_unsure(&self) -> bool {
         self.unsure >= LEAST_UNSURE

@@ -25,6 +25,10 @@ impl Pair {
         let frame = ToWorkload::Accepted.into_frame();
         let mut frames = Queue::default();
         frames.push_back(OutFrame { seq: self.sent, frame, notice: Notice::Written });
+        let mut turn = Turn::default();
+        if self.outflow.write_at_once(&mut frames, &mut [0; 4096], &mut turn) {
+            return turn.wait;
+        }
         self.outflow.push(frames);
         self.flush().wait
     }

@@ -245,12 +245,17 @@ impl Slot {
 
     /// Sends its port on a turn with all that came for it, if it is not in one and something did.
     pub(super) fn visit(&mut self) -> Option<Visit> {
-        let notes = &mut self.notes;
-        if notes.mail.is_empty() {
+        if self.notes.mail.is_empty() {
             return None;
         }
         let port = self.port.take()?;
-        let mut mail = std::mem::take(&mut notes.mail);
+        let mail = std::mem::take(&mut self.notes.mail);
+        Some(self.visit_with(port, mail))
+    }
+
+    /// Sends its port, which was taken out of it, on a turn with this.
+    pub(super) fn visit_with(&mut self, port: Box<Port>, mut mail: Mail) -> Visit {
+        let notes = &mut self.notes;
         notes.unread |= mail.readable || mail.writers_gone;
         notes.writers_gone |= mail.writers_gone;
         mail.readable = notes.unread;
@@ -260,7 +265,7 @@ impl Slot {
         notes.unread &= !may_read;
         notes.writers_gone &= !may_read;
         let room = if may_read { self.in_flight.room() } else { 0 };
-        Some(Visit { peer: self.peer, port, mail, room, full })
+        Visit { peer: self.peer, port, mail, room, full }
     }
 
     /// The turn was not begun.
