@@ -1,7 +1,7 @@
 //! Descriptors, threads and clocks live here, and only here.
 //!
 //! Two threads: the reactor's moves frames between FIFOs and channels, the worker's lets the broker
-//! decide. A watchdog replaces the reactor's thread where a workload makes it sleep. The channel to
+//! decide; little of that the reactor's does itself (`worker::Desk`). A watchdog replaces the reactor's thread where a workload makes it sleep. The channel to
 //! the worker is bounded by what each workload may have on its way; a workload over that is left to
 //! its pipe, and so is slowed down by the kernel.
 
@@ -16,7 +16,7 @@ mod worker;
 
 use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::{
     broker::{self, Broker},
@@ -29,8 +29,8 @@ pub use status::STATUS_SOCKET;
 
 use link::LinkPort;
 
-use reactor::{Reactor, Settings};
-use worker::{ToReactor, Worker};
+use reactor::{Reactor, Settings, ToWorker};
+use worker::{Desk, ToReactor, Worker};
 
 /// How a daemon is to be run.
 #[derive(Debug, Clone)]
@@ -46,7 +46,9 @@ pub struct DaemonConfig {
 /// fifogate at work: serves the pairs until SIGTERM or SIGINT.
 pub struct Daemon {
     reactor: Reactor,
-    worker: Worker,
+    desk: Arc<Desk>,
+    /// Wakes the worker's thread.
+    bell: Receiver<()>,
     to_reactor: Sender<Vec<ToReactor>>,
     waker: Arc<mio::Waker>,
 }
@@ -76,15 +78,20 @@ impl Daemon {
                 )
             })
         });
-        let reactor = Reactor::new(settings, run_dir, link.transpose()?, from_worker, to_worker)?;
-        let waker = reactor.waker();
         let mut broker = Broker::new(config.broker);
         if let Some(start) = start {
             broker.start(start);
         }
+        let (ring, bell) = bounded(1);
+        let (poll, waker) = reactor::poll()?;
         let worker =
             Worker::new(broker, limits, path, from_reactor, to_reactor.clone(), Arc::clone(&waker));
-        Ok(Self { reactor, worker, to_reactor, waker })
+        let desk = Arc::new(Desk::new(worker));
+        let to_worker = ToWorker::new(Arc::clone(&desk), to_worker, ring);
+        let polling = (poll, Arc::clone(&waker));
+        let reactor =
+            Reactor::new(settings, run_dir, link.transpose()?, polling, from_worker, to_worker)?;
+        Ok(Self { reactor, desk, bell, to_reactor, waker })
     }
 
     /// Serves until a signal ends it. `ready` is called once, when the pairs of the state to begin
@@ -93,12 +100,12 @@ impl Daemon {
     /// # Errors
     /// The system refuses what the event loop cannot do without.
     pub fn run(self, ready: impl FnOnce() + Send) -> io::Result<()> {
-        let Self { reactor, worker, to_reactor, waker } = self;
+        let Self { reactor, desk, bell, to_reactor, waker } = self;
         thread::scope(|scope| {
             let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
             spawn("worker").spawn_scoped(scope, move || {
                 // Behind everything that the state to begin with makes the worker say.
-                worker.run(|| announce(&to_reactor, &waker, ready));
+                desk.run(&bell, || announce(&to_reactor, &waker, ready));
             })?;
             reactor.run() // hangs up on the worker, which ends then
         })

@@ -17,13 +17,13 @@ mod to_worker;
 use std::{
     collections::{HashMap, VecDeque},
     io, mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
     vec,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
@@ -46,9 +46,9 @@ pub(super) use in_flight::InFlight;
 use jobs::{Done, Job};
 use pairs::Opening;
 use signals::Signals;
-use slots::{Slot, Slots, Visit};
+use slots::{Slots, Visit};
 use taken::Taken;
-use to_worker::ToWorker;
+pub(super) use to_worker::ToWorker;
 
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
@@ -82,6 +82,13 @@ pub(super) struct Settings {
     pub(super) window: usize,
     /// Most pairs, for as many descriptors as the process may have.
     pub(super) most_pairs: usize,
+}
+
+/// What the loop sleeps in, and what wakes it when something is in its inbox.
+pub(super) fn poll() -> io::Result<(Poll, Arc<Waker>)> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    Ok((poll, Arc::new(waker)))
 }
 
 /// The loop, before it runs.
@@ -144,11 +151,10 @@ impl Reactor {
         settings: Settings,
         run_dir: RunDir,
         link: Option<LinkPort>,
+        (poll, waker): (Poll, Arc<Waker>),
         inbox: Receiver<Vec<ToReactor>>,
-        worker: Sender<Vec<FromReactor>>,
+        worker: ToWorker,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
         let watches = Watches::new();
         if let Some(fd) = watches.descriptor() {
             poll.registry().register(&mut SourceFd(&fd), WATCHES, Interest::READABLE)?;
@@ -180,20 +186,14 @@ impl Reactor {
             sharing: None,
             late: crossbeam_channel::never(),
             asides: None,
-            worker: ToWorker::new(worker),
+            worker,
             stopping: None,
             failure: None,
             status: Some(status),
             link,
             buffer: vec![0; READ_BUFFER],
         };
-        let waker = Arc::new(waker);
         Ok(Self { waker, parts })
-    }
-
-    /// Rings when something is in the inbox.
-    pub(super) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
     }
 
     /// Drives everything until it is told to stop and has flushed. When it returns, everything is
@@ -219,13 +219,26 @@ impl Loop {
             if self.is_over() {
                 return Ok(None);
             }
-            self.wait()?;
+            if !self.work_here() {
+                self.wait()?;
+            }
             self.take_late();
             self.take_inbox();
             // One turn for each that has one coming: whoever always has more is not to have two.
             let shared = self.sharing.as_ref().map_or(0, |(_, recipients)| recipients.len());
             self.round = (self.slots.queued() + shared).clamp(1, ROUND);
         }
+    }
+
+    /// Has what the worker is to be told handled by this thread, if nothing else waits for it.
+    fn work_here(&mut self) -> bool {
+        if self.jobs_wait() {
+            return false;
+        }
+        let Some(told) = self.worker.work_here(&self.inbox) else { return false };
+        // Nothing was left of the one before.
+        self.batch = told.into_iter();
+        true
     }
 
     /// The inbox is in order: what follows an opening may rely on it, so one job is done before the
@@ -286,27 +299,6 @@ impl Loop {
         agent || told || !self.jobs.is_empty() || self.slots.queued() > 0
     }
 
-    /// A turn that is expected to sleep.
-    fn start_aside(&mut self, visit: Visit) {
-        let Some(asides) = &self.asides else { return };
-        let (peer, now) = (visit.peer(), Instant::now());
-        self.slots.note_away(peer, now);
-        // It is taken by the thread, or by us if there is none.
-        let parcel = Arc::new(Mutex::new(Some(visit)));
-        let take = |parcel: &Mutex<Option<Visit>>| {
-            parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
-        };
-        let own = Arc::clone(&parcel);
-        let job = move |buffer: &mut [u8]| take(&own).map(|own| Job::Turn(own).work(buffer));
-        if let Err(error) = asides.start(job)
-            && let Some(visit) = take(&parcel)
-        {
-            let name = self.slots.get(peer).map_or("", Slot::name);
-            log::error!("no thread for {name}: {error}");
-            self.slots.try_again_later(visit, now);
-        }
-    }
-
     /// The driver sleeps in its job; another goes on.
     fn note_handover(&mut self) {
         if let Some(peer) = self.at.take() {
@@ -356,6 +348,9 @@ impl Loop {
 
     fn wait(&mut self) -> io::Result<()> {
         self.worker.end_round(self.jobs_wait());
+        if self.worker.has_failed() && self.stopping.is_none() {
+            self.fail("the core failed".to_owned());
+        }
         let look = self.slots.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();

@@ -1,6 +1,7 @@
-//! The thread of the broker: takes what the ports bring, lets the broker decide, and hands frames
-//! back, encoded. It makes no call on any FIFO.
+//! What the broker works with: takes what the ports bring, lets the broker decide, and hands frames
+//! back. It makes no call on any FIFO. Who does the work, and when, is the [`Desk`]'s business.
 
+mod desk;
 mod queue;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     stats,
 };
 
+pub(super) use desk::Desk;
 use queue::FairQueue;
 
 use super::{
@@ -114,6 +116,10 @@ pub(super) struct Worker {
     batch: Vec<ToReactor>,
     /// For so many.
     in_batch: usize,
+    /// It is not sent but given to the reactor, which waits for it.
+    gives: bool,
+    /// When the thread wakes by itself.
+    sleeps_until: Option<Tick>,
     run_dir: PathBuf,
     /// As the status calls it: `none`, `connected` or `lost`.
     agent_link: &'static str,
@@ -142,46 +148,58 @@ impl Worker {
             waker,
             batch: Vec::new(),
             in_batch: 0,
+            gives: false,
+            sleeps_until: None,
             run_dir,
             agent_link,
             stopping,
         }
     }
 
-    /// Works until the reactor is gone. `begun` is called when the state to begin with was handed
-    /// on.
-    pub(super) fn run(mut self, begun: impl FnOnce()) {
-        self.hand_out();
-        self.finish();
-        begun();
-        while let Ok(first) = self.wait() {
-            for batch in first.into_iter().chain(self.inbox.clone().try_iter().take(BATCH)) {
-                let now = self.now();
-                batch.into_iter().for_each(|message| self.sort(now, message));
-            }
-            self.serve();
-            self.hand_out(); // also what timers brought
-            self.finish();
+    /// Handles what came in, or what is due, for a while.
+    fn work(&mut self) {
+        let mut idle = self.queue.is_idle();
+        for batch in self.inbox.clone().try_iter().take(BATCH) {
+            idle = false;
+            self.sort_all(batch);
         }
+        if idle && self.broker.next_deadline().is_some_and(|due| due <= self.now()) {
+            self.broker.handle(self.now(), Input::Tick);
+        }
+        self.serve();
+        self.hand_out(); // also what timers brought
+        self.finish();
     }
 
-    /// Waits for messages, unless there is something to do or to look for; an error when there will
-    /// be no more.
-    fn wait(&mut self) -> Result<Option<Vec<FromReactor>>, RecvTimeoutError> {
-        if !self.queue.is_idle() {
-            return Ok(None);
-        }
-        let Some(Tick(due)) = self.broker.next_deadline() else {
-            return self.inbox.recv().map(Some).map_err(|_| RecvTimeoutError::Disconnected);
-        };
-        match self.inbox.recv_deadline(self.began + Duration::from_millis(due)) {
-            Ok(messages) => Ok(Some(messages)),
-            Err(RecvTimeoutError::Timeout) => {
-                self.broker.handle(self.now(), Input::Tick);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    /// Handles messages for whoever is to be told what came of it; gives that.
+    fn work_for(&mut self, messages: Vec<FromReactor>) -> Vec<ToReactor> {
+        self.gives = true;
+        self.sort_all(messages);
+        self.serve();
+        self.hand_out();
+        self.finish();
+        self.gives = false;
+        self.in_batch = 0;
+        mem::take(&mut self.batch)
+    }
+
+    /// Whether there is nothing to do before something comes in or is due.
+    fn is_idle(&self) -> bool {
+        self.queue.is_idle() && self.inbox.is_empty() && !self.broker.is_telling()
+    }
+
+    /// Until when its thread sleeps if nothing comes in; `None`: not at all.
+    fn sleep(&mut self) -> Option<Option<Instant>> {
+        self.sleeps_until = self.broker.next_deadline();
+        let until = self.sleeps_until.map(|Tick(due)| self.began + Duration::from_millis(due));
+        self.is_idle().then_some(until)
+    }
+
+    /// Whether its thread sleeps too long for what there is to do now.
+    fn oversleeps(&self) -> bool {
+        let due = self.broker.next_deadline();
+        let earlier = |due| self.sleeps_until.is_none_or(|until| due < until);
+        !self.is_idle() || due.is_some_and(earlier)
     }
 
     fn now(&self) -> Tick {
@@ -191,6 +209,11 @@ impl Worker {
     fn tick_at(&self, time: Instant) -> Tick {
         let since = time.saturating_duration_since(self.began);
         Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn sort_all(&mut self, messages: Vec<FromReactor>) {
+        let now = self.now();
+        messages.into_iter().for_each(|message| self.sort(now, message));
     }
 
     /// Takes what costs next to nothing at once, and puts the rest into the queue. So what a workload
@@ -338,7 +361,7 @@ impl Worker {
             self.send(ToReactor::Drained);
         }
         // What many are told is handed on in large batches: each wakes the reactor.
-        if !self.batch.is_empty() && !self.broker.is_telling() {
+        if !self.batch.is_empty() && !self.broker.is_telling() && !self.gives {
             self.send_batch();
         }
     }
@@ -346,7 +369,7 @@ impl Worker {
     fn send(&mut self, message: ToReactor) {
         self.batch.push(message);
         self.in_batch += 1;
-        if self.in_batch >= MOST_IN_BATCH {
+        if self.in_batch >= MOST_IN_BATCH && !self.gives {
             self.send_batch();
         }
     }

@@ -1,7 +1,12 @@
 //! Pairs that come and go, what became of their turns, and what their workloads do to them that they
 //! should not.
 
-use std::{io, os::fd::RawFd, sync::Arc, time::Instant};
+use std::{
+    io,
+    os::fd::RawFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use mio::{Interest, unix::SourceFd};
 
@@ -16,7 +21,7 @@ use super::{
     },
     Job, Loop, WATCHES,
     jobs::ToOpen,
-    slots::{Back, Due, Slot, Slots},
+    slots::{Back, Due, Slot, Slots, Visit},
 };
 
 /// A pair whose FIFOs are being opened.
@@ -142,6 +147,27 @@ impl Loop {
             log::warn!("{error}");
         }
         self.worker.tell(FromReactor::PairClosed(peer));
+    }
+
+    /// A turn that is expected to sleep.
+    pub(super) fn start_aside(&mut self, visit: Visit) {
+        let Some(asides) = &self.asides else { return };
+        let (peer, now) = (visit.peer(), Instant::now());
+        self.slots.note_away(peer, now);
+        // It is taken by the thread, or by us if there is none.
+        let parcel = Arc::new(Mutex::new(Some(visit)));
+        let take = |parcel: &Mutex<Option<Visit>>| {
+            parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let own = Arc::clone(&parcel);
+        let job = move |buffer: &mut [u8]| take(&own).map(|own| Job::Turn(own).work(buffer));
+        if let Err(error) = asides.start(job)
+            && let Some(visit) = take(&parcel)
+        {
+            let name = self.slots.get(peer).map_or("", Slot::name);
+            log::error!("no thread for {name}: {error}");
+            self.slots.try_again_later(visit, now);
+        }
     }
 
     pub(super) fn after_turn(&mut self, peer: PeerId, back: Back) {

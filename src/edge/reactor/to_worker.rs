@@ -1,23 +1,36 @@
-//! What the worker is to be told, in batches: it is not to be woken for each message.
+//! What the worker is to be told, in batches: it is not to be woken for each message, and for a few not
+//! at all.
 
-use std::mem;
+use std::{mem, sync::Arc};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use crate::broker::{PeerId, Seq};
 
 use super::{
-    super::{port::Notices, worker::FromReactor},
+    super::{
+        port::Notices,
+        worker::{Desk, FromReactor, ToReactor},
+    },
     ROUND,
 };
 
 /// What was written to so many is told, even if there is more to write.
 const MOST_NOTICES: usize = 4096;
 
-pub(super) struct ToWorker {
-    /// `None`: nobody is told anything any more.
-    sender: Option<Sender<Vec<FromReactor>>>,
+/// So many messages, of so many bytes together, are handled here if nobody works at the moment. More
+/// are work for two.
+const FEW: usize = 8;
+const FEW_BYTES: usize = 16 << 10;
+
+pub(in super::super) struct ToWorker {
+    desk: Arc<Desk>,
+    sender: Sender<Vec<FromReactor>>,
+    /// Wakes the worker's thread. `None`: nobody is told anything any more.
+    bell: Option<Sender<()>>,
     messages: Vec<FromReactor>,
+    /// What their handling may cost, in bytes.
+    weight: usize,
     /// What was written, as far as the worker wants to know.
     written: Vec<(PeerId, Seq)>,
     /// Somebody waits for the worker to do something about it.
@@ -25,12 +38,23 @@ pub(super) struct ToWorker {
 }
 
 impl ToWorker {
-    pub(super) fn new(sender: Sender<Vec<FromReactor>>) -> Self {
-        Self { sender: Some(sender), messages: Vec::new(), written: Vec::new(), urgent: false }
+    pub(in super::super) fn new(
+        desk: Arc<Desk>,
+        sender: Sender<Vec<FromReactor>>,
+        bell: Sender<()>,
+    ) -> Self {
+        let (messages, written) = (Vec::new(), Vec::new());
+        Self { desk, sender, bell: Some(bell), messages, weight: 0, written, urgent: false }
     }
 
     /// It hears of it at the end of the round.
     pub(super) fn tell(&mut self, message: FromReactor) {
+        self.weight = self.weight.saturating_add(match &message {
+            FromReactor::Port { bytes, .. } => *bytes,
+            // It goes through everything.
+            FromReactor::Status(..) => usize::MAX,
+            _ => 0,
+        });
         self.messages.push(message);
         self.urgent = true;
         if self.messages.len() >= ROUND {
@@ -48,30 +72,77 @@ impl ToWorker {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.written.is_empty()
+    }
+
+    /// Has what is to be told handled here, if that is little and nobody works at the moment; gives
+    /// what came of it. It comes behind nothing in `inbox`.
+    pub(super) fn work_here(&mut self, inbox: &Receiver<Vec<ToReactor>>) -> Option<Vec<ToReactor>> {
+        let little = self.messages.len() <= FEW && self.weight <= FEW_BYTES;
+        if self.is_empty() || !little || self.bell.is_none() {
+            return None;
+        }
+        let messages = self.take();
+        match self.desk.work_here(messages, inbox) {
+            Ok(worked) => {
+                if worked.more {
+                    self.ring();
+                }
+                Some(worked.told)
+            }
+            Err(messages) => {
+                self.send(messages);
+                None
+            }
+        }
+    }
+
     /// Tells what is to be told by the end of a round. `busy`: there is more to do.
     pub(super) fn end_round(&mut self, busy: bool) {
-        let any = !self.messages.is_empty() || !self.written.is_empty();
-        if self.urgent || (any && !busy) {
+        if self.urgent || (!busy && !self.is_empty()) {
             self.flush();
         }
     }
 
     /// Tells everything now; gives whether the worker is still there.
     pub(super) fn flush(&mut self) -> bool {
+        let messages = self.take();
+        self.send(messages)
+    }
+
+    fn take(&mut self) -> Vec<FromReactor> {
         let mut messages = mem::take(&mut self.messages);
         if !self.written.is_empty() {
             messages.push(FromReactor::Written(mem::take(&mut self.written)));
         }
-        self.urgent = false;
-        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(messages).is_ok());
-        if !sent {
+        (self.weight, self.urgent) = (0, false);
+        messages
+    }
+
+    fn send(&self, messages: Vec<FromReactor>) -> bool {
+        let there = !self.desk.has_failed() && self.bell.is_some();
+        let sent = there && self.sender.send(messages).is_ok();
+        if sent {
+            self.ring();
+        } else {
             log::debug!("the worker has ended");
         }
         sent
     }
 
+    fn ring(&self) {
+        // It rings already if there is no room.
+        let _ = self.bell.as_ref().map(|bell| bell.try_send(()));
+    }
+
+    /// Whether a fault of ours ended the work for good.
+    pub(super) fn has_failed(&self) -> bool {
+        self.desk.has_failed()
+    }
+
     /// It is told nothing any more, and ends.
     pub(super) fn hang_up(&mut self) {
-        self.sender = None;
+        self.bell = None;
     }
 }
