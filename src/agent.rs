@@ -66,7 +66,8 @@ impl<W: Write> CommandSender<W> {
     /// fifogate has gone.
     pub fn send(&mut self, content: Content) -> io::Result<u64> {
         self.last_id += 1;
-        let message = FromAgent { id: self.last_id, content: Some(content) };
+        let (id, content) = (self.last_id, Some(content));
+        let message = FromAgent { id, content, rejections_only: false };
         self.writer.write_all(&encode(&message.encode_to_vec()))?;
         self.writer.flush()?;
         Ok(self.last_id)

@@ -75,10 +75,13 @@ impl std::error::Error for NotDone {}
 #[derive(Debug)]
 enum Waiter {
     Nobody,
-    Caller(oneshot::Sender<Result<(), NotDone>>),
-    /// A step of the state: without it, all steps after it would mean something else.
+    Caller(Caller),
+    /// A step of the state: without it, all steps after it would mean something else. It is done, unless
+    /// fifogate says that it is not.
     State,
 }
+
+type Caller = oneshot::Sender<Result<(), NotDone>>;
 
 /// One running fifogate. Handles are cheap, and all of one start are the same.
 #[derive(Clone, Debug)]
@@ -155,17 +158,17 @@ impl Gate {
 
 /// Who waits for answers, in the order of the commands.
 #[derive(Debug, Default)]
-struct Waiters(Mutex<VecDeque<(u64, Waiter)>>);
+struct Waiters(Mutex<VecDeque<(u64, Caller)>>);
 
 impl Waiters {
-    fn push(&self, id: u64, waiter: Waiter) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, waiter));
+    fn push(&self, id: u64, caller: Caller) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((id, caller));
     }
 
-    fn take(&self, id: u64) -> Option<Waiter> {
+    fn take(&self, id: u64) -> Option<Caller> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = queue.front().is_some_and(|(own, _)| *own == id);
-        if is_first { queue.pop_front().map(|(_, waiter)| waiter) } else { None }
+        if is_first { queue.pop_front().map(|(_, caller)| caller) } else { None }
     }
 
     /// Nobody will get an answer any more, and hears of that by the end of its channel.
@@ -181,15 +184,16 @@ async fn write(
 ) {
     let mut last_id = 0;
     while let Some((content, waiter)) = queue.recv().await {
-        let id = match waiter {
-            Waiter::Nobody => 0,
-            waiter => {
-                last_id += 1;
-                waiters.push(last_id, waiter);
-                last_id
+        last_id += 1;
+        let (id, rejections_only) = match waiter {
+            Waiter::Nobody => (0, false),
+            Waiter::State => (last_id, true),
+            Waiter::Caller(caller) => {
+                waiters.push(last_id, caller);
+                (last_id, false)
             }
         };
-        let message = FromAgent { id, content: Some(content) };
+        let message = FromAgent { id, content: Some(content), rejections_only };
         if writer.write_all(&encode(&message.encode_to_vec())).await.is_err() {
             break; // the reader tells that it has gone
         }
@@ -216,13 +220,14 @@ async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Wai
             }
         };
         match (waiters.take(id), result) {
-            (Some(Waiter::Caller(caller)), result) => {
+            (Some(caller), result) => {
                 let _ = caller.send(result); // it may not wait any more
             }
-            (Some(Waiter::State), Err(error)) => {
+            // Nobody else hears of rejections only.
+            (None, Err(error)) => {
                 let _ = said.send(FromGate::OutOfStep(error.to_string())).await;
             }
-            _ => {}
+            (None, Ok(())) => {}
         }
     }
     waiters.clear();

@@ -37,6 +37,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Ack {
     id: u64,
+    rejections_only: bool,
     done: Done,
 }
 
@@ -86,7 +87,7 @@ impl Broker {
         if let Some(agent) = self.peers.get_mut(&PeerId::AGENT) {
             agent.counters.frames_in += 1;
         }
-        let FromAgent { id, command } = message;
+        let FromAgent { id, rejections_only, command } = message;
         let done = if self.agent_is_there() {
             self.obey(command)
         } else {
@@ -96,7 +97,7 @@ impl Broker {
             }
         };
         if let Some(link) = &mut self.link {
-            link.acks.push_back(Ack { id, done });
+            link.acks.push_back(Ack { id, rejections_only, done });
         }
         self.acknowledge();
     }
@@ -228,9 +229,13 @@ impl Broker {
         while let Some(link) = &mut self.link
             && let Some(Ack { done: Done::Now(_), .. }) = link.acks.front()
         {
-            let Some(Ack { id, done: Done::Now(result) }) = link.acks.pop_front() else { return };
+            let Some(Ack { id, rejections_only, done: Done::Now(result) }) = link.acks.pop_front()
+            else {
+                return;
+            };
             match result {
                 _ if id == 0 => {}
+                Ok(()) if rejections_only => {}
                 Ok(()) => self.tell_agent(ToAgent::Ack(id)),
                 Err(reason) => self.tell_agent(ToAgent::Rejected(id, reason)),
             }

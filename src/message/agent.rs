@@ -28,6 +28,8 @@ const MAX_ID: usize = 128;
 pub struct FromAgent {
     /// What its answer is to carry; 0 if none is wanted.
     pub id: u64,
+    /// No answer is wanted if it is done.
+    pub rejections_only: bool,
     /// What it wants.
     pub command: Command,
 }
@@ -103,7 +105,8 @@ impl FromAgent {
         let message = link::FromAgent::decode(body).map_err(|error| error.to_string())?;
         let command = message.content.ok_or_else(|| "the message has no content".to_owned());
         let command = command.and_then(|content| command_of(content, limits));
-        Ok(Self { id: message.id, command: command.unwrap_or_else(Command::Refused) })
+        let (id, rejections_only) = (message.id, message.rejections_only);
+        Ok(Self { id, rejections_only, command: command.unwrap_or_else(Command::Refused) })
     }
 }
 

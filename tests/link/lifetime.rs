@@ -66,7 +66,9 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
 
 #[test]
 fn stream_that_cannot_be_trusted_ends_with_status_1_and_says_why() {
-    let command = |content| FromAgent { id: 9, content: Some(content) }.encode_to_vec();
+    let command = |content| {
+        FromAgent { id: 9, content: Some(content), rejections_only: false }.encode_to_vec()
+    };
     let frame = encode(&command(Content::Shutdown(Shutdown {})));
     let table: [(&[u8], &[&str], &str); 4] = [
         (&frame[..frame.len() - 1], &[], "it ended in the middle of a message"),
@@ -279,7 +281,7 @@ fn longest_message_of_an_agent_is_taken_and_one_byte_more_ends_the_process() {
             let message = |name: usize| {
                 let (protocol_version, agent_name) = ("1.0.0".to_owned(), "a".repeat(name));
                 let hello = Content::Hello(AgentHello { protocol_version, agent_name });
-                FromAgent { id: 1, content: Some(hello) }.encode_to_vec()
+                FromAgent { id: 1, content: Some(hello), rejections_only: false }.encode_to_vec()
             };
             let around = message(len).len() - len;
             let message = message(len - around);

@@ -66,7 +66,8 @@ enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Agent {
     expected: VecDeque<Tell>,
-    outcomes: VecDeque<(u64, Outcome)>,
+    /// Of each command its id, whether it wants to hear of a rejection only, and what becomes of it.
+    outcomes: VecDeque<(u64, bool, Outcome)>,
     next_id: u64,
     handed: Seq,
     /// A notice that it wants.
@@ -105,10 +106,12 @@ impl Agent {
 
     /// Which commands are acknowledged by now, in their order.
     fn acknowledge(&mut self) {
-        while let Some((id, Outcome::Done(fine))) = self.outcomes.front().copied() {
+        while let Some((id, rejections_only, Outcome::Done(fine))) = self.outcomes.front().copied()
+        {
             self.outcomes.pop_front();
             match fine {
                 _ if id == 0 => {}
+                true if rejections_only => {}
                 true => self.expect(to_agent::Content::Ack(link::Ack { id })),
                 false => self.expected.push_back(Tell::Rejected(id)),
             }
@@ -116,7 +119,7 @@ impl Agent {
     }
 
     fn settle(&mut self, waited: impl Fn(Outcome) -> bool, fine: bool) {
-        for (_, outcome) in &mut self.outcomes {
+        for (.., outcome) in &mut self.outcomes {
             if waited(*outcome) {
                 *outcome = Outcome::Done(fine);
             }
@@ -126,7 +129,7 @@ impl Agent {
 
     /// The pair that the last command waits for is that of this peer.
     pub(crate) fn opens(&mut self, id: PeerId) {
-        if let Some((_, outcome @ Outcome::Opening(None))) = self.outcomes.back_mut() {
+        if let Some((.., outcome @ Outcome::Opening(None))) = self.outcomes.back_mut() {
             *outcome = Outcome::Opening(Some(id));
         }
     }
@@ -247,13 +250,14 @@ impl World {
 
     /// The agent commands something, of which this is to come.
     fn command(&mut self, content: from_agent::Content, outcome: Outcome) {
-        let silent = self.chance(0.05);
+        let (silent, rejections_only) = (self.chance(0.05), self.chance(0.2));
         let agent = self.agent.as_mut().unwrap();
         let id = if silent { 0 } else { agent.next_id };
         agent.next_id += 1;
-        agent.outcomes.push_back((id, outcome));
+        agent.outcomes.push_back((id, rejections_only, outcome));
         agent.acknowledge();
-        let bytes = link::FromAgent { id, content: Some(content) }.encode_to_vec();
+        let message = link::FromAgent { id, content: Some(content), rejections_only };
+        let bytes = message.encode_to_vec();
         let message = FromAgent::decode(&bytes, &self.config.limits).unwrap();
         self.counts.one("agent's commands");
         self.handle(Input::Agent(message));
