@@ -3,7 +3,7 @@
 //!
 //! fifogate runs as a process, and its client is this one: it writes prepared bytes, and decodes
 //! nothing while it measures. The floors are processes too: this program once more, as `floor`.
-//! Each quantity is measured several times, floor and fifogate in turn; what is printed is the
+//! Each quantity is measured several times, floor and fifogate in short turns; what is printed is the
 //! median, and the smallest and largest of the runs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

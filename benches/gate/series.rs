@@ -82,6 +82,10 @@ impl Times {
         self.0.push(u64::try_from(time.as_nanos()).unwrap());
     }
 
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     /// In microseconds.
     pub(crate) fn percentile(&mut self, percent: usize) -> f64 {
         self.0.sort_unstable();

@@ -14,7 +14,7 @@ use crate::{
     world::{Publisher, Subscribers, World, most_pairs},
 };
 
-use super::{Latency, Settings};
+use super::{Contestant, Latency, Settings};
 
 /// Before each round, so that both sides have gone to sleep.
 const PAUSE: Duration = Duration::from_micros(300);
@@ -40,7 +40,8 @@ fn to_many(settings: &Settings, count: usize, section: &mut Section) {
     let mut round = Round::new(0, count);
     for cores in settings.cpus.layouts() {
         (round.gate, round.bare) = Default::default();
-        settings.in_turn(std::slice::from_mut(&mut round), |round| round.measure(settings, *cores));
+        round.cores = *cores;
+        settings.in_turn(std::slice::from_mut(&mut round));
         let (gate, bare) = (round.gate.p50.clone(), round.bare.p50.clone());
         for (name, series) in [("fifogate", &gate), ("bare writes", &bare)] {
             let line = format!("{name}, {}", cores.name());
@@ -58,7 +59,7 @@ const SOME: usize = 100;
 
 fn as_the_state_grows(settings: &Settings, section: &mut Section) {
     let mut rounds: Vec<_> = settings.states.iter().map(|state| Round::new(*state, SOME)).collect();
-    settings.in_turn(&mut rounds, |round| round.measure(settings, Cores::One));
+    settings.in_turn(&mut rounds);
     let few = rounds[0].gate.p50.clone();
     for (round, state) in rounds.iter().zip(&settings.states) {
         let (gate, bare) = (&round.gate.p50, &round.bare.p50);
@@ -85,6 +86,7 @@ struct Round {
     server: Server,
     asker: Publisher,
     crowd: Crowd,
+    cores: Cores,
     gate: Latency,
     bare: Latency,
 }
@@ -98,34 +100,41 @@ impl Round {
         let event = subscribers.crowd.first_frames();
         publisher.take_answer();
         let (server, asker, crowd) = floor::fan(&publisher, &event, count);
-        let (event_len, [gate, bare]) = (event.len(), Default::default());
-        Self { world, publisher, subscribers, event_len, server, asker, crowd, gate, bare }
+        let (event_len, cores, [gate, bare]) = (event.len(), Cores::One, Default::default());
+        Self { world, publisher, subscribers, event_len, server, asker, crowd, cores, gate, bare }
+    }
+}
+
+/// fifogate, then the floor.
+impl Contestant for Round {
+    fn measure(&mut self, settings: &Settings, time: Duration) {
+        let len = self.event_len;
+        settings.cpus.pin(self.cores, self.world.pid());
+        let crowd = &mut self.subscribers.crowd;
+        self.gate.add(rounds(time, &mut self.publisher, crowd, len));
+        settings.cpus.pin(self.cores, self.server.pid());
+        self.bare.add(rounds(time, &mut self.asker, &mut self.crowd, len));
+        settings.cpus.free();
     }
 
-    /// fifogate, then the floor.
-    fn measure(&mut self, settings: &Settings, cores: Cores) {
-        let len = self.event_len;
-        settings.cpus.pin(cores, self.world.pid());
-        let crowd = &mut self.subscribers.crowd;
-        self.gate.push(rounds(settings, &mut self.publisher, crowd, len));
-        settings.cpus.pin(cores, self.server.pid());
-        self.bare.push(rounds(settings, &mut self.asker, &mut self.crowd, len));
-        settings.cpus.free();
+    fn end_run(&mut self) {
+        self.gate.end_run();
+        self.bare.end_run();
     }
 }
 
 /// Updates for some time; the first ones do not count.
 pub(super) fn rounds(
-    settings: &Settings,
+    time: Duration,
     publisher: &mut Publisher,
     crowd: &mut Crowd,
     event_len: usize,
 ) -> Times {
     let mut times = Times::default();
     let begin = Instant::now();
-    let warm = settings.time / 8;
+    let warm = time / 8;
     let mut counted = 0;
-    while begin.elapsed() < settings.time || counted < 3 {
+    while begin.elapsed() < time || counted < 3 {
         thread::sleep(PAUSE);
         let asked = Instant::now();
         publisher.update();

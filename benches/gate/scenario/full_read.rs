@@ -25,13 +25,15 @@ pub(super) fn run(settings: &Settings) -> Section {
         let (mut reads, mut copies) = (Latency::default(), Latency::default());
         for _ in 0..settings.runs {
             settings.cpus.pin(*cores, world.pid());
-            reads.push(times(settings, &mut gate, || {
+            reads.add(times(settings, &mut gate, || {
                 // So that no answer can be the one that was given before.
                 publisher.update();
                 publisher.take_answer();
             }));
             settings.cpus.pin(*cores, server.pid());
-            copies.push(times(settings, &mut bare, || {}));
+            copies.add(times(settings, &mut bare, || {}));
+            reads.end_run();
+            copies.end_run();
         }
         let [read, copy] = [reads.p50, copies.p50].map(|time| time.scaled(0.001));
         let what = format!("{}, workloads: {state}", cores.name());

@@ -13,7 +13,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::{options::Options, pin::Cpus, report::Section, series::Series};
+use crate::{
+    options::Options,
+    pin::Cpus,
+    report::Section,
+    series::{Series, Times},
+};
 
 /// One of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) runs: usize,
     /// Of one run of one contestant.
     pub(crate) time: Duration,
+    /// Into how many turns a run is cut.
+    turns: u32,
     pub(crate) cpus: Cpus,
     /// How many workloads the state holds.
     pub(crate) states: Vec<usize>,
@@ -77,6 +84,7 @@ impl Settings {
             quick,
             runs: options.runs(),
             time: Duration::from_millis(pick(20, 400)),
+            turns: if quick { 1 } else { 8 },
             cpus: Cpus::new(),
             states: options.states.clone().unwrap_or_else(|| {
                 if quick { vec![10, 100] } else { vec![10, 100, 1_000, 10_000] }
@@ -90,24 +98,43 @@ impl Settings {
         }
     }
 
-    /// Each contestant once, and that several times: so what slows the machine down for a while does
-    /// so for all of them.
-    pub(crate) fn in_turn<C>(&self, contestants: &mut [C], mut measure: impl FnMut(&mut C)) {
+    /// Several runs of all contestants. In each they take short turns: so what slows the machine down
+    /// for a while does so for all of them.
+    pub(crate) fn in_turn<C: Contestant>(&self, contestants: &mut [C]) {
         for _ in 0..self.runs {
-            contestants.iter_mut().for_each(&mut measure);
+            for _ in 0..self.turns {
+                contestants.iter_mut().for_each(|own| own.measure(self, self.time / self.turns));
+            }
+            contestants.iter_mut().for_each(Contestant::end_run);
         }
     }
 }
 
+/// Something whose latency is measured in turns with that of others.
+pub(crate) trait Contestant {
+    /// One turn.
+    fn measure(&mut self, settings: &Settings, time: Duration);
+
+    /// The run is over.
+    fn end_run(&mut self);
+}
+
 /// Median and 99th percentile of each run.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Latency {
     pub(crate) p50: Series,
     pub(crate) p99: Series,
+    run: Times,
 }
 
 impl Latency {
-    pub(crate) fn push(&mut self, mut times: crate::series::Times) {
+    /// More of a run.
+    pub(crate) fn add(&mut self, times: Times) {
+        self.run.extend(times);
+    }
+
+    pub(crate) fn end_run(&mut self) {
+        let mut times = std::mem::take(&mut self.run);
         self.p50.push(times.percentile(50));
         self.p99.push(times.percentile(99));
     }

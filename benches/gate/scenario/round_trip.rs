@@ -1,5 +1,7 @@
 //! A small read, one at a time: what each hop costs, and that the size of the state does not matter.
 
+use std::time::Duration;
+
 use crate::{
     caller::Caller,
     floor::{self, Hops, Server},
@@ -8,13 +10,14 @@ use crate::{
     world::World,
 };
 
-use super::{Latency, Settings};
+use super::{Contestant, Latency, Settings};
 
 /// Somebody who answers, and how fast.
-struct Contestant {
+struct Responder {
     name: String,
     server: Process,
     caller: Caller,
+    cores: Cores,
     latency: Latency,
 }
 
@@ -23,19 +26,22 @@ enum Process {
     Floor(Server),
 }
 
-impl Contestant {
+impl Responder {
     fn gate(state: usize) -> Self {
         // The one that reads is one of them.
         let world = World::start(state - 1, 1, &[]);
         let caller = world.reader(0);
         let name = format!("workloads: {state}");
-        Self { name, server: Process::Gate(world), caller, latency: Latency::default() }
+        Self::new(name, Process::Gate(world), caller)
     }
 
     fn floor(hops: Hops, like: &Caller) -> Self {
         let (server, caller) = floor::echo(hops, like, 0);
-        let name = hops.name().to_owned();
-        Self { name, server: Process::Floor(server), caller, latency: Latency::default() }
+        Self::new(hops.name().to_owned(), Process::Floor(server), caller)
+    }
+
+    fn new(name: String, server: Process, caller: Caller) -> Self {
+        Self { name, server, caller, cores: Cores::One, latency: Latency::default() }
     }
 
     fn pid(&self) -> u32 {
@@ -46,20 +52,28 @@ impl Contestant {
     }
 }
 
+impl Contestant for Responder {
+    fn measure(&mut self, settings: &Settings, time: Duration) {
+        settings.cpus.pin(self.cores, self.pid());
+        self.caller.round_trips(time / 4);
+        self.latency.add(self.caller.round_trips(time));
+    }
+
+    fn end_run(&mut self) {
+        self.latency.end_run();
+    }
+}
+
 pub(super) fn run(settings: &Settings) -> Section {
     let mut section = Section::new("Round trip of a small read, one at a time");
-    let mut all: Vec<_> = settings.states.iter().map(|state| Contestant::gate(*state)).collect();
+    let mut all: Vec<_> = settings.states.iter().map(|state| Responder::gate(*state)).collect();
     let gates = all.len();
     for hops in [Hops::Worker, Hops::Mio, Hops::Blocking] {
-        all.push(Contestant::floor(hops, &all[0].caller));
+        all.push(Responder::floor(hops, &all[0].caller));
     }
     for cores in settings.cpus.layouts() {
-        all.iter_mut().for_each(|one| one.latency = Latency::default());
-        settings.in_turn(&mut all, |one| {
-            settings.cpus.pin(*cores, one.pid());
-            one.caller.round_trips(settings.time / 4);
-            one.latency.push(one.caller.round_trips(settings.time));
-        });
+        all.iter_mut().for_each(|one| (one.cores, one.latency) = (*cores, Latency::default()));
+        settings.in_turn(&mut all);
         let (gates, floors) = all.split_at(gates);
         section.rows.extend(floor_rows(&gates[0], floors, *cores));
         section.rows.extend(state_rows(gates, *cores));
@@ -70,7 +84,7 @@ pub(super) fn run(settings: &Settings) -> Section {
     section
 }
 
-fn floor_rows(gate: &Contestant, floors: &[Contestant], cores: Cores) -> Vec<Row> {
+fn floor_rows(gate: &Responder, floors: &[Responder], cores: Cores) -> Vec<Row> {
     let mut rows = Vec::new();
     for floor in floors {
         let row = |what: &str, pick: fn(&Latency) -> &crate::series::Series| {
@@ -86,7 +100,7 @@ fn floor_rows(gate: &Contestant, floors: &[Contestant], cores: Cores) -> Vec<Row
     rows
 }
 
-fn state_rows(gates: &[Contestant], cores: Cores) -> Vec<Row> {
+fn state_rows(gates: &[Responder], cores: Cores) -> Vec<Row> {
     let (few, more) = gates.split_first().unwrap();
     let rows = more.iter().map(|gate| {
         let what = format!("{}, p50, {}", cores.name(), gate.name);
@@ -98,7 +112,7 @@ fn state_rows(gates: &[Contestant], cores: Cores) -> Vec<Row> {
 }
 
 /// The floor has no state, and so is the same everywhere.
-fn points(settings: &Settings, section: &mut Section, gates: &[Contestant], floor: &Contestant) {
+fn points(settings: &Settings, section: &mut Section, gates: &[Responder], floor: &Responder) {
     for (state, gate) in settings.states.iter().zip(gates) {
         let line = |name: &str| format!("round trip, {name}");
         section.point(Picture::State, line("fifogate"), *state, &gate.latency.p50);

@@ -1,5 +1,7 @@
 //! One update that one subscription of very many matches.
 
+use std::time::Duration;
+
 use crate::{
     common::Workload,
     messages,
@@ -9,13 +11,13 @@ use crate::{
     world::{Publisher, Subscribers, World},
 };
 
-use super::{Latency, Settings, fan_out::rounds};
+use super::{Contestant, Latency, Settings, fan_out::rounds};
 
 /// Requests written before their answers are read: as many as go into two pipes.
 const AT_ONCE: usize = 64;
 
 /// A fifogate with one subscriber, a publisher, and maybe a workload that has subscribed to much else.
-struct Contestant {
+struct Follower {
     world: World,
     publisher: Publisher,
     subscriber: Subscribers,
@@ -24,7 +26,7 @@ struct Contestant {
     latency: Latency,
 }
 
-impl Contestant {
+impl Follower {
     fn new(state: usize, subscriptions: usize) -> Self {
         let most = subscriptions.max(1).to_string();
         let bytes = ((subscriptions + 10_000) << 12).to_string();
@@ -39,6 +41,18 @@ impl Contestant {
         publisher.take_answer();
         let latency = Latency::default();
         Self { world, publisher, subscriber, event_len, _crowd: crowd, latency }
+    }
+}
+
+impl Contestant for Follower {
+    fn measure(&mut self, settings: &Settings, time: Duration) {
+        settings.cpus.pin(Cores::One, self.world.pid());
+        let crowd = &mut self.subscriber.crowd;
+        self.latency.add(rounds(time, &mut self.publisher, crowd, self.event_len));
+    }
+
+    fn end_run(&mut self) {
+        self.latency.end_run();
     }
 }
 
@@ -62,12 +76,8 @@ pub(super) fn run(settings: &Settings) -> Section {
     let mut section = Section::new("One update, until its one subscriber has read it");
     let many = settings.unrelated;
     let worlds = settings.states.iter().flat_map(|state| [(*state, 0), (*state, many)]);
-    let mut all: Vec<_> = worlds.map(|(state, others)| Contestant::new(state, others)).collect();
-    settings.in_turn(&mut all, |one| {
-        settings.cpus.pin(Cores::One, one.world.pid());
-        let crowd = &mut one.subscriber.crowd;
-        one.latency.push(rounds(settings, &mut one.publisher, crowd, one.event_len));
-    });
+    let mut all: Vec<_> = worlds.map(|(state, others)| Follower::new(state, others)).collect();
+    settings.in_turn(&mut all);
     settings.cpus.free();
     let few = all[1].latency.p50.clone();
     for (pair, state) in all.chunks(2).zip(&settings.states) {
