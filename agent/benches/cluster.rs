@@ -35,7 +35,7 @@ use cluster::{
     network::{Network, is_run_elsewhere},
 };
 use etcd_client::{Client, WatchOptions};
-use fifogate::pb::ank_base::response::ResponseContent;
+use fifogate::pb::ank_base::{config_item::ConfigItemEnum, response::ResponseContent};
 use tokio::runtime::{Builder, Runtime};
 
 /// As many as the tests have.
@@ -246,6 +246,9 @@ impl Updates {
 
 fn value_of(content: Option<ResponseContent>) -> Option<String> {
     let Some(ResponseContent::CompleteStateResponse(own)) = content else { return None };
-    let tree = fifogate::state::convert::from_pb(&own.complete_state?).ok()?;
-    tree.get(&["desiredState", "configs", "event"])?.as_str().map(ToOwned::to_owned)
+    let mut configs = own.complete_state?.desired_state?.configs?.configs;
+    match configs.remove("event")?.config_item_enum? {
+        ConfigItemEnum::String(value) => Some(value),
+        _ => None,
+    }
 }

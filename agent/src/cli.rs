@@ -177,7 +177,7 @@ where
     start_logging(&cli);
     let done = match cli.command {
         Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),
-        Command::Run(args) => options(*args).and_then(|options| run::run(&options)),
+        Command::Run(args) => options(*args).and_then(run::run),
     };
     let (status, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,

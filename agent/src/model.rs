@@ -133,9 +133,9 @@ pub fn set_agent(current: &Tree, name: &str, status: Option<pb::AgentStatus>) ->
         Some(status) => {
             let mut own = agents.get(name).and_then(Node::as_map).cloned().unwrap_or_default();
             if let Some(status) = status_node(name, status) {
-                own.insert("status".into(), status);
+                own.insert("status", status);
             }
-            agents.insert(name.into(), Node::Map(own));
+            agents.insert(name, Node::Map(own));
         }
     }
     current.with(AGENTS, Some(Node::Map(agents)))
@@ -178,14 +178,15 @@ pub fn changes_between(old: &Tree, new: &Tree) -> Vec<Change> {
         changes.push(Change::ApiVersion(text.to_owned()));
     }
     each_change(old, new, &[DESIRED_STATE, "configs"], |name, now| {
-        changes.push(Change::Config(name.to_owned(), now.and_then(|node| config(name, node))));
+        changes.push(Change::Config(name.to_owned(), now.map(convert::config_to_pb)));
     });
     each_change(old, new, &[DESIRED_STATE, "workloads"], |name, now| {
-        let workload = now.and_then(|node| workload(name, node)).map(Box::new);
+        let workload = now.map(workload).map(Box::new);
         changes.push(Change::Workload(name.to_owned(), workload));
     });
     each_change(old, new, &[AGENTS], |name, now| {
-        changes.push(Change::Agent(name.to_owned(), now.and_then(|node| agent(name, node))));
+        let agent = now.map(|node| convert::agent_to_pb(node, Fill::Sparse));
+        changes.push(Change::Agent(name.to_owned(), agent));
     });
     state_changes(old, new, &mut changes);
     changes
@@ -200,8 +201,7 @@ fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
                     agent_name: agent.to_owned(),
                     id: id.to_owned(),
                 };
-                let state = now.and_then(|node| execution_state(&name, node));
-                changes.push(Change::WorkloadState(name, state));
+                changes.push(Change::WorkloadState(name, now.map(convert::execution_state_to_pb)));
             });
         });
     });
@@ -221,39 +221,10 @@ fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
     tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
 }
 
-/// An entry of a part of the state as a message.
-fn message(path: &[&str], node: &Node) -> pb::CompleteState {
-    let Some((part, below)) = path.split_first() else { return pb::CompleteState::default() };
-    let wrap = |node, name: &&str| Node::map([(*name, node)]);
-    let node = below.iter().rev().fold(node.clone(), wrap);
-    convert::to_pb(&Tree::default().with(part, Some(node)), Fill::Sparse)
-}
-
-fn workload(name: &str, node: &Node) -> Option<pb::Workload> {
-    let state = message(&[DESIRED_STATE, "workloads", name], node).desired_state?;
-    state.workloads?.workloads.remove(name)
-}
-
-fn config(name: &str, node: &Node) -> Option<pb::ConfigItem> {
-    let state = message(&[DESIRED_STATE, "configs", name], node).desired_state?;
-    state.configs?.configs.remove(name)
-}
-
-fn agent(name: &str, node: &Node) -> Option<pb::AgentAttributes> {
-    message(&[AGENTS, name], node).agents?.agents.remove(name)
-}
-
-fn execution_state(name: &pb::WorkloadInstanceName, node: &Node) -> Option<pb::ExecutionState> {
-    let path = [WORKLOAD_STATES, &name.agent_name, &name.workload_name, &name.id];
-    let mut states = message(&path, node).workload_states?;
-    let mut of_agent = states.agent_state_map.remove(&name.agent_name)?;
-    of_agent.wl_name_state_map.remove(&name.workload_name)?.id_state_map.remove(&name.id)
-}
-
-/// The effective form of a workload as a message.
+/// A workload as a message.
 #[must_use]
-pub fn effective_workload(name: &str, node: &Node) -> Option<pb::Workload> {
-    workload(name, node)
+pub fn workload(node: &Node) -> pb::Workload {
+    convert::workload_to_pb(node, Fill::Sparse)
 }
 
 /// The update that makes `new` of `old` at whoever has the old one; `None` if they are equal.
@@ -263,6 +234,52 @@ pub fn difference(old: &Tree, new: &Tree) -> Option<(pb::CompleteState, Vec<Stri
     let message = convert::to_pb(&new.select(altered.selection()), Fill::Sparse);
     let masks = [altered.removed, altered.added, altered.updated].concat();
     Some((message, masks))
+}
+
+/// The update that these changes are, which made `new` of `old`. `None` where it takes a
+/// [`difference`] to say what became of other items: of those in the effective state, or of what is empty
+/// then.
+#[must_use]
+pub fn update_of(
+    old: &Tree,
+    new: &Tree,
+    changes: Vec<Change>,
+) -> Option<(pb::CompleteState, Vec<String>)> {
+    let effective = |tree: &Tree| map_at(tree, &[EFFECTIVE_STATE]);
+    if !effective(old).ptr_eq(&effective(new)) {
+        return None;
+    }
+    let (mut state, mut masks) = (pb::CompleteState::default(), Vec::new());
+    for change in changes {
+        match change {
+            Change::Config(name, config) => {
+                masks.push(mask(&[DESIRED_STATE, "configs", &name])?);
+                let desired = state.desired_state.get_or_insert_default();
+                let configs = desired.configs.get_or_insert_default();
+                configs.configs.extend(config.map(|config| (name, config)));
+            }
+            Change::Agent(name, Some(attributes)) => {
+                masks.push(mask(&[AGENTS, &name])?);
+                state.agents.get_or_insert_default().agents.insert(name, attributes);
+            }
+            Change::WorkloadState(name, Some(execution_state)) => {
+                let pb::WorkloadInstanceName { workload_name, agent_name, id } = name;
+                masks.push(mask(&[WORKLOAD_STATES, &agent_name, &workload_name, &id])?);
+                let states = state.workload_states.get_or_insert_default();
+                let of_agent = states.agent_state_map.entry(agent_name).or_default();
+                let of_workload = of_agent.wl_name_state_map.entry(workload_name).or_default();
+                of_workload.id_state_map.insert(id, execution_state);
+            }
+            _ => return None,
+        }
+    }
+    Some((state, masks))
+}
+
+/// A mask for one place; `None` if a mask cannot name it.
+fn mask(path: &[&str]) -> Option<String> {
+    let is_named = |name: &&str| !name.is_empty() && !name.contains(['.', '*']);
+    path.iter().all(is_named).then(|| path.join("."))
 }
 
 /// An instance as messages name it.

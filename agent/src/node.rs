@@ -31,7 +31,7 @@ use crate::{
     logs::{Campaigns, Logs},
     model::{self, Update},
     pairs::Pairs,
-    store::{Event, Events, Refused, Store},
+    store::{Change, Event, Events, Refused, Store},
     supervisor::Supervisor,
 };
 
@@ -182,8 +182,8 @@ impl Node {
                 biased;
                 _ = &mut finished => break,
                 Some(event) = self.events.recv() => {
-                    if let (Event::State(tree), Some(gate)) = (event, &gate) {
-                        tell_difference(gate, &self.tree, &tree).await;
+                    if let (Event::State { tree, changes }, Some(gate)) = (event, &gate) {
+                        tell_step(gate, &self.tree, &tree, changes).await;
                         self.follow.send_replace(tree.clone());
                         self.tree = tree;
                     }
@@ -202,13 +202,13 @@ impl Node {
     }
 
     async fn on_event(&mut self, event: Event) {
-        let tree = match event {
-            Event::State(tree) => tree,
+        let (tree, changes) = match event {
+            Event::State { tree, changes } => (tree, changes),
             Event::Reachable(reachable) => return self.note_store(reachable).await,
         };
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
-            tell_difference(&gate, &self.tree, &tree).await;
+            tell_step(&gate, &self.tree, &tree, changes).await;
         }
         let old = std::mem::replace(&mut self.tree, tree);
         if model::concerns_workloads(&old, &self.tree) {
@@ -402,8 +402,10 @@ async fn next(running: &mut Option<Running>) -> Option<FromGate> {
     running.as_mut()?.messages.recv().await
 }
 
-async fn tell_difference(gate: &Gate, old: &Tree, new: &Tree) {
-    if let Some((new_state, update_mask)) = model::difference(old, new) {
+/// Tells what makes `new` of `old`, which fifogate has.
+async fn tell_step(gate: &Gate, old: &Tree, new: &Tree, changes: Option<Vec<Change>>) {
+    let known = changes.and_then(|changes| model::update_of(old, new, changes));
+    if let Some((new_state, update_mask)) = known.or_else(|| model::difference(old, new)) {
         let update = UpdateState { new_state: Some(new_state), update_mask };
         gate.tell_state(Content::UpdateState(update)).await;
     }

@@ -80,6 +80,14 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
     });
     // One that could not be rendered before may be rendered now.
     again.extend(uses.unrendered());
+    let version = new.get(&[DESIRED_STATE, API_VERSION]);
+    if let Some(state) = old.get(&[EFFECTIVE_STATE])
+        && again.is_empty()
+        && version.is_some()
+        && state.get(API_VERSION) == version
+    {
+        return (state.clone(), Vec::new());
+    }
     let mut faults = Vec::new();
     for name in again {
         rendered.remove(name.as_str());
@@ -89,8 +97,7 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
             Err(reason) => faults.push(RenderError { workload: name.to_string(), reason }),
         }
     }
-    let version = new.get(&[DESIRED_STATE, API_VERSION]).cloned();
-    let version = version.unwrap_or_else(|| Node::text("v1"));
+    let version = version.cloned().unwrap_or_else(|| Node::text("v1"));
     let state = [(API_VERSION, version), ("workloads", Node::Map(rendered))];
     (Node::map(state), faults)
 }
@@ -118,13 +125,13 @@ fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {
         for field in ["agent", "runtimeConfig"] {
             if let Some(text) = workload.str_at(field) {
                 let text = fill_in(engine, field, text, &data)?;
-                rendered.insert(field.into(), Node::text(&text));
+                rendered.insert(field, Node::text(&text));
             }
         }
         if let Some(files) = workload.get("files").and_then(Node::as_seq) {
             let files = files.iter().map(|file| render_file(engine, file, &data));
             let files = files.collect::<Result<Vec<_>, _>>()?;
-            rendered.insert("files".into(), Node::seq(files));
+            rendered.insert("files", Node::seq(files));
         }
     }
     let agent = rendered.get("agent").and_then(Node::as_str).unwrap_or_default();
@@ -147,7 +154,7 @@ fn render_file(
     for content in ["data", "binaryData"] {
         if let Some(text) = file.str_at(content) {
             let text = fill_in(engine, &field, text, data)?;
-            rendered.insert(content.into(), Node::text(&text));
+            rendered.insert(content, Node::text(&text));
         }
     }
     Ok(Node::Map(rendered))

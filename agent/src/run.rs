@@ -53,14 +53,16 @@ pub(crate) struct Options {
     pub(crate) gate_options: Vec<OsString>,
 }
 
-pub(crate) fn run(options: &Options) -> Result<(), CliError> {
+pub(crate) fn run(options: Options) -> Result<(), CliError> {
     let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
     // One thread: a workload's keeper ends with the thread that started it.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
-    let done = runtime.block_on(run_node(options, seed.as_ref()));
+    // A task like all others: what a runtime blocks on is polled only when it has looked for I/O.
+    let node = runtime.spawn(async move { run_node(&options, seed.as_ref()).await });
+    let done = runtime.block_on(node);
     runtime.shutdown_timeout(LAST_PATIENCE);
-    done
+    done.map_err(|error| CliError::Failed(error.to_string()))?
 }
 
 fn read_manifest(path: &Path) -> Result<Tree, CliError> {

@@ -56,7 +56,7 @@ async fn open(server: &Server, agent: &str, seed: Option<&Tree>) -> Node {
 async fn observe(mut events: Events, tree: watch::Sender<Tree>, told: Arc<Mutex<Vec<Event>>>) {
     while let Some(event) = events.recv().await {
         let now = match &event {
-            Event::State(new) => {
+            Event::State { tree: new, .. } => {
                 assert_ne!(*new, *tree.borrow(), "nobody is told a change that is none");
                 Some(new.clone())
             }
@@ -226,7 +226,7 @@ async fn conflicting_updates_from_three_nodes_are_all_done_one_after_the_other()
         let mut counts = [0; 3];
         let mut before = String::new();
         for event in node.told.lock().await.iter() {
-            let Event::State(tree) = event else { continue };
+            let Event::State { tree, .. } = event else { continue };
             let path = ["desiredState", "workloads", "same", "runtimeConfig"];
             let text = tree.get(&path).and_then(|own| own.as_str()).unwrap_or_default();
             if text != before {
@@ -281,7 +281,7 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
     a.until("what came meanwhile", |tree| config(tree, "meanwhile").as_deref() == Some("19")).await;
     let told = a.told.lock().await;
     let seen = told.iter().filter_map(|event| match event {
-        Event::State(tree) => config(tree, "meanwhile"),
+        Event::State { tree, .. } => config(tree, "meanwhile"),
         Event::Reachable(_) => None,
     });
     assert_eq!(seen.collect::<BTreeSet<_>>(), ["19".to_owned()].into(), "the outcome at once");
@@ -348,7 +348,7 @@ async fn a_lease_that_was_taken_away_is_had_again() {
     let found = client.get("test/agents/agent_A", None).await.unwrap();
     client.lease_revoke(found.kvs()[0].lease()).await.unwrap();
     b.heard(|event| {
-        let Event::State(tree) = event else { return false };
+        let Event::State { tree, .. } = event else { return false };
         state_of(tree, "agent_A", "seeded").as_deref() == Some("AgentDisconnected")
     })
     .await;

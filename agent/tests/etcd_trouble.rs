@@ -71,7 +71,7 @@ async fn until(events: &mut Events, wanted: &str) {
     let told = async {
         while let Some(event) = events.recv().await {
             let path = ["desiredState", "configs", wanted];
-            if matches!(&event, Event::State(tree) if tree.get(&path).is_some()) {
+            if matches!(&event, Event::State { tree, .. } if tree.get(&path).is_some()) {
                 return;
             }
         }

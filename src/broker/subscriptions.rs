@@ -345,7 +345,7 @@ mod tests {
         let mut root = Map::new();
         for (part, value) in pairs {
             let below = Node::map([("x", Node::map([("y", Node::text(value))]))]);
-            root.insert((*part).into(), below);
+            root.insert(*part, below);
         }
         Tree::from_root(root)
     }

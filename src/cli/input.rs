@@ -65,11 +65,11 @@ impl NewState {
 fn put(map: &mut Map<Node>, path: &[&str], value: Node) {
     match path {
         [] => {}
-        [name] => map.insert((*name).into(), value),
+        [name] => map.insert(*name, value),
         [name, rest @ ..] => {
             let mut below = map.get(name).and_then(Node::as_map).cloned().unwrap_or_default();
             put(&mut below, rest, value);
-            map.insert((*name).into(), Node::Map(below));
+            map.insert(*name, Node::Map(below));
         }
     }
 }
@@ -162,7 +162,7 @@ fn mapping<'a>(
             continue;
         }
         let at = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
-        map.insert(name.into(), read(value, shape, &at)?);
+        map.insert(name, read(value, shape, &at)?);
     }
     Ok(Node::Map(map))
 }

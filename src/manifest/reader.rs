@@ -93,7 +93,7 @@ impl Reader {
         self.old_version = version.as_deref() == Some("v0.1");
         let mut state = Map::new();
         if let Some(version) = version {
-            state.insert("apiVersion".into(), Node::text(&version));
+            state.insert("apiVersion", Node::text(&version));
         }
         let known = ["apiVersion", "configs", "workloads"];
         for (name, key, value) in &entries {
@@ -104,11 +104,11 @@ impl Reader {
                 _ => self.unknown_key(key, name, "the manifest", &known),
             };
             if let Some(node) = node {
-                state.insert((*name).into(), node);
+                state.insert(*name, node);
             }
         }
         if state.get("workloads").is_none() {
-            state.insert("workloads".into(), Node::Map(Map::new()));
+            state.insert("workloads", Node::Map(Map::new()));
         }
         self.references(&entries);
         Some(Node::Map(state))
@@ -137,7 +137,7 @@ impl Reader {
                 self.fault::<()>(key, format!("Unsupported workload name '{name}'. {why}"));
             }
             if let Some(workload) = self.workload(name, key, value) {
-                workloads.insert(name.into(), workload);
+                workloads.insert(name, workload);
             }
         }
         Some(Node::Map(workloads))

@@ -23,7 +23,7 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
     for part in PARTS {
         let node = given.root().get(part).or_else(|| initial.root().get(part));
         if let Some(node) = node {
-            root.insert(part.into(), node.clone());
+            root.insert(part, node.clone());
         }
     }
     finish(current, root)
@@ -60,7 +60,28 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
     }
     for part in [WORKLOAD_STATES, AGENTS] {
         if root.get(part).is_none() {
-            root.insert(part.into(), Node::Map(Map::new()));
+            root.insert(part, Node::Map(Map::new()));
+        }
+    }
+    finish(current, root)
+}
+
+/// `current` with these values at their paths; without a value, what is there is removed.
+///
+/// # Errors
+/// A path that leads nowhere, or what is wrong with the desired state then.
+pub fn set_items<'a>(
+    current: &Tree,
+    items: impl IntoIterator<Item = (Vec<&'a str>, Option<Node>)>,
+) -> Result<Tree, String> {
+    let mut root = current.root().clone();
+    for (path, value) in items {
+        let done = match value {
+            Some(value) => set(&mut root, &path, value),
+            None => unset(&mut root, &path),
+        };
+        if !done {
+            return Err(format!("'{}' leads through something that is no mapping", path.join(".")));
         }
     }
     finish(current, root)
@@ -82,43 +103,53 @@ fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, String> {
     let desired = root.get(DESIRED_STATE).cloned();
     let settled =
         check::settle(current.get(&[DESIRED_STATE]), desired).map_err(|error| error.to_string())?;
-    root.insert(DESIRED_STATE.into(), settled.desired);
-    Ok(Tree::from_root(share(current.root(), &root)))
+    root.insert(DESIRED_STATE, settled.desired);
+    share(current.root(), &mut root);
+    Ok(Tree::from_root(root))
 }
 
-/// `new`, made of the nodes of `old` wherever they are equal.
-fn share(old: &Map<Node>, new: &Map<Node>) -> Map<Node> {
-    let mut shared = old.clone();
+/// Makes `new` of the nodes of `old` wherever they are equal.
+fn share(old: &Map<Node>, new: &mut Map<Node>) {
+    let (mut changed, mut moved) = (Vec::new(), false);
     old.diff(new, |key, was, is| match (was, is) {
+        (Some(was), Some(is)) if was.ptr_eq(is) => {}
         (Some(Node::Map(was)), Some(Node::Map(is))) => {
-            let below = share(was, is);
+            let mut below = is.clone();
+            share(was, &mut below);
+            moved |= !below.ptr_eq(is);
             if !below.ptr_eq(was) {
-                shared.insert(key.clone(), Node::Map(below));
+                changed.push((key.clone(), Some(Node::Map(below))));
             }
         }
-        (was, Some(is)) => {
-            if was != Some(is) {
-                shared.insert(key.clone(), is.clone());
-            }
-        }
-        (_, None) => {
-            shared.remove(key.as_str());
-        }
+        (Some(was), Some(is)) if was == is => moved = true,
+        (_, is) => changed.push((key.clone(), is.cloned())),
     });
-    shared
+    // What was made of `old` shares with it already.
+    if changed.is_empty() || moved {
+        let mut shared = old.clone();
+        for (key, value) in changed {
+            match value {
+                Some(value) => shared.insert(key, value),
+                None => drop(shared.remove(key.as_str())),
+            }
+        }
+        *new = shared;
+    }
 }
 
 /// `current` with these execution states set; without a value, an entry is removed.
 #[must_use]
 pub fn set_states(current: &Tree, states: &[(Instance, Option<Node>)]) -> Tree {
+    if states.is_empty() {
+        return current.clone();
+    }
     let whole = current.get(&[WORKLOAD_STATES]).and_then(Node::as_map);
     let mut entries = whole.cloned().unwrap_or_default();
     for (instance, state) in states {
         let names = [&instance.agent, &instance.workload, &instance.id];
         match state {
             Some(state) => {
-                let path = names.map(|name| Key::from(name.as_str()));
-                set(&mut entries, &path, state.clone());
+                set(&mut entries, &names.map(String::as_str), state.clone());
             }
             None => instance::remove(&mut entries, &names.map(String::as_str)),
         }

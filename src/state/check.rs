@@ -35,16 +35,16 @@ pub struct Settled {
 /// # Errors
 /// The first rule that is broken, in the reference's order; workloads and configs by name.
 pub fn settle(current: Option<&Node>, proposed: Option<Node>) -> Result<Settled, UpdateError> {
-    let initial = Tree::initial();
-    let empty = initial.get(&[super::DESIRED_STATE]);
-    let state = proposed.as_ref().or(empty).and_then(Node::as_map).cloned().unwrap_or_default();
-    let version = state.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
+    let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
+    let mut desired = proposed.as_ref().and_then(Node::as_map).cloned().unwrap_or_default();
+    let version = desired.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
         UpdateError::Shape("missing field `apiVersion` in desiredState".to_owned())
     })?;
 
-    let (workloads, changes) = workloads(part(current, "workloads"), part_of(&state, "workloads"))?;
+    let (workloads, changes) =
+        workloads(part(current, "workloads"), part(proposed.as_ref(), "workloads"))?;
     let old_configs = part(current, "configs");
-    let (configs, changed_configs) = configs(&old_configs, &part_of(&state, "configs"))?;
+    let (configs, changed_configs) = configs(&old_configs, &part(proposed.as_ref(), "configs"))?;
 
     if !["v1", "v0.1"].contains(&version) {
         let text = format!("Unsupported API version. Received '{version}', expected 'v1'");
@@ -66,22 +66,25 @@ pub fn settle(current: Option<&Node>, proposed: Option<Node>) -> Result<Settled,
     }
     check_cycles(&workloads, started().map(|(name, _)| name))?;
 
-    let mut desired = state.clone();
-    desired.insert("workloads".into(), Node::Map(workloads));
+    put(&mut desired, "workloads", workloads);
     if configs.is_empty() {
         desired.remove("configs");
     } else {
-        desired.insert("configs".into(), Node::Map(configs));
+        put(&mut desired, "configs", configs);
     }
     Ok(Settled { desired: Node::Map(desired), changes })
 }
 
-fn part(state: Option<&Node>, name: &str) -> Map<Node> {
-    state.and_then(|state| state.get(name)).and_then(Node::as_map).cloned().unwrap_or_default()
+/// Sets a part, unless it is that already: then what others share of `state` stays shared.
+fn put(state: &mut Map<Node>, name: &str, part: Map<Node>) {
+    let is_there = matches!(state.get(name), Some(Node::Map(own)) if own.ptr_eq(&part));
+    if !is_there {
+        state.insert(name, Node::Map(part));
+    }
 }
 
-fn part_of(state: &Map<Node>, name: &str) -> Map<Node> {
-    state.get(name).and_then(Node::as_map).cloned().unwrap_or_default()
+fn part(state: Option<&Node>, name: &str) -> Map<Node> {
+    state.and_then(|state| state.get(name)).and_then(Node::as_map).cloned().unwrap_or_default()
 }
 
 /// The workloads of the new state, built upon the old ones, and those that differ.
@@ -110,27 +113,31 @@ fn workloads(
     Ok((all, changes))
 }
 
-/// The configs of the new state, built upon the old ones, and the keys of those that differ.
+/// The configs of the new state, with those that did not change as they stand in the old one, and
+/// the keys of those that differ.
 fn configs(
     old: &Map<Node>,
     proposed: &Map<Node>,
 ) -> Result<(Map<Node>, BTreeSet<Key>), UpdateError> {
-    let mut changed = Vec::new();
-    old.diff(proposed, |key, was, wanted| {
-        if was != wanted {
-            changed.push((key, wanted));
-        }
+    let (mut changed, mut moved) = (Vec::new(), false);
+    old.diff(proposed, |key, was, wanted| match (was, wanted) {
+        (Some(was), Some(wanted)) if was.ptr_eq(wanted) => {}
+        (Some(was), Some(wanted)) if was == wanted => moved = true,
+        (_, wanted) => changed.push((key, wanted)),
     });
-    let mut all = old.clone();
     for (key, wanted) in &changed {
-        match wanted {
-            Some(item) => {
-                shape::config(&format!("desiredState.configs.{key}"), item)
-                    .map_err(UpdateError::Shape)?;
-                all.insert((*key).clone(), (*item).clone());
-            }
-            None => {
-                all.remove(key.as_str());
+        if let Some(item) = wanted {
+            shape::config(&format!("desiredState.configs.{key}"), item)
+                .map_err(UpdateError::Shape)?;
+        }
+    }
+    let mut all = proposed.clone();
+    if moved {
+        all = old.clone();
+        for (key, wanted) in &changed {
+            match wanted {
+                Some(item) => all.insert((*key).clone(), (*item).clone()),
+                None => drop(all.remove(key.as_str())),
             }
         }
     }

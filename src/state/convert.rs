@@ -16,9 +16,9 @@ mod names;
 mod pieces;
 mod wire;
 
-use names::{Enum, execution_state_to_pb};
+use names::Enum;
 
-pub use names::execution_state_from_pb;
+pub use names::{execution_state_from_pb, execution_state_to_pb};
 pub use pieces::Pieces;
 pub use wire::{Writer, write_state};
 
@@ -172,7 +172,11 @@ fn state_from_pb(state: &pb::State) -> Result<Node, UnknownEnum> {
     Ok(entries.node())
 }
 
-fn workload_from_pb(workload: &pb::Workload) -> Result<Node, UnknownEnum> {
+/// The node of a workload of a desired state.
+///
+/// # Errors
+/// A number that an enum does not have.
+pub fn workload_from_pb(workload: &pb::Workload) -> Result<Node, UnknownEnum> {
     let mut entries = Entries::default();
     let optional = |value: &Option<String>| value.as_deref().map(text);
     entries.put("agent", optional(&workload.agent));
@@ -229,7 +233,9 @@ fn file_from_pb(file: &pb::File) -> Node {
     entries.node()
 }
 
-fn config_from_pb(item: &pb::ConfigItem) -> Node {
+/// The node of a config.
+#[must_use]
+pub fn config_from_pb(item: &pb::ConfigItem) -> Node {
     use pb::config_item::ConfigItemEnum as Kind;
     match &item.config_item_enum {
         None => Node::Unset,
@@ -239,7 +245,9 @@ fn config_from_pb(item: &pb::ConfigItem) -> Node {
     }
 }
 
-fn agent_from_pb(agent: &pb::AgentAttributes) -> Node {
+/// The node of an agent.
+#[must_use]
+pub fn agent_from_pb(agent: &pb::AgentAttributes) -> Node {
     let mut entries = Entries::default();
     if let Some(status) = &agent.status {
         let mut values = Entries::default();
@@ -290,7 +298,9 @@ fn state_to_pb(state: &Node, fill: Fill) -> pb::State {
     }
 }
 
-fn workload_to_pb(workload: &Node, fill: Fill) -> pb::Workload {
+/// The message of a workload.
+#[must_use]
+pub fn workload_to_pb(workload: &Node, fill: Fill) -> pb::Workload {
     let string = |name| workload.str_at(name).map(str::to_owned);
     pb::Workload {
         agent: string("agent"),
@@ -348,7 +358,9 @@ fn file_to_pb(file: &Node) -> pb::File {
     }
 }
 
-fn config_to_pb(item: &Node) -> pb::ConfigItem {
+/// The message of a config.
+#[must_use]
+pub fn config_to_pb(item: &Node) -> pb::ConfigItem {
     use pb::config_item::ConfigItemEnum as Kind;
     let kind = match item {
         Node::Str(value) => Some(Kind::String(value.as_ref().to_owned())),
@@ -363,7 +375,9 @@ fn config_to_pb(item: &Node) -> pb::ConfigItem {
     pb::ConfigItem { config_item_enum: kind }
 }
 
-fn agent_to_pb(agent: &Node, fill: Fill) -> pb::AgentAttributes {
+/// The message of an agent.
+#[must_use]
+pub fn agent_to_pb(agent: &Node, fill: Fill) -> pb::AgentAttributes {
     let number = |node: &Node| if let Node::Uint(number) = node { *number } else { 0 };
     pb::AgentAttributes {
         status: agent.get("status").map(|status| pb::AgentStatus {

@@ -84,6 +84,9 @@ impl WorkloadChange {
 #[must_use]
 pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance]) -> Node {
     let mut states = states.as_map().cloned().unwrap_or_default();
+    if ended.is_empty() && started.is_empty() {
+        return Node::Map(states);
+    }
     let begun: BTreeSet<_> = started.iter().collect();
     for instance in ended.iter().filter(|instance| !begun.contains(instance)) {
         remove(&mut states, &[&instance.agent, &instance.workload, &instance.id]);
@@ -104,12 +107,12 @@ pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance])
         let state = if instance.agent.is_empty() { &not_scheduled } else { &pending };
         let with = |parent: Option<&Node>, key: &str, value| {
             let mut map = parent.and_then(Node::as_map).cloned().unwrap_or_default();
-            map.insert(key.into(), value);
+            map.insert(key, value);
             Node::Map(map)
         };
         let workload = with(workload, &instance.id, state.clone());
         let agent = with(agent, &instance.workload, workload);
-        states.insert(instance.agent.as_str().into(), agent);
+        states.insert(instance.agent.as_str(), agent);
     }
     Node::Map(states)
 }
@@ -126,7 +129,7 @@ pub(super) fn remove(map: &mut Map<Node>, path: &[&str]) {
     if below.is_empty() {
         map.remove(first);
     } else {
-        map.insert((*first).into(), Node::Map(below));
+        map.insert(*first, Node::Map(below));
     }
 }
 

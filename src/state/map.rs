@@ -1,7 +1,7 @@
 //! A persistent ordered map: a change makes a new map that shares all untouched parts with the old.
 //!
 //! Cloning is one reference count. Changing one of n entries copies O(log n) nodes of at most
-//! [`WIDTH`] entries. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
+//! [`WIDTH`] entries, and only those that another version shares. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
 //! between them and not what they hold. It knows nothing of what the values mean.
 
 mod cursor;
@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 use super::Key;
 
-use cursor::{Cursor, Iter, Top};
+use cursor::{Cursor, Iter};
 
 /// Most entries or children of a node. Small maps, which are nearly all of a state's, are one node
 /// of exactly their size.
@@ -32,6 +32,7 @@ enum Link<V> {
     Branch(Arc<Branch<V>>),
 }
 
+#[derive(Clone)]
 struct Branch<V> {
     /// Leaves are 0; all children of a branch are equally high.
     height: u8,
@@ -132,74 +133,35 @@ impl<V> Map<V> {
     pub fn diff<'a>(
         &'a self,
         new: &'a Self,
-        mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+        each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
     ) {
-        let (mut a, mut b) = (Cursor::new(self), Cursor::new(new));
-        loop {
-            match (a.top(), b.top()) {
-                (None, None) => return,
-                (Some(Top::Node(x)), Some(Top::Node(y))) => {
-                    if x.ptr_eq(y) {
-                        a.skip();
-                        b.skip();
-                        continue;
-                    }
-                    let (high, low) = (x.height(), y.height());
-                    if high >= low {
-                        a.open();
-                    }
-                    if low >= high {
-                        b.open();
-                    }
-                }
-                // An entry that comes before all of a node is told without opening the node: the
-                // node may yet turn out to be shared.
-                (Some(Top::Node(node)), other) => match other {
-                    Some(Top::Entry(key, value)) if key < node.first_key() => {
-                        each(key, None, Some(value));
-                        b.skip();
-                    }
-                    _ => a.open(),
-                },
-                (other, Some(Top::Node(node))) => match other {
-                    Some(Top::Entry(key, value)) if key < node.first_key() => {
-                        each(key, Some(value), None);
-                        a.skip();
-                    }
-                    _ => b.open(),
-                },
-                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) if x == y => {
-                    each(y, Some(old), Some(new));
-                    a.skip();
-                    b.skip();
-                }
-                (Some(Top::Entry(x, _)), Some(Top::Entry(y, new))) if x > y => {
-                    each(y, None, Some(new));
-                    b.skip();
-                }
-                (Some(Top::Entry(x, old)), _) => {
-                    each(x, Some(old), None);
-                    a.skip();
-                }
-                (None, Some(Top::Entry(y, new))) => {
-                    each(y, None, Some(new));
-                    b.skip();
-                }
-            }
+        if !self.ptr_eq(new) {
+            Cursor::new(self).diff(Cursor::new(new), each);
         }
     }
 }
 
 impl<V: Clone> Map<V> {
-    /// Sets the value of `key`.
-    pub fn insert(&mut self, key: Key, value: V) {
+    /// Sets the value of `key`. The key is made only where it was not there.
+    pub fn insert(&mut self, key: impl AsRef<str> + Into<Key>, value: V) {
+        if let Some(place) = self.get_mut(key.as_ref()) {
+            *place = value;
+            return;
+        }
         self.root = Some(match &self.root {
-            None => Link::Leaf(Arc::new([(key, value)])),
-            Some(root) => match root.insert(key, value) {
+            None => Link::Leaf(Arc::new([(key.into(), value)])),
+            Some(root) => match root.insert(key.into(), value) {
                 Grown::One(link) => link,
                 Grown::Two(left, right) => Link::branch(vec![left, right]),
             },
         });
+    }
+
+    /// The value of `key`, to be changed here and in no other version: nodes that others share are
+    /// copied, those that are this map's alone are not.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+        self.get(key)?; // or nodes would be copied for nothing
+        self.root.as_mut()?.get_mut(key)
     }
 
     /// Removes the entry of `key`; tells whether there was one.
@@ -283,15 +245,30 @@ impl<V> Link<V> {
 }
 
 impl<V: Clone> Link<V> {
+    fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+        match self {
+            Self::Leaf(entries) => {
+                let at = entries.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok()?;
+                Arc::make_mut(entries).get_mut(at).map(|(_, value)| value)
+            }
+            Self::Branch(branch) => {
+                let at = branch.child_for(key);
+                Arc::make_mut(branch).children[at].get_mut(key)
+            }
+        }
+    }
+
+    /// With `key`, which is known not to be there.
     fn insert(&self, key: Key, value: V) -> Grown<V> {
         match self {
             Self::Leaf(entries) => {
-                let mut entries = entries.to_vec();
-                match entries.binary_search_by(|(k, _)| k.cmp(&key)) {
-                    Ok(at) => entries[at].1 = value,
-                    Err(at) => entries.insert(at, (key, value)),
+                let (before, after) = entries.split_at(entries.partition_point(|(k, _)| *k < key));
+                let (before, after) = (before.iter().cloned(), after.iter().cloned());
+                let entries = before.chain([(key, value)]).chain(after);
+                if self.width() < WIDTH {
+                    return Grown::One(Self::Leaf(entries.collect()));
                 }
-                Self::grown(entries, |part| Self::Leaf(part.into()))
+                Self::grown(entries.collect(), |part| Self::Leaf(part.into()))
             }
             Self::Branch(branch) => {
                 let at = branch.child_for(key.as_str());
@@ -377,6 +354,10 @@ impl<V: Clone> FromIterator<(Key, V)> for Map<V> {
             entries.reverse();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             entries.dedup_by(|(a, _), (b, _)| a == b);
+        }
+        if entries.len() <= WIDTH {
+            let root = (!entries.is_empty()).then(|| Link::Leaf(entries.into()));
+            return Self { root };
         }
         let mut level: Vec<Link<V>> =
             pack(entries).into_iter().map(|part| Link::Leaf(part.into())).collect();

@@ -101,6 +101,17 @@ impl Node {
         }
     }
 
+    /// Whether both are one value in memory, told in O(1). Equal values may still differ here.
+    #[must_use]
+    pub(super) fn ptr_eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Map(a), Self::Map(b)) => a.ptr_eq(b),
+            (Self::Seq(a), Self::Seq(b)) => Arc::ptr_eq(a, b),
+            (Self::Str(a), Self::Str(b)) => Arc::ptr_eq(a, b),
+            _ => self == other,
+        }
+    }
+
     /// How many scalars, sequences and empty mappings this holds.
     #[must_use]
     pub fn leaves(&self) -> usize {
@@ -168,7 +179,7 @@ impl Tree {
     pub fn with(&self, part: &str, value: Option<Node>) -> Self {
         let mut root = self.root.clone();
         match value {
-            Some(value) => root.insert(part.into(), value),
+            Some(value) => root.insert(part, value),
             None => {
                 root.remove(part);
             }
@@ -189,8 +200,8 @@ impl Tree {
             let version = self.get(&[part, API_VERSION]).filter(|_| wanted);
             if let Some(version) = version {
                 let mut state = root.get(part).and_then(Node::as_map).cloned().unwrap_or_default();
-                state.insert(API_VERSION.into(), version.clone());
-                root.insert(part.into(), Node::Map(state));
+                state.insert(API_VERSION, version.clone());
+                root.insert(part, Node::Map(state));
             }
         }
         Self { root }

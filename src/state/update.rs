@@ -76,14 +76,15 @@ impl Updated {
 /// # Errors
 /// The first thing that is wrong; `current` holds then.
 pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated, UpdateError> {
-    let mut proposed = propose(current, new_state, masks)?;
+    let proposed = propose(current, new_state, masks)?;
     let desired = proposed.get(DESIRED_STATE).cloned();
     let settled = check::settle(current.get(&[DESIRED_STATE]), desired)?;
     let mut tree = current.with(DESIRED_STATE, Some(settled.desired));
-    proposed.remove(DESIRED_STATE);
     if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
         let agents = current.get(&[AGENTS]).and_then(Node::as_map).cloned().unwrap_or_default();
-        tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents, wanted))));
+        if !agents.ptr_eq(wanted) {
+            tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents, wanted))));
+        }
     }
     Ok(Updated { tree, changes: settled.changes })
 }
@@ -116,7 +117,7 @@ fn take_tags(mut agents: Map<Node>, wanted: &Map<Node>) -> Map<Node> {
         }
         let mut agent = agent.as_map().cloned().unwrap_or_default();
         match tags {
-            Some(tags) => agent.insert("tags".into(), tags.clone()),
+            Some(tags) => agent.insert("tags", tags.clone()),
             None => {
                 agent.remove("tags");
             }
@@ -207,13 +208,13 @@ fn workload_collections(workload: &mut Map<Node>) {
     if let Some(mut access) = access {
         ensure(&mut access, "allowRules", Node::seq([]));
         ensure(&mut access, "denyRules", Node::seq([]));
-        workload.insert("controlInterfaceAccess".into(), Node::Map(access));
+        workload.insert("controlInterfaceAccess", Node::Map(access));
     }
 }
 
 fn ensure(map: &mut Map<Node>, name: &str, value: Node) {
     if map.get(name).is_none() {
-        map.insert(name.into(), value);
+        map.insert(name, value);
     }
 }
 
@@ -237,38 +238,38 @@ pub(super) fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
 }
 
 /// Puts `value` at `path`, making missing parents; false if a parent is no mapping.
-pub(super) fn set(map: &mut Map<Node>, path: &[Key], value: Node) -> bool {
+pub(super) fn set<K>(map: &mut Map<Node>, path: &[K], value: Node) -> bool
+where
+    K: AsRef<str> + Clone + Into<Key>,
+{
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
         map.insert(first.clone(), value);
         return true;
     }
-    let mut below = match map.get(first.as_str()) {
-        None => Map::new(),
-        Some(Node::Map(below)) => below.clone(),
-        Some(_) => return false,
-    };
-    let done = set(&mut below, rest, value);
-    if done {
-        map.insert(first.clone(), Node::Map(below));
+    match map.get_mut(first.as_ref()) {
+        Some(Node::Map(below)) => set(below, rest, value),
+        Some(_) => false,
+        None => {
+            let mut below = Map::new();
+            set(&mut below, rest, value);
+            map.insert(first.clone(), Node::Map(below));
+            true
+        }
     }
-    done
 }
 
 /// Removes what is at `path`, if it is there; false if its parent is no mapping.
-pub(super) fn unset(map: &mut Map<Node>, path: &[Key]) -> bool {
+pub(super) fn unset(map: &mut Map<Node>, path: &[impl AsRef<str>]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
-        map.remove(first.as_str());
+        map.remove(first.as_ref());
         return true;
     }
-    let Some(Node::Map(below)) = map.get(first.as_str()) else { return false };
-    let mut below = below.clone();
-    let done = unset(&mut below, rest);
-    if done {
-        map.insert(first.clone(), Node::Map(below));
+    match map.get_mut(first.as_ref()) {
+        Some(Node::Map(below)) => unset(below, rest),
+        _ => false,
     }
-    done
 }
 
 #[cfg(test)]

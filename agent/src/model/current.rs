@@ -110,50 +110,33 @@ impl Current {
     /// # Errors
     /// They make no state of it.
     pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
-        let mut desired = pb::State::default();
-        let mut agents = pb::AgentMap::default();
-        let (mut masks, mut states) = (Vec::new(), Vec::new());
+        let (mut items, mut states) = (Vec::new(), Vec::new());
+        let unknown = |error: convert::UnknownEnum| error.to_string();
         for change in changes {
-            match change {
+            items.push(match change {
                 Change::ApiVersion(version) => {
-                    desired.api_version.clone_from(version);
-                    masks.push(format!("{DESIRED_STATE}.{API_VERSION}"));
+                    (vec![DESIRED_STATE, API_VERSION], Some(Node::text(version)))
                 }
                 Change::Workload(name, workload) => {
-                    masks.push(format!("{DESIRED_STATE}.workloads.{name}"));
-                    let all = &mut desired.workloads.get_or_insert_default().workloads;
-                    all.extend(
-                        workload.as_deref().map(|workload| (name.clone(), workload.clone())),
-                    );
+                    let node = workload.as_deref().map(convert::workload_from_pb);
+                    (vec![DESIRED_STATE, "workloads", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Config(name, config) => {
-                    masks.push(format!("{DESIRED_STATE}.configs.{name}"));
-                    let all = &mut desired.configs.get_or_insert_default().configs;
-                    all.extend(config.clone().map(|config| (name.clone(), config)));
+                    let node = config.as_ref().map(convert::config_from_pb);
+                    (vec![DESIRED_STATE, "configs", name], node)
                 }
                 Change::Agent(name, attributes) => {
-                    masks.push(format!("{AGENTS}.{name}"));
-                    agents.agents.extend(attributes.clone().map(|own| (name.clone(), own)));
+                    (vec![AGENTS, name], attributes.as_ref().map(convert::agent_from_pb))
                 }
-                Change::WorkloadState(name, state) => states.push((name, state)),
-            }
+                Change::WorkloadState(name, state) => {
+                    let state = state.as_ref().map(convert::execution_state_from_pb);
+                    states.push((instance(name), state.transpose().map_err(unknown)?));
+                    continue;
+                }
+            });
         }
-        let given = pb::CompleteState {
-            desired_state: Some(desired),
-            agents: Some(agents),
-            ..Default::default()
-        };
-        let given = convert::from_pb(&given).map_err(|error| error.to_string())?;
-        let mut tree = self.tree.clone();
-        if !masks.is_empty() {
-            let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
-            tree = agent_update::update(&tree, &given, &masks)?;
-        }
-        let states = states.into_iter().map(|(name, state)| {
-            let state = state.as_ref().map(convert::execution_state_from_pb).transpose();
-            Ok((instance(name), state.map_err(|error| error.to_string())?))
-        });
-        tree = agent_update::set_states(&tree, &states.collect::<Result<Vec<_>, String>>()?);
+        let mut tree = agent_update::set_items(&self.tree, items)?;
+        tree = agent_update::set_states(&tree, &states);
         let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
         Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
     }

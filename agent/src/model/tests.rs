@@ -20,6 +20,11 @@ fn assert_told(old: &Tree, new: &Tree) {
     let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
     let told = agent_update::update(old, &convert::from_pb(&state).unwrap(), &masks).unwrap();
     assert!(told == *new, "{:?}\n{:?}", told.root(), new.root());
+    if let Some((state, masks)) = update_of(old, new, changes_between(old, new)) {
+        let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let told = agent_update::update(old, &convert::from_pb(&state).unwrap(), &masks).unwrap();
+        assert!(told == *new, "{:?}\n{:?}", told.root(), new.root());
+    }
     let (applied, faults) = Current::new(old.clone()).apply(&changes_between(old, new)).unwrap();
     assert!(applied == *new && faults.is_empty(), "{:?}\n{:?}", applied.root(), new.root());
 }

@@ -15,7 +15,7 @@ use tokio::{
     task,
 };
 
-use super::{EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
+use super::{Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
 use crate::model::{self, Current, Update};
 
 /// Why a store cannot be opened.
@@ -85,7 +85,7 @@ impl Local {
         };
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
-        let _ = events.try_send(Event::State(tree.clone()));
+        let _ = events.try_send(Event::State { tree: tree.clone(), changes: None });
         let current = Current::new(tree);
         let inner = Inner { current, disk: disk.map(Arc::new), events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
@@ -104,7 +104,7 @@ impl Local {
                 Refused::Unavailable(format!("The update could not be kept: {error}"))
             })?;
         }
-        inner.tell(planned.tree).await;
+        inner.tell(planned.tree, Some(planned.changes)).await;
         Ok(planned.success)
     }
 
@@ -112,7 +112,7 @@ impl Local {
         let mut inner = self.inner.lock().await;
         let unreadable = || Refused::Invalid("an execution state that is none".to_owned());
         let tree = model::report(inner.current.tree(), &states).ok_or_else(unreadable)?;
-        inner.tell(tree).await;
+        inner.tell(tree, None).await;
         Ok(())
     }
 
@@ -123,17 +123,17 @@ impl Local {
     ) -> Result<(), Refused> {
         let mut inner = self.inner.lock().await;
         let tree = model::set_agent(inner.current.tree(), name, Some(status));
-        inner.tell(tree).await;
+        inner.tell(tree, None).await;
         Ok(())
     }
 }
 
 impl Inner {
-    async fn tell(&mut self, tree: Tree) {
+    async fn tell(&mut self, tree: Tree, changes: Option<Vec<Change>>) {
         if tree != *self.current.tree() {
             self.current.set(tree.clone());
             // Nobody listens any more when the agent ends.
-            let _ = self.events.send(Event::State(tree)).await;
+            let _ = self.events.send(Event::State { tree, changes }).await;
         }
     }
 }

@@ -25,7 +25,13 @@ pub enum Event {
     /// The state is this now: at the start, and after each atomic change, in the order in which they came
     /// to be. Where what happened meanwhile cannot be told step by step (etcd was compacted past what
     /// this agent knew), one tells the outcome of many. Trees share what is the same in them.
-    State(Tree),
+    State {
+        /// The state.
+        tree: Tree,
+        /// What made it of the state before, where that is known item by item. It may hold more than
+        /// what differs; the effective state follows and is not in it.
+        changes: Option<Vec<Change>>,
+    },
     /// Whether the store can be asked and changed. What is known stays true until the next event.
     Reachable(bool),
 }

@@ -72,7 +72,7 @@ impl Task {
 
     fn wanted(&self, tree: &Tree) -> Option<Wanted> {
         let workload = wanted(tree, &self.shared.agent, &self.name)?;
-        let message = model::effective_workload(&self.name, &workload)?;
+        let message = model::workload(&workload);
         Some(Wanted { instance: Instance::of(&self.name, &workload), workload, message })
     }
 

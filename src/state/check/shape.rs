@@ -15,7 +15,7 @@ pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, String> {
     }
     let mut kept = fields.clone();
     if kept.get("restartPolicy").is_none() {
-        kept.insert("restartPolicy".into(), Node::text("NEVER"));
+        kept.insert("restartPolicy", Node::text("NEVER"));
     }
     for field in ["tags", "dependencies", "configs"] {
         if let Some(value) = fields.get(field) {
@@ -31,7 +31,7 @@ pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, String> {
         let value = access(&format!("{at}.controlInterfaceAccess"), value)?;
         drop_if_empty(&mut kept, "controlInterfaceAccess", &value);
         if !value.is_empty_collection() {
-            kept.insert("controlInterfaceAccess".into(), value);
+            kept.insert("controlInterfaceAccess", value);
         }
     }
     Ok(Node::Map(kept))

@@ -101,7 +101,9 @@ pub fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, Unkno
     Ok(entries.node())
 }
 
-pub(super) fn execution_state_to_pb(node: &Node) -> pb::ExecutionState {
+/// The message of an execution state.
+#[must_use]
+pub fn execution_state_to_pb(node: &Node) -> pb::ExecutionState {
     pb::ExecutionState {
         additional_info: node.str_at("additionalInfo").map(str::to_owned),
         execution_state_enum: spelled(node).map(|(kind, number)| (KINDS[kind].make)(number)),

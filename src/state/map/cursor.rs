@@ -59,6 +59,66 @@ impl<'a, V> Cursor<'a, V> {
             Link::Branch(branch) => Rest::Links(&branch.children),
         });
     }
+
+    /// What [`Map::diff`] is; `self` walks through the old version.
+    pub(super) fn diff(
+        mut self,
+        mut other: Self,
+        mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+    ) {
+        loop {
+            match (self.top(), other.top()) {
+                (None, None) => return,
+                (Some(Top::Node(x)), Some(Top::Node(y))) => {
+                    if x.ptr_eq(y) {
+                        self.skip();
+                        other.skip();
+                        continue;
+                    }
+                    let (high, low) = (x.height(), y.height());
+                    if high >= low {
+                        self.open();
+                    }
+                    if low >= high {
+                        other.open();
+                    }
+                }
+                // An entry that comes before all of a node is told without opening the node: the
+                // node may yet turn out to be shared.
+                (Some(Top::Node(node)), theirs) => match theirs {
+                    Some(Top::Entry(key, value)) if key < node.first_key() => {
+                        each(key, None, Some(value));
+                        other.skip();
+                    }
+                    _ => self.open(),
+                },
+                (own, Some(Top::Node(node))) => match own {
+                    Some(Top::Entry(key, value)) if key < node.first_key() => {
+                        each(key, Some(value), None);
+                        self.skip();
+                    }
+                    _ => other.open(),
+                },
+                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) if x == y => {
+                    each(y, Some(old), Some(new));
+                    self.skip();
+                    other.skip();
+                }
+                (Some(Top::Entry(x, _)), Some(Top::Entry(y, new))) if x > y => {
+                    each(y, None, Some(new));
+                    other.skip();
+                }
+                (Some(Top::Entry(x, old)), _) => {
+                    each(x, Some(old), None);
+                    self.skip();
+                }
+                (None, Some(Top::Entry(y, new))) => {
+                    each(y, None, Some(new));
+                    other.skip();
+                }
+            }
+        }
+    }
 }
 
 /// The entries of a [`Map`] in the order of their keys.

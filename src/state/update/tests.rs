@@ -90,7 +90,7 @@ fn long_chain_of_dependencies_is_walked_without_recursion_and_its_cycle_found() 
     let with_dependency = |on: String| {
         let mut fields = workload(&[]).as_map().cloned().unwrap();
         let dependency = Node::map([(on, Node::text("ADD_COND_RUNNING"))]);
-        fields.insert("dependencies".into(), dependency);
+        fields.insert("dependencies", dependency);
         Node::Map(fields)
     };
     let count = 20_000;

@@ -98,7 +98,7 @@ async fn read_again(
     let (tree, revision) = (view.current.tree().clone(), view.revision);
     let before = std::mem::replace(&mut *shared.view(), view);
     if tree != *before.current.tree() {
-        let _ = events.send(Event::State(tree)).await;
+        let _ = events.send(Event::State { tree, changes: None }).await;
     }
     shared.told.send_replace(revision);
     Ok(())
@@ -166,15 +166,15 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
 /// Tells the changes of each revision as one event.
 async fn tell(shared: &Shared, events: &Sender<Event>, response: &WatchResponse) {
     for (revision, entries) in revisions(response) {
-        let tree = {
+        let step = {
             let mut view = shared.view();
             if revision <= view.revision {
                 continue;
             }
             view.advance(revision, entries)
         };
-        if let Some(tree) = tree {
-            let _ = events.send(Event::State(tree)).await;
+        if let Some((tree, changes)) = step {
+            let _ = events.send(Event::State { tree, changes: Some(changes) }).await;
         }
         shared.told.send_replace(revision);
     }

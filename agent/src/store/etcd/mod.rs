@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{
+    Client, Compare, CompareOp, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 use fifogate::{pb::ank_base as pb, state::Tree};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -103,7 +105,7 @@ impl Etcd {
         let (client, lease, view) = opened.map_err(OpenError::Storage)?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
-        let _ = events.try_send(Event::State(view.current.tree().clone()));
+        let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
         let told = watch::Sender::new(view.revision);
         let shared = Arc::new(Shared {
             options,
@@ -123,7 +125,7 @@ impl Etcd {
         let shared = &self.shared;
         let deadline = Instant::now() + PATIENCE;
         for attempt in 0..MOST_ATTEMPTS {
-            let connection = shared.connection()?;
+            let client = shared.keys_and_values()?;
             let (plan, success, known) = {
                 let view = shared.view();
                 let planned = view.current.update(&update)?;
@@ -133,7 +135,7 @@ impl Etcd {
             if plan.writes.is_empty() {
                 return Ok(success);
             }
-            match shared.commit(connection, &plan, deadline).await? {
+            match shared.commit(client, &plan, deadline).await? {
                 Outcome::Done(revision) => {
                     shared.told(revision, deadline).await?;
                     return Ok(success);
@@ -151,11 +153,11 @@ impl Etcd {
         let shared = &self.shared;
         let deadline = Instant::now() + PATIENCE;
         for states in states.chunks(MOST_OPERATIONS / 2) {
-            let connection = shared.connection()?;
+            let client = shared.keys_and_values()?;
             let writes = states.iter().map(|state| shared.keys.write(&change(state))).collect();
             let plan = Plan { writes, ..Plan::default() };
             let ours = shared.is_ours();
-            match shared.commit_if(connection, &plan, vec![ours], deadline).await? {
+            match shared.commit_if(client, &plan, vec![ours], deadline).await? {
                 Outcome::Done(revision) => shared.told(revision, deadline).await?,
                 Outcome::Outdated(_) => return Err(shared.not_ours()),
             }
@@ -171,7 +173,7 @@ impl Etcd {
         let shared = &self.shared;
         let deadline = Instant::now() + PATIENCE;
         for _ in 0..MOST_ATTEMPTS {
-            let connection = shared.connection()?;
+            let client = shared.keys_and_values()?;
             let (plan, known) = {
                 let view = shared.view();
                 if view.agent(name).is_none() {
@@ -185,7 +187,7 @@ impl Etcd {
                 return Ok(());
             }
             let ours = shared.is_ours();
-            match shared.commit_if(connection, &plan, vec![ours], deadline).await? {
+            match shared.commit_if(client, &plan, vec![ours], deadline).await? {
                 Outcome::Done(revision) => return shared.told(revision, deadline).await,
                 Outcome::Outdated(revision) => {
                     shared.told(revision.max(known + 1), deadline).await?;
@@ -223,10 +225,18 @@ impl Shared {
 
     fn connection(&self) -> Result<Connection, Refused> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.clone().ok_or_else(|| {
-            let endpoints = self.options.endpoints.join(", ");
-            Refused::Unavailable(format!("The cluster cannot be reached now: etcd at {endpoints}"))
-        })
+        connection.clone().ok_or_else(|| self.unreachable())
+    }
+
+    /// Of a connection what transactions need, as a whole one is dear to copy.
+    fn keys_and_values(&self) -> Result<KvClient, Refused> {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.as_ref().map(|own| own.client.kv_client()).ok_or_else(|| self.unreachable())
+    }
+
+    fn unreachable(&self) -> Refused {
+        let endpoints = self.options.endpoints.join(", ");
+        Refused::Unavailable(format!("The cluster cannot be reached now: etcd at {endpoints}"))
     }
 
     fn set_connection(&self, connection: Option<Connection>) {
@@ -247,17 +257,17 @@ impl Shared {
 
     async fn commit(
         &self,
-        connection: Connection,
+        client: KvClient,
         plan: &Plan,
         deadline: Instant,
     ) -> Result<Outcome, Refused> {
-        self.commit_if(connection, plan, Vec::new(), deadline).await
+        self.commit_if(client, plan, Vec::new(), deadline).await
     }
 
     /// One transaction. Nothing of it is done if a compared key was written, or `more` is not so.
     async fn commit_if(
         &self,
-        connection: Connection,
+        mut client: KvClient,
         plan: &Plan,
         more: Vec<Compare>,
         deadline: Instant,
@@ -273,30 +283,38 @@ impl Shared {
             .map(|(key, revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision))
             .chain(more);
         let then = plan.writes.iter().map(|own| self.operation(own));
-        let looks = compared.map(|(key, _)| TxnOp::get(key.as_str(), None));
-        let txn = Txn::new()
-            .when(when.collect::<Vec<_>>())
-            .and_then(then.collect::<Vec<_>>())
-            .or_else(looks.collect::<Vec<_>>());
-        let Connection { mut client, .. } = connection;
-        let answer = match timeout_at(deadline, client.txn(txn)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
-                let refused = connect::refusal(&error);
-                return Err(
-                    refused.unwrap_or_else(|| self.failed(&Trouble::from(error).to_string()))
-                );
-            }
-            Err(_) => return Err(self.failed("it does not answer")),
-        };
+        let txn = Txn::new().when(when.collect::<Vec<_>>()).and_then(then.collect::<Vec<_>>());
+        let answer = self.transact(&mut client, txn, deadline).await?;
         if answer.succeeded() {
             return Ok(Outcome::Done(answer.header().map_or(0, |own| own.revision())));
         }
-        let looks = answer.op_responses().into_iter().filter_map(|own| match own {
+        // Asked only now: most transactions are done, and they are done sooner if they ask for less.
+        let looks: Vec<_> = compared.map(|(key, _)| TxnOp::get(key.as_str(), None)).collect();
+        let looks = Txn::new().and_then(looks);
+        let Ok(found) = self.transact(&mut client, looks, deadline).await else {
+            return Ok(Outcome::Outdated(0));
+        };
+        let written = found.op_responses().into_iter().filter_map(|own| match own {
             TxnOpResponse::Get(found) => found.kvs().iter().map(|kv| kv.mod_revision()).max(),
             _ => None,
         });
-        Ok(Outcome::Outdated(looks.max().unwrap_or(0)))
+        Ok(Outcome::Outdated(written.max().unwrap_or(0)))
+    }
+
+    async fn transact(
+        &self,
+        client: &mut KvClient,
+        txn: Txn,
+        deadline: Instant,
+    ) -> Result<TxnResponse, Refused> {
+        match timeout_at(deadline, client.txn(txn)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let refused = connect::refusal(&error);
+                Err(refused.unwrap_or_else(|| self.failed(&Trouble::from(error).to_string())))
+            }
+            Err(_) => Err(self.failed("it does not answer")),
+        }
     }
 
     fn failed(&self, why: &str) -> Refused {

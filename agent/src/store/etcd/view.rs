@@ -71,8 +71,12 @@ impl View {
         Ok(view)
     }
 
-    /// Takes what happened at one revision, and gives the state if that made another one of it.
-    pub(super) fn advance(&mut self, revision: i64, entries: Vec<Entry>) -> Option<Tree> {
+    /// Takes what happened at one revision. If that made another state, gives it, and what made it.
+    pub(super) fn advance(
+        &mut self,
+        revision: i64,
+        entries: Vec<Entry>,
+    ) -> Option<(Tree, Vec<Change>)> {
         let changes = self.take(entries);
         self.revision = revision;
         if changes.is_empty() {
@@ -90,7 +94,7 @@ impl View {
             return None;
         }
         self.current.set(tree.clone());
-        Some(tree)
+        Some((tree, changes))
     }
 
     /// The state after changes. What cannot be rendered is left out, and told once.

@@ -28,9 +28,9 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn an_update_is_told_before_it_is_answered() {
     block_on(async {
         let (store, mut events) = Local::open(Some(&manifest(ONE)), None).unwrap();
-        assert!(matches!(events.try_recv(), Ok(Event::State(_))));
+        assert!(matches!(events.try_recv(), Ok(Event::State { .. })));
         store.update(set_config("1")).await.unwrap();
-        let Ok(Event::State(tree)) = events.try_recv() else { panic!("nothing was told") };
+        let Ok(Event::State { tree, .. }) = events.try_recv() else { panic!("nothing was told") };
         assert_eq!(tree.get(&["desiredState", "configs", "k"]).and_then(Node::as_str), Some("1"));
         store.update(set_config("1")).await.unwrap();
         assert!(events.try_recv().is_err(), "nothing differs");
@@ -49,7 +49,7 @@ fn what_was_acknowledged_is_there_when_the_folder_is_opened_again_and_counts_mor
         assert!(busy.contains("another agent"), "{busy}");
     });
     let (_store, mut events) = open();
-    let Ok(Event::State(tree)) = events.try_recv() else { panic!("no state") };
+    let Ok(Event::State { tree, .. }) = events.try_recv() else { panic!("no state") };
     let config = tree.get(&["desiredState", "configs", "k"]).and_then(|node| node.as_str());
     assert_eq!(config, Some("kept"));
     assert!(tree.get(&["workloadStates", "a", "w"]).is_some());

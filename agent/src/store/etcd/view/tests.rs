@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
 
-use fifogate::pb::ank_base::config_item::ConfigItemEnum;
+use fifogate::{
+    pb::ank_base::config_item::ConfigItemEnum,
+    state::{Mask, agent_update, convert},
+};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::model;
 
 fn keys() -> Keys {
     Keys::new("p")
@@ -70,6 +74,7 @@ fn any_change(rng: &mut ChaCha8Rng) -> Change {
 
 #[test]
 fn what_is_followed_step_by_step_is_what_is_read_at_once() {
+    let mut by_changes = 0;
     for seed in 0..30 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut view = View::new(keys(), 0, Vec::new()).unwrap();
@@ -90,8 +95,15 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
                     None => kept.remove(&own.key),
                 };
             }
-            if let Some(tree) = view.advance(revision, some.into_values().collect()) {
+            if let Some((tree, changes)) = view.advance(revision, some.into_values().collect()) {
                 assert_ne!(tree, told, "nobody is told of what is the same");
+                if let Some((state, masks)) = model::update_of(&told, &tree, changes) {
+                    let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
+                    let state = convert::from_pb(&state).unwrap();
+                    let heard = agent_update::update(&told, &state, &masks).unwrap();
+                    assert_eq!(heard, tree, "{masks:?}");
+                    by_changes += 1;
+                }
                 told = tree;
             }
             let all = kept.values().cloned().collect();
@@ -108,6 +120,7 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
             );
         }
     }
+    assert!(by_changes > 100, "{by_changes} steps were told by what changed");
 }
 
 #[test]
@@ -125,7 +138,7 @@ fn what_an_absent_agent_said_counts_as_disconnected_until_it_is_back() {
     let agent =
         |there: bool| Change::Agent("a".to_owned(), there.then(pb::AgentAttributes::default));
     let told = view.advance(2, vec![entry(&agent(true), 2)]);
-    assert!(told.is_some_and(|tree| tree == *view.current.tree()));
+    assert!(told.is_some_and(|(tree, _)| tree == *view.current.tree()));
     assert_eq!(is(&view, "w").as_deref(), Some("Running"));
     view.advance(3, vec![entry(&agent(false), 3)]);
     assert_eq!(is(&view, "w").as_deref(), Some("AgentDisconnected"));
