@@ -23,7 +23,7 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
     for part in PARTS {
         let node = given.root().get(part).or_else(|| initial.root().get(part));
         if let Some(node) = node {
-            root.insert(part, node.clone());
+            root.insert(part, shared(current.root().get(part), node));
         }
     }
     finish(current, root)
@@ -39,7 +39,7 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
     let mut root = current.root().clone();
     if masks.is_empty() {
         for (part, node) in new_state.root() {
-            root.insert(part.clone(), node.clone());
+            root.insert(part.clone(), shared(current.root().get(part.as_str()), node));
         }
     }
     for mask in masks {
@@ -51,7 +51,7 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
             return Err(format!("unknown mask '{mask}': a mask begins with one of {parts}"));
         }
         let done = match find(new_state.root(), &path) {
-            Some(value) => set(&mut root, &path, value.clone()),
+            Some(value) => put(&mut root, &path, value),
             None => unset(&mut root, &path),
         };
         if !done {
@@ -77,7 +77,7 @@ pub fn set_items<'a>(
     let mut root = current.root().clone();
     for (path, value) in items {
         let done = match value {
-            Some(value) => set(&mut root, &path, value),
+            Some(value) => put(&mut root, &path, &value),
             None => unset(&mut root, &path),
         };
         if !done {
@@ -103,9 +103,44 @@ fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, String> {
     let desired = root.get(DESIRED_STATE).cloned();
     let settled =
         check::settle(current.get(&[DESIRED_STATE]), desired).map_err(|error| error.to_string())?;
-    root.insert(DESIRED_STATE, settled.desired);
-    share(current.root(), &mut root);
-    Ok(Tree::from_root(root))
+    let mut desired = settled.desired;
+    if let (Node::Map(own), Some(Node::Map(old))) = (&desired, current.root().get(DESIRED_STATE))
+        && holds_the_same(old, own)
+    {
+        desired = Node::Map(old.clone());
+    }
+    root.insert(DESIRED_STATE, desired);
+    let is_same = holds_the_same(current.root(), &root);
+    Ok(if is_same { current.clone() } else { Tree::from_root(root) })
+}
+
+/// Whether two mappings hold the same values in memory.
+fn holds_the_same(old: &Map<Node>, new: &Map<Node>) -> bool {
+    let mut pairs = old.iter().zip(new);
+    old.len() == new.len() && pairs.all(|((a, was), (b, is))| a == b && was.ptr_eq(is))
+}
+
+/// Puts a value at `path`, made of what is there wherever that is equal; false if a parent is no
+/// mapping.
+fn put<K: AsRef<str> + Clone + Into<Key>>(root: &mut Map<Node>, path: &[K], value: &Node) -> bool {
+    let there = path.split_first().and_then(|(first, rest)| {
+        rest.iter().try_fold(root.get(first.as_ref())?, |node, name| node.get(name.as_ref()))
+    });
+    let value = shared(there, value);
+    there.is_some_and(|old| old.ptr_eq(&value)) || set(root, path, value)
+}
+
+/// `new`, made of what is in `old` wherever that is equal.
+fn shared(old: Option<&Node>, new: &Node) -> Node {
+    match (old, new) {
+        (Some(Node::Map(old)), Node::Map(new)) => {
+            let mut new = new.clone();
+            share(old, &mut new);
+            Node::Map(new)
+        }
+        (Some(old), new) if old == new => old.clone(),
+        _ => new.clone(),
+    }
 }
 
 /// Makes `new` of the nodes of `old` wherever they are equal.

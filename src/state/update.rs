@@ -147,15 +147,7 @@ impl Draft {
             ensure(&mut desired, name, Node::Map(Map::new()));
         }
         let agents = current.get(&[AGENTS]).cloned().unwrap_or(Node::Map(Map::new()));
-        // What an update cannot set is empty here: a mask has to lead somewhere, but to no effect.
-        let empty = || Node::Map(Map::new());
-        let version = Node::text("v1");
-        let root = [
-            (DESIRED_STATE, Node::Map(desired)),
-            (AGENTS, agents),
-            (WORKLOAD_STATES, empty()),
-            (EFFECTIVE_STATE, Node::map([(API_VERSION, version), ("workloads", empty())])),
-        ];
+        let root = [(AGENTS, agents), (DESIRED_STATE, Node::Map(desired))];
         Self {
             root: root.into_iter().map(|(name, node)| (name.into(), node)).collect(),
             spelled_out: BTreeSet::new(),
@@ -163,8 +155,22 @@ impl Draft {
         }
     }
 
+    /// What an update cannot set is empty here: a mask has to lead somewhere, but to no effect.
+    fn ensure_part(&mut self, path: &[Key]) {
+        let empty = || Node::Map(Map::new());
+        match path.first().map(Key::as_str) {
+            Some(WORKLOAD_STATES) => ensure(&mut self.root, WORKLOAD_STATES, empty()),
+            Some(EFFECTIVE_STATE) => {
+                let state = [(API_VERSION, Node::text("v1")), ("workloads", empty())];
+                ensure(&mut self.root, EFFECTIVE_STATE, Node::map(state));
+            }
+            _ => {}
+        }
+    }
+
     fn take(&mut self, new_state: &Tree, mask: &Mask) -> Result<(), UpdateError> {
         let path = concrete(mask)?;
+        self.ensure_part(&path);
         self.spell_out(&path);
         let done = match find(new_state.root(), &path) {
             Some(value) => set(&mut self.root, &path, value.clone()),
