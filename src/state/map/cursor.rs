@@ -8,12 +8,14 @@ pub(super) enum Top<'a, V> {
     Entry(&'a Key, &'a V),
 }
 
-/// A walk in key order that can step over whole nodes.
+/// A walk in key order that can step over whole nodes. Most maps are one leaf, for which it takes no
+/// memory beside itself.
 pub(super) struct Cursor<'a, V> {
-    stack: Vec<Rest<'a, V>>,
+    at: Option<Rest<'a, V>>,
+    above: Vec<Rest<'a, V>>,
 }
 
-/// What is left of a node that was opened; never empty on the stack.
+/// What is left of a node that was opened; never empty in a cursor.
 enum Rest<'a, V> {
     Links(&'a [Link<V>]),
     Entries(&'a [(Key, V)]),
@@ -21,12 +23,12 @@ enum Rest<'a, V> {
 
 impl<'a, V> Cursor<'a, V> {
     pub(super) fn new(map: &'a Map<V>) -> Self {
-        let stack = map.root.as_ref().map(|root| Rest::Links(std::slice::from_ref(root)));
-        Self { stack: stack.into_iter().collect() }
+        let at = map.root.as_ref().map(|root| Rest::Links(std::slice::from_ref(root)));
+        Self { at, above: Vec::new() }
     }
 
     pub(super) fn top(&self) -> Option<Top<'a, V>> {
-        match self.stack.last()? {
+        match self.at.as_ref()? {
             Rest::Links(links) => links.first().map(Top::Node),
             Rest::Entries(entries) => entries.first().map(|(key, value)| Top::Entry(key, value)),
         }
@@ -34,7 +36,7 @@ impl<'a, V> Cursor<'a, V> {
 
     /// Steps over what [`Cursor::top`] shows.
     pub(super) fn skip(&mut self) {
-        let emptied = match self.stack.last_mut() {
+        let emptied = match &mut self.at {
             None => return,
             Some(Rest::Links(links)) => {
                 *links = &links[1..];
@@ -46,7 +48,7 @@ impl<'a, V> Cursor<'a, V> {
             }
         };
         if emptied {
-            self.stack.pop();
+            self.at = self.above.pop();
         }
     }
 
@@ -54,7 +56,8 @@ impl<'a, V> Cursor<'a, V> {
     pub(super) fn open(&mut self) {
         let Some(Top::Node(link)) = self.top() else { return };
         self.skip();
-        self.stack.push(match link {
+        self.above.extend(self.at.take());
+        self.at = Some(match link {
             Link::Leaf(entries) => Rest::Entries(entries),
             Link::Branch(branch) => Rest::Links(&branch.children),
         });
