@@ -34,6 +34,7 @@ use cluster::{
     history::History,
     network::{Network, is_run_elsewhere},
 };
+use common::server::Etcd;
 use etcd_client::{Client, WatchOptions};
 use fifogate::pb::ank_base::{config_item::ConfigItemEnum, response::ResponseContent};
 use tokio::runtime::{Builder, Runtime};
@@ -43,9 +44,6 @@ const WORKLOADS: usize = 20;
 /// The workload of node A that asks, and those that follow.
 const ASKER: usize = 1;
 const FOLLOWER: usize = 2;
-/// As long as what is written to etcd for an update.
-const VALUE: usize = 16;
-
 /// Measures how long an event takes from node to node, beside etcd's own put and watch.
 #[derive(Debug, Parser)]
 struct Options {
@@ -80,9 +78,24 @@ fn main() {
     cluster.history = History::default();
     let mut puts = Puts::start(&cluster);
     let mut updates = Updates::start(&cluster);
+    println!(
+        "{rounds} rounds, {} nodes with {WORKLOADS} workloads each; microseconds",
+        NAMES.len()
+    );
+    println!("{:<42}{:>8}{:>8}{:>8}{:>8}", "", "median", "25 %", "75 %", "99 %");
+    measure(rounds, "etcd of one member", &mut puts, &mut updates);
+    let network = &cluster.network;
+    let second = network.hub.enter(|| Etcd::join(&[&cluster.etcd]));
+    let _third = network.hub.enter(|| Etcd::join(&[&cluster.etcd, &second]));
+    measure(rounds, "etcd of three members, as a cluster has", &mut puts, &mut updates);
+}
+
+/// Measures and prints.
+fn measure(rounds: usize, etcd: &str, puts: &mut Puts, updates: &mut Updates) {
     let (mut put, mut updated) = (Vec::new(), Vec::new());
     for round in 0..rounds + rounds / 10 {
-        let value = format!("{round:0VALUE$}");
+        // A value that was not there before.
+        let value = format!("{round:08} {:07}", etcd.len());
         let both = (puts.measure(&value), updates.measure(&value));
         // The first tenth warms up.
         if round >= rounds / 10 {
@@ -90,11 +103,7 @@ fn main() {
             updated.push(both.1);
         }
     }
-    println!(
-        "{rounds} rounds, {} nodes with {WORKLOADS} workloads each; microseconds",
-        NAMES.len()
-    );
-    println!("{:<42}{:>8}{:>8}{:>8}{:>8}", "", "median", "25 %", "75 %", "99 %");
+    println!("{etcd}");
     for (far, name) in [(1, "on node B"), (NAMES.len(), "on the last of three nodes")] {
         let put = report(&format!("etcd: put to watch {name}"), &put, far);
         let updated = report(&format!("update to event {name}"), &updated, far);

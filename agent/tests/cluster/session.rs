@@ -33,6 +33,8 @@ pub(crate) struct Session {
     decoder: FrameDecoder,
     /// What was read and not looked at.
     read: Vec<u8>,
+    /// Kept, as clearing a new one would take longer than reading into it.
+    chunk: Box<[u8]>,
     last_id: u32,
 }
 
@@ -46,7 +48,8 @@ impl Session {
             OpenOptions::new().write(true).custom_flags(flags).open(pair.join("output"))?;
         let input = OpenOptions::new().read(true).custom_flags(flags).open(pair.join("input"))?;
         let decoder = FrameDecoder::new(64 << 20);
-        let mut session = Self { output, input, decoder, read: Vec::new(), last_id: 0 };
+        let (read, chunk) = (Vec::new(), vec![0; 65_536].into());
+        let mut session = Self { output, input, decoder, read, chunk, last_id: 0 };
         session.send(ToAnkaiosEnum::Hello(Hello { protocol_version: "1.0.0".to_owned() }))?;
         let end = Instant::now() + GREETING;
         loop {
@@ -96,10 +99,9 @@ impl Session {
             if poll(&mut polled, left)? == 0 {
                 return Ok(None);
             }
-            let mut chunk = [0; 65_536];
-            match self.input.read(&mut chunk) {
+            match self.input.read(&mut self.chunk) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.read.extend_from_slice(&chunk[..count]),
+                Ok(count) => self.read.extend_from_slice(&self.chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

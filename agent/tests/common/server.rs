@@ -27,6 +27,8 @@ pub(crate) struct Etcd {
     options: Vec<String>,
     scheme: &'static str,
     metrics: u16,
+    /// Members that were there before this one, each with its name and where it is.
+    others: Vec<String>,
 }
 
 impl Etcd {
@@ -49,10 +51,35 @@ impl Etcd {
         let folder = tempfile::tempdir().unwrap();
         let [client, peer, metrics] = free_ports();
         let options = options.iter().map(|&own| own.to_owned()).collect();
-        let child = None;
-        let mut etcd = Self { child, address, folder, client, peer, options, scheme, metrics };
+        let (child, others) = (None, Vec::new());
+        let mut etcd =
+            Self { child, address, folder, client, peer, options, scheme, metrics, others };
         etcd.restart();
         etcd
+    }
+
+    /// One more member of the cluster that `members` are, on loopback.
+    pub(crate) fn join(members: &[&Self]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [client, peer, metrics] = free_ports();
+        let body = format!(r#"{{"peerURLs":["http://127.0.0.1:{peer}"]}}"#);
+        // It takes no more members until those that it has are known to be well.
+        let end = Instant::now() + Duration::from_secs(30);
+        while !members[0].request("POST", "/v3/cluster/member/add", &body).is_some_and(is_ok) {
+            assert!(Instant::now() < end, "no more members are taken");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let others = members.iter().map(|own| own.member()).collect();
+        let (child, address, options, scheme) = (None, "127.0.0.1", Vec::new(), "http");
+        let mut etcd =
+            Self { child, address, folder, client, peer, options, scheme, metrics, others };
+        etcd.restart();
+        etcd
+    }
+
+    /// Its name, and where other members find it.
+    fn member(&self) -> String {
+        format!("m{0}=http://127.0.0.1:{0}", self.peer)
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -114,12 +141,15 @@ impl Etcd {
         let client = format!("{}://{}:{}", self.scheme, self.address, self.client);
         let metrics = format!("http://127.0.0.1:{}", self.metrics);
         let peer = format!("http://127.0.0.1:{}", self.peer);
+        let all = [&self.others[..], &[self.member()]].concat().join(",");
+        let state = if self.others.is_empty() { "new" } else { "existing" };
         let child = Command::new("etcd")
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--name", &format!("m{}", self.peer), "--initial-cluster", &all])
+            .args(["--initial-cluster-state", state])
             .args(["--listen-metrics-urls", &metrics])
             .args(&self.options)
             .stdout(Stdio::null())
@@ -163,6 +193,10 @@ impl Etcd {
     fn request(&self, method: &str, path: &str, body: &str) -> Option<String> {
         request(self.client, method, path, body)
     }
+}
+
+fn is_ok(answer: String) -> bool {
+    answer.contains("200 OK")
 }
 
 fn copy(from: &Path, to: &Path) {
