@@ -83,19 +83,19 @@ fn main() {
         NAMES.len()
     );
     println!("{:<42}{:>8}{:>8}{:>8}{:>8}", "", "median", "25 %", "75 %", "99 %");
-    measure(rounds, "etcd of one member", &mut puts, &mut updates);
+    measure(rounds, 1, &mut puts, &mut updates);
     let network = &cluster.network;
     let second = network.hub.enter(|| Etcd::join(&[&cluster.etcd]));
     let _third = network.hub.enter(|| Etcd::join(&[&cluster.etcd, &second]));
-    measure(rounds, "etcd of three members, as a cluster has", &mut puts, &mut updates);
+    measure(rounds, 3, &mut puts, &mut updates);
 }
 
-/// Measures and prints.
-fn measure(rounds: usize, etcd: &str, puts: &mut Puts, updates: &mut Updates) {
+/// Measures and prints, with an etcd of so many members.
+fn measure(rounds: usize, members: usize, puts: &mut Puts, updates: &mut Updates) {
     let (mut put, mut updated) = (Vec::new(), Vec::new());
     for round in 0..rounds + rounds / 10 {
         // A value that was not there before.
-        let value = format!("{round:08} {:07}", etcd.len());
+        let value = format!("{members}{round:015}");
         let both = (puts.measure(&value), updates.measure(&value));
         // The first tenth warms up.
         if round >= rounds / 10 {
@@ -103,7 +103,7 @@ fn measure(rounds: usize, etcd: &str, puts: &mut Puts, updates: &mut Updates) {
             updated.push(both.1);
         }
     }
-    println!("{etcd}");
+    println!("members of etcd: {members}");
     for (far, name) in [(1, "on node B"), (NAMES.len(), "on the last of three nodes")] {
         let put = report(&format!("etcd: put to watch {name}"), &put, far);
         let updated = report(&format!("update to event {name}"), &updated, far);

@@ -259,3 +259,43 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use fifogate::pb::agent_link::{Ack, GateHello, Rejected, ReplaceState, ToAgent};
+
+    use super::*;
+
+    fn frame(content: to_agent::Content) -> Vec<u8> {
+        encode(&ToAgent { content: Some(content) }.encode_to_vec()).to_vec()
+    }
+
+    #[tokio::test]
+    async fn step_of_the_state_that_is_refused_is_told_and_the_others_wake_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let hello = GateHello { protocol_version: VERSION.to_owned(), ..Default::default() };
+        fs::write(folder.path().join("greeting"), frame(to_agent::Content::Hello(hello))).unwrap();
+        let rejected = Rejected { id: 2, reason: "out of step".to_owned() };
+        let answers = [
+            frame(to_agent::Content::Ack(Ack { id: 1 })),
+            frame(to_agent::Content::Rejected(rejected)),
+        ];
+        fs::write(folder.path().join("answers"), answers.concat()).unwrap();
+        // It answers when the first byte of the hello has come.
+        let program = folder.path().join("fifogate");
+        let script = "#!/bin/sh\ncd \"${0%/*}\"\ncat greeting\nhead -c 1 > seen\ncat answers\n\
+                      exec cat > said\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (run_dir, agent_name) = (folder.path().to_owned(), "agent_A".to_owned());
+        let config = GateConfig { program, run_dir, agent_name, options: Vec::new() };
+        let Started { gate, mut messages, .. } = Gate::start(&config).await.unwrap();
+        gate.tell_state(from_agent::Content::ReplaceState(ReplaceState::default())).await;
+        match messages.recv().await {
+            Some(FromGate::OutOfStep(reason)) => assert!(reason.contains("out of step")),
+            other => panic!("{other:?}"),
+        }
+    }
+}

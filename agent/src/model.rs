@@ -12,7 +12,7 @@ use fifogate::{
         AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, MaskSet,
         Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
         convert::{self, Fill},
-        follow_workloads,
+        follow_workloads, is_addressable,
     },
 };
 
@@ -278,7 +278,7 @@ pub fn update_of(
 
 /// A mask for one place; `None` if a mask cannot name it.
 fn mask(path: &[&str]) -> Option<String> {
-    let is_named = |name: &&str| !name.is_empty() && !name.contains(['.', '*']);
+    let is_named = |name: &&str| !name.is_empty() && is_addressable(name);
     path.iter().all(is_named).then(|| path.join("."))
 }
 

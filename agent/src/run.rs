@@ -16,7 +16,7 @@ use nix::{
 };
 use tokio::{
     runtime::Builder,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::timeout,
 };
@@ -76,8 +76,8 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
 async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError> {
     let failed = |error: io::Error| CliError::Failed(error.to_string());
     // From here on a signal ends all in order.
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let run_dir = make_folder(&options.run_dir)?;
     let _alone = lock(&run_dir)?;
     let (store, events) = open_store(options, seed).await?;
@@ -113,26 +113,29 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
     tokio::spawn(reports.deliver(store.clone()));
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
-    let program = options.fifogate.display();
-    let mut node = Node::start(parts).await.map_err(|error| {
-        CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
-    })?;
+    let mut node = Node::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // This node is there when the first workload looks.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
-    node.run(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await;
+    node.run(stopped_by_signal(terminate, interrupt)).await;
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
     let finished = finish(node, options.grace).await;
     store.close().await;
     finished
+}
+
+fn no_gate(options: &Options, error: &io::Error) -> CliError {
+    let program = options.fifogate.display();
+    CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
+}
+
+async fn stopped_by_signal(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 async fn finish(node: Node, grace: Duration) -> Result<(), CliError> {

@@ -1,9 +1,10 @@
 //! Descriptors, threads and clocks live here, and only here.
 //!
 //! Two threads: the reactor's moves frames between FIFOs and channels, the worker's lets the broker
-//! decide; little of that the reactor's does itself (`worker::Desk`). A watchdog replaces the reactor's thread where a workload makes it sleep. The channel to
-//! the worker is bounded by what each workload may have on its way; a workload over that is left to
-//! its pipe, and so is slowed down by the kernel.
+//! decide; little of that the reactor's does itself (`worker::Desk`). A watchdog replaces the
+//! reactor's thread where a workload makes it sleep. The channel to the worker is bounded by what
+//! each workload may have on its way; a workload over that is left to its pipe, and so is slowed down
+//! by the kernel.
 
 mod descriptors;
 mod fifo;

@@ -7,6 +7,7 @@
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
     Tree, WORKLOAD_STATES, check, instance,
+    share::shared,
     update::{find, set, unset},
 };
 
@@ -50,11 +51,7 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
             let parts = PARTS.join(", ");
             return Err(format!("unknown mask '{mask}': a mask begins with one of {parts}"));
         }
-        let done = match find(new_state.root(), &path) {
-            Some(value) => put(&mut root, &path, value),
-            None => unset(&mut root, &path),
-        };
-        if !done {
+        if !put(&mut root, &path, find(new_state.root(), &path)) {
             return Err(format!("mask '{mask}' leads through something that is no mapping"));
         }
     }
@@ -76,11 +73,7 @@ pub fn set_items<'a>(
 ) -> Result<Tree, String> {
     let mut root = current.root().clone();
     for (path, value) in items {
-        let done = match value {
-            Some(value) => put(&mut root, &path, &value),
-            None => unset(&mut root, &path),
-        };
-        if !done {
+        if !put(&mut root, &path, value.as_ref()) {
             return Err(format!("'{}' leads through something that is no mapping", path.join(".")));
         }
     }
@@ -120,56 +113,18 @@ fn holds_the_same(old: &Map<Node>, new: &Map<Node>) -> bool {
     old.len() == new.len() && pairs.all(|((a, was), (b, is))| a == b && was.ptr_eq(is))
 }
 
-/// Puts a value at `path`, made of what is there wherever that is equal; false if a parent is no
-/// mapping.
-fn put<K: AsRef<str> + Clone + Into<Key>>(root: &mut Map<Node>, path: &[K], value: &Node) -> bool {
+/// Puts a value at `path`, made of what is there wherever that is equal; without one, removes what is
+/// there. False if a parent is no mapping.
+fn put<K>(root: &mut Map<Node>, path: &[K], value: Option<&Node>) -> bool
+where
+    K: AsRef<str> + Clone + Into<Key>,
+{
+    let Some(value) = value else { return unset(root, path) };
     let there = path.split_first().and_then(|(first, rest)| {
         rest.iter().try_fold(root.get(first.as_ref())?, |node, name| node.get(name.as_ref()))
     });
     let value = shared(there, value);
     there.is_some_and(|old| old.ptr_eq(&value)) || set(root, path, value)
-}
-
-/// `new`, made of what is in `old` wherever that is equal.
-fn shared(old: Option<&Node>, new: &Node) -> Node {
-    match (old, new) {
-        (Some(Node::Map(old)), Node::Map(new)) => {
-            let mut new = new.clone();
-            share(old, &mut new);
-            Node::Map(new)
-        }
-        (Some(old), new) if old == new => old.clone(),
-        _ => new.clone(),
-    }
-}
-
-/// Makes `new` of the nodes of `old` wherever they are equal.
-fn share(old: &Map<Node>, new: &mut Map<Node>) {
-    let (mut changed, mut moved) = (Vec::new(), false);
-    old.diff(new, |key, was, is| match (was, is) {
-        (Some(was), Some(is)) if was.ptr_eq(is) => {}
-        (Some(Node::Map(was)), Some(Node::Map(is))) => {
-            let mut below = is.clone();
-            share(was, &mut below);
-            moved |= !below.ptr_eq(is);
-            if !below.ptr_eq(was) {
-                changed.push((key.clone(), Some(Node::Map(below))));
-            }
-        }
-        (Some(was), Some(is)) if was == is => moved = true,
-        (_, is) => changed.push((key.clone(), is.cloned())),
-    });
-    // What was made of `old` shares with it already.
-    if changed.is_empty() || moved {
-        let mut shared = old.clone();
-        for (key, value) in changed {
-            match value {
-                Some(value) => shared.insert(key, value),
-                None => drop(shared.remove(key.as_str())),
-            }
-        }
-        *new = shared;
-    }
 }
 
 /// `current` with these execution states set; without a value, an entry is removed.

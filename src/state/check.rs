@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{API_VERSION, Key, Map, Node, Tree, WorkloadChange, update::UpdateError};
+use super::{API_VERSION, Key, Map, Node, Tree, WorkloadChange, share::share, update::UpdateError};
 
 mod rules;
 mod shape;
@@ -119,11 +119,13 @@ fn configs(
     old: &Map<Node>,
     proposed: &Map<Node>,
 ) -> Result<(Map<Node>, BTreeSet<Key>), UpdateError> {
-    let (mut changed, mut moved) = (Vec::new(), false);
-    old.diff(proposed, |key, was, wanted| match (was, wanted) {
-        (Some(was), Some(wanted)) if was.ptr_eq(wanted) => {}
-        (Some(was), Some(wanted)) if was == wanted => moved = true,
-        (_, wanted) => changed.push((key, wanted)),
+    let mut all = proposed.clone();
+    share(old, &mut all);
+    let mut changed = Vec::new();
+    old.diff(&all, |key, was, wanted| {
+        if was != wanted {
+            changed.push((key.clone(), wanted));
+        }
     });
     for (key, wanted) in &changed {
         if let Some(item) = wanted {
@@ -131,17 +133,8 @@ fn configs(
                 .map_err(UpdateError::Shape)?;
         }
     }
-    let mut all = proposed.clone();
-    if moved {
-        all = old.clone();
-        for (key, wanted) in &changed {
-            match wanted {
-                Some(item) => all.insert((*key).clone(), (*item).clone()),
-                None => drop(all.remove(key.as_str())),
-            }
-        }
-    }
-    Ok((all, changed.into_iter().map(|(key, _)| key.clone()).collect()))
+    let changed = changed.into_iter().map(|(key, _)| key).collect();
+    Ok((all, changed))
 }
 
 /// Whether `name` is 1 to 63 of `[A-Za-z0-9_-]`.

@@ -17,8 +17,14 @@ impl Key {
     /// Whether a path can name it: a path is cut at `.`, and `*` stands for any name.
     #[must_use]
     pub fn is_addressable(&self) -> bool {
-        !self.0.contains('.') && &*self.0 != "*"
+        is_addressable(self.as_str())
     }
+}
+
+/// As [`Key::is_addressable`].
+#[must_use]
+pub fn is_addressable(name: &str) -> bool {
+    !name.contains('.') && name != "*"
 }
 
 impl From<&str> for Key {

@@ -11,13 +11,14 @@ mod instance;
 mod key;
 mod map;
 mod mask;
+mod share;
 mod tree;
 pub mod update;
 mod weight;
 
 pub use diff::{Altered, Change, ChangeSet, Changes};
 pub use instance::{Instance, WorkloadChange, follow_workloads};
-pub use key::Key;
+pub use key::{Key, is_addressable};
 pub use map::Map;
 pub use mask::{Mask, MaskSet, Segment, Selection};
 pub use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};

@@ -48,31 +48,30 @@ impl Etcd {
     }
 
     fn start_as(address: &'static str, scheme: &'static str, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [client, peer, metrics] = free_ports();
-        let options = options.iter().map(|&own| own.to_owned()).collect();
-        let (child, others) = (None, Vec::new());
-        let mut etcd =
-            Self { child, address, folder, client, peer, options, scheme, metrics, others };
+        let mut etcd = Self::new(address, scheme, options);
         etcd.restart();
         etcd
     }
 
-    /// One more member of the cluster that `members` are, on loopback.
-    pub(crate) fn join(members: &[&Self]) -> Self {
+    fn new(address: &'static str, scheme: &'static str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [client, peer, metrics] = free_ports();
-        let body = format!(r#"{{"peerURLs":["http://127.0.0.1:{peer}"]}}"#);
+        let options = options.iter().map(|&own| own.to_owned()).collect();
+        let (child, others) = (None, Vec::new());
+        Self { child, address, folder, client, peer, options, scheme, metrics, others }
+    }
+
+    /// One more member of the cluster that `members` are, on loopback.
+    pub(crate) fn join(members: &[&Self]) -> Self {
+        let mut etcd = Self::new("127.0.0.1", "http", &[]);
+        let body = format!(r#"{{"peerURLs":["http://127.0.0.1:{}"]}}"#, etcd.peer);
         // It takes no more members until those that it has are known to be well.
         let end = Instant::now() + Duration::from_secs(30);
         while !members[0].request("POST", "/v3/cluster/member/add", &body).is_some_and(is_ok) {
             assert!(Instant::now() < end, "no more members are taken");
             std::thread::sleep(Duration::from_millis(200));
         }
-        let others = members.iter().map(|own| own.member()).collect();
-        let (child, address, options, scheme) = (None, "127.0.0.1", Vec::new(), "http");
-        let mut etcd =
-            Self { child, address, folder, client, peer, options, scheme, metrics, others };
+        etcd.others = members.iter().map(|own| own.member()).collect();
         etcd.restart();
         etcd
     }

@@ -1,5 +1,7 @@
 //! The writing half of a port (FIFO-FACTS sections 2 and 5, DECISIONS 17 and 20).
 
+mod in_pipe;
+
 use std::{
     io::IoSlice,
     os::fd::{AsFd, OwnedFd},
@@ -21,6 +23,8 @@ use crate::{
 };
 
 use super::{super::fifo::reopen, Notices, Oddity, OutFrame, Turn, Wait, unread};
+
+use in_pipe::InPipe;
 
 /// The kernel counts room in slots of one page, of which a frame alone in its pipe takes
 /// `len / SLOT`, rounded up.
@@ -65,34 +69,6 @@ pub(super) struct Outflow {
 struct Next {
     count: usize,
     bytes: usize,
-}
-
-/// What we wrote and nobody has read.
-#[derive(Debug, Default)]
-struct InPipe {
-    /// Frames, oldest first, each with its bytes that were not read and the call that wrote it.
-    frames: Queue<(OutFrame, usize, u64)>,
-    bytes: usize,
-    /// Calls that wrote something, ever.
-    calls: u64,
-}
-
-impl InPipe {
-    fn push(&mut self, frame: OutFrame, bytes: usize) {
-        self.bytes += bytes;
-        match self.frames.back_mut() {
-            // The next part of a frame that is there in part.
-            Some((last, left, _)) if last.seq == frame.seq => *left += bytes,
-            _ => self.frames.push_back((frame, bytes, self.calls)),
-        }
-    }
-
-    /// The most slots that this may take: each call may have left its last slot half empty, and the
-    /// reader has emptied the first one in part.
-    fn slots(&self) -> usize {
-        let first = self.frames.front().map_or(self.calls, |(.., call)| *call);
-        self.bytes / SLOT + usize::try_from(self.calls - first).unwrap_or(usize::MAX) + 2
-    }
 }
 
 impl Outflow {
@@ -150,7 +126,9 @@ impl Outflow {
         }
         self.fit(len);
         // What goes wrong is seen when it is tried again.
-        let whole = put_together(&frame.frame, len, scratch);
+        let Some(whole) = put_together([&frame.frame].into_iter(), len, scratch) else {
+            return false;
+        };
         let Ok(count) = again(|| write(&self.fd, whole)) else { return false };
         if let Some(frame) = frames.pop_front() {
             self.pushed = frame.seq;
@@ -197,7 +175,7 @@ impl Outflow {
     /// room too, and gets two frames at once for it.
     pub(super) fn note_taken(&mut self) {
         if self.is_unsure() {
-            self.in_pipe = InPipe { calls: self.in_pipe.calls, ..InPipe::default() };
+            self.in_pipe.forget();
             (self.known_empty, self.moved) = (true, true);
         }
     }
@@ -334,13 +312,8 @@ impl Outflow {
     fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
         let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
         if next.bytes <= FEW * next.count
-            && let Some(whole) = scratch.get_mut(..next.bytes)
+            && let Some(whole) = put_together(frames(), next.bytes, scratch)
         {
-            let mut rest = &mut *whole;
-            for frame in frames() {
-                frame.put_head(&mut rest);
-                rest.put_slice(frame.body());
-            }
             return again(|| write(&self.fd, whole));
         }
         let mut heads = Vec::with_capacity(frames().map(Frame::head_len).sum());
@@ -460,13 +433,19 @@ impl Outflow {
     }
 }
 
-/// A frame of a few bytes in one place.
-fn put_together<'a>(frame: &Frame, len: usize, scratch: &'a mut [u8]) -> &'a [u8] {
-    let whole = &mut scratch[..len];
+/// Frames of so many bytes together in one place, if there is room for them.
+fn put_together<'a, 'f>(
+    frames: impl Iterator<Item = &'f Frame>,
+    bytes: usize,
+    scratch: &'a mut [u8],
+) -> Option<&'a [u8]> {
+    let whole = scratch.get_mut(..bytes)?;
     let mut rest = &mut *whole;
-    frame.put_head(&mut rest);
-    rest.put_slice(frame.body());
-    whole
+    for frame in frames {
+        frame.put_head(&mut rest);
+        rest.put_slice(frame.body());
+    }
+    Some(whole)
 }
 
 /// Until no signal is in the way.

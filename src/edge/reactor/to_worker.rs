@@ -146,3 +146,39 @@ impl ToWorker {
         self.bell = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::{
+        edge::{port::FromPort, reactor::InFlight},
+        limits::Limits,
+    };
+
+    /// Tells so many messages, one of them with so many bytes; gives whether they were handled here,
+    /// and how many went to the worker's thread.
+    fn tell(count: usize, bytes: usize) -> (bool, usize) {
+        let (sender, from_reactor) = unbounded();
+        let (to_reactor, inbox) = unbounded();
+        let (bell, _rung) = bounded(1);
+        let desk = Arc::new(Desk::of_nobody(from_reactor.clone(), to_reactor));
+        let mut worker = ToWorker::new(desk, sender, bell);
+        let in_flight = Arc::new(InFlight::new(&Limits::default()));
+        in_flight.add(bytes);
+        let (peer, event, written) = (PeerId(7), FromPort::EndOfFile, 0);
+        worker.tell(FromReactor::Port { peer, event, written, bytes, in_flight });
+        (1..count).for_each(|seq| worker.tell(FromReactor::Taken(peer, seq as Seq)));
+        let here = worker.work_here(&inbox).is_some();
+        worker.end_round(true);
+        (here, from_reactor.try_iter().map(|batch| batch.len()).sum())
+    }
+
+    #[test]
+    fn little_is_handled_here_and_more_than_that_is_left_to_the_thread() {
+        assert_eq!(tell(FEW, FEW_BYTES), (true, 0));
+        assert_eq!(tell(FEW + 1, FEW_BYTES), (false, FEW + 1));
+        assert_eq!(tell(FEW, FEW_BYTES + 1), (false, FEW));
+    }
+}

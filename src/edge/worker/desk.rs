@@ -29,6 +29,19 @@ impl Desk {
         Self(Mutex::new(worker))
     }
 
+    /// One that serves nobody.
+    #[cfg(test)]
+    pub(in super::super) fn of_nobody(
+        inbox: Receiver<Vec<FromReactor>>,
+        reactor: crossbeam_channel::Sender<Vec<ToReactor>>,
+    ) -> Self {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let broker = crate::broker::Broker::new(crate::broker::Config::default());
+        let limits = crate::limits::Limits::default();
+        Self::new(Worker::new(broker, limits, "".into(), inbox, reactor, waker.into()))
+    }
+
     /// The worker's thread; works when the bell rings or something is due, until nobody can ring any
     /// more. `begun` is called when the state to begin with was handed on.
     pub(in super::super) fn run(&self, bell: &Receiver<()>, begun: impl FnOnce()) {
@@ -83,16 +96,12 @@ fn wait(bell: &Receiver<()>, until: Option<Instant>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, sync::Arc, thread};
+    use std::{sync::Arc, thread};
 
     use crossbeam_channel::{Sender, bounded, unbounded};
 
     use super::*;
-    use crate::{
-        broker::{Broker, Config},
-        edge::worker::Troubles,
-        limits::Limits,
-    };
+    use crate::edge::worker::Troubles;
 
     struct Office {
         desk: Arc<Desk>,
@@ -107,12 +116,8 @@ mod tests {
             let (to_worker, from_reactor) = unbounded();
             let (to_reactor, told) = unbounded();
             let (ring, bell) = bounded(1);
-            let poll = mio::Poll::new().unwrap();
-            let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
-            let broker = Broker::new(Config::default());
-            let (limits, run_dir) = (Limits::default(), PathBuf::new());
-            let worker = Worker::new(broker, limits, run_dir, from_reactor, to_reactor, waker);
-            Self { desk: Arc::new(Desk::new(worker)), to_worker, told, ring, bell }
+            let desk = Arc::new(Desk::of_nobody(from_reactor, to_reactor));
+            Self { desk, to_worker, told, ring, bell }
         }
 
         fn work_here(&self, client: usize) -> Result<Vec<usize>, usize> {
