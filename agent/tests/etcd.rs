@@ -178,6 +178,24 @@ async fn all_agree(nodes: &[&Node], server: &Server) {
 }
 
 #[tokio::test]
+async fn an_update_is_answered_when_its_change_is_in_the_queue() {
+    let server = Server::start();
+    let (store, mut events) = Etcd::open(options(&server, "a"), None).await.unwrap();
+    for value in 0..10 {
+        // So large that the answer of etcd is there before all of the change.
+        let value = value.to_string().repeat(1_000_000);
+        store.update(set("k", &value)).await.unwrap();
+        let mut told = None;
+        while let Ok(event) = events.try_recv() {
+            if let Event::State { tree, .. } = event {
+                told = config(&tree, "k");
+            }
+        }
+        assert!(told == Some(value), "{:?}", told.map(|own| own.len()));
+    }
+}
+
+#[tokio::test]
 async fn an_empty_cluster_is_seeded_once_and_updates_reach_all_by_one_watch_each() {
     let server = Server::start();
     let other = Current::default().update(&workload("late", "agent_B", "y")).unwrap().tree;

@@ -212,6 +212,9 @@ async fn etcd_with_certificates_is_used_with_ours_and_not_without() {
         Etcd::open(Options { identity: identity.clone(), ..knows() }, None).await.unwrap();
     store.update(one("k", "v")).await.unwrap();
     until(&mut events, "k").await;
+    let http = vec![format!("http://{}", server.endpoint())];
+    let text = refusal(Options { endpoints: http, ..knows() }).await;
+    assert!(text.contains("the URL is not https"), "{text}");
     for without in [knows(), Options { identity, ..plain() }] {
         let text = refusal(without).await;
         assert!(text.contains(&server.endpoint()), "{text}");

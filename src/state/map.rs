@@ -19,6 +19,10 @@ const WIDTH: usize = 32;
 /// A node with fewer entries is joined with a neighbour.
 const NARROW: usize = WIDTH / 4;
 
+/// Most entries among which a key is looked for one by one: names that differ mostly differ in their
+/// length, which stands in the entry, while the text is memory of its own.
+const FEW: usize = 8;
+
 /// An ordered map from [`Key`] to `V` with cheap snapshots.
 pub struct Map<V> {
     root: Option<Link<V>>,
@@ -79,8 +83,7 @@ impl<V> Map<V> {
         loop {
             match link {
                 Link::Leaf(entries) => {
-                    let at = entries.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok()?;
-                    let (key, value) = &entries[at];
+                    let (key, value) = &entries[position(entries, key)?];
                     return Some((key, value));
                 }
                 Link::Branch(branch) => link = &branch.children[branch.child_for(key)],
@@ -180,6 +183,14 @@ impl<V: Clone> Map<V> {
     }
 }
 
+/// Where `key` is among the entries of a leaf.
+fn position<V>(entries: &[(Key, V)], key: &str) -> Option<usize> {
+    if entries.len() <= FEW {
+        return entries.iter().position(|(own, _)| own.as_str() == key);
+    }
+    entries.binary_search_by(|(own, _)| own.as_str().cmp(key)).ok()
+}
+
 impl<V> Branch<V> {
     /// Which child holds `key`, if any does.
     fn child_for(&self, key: &str) -> usize {
@@ -248,7 +259,7 @@ impl<V: Clone> Link<V> {
     fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         match self {
             Self::Leaf(entries) => {
-                let at = entries.binary_search_by(|(k, _)| k.as_str().cmp(key)).ok()?;
+                let at = position(entries, key)?;
                 Arc::make_mut(entries).get_mut(at).map(|(_, value)| value)
             }
             Self::Branch(branch) => {

@@ -55,6 +55,11 @@ fn every_step_of_a_state_can_be_told_as_a_difference() {
     states.push(seeded("apiVersion: v1"));
     states.push(seeded(&TWO.replace("t.u: '1', k: v", "t.u: '2'")));
     states.push(seeded(&TWO.replace("[x]", "[]")));
+    // A file that is rendered of a config is another one with it, in an instance that is the same.
+    let files = "configs: {a: c}\n    files: [{mountPoint: /f, data: '{{a.d}}'}]\n    tags:";
+    let renders = TWO.replace("tags:", files);
+    states.push(seeded(&renders));
+    states.push(seeded(&renders.replace("[x]", "[y]")));
     for pair in states.windows(2) {
         assert_told(&pair[0], &pair[1]);
         assert_told(&pair[1], &pair[0]);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     MOST_OPERATIONS, Options, Shared,
+    channel::channel,
     keys::{self, Keys, Write},
     member,
     view::{Entry, View},
@@ -59,7 +60,7 @@ impl From<Error> for Trouble {
 }
 
 /// What is said of an error, with what it came from as far as that says more.
-fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
@@ -151,19 +152,11 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
         let secret = fs::read(key).map_err(|error| lasting(key, error))?;
         tls = Some(tls.unwrap_or_default().identity(Identity::from_pem(pem, secret)));
     }
-    // More pings than one in five seconds are taken for an attack by etcd; a lease tells sooner.
-    let mut all = ConnectOptions::new()
-        .with_connect_timeout(ANSWER)
-        .with_keep_alive(Duration::from_secs(6), ANSWER)
-        .with_keep_alive_while_idle(true)
-        .with_require_leader(true);
-    if let Some(tls) = tls {
-        all = all.with_tls(tls);
-    }
+    let mut all = ConnectOptions::new().with_require_leader(true);
     if let Some((name, password)) = &options.user {
         all = all.with_user(name, password);
     }
-    let mut client = answer(Client::connect([endpoint], Some(all))).await?;
+    let mut client = answer(Client::from_channel(channel(endpoint, tls)?, Some(all))).await?;
     // A connection is made by the first question only.
     answer(client.get("\0", Some(GetOptions::new().with_count_only()))).await.map(|_| ()).or_else(
         |trouble| match trouble {

@@ -1,6 +1,7 @@
 //! The state of many nodes, in etcd. Each agent reads all of it once, follows it by one watch, and
 //! changes it by transactions that are applied only if what they were computed from is still so.
 
+mod channel;
 mod connect;
 mod follow;
 mod keys;
