@@ -53,14 +53,14 @@ impl ChangeSet {
     /// What of the changes `masks` name; `None` if nothing.
     #[must_use]
     pub fn altered(&self, masks: &MaskSet) -> Option<Altered> {
-        let mut found = Found { path: Vec::new(), change_len: 0, altered: Altered::default() };
-        let all: Vec<Rest<'_>> = if masks.is_everything() {
-            vec![Rest { left: &[], len: 0 }]
-        } else {
-            let whole = masks.masks().iter().map(Mask::segments);
-            whole.map(|left| Rest { left, len: left.len() }).collect()
-        };
-        found.walk(&self.root, &all);
+        let whole = masks.masks().iter().map(Mask::segments);
+        let mut rests: Vec<_> = whole.map(|left| Rest { left, len: left.len() }).collect();
+        if masks.is_everything() {
+            rests.push(Rest { left: &[], len: 0 });
+        }
+        let mut found =
+            Found { path: Vec::new(), change_len: 0, rests, altered: Altered::default() };
+        found.walk(&self.root, 0);
         found.finish()
     }
 }
@@ -159,10 +159,12 @@ impl Rest<'_> {
     }
 }
 
-struct Found {
+struct Found<'m> {
     path: Vec<Key>,
     /// How much of the path leads to what changed as a whole; what is deeper changed with it.
     change_len: usize,
+    /// Of the masks, what is left below each part of the path, one part after the other.
+    rests: Vec<Rest<'m>>,
     altered: Altered,
 }
 
@@ -173,37 +175,49 @@ enum List {
     Removed,
 }
 
-impl Found {
-    fn walk(&mut self, changes: &[(Key, Change)], masks: &[Rest<'_>]) {
+impl Found<'_> {
+    /// Walks the changes below the path, for whose end `rests` from `first` on are what is left.
+    fn walk(&mut self, changes: &[(Key, Change)], first: usize) {
+        let end = self.rests.len();
         for (key, change) in changes {
-            let below: Vec<_> = masks.iter().filter_map(|mask| mask.below(key)).collect();
-            if below.is_empty() {
-                continue;
+            for at in first..end {
+                let below = self.rests[at].below(key);
+                self.rests.extend(below);
             }
-            self.path.push(key.clone());
-            self.change_len = self.path.len();
-            match change {
-                Change::Inner(inner) => self.walk(inner, &below),
-                Change::Added(node) => self.expand(List::Added, node, &below),
-                Change::Removed(node) => self.expand(List::Removed, node, &below),
-                Change::Updated => {
-                    for mask in below.iter().filter(|mask| mask.left.is_empty()) {
-                        self.tell(List::Updated, *mask);
+            if self.rests.len() > end {
+                self.path.push(key.clone());
+                self.change_len = self.path.len();
+                match change {
+                    Change::Inner(inner) => self.walk(inner, end),
+                    Change::Added(node) => self.expand_all(List::Added, node, end),
+                    Change::Removed(node) => self.expand_all(List::Removed, node, end),
+                    Change::Updated => {
+                        for at in end..self.rests.len() {
+                            let mask = self.rests[at];
+                            if mask.left.is_empty() {
+                                self.tell(List::Updated, mask);
+                            }
+                        }
                     }
                 }
+                self.path.pop();
             }
-            self.path.pop();
+            self.rests.truncate(end);
         }
     }
 
-    /// Tells the places at and below `node`, which came or went as a whole, at which a mask ends.
-    fn expand(&mut self, list: List, node: &Node, masks: &[Rest<'_>]) {
-        for mask in masks {
-            if mask.left.is_empty() {
-                self.tell(list, *mask);
-            } else if let Node::Map(map) = node {
-                self.expand_map(list, map, *mask);
-            }
+    fn expand_all(&mut self, list: List, node: &Node, first: usize) {
+        for at in first..self.rests.len() {
+            self.expand(list, node, self.rests[at]);
+        }
+    }
+
+    /// Tells the places at and below `node`, which came or went as a whole, at which the mask ends.
+    fn expand(&mut self, list: List, node: &Node, mask: Rest<'_>) {
+        if mask.left.is_empty() {
+            self.tell(list, mask);
+        } else if let Node::Map(map) = node {
+            self.expand_map(list, map, mask);
         }
     }
 
@@ -211,7 +225,7 @@ impl Found {
         let enter = |found: &mut Self, key: &Key, node: &Node| {
             let Some(below) = mask.below(key) else { return };
             found.path.push(key.clone());
-            found.expand(list, node, &[below]);
+            found.expand(list, node, below);
             found.path.pop();
         };
         match mask.left.first() {

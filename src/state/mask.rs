@@ -137,8 +137,12 @@ impl Selection {
 
     /// Adds a concrete path; its keys are taken literally, also those that a mask could not spell.
     pub(super) fn add_path(&mut self, path: &[Key]) {
-        let segments: Vec<_> = path.iter().cloned().map(Segment::Key).collect();
-        self.add(&segments);
+        // All others have no partner (see `add`).
+        if path.len() == STATE_FIELD {
+            let segments: Vec<_> = path.iter().cloned().map(Segment::Key).collect();
+            return self.add(&segments);
+        }
+        path.iter().fold(self, Self::below).ends = true;
     }
 
     /// Adds the version of the part that `text` begins with, whatever follows (PROTOCOL 5.2: even
@@ -165,16 +169,42 @@ impl Selection {
     fn insert(&mut self, segments: &[Segment]) {
         let end = segments.iter().fold(self, |at, segment| match segment {
             Segment::Any => at.any.get_or_insert_default(),
-            Segment::Key(key) => at.keys.entry(key.clone()).or_default(),
+            Segment::Key(key) => at.below(key),
         });
         end.ends = true;
     }
 
+    fn below(&mut self, key: &Key) -> &mut Self {
+        self.keys.entry(key.clone()).or_default()
+    }
+
     /// What this selection names of the mapping; `None` if that is nothing.
     pub(super) fn pick_map(&self, map: &Map<Node>) -> Option<Node> {
-        pick_map(map, &[self])
+        self.pick_named(map)
+    }
+
+    /// As [`pick_map`], by this selection alone: without wildcards, which is how events pick, nobody
+    /// looks for more.
+    fn pick_named(&self, map: &Map<Node>) -> Option<Node> {
+        if self.ends || self.any.is_some() {
+            return pick_map(map, &[self]);
+        }
+        let mut picked = Vec::with_capacity(self.keys.len());
+        for (key, below) in &self.keys {
+            let Some((key, node)) = map.get_key_value(key.as_str()) else { continue };
+            let node = match node {
+                _ if below.ends => Some(node.clone()),
+                Node::Map(map) => below.pick_named(map),
+                _ => None,
+            };
+            picked.extend(node.map(|node| (key.clone(), node)));
+        }
+        (!picked.is_empty()).then(|| Node::Map(picked.into_iter().collect()))
     }
 }
+
+/// How many segments lead to a field of an execution state.
+const STATE_FIELD: usize = 5;
 
 /// `state` and `subState` of an execution state are halves of one value and never come alone.
 fn state_partner(segments: &[Segment]) -> Option<Vec<Segment>> {
