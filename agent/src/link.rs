@@ -24,6 +24,8 @@ use tokio::{
 
 /// Commands that may wait to be written. Whoever has more waits with them.
 const COMMANDS_THAT_WAIT: usize = 256;
+/// Commands are written together up to so many bytes.
+const MOST_TOGETHER: usize = 64 << 10;
 /// Messages that may wait to be looked at; then fifogate is not read, and bounds what it queues.
 const MESSAGES_THAT_WAIT: usize = 256;
 
@@ -183,18 +185,24 @@ async fn write(
     waiters: Arc<Waiters>,
 ) {
     let mut last_id = 0;
-    while let Some((content, waiter)) = queue.recv().await {
-        last_id += 1;
-        let (id, rejections_only) = match waiter {
-            Waiter::Nobody => (0, false),
-            Waiter::State => (last_id, true),
-            Waiter::Caller(caller) => {
-                waiters.push(last_id, caller);
-                (last_id, false)
-            }
-        };
-        let message = FromAgent { id, content: Some(content), rejections_only };
-        if writer.write_all(&encode(&message.encode_to_vec())).await.is_err() {
+    while let Some(first) = queue.recv().await {
+        let (mut frames, mut next) = (Vec::new(), Some(first));
+        while let Some((content, waiter)) = next {
+            last_id += 1;
+            let (id, rejections_only) = match waiter {
+                Waiter::Nobody => (0, false),
+                Waiter::State => (last_id, true),
+                Waiter::Caller(caller) => {
+                    waiters.push(last_id, caller);
+                    (last_id, false)
+                }
+            };
+            let message = FromAgent { id, content: Some(content), rejections_only };
+            frames.extend_from_slice(&encode(&message.encode_to_vec()));
+            // What follows at once wakes fifogate only once.
+            next = if frames.len() < MOST_TOGETHER { queue.try_recv().ok() } else { None };
+        }
+        if writer.write_all(&frames).await.is_err() {
             break; // the reader tells that it has gone
         }
     }

@@ -72,10 +72,9 @@ pub fn instances(old: &Tree, new: &Tree) -> (Vec<Instance>, Vec<Instance>) {
 /// The workloads of the effective state that differ.
 #[must_use]
 pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
-    let workloads = |tree: &Tree| map_at(tree, &[EFFECTIVE_STATE, "workloads"]);
-    let (old, new) = (workloads(old), workloads(new));
+    let path = [EFFECTIVE_STATE, "workloads"];
     let mut changes = Vec::new();
-    old.diff(&new, |name, old, new| {
+    old.entries(&path).diff(new.entries(&path), |name, old, new| {
         if old != new {
             changes.push(WorkloadChange {
                 name: name.clone(),
@@ -125,13 +124,13 @@ pub fn report(current: &Tree, states: &[pb::WorkloadState]) -> Option<Tree> {
 /// `current` with what an agent says of itself, its tags kept; `None` if it has gone.
 #[must_use]
 pub fn set_agent(current: &Tree, name: &str, status: Option<pb::AgentStatus>) -> Tree {
-    let mut agents = map_at(current, &[AGENTS]);
+    let mut agents = current.entries(&[AGENTS]).clone();
     match status {
         None => {
             agents.remove(name);
         }
         Some(status) => {
-            let mut own = agents.get(name).and_then(Node::as_map).cloned().unwrap_or_default();
+            let mut own = agents.get(name).map(Node::entries).cloned().unwrap_or_default();
             if let Some(status) = status_node(name, status) {
                 own.insert("status", status);
             }
@@ -152,8 +151,8 @@ fn status_node(name: &str, status: pb::AgentStatus) -> Option<Node> {
 #[must_use]
 pub fn begun(tree: &Tree) -> Tree {
     let (_, started) = instances(&Tree::initial(), tree);
-    let states = follow_workloads(&Node::Map(Map::new()), &[], &started);
-    tree.with(WORKLOAD_STATES, Some(states))
+    let states = follow_workloads(&Map::new(), &[], &started);
+    tree.with(WORKLOAD_STATES, Some(Node::Map(states)))
 }
 
 /// The whole state of a message, with the effective state that belongs to it. Workloads that cannot
@@ -209,16 +208,11 @@ fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
 
 /// Calls `each` for every entry that differs below `path`, with what it is now.
 fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str, Option<&Node>)) {
-    let (old, new) = (map_at(old, path), map_at(new, path));
-    old.diff(&new, |name, was, is| {
+    old.entries(path).diff(new.entries(path), |name, was, is| {
         if was != is {
             each(name.as_str(), is);
         }
     });
-}
-
-fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
-    tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
 }
 
 /// A workload as a message.
@@ -245,8 +239,8 @@ pub fn update_of(
     new: &Tree,
     changes: Vec<Change>,
 ) -> Option<(pb::CompleteState, Vec<String>)> {
-    let effective = |tree: &Tree| map_at(tree, &[EFFECTIVE_STATE]);
-    if !effective(old).ptr_eq(&effective(new)) {
+    let effective = [EFFECTIVE_STATE];
+    if !old.entries(&effective).ptr_eq(new.entries(&effective)) {
         return None;
     }
     let (mut state, mut masks) = (pb::CompleteState::default(), Vec::new());

@@ -64,16 +64,15 @@ impl std::error::Error for RenderError {}
 /// out of it.
 #[must_use]
 pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>) {
-    let mut rendered = map_at(old, &RENDERED);
-    let (was, is) = (map_at(old, &WORKLOADS), map_at(new, &WORKLOADS));
-    let configs = map_at(new, &CONFIGS);
+    let (was, is) = (old.entries(&WORKLOADS), new.entries(&WORKLOADS));
+    let configs = new.entries(&CONFIGS);
     let mut again: BTreeSet<&Key> = BTreeSet::new();
-    was.diff(&is, |name, old, new| {
+    was.diff(is, |name, old, new| {
         if old != new {
             again.insert(name);
         }
     });
-    map_at(old, &CONFIGS).diff(&configs, |key, old, new| {
+    old.entries(&CONFIGS).diff(configs, |key, old, new| {
         if old != new {
             again.extend(uses.of(key.as_str()));
         }
@@ -88,11 +87,12 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
     {
         return (state.clone(), Vec::new());
     }
+    let mut rendered = old.entries(&RENDERED).clone();
     let mut faults = Vec::new();
     for name in again {
         rendered.remove(name.as_str());
         let Some(workload) = is.get(name.as_str()) else { continue };
-        match render(workload, &configs) {
+        match render(workload, configs) {
             Ok(workload) => rendered.insert(name.clone(), workload),
             Err(reason) => faults.push(RenderError { workload: name.to_string(), reason }),
         }
@@ -105,10 +105,6 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
 const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 const CONFIGS: [&str; 2] = [DESIRED_STATE, "configs"];
 const RENDERED: [&str; 2] = [EFFECTIVE_STATE, "workloads"];
-
-fn map_at(tree: &Tree, path: &[&str]) -> Map<Node> {
-    tree.get(path).and_then(Node::as_map).cloned().unwrap_or_default()
-}
 
 /// A workload of the desired state as it is meant.
 fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {

@@ -139,13 +139,13 @@ fn seed() -> Tree {
 /// What the state says of the only instance of a workload.
 fn state_of(tree: &Tree, agent: &str, workload: &str) -> Option<String> {
     let path = [WORKLOAD_STATES, agent, workload];
-    let mut all = tree.entries(&path);
+    let mut all = tree.entries(&path).iter();
     all.next().and_then(|(_, state)| state.str_at("state")).map(ToOwned::to_owned)
 }
 
 fn running(tree: &Tree, agent: &str, workload: &str) -> pb::WorkloadState {
     let path = [WORKLOAD_STATES, agent, workload];
-    let mut all = tree.entries(&path);
+    let mut all = tree.entries(&path).iter();
     let (id, _) = all.next().expect("no instance");
     pb::WorkloadState {
         instance_name: Some(pb::WorkloadInstanceName {

@@ -300,7 +300,7 @@ fn the_agent_tells_of_itself_and_of_workloads_that_are_nobodys() {
     });
     let tree = ctl.state();
     let state = |agent: &str, name: &str| {
-        let (_, node) = tree.entries(&["workloadStates", agent, name]).next().unwrap();
+        let (_, node) = tree.entries(&["workloadStates", agent, name]).iter().next().unwrap();
         node.str_at("subState").unwrap().to_owned()
     };
     assert_eq!(

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     message::Body,
     state::{
-        Altered, ChangeSet, Instance, MaskSet, Tree, WORKLOAD_STATES, follow_workloads,
+        Altered, ChangeSet, Instance, MaskSet, Node, Tree, WORKLOAD_STATES, follow_workloads,
         update::Updated, weight_after,
     },
 };
@@ -60,13 +60,13 @@ impl Broker {
     pub(super) fn commit(&mut self, updated: &Updated) -> (Vec<Instance>, Vec<Instance>) {
         let (ended, started) = updated.instances();
         let mut tree = updated.tree.clone();
-        if let Some(states) = tree.get(&[WORKLOAD_STATES]) {
+        if let Some(states) = tree.get(&[WORKLOAD_STATES]).and_then(Node::as_map) {
             // An agent that is there tells itself how an instance ends.
             let (scheduled, gone): (Vec<_>, Vec<_>) =
                 ended.iter().cloned().partition(|instance| !instance.agent.is_empty());
             let gone = if self.link.is_some() { gone } else { [scheduled, gone].concat() };
             let states = follow_workloads(states, &gone, &started);
-            tree = tree.with(WORKLOAD_STATES, Some(states));
+            tree = tree.with(WORKLOAD_STATES, Some(Node::Map(states)));
         }
         self.replace_state(tree);
         (ended, started)

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{API_VERSION, Key, Map, Node, Tree, WorkloadChange, share::share, update::UpdateError};
+use super::{
+    API_VERSION, Key, Map, Node, Tree, WorkloadChange, share::share, tree::NO_ENTRIES,
+    update::UpdateError,
+};
 
 mod rules;
 mod shape;
@@ -36,7 +39,7 @@ pub struct Settled {
 /// The first rule that is broken, in the reference's order; workloads and configs by name.
 pub fn settle(current: Option<&Node>, proposed: Option<Node>) -> Result<Settled, UpdateError> {
     let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
-    let mut desired = proposed.as_ref().and_then(Node::as_map).cloned().unwrap_or_default();
+    let mut desired = proposed.as_ref().map(Node::entries).cloned().unwrap_or_default();
     let version = desired.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
         UpdateError::Shape("missing field `apiVersion` in desiredState".to_owned())
     })?;
@@ -44,7 +47,7 @@ pub fn settle(current: Option<&Node>, proposed: Option<Node>) -> Result<Settled,
     let (workloads, changes) =
         workloads(part(current, "workloads"), part(proposed.as_ref(), "workloads"))?;
     let old_configs = part(current, "configs");
-    let (configs, changed_configs) = configs(&old_configs, &part(proposed.as_ref(), "configs"))?;
+    let (configs, changed_configs) = configs(old_configs, part(proposed.as_ref(), "configs"))?;
 
     if !["v1", "v0.1"].contains(&version) {
         let text = format!("Unsupported API version. Received '{version}', expected 'v1'");
@@ -83,17 +86,17 @@ fn put(state: &mut Map<Node>, name: &str, part: Map<Node>) {
     }
 }
 
-fn part(state: Option<&Node>, name: &str) -> Map<Node> {
-    state.and_then(|state| state.get(name)).and_then(Node::as_map).cloned().unwrap_or_default()
+fn part<'a>(state: Option<&'a Node>, name: &str) -> &'a Map<Node> {
+    state.and_then(|state| state.get(name)).map_or(&NO_ENTRIES, Node::entries)
 }
 
 /// The workloads of the new state, built upon the old ones, and those that differ.
 fn workloads(
-    old: Map<Node>,
-    proposed: Map<Node>,
+    old: &Map<Node>,
+    proposed: &Map<Node>,
 ) -> Result<(Map<Node>, Vec<WorkloadChange>), UpdateError> {
     let mut changed = Vec::new();
-    old.diff(&proposed, |name, was, wanted| changed.push((name, was, wanted)));
+    old.diff(proposed, |name, was, wanted| changed.push((name, was, wanted)));
     let mut all = old.clone();
     let mut changes = Vec::new();
     for (name, was, wanted) in changed {

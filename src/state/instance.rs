@@ -82,10 +82,10 @@ impl WorkloadChange {
 /// `states` after these instances ended and started: new ones are pending, or not scheduled without
 /// an agent; ended ones are gone, with what they leave empty. An entry that stays is left alone.
 #[must_use]
-pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance]) -> Node {
-    let mut states = states.as_map().cloned().unwrap_or_default();
+pub fn follow_workloads(states: &Map<Node>, ended: &[Instance], started: &[Instance]) -> Map<Node> {
+    let mut states = states.clone();
     if ended.is_empty() && started.is_empty() {
-        return Node::Map(states);
+        return states;
     }
     let begun: BTreeSet<_> = started.iter().collect();
     for instance in ended.iter().filter(|instance| !begun.contains(instance)) {
@@ -106,7 +106,7 @@ pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance])
         }
         let state = if instance.agent.is_empty() { &not_scheduled } else { &pending };
         let with = |parent: Option<&Node>, key: &str, value| {
-            let mut map = parent.and_then(Node::as_map).cloned().unwrap_or_default();
+            let mut map = parent.map(Node::entries).cloned().unwrap_or_default();
             map.insert(key, value);
             Node::Map(map)
         };
@@ -114,7 +114,7 @@ pub fn follow_workloads(states: &Node, ended: &[Instance], started: &[Instance])
         let agent = with(agent, &instance.workload, workload);
         states.insert(instance.agent.as_str(), agent);
     }
-    Node::Map(states)
+    states
 }
 
 /// Removes what is at `path`, and every mapping on the way that is empty then.
@@ -157,10 +157,10 @@ mod tests {
             agent: agent.into(),
             id: id.into(),
         };
-        let none = Node::Map(Map::new());
+        let none = Map::new();
         let one = follow_workloads(&none, &[], &[instance("", "1"), instance("A", "1")]);
-        let state = |node: &Node, agent: &str, id: &str| {
-            let id = node.get(agent)?.get("w")?.get(id)?;
+        let state = |states: &Map<Node>, agent: &str, id: &str| {
+            let id = states.get(agent)?.get("w")?.get(id)?;
             id.str_at("state").map(str::to_owned)
         };
         assert_eq!(state(&one, "", "1").as_deref(), Some("NotScheduled"));
@@ -177,7 +177,8 @@ mod tests {
         let instance = Instance { workload: "w".into(), agent: "A".into(), id: "1".into() };
         let running = Node::map([("state", Node::text("Running"))]);
         let states = Node::map([("A", Node::map([("w", Node::map([("1", running)]))]))]);
+        let states = states.entries();
         let same = std::slice::from_ref(&instance);
-        assert_eq!(follow_workloads(&states, same, same), states);
+        assert_eq!(follow_workloads(states, same, same), *states);
     }
 }

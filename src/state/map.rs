@@ -138,8 +138,11 @@ impl<V> Map<V> {
         new: &'a Self,
         each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
     ) {
-        if !self.ptr_eq(new) {
-            Cursor::new(self).diff(Cursor::new(new), each);
+        match (&self.root, &new.root) {
+            _ if self.ptr_eq(new) => {}
+            // As nearly always.
+            (Some(Link::Leaf(old)), Some(Link::Leaf(new))) => diff_entries(old, new, each),
+            _ => Cursor::new(self).diff(Cursor::new(new), each),
         }
     }
 }
@@ -180,6 +183,35 @@ impl<V: Clone> Map<V> {
         }
         self.root = root;
         true
+    }
+}
+
+/// [`Map::diff`] of two leaves.
+fn diff_entries<'a, V>(
+    mut old: &'a [(Key, V)],
+    mut new: &'a [(Key, V)],
+    mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+) {
+    loop {
+        match (old, new) {
+            ([], []) => return,
+            ([(x, was), olds @ ..], [(y, is), news @ ..]) if x == y => {
+                each(y, Some(was), Some(is));
+                (old, new) = (olds, news);
+            }
+            ([(x, was), olds @ ..], []) => {
+                each(x, Some(was), None);
+                old = olds;
+            }
+            ([(x, was), olds @ ..], [(y, _), ..]) if x < y => {
+                each(x, Some(was), None);
+                old = olds;
+            }
+            (_, [(y, is), news @ ..]) => {
+                each(y, None, Some(is));
+                new = news;
+            }
+        }
     }
 }
 

@@ -79,6 +79,12 @@ impl Node {
         }
     }
 
+    /// The entries; none if this is no mapping.
+    #[must_use]
+    pub fn entries(&self) -> &Map<Self> {
+        self.as_map().unwrap_or(&NO_ENTRIES)
+    }
+
     /// The value of `name`, if this is a mapping that has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
@@ -134,6 +140,8 @@ impl fmt::Debug for Node {
     }
 }
 
+pub(super) static NO_ENTRIES: Map<Node> = Map::new();
+
 /// One version of the complete state, or of some of it. Cloning is cheap.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -170,13 +178,19 @@ impl Tree {
     }
 
     /// The entries of the mapping at `path`; none if there is no mapping.
-    pub fn entries(&self, path: &[&str]) -> impl Iterator<Item = (&Key, &Node)> {
-        self.get(path).and_then(Node::as_map).into_iter().flatten()
+    #[must_use]
+    pub fn entries(&self, path: &[&str]) -> &Map<Node> {
+        self.get(path).map_or(&NO_ENTRIES, Node::entries)
     }
 
     /// The same tree with another `part`; without it if there is none.
     #[must_use]
     pub fn with(&self, part: &str, value: Option<Node>) -> Self {
+        if let (Some(own), Some(value)) = (self.root.get(part), &value)
+            && own.ptr_eq(value)
+        {
+            return self.clone();
+        }
         let mut root = self.root.clone();
         match value {
             Some(value) => root.insert(part, value),

@@ -81,9 +81,9 @@ pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated
     let settled = check::settle(current.get(&[DESIRED_STATE]), desired)?;
     let mut tree = current.with(DESIRED_STATE, Some(settled.desired));
     if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
-        let agents = current.get(&[AGENTS]).and_then(Node::as_map).cloned().unwrap_or_default();
+        let agents = current.entries(&[AGENTS]);
         if !agents.ptr_eq(wanted) {
-            tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents, wanted))));
+            tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents.clone(), wanted))));
         }
     }
     Ok(Updated { tree, changes: settled.changes })
@@ -141,15 +141,14 @@ struct Draft {
 
 impl Draft {
     fn of(current: &Tree) -> Self {
-        let mut desired =
-            current.get(&[DESIRED_STATE]).and_then(Node::as_map).cloned().unwrap_or_default();
+        let mut desired = current.entries(&[DESIRED_STATE]).clone();
         for name in ["workloads", "configs"] {
             ensure(&mut desired, name, Node::Map(Map::new()));
         }
-        let agents = current.get(&[AGENTS]).cloned().unwrap_or(Node::Map(Map::new()));
-        let root = [(AGENTS, agents), (DESIRED_STATE, Node::Map(desired))];
+        let agents = current.entries(&[AGENTS]).clone();
+        let root = [(AGENTS, agents), (DESIRED_STATE, desired)];
         Self {
-            root: root.into_iter().map(|(name, node)| (name.into(), node)).collect(),
+            root: root.into_iter().map(|(name, part)| (name.into(), Node::Map(part))).collect(),
             spelled_out: BTreeSet::new(),
             replaced: false,
         }

@@ -157,7 +157,7 @@ fn agents(row: &Value) -> Result<(), String> {
     let agents = root.get(AGENTS).cloned().unwrap_or(empty);
     // The recorded status is what the reference's own type makes of one that it ignores.
     let tags = |tree: &Tree| {
-        let agents = tree.entries(&[AGENTS]);
+        let agents = tree.entries(&[AGENTS]).iter();
         agents.map(|(name, agent)| (name.clone(), agent.get("tags").cloned())).collect::<Vec<_>>()
     };
     let ours = Tree::default().with(AGENTS, Some(agents));

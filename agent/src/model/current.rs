@@ -3,7 +3,7 @@
 use fifogate::{
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, Mask, Node, Tree,
+        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Mask, Node, Tree,
         WORKLOAD_STATES, agent_update, convert, follow_workloads,
         update::{self, UpdateError},
         weight_after,
@@ -95,8 +95,8 @@ impl Current {
         let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
         let (ended, started) = instances(current, &tree);
         let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
-        let states = tree.get(&[WORKLOAD_STATES]).cloned().unwrap_or(Node::Map(Map::new()));
-        let tree = tree.with(WORKLOAD_STATES, Some(follow_workloads(&states, &gone, &started)));
+        let states = follow_workloads(tree.entries(&[WORKLOAD_STATES]), &gone, &started);
+        let tree = tree.with(WORKLOAD_STATES, Some(Node::Map(states)));
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
         let success = pb::UpdateStateSuccess {
             added_workloads: names(&started),

@@ -73,7 +73,7 @@ fn a_removed_workload_stays_until_its_agent_says_so_unless_it_never_began() {
         let masks = vec!["desiredState.workloads".to_owned()];
         Current::new(tree.clone()).update(&Update { masks, ..Update::default() }).unwrap().tree
     };
-    let entries = |tree: &Tree| tree.entries(&[WORKLOAD_STATES]).count();
+    let entries = |tree: &Tree| tree.entries(&[WORKLOAD_STATES]).len();
     assert_eq!(entries(&seeded), 2);
     assert_eq!(entries(&remove(&seeded)), 0);
     let there = set_agent(&seeded, "a", Some(pb::AgentStatus::default()));

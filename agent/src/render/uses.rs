@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use fifogate::state::{Key, Map, Node, Tree};
 
-use super::{RENDERED, WORKLOADS, map_at};
+use super::{RENDERED, WORKLOADS};
 
 /// What of a state says what is to be rendered again. It follows the state: each step costs what it
 /// changes.
@@ -21,8 +21,8 @@ pub struct Uses {
 impl Uses {
     /// Makes it belong to `tree`, from the state that it belongs to.
     pub fn follow(&mut self, tree: &Tree) {
-        let (workloads, rendered) = (map_at(tree, &WORKLOADS), map_at(tree, &RENDERED));
-        self.workloads.diff(&workloads, |name, was, is| {
+        let (workloads, rendered) = (tree.entries(&WORKLOADS), tree.entries(&RENDERED));
+        self.workloads.diff(workloads, |name, was, is| {
             for config in was.into_iter().flat_map(configs_of) {
                 if let Some(users) = self.users.get_mut(config) {
                     users.remove(name);
@@ -37,15 +37,15 @@ impl Uses {
         });
         let mut look_at = |name: &Key, _: Option<&Node>, _: Option<&Node>| {
             let is_missing = |all: &Map<Node>| all.get(name.as_str()).is_none();
-            if is_missing(&rendered) && !is_missing(&workloads) {
+            if is_missing(rendered) && !is_missing(workloads) {
                 self.unrendered.insert(name.clone());
             } else {
                 self.unrendered.remove(name);
             }
         };
-        self.workloads.diff(&workloads, &mut look_at);
-        self.rendered.diff(&rendered, &mut look_at);
-        (self.workloads, self.rendered) = (workloads, rendered);
+        self.workloads.diff(workloads, &mut look_at);
+        self.rendered.diff(rendered, &mut look_at);
+        (self.workloads, self.rendered) = (workloads.clone(), rendered.clone());
     }
 
     /// The workloads that refer to a config, by name.

@@ -61,7 +61,7 @@ impl Supervisor {
     pub fn follow(&mut self, tree: &Tree) {
         self.tasks.retain(|_, task| !task.is_finished());
         let agent = self.shared.agent.as_str();
-        let wanted = tree.entries(&[EFFECTIVE_STATE, "workloads"]);
+        let wanted = tree.entries(&[EFFECTIVE_STATE, "workloads"]).iter();
         let wanted = wanted.filter(|(_, workload)| workload.str_at("agent") == Some(agent));
         let states = [WORKLOAD_STATES, agent];
         let left = tree.entries(&states);

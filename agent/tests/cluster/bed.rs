@@ -188,13 +188,13 @@ impl Cluster {
 
 /// A state without what differs every two seconds.
 fn without_status(tree: &Tree) -> (Tree, Vec<String>) {
-    let agents = tree.entries(&[AGENTS]).map(|(name, _)| name.to_string()).collect();
+    let agents = tree.entries(&[AGENTS]).keys().map(ToString::to_string).collect();
     (tree.with(AGENTS, None), agents)
 }
 
 fn all_run(tree: &Tree) -> bool {
     let desired = ["desiredState", "workloads"];
-    let (mut wanted, mut running) = (tree.entries(&desired).count(), 0);
+    let (mut wanted, mut running) = (tree.entries(&desired).len(), 0);
     for name in NAMES {
         let agent = format!("agent_{name}");
         if tree.get(&[AGENTS, &agent]).is_none() {

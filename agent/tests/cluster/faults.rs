@@ -86,7 +86,7 @@ fn cut_off(cluster: &Cluster, node: usize) {
     for other in (0..NAMES.len()).filter(|own| *own != node) {
         cluster.until(other, "that it is gone", |tree| {
             let path = [WORKLOAD_STATES, &agent];
-            let mut all = tree.entries(&path);
+            let mut all = tree.entries(&path).iter();
             let is = |own: &fifogate::state::Node| own.str_at("state") == Some("AgentDisconnected");
             all.all(|(_, ids)| ids.as_map().into_iter().flatten().all(|(_, own)| is(own)))
         });

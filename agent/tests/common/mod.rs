@@ -307,7 +307,7 @@ pub(crate) fn update(desired: &str, masks: &[&str]) -> RequestContent {
 /// The id, the state and the additional information of the one instance of a workload of agent_A.
 pub(crate) fn state_of(tree: &Tree, workload: &str) -> Option<(String, String, String)> {
     let path = ["workloadStates", "agent_A", workload];
-    let mut entries = tree.entries(&path);
+    let mut entries = tree.entries(&path).iter();
     let (id, state) = entries.next()?;
     let text = |name| state.str_at(name).unwrap_or_default().to_owned();
     let both = format!("{}({})", text("state"), text("subState"));

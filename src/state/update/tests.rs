@@ -71,6 +71,7 @@ fn agent_tags_are_set_and_removed_one_by_one_and_only_of_known_agents() {
     let current = with_agent(&[("a", "1")]);
     let tags = |tree: &Tree| {
         tree.entries(&[AGENTS, "A", "tags"])
+            .iter()
             .map(|(key, value)| format!("{key}={}", value.as_str().unwrap()))
             .collect::<Vec<_>>()
     };
