@@ -272,7 +272,11 @@ impl Reader {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use fifogate::pb::agent_link::{Ack, GateHello, Rejected, ReplaceState, ToAgent};
+    use fifogate::{
+        frame::FrameDecoder,
+        pb::agent_link::{Ack, AgentTrouble, GateHello, Rejected, ReplaceState, ToAgent},
+    };
+    use tempfile::TempDir;
 
     use super::*;
 
@@ -280,30 +284,59 @@ mod tests {
         encode(&ToAgent { content: Some(content) }.encode_to_vec()).to_vec()
     }
 
-    #[tokio::test]
-    async fn step_of_the_state_that_is_refused_is_told_and_the_others_wake_nobody() {
-        let folder = tempfile::tempdir().unwrap();
+    /// What pretends to be a fifogate: it greets, and gives `answers` when the first byte of the hello
+    /// has come, which it puts into `seen`, and all others into `said`.
+    fn pretender(folder: &TempDir, answers: &[u8]) -> GateConfig {
         let hello = GateHello { protocol_version: VERSION.to_owned(), ..Default::default() };
         fs::write(folder.path().join("greeting"), frame(to_agent::Content::Hello(hello))).unwrap();
-        let rejected = Rejected { id: 2, reason: "out of step".to_owned() };
-        let answers = [
-            frame(to_agent::Content::Ack(Ack { id: 1 })),
-            frame(to_agent::Content::Rejected(rejected)),
-        ];
-        fs::write(folder.path().join("answers"), answers.concat()).unwrap();
-        // It answers when the first byte of the hello has come.
+        fs::write(folder.path().join("answers"), answers).unwrap();
         let program = folder.path().join("fifogate");
         let script = "#!/bin/sh\ncd \"${0%/*}\"\ncat greeting\nhead -c 1 > seen\ncat answers\n\
                       exec cat > said\n";
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let (run_dir, agent_name) = (folder.path().to_owned(), "agent_A".to_owned());
-        let config = GateConfig { program, run_dir, agent_name, options: Vec::new() };
+        GateConfig { program, run_dir, agent_name, options: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn step_of_the_state_that_is_refused_is_told_and_the_others_wake_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let rejected = Rejected { id: 2, reason: "out of step".to_owned() };
+        let answers = [
+            frame(to_agent::Content::Ack(Ack { id: 1 })),
+            frame(to_agent::Content::Rejected(rejected)),
+        ];
+        let config = pretender(&folder, &answers.concat());
         let Started { gate, mut messages, .. } = Gate::start(&config).await.unwrap();
         gate.tell_state(from_agent::Content::ReplaceState(ReplaceState::default())).await;
         match messages.recv().await {
             Some(FromGate::OutOfStep(reason)) => assert!(reason.contains("out of step")),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn commands_that_are_written_together_all_arrive_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = pretender(&folder, &frame(to_agent::Content::Ack(Ack { id: 1 })));
+        let Started { gate, mut child, .. } = Gate::start(&config).await.unwrap();
+        // Together they are more than is written at once.
+        let reasons: Vec<_> = (0..9).map(|at| at.to_string().repeat(MOST_TOGETHER / 4)).collect();
+        for reason in reasons.clone() {
+            gate.tell(from_agent::Content::Trouble(AgentTrouble { reason })).await;
+        }
+        drop(gate);
+        assert!(child.wait().await.unwrap().success());
+        let parts = ["seen", "said"].map(|name| fs::read(folder.path().join(name)).unwrap());
+        let said = parts.concat();
+        let (mut decoder, mut rest) = (FrameDecoder::new(said.len()), &said[..]);
+        let mut arrived = Vec::new();
+        while let Some(own) = decoder.next_frame(&mut rest).unwrap() {
+            arrived.push(FromAgent::decode(own).unwrap().content.unwrap());
+        }
+        assert!(matches!(arrived.remove(0), from_agent::Content::Hello(_)));
+        let expected = reasons.into_iter().map(|reason| AgentTrouble { reason });
+        assert_eq!(arrived, expected.map(from_agent::Content::Trouble).collect::<Vec<_>>());
     }
 }
