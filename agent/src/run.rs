@@ -171,7 +171,9 @@ async fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Ev
 
 /// The folder, which exists then, by a path that holds wherever a workload begins.
 fn make_folder(path: &Path) -> Result<PathBuf, CliError> {
-    let named = |error: io::Error| CliError::Failed(format!("{}: {error}", path.display()));
+    let named = |error: io::Error| {
+        CliError::Failed(format!("cannot make run directory {}: {error}", path.display()))
+    };
     // For nobody else: what is in it is who may say what.
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);

@@ -356,5 +356,8 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
         "/does/not/exist",
     ]);
     assert!(status == Some(1) && error.contains("/does/not/exist cannot be started"), "{error}");
+    let (status, error) = run(&["run", "--manifest", path, "--run-dir", "/dev/null/run"]);
+    let expected = "cannot make run directory /dev/null/run: Not a directory";
+    assert!(status == Some(1) && error.contains(expected), "{error}");
     assert_eq!(run(&["run", "--help"]).0, Some(0));
 }
