@@ -83,12 +83,15 @@ enum Waiter {
     State,
 }
 
+/// A command that waits to be written.
+type Queued = (from_agent::Content, Waiter);
+
 type Caller = oneshot::Sender<Result<(), NotDone>>;
 
 /// One running fifogate. Handles are cheap, and all of one start are the same.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    commands: mpsc::Sender<(from_agent::Content, Waiter)>,
+    commands: mpsc::Sender<Queued>,
 }
 
 /// A fifogate that was just started: its handle, what it says, and its process.
@@ -179,35 +182,50 @@ impl Waiters {
     }
 }
 
-async fn write(
-    mut writer: ChildStdin,
-    mut queue: mpsc::Receiver<(from_agent::Content, Waiter)>,
-    waiters: Arc<Waiters>,
-) {
-    let mut last_id = 0;
+async fn write(mut writer: ChildStdin, mut queue: mpsc::Receiver<Queued>, waiters: Arc<Waiters>) {
+    let mut numbering = Numbering { last_id: 0, waiters: Arc::clone(&waiters) };
     while let Some(first) = queue.recv().await {
-        let (mut frames, mut next) = (Vec::new(), Some(first));
-        while let Some((content, waiter)) = next {
-            last_id += 1;
-            let (id, rejections_only) = match waiter {
-                Waiter::Nobody => (0, false),
-                Waiter::State => (last_id, true),
-                Waiter::Caller(caller) => {
-                    waiters.push(last_id, caller);
-                    (last_id, false)
-                }
-            };
-            let message = FromAgent { id, content: Some(content), rejections_only };
-            frames.extend_from_slice(&encode(&message.encode_to_vec()));
-            // What follows at once wakes fifogate only once.
-            next = if frames.len() < MOST_TOGETHER { queue.try_recv().ok() } else { None };
-        }
+        let frames = numbering.frames(first, &mut queue);
         if writer.write_all(&frames).await.is_err() {
             break; // the reader tells that it has gone
         }
     }
     queue.close();
     waiters.clear();
+}
+
+/// Gives each command its number, by which its answer finds who waits for it.
+struct Numbering {
+    last_id: u64,
+    waiters: Arc<Waiters>,
+}
+
+impl Numbering {
+    /// A command and those that wait behind it, as what is to be written at once: so they wake fifogate
+    /// only once. None is begun when [`MOST_TOGETHER`] is reached.
+    fn frames(&mut self, first: Queued, queue: &mut mpsc::Receiver<Queued>) -> Vec<u8> {
+        let mut frames = self.frame(first);
+        while frames.len() < MOST_TOGETHER
+            && let Ok(next) = queue.try_recv()
+        {
+            frames.extend(self.frame(next));
+        }
+        frames
+    }
+
+    fn frame(&mut self, (content, waiter): Queued) -> Vec<u8> {
+        self.last_id += 1;
+        let (id, rejections_only) = match waiter {
+            Waiter::Nobody => (0, false),
+            Waiter::State => (self.last_id, true),
+            Waiter::Caller(caller) => {
+                self.waiters.push(self.last_id, caller);
+                (self.last_id, false)
+            }
+        };
+        let message = FromAgent { id, content: Some(content), rejections_only };
+        encode(&message.encode_to_vec()).into()
+    }
 }
 
 async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Waiters>) {
@@ -313,6 +331,24 @@ mod tests {
         match messages.recv().await {
             Some(FromGate::OutOfStep(reason)) => assert!(reason.contains("out of step")),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_command_is_added_to_what_is_as_long_as_may_be_written_together() {
+        let mut numbering = Numbering { last_id: 0, waiters: Arc::default() };
+        let command = |len| {
+            let reason = "x".repeat(len);
+            (from_agent::Content::Trouble(AgentTrouble { reason }), Waiter::Nobody)
+        };
+        let beside_text = numbering.frame(command(MOST_TOGETHER)).len() - MOST_TOGETHER;
+        for (len, left) in [(MOST_TOGETHER - 1, 1), (MOST_TOGETHER, 2), (MOST_TOGETHER + 1, 2)] {
+            let (sender, mut queue) = mpsc::channel(2);
+            sender.try_send(command(1)).unwrap();
+            sender.try_send(command(MOST_TOGETHER)).unwrap();
+            let frames = numbering.frames(command(len - beside_text), &mut queue);
+            let added = numbering.frame(command(1)).len() * (2 - left);
+            assert_eq!((frames.len(), queue.len()), (len + added, left));
         }
     }
 
