@@ -1,8 +1,9 @@
 //! A persistent ordered map: a change makes a new map that shares all untouched parts with the old.
 //!
 //! Cloning is one reference count. Changing one of n entries copies O(log n) nodes of at most
-//! [`WIDTH`] entries, and only those that another version shares. [`Map::diff`] skips shared nodes, so comparing two versions costs what differs
-//! between them and not what they hold. It knows nothing of what the values mean.
+//! [`WIDTH`] entries, and only those that another version shares. [`Map::diff`] skips shared nodes, so
+//! comparing two versions costs what differs between them and not what they hold. It knows nothing of
+//! what the values mean.
 
 mod cursor;
 
@@ -140,8 +141,8 @@ impl<V> Map<V> {
     ) {
         match (&self.root, &new.root) {
             _ if self.ptr_eq(new) => {}
-            // As nearly always.
-            (Some(Link::Leaf(old)), Some(Link::Leaf(new))) => diff_entries(old, new, each),
+            // As nearly always: nothing has to be remembered.
+            (Some(Link::Leaf(old)), Some(Link::Leaf(new))) => cursor::diff_leaves(old, new, each),
             _ => Cursor::new(self).diff(Cursor::new(new), each),
         }
     }
@@ -183,35 +184,6 @@ impl<V: Clone> Map<V> {
         }
         self.root = root;
         true
-    }
-}
-
-/// [`Map::diff`] of two leaves.
-fn diff_entries<'a, V>(
-    mut old: &'a [(Key, V)],
-    mut new: &'a [(Key, V)],
-    mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
-) {
-    loop {
-        match (old, new) {
-            ([], []) => return,
-            ([(x, was), olds @ ..], [(y, is), news @ ..]) if x == y => {
-                each(y, Some(was), Some(is));
-                (old, new) = (olds, news);
-            }
-            ([(x, was), olds @ ..], []) => {
-                each(x, Some(was), None);
-                old = olds;
-            }
-            ([(x, was), olds @ ..], [(y, _), ..]) if x < y => {
-                each(x, Some(was), None);
-                old = olds;
-            }
-            (_, [(y, is), news @ ..]) => {
-                each(y, None, Some(is));
-                new = news;
-            }
-        }
     }
 }
 

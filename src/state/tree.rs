@@ -140,6 +140,7 @@ impl fmt::Debug for Node {
     }
 }
 
+/// What stands for the entries of what is no mapping.
 pub(super) static NO_ENTRIES: Map<Node> = Map::new();
 
 /// One version of the complete state, or of some of it. Cloning is cheap.
@@ -183,7 +184,8 @@ impl Tree {
         self.get(path).map_or(&NO_ENTRIES, Node::entries)
     }
 
-    /// The same tree with another `part`; without it if there is none.
+    /// The same tree with another `part`; without it if there is none. A part that is the same in memory
+    /// leaves all of the tree where it is, so that a comparison has nothing to walk through.
     #[must_use]
     pub fn with(&self, part: &str, value: Option<Node>) -> Self {
         if let (Some(own), Some(value)) = (self.root.get(part), &value)
@@ -231,5 +233,22 @@ impl Tree {
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.root.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_put_where_it_is_leaves_the_tree_where_it_is() {
+        let part = Node::Map([("a".into(), Node::text("1"))].into_iter().collect());
+        let tree = Tree::default().with(DESIRED_STATE, Some(part.clone()));
+        let same = tree.with(DESIRED_STATE, Some(part.clone()));
+        assert!(same.root.ptr_eq(&tree.root));
+
+        let other = tree.with(EFFECTIVE_STATE, Some(part));
+        assert!(!other.root.ptr_eq(&tree.root));
+        assert_eq!(other.with(EFFECTIVE_STATE, None), tree);
     }
 }

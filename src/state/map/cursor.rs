@@ -15,10 +15,13 @@ pub(super) struct Cursor<'a, V> {
     above: Vec<Rest<'a, V>>,
 }
 
+/// Entries of a leaf.
+type Entries<'a, V> = &'a [(Key, V)];
+
 /// What is left of a node that was opened; never empty in a cursor.
 enum Rest<'a, V> {
     Links(&'a [Link<V>]),
-    Entries(&'a [(Key, V)]),
+    Entries(Entries<'a, V>),
 }
 
 impl<'a, V> Cursor<'a, V> {
@@ -36,18 +39,22 @@ impl<'a, V> Cursor<'a, V> {
 
     /// Steps over what [`Cursor::top`] shows.
     pub(super) fn skip(&mut self) {
-        let emptied = match &mut self.at {
+        match &mut self.at {
             None => return,
-            Some(Rest::Links(links)) => {
-                *links = &links[1..];
-                links.is_empty()
-            }
-            Some(Rest::Entries(entries)) => {
-                *entries = &entries[1..];
-                entries.is_empty()
-            }
+            Some(Rest::Links(links)) => *links = &links[1..],
+            Some(Rest::Entries(entries)) => *entries = &entries[1..],
+        }
+        self.leave();
+    }
+
+    /// Goes on above a node of which nothing is left.
+    fn leave(&mut self) {
+        let is_over = match &self.at {
+            None => return,
+            Some(Rest::Links(links)) => links.is_empty(),
+            Some(Rest::Entries(entries)) => entries.is_empty(),
         };
-        if emptied {
+        if is_over {
             self.at = self.above.pop();
         }
     }
@@ -102,16 +109,10 @@ impl<'a, V> Cursor<'a, V> {
                     }
                     _ => other.open(),
                 },
-                (Some(Top::Entry(x, old)), Some(Top::Entry(y, new))) if x == y => {
-                    each(y, Some(old), Some(new));
-                    self.skip();
-                    other.skip();
+                (Some(Top::Entry(..)), Some(Top::Entry(..))) => {
+                    self.diff_opened(&mut other, &mut each);
                 }
-                (Some(Top::Entry(x, _)), Some(Top::Entry(y, new))) if x > y => {
-                    each(y, None, Some(new));
-                    other.skip();
-                }
-                (Some(Top::Entry(x, old)), _) => {
+                (Some(Top::Entry(x, old)), None) => {
                     each(x, Some(old), None);
                     self.skip();
                 }
@@ -122,6 +123,54 @@ impl<'a, V> Cursor<'a, V> {
             }
         }
     }
+
+    /// [`Cursor::diff`] until one of the two cursors is through the leaf that it is in.
+    fn diff_opened(
+        &mut self,
+        other: &mut Self,
+        each: &mut impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+    ) {
+        if let (Some(Rest::Entries(olds)), Some(Rest::Entries(news))) =
+            (&mut self.at, &mut other.at)
+        {
+            (*olds, *news) = diff_entries(olds, news, each);
+        }
+        self.leave();
+        other.leave();
+    }
+}
+
+/// [`Map::diff`] of two maps that are one leaf each.
+pub(super) fn diff_leaves<'a, V>(
+    olds: Entries<'a, V>,
+    news: Entries<'a, V>,
+    mut each: impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+) {
+    let (olds, news) = diff_entries(olds, news, &mut each);
+    olds.iter().for_each(|(x, old)| each(x, Some(old), None));
+    news.iter().for_each(|(y, new)| each(y, None, Some(new)));
+}
+
+/// Tells how the entries of two leaves differ until nothing is left of one of them; out comes what is left
+/// of each.
+fn diff_entries<'a, V>(
+    mut olds: Entries<'a, V>,
+    mut news: Entries<'a, V>,
+    each: &mut impl FnMut(&'a Key, Option<&'a V>, Option<&'a V>),
+) -> (Entries<'a, V>, Entries<'a, V>) {
+    while let ([(x, old), olds_after @ ..], [(y, new), news_after @ ..]) = (olds, news) {
+        if x == y {
+            each(y, Some(old), Some(new));
+            (olds, news) = (olds_after, news_after);
+        } else if x < y {
+            each(x, Some(old), None);
+            olds = olds_after;
+        } else {
+            each(y, None, Some(new));
+            news = news_after;
+        }
+    }
+    (olds, news)
 }
 
 /// The entries of a [`Map`] in the order of their keys.
