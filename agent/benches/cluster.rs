@@ -4,11 +4,17 @@
 //!
 //! An update is measured from before its frame is written to node A's pipe until the frame of its event
 //! was read from a pipe; a put from before it is asked for until its event was taken from a watch.
+//!
+//! A node is all that would be on one machine: its agent, fifogate and workloads, and for the put the
+//! client that puts and the one that watches. All of that is pinned to one processor, and each node has
+//! its own as far as there are so many; etcd is left to the scheduler. `-- --unpinned` leaves it all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "cluster/cpus.rs"]
+mod cpus;
 
 #[allow(dead_code)]
 #[path = "../tests/cluster"]
@@ -35,6 +41,7 @@ use cluster::{
     network::{Network, is_run_elsewhere},
 };
 use common::server::Etcd;
+use cpus::Cpus;
 use etcd_client::{Client, WatchOptions};
 use fifogate::pb::ank_base::{config_item::ConfigItemEnum, response::ResponseContent};
 use tokio::runtime::{Builder, Runtime};
@@ -50,6 +57,9 @@ struct Options {
     /// How often each is measured
     #[arg(long, value_name = "N", default_value_t = 500)]
     rounds: usize,
+    /// Nodes are not pinned to processors
+    #[arg(long)]
+    unpinned: bool,
     /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
@@ -63,30 +73,36 @@ struct Options {
 }
 
 fn main() {
-    let Options { rounds, bench, list, .. } = Options::parse();
+    let Options { rounds, unpinned, bench, list, .. } = Options::parse();
     if list {
         return; // no tests here
     }
     if !bench {
         return println!("nothing is measured without optimization: `make bench-cluster` does");
     }
-    if is_run_elsewhere(&["--bench", "--rounds", &rounds.to_string()]) {
+    let rounds_text = rounds.to_string();
+    let mut arguments = vec!["--bench", "--rounds", &rounds_text];
+    arguments.extend(unpinned.then_some("--unpinned"));
+    if is_run_elsewhere(&arguments) {
         return;
     }
-    let mut cluster = Cluster::start(WORKLOADS);
+    let cpus = Cpus::new(!unpinned);
+    let mut cluster = Cluster::start_after(WORKLOADS, |node| cpus.pin(node));
     // Its own watch would take time from the agents'.
     cluster.history = History::default();
-    let mut puts = Puts::start(&cluster);
-    let mut updates = Updates::start(&cluster);
-    println!(
-        "{rounds} rounds, {} nodes with {WORKLOADS} workloads each; microseconds",
-        NAMES.len()
-    );
-    println!("{:<42}{:>8}{:>8}{:>8}{:>8}", "", "median", "25 %", "75 %", "99 %");
+    let mut puts = Puts::start(&cluster, &cpus);
+    let mut updates = Updates::start(&cluster, &cpus);
+    let nodes = NAMES.len();
+    println!("{rounds} rounds, {nodes} nodes with {WORKLOADS} workloads each; {}", cpus.describe());
+    println!("{:<42}{:>8}{:>8}{:>8}{:>8}", "microseconds", "median", "25 %", "75 %", "99 %");
+    // We are the workload that asks.
+    cpus.pin(0);
     measure(rounds, 1, &mut puts, &mut updates);
+    cpus.free();
     let network = &cluster.network;
     let second = network.hub.enter(|| Etcd::join(&[&cluster.etcd]));
     let _third = network.hub.enter(|| Etcd::join(&[&cluster.etcd, &second]));
+    cpus.pin(0);
     measure(rounds, 3, &mut puts, &mut updates);
 }
 
@@ -151,20 +167,25 @@ struct Puts {
 }
 
 impl Puts {
-    fn start(cluster: &Cluster) -> Self {
+    fn start(cluster: &Cluster, cpus: &Cpus) -> Self {
         let (sender, heard) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();
         for node in 0..NAMES.len() {
             let (sender, ready) = (sender.clone(), ready.clone());
             let endpoint = endpoint(cluster, node);
-            let network = cluster.network.nodes[node].share();
-            thread::spawn(move || network.enter(|| watch(node, &endpoint, &sender, &ready)));
+            let (network, cpus) = (cluster.network.nodes[node].share(), cpus.clone());
+            thread::spawn(move || {
+                cpus.pin(node);
+                network.enter(|| watch(node, &endpoint, &sender, &ready));
+            });
         }
         NAMES.iter().for_each(|_| is_ready.recv().unwrap());
         let (ask, asked) = mpsc::channel::<String>();
         let (begin, began) = mpsc::channel();
         let (endpoint, network) = (endpoint(cluster, 0), cluster.network.nodes[0].share());
+        let cpus = cpus.clone();
         thread::spawn(move || {
+            cpus.pin(0);
             network.enter(|| {
                 let runtime = runtime();
                 let mut client = runtime.block_on(Client::connect([endpoint], None)).unwrap();
@@ -221,14 +242,15 @@ struct Updates {
 }
 
 impl Updates {
-    fn start(cluster: &Cluster) -> Self {
+    fn start(cluster: &Cluster, cpus: &Cpus) -> Self {
         let (sender, heard) = mpsc::channel();
         for node in 0..NAMES.len() {
             let mut session = cluster.session(node, FOLLOWER);
             let id = session.subscribe(&["desiredState.configs.event"]).unwrap();
             session.answer(&id, soon()).unwrap();
-            let sender = sender.clone();
+            let (sender, cpus) = (sender.clone(), cpus.clone());
             thread::spawn(move || {
+                cpus.pin(node);
                 while let Ok(Some(response)) = session.response(soon()) {
                     let now = Instant::now();
                     let Some(value) = value_of(response.response_content) else { continue };

@@ -65,6 +65,11 @@ fn manifest(each: usize) -> String {
 impl Cluster {
     /// Three nodes with so many workloads each, all of which run.
     pub(crate) fn start(each: usize) -> Self {
+        Self::start_after(each, |_| {})
+    }
+
+    /// The same; each node's agent is started by a thread that has `prepared` itself for it.
+    pub(crate) fn start_after(each: usize, prepared: impl Fn(usize) + Sync) -> Self {
         let network = Network::new(NAMES.len());
         let etcd = network.hub.enter(|| Etcd::start_at("0.0.0.0"));
         let history = History::start(network.hub.share(), etcd.endpoint());
@@ -75,7 +80,10 @@ impl Cluster {
             let mut options = vec!["--name", &name, "--etcd", &endpoint, "--prefix", PREFIX];
             // A subscriber is told from its first answer on.
             options.extend(["--grace", "2", "--", "--settle", "0"]);
-            network.nodes[node].enter(|| Agent::start(&workloads, &options))
+            network.nodes[node].enter(|| {
+                prepared(node);
+                Agent::start(&workloads, &options)
+            })
         };
         let agents = (0..NAMES.len()).map(start).collect();
         let (writers, followers) = (Vec::new(), Vec::new());
