@@ -9,8 +9,8 @@ mod current;
 use fifogate::{
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, MaskSet,
-        Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
+        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask,
+        MaskSet, Node, Segment, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
         convert::{self, Fill},
         follow_workloads, is_addressable,
     },
@@ -32,6 +32,16 @@ pub struct Update {
     pub new_state: pb::CompleteState,
     /// What of it is meant.
     pub masks: Vec<String>,
+}
+
+impl Update {
+    /// Whether it says all of a config: if that becomes anything, it does so whatever it was before.
+    #[must_use]
+    pub fn says_all_of(&self, config: &str) -> bool {
+        let path = [DESIRED_STATE, "configs", config].map(|name| Segment::Key(Key::from(name)));
+        let names_it = |mask: &String| path.starts_with(Mask::parse(mask).segments());
+        self.masks.is_empty() || self.masks.iter().any(names_it)
+    }
 }
 
 /// What a change would make of the state, and how to tell it.

@@ -218,46 +218,74 @@ async fn an_empty_cluster_is_seeded_once_and_updates_reach_all_by_one_watch_each
     all_agree(&[&a, &b, &c], &server).await;
 }
 
-#[tokio::test]
-async fn conflicting_updates_from_three_nodes_are_all_done_one_after_the_other() {
-    const EACH: usize = 170;
-    let server = Server::start();
-    let nodes = [
-        Arc::new(open(&server, "agent_A", None).await),
-        Arc::new(open(&server, "agent_B", None).await),
-        Arc::new(open(&server, "agent_C", None).await),
-    ];
+/// How many updates each of three nodes asks for.
+const EACH: usize = 170;
+
+async fn three_nodes(server: &Server) -> [Arc<Node>; 3] {
+    [
+        Arc::new(open(server, "agent_A", None).await),
+        Arc::new(open(server, "agent_B", None).await),
+        Arc::new(open(server, "agent_C", None).await),
+    ]
+}
+
+/// All ask at once for what an `update` makes of texts that count, and get it.
+async fn all_ask(nodes: &[Arc<Node>; 3], update: fn(&str) -> Update) {
     let mut tasks = Vec::new();
     for (at, node) in nodes.iter().cloned().enumerate() {
         tasks.push(tokio::spawn(async move {
             for count in 0..EACH {
-                let update = workload("same", "agent_A", &format!("{at} {count}"));
-                node.store.update(update).await.unwrap();
+                node.store.update(update(&format!("{at} {count}"))).await.unwrap();
             }
         }));
     }
     for task in tasks {
         timeout(Duration::from_secs(60), task).await.unwrap().unwrap();
     }
-    all_agree(&nodes.each_ref().map(AsRef::as_ref), &server).await;
-    for node in &nodes {
+}
+
+/// Every node was told every text, those of each node in the order in which it asked.
+async fn all_are_told(nodes: &[Arc<Node>; 3], server: &Server, text: fn(&Tree) -> Option<String>) {
+    all_agree(&nodes.each_ref().map(AsRef::as_ref), server).await;
+    for node in nodes {
         let mut counts = [0; 3];
-        let mut before = String::new();
+        let mut before = None;
         for event in node.told.lock().await.iter() {
             let Event::State { tree, .. } = event else { continue };
-            let path = ["desiredState", "workloads", "same", "runtimeConfig"];
-            let text = tree.get(&path).and_then(|own| own.as_str()).unwrap_or_default();
-            if text != before {
-                text.clone_into(&mut before);
-                let (at, count) = text.split_once(' ').unwrap();
-                let at: usize = at.parse().unwrap();
-                // Every acknowledged one, in the order in which its node asked.
-                assert_eq!(count.parse::<usize>().unwrap(), counts[at]);
-                counts[at] += 1;
+            let now = text(tree);
+            if now == before {
+                continue;
             }
+            let (at, count) = now.as_deref().unwrap().split_once(' ').unwrap();
+            let at: usize = at.parse().unwrap();
+            assert_eq!(count.parse::<usize>().unwrap(), counts[at]);
+            counts[at] += 1;
+            before = now;
         }
         assert_eq!(counts, [EACH; 3]);
     }
+}
+
+#[tokio::test]
+async fn conflicting_updates_from_three_nodes_are_all_done_one_after_the_other() {
+    let server = Server::start();
+    let nodes = three_nodes(&server).await;
+    all_ask(&nodes, |text| workload("same", "agent_A", text)).await;
+    all_are_told(&nodes, &server, |tree| {
+        let path = ["desiredState", "workloads", "same", "runtimeConfig"];
+        tree.get(&path).and_then(|own| own.as_str()).map(ToOwned::to_owned)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_from_three_nodes_in_one_config_are_not_in_each_others_way() {
+    let server = Server::start();
+    let nodes = three_nodes(&server).await;
+    let before = server.transactions();
+    all_ask(&nodes, |text| set("event", text)).await;
+    assert_eq!(server.transactions() - before, 3 * EACH, "one was asked for again");
+    all_are_told(&nodes, &server, |tree| config(tree, "event")).await;
 }
 
 #[tokio::test]

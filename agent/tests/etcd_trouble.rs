@@ -96,13 +96,12 @@ async fn as_many_items_as_etcd_takes_are_updated_at_once_and_one_more_is_refused
     let server = Server::start();
     let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
     let names = |count: usize| (0..count).map(|n| format!("k{n}"));
-    // The guard is compared too.
-    let Err(Refused::Invalid(text)) = store.update(set(names(128), "v")).await else {
+    let Err(Refused::Invalid(text)) = store.update(set(names(129), "v")).await else {
         panic!("done, or not for that reason");
     };
     assert_eq!(text, "The update touches 129 items; etcd takes 128 at once: split it");
-    store.update(set(names(127), "v")).await.unwrap();
-    until(&mut events, "k126").await;
+    store.update(set(names(128), "v")).await.unwrap();
+    until(&mut events, "k127").await;
 }
 
 #[tokio::test]

@@ -82,6 +82,36 @@ fn a_removed_workload_stays_until_its_agent_says_so_unless_it_never_began() {
 }
 
 #[test]
+fn an_update_says_all_of_a_config_that_a_mask_names_whole() {
+    let cases: [(&[&str], bool); 9] = [
+        (&[], true),
+        (&["desiredState"], true),
+        (&["desiredState.configs"], true),
+        (&["desiredState.configs.c"], true),
+        (&["desiredState.configs.c.d"], false),
+        (&["desiredState.configs.c.d", "desiredState.configs.c"], true),
+        (&["desiredState.configs.other"], false),
+        (&["desiredState.configs.cc"], false),
+        (&["desiredState.workloads"], false),
+    ];
+    for (masks, says_all) in cases {
+        let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+        let update = Update { masks, ..Update::default() };
+        assert_eq!(update.says_all_of("c"), says_all, "{:?}", update.masks);
+        // What it says all of becomes the same, whatever it was.
+        let from = |value: &str| {
+            seeded(&TWO.replace("{d: [x]}", &format!("{value}\n  other: o\n  cc: o")))
+        };
+        let update = Update { new_state: convert::to_pb(&from("{d: new}"), Fill::Full), ..update };
+        let made = |before: &str| {
+            let tree = Current::new(from(before)).update(&update).unwrap().tree;
+            tree.get(&[DESIRED_STATE, "configs", "c"]).cloned()
+        };
+        assert_eq!(made("{d: x, e: y}") == made("{d: x, e: z}"), says_all, "{:?}", update.masks);
+    }
+}
+
+#[test]
 fn nobody_sets_its_own_rights() {
     let tree = seeded(TWO);
     let access = "desiredState.workloads.w.controlInterfaceAccess";

@@ -170,6 +170,13 @@ impl Etcd {
         line.unwrap().trim().parse().unwrap()
     }
 
+    /// The number of transactions that were done, or refused because something was not as compared.
+    pub(crate) fn transactions(&self) -> usize {
+        let service = r#"grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
+        let all = self.metric(&format!(r#"grpc_server_handled_total{{grpc_code="OK",{service}}}"#));
+        all as usize
+    }
+
     /// The number of changes so far.
     pub(crate) fn revision(&self) -> i64 {
         let answer = self.request("POST", "/v3/kv/range", r#"{"key":"AA==","count_only":true}"#);

@@ -131,7 +131,9 @@ impl Etcd {
                 let view = shared.view();
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
-                (view.plan(&planned.tree, &planned.changes), planned.success, view.revision)
+                let says_all = |config: &str| update.says_all_of(config);
+                let plan = view.plan(&planned.tree, &planned.changes, says_all);
+                (plan, planned.success, view.revision)
             };
             if plan.writes.is_empty() {
                 return Ok(success);
@@ -182,7 +184,7 @@ impl Etcd {
                 }
                 let tree = model::set_agent(view.current.tree(), name, Some(status));
                 let changes = model::changes_between(view.current.tree(), &tree);
-                (view.plan(&tree, &changes), view.revision)
+                (view.plan(&tree, &changes, |_| false), view.revision)
             };
             if plan.writes.is_empty() {
                 return Ok(());

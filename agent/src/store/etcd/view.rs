@@ -199,13 +199,23 @@ impl View {
     ///
     /// It is applied only if what makes it valid is as it was: the items themselves, the configs that
     /// a written workload refers to, and, where validity depends on all workloads together, the guard.
-    pub(super) fn plan(&self, new: &Tree, changes: &[Change]) -> Plan {
+    /// A config that becomes what it does whatever it was (`says_all`) need not be as it was: so nodes
+    /// that set one and the same, as events do, are not in each other's way.
+    pub(super) fn plan(
+        &self,
+        new: &Tree,
+        changes: &[Change],
+        says_all: impl Fn(&str) -> bool,
+    ) -> Plan {
         let mut plan = Plan::default();
         let guard = self.keys.guard();
         let mut bumps = false;
         for change in changes {
             let write = self.keys.write(change);
-            plan.compares.insert(write.key.clone(), self.written(&write.key));
+            let is_blind = matches!(change, Change::Config(name, Some(_)) if says_all(name));
+            if !is_blind {
+                plan.compares.insert(write.key.clone(), self.written(&write.key));
+            }
             plan.writes.push(write);
             match change {
                 Change::Workload(name, _) => {
