@@ -95,9 +95,9 @@ bench:  ## fifogate beside the floor under it, in under five minutes; WRITE=1: a
 	$(CARGO) bench --quiet --bench gate -- $(if $(WRITE),--write) $(SCENARIOS)
 
 .PHONY: bench-cluster
-bench-cluster: setup  ## an event from node to node through etcd, beside etcd's own put and watch
+bench-cluster: setup  ## an event from node to node through etcd, beside etcd's own put; UNPINNED=1: nodes move
 	$(CARGO) build --release --quiet --workspace --bins
-	$(CARGO) bench --quiet --package fifogate-agent --bench cluster
+	$(CARGO) bench --quiet --package fifogate-agent --bench cluster -- $(if $(UNPINNED),--unpinned)
 
 .PHONY: bench-quick
 bench-quick:  ## whether the benchmark works, in small numbers: no measurement

@@ -35,10 +35,12 @@ pub struct Update {
 }
 
 impl Update {
-    /// Whether it says all of a config: if that becomes anything, it does so whatever it was before.
+    /// Whether one of its changes is what it is whatever the item was before. So is a config that it
+    /// says all of. A workload is not: who asks is told which instance it ended.
     #[must_use]
-    pub fn says_all_of(&self, config: &str) -> bool {
-        let path = [DESIRED_STATE, "configs", config].map(|name| Segment::Key(Key::from(name)));
+    pub fn determines(&self, change: &Change) -> bool {
+        let Change::Config(name, Some(_)) = change else { return false };
+        let path = [DESIRED_STATE, "configs", name].map(|name| Segment::Key(Key::from(name)));
         let names_it = |mask: &String| path.starts_with(Mask::parse(mask).segments());
         self.masks.is_empty() || self.masks.iter().any(names_it)
     }

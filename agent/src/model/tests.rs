@@ -82,7 +82,7 @@ fn a_removed_workload_stays_until_its_agent_says_so_unless_it_never_began() {
 }
 
 #[test]
-fn an_update_says_all_of_a_config_that_a_mask_names_whole() {
+fn an_update_determines_a_config_that_a_mask_names_whole() {
     let cases: [(&[&str], bool); 9] = [
         (&[], true),
         (&["desiredState"], true),
@@ -94,11 +94,12 @@ fn an_update_says_all_of_a_config_that_a_mask_names_whole() {
         (&["desiredState.configs.cc"], false),
         (&["desiredState.workloads"], false),
     ];
-    for (masks, says_all) in cases {
+    let set = Change::Config("c".to_owned(), Some(pb::ConfigItem::default()));
+    for (masks, is_determined) in cases {
         let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
         let update = Update { masks, ..Update::default() };
-        assert_eq!(update.says_all_of("c"), says_all, "{:?}", update.masks);
-        // What it says all of becomes the same, whatever it was.
+        assert_eq!(update.determines(&set), is_determined, "{:?}", update.masks);
+        // That is so because it becomes the same, whatever it was.
         let from = |value: &str| {
             seeded(&TWO.replace("{d: [x]}", &format!("{value}\n  other: o\n  cc: o")))
         };
@@ -107,8 +108,13 @@ fn an_update_says_all_of_a_config_that_a_mask_names_whole() {
             let tree = Current::new(from(before)).update(&update).unwrap().tree;
             tree.get(&[DESIRED_STATE, "configs", "c"]).cloned()
         };
-        assert_eq!(made("{d: x, e: y}") == made("{d: x, e: z}"), says_all, "{:?}", update.masks);
+        let is_same = made("{d: x, e: y}") == made("{d: x, e: z}");
+        assert_eq!(is_same, is_determined, "{:?}", update.masks);
     }
+    let all = Update::default();
+    assert!(all.determines(&set));
+    assert!(!all.determines(&Change::Config("c".to_owned(), None)), "it may be gone already");
+    assert!(!all.determines(&Change::Workload("w".to_owned(), Some(Box::default()))));
 }
 
 #[test]

@@ -131,8 +131,8 @@ impl Etcd {
                 let view = shared.view();
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
-                let says_all = |config: &str| update.says_all_of(config);
-                let plan = view.plan(&planned.tree, &planned.changes, says_all);
+                let is_determined = |change: &Change| update.determines(change);
+                let plan = view.plan(&planned.tree, &planned.changes, is_determined);
                 (plan, planned.success, view.revision)
             };
             if plan.writes.is_empty() {

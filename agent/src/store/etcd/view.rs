@@ -199,21 +199,20 @@ impl View {
     ///
     /// It is applied only if what makes it valid is as it was: the items themselves, the configs that
     /// a written workload refers to, and, where validity depends on all workloads together, the guard.
-    /// A config that becomes what it does whatever it was (`says_all`) need not be as it was: so nodes
-    /// that set one and the same, as events do, are not in each other's way.
+    /// An item whose change is what it is whatever it was (`is_determined`) need not be as it was: so
+    /// nodes that set one and the same config, as events do, are not in each other's way.
     pub(super) fn plan(
         &self,
         new: &Tree,
         changes: &[Change],
-        says_all: impl Fn(&str) -> bool,
+        is_determined: impl Fn(&Change) -> bool,
     ) -> Plan {
         let mut plan = Plan::default();
         let guard = self.keys.guard();
         let mut bumps = false;
         for change in changes {
             let write = self.keys.write(change);
-            let is_blind = matches!(change, Change::Config(name, Some(_)) if says_all(name));
-            if !is_blind {
+            if !is_determined(change) {
                 plan.compares.insert(write.key.clone(), self.written(&write.key));
             }
             plan.writes.push(write);

@@ -149,10 +149,10 @@ fn a_plan_compares_what_makes_it_valid() {
     let start = [config("k", "v"), config("l", "v"), workload("w", Some("k"))];
     let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
     let view = View::new(keys(), 3, start).unwrap();
-    let plan_of = |change: Change, says_all: bool| {
+    let plan_of = |change: Change, is_determined: bool| {
         let changes = [change];
         let (tree, _) = view.current.apply(&changes).unwrap();
-        let Plan { compares, writes } = view.plan(&tree, &changes, |_| says_all);
+        let Plan { compares, writes } = view.plan(&tree, &changes, |_| is_determined);
         (compares, writes.into_iter().map(|own| own.key).collect::<Vec<_>>())
     };
     let plan = |change| plan_of(change, false);
@@ -163,8 +163,6 @@ fn a_plan_compares_what_makes_it_valid() {
     let (compares, writes) = plan_of(config("l", "2"), true);
     assert_eq!(compares, BTreeMap::from([(guard.clone(), 0)]), "it does not matter what it was");
     assert_eq!(writes, [keys.config("l")]);
-    let (compares, _) = plan_of(Change::Config("l".to_owned(), None), true);
-    assert_eq!(compares, BTreeMap::from([(keys.config("l"), 2), (guard.clone(), 0)]));
     let (_, writes) = plan(config("k", "2"));
     assert_eq!(writes, [keys.config("k"), guard.clone()], "who renders it has to know");
     let (compares, writes) = plan(workload("new", Some("l")));
