@@ -5,12 +5,13 @@
 //! belongs to its desired state.
 
 mod current;
+mod named;
 
 use fifogate::{
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask,
-        MaskSet, Node, Segment, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
+        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, MaskSet,
+        Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
         convert::{self, Fill},
         follow_workloads, is_addressable,
     },
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use current::Current;
+pub use named::{Item, Named};
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]
@@ -32,18 +34,6 @@ pub struct Update {
     pub new_state: pb::CompleteState,
     /// What of it is meant.
     pub masks: Vec<String>,
-}
-
-impl Update {
-    /// Whether one of its changes is what it is whatever the item was before. So is a config that it
-    /// says all of. A workload is not: who asks is told which instance it ended.
-    #[must_use]
-    pub fn determines(&self, change: &Change) -> bool {
-        let Change::Config(name, Some(_)) = change else { return false };
-        let path = [DESIRED_STATE, "configs", name].map(|name| Segment::Key(Key::from(name)));
-        let names_it = |mask: &String| path.starts_with(Mask::parse(mask).segments());
-        self.masks.is_empty() || self.masks.iter().any(names_it)
-    }
 }
 
 /// What a change would make of the state, and how to tell it.

@@ -15,7 +15,7 @@ use fifogate::{
 };
 use fifogate_agent::{
     model::{self, Current, Update},
-    store::{Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
+    store::{EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
 };
 use server::Etcd as Server;
 use tokio::{
@@ -286,6 +286,27 @@ async fn events_from_three_nodes_in_one_config_are_not_in_each_others_way() {
     all_ask(&nodes, |text| set("event", text)).await;
     assert_eq!(server.transactions() - before, 3 * EACH, "one was asked for again");
     all_are_told(&nodes, &server, |tree| config(tree, "event")).await;
+}
+
+#[tokio::test]
+async fn an_update_of_what_is_so_already_is_done_although_its_node_does_not_know_better() {
+    let server = Server::start();
+    let (store, mut events) = Etcd::open(options(&server, "agent_A"), None).await.unwrap();
+    let other = open(&server, "agent_B", None).await;
+    store.update(set("k", "first")).await.unwrap();
+    // Nobody takes what A is told, so it does not get to know the last of this.
+    for count in 0..2 * EVENTS_THAT_WAIT {
+        other.set("busy", &count.to_string()).await.unwrap();
+    }
+    other.set("k", "second").await.unwrap();
+    let update = store.update(set("k", "first"));
+    let take_all = async { while events.recv().await.is_some() {} };
+    tokio::select! {
+        biased;
+        done = update => assert!(done.is_ok()),
+        () = take_all => panic!("nothing more is told"),
+    }
+    other.until("what was acknowledged last", |tree| config(tree, "k").unwrap() == "first").await;
 }
 
 #[tokio::test]

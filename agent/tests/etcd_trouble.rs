@@ -7,6 +7,7 @@
 mod server;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -49,21 +50,20 @@ async fn refusal(options: Options) -> String {
 
 /// Sets configs of these names to one value.
 fn set(names: impl Iterator<Item = String>, value: &str) -> Update {
-    let item = || pb::ConfigItem { config_item_enum: Some(ConfigItemEnum::String(value.into())) };
-    let configs = pb::ConfigMap { configs: names.map(|name| (name, item())).collect() };
-    let state =
-        pb::State { api_version: "v1".to_owned(), configs: Some(configs), ..Default::default() };
+    let item = pb::ConfigItem { config_item_enum: Some(ConfigItemEnum::String(value.into())) };
+    let configs: BTreeMap<_, _> = names.map(|name| (name, item.clone())).collect();
+    let masks = configs.keys().map(|name| format!("desiredState.configs.{name}")).collect();
+    let configs = Some(pb::ConfigMap { configs });
+    let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
     Update {
         by: "w".to_owned(),
         new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
-        masks: vec!["desiredState.configs".to_owned()],
+        masks,
     }
 }
 
 fn one(name: &str, value: &str) -> Update {
-    let mut update = set([name.to_owned()].into_iter(), value);
-    update.masks = vec![format!("desiredState.configs.{name}")];
-    update
+    set([name.to_owned()].into_iter(), value)
 }
 
 /// Takes what is told until a config is there.
@@ -102,6 +102,12 @@ async fn as_many_items_as_etcd_takes_are_updated_at_once_and_one_more_is_refused
     assert_eq!(text, "The update touches 129 items; etcd takes 128 at once: split it");
     store.update(set(names(128), "v")).await.unwrap();
     until(&mut events, "k127").await;
+    // What is so already is compared, and the guard if anything is not.
+    store.update(set(names(128), "v")).await.unwrap();
+    let Err(Refused::Invalid(text)) = store.update(set(names(129), "v")).await else {
+        panic!("done, or not for that reason");
+    };
+    assert_eq!(text, "The update touches 129 items; etcd takes 128 at once: split it");
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ fn an_update_determines_a_config_that_a_mask_names_whole() {
     for (masks, is_determined) in cases {
         let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
         let update = Update { masks, ..Update::default() };
-        assert_eq!(update.determines(&set), is_determined, "{:?}", update.masks);
+        assert_eq!(Named::by(&update.masks).determines(&set), is_determined, "{:?}", update.masks);
         // That is so because it becomes the same, whatever it was.
         let from = |value: &str| {
             seeded(&TWO.replace("{d: [x]}", &format!("{value}\n  other: o\n  cc: o")))
@@ -111,10 +111,26 @@ fn an_update_determines_a_config_that_a_mask_names_whole() {
         let is_same = made("{d: x, e: y}") == made("{d: x, e: z}");
         assert_eq!(is_same, is_determined, "{:?}", update.masks);
     }
-    let all = Update::default();
-    assert!(all.determines(&set));
+    let all = Named::by(&[]);
     assert!(!all.determines(&Change::Config("c".to_owned(), None)), "it may be gone already");
     assert!(!all.determines(&Change::Workload("w".to_owned(), Some(Box::default()))));
+}
+
+#[test]
+fn an_update_names_the_items_of_its_masks_once() {
+    let masks = [
+        "agents.a.tags",
+        "desiredState.configs.c.d",
+        "desiredState.configs.c",
+        "desiredState.configs.c.e.f",
+        "desiredState.workloads.w.tags.k",
+        "desiredState.apiVersion",
+        "desiredState.workloads",
+    ];
+    let masks = masks.map(ToOwned::to_owned);
+    let named = Named::by(&masks);
+    let items: Vec<_> = named.items().collect();
+    assert_eq!(items, [Item::Agent("a"), Item::Config("c"), Item::Workload("w")]);
 }
 
 #[test]

@@ -131,14 +131,14 @@ impl Etcd {
                 let view = shared.view();
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
-                let is_determined = |change: &Change| update.determines(change);
-                let plan = view.plan(&planned.tree, &planned.changes, is_determined);
-                (plan, planned.success, view.revision)
+                (view.plan_update(&update, &planned), planned.success, view.revision)
             };
-            if plan.writes.is_empty() {
+            if plan.is_empty() {
                 return Ok(success);
             }
             match shared.commit(client, &plan, deadline).await? {
+                // It is as it was wanted already, and there is nothing to be told.
+                Outcome::Done(_) if plan.writes.is_empty() => return Ok(success),
                 Outcome::Done(revision) => {
                     shared.told(revision, deadline).await?;
                     return Ok(success);
@@ -184,7 +184,7 @@ impl Etcd {
                 }
                 let tree = model::set_agent(view.current.tree(), name, Some(status));
                 let changes = model::changes_between(view.current.tree(), &tree);
-                (view.plan(&tree, &changes, |_| false), view.revision)
+                (view.plan(&tree, &changes), view.revision)
             };
             if plan.writes.is_empty() {
                 return Ok(());
@@ -285,8 +285,12 @@ impl Shared {
             .clone()
             .map(|(key, revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision))
             .chain(more);
-        let then = plan.writes.iter().map(|own| self.operation(own));
-        let txn = Txn::new().when(when.collect::<Vec<_>>()).and_then(then.collect::<Vec<_>>());
+        let mut then: Vec<_> = plan.writes.iter().map(|own| self.operation(own)).collect();
+        if then.is_empty() {
+            // With nothing to do, a member would compare with what it knows, which may be old.
+            then.extend(compared.clone().take(1).map(|(key, _)| TxnOp::get(key.as_str(), None)));
+        }
+        let txn = Txn::new().when(when.collect::<Vec<_>>()).and_then(then);
         let answer = self.transact(&mut client, txn, deadline).await?;
         if answer.succeeded() {
             return Ok(Outcome::Done(answer.header().map_or(0, |own| own.revision())));

@@ -12,7 +12,11 @@ use fifogate::{
 };
 
 use super::keys::{Keys, Meaning, Write};
-use crate::{model::Current, render::configs_of, store::Change};
+use crate::{
+    model::{Current, Item, Named, Planned, Update},
+    render::configs_of,
+    store::Change,
+};
 
 /// A key as it became at a revision.
 #[derive(Clone, Debug)]
@@ -49,6 +53,13 @@ pub(super) struct Plan {
     /// Keys that have to be as they were, with the revision of their last write; 0: not there.
     pub(super) compares: BTreeMap<String, i64>,
     pub(super) writes: Vec<Write>,
+}
+
+impl Plan {
+    /// Whether there is nothing to ask etcd for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.compares.is_empty() && self.writes.is_empty()
+    }
 }
 
 impl View {
@@ -195,26 +206,17 @@ impl View {
         self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
     }
 
-    /// The transaction that makes `new` of what is known.
+    /// The transaction that makes `new` of what is known: first one write for each change, in order.
     ///
     /// It is applied only if what makes it valid is as it was: the items themselves, the configs that
     /// a written workload refers to, and, where validity depends on all workloads together, the guard.
-    /// An item whose change is what it is whatever it was (`is_determined`) need not be as it was: so
-    /// nodes that set one and the same config, as events do, are not in each other's way.
-    pub(super) fn plan(
-        &self,
-        new: &Tree,
-        changes: &[Change],
-        is_determined: impl Fn(&Change) -> bool,
-    ) -> Plan {
+    pub(super) fn plan(&self, new: &Tree, changes: &[Change]) -> Plan {
         let mut plan = Plan::default();
         let guard = self.keys.guard();
         let mut bumps = false;
         for change in changes {
             let write = self.keys.write(change);
-            if !is_determined(change) {
-                plan.compares.insert(write.key.clone(), self.written(&write.key));
-            }
+            plan.compares.insert(write.key.clone(), self.written(&write.key));
             plan.writes.push(write);
             match change {
                 Change::Workload(name, _) => {
@@ -236,6 +238,33 @@ impl View {
         if bumps {
             plan.compares.insert(guard.clone(), self.written(&guard));
             plan.writes.push(Write { key: guard, value: Some(b"1".to_vec()) });
+        }
+        plan
+    }
+
+    /// The transaction that does an update. It may compare without writing.
+    ///
+    /// What the update names and finds as it wants it has to be so still, or what is acknowledged would
+    /// not be there. What becomes the same whatever it was need not be as it was: so nodes that set one
+    /// and the same config, as events do, are not in each other's way.
+    pub(super) fn plan_update(&self, update: &Update, planned: &Planned) -> Plan {
+        let mut plan = self.plan(&planned.tree, &planned.changes);
+        let named = Named::by(&update.masks);
+        for (change, write) in planned.changes.iter().zip(&plan.writes) {
+            if named.determines(change) {
+                plan.compares.remove(&write.key);
+            }
+        }
+        let written: BTreeSet<_> = plan.writes.iter().map(|write| &write.key).collect();
+        for item in named.items() {
+            let key = match item {
+                Item::Agent(name) => self.keys.agent(name),
+                Item::Config(name) => self.keys.config(name),
+                Item::Workload(name) => self.keys.workload(name),
+            };
+            if !written.contains(&key) {
+                plan.compares.insert(key.clone(), self.written(&key));
+            }
         }
         plan
     }

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::model;
+use crate::model::{self, Update};
 
 fn keys() -> Keys {
     Keys::new("p")
@@ -149,24 +149,53 @@ fn a_plan_compares_what_makes_it_valid() {
     let start = [config("k", "v"), config("l", "v"), workload("w", Some("k"))];
     let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
     let view = View::new(keys(), 3, start).unwrap();
-    let plan_of = |change: Change, is_determined: bool| {
+    let plan = |change: Change| {
         let changes = [change];
         let (tree, _) = view.current.apply(&changes).unwrap();
-        let Plan { compares, writes } = view.plan(&tree, &changes, |_| is_determined);
+        let Plan { compares, writes } = view.plan(&tree, &changes);
         (compares, writes.into_iter().map(|own| own.key).collect::<Vec<_>>())
     };
-    let plan = |change| plan_of(change, false);
     let (keys, guard) = (keys(), keys().guard());
     let (compares, writes) = plan(config("l", "2"));
     assert_eq!(compares, BTreeMap::from([(keys.config("l"), 2), (guard.clone(), 0)]));
     assert_eq!(writes, [keys.config("l")], "nobody refers to it");
-    let (compares, writes) = plan_of(config("l", "2"), true);
-    assert_eq!(compares, BTreeMap::from([(guard.clone(), 0)]), "it does not matter what it was");
-    assert_eq!(writes, [keys.config("l")]);
     let (_, writes) = plan(config("k", "2"));
     assert_eq!(writes, [keys.config("k"), guard.clone()], "who renders it has to know");
     let (compares, writes) = plan(workload("new", Some("l")));
     let expected = [(keys.workload("new"), 0), (keys.config("l"), 2), (guard.clone(), 0)];
     assert_eq!(compares, BTreeMap::from(expected));
     assert_eq!(writes, [keys.workload("new"), guard]);
+}
+
+#[test]
+fn a_plan_of_an_update_compares_what_it_finds_as_it_wants_it_and_not_what_it_determines() {
+    let start = [config("k", "v"), config("l", "v")];
+    let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
+    let view = View::new(keys(), 2, start).unwrap();
+    let plan = |values: &[(&str, &str)], masks: &[&str]| {
+        let configs = values.iter().map(|(name, value)| match config(name, value) {
+            Change::Config(name, Some(item)) => (name, item),
+            other => panic!("{other:?}"),
+        });
+        let configs = Some(pb::ConfigMap { configs: configs.collect() });
+        let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
+        let new_state = pb::CompleteState { desired_state: Some(state), ..Default::default() };
+        let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+        let update = Update { by: String::new(), new_state, masks };
+        let Plan { compares, writes } =
+            view.plan_update(&update, &view.current.update(&update).unwrap());
+        (compares, writes.into_iter().map(|own| own.key).collect::<Vec<_>>())
+    };
+    let (keys, guard) = (keys(), (keys().guard(), 0));
+    let (k, l) = ("desiredState.configs.k", "desiredState.configs.l");
+    let (compares, writes) = plan(&[("k", "2")], &[k]);
+    assert_eq!((compares, writes), (BTreeMap::from([guard.clone()]), vec![keys.config("k")]));
+    let (compares, writes) = plan(&[("k", "v")], &[k]);
+    assert_eq!((compares, writes), (BTreeMap::from([(keys.config("k"), 1)]), vec![]));
+    let (compares, writes) = plan(&[("k", "2"), ("l", "v")], &[k, l]);
+    let expected = BTreeMap::from([guard.clone(), (keys.config("l"), 2)]);
+    assert_eq!((compares, writes), (expected, vec![keys.config("k")]));
+    let (compares, writes) = plan(&[], &[k]);
+    let expected = BTreeMap::from([guard, (keys.config("k"), 1)]);
+    assert_eq!((compares, writes), (expected, vec![keys.config("k")]), "it may be gone already");
 }
