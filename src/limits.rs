@@ -6,6 +6,14 @@
 /// What a name in a mask costs beside its text: the mask itself, and its place in the index.
 pub const SEGMENT: usize = 256;
 
+/// Most levels of mappings and sequences inside a value that anybody may bring in: a config, the YAML of a
+/// `runtimeConfig`, a template, a manifest or a JSON document.
+///
+/// A scalar has no level, `[1]` and `{a: 1}` have one. One level of a config takes three levels of
+/// protobuf, and the link, an event or a stored item wrap it in at most ten more; decoders give up at
+/// 100. So a value that one door accepts can be forwarded, stored, rendered and read back everywhere.
+pub const MAX_NESTING: usize = 20;
+
 /// The limits of one fifogate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
