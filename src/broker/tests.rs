@@ -170,29 +170,51 @@ impl World {
     }
 
     fn take_all(&mut self, peer: PeerId) -> Vec<String> {
-        let mut heard = Vec::new();
+        self.take_messages(peer).iter().map(brief).collect()
+    }
+
+    /// The states that `peer` was sent since the last call, while it takes all that waits for it.
+    fn take_states(&mut self, peer: PeerId) -> Vec<pb::CompleteState> {
+        self.take_messages(peer).iter().filter_map(state_of).collect()
+    }
+
+    fn take_messages(&mut self, peer: PeerId) -> Vec<ToWorkload> {
+        let mut taken = Vec::new();
         loop {
-            let last = self.sent.iter().filter(|sent| sent.0 == peer).map(|sent| sent.1).max();
-            let Some(last) = last else { return heard };
-            heard.extend(self.heard(peer));
+            let (own, others): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.0 == peer);
+            self.sent = others;
+            let Some(last) = own.iter().map(|sent| sent.1).max() else { return taken };
+            taken.extend(own.into_iter().map(|(_, _, message, _)| message));
             self.input(Input::Taken(peer, last));
         }
     }
 }
 
+fn decoded(message: &ToWorkload) -> FromAnkaios {
+    FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec()).unwrap()
+}
+
+/// The state that a message carries.
+fn state_of(message: &ToWorkload) -> Option<pb::CompleteState> {
+    let Some(FromAnkaiosEnum::Response(response)) = decoded(message).from_ankaios_enum else {
+        return None;
+    };
+    match response.response_content {
+        Some(ResponseContent::CompleteStateResponse(response)) => response.complete_state,
+        _ => None,
+    }
+}
+
 fn brief(message: &ToWorkload) -> String {
-    let response =
-        match FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec())
-            .unwrap()
-            .from_ankaios_enum
-        {
-            Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
-            Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
-                return format!("closed: {}", closed.reason);
-            }
-            Some(FromAnkaiosEnum::Response(response)) => response,
-            None => return "nothing".to_owned(),
-        };
+    let response = match decoded(message).from_ankaios_enum {
+        Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
+        Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
+            return format!("closed: {}", closed.reason);
+        }
+        Some(FromAnkaiosEnum::Response(response)) => response,
+        None => return "nothing".to_owned(),
+    };
     let id = response.request_id;
     match response.response_content.unwrap() {
         ResponseContent::Error(error) => format!("{id} error: {}", error.message),

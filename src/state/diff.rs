@@ -112,21 +112,26 @@ pub struct Altered {
 }
 
 impl Altered {
-    /// Everything that `masks` name, as another value: each mask up to its first `*`, with all that is
-    /// below. For somebody of whom it is not known any more what he was told.
+    /// A resynchronisation: each mask up to its first `*` is reported as updated, and the selection is
+    /// what the masks name. For a subscriber whose last known state is not kept any more.
+    ///
+    /// A `*` in front stands for the four parts of the state. No path is selected that a mask does not
+    /// reach: the rules were asked for the masks, not for what lies around them.
     #[must_use]
     pub fn everything(masks: &MaskSet) -> Self {
-        let fixed = |mask: &Mask| {
-            let keys = mask.segments().iter().map_while(|segment| match segment {
-                Segment::Key(key) => Some(key.as_str().to_owned()),
-                Segment::Any => None,
-            });
-            keys.collect::<Vec<_>>().join(".")
-        };
+        let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
+        let mut updated = Vec::new();
+        for mask in masks.masks() {
+            match mask.segments() {
+                [Segment::Any, below @ ..] => {
+                    updated.extend(parts.map(|part| fixed_path(part, below)));
+                }
+                [Segment::Key(part), below @ ..] => updated.push(fixed_path(part.as_str(), below)),
+                [] => {}
+            }
+        }
         let mut selection = Selection::of_masks(masks.masks());
-        let mut updated: Vec<_> = masks.masks().iter().map(fixed).collect();
-        if masks.is_everything() || updated.iter().any(String::is_empty) {
-            let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
+        if masks.is_everything() {
             updated = parts.map(str::to_owned).into();
             parts.iter().for_each(|part| selection.add_path(&[(*part).into()]));
         }
@@ -140,6 +145,15 @@ impl Altered {
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
+}
+
+/// The path of `part` and the names that follow it, up to the first `*`.
+fn fixed_path(part: &str, below: &[Segment]) -> String {
+    let names = below.iter().map_while(|segment| match segment {
+        Segment::Key(key) => Some(key.as_str()),
+        Segment::Any => None,
+    });
+    names.fold(part.to_owned(), |path, name| path + "." + name)
 }
 
 /// What is left of a mask at some depth. One that is used up covers all that is below.

@@ -1,6 +1,10 @@
 //! Each limit of the core, at it and one above.
 
 use super::*;
+use crate::state::{
+    Selection,
+    convert::{self, Fill},
+};
 
 /// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
 fn world(limits: Limits) -> (World, PeerId, PeerId) {
@@ -223,4 +227,30 @@ fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
     assert_eq!(world.reading[2..], [(a, true), (b, true)]);
     assert_eq!(world.broker.queued.bytes(), 0);
     assert_eq!(world.episodes, ["slow", "slow", "caught up", "caught up"]);
+}
+
+#[test]
+fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
+    let masks = ["*.configs", "*", "*.configs.k", "agents", "*.*.k", "desiredState.*.k", "*.x.*"];
+    for mask in masks {
+        let limits = Limits { outbox_bytes: 1, max_versions: 0, ..Limits::default() };
+        let config = Config { limits, settle_ms: 0, ..Config::default() };
+        let reader = workload("", vec![rule("Read", &[mask])], vec![]);
+        let writer = workload("", anything(), vec![]);
+        let mut world = World::with(config, &[("a", reader), ("b", writer)]);
+        let (a, b) = (world.hello("a"), world.hello("b"));
+        world.subscribe(a, "s", &[mask]);
+        world.take_all(a);
+        world.prompt = false;
+        for value in ["1", "2", "3", "4", "5"] {
+            world.set(b, "k", value);
+            world.take_all(b);
+        }
+        let allowed = world.broker.state().select(&Selection::of_masks(&[Mask::parse(mask)]));
+        let allowed = convert::to_pb(&allowed, Fill::Sparse);
+        let seen = world.take_states(a);
+        assert!(seen.last().is_none_or(|last| *last == allowed), "{mask}: {:#?}", seen.last());
+        let sees_configs = !["agents", "*.x.*"].contains(&mask);
+        assert_eq!(!seen.is_empty(), sees_configs, "{mask}");
+    }
 }
