@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Everything that has to happen at least once in an ordinary run.
-const ALL: [&str; 38] = [
+const ALL: [&str; 39] = [
     "steps",
     "sessions begun",
     "sessions begun anew",
@@ -25,6 +25,7 @@ const ALL: [&str; 38] = [
     "events at once",
     "events after others",
     "events merged",
+    "events that resynchronise",
     "events with added",
     "events with updated",
     "events with removed",

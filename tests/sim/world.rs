@@ -89,6 +89,7 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
         max_subscriptions: choose(&[2, 4, 50]),
         outbox_bytes: choose(&[1, 300, 1_000, 4_000, 1 << 20]),
         total_bytes: choose(&[1, 2_000, 1 << 30]),
+        max_versions: choose(&[0, 1, 1, 2, 16, 16]),
         max_forwarded: 3,
         ..Limits::default()
     };
@@ -277,8 +278,14 @@ impl World {
     fn observe(&mut self, reports: &[WorkloadReport]) {
         let rounds = self.rounds;
         let budget = self.budget();
-        let moment =
-            Moment { step: rounds, state: &self.state, now: self.now, before: self.before, budget };
+        let moment = Moment {
+            step: rounds,
+            state: &self.state,
+            now: self.now,
+            before: self.before,
+            budget,
+            may_resync: self.config.limits.max_versions < 16,
+        };
         let mut due = std::mem::take(&mut self.round.due);
         let mut seen = BTreeSet::new();
         for report in reports {
@@ -382,6 +389,9 @@ impl World {
             }
             let waits = self.config.settle_ms > 0;
             assert!(!waits || notice == Notice::Taken, "first answer without a notice");
+        }
+        if matches!(&expected.seen, Seen::Event(_, event) if event.resync) {
+            self.counts.one("events that resynchronise");
         }
         check_leaves(peer, &message, &expected);
         let session = peer.session;
