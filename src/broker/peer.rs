@@ -141,10 +141,9 @@ impl Broker {
         peer.malformed = 0;
         peer.outbox.reset();
         peer.forwards = Forwards::default();
-        let instance = peer.instance.clone();
         self.outputs.push_back(Output::Reset(id));
         self.push(id, Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
-        self.tell_agent(ToAgent::Session(instance, Phase::Connected));
+        self.tell_session(id, Phase::Connected);
     }
 
     /// The session is over. Answers that it is still owed come first.
@@ -154,9 +153,8 @@ impl Broker {
             peer.session = Session::Closed;
             peer.forwards = Forwards::default();
             let phase = Phase::Closed(reason.clone());
-            let message = ToAgent::Session(peer.instance.clone(), phase);
             self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
-            self.tell_agent(message);
+            self.tell_session(id, phase);
         }
     }
 

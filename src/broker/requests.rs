@@ -226,7 +226,8 @@ impl Broker {
             return self.deny(id, &request_id);
         }
         if self.link.is_some() && id != PeerId::AGENT {
-            return self.forward(id, request_id, Wanted::Logs, original);
+            let names = instances.iter().map(|instance| instance.workload.clone()).collect();
+            return self.forward(id, request_id, Wanted::Logs(names), original);
         }
         let text = if id == PeerId::AGENT {
             "Logs are not available here: the agent collects them itself"

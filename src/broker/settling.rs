@@ -33,6 +33,11 @@ impl Broker {
                     Outgoing::Agent(message) => Output::Tell { seq, message, notice },
                 });
             }
+            let all_handed = peer.outbox.is_empty();
+            if id == PeerId::AGENT && all_handed && self.tell_waiting_sessions() {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&id) else { break };
             // Most of the time that was all.
             let marked = std::mem::replace(&mut peer.unsettled, false);
             if peer.is_settled() {
@@ -117,4 +122,4 @@ const EPISODE_MS: u64 = 10_000;
 
 /// Most messages to the agent that the edge is given at a time: its stream takes any number of them
 /// in any pieces.
-const LINK_WINDOW: usize = 64;
+pub(super) const LINK_WINDOW: usize = 64;

@@ -24,6 +24,8 @@ struct World {
     episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
+    /// Messages handed out for the agent.
+    told: Vec<ToAgent>,
     /// Everything is taken as soon as it is handed out.
     prompt: bool,
 }
@@ -73,6 +75,7 @@ impl World {
             episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
+            told: Vec::new(),
             prompt: true,
         };
         world.collect();
@@ -104,7 +107,8 @@ impl World {
                 Output::Reset(peer) => self.resets.push(peer),
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
-                Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {}
+                Output::Tell { message, .. } => self.told.push(message),
+                Output::Stop | Output::EndLink(_) => {}
                 Output::Reading(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, notice } => {
                     self.note_sent(peer, seq, message, notice);

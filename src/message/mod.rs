@@ -10,6 +10,8 @@ mod outgoing;
 mod request;
 mod response;
 
+pub(crate) use logs::cancel_logs;
+
 pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
 pub use outgoing::Frame;
 pub use request::{Ask, FromWorkload, NewState, Request};

@@ -240,13 +240,14 @@ impl World {
             }
             keep
         });
-        peer.rules = rules;
+        peer.rules = rules.clone();
         let uids: Vec<_> = ended.iter().map(|(_, uid)| *uid).collect();
         peer.take_back(&uids, &mut self.counts);
         for (request_id, _) in ended {
             self.counts.one("subscriptions lost with their rules");
             self.due(id, Place::Ended, Expected::denied(&request_id));
         }
+        self.revoke_logs(id, &rules);
     }
 
     /// Lets the broker handle an input, and judges what comes of it.

@@ -1,9 +1,12 @@
 //! Each limit of the core, at it and one above.
 
 use super::*;
-use crate::state::{
-    Selection,
-    convert::{self, Fill},
+use crate::{
+    message::{Command, FromAgent, Owner, Phase, ToAgent},
+    state::{
+        Selection,
+        convert::{self, Fill},
+    },
 };
 
 /// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
@@ -253,4 +256,49 @@ fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
         let sees_configs = !["agents", "*.x.*"].contains(&mask);
         assert_eq!(!seen.is_empty(), sees_configs, "{mask}");
     }
+}
+
+/// A broker with an agent at a link, which has said Hello and reads nothing; and `w`, which it added.
+fn with_an_agent_that_does_not_read() -> (World, PeerId) {
+    let link = Some("/run".to_owned());
+    let mut world = World::with(Config { link, settle_ms: 0, ..Config::default() }, &[]);
+    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
+    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
+    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
+    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
+    for command in [hello, add] {
+        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
+    }
+    let w = world.peer("w");
+    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
+    (world, w)
+}
+
+#[test]
+fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload() {
+    let (mut world, w) = with_an_agent_that_does_not_read();
+    let waiting = |world: &World| world.broker.peers.get(&PeerId::AGENT).unwrap().outbox.bytes();
+    let say = |world: &mut World, version: &str| {
+        world.say(w, FromWorkload::Hello { version: version.to_owned() });
+        world.sent.clear();
+    };
+    for _ in 0..100 {
+        say(&mut world, "1.0.0");
+    }
+    let after_some = waiting(&world);
+    for n in 0..10_000 {
+        say(&mut world, ["1.0.0", "9.0.0", "no version", "1.2.3"][n % 4]);
+        world.input(Input::Broken { peer: w, reason: "a frame over the limit".to_owned() });
+    }
+    assert_eq!(waiting(&world), after_some);
+    // The agent reads at last: the session's last change is what it ends with.
+    say(&mut world, "1.0.0");
+    world.told.clear();
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    let sessions = world.told.iter().filter_map(|message| match message {
+        ToAgent::Session(instance, phase) if instance.workload == "w" => Some(phase.clone()),
+        _ => None,
+    });
+    assert_eq!(sessions.last(), Some(Phase::Connected));
 }
