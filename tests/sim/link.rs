@@ -3,7 +3,7 @@
 //!
 //! It reads at once and subscribes to nothing. Log campaigns are not played.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use fifogate::{
     broker::{Input, Notice, PeerId, Seq},
@@ -76,6 +76,8 @@ pub(crate) struct Agent {
     /// A notice that it wants.
     notice: Option<Seq>,
     pending: Vec<Pending>,
+    /// Requests for logs that new rules ended, whose cancel the agent was sent.
+    revoked: BTreeSet<(PeerId, String)>,
     /// Instances whose pairs are being removed.
     removing: Vec<(PeerId, Instance)>,
 }
@@ -93,6 +95,7 @@ impl Default for Agent {
             handed: 0,
             notice: None,
             pending: Vec::new(),
+            revoked: BTreeSet::new(),
             removing: Vec::new(),
         }
     }
@@ -172,6 +175,7 @@ impl World {
         let instance_name = Some(name(&self.peers[&id].instance));
         let Some(agent) = &mut self.agent else { return };
         agent.pending.retain(|own| own.peer != id);
+        agent.revoked.retain(|(own, _)| *own != id);
         let phase = if closed.is_some() { link::Phase::Closed } else { link::Phase::Connected };
         let reason = closed.unwrap_or_default().to_owned();
         let change = link::SessionChange { instance_name, phase: phase.into(), reason };
@@ -221,6 +225,7 @@ impl World {
             let instance_name = Some(name(&instance));
             let cancel = link::ForwardedRequest { instance_name, request };
             agent.expect(to_agent::Content::Request(cancel));
+            agent.revoked.insert((id, request_id.clone()));
             self.counts.one("requests for logs lost with their rules");
             self.due(id, Place::Ended, Expected::denied(&request_id));
         }
@@ -508,7 +513,9 @@ impl World {
             };
             own.peer == id && own.request_id == request_id && wanted
         };
-        let found = agent.pending.iter().position(fits);
+        let cancelled = matches!(content, ResponseContent::LogsCancelAccepted(_));
+        let to_nobody = cancelled && agent.revoked.remove(&(id, request_id.clone()));
+        let found = agent.pending.iter().position(fits).filter(|_| !to_nobody);
         if let Some(at) = found {
             agent.pending.remove(at);
             self.due(id, Place::Answer, Expected::response(&request_id, content.clone()));
@@ -518,7 +525,7 @@ impl World {
             pb::Response { request_id: request_id.clone(), response_content: Some(content) };
         let instance_name = Some(name(&self.peers[&id].instance));
         let response = link::ForwardedResponse { instance_name, response: Some(response) };
-        let outcome = Outcome::Done(found.is_some());
+        let outcome = Outcome::Done(found.is_some() || to_nobody);
         self.command(from_agent::Content::Response(response), outcome);
     }
 
@@ -526,6 +533,7 @@ impl World {
     pub(crate) fn forget_forwards(&mut self, id: PeerId) {
         if let Some(agent) = &mut self.agent {
             agent.pending.retain(|own| own.peer != id);
+            agent.revoked.retain(|(own, _)| *own != id);
         }
     }
 }
