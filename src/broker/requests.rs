@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    message::{Ask, Body, FromWorkload, NewState, Request},
+    message::{Ask, Body, FromWorkload, NewState, Request, SealedUpdate},
     state::{
         DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
@@ -27,6 +27,7 @@ impl Broker {
     pub(super) fn serve(&mut self, id: PeerId, message: FromWorkload) {
         match message {
             FromWorkload::Request(request) => self.serve_request(id, request),
+            FromWorkload::Sealed(update) => self.serve_sealed(id, &update),
             FromWorkload::Undecodable { request_id, reason } => {
                 let closed = self.note_malformed(id);
                 if let Some(request_id) = request_id.filter(|_| !closed) {
@@ -40,6 +41,16 @@ impl Broker {
             // A Hello never comes here: it begins or closes a session.
             FromWorkload::Hello { .. } => {}
         }
+    }
+
+    /// Rights are asked before anything is spent on the state of an update.
+    fn serve_sealed(&mut self, id: PeerId, update: &SealedUpdate) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !peer.rules.may_write(&update.masks) {
+            return self.deny(id, &update.id.as_str().into());
+        }
+        let opened = update.open(&self.config.limits);
+        self.serve(id, opened);
     }
 
     pub(super) fn serve_request(&mut self, id: PeerId, request: Request) {

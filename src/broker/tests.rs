@@ -510,3 +510,24 @@ fn subscribers_of_the_same_masks_share_the_bytes_of_an_event() {
         .collect();
     assert_eq!(bodies[0].as_ptr(), bodies[1].as_ptr());
 }
+
+#[test]
+fn update_without_the_right_to_it_is_denied_before_its_state_is_decoded() {
+    // The state makes no sense: whoever decodes it says so.
+    let request = [0x0a, 1, b'u', 0x12, 8, 0x0a, 1, 0xff, 0x12, 3, b'a', b'.', b'b'];
+    let body = [&[0x1a, request.len() as u8][..], &request].concat().into();
+    let limits = Limits::default();
+    let with = |allow| {
+        let mut world = World::new(&[("a", workload("", allow, vec![]))]);
+        let a = world.hello("a");
+        world.say(a, FromWorkload::decode(&body, &limits));
+        let counters = world.broker.report()[0].counters;
+        (world.heard(a), counters.denied, counters.malformed)
+    };
+    let denied = (vec!["u error: Access denied".to_owned()], 1, 0);
+    assert_eq!(with(vec![rule("Read", &["*"])]), denied);
+    assert_eq!(with(vec![rule("ReadWrite", &["a.c"])]), denied);
+    let (heard, denied, malformed) = with(vec![rule("Write", &["a.b"])]);
+    assert!(heard[0].starts_with("u error: Could not decode the request"), "{heard:?}");
+    assert_eq!((denied, malformed), (0, 1));
+}

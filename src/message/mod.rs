@@ -7,6 +7,7 @@ mod agent;
 pub mod hello;
 mod logs;
 mod outgoing;
+mod outline;
 mod request;
 mod response;
 
@@ -14,5 +15,5 @@ pub(crate) use logs::cancel_logs;
 
 pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
 pub use outgoing::Frame;
-pub use request::{Ask, FromWorkload, NewState, Request};
+pub use request::{Ask, FromWorkload, NewState, Request, SealedUpdate};
 pub use response::{Body, ReplyKind, ToWorkload};
