@@ -82,8 +82,12 @@ pub struct Config {
     pub settle_ms: u64,
     /// Most messages in a workload's pipe (DECISIONS 17).
     pub window: usize,
-    /// Most subscribers that are told of a change before others are served.
+    /// Most work on events before others are served, counted in subscribers that are told something that
+    /// is made already.
     pub slice: usize,
+    /// Most work, counted likewise, on events of a change when the next one comes: who is not told by then
+    /// is told of both by one event.
+    pub most_at_once: usize,
     /// The agent whose workloads are served; all if `None`.
     pub agent_name: Option<String>,
     /// Where the pairs are, if an agent says by a link what is served; without one, the pairs follow
@@ -102,6 +106,7 @@ impl Default for Config {
             settle_ms: 20,
             window: 1,
             slice: 512,
+            most_at_once: 128 << 10,
             agent_name: None,
             link: None,
             updates: Updates::Apply,
@@ -255,6 +260,11 @@ pub struct Broker {
     telling: Option<Telling>,
     timers: BTreeSet<(Tick, Timer)>,
     unsettled: Unsettled,
+    /// All work on events so far.
+    #[cfg(test)]
+    work_done: usize,
+    /// What is left of a slice of work; less than nothing if the last piece was larger.
+    work_left: isize,
     outputs: VecDeque<Output>,
     link: Option<Link>,
     next_forward: u64,
@@ -292,6 +302,9 @@ impl Broker {
             telling: None,
             timers: BTreeSet::new(),
             unsettled: Unsettled::default(),
+            #[cfg(test)]
+            work_done: 0,
+            work_left: 0,
             outputs: VecDeque::new(),
             link: None,
             next_forward: 0,
@@ -330,9 +343,23 @@ impl Broker {
         self.run_timers();
         // What costs next to nothing comes in great numbers: that is not to bring some of this each.
         if goes_on {
-            self.tell_some();
+            self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
+            if let Ok(work @ 1..) = usize::try_from(self.work_left) {
+                let done = self.tell_some(work);
+                self.spend(done);
+            }
         }
         self.settle_outboxes();
+    }
+
+    fn slice(&self) -> isize {
+        isize::try_from(self.config.slice.max(1)).unwrap_or(isize::MAX)
+    }
+
+    /// Counts work that nobody who is served now has asked for. What goes beyond a slice is paid back by
+    /// the inputs that follow.
+    fn spend(&mut self, work: usize) {
+        self.work_left = self.work_left.saturating_sub_unsigned(work);
     }
 
     /// What is to be done next; call it until there is nothing.
@@ -343,7 +370,7 @@ impl Broker {
     /// When to call [`Broker::handle`] with [`Input::Tick`] if nothing else comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.is_telling() {
+        if self.is_busy() {
             return Some(self.now);
         }
         self.timers.first().map(|(due, _)| *due)
@@ -364,7 +391,7 @@ impl Broker {
     /// Whether nothing waits here to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.is_telling() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.is_busy() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The instances that are served, oldest first.

@@ -234,12 +234,16 @@ pub(super) fn response(to: PeerId, request_id: Arc<str>, body: Body) -> Outgoing
 
 /// Peers whose outbox changed since it was last looked at, each once.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(pub(super) VecDeque<PeerId>);
+pub(super) struct Unsettled {
+    pub(super) peers: VecDeque<PeerId>,
+    /// Those with subscriptions that can catch up when there is work left for it.
+    pub(super) later: Vec<PeerId>,
+}
 
 impl Unsettled {
     pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
         if !std::mem::replace(&mut peer.unsettled, true) {
-            self.0.push_back(id);
+            self.peers.push_back(id);
         }
     }
 }

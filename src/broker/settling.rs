@@ -15,7 +15,9 @@ impl Broker {
     /// answer, also to others.
     pub(super) fn settle_outboxes(&mut self) {
         let waits = self.telling.as_ref().and_then(|telling| telling.asker);
-        while let Some(id) = self.unsettled.0.pop_front() {
+        let later = std::mem::take(&mut self.unsettled.later);
+        self.unsettled.peers.extend(later);
+        while let Some(id) = self.unsettled.peers.pop_front() {
             // It stays marked, so that it does not come here again before that.
             if Some(id) != waits {
                 self.settle_outbox(id);
@@ -56,8 +58,15 @@ impl Broker {
                 self.set_reading(id, budget);
                 break;
             };
+            // What one missed may take as long to tell as thousands of small messages to serve.
+            if self.work_left <= 0 {
+                peer.unsettled = true;
+                self.unsettled.later.push(id);
+                return;
+            }
             peer.behind.pop_front();
-            self.catch_up(subscription);
+            let work = self.catch_up(subscription);
+            self.spend(work);
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.unsettled = false;

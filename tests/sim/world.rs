@@ -103,6 +103,7 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
         settle_ms,
         window,
         slice,
+        most_at_once: Config::default().most_at_once,
         agent_name: (!linked && choose(&[0, 0, 0, 1]) == 1).then(|| "n1".to_owned()),
         link: linked.then(|| "/run/of/the/world".to_owned()),
         updates: if forward { Updates::Forward } else { Updates::Apply },
