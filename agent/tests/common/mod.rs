@@ -7,6 +7,7 @@ pub(crate) mod server;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -335,4 +336,49 @@ pub(crate) fn processes_with(text: &str) -> Vec<i32> {
         String::from_utf8_lossy(&line).contains(text)
     })
     .collect()
+}
+
+/// A workload of agent_A that runs a script, with further keys of its `runtimeConfig` as JSON, and
+/// with further fields.
+pub(crate) fn workload_with(name: &str, script: &str, keys: &str, fields: &str) -> String {
+    let mut config = serde_json::json!({ "command": "sh", "args": ["-c", script] });
+    let more: serde_json::Value = serde_json::from_str(&format!("{{{keys}}}")).unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let config = serde_json::Value::from(config.to_string()).to_string();
+    format!("  {name}: {{runtime: process, agent: agent_A, runtimeConfig: {config}{fields}}}\n")
+}
+
+/// A folder in which workloads of any user can leave what they saw.
+pub(crate) struct Seen(TempDir);
+
+impl Seen {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The script with its output in a file here, which appears when the script is done.
+    pub(crate) fn script(&self, name: &str, script: &str) -> String {
+        let file = self.0.path().join(name).display().to_string();
+        format!("{{ {script}\n}} > {file}.part 2>&1; mv {file}.part {file}; exec sleep 100000")
+    }
+
+    /// The output of the script of this name.
+    pub(crate) fn read(&self, name: &str) -> String {
+        wait_for(&format!("the output of {name}"), || {
+            fs::read_to_string(self.0.path().join(name)).ok()
+        })
+    }
+}
+
+/// Whether the test runs as root. The tests that need it do nothing for other users.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
