@@ -203,11 +203,15 @@ fn ways_out(agent: &Agent) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The ways that lead out for a workload with these keys.
 fn run_ways_out(isolation: &str, keys: &str) -> Vec<String> {
+    try_ways_out(&Agent::start("", &["--isolation", isolation]), keys)
+}
+
+fn try_ways_out(agent: &Agent, keys: &str) -> Vec<String> {
     let seen = Seen::new();
-    let agent = Agent::start("", &["--isolation", isolation]);
     let mut ctl = agent.connect();
-    let ways = ways_out(&agent);
+    let ways = ways_out(agent);
     let ways: Vec<_> = ways.iter().map(|(name, command)| (*name, command.as_str())).collect();
     let text = workload_with("w", &seen.script("w", &tries(&ways)), keys, "");
     ctl.update(&format!("workloads:\n{text}"), &["desiredState.workloads.w"]).unwrap();
@@ -236,6 +240,17 @@ fn another_user_in_a_workload_does_not_leave_its_namespaces_or_reach_other_pairs
     }
     assert_eq!(run_ways_out("full", "\"user\": \"nobody\""), Vec::<String>::new());
     assert_eq!(run_ways_out("mounts", "\"user\": \"nobody\""), Vec::<String>::new());
+}
+
+#[test]
+fn root_of_a_user_namespace_does_not_leave_it_or_reach_other_pairs() {
+    for isolation in ["full", "mounts"] {
+        let Some(agent) = Agent::start_as(12_345, "", &["--isolation", isolation]) else { return };
+        let found = try_ways_out(&agent, "");
+        // Its user is the agent's: signals arrive where the number is known.
+        let expected: &[&str] = if isolation == "full" { &[] } else { &["agent-signal"] };
+        assert_eq!(found, expected, "{isolation}");
+    }
 }
 
 #[test]

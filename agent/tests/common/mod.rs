@@ -7,7 +7,10 @@ pub(crate) mod server;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -70,8 +73,23 @@ impl Agent {
         fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
         let options = options.iter().map(|own| own.replace("$dir", dir.path().to_str().unwrap()));
         let options: Vec<_> = options.collect();
-        let child = spawn(dir.path(), &options);
+        let child = spawn(dir.path(), &options, None);
         Self { child, dir, options }
+    }
+
+    /// As [`Agent::start`], by an ordinary user; `None` if this test cannot become it, or if the programs
+    /// are where it cannot come.
+    pub(crate) fn start_as(uid: u32, workloads: &str, options: &[&str]) -> Option<Self> {
+        let reaches = Command::new(AGENT).arg("--version").uid(uid).gid(uid).output();
+        if !is_root() || !reaches.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
+        chown(dir.path(), Some(uid), Some(uid)).unwrap();
+        let options: Vec<_> = options.iter().map(|own| (*own).to_owned()).collect();
+        let child = spawn(dir.path(), &options, Some(uid));
+        Some(Self { child, dir, options })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -111,7 +129,7 @@ impl Agent {
 
     /// Starts it again as it was started.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.options);
+        self.child = spawn(self.dir.path(), &self.options, None);
     }
 
     /// Its status, when it has ended.
@@ -130,11 +148,14 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(dir: &Path, options: &[String]) -> Child {
+fn spawn(dir: &Path, options: &[String], uid: Option<u32>) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(AGENT);
     command.args(["run", "--fifogate"]).arg(fifogate()).arg("--manifest");
     command.arg(dir.join("manifest.yaml")).arg("--run-dir").arg(dir.join("run"));
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
     command.args(options).stdin(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
