@@ -239,7 +239,7 @@ fn show_again(old: &Place, cover: &Place, name: &OsStr) -> io::Result<()> {
     bind(&old.fd, &new.fd)
 }
 
-/// Whose users are not mapped into a user namespace cannot be given anything there.
+/// Nothing can be given to users that are not mapped into a user namespace.
 fn give_to_owner_of(old: &Place, folder: &OwnedFd, name: impl AsRef<OsStr>) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(old.stat.st_uid), Gid::from_raw(old.stat.st_gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
