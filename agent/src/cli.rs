@@ -137,8 +137,8 @@ struct ClusterArgs {
 struct LaunchArgs {
     #[arg(long, value_enum)]
     isolation: Isolation,
-    #[arg(long)]
-    inside: bool,
+    #[arg(long, value_enum, default_value = "outside")]
+    stage: launch::Stage,
     #[arg(long)]
     probe: bool,
 }
@@ -176,7 +176,7 @@ where
     let cli = Cli::parse_from(args);
     start_logging(&cli);
     let done = match cli.command {
-        Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),
+        Command::Launch(args) => return launch::main(args.isolation, args.stage, args.probe),
         Command::Run(args) => options(*args).and_then(run::run),
     };
     let (status, message) = match done {

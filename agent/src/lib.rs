@@ -7,6 +7,7 @@
 //! pure.
 
 pub mod cli;
+mod folders;
 pub mod link;
 pub mod logs;
 pub mod model;

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::capabilities;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
 /// A process as a workload asks for it.
@@ -18,9 +19,13 @@ pub struct Command {
     pub working_dir: Option<PathBuf>,
     /// A name or a number; who runs the agent if nothing is said.
     pub user: Option<String>,
+    /// Bits of the capabilities that it is to have beside the usual ones.
+    pub capabilities: u64,
+    /// Whether programs with the setuid bit give nothing; for all users but root if nothing is said.
+    pub no_new_privileges: Option<bool>,
 }
 
-const KEYS: &str = "command, args, env, workingDir, user";
+const KEYS: &str = "command, args, env, workingDir, user, capabilities, noNewPrivileges";
 
 /// Reads a `runtimeConfig`.
 ///
@@ -61,6 +66,13 @@ pub fn parse(text: &str) -> Result<Command, String> {
             }
             "workingDir" => command.working_dir = Some(scalar(text, value)?.into()),
             "user" => command.user = Some(scalar(text, value)?),
+            "capabilities" => command.capabilities = capability_bits(text, value)?,
+            "noNewPrivileges" => {
+                let YamlData::Value(Scalar::Boolean(given)) = &value.data else {
+                    return Err(fault(value, "noNewPrivileges is true or false"));
+                };
+                command.no_new_privileges = Some(*given);
+            }
             other => {
                 let text = format!("unknown key '{other}'; there are {KEYS}");
                 return Err(fault(key, &text));
@@ -71,6 +83,16 @@ pub fn parse(text: &str) -> Result<Command, String> {
         return Err(fault(document, "`command` is missing"));
     }
     Ok(command)
+}
+
+fn capability_bits(text: &str, node: &MarkedYaml<'_>) -> Result<u64, String> {
+    let YamlData::Sequence(names) = &node.data else {
+        return Err(fault(node, "capabilities must be a sequence, such as [NET_ADMIN]"));
+    };
+    names.iter().try_fold(0, |bits, name| {
+        let own = capabilities::parse(&scalar(text, name)?);
+        Ok(bits | own.map_err(|reason| fault(name, &reason))?)
+    })
 }
 
 type Entry<'n, 'i> = (&'n MarkedYaml<'i>, &'n MarkedYaml<'i>);
@@ -119,13 +141,16 @@ mod tests {
     #[test]
     fn all_keys_are_read_and_numbers_stay_as_they_are_written() {
         let text = "command: /bin/sleep\nargs: [0x10, \"2\", 1.50, true]\nenv: {A: 1, B: \"x y\"}\n\
-                    workingDir: /tmp\nuser: nobody\n";
+                    workingDir: /tmp\nuser: nobody\ncapabilities: [CAP_NET_ADMIN, chown]\n\
+                    noNewPrivileges: false\n";
         let expected = Command {
             command: "/bin/sleep".into(),
             args: ["0x10", "2", "1.50", "true"].map(String::from).to_vec(),
             env: [("A", "1"), ("B", "x y")].map(|(k, v)| (k.into(), v.into())).into(),
             working_dir: Some("/tmp".into()),
             user: Some("nobody".into()),
+            capabilities: 1 << 12 | 1,
+            no_new_privileges: Some(false),
         };
         assert_eq!(parse(text), Ok(expected));
     }
@@ -143,6 +168,13 @@ mod tests {
             ("just text", "line 1, column 1: expected a mapping with command, args"),
             ("command: 'a", "line 1"),
             ("command:", "a value is missing"),
+            ("command: a\ncapabilities: ALL", "capabilities must be a sequence"),
+            ("command: a\ncapabilities: [[]]", "line 2, column 16: expected a single value"),
+            (
+                "command: a\ncapabilities: [CHOWN, X]",
+                "line 2, column 23: there is no capability 'X'",
+            ),
+            ("command: a\nnoNewPrivileges: yes", "noNewPrivileges is true or false"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

@@ -1,13 +1,14 @@
 //! Desired state on disk, item by item, in an embedded store. What was kept before a crash is there
 //! after it.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use fifogate::pb::ank_base as pb;
 use prost::Message;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::Change;
+use crate::folders::{Private, Readable};
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -30,8 +31,10 @@ impl Disk {
     pub(super) fn open(dir: &Path) -> Result<Self, String> {
         let path = dir.join(FILE);
         let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-        fs::create_dir_all(dir).map_err(|error| named(&error))?;
-        let database = Database::create(&path).map_err(|error| match error {
+        // The file is opened here, as the database would follow a link.
+        let folder = Private::open(dir, Readable::Closed).map_err(|error| error.to_string())?;
+        let file = folder.file(FILE).map_err(|error| error.to_string())?;
+        let database = Database::builder().create_file(file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => named(&"another agent has this file open"),
             error => named(&error),
         })?;
