@@ -10,6 +10,7 @@ mod agent;
 mod answers;
 mod forward;
 mod fuzz;
+mod large;
 mod outbox;
 mod peer;
 mod report;
@@ -44,6 +45,7 @@ pub use subscriptions::SubscriptionId;
 
 use agent::Link;
 use answers::Answers;
+use large::LargeBodies;
 use outbox::Total;
 use peer::{Peer, Unsettled};
 use subscriptions::Subscriptions;
@@ -251,6 +253,10 @@ pub struct Broker {
     pieces: Pieces,
     /// Bytes that wait for all workloads together.
     queued: Total,
+    /// Answers and events of any size that somebody still holds.
+    large: LargeBodies,
+    /// Peers that are behind, by the bytes of the event for which there was no room.
+    starved: BTreeSet<(usize, PeerId)>,
     peers: Numbered<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
@@ -269,6 +275,9 @@ pub struct Broker {
     link: Option<Link>,
     next_forward: u64,
 }
+
+/// Milliseconds after which it is looked whether there is room again for large events.
+const RETRY_MS: u64 = 50;
 
 /// Something that becomes due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -294,6 +303,8 @@ impl Broker {
             answers: Answers::default(),
             pieces: Pieces::default(),
             queued: Total::default(),
+            large: LargeBodies::default(),
+            starved: BTreeSet::new(),
             peers: Numbered::default(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
@@ -349,7 +360,22 @@ impl Broker {
                 self.spend(done);
             }
         }
+        self.feed_starved();
         self.settle_outboxes();
+    }
+
+    /// Has those looked at again for whose event there is room now.
+    fn feed_starved(&mut self) {
+        while let Some(&(len, id)) = self.starved.first()
+            && self.large.fits(len, self.config.limits.total_bytes)
+        {
+            self.starved.pop_first();
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.needs = 0;
+                self.unsettled.note(id, peer);
+                return; // the next one when it is known what this one took
+            }
+        }
     }
 
     fn slice(&self) -> isize {
@@ -373,7 +399,10 @@ impl Broker {
         if self.is_busy() {
             return Some(self.now);
         }
-        self.timers.first().map(|(due, _)| *due)
+        // Nobody says when the last reader of a large event has it.
+        let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
+        let due = self.timers.first().map(|(due, _)| *due);
+        [due, retry].into_iter().flatten().min()
     }
 
     /// The state of now.

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     pub(super) subscription_bytes: usize,
     /// Messages of this session that made no sense.
     pub(super) malformed: usize,
+    /// Bytes of an event that it is owed and for which there was no room; 0 if there is none.
+    pub(super) needs: usize,
     /// When it was last told that it reads too slowly.
     pub(super) slow_told: Option<Tick>,
     /// What it asked for that is the agent's to do.
@@ -80,6 +82,7 @@ impl Peer {
             subscriptions: BTreeMap::new(),
             subscription_bytes: 0,
             malformed: 0,
+            needs: 0,
             slow_told: None,
             forwards: Forwards::default(),
             instance,
@@ -165,6 +168,7 @@ impl Broker {
             self.subscriptions.remove(subscription);
         }
         peer.behind.clear();
+        peer.needs = 0;
         peer.versions = Versions::default();
         peer.subscription_bytes = 0;
     }

@@ -98,7 +98,17 @@ impl Broker {
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
             return self.answer(id, &request_id, Body::error(why));
         }
-        let body = self.read(masks);
+        let body = match self.read(id, masks) {
+            Ok(body) => body,
+            Err(len) => {
+                let most = self.config.limits.total_bytes;
+                let text = format!(
+                    "The answer takes {len} bytes, and at most {most} may wait for all workloads \
+                     together; try again later"
+                );
+                return self.answer(id, &request_id, Body::error(text));
+            }
+        };
         if subscribe {
             self.subscribe(id, request_id, masks, body);
         } else {
@@ -123,17 +133,35 @@ impl Broker {
         Ok(())
     }
 
-    fn read(&mut self, masks: &MaskSet) -> Body {
-        let (state, pieces) = (&self.state, &mut self.pieces);
-        self.answers.get(masks, || {
-            if masks.is_everything() {
-                return Body::state(state, Fill::Full, Some(pieces));
-            }
-            let part = state.select(&Selection::of_masks(masks.masks()));
-            // What a wildcard selects is put together anew each time.
-            let whole = !masks.masks().iter().any(Mask::has_wildcard);
-            Body::state(&part, Fill::Sparse, whole.then_some(pieces))
-        })
+    /// The answer to a read of `masks`; an error, with its length, if too much waits for all workloads.
+    fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<Body, usize> {
+        if let Some(body) = self.answers.get(masks) {
+            return Ok(body);
+        }
+        let body = self.encode(masks);
+        let most = self.most_large(id);
+        if !self.large.fits(body.len(), most) {
+            // What is kept is not waited for by anybody.
+            self.answers.clear();
+        }
+        let body = self.large.charge(body, most)?;
+        self.answers.keep(masks, &body);
+        Ok(body)
+    }
+
+    /// Most bytes of large bodies when one more is made for this peer.
+    pub(super) fn most_large(&self, id: PeerId) -> usize {
+        if id == PeerId::AGENT { usize::MAX } else { self.config.limits.total_bytes }
+    }
+
+    fn encode(&mut self, masks: &MaskSet) -> Body {
+        if masks.is_everything() {
+            return Body::state(&self.state, Fill::Full, Some(&mut self.pieces));
+        }
+        let part = self.state.select(&Selection::of_masks(masks.masks()));
+        // What a wildcard selects is put together anew each time.
+        let whole = !masks.masks().iter().any(Mask::has_wildcard);
+        Body::state(&part, Fill::Sparse, whole.then_some(&mut self.pieces))
     }
 
     fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {

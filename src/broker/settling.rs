@@ -53,7 +53,7 @@ impl Broker {
             let Some(peer) = self.peers.get_mut(&id) else { break };
             // Those behind go on at half the budget: at its edge, every event would be a merged one.
             let budget = budget_of(&self.config.limits, &self.queued, id, peer);
-            let room = peer.outbox.is_half_empty(budget);
+            let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
             let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
                 self.set_reading(id, budget);
                 break;
@@ -67,6 +67,12 @@ impl Broker {
             peer.behind.pop_front();
             let work = self.catch_up(subscription);
             self.spend(work);
+            if let Some(peer) = self.peers.get_mut(&id)
+                && peer.needs > 0
+            {
+                peer.behind.push_front(subscription);
+                self.starved.insert((peer.needs, id));
+            }
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.unsettled = false;

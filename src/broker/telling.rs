@@ -39,11 +39,21 @@ pub(super) struct Telling {
     at: Option<SubscriptionId>,
     /// What each group is told, made for the first member that is told at once: most of the time all
     /// are, or none.
-    events: BTreeMap<GroupId, Option<Body>>,
+    events: BTreeMap<GroupId, Event>,
     /// Members that were told before it was their turn.
     early: BTreeSet<SubscriptionId>,
     /// Who made the change.
     pub(super) asker: Option<PeerId>,
+}
+
+/// What the members of a group are told.
+#[derive(Debug)]
+enum Event {
+    /// They see nothing of the change.
+    Nothing,
+    Made(Body),
+    /// There is no room for it now: they are told later.
+    NoRoom,
 }
 
 impl Telling {
@@ -226,9 +236,22 @@ impl Broker {
             let made = || {
                 let (body, own) = event_body(&telling.changes, &group.masks, &self.state);
                 work = own;
-                body
+                let charge = |body| self.large.charge(body, self.config.limits.total_bytes);
+                match body.map(charge) {
+                    None => Event::Nothing,
+                    Some(Ok(body)) => Event::Made(body),
+                    Some(Err(_)) => Event::NoRoom,
+                }
             };
-            let Some(body) = event.get_or_insert_with(made) else { continue };
+            let body = match event.get_or_insert_with(made) {
+                Event::Nothing => continue,
+                Event::Made(body) => body,
+                Event::NoRoom => {
+                    late.push(*id);
+                    self.unsettled.note(subscription.peer, peer);
+                    continue;
+                }
+            };
             subscription.note_told(self.version);
             let (to, request_id) = (subscription.peer, Arc::clone(&subscription.request_id));
             // Most of the time nothing waits for it, and it need not either.
@@ -241,7 +264,7 @@ impl Broker {
             peer.outbox.push(response(to, request_id, body.clone()), Kind::Event(*id), self.now);
             self.unsettled.note(to, peer);
         }
-        if let Some(Some(body)) = event.as_ref().filter(|_| !recipients.is_empty()) {
+        if let Some(Event::Made(body)) = event.as_ref().filter(|_| !recipients.is_empty()) {
             self.outputs.push_back(Output::Share { body: body.clone(), recipients });
         }
         telling.events.extend(event.map(|event| (group_id, event)));
@@ -275,20 +298,35 @@ impl Broker {
     /// Tells one event with all that the subscriber missed, if it missed anything. Gives the work that it
     /// took to make it.
     pub(super) fn catch_up(&mut self, id: SubscriptionId) -> usize {
+        let most = self.subscriptions.get(id).map_or(0, |own| self.most_large(own.peer));
         let Some(subscription) = self.subscriptions.get_mut(id) else { return 1 };
-        let (peer, missed) = (subscription.peer, subscription.missed.take());
+        let (to, missed) = (subscription.peer, subscription.missed);
         let Some(masks) = self.subscriptions.masks_of(id) else { return 1 };
         let (body, work) = match missed {
             None => return 1,
             Some(Missed::Everything) => everything_body(masks, &self.state),
             Some(Missed::Since(version)) => {
-                let Some(peer) = self.peers.get_mut(&peer) else { return 1 };
+                let Some(peer) = self.peers.get_mut(&to) else { return 1 };
                 let Some(old) = peer.versions.get(version) else { return 1 };
                 let changes = ChangeSet::between(old, &self.state);
-                peer.versions.release(version);
                 event_body(&changes, masks, &self.state)
             }
         };
+        let body = match body.map(|body| self.large.charge(body, most)).transpose() {
+            Ok(body) => body,
+            Err(len) => {
+                if let Some(peer) = self.peers.get_mut(&to) {
+                    peer.needs = len;
+                }
+                return work;
+            }
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(id)
+            && let Some(Missed::Since(version)) = subscription.missed.take()
+            && let Some(peer) = self.peers.get_mut(&to)
+        {
+            peer.versions.release(version);
+        }
         match body {
             Some(body) => self.push_event(id, body),
             // All went back to what it knows: it has seen the state of now all the same.

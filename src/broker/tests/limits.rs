@@ -302,3 +302,82 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
     });
     assert_eq!(sessions.last(), Some(Phase::Connected));
 }
+
+const KIB: usize = 1 << 10;
+
+/// Ten workloads that may do everything, and `writer`, where 1 MiB may wait for all together.
+fn ten() -> (World, Vec<PeerId>, PeerId) {
+    let limits = Limits { total_bytes: 1024 * KIB, ..Limits::default() };
+    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let names: Vec<_> = (0..10).map(|n| format!("w{n}")).collect();
+    let all = names.iter().map(String::as_str).chain(["writer"]);
+    let all: Vec<_> = all.map(|name| (name, workload("", anything(), vec![]))).collect();
+    let mut world = World::with(config, &all);
+    let peers = names.iter().map(|name| world.hello(name)).collect();
+    let writer = world.hello("writer");
+    world.prompt = false;
+    (world, peers, writer)
+}
+
+/// Masks that name all configs, another list for each `n`.
+fn own_masks(n: usize) -> Vec<String> {
+    vec!["desiredState.configs".to_owned(), format!("desiredState.configs.none{n}")]
+}
+
+#[test]
+fn answers_of_all_workloads_together_are_bounded_and_who_gets_none_is_told_why() {
+    let (mut world, peers, writer) = ten();
+    world.set(writer, "k", &"v".repeat(200 * KIB));
+    let read = |n| Ask::State { masks: MaskSet::parse(own_masks(n)), subscribe: n % 2 == 0 };
+    let mut served = 0;
+    for (n, peer) in peers.iter().enumerate() {
+        world.ask(*peer, "r", read(n));
+        assert!(world.broker.large.bytes() <= 1024 * KIB);
+        let heard = world.sent.iter().filter(|sent| sent.0 == *peer).map(|sent| brief(&sent.2));
+        let heard = heard.collect::<Vec<_>>();
+        match heard[0].as_str() {
+            "r state" => served += 1,
+            text => assert!(text.contains("may wait for all workloads together; try"), "{text}"),
+        }
+        world.ask(
+            *peer,
+            "small",
+            Ask::State { masks: MaskSet::parse(["agents"]), subscribe: false },
+        );
+    }
+    assert_eq!(served, 5, "of 200 KiB each");
+    for peer in &peers {
+        assert_eq!(world.take_all(*peer).last().unwrap(), "small state", "others go on");
+    }
+    world.set(writer, "other", "v");
+    world.sent.clear();
+    world.ask(peers[9], "r", read(9));
+    assert_eq!(world.take_all(peers[9]), ["r state"], "there is room again");
+}
+
+#[test]
+fn events_of_all_workloads_together_are_bounded_and_all_are_told_the_newest_state_in_the_end() {
+    let (mut world, peers, writer) = ten();
+    for (n, peer) in peers.iter().enumerate() {
+        let masks = own_masks(n);
+        world.subscribe(*peer, "s", &masks.iter().map(String::as_str).collect::<Vec<_>>());
+        world.take_all(*peer);
+    }
+    for value in ["a", "b", "c"] {
+        world.set(writer, "k", &value.repeat(200 * KIB));
+        world.take_all(writer);
+        assert!(world.broker.large.bytes() <= 1024 * KIB, "{}", world.broker.large.bytes());
+    }
+    let mut newest = 0;
+    for _ in 0..100 {
+        world.now += 50;
+        world.input(Input::Tick);
+        for peer in &peers {
+            let states = world.take_states(*peer);
+            let text = states.last().map(|state| format!("{state:?}"));
+            newest += usize::from(text.is_some_and(|text| text.contains("cccc")));
+        }
+    }
+    assert_eq!(newest, 10, "each once");
+    assert_eq!(world.broker.next_deadline(), None);
+}
