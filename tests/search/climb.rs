@@ -1,7 +1,7 @@
 //! The climb: the best genome of each kind is kept; mutants and children of the best are tried.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     time::{Duration, Instant},
 };
@@ -36,14 +36,15 @@ pub(crate) struct Climb<G> {
     goal: G,
     /// The best of each kind, with how much it has.
     best: BTreeMap<String, (f64, Genome)>,
+    /// All that was tried: to try it again would only find what the machine does beside.
+    tried: BTreeSet<String>,
     random: ChaCha8Rng,
-    trials: usize,
 }
 
 impl<G: Goal> Climb<G> {
     pub(crate) fn new(goal: G, seed: u64) -> Self {
         let random = ChaCha8Rng::seed_from_u64(seed);
-        Self { goal, best: BTreeMap::new(), random, trials: 0 }
+        Self { goal, best: BTreeMap::new(), tried: BTreeSet::new(), random }
     }
 
     /// Tries the seeds, and then what comes of them until the time is over.
@@ -81,7 +82,9 @@ impl<G: Goal> Climb<G> {
     /// Keeps a genome that is the best of its kind, each time that it is measured.
     #[allow(clippy::print_stdout)]
     fn consider(&mut self, genome: Genome) {
-        self.trials += 1;
+        if !self.tried.insert(genome.to_string()) {
+            return;
+        }
         let kind = genome.kind();
         let to_beat = self.best.get(&kind).map_or(-1.0, |(value, _)| value * 1.02);
         let mut value = self.goal.measure(&genome);
@@ -98,9 +101,9 @@ impl<G: Goal> Climb<G> {
         }
         let record = self.best.values().map(|(value, _)| *value).fold(0.0, f64::max);
         if value > record.min(self.goal.noise()) {
-            let (unit, trials) = (self.goal.unit(), self.trials);
+            let (unit, count) = (self.goal.unit(), self.tried.len());
             let of = if value > record { "record" } else { "best of its kind" };
-            println!("{of}: {value:.1} {unit} at trial {trials}: SEARCH_GENOME='{genome}'");
+            println!("{of}: {value:.1} {unit} by genome {count}: SEARCH_GENOME='{genome}'");
         }
         self.best.insert(kind, (value, genome));
     }
@@ -114,7 +117,7 @@ impl<G: Goal> Climb<G> {
 
     /// The best of all kinds, one a line.
     pub(crate) fn table(&self) -> String {
-        let mut text = format!("{} trials\n", self.trials);
+        let mut text = format!("{} genomes\n", self.tried.len());
         for (value, genome) in self.champions() {
             let (unit, kind) = (self.goal.unit(), genome.kind());
             let _ = writeln!(text, "{value:9.1} {unit}  {kind}: SEARCH_GENOME='{genome}'");

@@ -241,8 +241,12 @@ fn act_needs(kind: &str, gene: &str) -> bool {
 impl fmt::Display for Genome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut space = "";
-        for (gene, value) in GENES.iter().zip(&self.0).filter(|(gene, own)| gene.default() != **own)
-        {
+        for (gene, value) in GENES.iter().zip(&self.0) {
+            // Of two genes also the default is told: a reader looks for them.
+            let is_told = gene.name == "rights" || gene.name.ends_with(".what");
+            if *value == gene.default() && !(is_told && self.matters(gene)) {
+                continue;
+            }
             match &gene.range {
                 Range::Number(..) => write!(f, "{space}{}={value}", gene.name)?,
                 Range::OneOf(_) => {

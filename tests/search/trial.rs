@@ -143,7 +143,7 @@ fn manifest(genomes: &[Genome]) -> String {
     add("good", &("      allowRules:\n".to_owned() + &rule("ReadWrite", "*")));
     add("keeper", &("      allowRules:\n".to_owned() + &rule("ReadWrite", "*")));
     for (n, genome) in genomes.iter().enumerate() {
-        add(&format!("bad{n}"), &rules(genome.choice("rights")));
+        add(&format!("bad{n}"), &rules(genome.choice("rights"), genomes.len()));
     }
     text
 }
@@ -152,7 +152,7 @@ fn rule(operation: &str, mask: &str) -> String {
     format!("        - {{ type: StateRule, operation: {operation}, filterMasks: [\"{mask}\"] }}\n")
 }
 
-fn rules(rights: &str) -> String {
+fn rules(rights: &str, attackers: usize) -> String {
     let mut rules = "      allowRules:\n".to_owned();
     rules += &match rights {
         // Without any rule there would be no pair.
@@ -166,7 +166,8 @@ fn rules(rights: &str) -> String {
         rules += &rule("ReadWrite", "desiredState.workloads");
         // To remove others is not what is measured here.
         rules += "      denyRules:\n";
-        for name in ["good", "keeper", "bad0"] {
+        let bad = (0..attackers).map(|n| format!("bad{n}"));
+        for name in ["good", "keeper"].map(str::to_owned).into_iter().chain(bad) {
             rules += &rule("Write", &format!("desiredState.workloads.{name}"));
         }
     }
