@@ -14,6 +14,8 @@ use super::{genome::Genome, seeds::SEEDS};
 /// A record is measured so many times more, and the least of all is believed: the machine has other
 /// things to do, too.
 const AGAIN: usize = 3;
+/// A part of the limit: what is below it may be what the machine does beside.
+const NOISE: f64 = 0.3;
 /// So often a parent is one of the best of all kinds, and not the best of any kind.
 const OF_THE_BEST: f64 = 0.6;
 /// How many these are.
@@ -24,8 +26,12 @@ pub(crate) trait Goal {
     /// How much of it a genome has, in this unit.
     fn measure(&self, genome: &Genome) -> f64;
     fn unit(&self) -> &'static str;
-    /// What is smaller is not worth to be measured again.
-    fn noise(&self) -> f64;
+    /// What is not to be exceeded.
+    fn limit(&self) -> f64;
+    /// Whether genomes of this kind are looked at.
+    fn wants(&self, _kind: &str) -> bool {
+        true
+    }
     /// A genome without what is not to count.
     fn fit(&self, genome: Genome) -> Genome {
         genome
@@ -51,6 +57,10 @@ impl<G: Goal> Climb<G> {
     pub(crate) fn run(&mut self, time: Duration) {
         let began = Instant::now();
         for seed in SEEDS {
+            // What is known to be dear is tried in any case, unless all is lost already.
+            if began.elapsed() > time && self.record() > self.goal.limit() {
+                return;
+            }
             self.consider(self.goal.fit(seed.parse().unwrap()));
         }
         while began.elapsed() < time {
@@ -60,7 +70,7 @@ impl<G: Goal> Climb<G> {
     }
 
     fn breed(&mut self) -> Genome {
-        if self.random.random_bool(0.05) {
+        if self.best.is_empty() || self.random.random_bool(0.05) {
             return Genome::random(&mut self.random);
         }
         let mother = self.parent();
@@ -82,16 +92,18 @@ impl<G: Goal> Climb<G> {
     /// Keeps a genome that is the best of its kind, each time that it is measured.
     #[allow(clippy::print_stdout)]
     fn consider(&mut self, genome: Genome) {
-        if !self.tried.insert(genome.to_string()) {
+        let kind = genome.kind();
+        if !self.goal.wants(&kind) || !self.tried.insert(genome.to_string()) {
             return;
         }
-        let kind = genome.kind();
         let to_beat = self.best.get(&kind).map_or(-1.0, |(value, _)| value * 1.02);
         let mut value = self.goal.measure(&genome);
         if value <= to_beat {
             return;
         }
-        if value > self.goal.noise() {
+        // What is far below the limit is not worth to be measured again.
+        let noise = self.goal.limit() * NOISE;
+        if value > noise {
             for _ in 0..AGAIN {
                 value = value.min(self.goal.measure(&genome));
                 if value <= to_beat {
@@ -99,13 +111,17 @@ impl<G: Goal> Climb<G> {
                 }
             }
         }
-        let record = self.best.values().map(|(value, _)| *value).fold(0.0, f64::max);
-        if value > record.min(self.goal.noise()) {
+        let record = self.record();
+        if value > record.min(noise) {
             let (unit, count) = (self.goal.unit(), self.tried.len());
             let of = if value > record { "record" } else { "best of its kind" };
             println!("{of}: {value:.1} {unit} by genome {count}: SEARCH_GENOME='{genome}'");
         }
         self.best.insert(kind, (value, genome));
+    }
+
+    fn record(&self) -> f64 {
+        self.best.values().map(|(value, _)| *value).fold(0.0, f64::max)
     }
 
     /// The best of each kind, the best of all first.

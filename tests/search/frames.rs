@@ -71,8 +71,13 @@ impl Script {
         for n in 0..genome.size("subs") {
             setup.push(state_request(&format!("s{n}"), &masks(genome, "subs", n), true));
         }
-        let rounds = [false, true]
-            .map(|second| ["a", "b"].iter().flat_map(|block| act(genome, block, second)).collect());
+        let round = |second| -> Vec<_> {
+            ["a", "b"].iter().flat_map(|block| act(genome, block, second)).collect()
+        };
+        let takes_turns = ["a.toggle", "b.toggle"].iter().any(|own| genome.choice(own) != "same");
+        let first = round(false);
+        let second = if takes_turns { round(true) } else { first.clone() };
+        let rounds = [first, second];
         Self { setup, rounds }
     }
 

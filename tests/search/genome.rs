@@ -34,7 +34,9 @@ const FORMS: [&str; 8] =
     ["objects", "arrays", "text", "tags", "files", "dependencies", "rules", "aliases"];
 
 /// Most bytes of what a message brings: beside it stand its id and some masks, or none that fits.
-const MOST_STATE: u32 = 4_190_000;
+const MOST_BROUGHT: u32 = 4_190_000;
+/// Most bytes of the state to begin with: not much less than workloads may make by default.
+const MOST_STATE: u32 = 60_000_000;
 
 #[derive(Debug)]
 enum Range {
@@ -119,9 +121,9 @@ static GENES: LazyLock<Vec<Gene>> = LazyLock::new(|| {
             add("fan", Range::Number(1, 400_000));
             // Of the lowest level; none: as on the others.
             add("tip", Range::Number(0, 1_000));
-            add("leaf", Range::Number(0, MOST_STATE));
+            add("leaf", Range::Number(0, MOST_BROUGHT));
             add("key", Range::Number(0, 56));
-            add("size", Range::Number(0, MOST_STATE));
+            add("size", Range::Number(0, if is_act { MOST_BROUGHT } else { MOST_STATE }));
         }
     }
     genes

@@ -1,7 +1,7 @@
 //! What is known to be dear: a search begins here.
 
 /// Each with what makes it dear.
-pub(crate) const SEEDS: [&str; 24] = [
+pub(crate) const SEEDS: [&str; 26] = [
     // Subscriptions of many masks of which each meets every node of a change and finds nothing.
     "rights=configs subs=40 subs.masks=100 subs.root=desiredState.configs.b0 subs.levels=2 \
      subs.stars=255 subs.end=absent subs.own=own wait=50 a.kind=update a.masks=1 \
@@ -41,6 +41,11 @@ pub(crate) const SEEDS: [&str; 24] = [
      a.kind=read a.masks=256 a.root=desiredState a.levels=4 a.stars=127 a.turn=yes",
     "rights=read state.part=workloads state.form=tags state.keys=2000 state.fan=10 \
      state.size=1000000 rounds=4 window=4 a.kind=read",
+    // Everything there is, by a mask and by none: as large as the search allows the state to be.
+    "rights=read state.keys=400000 state.depth=1 state.fan=1000 state.size=60000000 rounds=4 \
+     a.kind=read a.masks=1 a.root=desiredState.configs a.levels=2 a.stars=255",
+    "rights=read state.keys=400000 state.depth=1 state.fan=1000 state.size=60000000 rounds=4 \
+     a.kind=read",
     // Subscriptions that are made and cancelled without end, beside a large state.
     "rights=read state.keys=1000 state.size=1000000 rounds=100 window=64 subs=64 subs.masks=100 \
      subs.root=desiredState.configs subs.levels=1 subs.spread=256 a.kind=cancel a.count=64 \

@@ -8,6 +8,8 @@ use super::{
 
 /// Most bytes that the messages around one level add to it.
 const AROUND_A_LEVEL: usize = 24;
+/// Most bytes of one entry: with some masks it has to fit into a message.
+const MOST_OF_ONE: usize = 4_180_000;
 
 pub(crate) struct Shape {
     part: &'static str,
@@ -58,9 +60,11 @@ impl Shape {
             return Vec::new();
         }
         let around = (self.depth + 4) * AROUND_A_LEVEL;
-        let mut grower = Grower { shape: self, variant, left: self.size.saturating_sub(around) };
+        let mut left = self.size;
         let mut all = Vec::new();
-        while all.len() < self.keys && (grower.left > 0 || all.is_empty()) {
+        while all.len() < self.keys && (left > around || all.is_empty()) {
+            let most = left.min(MOST_OF_ONE).saturating_sub(around);
+            let mut grower = Grower { shape: self, variant, left: most };
             let first = if variant.is("names") { 'c' } else { 'b' };
             let name = self.name(first, all.len());
             let value = match self.part {
@@ -70,7 +74,7 @@ impl Shape {
                 _ => message(2, &grower.texts(1)),
             };
             let entry = entry(&name, &value);
-            grower.spend(entry.len() - value.len() + 6);
+            left = left.saturating_sub(entry.len() + 6);
             all.push((name, entry));
         }
         all
