@@ -6,6 +6,8 @@ SEEDS ?= 2000
 SECONDS_EACH ?= 60
 SCHEDULES ?= 1000
 SEED ?= 1
+SEARCH_SECONDS ?= 600
+SEARCH_STATE ?= 20000000
 PREFIX ?=
 
 .PHONY: help
@@ -49,8 +51,10 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## real processes killed, stopped and continued at random: SCHEDULES=1000 SEED=1
+soak:  ## processes killed at random (SCHEDULES=1000 SEED=1); search for dear inputs (SEARCH_SECONDS=600)
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \
+		$(CARGO) test --test search -- --nocapture --test-threads 1
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.
