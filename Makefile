@@ -6,6 +6,7 @@ SEEDS ?= 2000
 SECONDS_EACH ?= 60
 SCHEDULES ?= 1000
 SEED ?= 1
+NESTING_CASES ?= 2000
 PREFIX ?=
 
 .PHONY: help
@@ -49,8 +50,9 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## real processes killed, stopped and continued at random: SCHEDULES=1000 SEED=1
+soak:  ## processes killed and stopped at random, values nested at random: SCHEDULES=1000 SEED=1 NESTING_CASES=2000
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.
