@@ -8,6 +8,7 @@ SCHEDULES ?= 1000
 SEED ?= 1
 SEARCH_SECONDS ?= 600
 SEARCH_STATE ?= 20000000
+NESTING_CASES ?= 2000
 PREFIX ?=
 
 .PHONY: help
@@ -51,8 +52,10 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## processes killed at random (SCHEDULES=1000 SEED=1); search for dear inputs (SEARCH_SECONDS=600)
+soak:  ## killed processes, rules, nested values, dear inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
+	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \
 		$(CARGO) test --test search -- --nocapture --test-threads 1
 

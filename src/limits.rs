@@ -14,6 +14,12 @@ pub const SEGMENT: usize = 256;
 /// 100. So a value that one door accepts can be forwarded, stored, rendered and read back everywhere.
 pub const MAX_NESTING: usize = 20;
 
+/// The error of every door for a value over [`MAX_NESTING`]; `value` says which one.
+#[must_use]
+pub fn too_deep(value: &str) -> String {
+    format!("{value} is nested too deep: at most {MAX_NESTING} levels of mappings and sequences")
+}
+
 /// The limits of one fifogate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -330,7 +330,11 @@ impl Node {
                 let accepted = ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {});
                 self.respond(&by, request_id, accepted).await;
             }
-            _ => log::warn!("fifogate forwarded a request that is not for an agent"),
+            // Also one of which no more could be read than who sent it.
+            _ => {
+                let message = "The agent cannot read this request".to_owned();
+                self.respond(&by, request_id, ResponseContent::Error(pb::Error { message })).await;
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use crate::{
     state::{Instance, Mask, MaskSet, Tree, convert},
 };
 
+use super::undecodable;
+
 /// What a workload said.
 #[derive(Debug)]
 pub enum FromWorkload {
@@ -104,7 +106,7 @@ pub enum NewState {
     /// The request has none.
     Missing,
     /// It holds a number that means nothing.
-    Unknown(convert::UnknownEnum),
+    Unknown(convert::ConvertError),
 }
 
 impl FromWorkload {
@@ -148,7 +150,7 @@ impl FromWorkload {
                 Self::Request(Request::check(request, limits))
             }
             Err(error) => {
-                Self::Undecodable { request_id: salvage_id(body), reason: error.to_string() }
+                Self::Undecodable { request_id: salvage_id(body), reason: undecodable(&error) }
             }
         }
     }
@@ -181,7 +183,7 @@ impl Request {
                     },
                 }
             }
-            Some(RequestContent::UpdateStateRequest(ask)) => match over(&ask.update_mask, limits) {
+            Some(RequestContent::UpdateStateRequest(ask)) => match over_in_update(&ask, limits) {
                 Some(reason) => Ask::OverLimit(reason),
                 None => Ask::Update {
                     new_state: match ask.new_state.as_ref().map(convert::new_state_from_pb) {
@@ -214,6 +216,15 @@ fn over(masks: &[String], limits: &Limits) -> Option<String> {
     }
     let long = masks.iter().find(|mask| mask.len() > longest)?;
     Some(format!("Request has a mask of {} bytes, at most {longest} are allowed", long.len()))
+}
+
+/// The limit that an update is over, if any. Nesting is checked here, before the new state is converted or
+/// forwarded: the message to the agent has one more level around it than the one from the workload.
+fn over_in_update(ask: &pb::UpdateStateRequest, limits: &Limits) -> Option<String> {
+    over(&ask.update_mask, limits).or_else(|| {
+        let too_deep = convert::check_nesting(ask.new_state.as_ref()?).err()?;
+        Some(format!("Could not take the new state: {too_deep}"))
+    })
 }
 
 /// The request id in a body that does not decode as a whole.

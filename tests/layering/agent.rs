@@ -5,7 +5,7 @@ use syn::Item;
 use super::{code_of, reading::*, rooms::WORLD};
 
 /// What of the component the reference agent may name: what is pure, and nothing that serves pipes.
-const FOR_THE_AGENT: &[&str] = &["agent", "frame", "manifest", "pb", "state"];
+const FOR_THE_AGENT: &[&str] = &["agent", "frame", "limits", "manifest", "pb", "state"];
 /// Its rooms that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];

@@ -111,7 +111,7 @@ impl Current {
     /// They make no state of it.
     pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
         let (mut items, mut states) = (Vec::new(), Vec::new());
-        let unknown = |error: convert::UnknownEnum| error.to_string();
+        let unknown = |error: convert::ConvertError| error.to_string();
         for change in changes {
             items.push(match change {
                 Change::ApiVersion(version) => {
@@ -122,8 +122,8 @@ impl Current {
                     (vec![DESIRED_STATE, "workloads", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Config(name, config) => {
-                    let node = config.as_ref().map(convert::config_from_pb);
-                    (vec![DESIRED_STATE, "configs", name], node)
+                    let node = config.as_ref().map(|own| convert::config_from_pb(name, own));
+                    (vec![DESIRED_STATE, "configs", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Agent(name, attributes) => {
                     (vec![AGENTS, name], attributes.as_ref().map(convert::agent_from_pb))

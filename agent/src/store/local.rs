@@ -15,8 +15,10 @@ use tokio::{
     task,
 };
 
-use super::{Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
-use crate::model::{self, Current, Update};
+use super::{
+    Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk, log_left_out,
+};
+use crate::model::{self, Current, Fitted, Update};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Local {
                 if seed.is_some() {
                     log::info!("the desired state is the one kept on disk, not the manifest's");
                 }
-                restored(&kept).map_err(OpenError::Storage)?
+                restored(kept).map_err(OpenError::Storage)?
             }
             (None, None) => model::empty(),
             (None, Some(seed)) => {
@@ -139,8 +141,14 @@ impl Inner {
 }
 
 /// The state that was kept, with every workload at its beginning.
-fn restored(kept: &pb::CompleteState) -> Result<Tree, String> {
-    let (tree, faults) = model::whole(kept)?;
+fn restored(kept: Vec<Change>) -> Result<Tree, String> {
+    let Fitted { tree, faults, left_out, .. } = Current::default().apply_what_fits(kept);
+    for (item, why) in left_out {
+        if let Change::ApiVersion(_) = item {
+            return Err(why); // the state of another version is not to be taken for one of ours
+        }
+        log_left_out("on disk", &item, &why);
+    }
     for fault in faults {
         log::error!("workload {}: {fault}", fault.workload);
     }

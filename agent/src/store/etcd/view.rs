@@ -13,9 +13,9 @@ use fifogate::{
 
 use super::keys::{Keys, Meaning, Write};
 use crate::{
-    model::{Current, Item, Named, Planned, Update},
+    model::{Current, Fitted, Item, Named, Planned, Update},
     render::configs_of,
-    store::Change,
+    store::{Change, log_left_out},
 };
 
 /// A key as it became at a revision.
@@ -43,6 +43,8 @@ pub(super) struct View {
     attributes: HashMap<String, pb::AgentAttributes>,
     /// Workloads that cannot be rendered, and why.
     unrendered: BTreeSet<(String, String)>,
+    /// Items that make no state with the others, by their path, and why.
+    left_out: BTreeMap<String, (Change, String)>,
     /// Keys that make no sense, so that each is told once.
     foreign: HashSet<String>,
 }
@@ -74,12 +76,16 @@ impl View {
             present: BTreeSet::new(),
             attributes: HashMap::new(),
             unrendered: BTreeSet::new(),
+            left_out: BTreeMap::new(),
             foreign: HashSet::new(),
         };
         let changes = view.take(entries);
-        let tree = view.after(&changes)?;
+        let (tree, _) = view.after(changes);
         view.current.set(tree);
-        Ok(view)
+        match view.left_out.get(&Change::ApiVersion(String::new()).path()) {
+            Some((_, why)) => Err(why.clone()),
+            None => Ok(view),
+        }
     }
 
     /// Takes what happened at one revision. If that made another state, gives it, and what made it.
@@ -93,14 +99,7 @@ impl View {
         if changes.is_empty() {
             return None;
         }
-        let tree = match self.after(&changes) {
-            Ok(tree) => tree,
-            Err(error) => {
-                // Somebody else wrote it; agents check before they write.
-                log::error!("what etcd holds at revision {revision} makes no state: {error}");
-                return None;
-            }
-        };
+        let (tree, changes) = self.after(changes);
         if tree == *self.current.tree() {
             return None;
         }
@@ -108,16 +107,30 @@ impl View {
         Some((tree, changes))
     }
 
-    /// The state after changes. What cannot be rendered is left out, and told once.
-    fn after(&mut self, changes: &[Change]) -> Result<Tree, String> {
-        let (tree, faults) = self.current.apply(changes)?;
+    /// The state after changes, and those of them that are in it. Agents check before they write; an item
+    /// that somebody else wrote and that makes no state is left out until it does, and logged once. A
+    /// workload that cannot be rendered is left out of the effective state.
+    fn after(&mut self, mut changes: Vec<Change>) -> (Tree, Vec<Change>) {
+        if !self.left_out.is_empty() {
+            let written: HashSet<_> = changes.iter().map(Change::path).collect();
+            let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
+            changes.extend(before.map(|(_, (item, _))| item.clone()));
+        }
+        let Fitted { tree, faults, taken, left_out } = self.current.apply_what_fits(changes);
+        let before = std::mem::take(&mut self.left_out);
+        for (item, why) in left_out {
+            if before.get(&item.path()).is_none_or(|(_, told)| *told != why) {
+                log_left_out("in etcd", &item, &why);
+            }
+            self.left_out.insert(item.path(), (item, why));
+        }
         let faults: BTreeSet<_> =
             faults.into_iter().map(|own| (own.workload, own.reason)).collect();
         for (workload, reason) in faults.difference(&self.unrendered) {
             log::error!("workload {workload} is left out: {reason}");
         }
         self.unrendered = faults;
-        Ok(tree)
+        (tree, taken)
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
