@@ -12,6 +12,7 @@ mod forward;
 mod fuzz;
 mod outbox;
 mod peer;
+mod references;
 mod report;
 mod requests;
 mod session;
