@@ -16,7 +16,7 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
-    run,
+    log_text, run,
     runtime::{Isolation, launch},
     store::etcd,
 };
@@ -207,6 +207,13 @@ fn start_logging(cli: &Cli) {
                 .filter_module("fifogate_agent", level);
         }
     }
+    // One line each, whatever is quoted in it.
+    logger.format(|to, record| {
+        let (time, level) = (to.timestamp(), record.level());
+        let style = to.default_level_style(level);
+        let text = log_text::line(record.args());
+        writeln!(to, "[{time} {style}{level:<5}{style:#} {}] {text}", record.target())
+    });
     let _ = logger.try_init();
 }
 

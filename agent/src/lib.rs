@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod link;
+pub mod log_text;
 pub mod logs;
 pub mod model;
 pub mod node;

@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     cli::CliError,
     link::GateConfig,
+    log_text,
     logs::Logs,
     model,
     node::{Node, Parts},
@@ -111,6 +112,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         options: options.gate_options.clone(),
     };
     tokio::spawn(reports.deliver(store.clone()));
+    tokio::spawn(log_text::count_for_ever());
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let mut node = Node::start(parts).await.map_err(|error| no_gate(options, &error))?;

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
-use crate::model::{self, Current, Update};
+use crate::{
+    log_text::Quoted,
+    model::{self, Current, Update},
+};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -142,7 +145,7 @@ impl Inner {
 fn restored(kept: &pb::CompleteState) -> Result<Tree, String> {
     let (tree, faults) = model::whole(kept)?;
     for fault in faults {
-        log::error!("workload {}: {fault}", fault.workload);
+        log::error!("workload {}: {}", Quoted(&fault.workload), Quoted(&fault.reason));
     }
     Ok(model::begun(&tree))
 }
