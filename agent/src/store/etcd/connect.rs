@@ -80,9 +80,14 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
     let Error::GRpcStatus(status) = error else { return None };
     let text = status.message();
     match status.code() as i32 {
-        INVALID_ARGUMENT if text.contains("too large") => Some(Refused::Invalid(format!(
-            "The update is too large for etcd, which takes `--max-request-bytes`: {text}"
-        ))),
+        // The second is what its gRPC takes, which is a little more than what it takes itself.
+        INVALID_ARGUMENT | RESOURCE_EXHAUSTED
+            if text.contains("too large") || text.contains("larger than max") =>
+        {
+            Some(Refused::Invalid(format!(
+                "The update is too large for etcd, which takes `--max-request-bytes`: {text}"
+            )))
+        }
         INVALID_ARGUMENT => Some(Refused::Invalid(format!("etcd refuses the update: {text}"))),
         PERMISSION_DENIED => Some(Refused::Unavailable(format!(
             "The update was not done: etcd does not let this agent write there: {text}"
