@@ -6,6 +6,8 @@
 
 mod current;
 mod named;
+mod rights;
+mod sender;
 
 use fifogate::{
     pb::ank_base as pb,
@@ -24,6 +26,7 @@ use crate::{
 
 pub use current::Current;
 pub use named::{Item, Named};
+pub use rights::{common_rights, rights_of};
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]

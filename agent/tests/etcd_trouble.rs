@@ -56,7 +56,7 @@ fn set(names: impl Iterator<Item = String>, value: &str) -> Update {
     let configs = Some(pb::ConfigMap { configs });
     let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
     Update {
-        by: "w".to_owned(),
+        by: String::new(),
         new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
         masks,
     }
