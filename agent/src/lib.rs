@@ -7,6 +7,7 @@
 //! pure.
 
 pub mod cli;
+pub mod fence;
 pub mod link;
 pub mod log_text;
 pub mod logs;
