@@ -7,8 +7,10 @@
 //! pure.
 
 pub mod cli;
+pub mod fence;
 mod folders;
 pub mod link;
+pub mod log_text;
 pub mod logs;
 pub mod model;
 pub mod node;

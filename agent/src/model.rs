@@ -7,6 +7,8 @@
 mod current;
 mod fitted;
 mod named;
+mod rights;
+mod sender;
 
 use fifogate::{
     pb::ank_base as pb,
@@ -26,6 +28,7 @@ use crate::{
 pub use current::Current;
 pub use fitted::Fitted;
 pub use named::{Item, Named};
+pub use rights::{common_rights, rights_of};
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]

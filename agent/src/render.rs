@@ -171,6 +171,8 @@ fn json(node: &Node) -> serde_json::Value {
 static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
     let mut engine = Handlebars::new();
     engine.set_strict_mode(true);
+    // What configs hold is not for the log.
+    engine.unregister_helper("log");
     engine.register_escape_fn(no_escape);
     // Standing alone on its line, a partial gives its indentation to every line that it makes.
     if let Ok(template) = Template::compile("{{content}}") {

@@ -2,7 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fmt, fs, io,
+    fmt, fs,
+    future::pending,
+    io::{self, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,8 +26,10 @@ use tokio::{
 
 use crate::{
     cli::CliError,
+    fence::{self, Ending},
     folders::{Private, Readable},
     link::GateConfig,
+    log_text,
     logs::Logs,
     model,
     node::{Node, Parts},
@@ -80,15 +84,18 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
 async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<(), CliError> {
     let failed = |error: io::Error| CliError::Failed(error.to_string());
     // From here on a signal ends all in order.
-    let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let Folders { run, state, alone: _alone } = Folders::open(options)?;
+    let mut signals = Signals::catch().map_err(failed)?;
+    let Folders { run, state, alone } = Folders::open(options)?;
     let run_dir = run.path.clone();
-    let (store, events) = open_store(options, seed).await?;
+    let opened = tokio::select! {
+        opened = open_store(options, &alone, seed) => opened,
+        // It may wait long for its name.
+        () = signals.wait() => return Ok(()),
+    };
+    let (store, events) = opened?;
+    let ending = guarded(options, &store).map_err(failed)?;
     let folder = run_dir.join("agent");
-    let log_folder = state.as_ref().map_or(&folder, |state| &state.path).join("logs");
-    let logs = Logs::new(&log_folder, options.log_bytes)
-        .map_err(|error| CliError::Failed(format!("{}: {error}", log_folder.display())))?;
+    let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
     let around = Around { hidden: hidden(&run, state.as_ref()).map_err(failed)?, umask };
     let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
@@ -115,19 +122,60 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
         options: options.gate_options.clone(),
     };
     tokio::spawn(reports.deliver(store.clone()));
+    tokio::spawn(log_text::count_for_ever());
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let mut node = Node::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // This node is there when the first workload looks.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
-    node.run(stopped_by_signal(terminate, interrupt)).await;
+    let mut reason = None;
+    let stopped = async {
+        tokio::select! {
+            () = signals.wait() => {}
+            text = has_to_end(ending) => reason = Some(text),
+        }
+    };
+    node.run(stopped).await;
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
     let finished = finish(node, options.grace).await;
     store.close().await;
-    finished
+    reason.map_or(finished, |text| Err(CliError::Failed(text)))
+}
+
+/// From when on workloads end if our name cannot be kept.
+fn guarded(
+    options: &Options,
+    store: &Store,
+) -> io::Result<Option<watch::Receiver<Option<Ending>>>> {
+    let lease = store.lease();
+    let start = |lease| fence::start(lease, &options.program, &options.name, options.grace);
+    lease.map(start).transpose()
+}
+
+/// Waits until all is to end in order, and gives the reason. If there is no time for that, ends this
+/// process: its workloads end with it.
+async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
+    let Some(mut ending) = ending else { return pending().await };
+    let ending = ending.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+    match ending {
+        Some(Ending::InOrder(text)) => text,
+        Some(Ending::AtOnce(text)) => {
+            let _ = writeln!(io::stderr().lock(), "error: {text}; all workloads are ended");
+            // Nothing is to be dropped on the way: keepers end all that they keep when their sockets
+            // close.
+            std::process::exit(1)
+        }
+        None => pending().await,
+    }
+}
+
+fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
+    let folder = folder.join("logs");
+    Logs::new(&folder, options.log_bytes)
+        .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))
 }
 
 fn no_gate(options: &Options, error: &io::Error) -> CliError {
@@ -135,10 +183,23 @@ fn no_gate(options: &Options, error: &io::Error) -> CliError {
     CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
 }
 
-async fn stopped_by_signal(mut terminate: Signal, mut interrupt: Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the agent in order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -201,9 +262,27 @@ fn hidden(run: &Private, state: Option<&Private>) -> io::Result<Vec<Hidden>> {
     Ok(found)
 }
 
-async fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Events), CliError> {
+/// Where this process runs: another process can find out whether it still does.
+fn place(lock: &Flock<fs::File>) -> etcd::Place {
+    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let file = lock.metadata().map(|own| format!("{}:{}", own.dev(), own.ino()));
+    etcd::Place {
+        machine: read("/etc/machine-id"),
+        boot: read("/proc/sys/kernel/random/boot_id"),
+        lock: file.unwrap_or_default(),
+    }
+}
+
+async fn open_store(
+    options: &Options,
+    alone: &Flock<fs::File>,
+    seed: Option<&Tree>,
+) -> Result<(Store, Events), CliError> {
     let opened = match &options.etcd {
-        Some(etcd) => Etcd::open(etcd.clone(), seed).await,
+        Some(etcd) => {
+            let etcd = etcd::Options { place: place(alone), ..etcd.clone() };
+            Etcd::open(etcd, seed).await
+        }
         None => Local::open(seed, options.state_dir.as_deref()),
     };
     opened.map_err(|error| match (&error, &options.manifest) {

@@ -13,6 +13,7 @@ mod fuzz;
 mod large;
 mod outbox;
 mod peer;
+mod references;
 mod report;
 mod requests;
 mod session;

@@ -37,7 +37,12 @@ fn request_of(value: &Node) -> pb::Request {
 fn by_workload(value: &Node) -> Ask {
     let request = ToAnkaiosEnum::Request(request_of(value));
     let body = ToAnkaios { to_ankaios_enum: Some(request) }.encode_to_vec();
-    match FromWorkload::decode(&body, &Limits::default()) {
+    let limits = Limits::default();
+    let message = match FromWorkload::decode(&body.into(), &limits) {
+        FromWorkload::Sealed(update) => update.open(&limits),
+        other => other,
+    };
+    match message {
         FromWorkload::Request(request) => {
             if let Ask::Update { .. } = request.ask {
                 forwarded(&request.original);

@@ -12,6 +12,7 @@ use fifogate::{
 
 use super::{
     Planned, Update, changes_between, empty, grants_itself, instance, instances, nobody_ends,
+    sender::Sender,
 };
 use crate::{
     render::{self, RenderError, Uses},
@@ -80,17 +81,27 @@ impl Current {
     pub fn update(&self, update: &Update) -> Result<Planned, Refused> {
         let current = &self.tree;
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
+        let denied = || Refused::Invalid("Access denied".to_owned());
+        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let sender = Sender::of(current, &update.by);
+        if !sender.may_write(&masks) {
+            return Err(denied());
+        }
         let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
             invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
         })?;
-        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let proposed = update::propose(current, &new_state, &masks).map_err(invalid)?;
+        if !sender.may_refer(current, &proposed) {
+            return Err(denied());
+        }
         let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
         if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
-            return Err(Refused::Invalid("Access denied".to_owned()));
+            return Err(denied());
         }
         let (effective, faults) = render::effective(current, &self.uses, &updated.tree);
         if let Some(fault) = faults.first() {
-            return Err(invalid(UpdateError::Invalid(fault.to_string())));
+            let text = sender.told(current, &updated.tree, fault);
+            return Err(invalid(UpdateError::Invalid(text)));
         }
         let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
         let (ended, started) = instances(current, &tree);

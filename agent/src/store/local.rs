@@ -18,7 +18,10 @@ use tokio::{
 use super::{
     Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk, log_left_out,
 };
-use crate::model::{self, Current, Fitted, Update};
+use crate::{
+    log_text::Quoted,
+    model::{self, Current, Fitted, Update},
+};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -150,7 +153,7 @@ fn restored(kept: Vec<Change>) -> Result<Tree, String> {
         log_left_out("on disk", &item, &why);
     }
     for fault in faults {
-        log::error!("workload {}: {fault}", fault.workload);
+        log::error!("workload {}: {}", Quoted(&fault.workload), Quoted(&fault.reason));
     }
     Ok(model::begun(&tree))
 }

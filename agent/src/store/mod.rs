@@ -10,7 +10,10 @@ use std::fmt;
 use fifogate::{limits::too_deep, pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
-use crate::model::{Current, Update};
+use crate::{
+    fence::Lease,
+    model::{Current, Update},
+};
 
 mod disk;
 pub mod etcd;
@@ -159,6 +162,15 @@ impl Store {
         match self {
             Self::Local(local) => local.set_agent(name, status).await,
             Self::Etcd(etcd) => etcd.set_agent(name, status).await,
+        }
+    }
+
+    /// How long the agent's name is its own, if another process can take it.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        match self {
+            Self::Local(_) => None,
+            Self::Etcd(etcd) => Some(etcd.lease()),
         }
     }
 

@@ -208,6 +208,12 @@ impl Ctl {
         while !matches!(self.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(_)) {}
     }
 
+    /// A Hello whose version is refused; waits until that is told.
+    pub(crate) fn refused_hello(&mut self, version: &str) {
+        self.send(ToAnkaiosEnum::Hello(Hello { protocol_version: version.to_owned() }));
+        while !matches!(self.receive(), FromAnkaiosEnum::ConnectionClosed(_)) {}
+    }
+
     fn send(&mut self, content: ToAnkaiosEnum) {
         let message = ToAnkaios { to_ankaios_enum: Some(content) };
         self.output.write_all(&encode(&message.encode_to_vec())).unwrap();

@@ -39,7 +39,7 @@ pub(crate) fn fuzz_link(data: &[u8]) {
                 let Some(peer) = world.broker.peers().next().map(|(peer, ..)| peer) else {
                     continue;
                 };
-                let message = FromWorkload::decode(body, &limits);
+                let message = FromWorkload::decode(&bytes::Bytes::copy_from_slice(body), &limits);
                 world.step(Input::Message { peer, message, written: 0 });
             }
             2 => {

@@ -43,6 +43,10 @@ async fn follow(shared: &Shared, events: &Sender<Event>) {
             let endpoint = &endpoints[turn % endpoints.len()];
             match again(shared, events, endpoint, connection.lease).await {
                 Ok(new) => connection = new,
+                Err(Trouble::Taken(text)) => {
+                    shared.lost.send_replace(Some(text));
+                    return;
+                }
                 Err(trouble) => {
                     let text = format!("etcd at {endpoint}: {trouble}");
                     if text != reason {

@@ -11,8 +11,11 @@ use fifogate::{
     state::{AGENTS, DESIRED_STATE, Node, Tree},
 };
 
+use log::Level;
+
 use super::keys::{Keys, Meaning, Write};
 use crate::{
+    log_text::{self, Quoted},
     model::{Current, Fitted, Item, Named, Planned, Update},
     render::configs_of,
     store::{Change, log_left_out},
@@ -127,7 +130,9 @@ impl View {
         let faults: BTreeSet<_> =
             faults.into_iter().map(|own| (own.workload, own.reason)).collect();
         for (workload, reason) in faults.difference(&self.unrendered) {
-            log::error!("workload {workload} is left out: {reason}");
+            let (name, reason) = (Quoted(workload), Quoted(reason));
+            let text = format_args!("workload {name} is left out: {reason}");
+            log_text::about(workload, Level::Error, text);
         }
         self.unrendered = faults;
         (tree, taken)
@@ -183,6 +188,7 @@ impl View {
     fn warn(&mut self, key: &str) {
         const MOST: usize = 1000;
         if self.foreign.len() < MOST && self.foreign.insert(key.to_owned()) {
+            let key = Quoted(key);
             log::warn!("etcd holds {key}, which is left alone: no item of the state looks so");
         }
     }
@@ -267,6 +273,11 @@ impl View {
             if named.determines(change) {
                 plan.compares.remove(&write.key);
             }
+        }
+        if !update.by.is_empty() {
+            // Its rules are there. Narrowed at another node, they count although this one does not know.
+            let key = self.keys.workload(&update.by);
+            plan.compares.insert(key.clone(), self.written(&key));
         }
         let written: BTreeSet<_> = plan.writes.iter().map(|write| &write.key).collect();
         for item in named.items() {

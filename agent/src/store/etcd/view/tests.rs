@@ -169,6 +169,39 @@ fn a_plan_compares_what_makes_it_valid() {
 }
 
 #[test]
+fn plan_of_an_update_compares_the_entry_of_its_sender_where_its_rights_stand() {
+    let rule = pb::StateRule { operation: 2, filter_masks: vec!["desiredState".to_owned()] };
+    let kind = pb::access_rights_rule::AccessRightsRuleEnum::StateRule(rule);
+    let rule = pb::AccessRightsRule { access_rights_rule_enum: Some(kind) };
+    let access = pb::ControlInterfaceAccess { allow_rules: vec![rule], deny_rules: Vec::new() };
+    let Change::Workload(name, Some(mut sender)) = workload("sender", None) else { panic!() };
+    sender.control_interface_access = Some(access);
+    let start = [config("k", "v"), Change::Workload(name, Some(sender))];
+    let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
+    let view = View::new(keys(), 2, start).unwrap();
+    let compares = |by: &str, value: &str, masks: &[&str]| {
+        let Change::Config(name, Some(item)) = config("k", value) else { panic!() };
+        let configs = Some(pb::ConfigMap { configs: [(name, item)].into() });
+        let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
+        let new_state = pb::CompleteState { desired_state: Some(state), ..Default::default() };
+        let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+        let update = Update { by: by.to_owned(), new_state, masks };
+        let plan = view.plan_update(&update, &view.current.update(&update).unwrap());
+        plan.compares.get(&keys().workload("sender")).copied()
+    };
+    let all: [(&str, &[&str]); 4] = [
+        ("2", &["desiredState.configs.k"]),
+        ("v", &["desiredState.configs.k"]),
+        ("2", &["desiredState.configs"]),
+        ("2", &["desiredState.configs.k", "desiredState.workloads.sender.tags"]),
+    ];
+    for (value, masks) in all {
+        assert_eq!(compares("sender", value, masks), Some(2), "{value} {masks:?}");
+    }
+    assert_eq!(compares("", "2", &["desiredState.configs.k"]), None, "the agent has no entry");
+}
+
+#[test]
 fn a_plan_of_an_update_compares_what_it_finds_as_it_wants_it_and_not_what_it_determines() {
     let start = [config("k", "v"), config("l", "v")];
     let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
