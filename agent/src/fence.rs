@@ -17,7 +17,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{Signal, kill},
+        signal::{SigSet, Signal, kill},
         time::TimeSpec,
         timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
@@ -160,6 +160,11 @@ async fn late(kept: Duration, ends_after: Option<Duration>, grace: Duration) {
 #[must_use]
 pub fn main(seconds: f64, name: &str) -> ExitCode {
     let parent = getppid();
+    // A service manager sends these to all processes of a service. This one ends with the agent, which
+    // ends its workloads first.
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|own| signals.add(own));
+    let _ = signals.thread_block();
     match watch(Duration::from_secs_f64(seconds)) {
         Ok(Seen::End) => return ExitCode::SUCCESS,
         Ok(Seen::Late) => eprintln!(

@@ -6,8 +6,11 @@ mod common;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use common::{Agent, server::Etcd, wait_for, workload};
-use nix::sys::signal::Signal;
+use common::{Agent, processes_with, server::Etcd, wait_for, workload};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 /// An etcd, and where a workload leaves when it ran: each of its processes in a file of its own.
@@ -172,4 +175,24 @@ fn agent_whose_name_was_taken_ends_at_once_and_says_so() {
         (bed.runs()[1].1 > second_last + 100_000_000).then_some(())
     });
     assert_eq!(bed.runs()[0].1, ended, "the first one's workload has ended with it");
+}
+
+#[test]
+fn watchdog_ends_with_its_agent_only_and_no_agent_goes_on_without_one() {
+    let bed = Bed::new();
+    let mut agent = bed.agent(&["--takeover-after", "77.25"]);
+    let watchdogs = || processes_with("watchdog\u{0}77.25");
+    for (signal, count) in [(Signal::SIGTERM, 1), (Signal::SIGKILL, 2)] {
+        bed.until_runs(count);
+        let [watchdog] = watchdogs()[..] else { panic!("{:?}", watchdogs()) };
+        kill(Pid::from_raw(watchdog), signal).unwrap();
+        if signal == Signal::SIGTERM {
+            agent.signal(Signal::SIGTERM);
+            assert_eq!(agent.status(), Some(0), "in order: {}", agent.said());
+            agent.restart();
+        }
+    }
+    assert_eq!(agent.status(), Some(1));
+    assert!(agent.said().contains("error: the agent's watchdog has ended"), "{}", agent.said());
+    wait_for("the end of all watchdogs", || watchdogs().is_empty().then_some(()));
 }

@@ -6,11 +6,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Agent, Ctl, state_of, wait_for, workload};
+use common::{Agent, Ctl, processes_with, state_of, wait_for, workload};
 use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
 
 /// Ignores that it is to end, so it takes all of its grace.
-const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
+const DEAF: &str = "trap '' TERM; while :; do sleep 98761; done";
 
 fn access(rules: &str) -> String {
     format!(", controlInterfaceAccess: {{allowRules: [{rules}]}}")
@@ -63,6 +63,8 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
         let agent = Agent::start(&workloads.concat(), &["--grace", "60", "--", "--settle", "0"]);
         let mut ctl = agent.connect();
         ctl.until_state("needs", "Running(Ok)");
+        // Only then do they ignore it.
+        wait_for("both", || (processes_with("sleep\u{0}98761").len() >= 2).then_some(()));
         let mut deaf = agent.connect_as("deaf");
         assert_eq!(may(&mut deaf), (true, true));
         let events = deaf.subscribe(&["agents"]);
@@ -74,9 +76,10 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
         ctl.update(&desired, masks).unwrap();
         assert_eq!(may(&mut deaf), allowed, "{what}");
         // It has not ended meanwhile.
-        let state = ctl.state();
-        let mut all = state.entries(&["workloadStates", "agent_A", "deaf"]).iter();
-        assert!(all.any(|(_, own)| own.str_at("state") == Some("Stopping")), "{what}");
+        ctl.until(what, |tree| {
+            let mut all = tree.entries(&["workloadStates", "agent_A", "deaf"]).iter();
+            all.any(|(_, own)| own.str_at("state") == Some("Stopping")).then_some(())
+        });
         if !allowed.0 {
             deaf.hello();
             let again = deaf.subscribe(&["agents"]);
@@ -89,15 +92,16 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
 #[test]
 fn lost_right_ends_what_was_subscribed_to_before_anything_of_the_new_state_is_told() {
     let all = access(&rule("ReadWrite", "'*'"));
+    let script = DEAF.replace("98761", "98762");
     let agent =
-        Agent::start(&workload("deaf", DEAF, &all), &["--grace", "60", "--", "--settle", "0"]);
+        Agent::start(&workload("deaf", &script, &all), &["--grace", "60", "--", "--settle", "0"]);
     let mut ctl = agent.connect();
     ctl.until_state("deaf", "Running(Ok)");
     let mut deaf = agent.connect_as("deaf");
     let events = deaf.subscribe(&["desiredState.configs"]);
     deaf.answer(&events);
     // The update that takes the right also sets what it is not to see.
-    let own = workload("deaf", DEAF, &access(&rule("Read", "agents")));
+    let own = workload("deaf", &script, &access(&rule("Read", "agents")));
     let text = format!("workloads:\n{own}configs: {{secret: TOPSECRET}}");
     ctl.update(&text, &["desiredState.workloads.deaf", "desiredState.configs.secret"]).unwrap();
     let next = deaf.answer(&events);
