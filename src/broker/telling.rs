@@ -56,6 +56,16 @@ enum Event {
     NoRoom,
 }
 
+impl Event {
+    fn of(body: Option<Body>, charge: impl FnOnce(Body) -> Result<Body, usize>) -> Self {
+        match body.map(charge) {
+            None => Self::Nothing,
+            Some(Ok(body)) => Self::Made(body),
+            Some(Err(_)) => Self::NoRoom,
+        }
+    }
+}
+
 impl Telling {
     /// Whether this member of a group is still to be told.
     fn awaits(&self, group: GroupId, id: SubscriptionId) -> bool {
@@ -236,12 +246,7 @@ impl Broker {
             let made = || {
                 let (body, own) = event_body(&telling.changes, &group.masks, &self.state);
                 work = own;
-                let charge = |body| self.large.charge(body, self.config.limits.total_bytes);
-                match body.map(charge) {
-                    None => Event::Nothing,
-                    Some(Ok(body)) => Event::Made(body),
-                    Some(Err(_)) => Event::NoRoom,
-                }
+                Event::of(body, |body| self.large.charge(body, self.config.limits.total_bytes))
             };
             let body = match event.get_or_insert_with(made) {
                 Event::Nothing => continue,
