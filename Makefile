@@ -49,8 +49,8 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## real processes killed, stopped and continued at random: SCHEDULES=1000 SEED=1
-	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+soak:  ## readers, writers and fifogate killed, stopped and continued at random: SCHEDULES=1000 SEED=1
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak --test torn -- --nocapture whatever
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.

@@ -12,6 +12,7 @@ mod link;
 mod port;
 mod reactor;
 mod status;
+mod takeover;
 mod watch;
 mod worker;
 

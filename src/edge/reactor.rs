@@ -334,9 +334,10 @@ impl Loop {
         self.worker.hang_up();
         self.asides = None;
         let slots = mem::replace(&mut self.slots, Slots::new(&self.settings.limits));
+        let opening = mem::take(&mut self.opening);
         let (closed, all_closed) = bounded::<()>(0);
         let close = move || {
-            drop(slots);
+            drop((slots, opening));
             drop(closed);
         };
         let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);
