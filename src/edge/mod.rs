@@ -9,6 +9,7 @@
 mod descriptors;
 mod fifo;
 mod link;
+mod pace;
 mod port;
 mod reactor;
 mod status;

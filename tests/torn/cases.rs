@@ -245,7 +245,7 @@ fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
     let command = format!(
         "chown -R {USER} \"$dir\"; chown {USER} /proc/self/fd/3; exec setpriv --reuid {USER} --clear-groups \"$@\""
     );
-    for (len, part, taken) in [(70_000, 5_000, true), (20_000, 8_192, true), (300_000, 1, false)] {
+    for (len, part, taken) in [(70_000, 5_000, true), (200_000, 8_192, true), (300_000, 1, false)] {
         let gate = Gate::behind(&command, &manifest(), &[]);
         let mut world = World::around(gate);
         let (mut reader, id, text) = mid_frame(&mut world, len, 4_096, part);
@@ -254,6 +254,7 @@ fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
         reader = world.reader(64);
         read_some(&mut reader, part);
         if taken {
+            world.gate.signal(Signal::SIGSTOP);
             reader.take_all();
         }
         world.restart(1);

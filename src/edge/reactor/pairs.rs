@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use log::Level;
 use mio::{Interest, unix::SourceFd};
 
 use crate::{broker::PeerId, message::Owner, state::Instance};
@@ -15,6 +16,7 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 use super::{
     super::{
         fifo::PipePair,
+        pace::Kind,
         port::{Oddity, Port, Wait},
         watch::Seen,
         worker::FromReactor,
@@ -68,7 +70,9 @@ impl Loop {
     }
 
     fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
-        log::error!("no control interface for {instance}: {why}");
+        let name = instance.to_string();
+        let text = format_args!("no control interface for {name}: {why}");
+        self.pace.say(Level::Error, Kind::Pair, &name, text);
         self.worker.tell(FromReactor::PairOpened(peer, Err(why)));
     }
 
@@ -108,11 +112,13 @@ impl Loop {
     /// The agent need not wait for a reader, of which nobody knows when it reads.
     fn open_later(&mut self, peer: PeerId, mut opening: Opening, what: Box<ToOpen>) {
         if opening.round == 0 {
-            let (name, path) = (&opening.instance, opening.pair.path().display().to_string());
-            log::info!(
-                "a message to {name} was cut off when the fifogate before ended; {name} is served \
-                 when its reader has seen the end"
+            let path = opening.pair.path().display().to_string();
+            let name = opening.instance.to_string();
+            let text = format_args!(
+                "a message to {name} was cut off when the fifogate before ended; it is served when \
+                 its reader has seen the end"
             );
+            self.pace.say(Level::Info, Kind::CutOff, &name, text);
             self.watches.watch_leaving(peer, what.to_workload());
             self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
         }
@@ -208,7 +214,8 @@ impl Loop {
         if let Some(pair) = pair
             && let Err(error) = self.run_dir.remove_pair(&pair)
         {
-            log::warn!("{error}");
+            let name = pair.path().display().to_string();
+            self.pace.say(Level::Warn, Kind::Pair, &name, format_args!("{error}"));
         }
         self.worker.tell(FromReactor::PairClosed(peer));
     }
@@ -229,7 +236,8 @@ impl Loop {
             && let Some(visit) = take(&parcel)
         {
             let name = self.slots.get(peer).map_or("", Slot::name);
-            log::error!("no thread for {name}: {error}");
+            let text = format_args!("no thread for {name}: {error}");
+            self.pace.say(Level::Error, Kind::NoThread, name, text);
             self.slots.try_again_later(visit, now);
         }
     }
@@ -244,7 +252,9 @@ impl Loop {
         after.oddities.into_iter().for_each(|oddity| self.report(peer, oddity));
         if let Some(held) = after.held {
             let name = self.slots.get(peer).map_or("", Slot::name);
-            log::info!("{name} has let go of its pipe after {} ms", held.as_millis());
+            let after = held.as_millis();
+            let text = format_args!("{name} has let go of its pipe after {after} ms");
+            self.pace.say(Level::Info, Kind::LetGo, name, text);
         }
         if let Some((before, now)) = after.waited {
             self.wait_for(peer, before, now);
@@ -346,7 +356,9 @@ impl Loop {
         if let Some(slot) = self.slots.get_mut(peer)
             && slot.note_oddity(oddity)
         {
-            log::warn!("{} {}; reported once", slot.name(), oddity.text());
+            let name = slot.name();
+            let text = format_args!("{name} {}; reported once", oddity.text());
+            self.pace.say(Level::Warn, Kind::Oddity, name, text);
         }
     }
 
