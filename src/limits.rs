@@ -29,7 +29,7 @@ pub struct Limits {
     /// a half-received message of each workload.
     pub max_frame: usize,
     /// Most fields of one message of a workload, those of all messages inside it together.
-    /// `--max-fields`, 131,072.
+    /// `--max-fields`, 65,536.
     ///
     /// A field of two bytes can become a value of some hundred, and takes its time. Worst case: a message
     /// takes 16 times `max_frame` while it is handled, one message at a time.
@@ -110,7 +110,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: 4 << 20,
-            max_fields: 128 << 10,
+            max_fields: 64 << 10,
             outbox_bytes: 1 << 20,
             outbox_messages: 512,
             total_bytes: 256 << 20,
