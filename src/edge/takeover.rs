@@ -43,6 +43,18 @@ pub(super) struct HalfFrame {
     empty_since: Option<Instant>,
 }
 
+/// What was seen of readers since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// All that they did, and none has left.
+    #[default]
+    All,
+    /// One has left.
+    Left,
+    /// Not all: one may have left.
+    Some,
+}
+
 /// What was found.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -73,22 +85,26 @@ impl HalfFrame {
         Ok(Found::Reader(Self { reader, empty_since: None }))
     }
 
-    /// Looks again; `left`: a reader was seen to leave.
-    pub(super) fn look(self, fifos: &Unopened, left: bool) -> io::Result<Found> {
-        if left {
+    /// Looks again.
+    pub(super) fn look(self, fifos: &Unopened, seen: Seen) -> io::Result<Found> {
+        if seen == Seen::Left {
             self.drain();
             return Ok(Found::Nobody(None));
         }
-        if unread(&self.reader)? == 0 {
-            let since = self.empty_since.unwrap_or_else(Instant::now);
-            if since.elapsed() >= SEEN {
-                return Ok(Found::Nobody(None));
+        if unread(&self.reader)? > 0 {
+            if seen == Seen::All {
+                return Ok(Found::Reader(Self { empty_since: None, ..self }));
             }
-            return Ok(Found::Reader(Self { empty_since: Some(since), ..self }));
+            // Beside our own read end nobody could tell whether there is another. Whoever watches
+            // sees this one close, too.
+            drop(self);
+            return Self::find(fifos);
         }
-        // It may have left unseen; with our own read end nobody would know.
-        drop(self);
-        Self::find(fifos)
+        let since = self.empty_since.unwrap_or_else(Instant::now);
+        if since.elapsed() >= SEEN {
+            return Ok(Found::Nobody(None));
+        }
+        Ok(Found::Reader(Self { empty_since: Some(since), ..self }))
     }
 
     fn drain(&self) {

@@ -67,10 +67,12 @@ impl Watches {
         self.keep(peer, [reader, writer]);
     }
 
-    /// Watches nothing of `peer` from now on but for the next reader that leaves.
-    pub(super) fn watch_leaving(&mut self, peer: PeerId, to_workload: RawFd) {
+    /// Watches nothing of `peer` from now on but for the next reader that leaves; tells whether that can
+    /// be.
+    pub(super) fn watch_leaving(&mut self, peer: PeerId, to_workload: RawFd) -> bool {
         let reader = self.add(peer, to_workload, LEAVING);
         self.keep(peer, [reader, None]);
+        reader.is_some()
     }
 
     /// Gives up what was watched before, after what is watched now: nothing between is missed.

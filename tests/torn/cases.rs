@@ -119,6 +119,22 @@ fn reader_that_is_killed_in_mid_frame_leaves_it_whole_to_the_next() {
     }
 }
 
+#[test]
+fn reader_that_takes_long_over_what_is_left_of_half_a_frame_sees_its_end_too() {
+    let mut world = World::start(&[]);
+    let (mut reader, ..) = mid_frame(&mut world, 3_000_000, 7, 70_000);
+    world.restart(2);
+    world.say_hello();
+    // fifogate looks several times meanwhile.
+    for _ in 0..200 {
+        read_some(&mut reader, 700);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let found = reader.next(usize::MAX);
+    assert!(matches!(found, Found::End(true)), "{found:?}");
+    assert_eq!(reader.message(), accepted());
+}
+
 /// The reader is in the middle of a frame when fifogate is killed; `says` it Hello before it reads on?
 fn stays_across_a_restart(len: usize, part: usize, restarts: usize, says: bool, options: &[&str]) {
     let mut world = World::start(options);

@@ -38,8 +38,14 @@ impl Schedule<'_> {
         self.world.reader(piece)
     }
 
-    /// All that is owed is asked for and not read yet.
+    /// Asks for a new text, or again for the one that is owed: it may be asked for later than it is
+    /// set, while the workload is looked at less often.
     fn ask(&mut self) {
+        if let Some((_, text)) = self.owed.back().cloned() {
+            let id = self.world.ask();
+            self.owed.push_back((id, text));
+            return self.note("asks again");
+        }
         let around = *AROUND.choose(self.random).unwrap();
         let len = (around + 150).saturating_sub(self.random.random_range(0..300));
         let text = value(len, self.random.random_range(0..1_000_000));

@@ -11,7 +11,7 @@ use super::{
     super::{
         fifo::Unopened,
         port::Port,
-        takeover::{Found, HalfFrame},
+        takeover::{Found, HalfFrame, Seen},
     },
     slots::{Back, Visit},
 };
@@ -35,8 +35,8 @@ pub(super) struct ToOpen {
     /// The one that the workload writes, once it is open.
     from_workload: Option<OwnedFd>,
     half: Option<HalfFrame>,
-    /// A reader of the other was seen to leave.
-    pub(super) reader_left: bool,
+    /// What was seen of readers of the other.
+    pub(super) seen: Seen,
 }
 
 /// How a port is to be.
@@ -57,7 +57,12 @@ pub(super) enum Opened {
 
 impl ToOpen {
     pub(super) fn new(fifos: Unopened, settings: PortSettings) -> Box<Self> {
-        Box::new(Self { fifos, settings, from_workload: None, half: None, reader_left: false })
+        Box::new(Self { fifos, settings, from_workload: None, half: None, seen: Seen::All })
+    }
+
+    /// Whether somebody may be in the middle of half a frame.
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.fifos.is_in_parts()
     }
 
     /// A descriptor of the FIFO that the workload reads, by which that can be watched.
@@ -71,10 +76,10 @@ impl ToOpen {
             Some(fd) => fd,
             None => self.fifos.open_from_workload()?,
         };
-        let left = mem::take(&mut self.reader_left);
+        let seen = mem::take(&mut self.seen);
         let found = match self.half.take() {
             None => HalfFrame::find(&self.fifos)?,
-            Some(half) => half.look(&self.fifos, left)?,
+            Some(half) => half.look(&self.fifos, seen)?,
         };
         let _writer = match found {
             Found::Nobody(writer) => writer,

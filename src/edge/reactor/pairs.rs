@@ -18,6 +18,7 @@ use super::{
         fifo::PipePair,
         pace::Kind,
         port::{Oddity, Port, Wait},
+        takeover,
         watch::Seen,
         worker::FromReactor,
     },
@@ -39,14 +40,24 @@ pub(super) struct Opening {
     later: Option<Box<ToOpen>>,
     /// How often that was looked at for nothing.
     round: u32,
-    /// A reader was seen to leave since the last look.
-    reader_left: bool,
+    /// The last look was one by which readers are looked for.
+    blind: bool,
+    /// What was seen of its readers since the last look.
+    seen: takeover::Seen,
 }
 
 impl Opening {
     fn new(instance: Instance, pair: PipePair) -> Self {
         let (pair, later) = (Arc::new(pair), None);
-        Self { instance, pair, removed: false, later, round: 0, reader_left: false }
+        Self {
+            instance,
+            pair,
+            removed: false,
+            later,
+            round: 0,
+            blind: false,
+            seen: takeover::Seen::All,
+        }
     }
 }
 
@@ -62,8 +73,13 @@ impl Loop {
                 let (reused, window) = (pair.is_reused(), self.settings.window);
                 let max_frame = self.settings.limits.max_frame;
                 let settings = PortSettings { reused, max_frame, window };
-                self.jobs.push_back(Job::Open(peer, ToOpen::new(fifos, settings)));
-                self.opening.insert(peer, Opening::new(instance.clone(), pair));
+                let (what, mut opening) =
+                    (ToOpen::new(fifos, settings), Opening::new(instance.clone(), pair));
+                if what.is_in_parts() {
+                    opening.seen = self.watch_leaving(peer, &what);
+                }
+                self.jobs.push_back(Job::Open(peer, what));
+                self.opening.insert(peer, opening);
             }
             Err(why) => self.refuse(peer, instance, why),
         }
@@ -90,16 +106,16 @@ impl Loop {
 
     pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
         let Some(opening) = self.opening.remove(&peer) else { return };
+        if !matches!(opened, Ok(Opened::Later(_))) {
+            // Also what was seen and is not told yet: it is not about a port.
+            self.watches.remove(peer);
+        }
         let Opening { instance, pair, removed, round, .. } = &opening;
         match opened {
             Ok(Opened::Port(port)) if *removed => self.jobs.push_back(Job::Close(port)),
             Ok(Opened::Later(what)) if *removed => self.jobs.push_back(Job::GiveUp(what)),
             Ok(Opened::Port(port)) => {
-                let told = *round > 0;
-                if told {
-                    self.watches.remove(peer);
-                }
-                if let Err(error) = self.serve(peer, instance, pair, port, told) {
+                if let Err(error) = self.serve(peer, instance, pair, port, *round > 0) {
                     self.refuse(peer, instance, error.to_string());
                 }
             }
@@ -107,6 +123,14 @@ impl Loop {
             Err(_) if *removed => {}
             Err(error) => self.refuse(peer, instance, error.to_string()),
         }
+    }
+
+    /// Watches for a reader of half a frame that leaves; gives what is seen of readers before it does.
+    fn watch_leaving(&mut self, peer: PeerId, what: &ToOpen) -> takeover::Seen {
+        // Another watch: what the one before saw was our own last look.
+        self.watches.remove(peer);
+        let watched = self.watches.watch_leaving(peer, what.to_workload());
+        if watched { takeover::Seen::All } else { takeover::Seen::Some }
     }
 
     /// The agent need not wait for a reader, of which nobody knows when it reads.
@@ -119,14 +143,16 @@ impl Loop {
                  its reader has seen the end"
             );
             self.pace.say(Level::Info, Kind::CutOff, &name, text);
-            self.watches.watch_leaving(peer, what.to_workload());
             self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
         }
         let after = FIRST_LOOK.saturating_mul(1 << opening.round.min(10)).min(LAST_LOOK / 8);
         self.slots.schedule(Instant::now() + after, peer, Due::Open);
         opening.round += 1;
+        if opening.blind {
+            opening.seen = self.watch_leaving(peer, &what);
+        }
         opening.later = Some(what);
-        let left = opening.reader_left;
+        let left = opening.seen == takeover::Seen::Left;
         self.opening.insert(peer, opening);
         if left {
             self.open_again(peer);
@@ -137,7 +163,8 @@ impl Loop {
     fn open_again(&mut self, peer: PeerId) {
         let Some(opening) = self.opening.get_mut(&peer) else { return };
         if let Some(mut what) = opening.later.take() {
-            what.reader_left = mem::take(&mut opening.reader_left);
+            what.seen = mem::take(&mut opening.seen);
+            opening.blind = what.seen == takeover::Seen::Some;
             self.jobs.push_back(Job::Open(peer, what));
         }
     }
@@ -370,7 +397,11 @@ impl Loop {
                 Seen::Reader(peer) => self.slots.look_at(*peer),
                 Seen::ReaderLeft(peer) => self.note_reader_left(*peer),
                 Seen::Name(peer) => self.check_names(*peer),
-                Seen::Overflow => self.slots.look_at_all(),
+                Seen::Overflow => {
+                    self.slots.look_at_all();
+                    let opening = self.opening.values_mut();
+                    opening.for_each(|own| own.seen = takeover::Seen::Some);
+                }
             }
         }
         if !seen.is_empty() {
@@ -380,7 +411,7 @@ impl Loop {
 
     fn note_reader_left(&mut self, peer: PeerId) {
         if let Some(opening) = self.opening.get_mut(&peer) {
-            opening.reader_left = true;
+            opening.seen = takeover::Seen::Left;
             return self.open_again(peer);
         }
         self.slots.note_reader_left(peer);
