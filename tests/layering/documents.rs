@@ -101,7 +101,7 @@ impl<'ast> Visit<'ast> for Tests {
 #[test]
 fn tests_that_security_md_names_are_there() {
     let mut all = BTreeSet::new();
-    for (file, code) in [sources("src"), sources("tests")].concat() {
+    for (file, code) in ["src", "tests", "agent/src", "agent/tests"].map(sources).concat() {
         let mut tests = Tests { module: module_of(&file), found: BTreeSet::new() };
         tests.visit_file(&syn::parse_file(&code).unwrap());
         all.extend(tests.found);
