@@ -6,7 +6,9 @@
 //! to the store. What an update makes of the state is decided in [`model`] and [`render`], which are
 //! pure.
 
+pub mod apart;
 pub mod cli;
+pub mod limits;
 pub mod link;
 pub mod logs;
 pub mod model;

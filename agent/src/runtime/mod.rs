@@ -5,6 +5,7 @@ pub mod config;
 pub mod launch;
 mod mounts;
 mod process;
+mod yaml;
 
 use std::path::PathBuf;
 
