@@ -20,3 +20,4 @@ pub mod runtime;
 mod status;
 pub mod store;
 pub mod supervisor;
+mod updates;

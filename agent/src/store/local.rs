@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
-use crate::model::{self, Current, Update};
+use crate::{
+    apart,
+    model::{self, Current, Update},
+};
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
@@ -93,8 +96,14 @@ impl Local {
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
-        let planned = inner.current.update(&update)?;
-        check_size(&inner.current, &planned.tree, &update.by)?;
+        // All that changes the state waits for this; the agent's thread does not.
+        let current = inner.current.clone();
+        let planned = apart::plan(current.bytes_of(&update), move || {
+            let planned = current.update(&update)?;
+            check_size(&current, &planned.tree, &update.by)?;
+            Ok(planned)
+        });
+        let planned = planned.await?;
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;

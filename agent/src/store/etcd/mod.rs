@@ -25,7 +25,10 @@ use tokio::{
 };
 
 use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store, check_size};
-use crate::model::{self, Update};
+use crate::{
+    apart,
+    model::{self, Update},
+};
 use connect::Trouble;
 use keys::{Keys, Write};
 use view::{Plan, View};
@@ -69,6 +72,8 @@ struct Shared {
     /// Tells this process from another one with the agent's name.
     id: String,
     view: Mutex<View>,
+    /// Held while the view goes on to another revision: its parts do not belong together meanwhile.
+    turn: tokio::sync::Mutex<()>,
     /// Up to which revision all is in the queue of events.
     told: watch::Sender<i64>,
     connection: Mutex<Option<Connection>>,
@@ -113,6 +118,7 @@ impl Etcd {
             keys,
             id,
             view: Mutex::new(view),
+            turn: tokio::sync::Mutex::default(),
             told,
             connection: Mutex::new(Some(Connection { client, lease })),
             doubt: Notify::new(),
@@ -125,14 +131,17 @@ impl Etcd {
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let shared = &self.shared;
         let deadline = Instant::now() + PATIENCE;
+        let update = Arc::new(update);
         for attempt in 0..MOST_ATTEMPTS {
             let client = shared.keys_and_values()?;
-            let (plan, success, known) = {
-                let view = shared.view();
+            let view = shared.known().await;
+            let (known, update) = (view.revision, update.clone());
+            let planned = apart::plan(view.current.bytes_of(&update), move || {
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
-                (view.plan_update(&update, &planned), planned.success, view.revision)
-            };
+                Ok((view.plan_update(&update, &planned), planned.success))
+            });
+            let (plan, success) = planned.await?;
             if plan.is_empty() {
                 return Ok(success);
             }
@@ -178,7 +187,7 @@ impl Etcd {
         for _ in 0..MOST_ATTEMPTS {
             let client = shared.keys_and_values()?;
             let (plan, known) = {
-                let view = shared.view();
+                let view = shared.known().await;
                 if view.agent(name).is_none() {
                     return Err(shared.not_ours());
                 }
@@ -224,6 +233,12 @@ enum Outcome {
 impl Shared {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view as it is at one revision.
+    async fn known(&self) -> View {
+        let _turn = self.turn.lock().await;
+        self.view().snapshot()
     }
 
     fn connection(&self) -> Result<Connection, Refused> {

@@ -4,17 +4,20 @@
 //! The state is a function of the items alone, so all agents that know the same revision know the
 //! same state: what an agent that is not there last said of a workload counts as `AgentDisconnected`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use fifogate::{
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
-    state::{AGENTS, DESIRED_STATE, Node, Tree},
+    state::{AGENTS, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree},
 };
 
 use super::keys::{Keys, Meaning, Write};
 use crate::{
     model::{Current, Item, Named, Planned, Update},
-    render::configs_of,
+    render::{RenderError, configs_of, is_unrendered},
     store::Change,
 };
 
@@ -35,7 +38,7 @@ pub(super) struct View {
     pub(super) revision: i64,
     pub(super) current: Current,
     /// When each key that there is was last written.
-    written: HashMap<String, i64>,
+    written: Arc<HashMap<String, i64>>,
     /// What agents said of their workloads, by agent and the rest of the key.
     said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
     present: BTreeSet<String>,
@@ -46,6 +49,9 @@ pub(super) struct View {
     /// Keys that make no sense, so that each is told once.
     foreign: HashSet<String>,
 }
+
+/// The state after changes, and the workloads that cannot be rendered in it, or why there is none.
+pub(super) type Applied = Result<(Tree, Vec<RenderError>), String>;
 
 /// What makes one transaction of an update.
 #[derive(Debug, Default, PartialEq)]
@@ -65,38 +71,47 @@ impl Plan {
 impl View {
     /// All items at a revision.
     pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
-        let mut view = Self {
+        let mut view = Self::empty(keys, revision, Current::default());
+        let changes = view.take(entries);
+        let applied = view.current.apply(&changes)?;
+        let tree = view.note_faults(applied);
+        view.current.set(tree);
+        Ok(view)
+    }
+
+    fn empty(keys: Keys, revision: i64, current: Current) -> Self {
+        Self {
             keys,
             revision,
-            current: Current::default(),
-            written: HashMap::new(),
+            current,
+            written: Arc::default(),
             said: BTreeMap::new(),
             present: BTreeSet::new(),
             attributes: HashMap::new(),
             unrendered: BTreeSet::new(),
             foreign: HashSet::new(),
-        };
-        let changes = view.take(entries);
-        let tree = view.after(&changes)?;
-        view.current.set(tree);
-        Ok(view)
+        }
     }
 
-    /// Takes what happened at one revision. If that made another state, gives it, and what made it.
-    pub(super) fn advance(
-        &mut self,
-        revision: i64,
-        entries: Vec<Entry>,
-    ) -> Option<(Tree, Vec<Change>)> {
-        let changes = self.take(entries);
+    /// As much of it as an update is planned from. It stays as it is when the view goes on.
+    pub(super) fn snapshot(&self) -> Self {
+        let own = Self::empty(self.keys.clone(), self.revision, self.current.clone());
+        Self { written: self.written.clone(), ..own }
+    }
+
+    /// Takes the items of one revision. The state does not belong to them before [`View::finish`].
+    pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
         self.revision = revision;
-        if changes.is_empty() {
-            return None;
-        }
-        let tree = match self.after(&changes) {
-            Ok(tree) => tree,
+        self.take(entries)
+    }
+
+    /// Goes on to the state that changes made of the one before. Whether it is another one.
+    pub(super) fn finish(&mut self, applied: Applied) -> Option<Tree> {
+        let tree = match applied {
+            Ok(applied) => self.note_faults(applied),
             Err(error) => {
                 // Somebody else wrote it; agents check before they write.
+                let revision = self.revision;
                 log::error!("what etcd holds at revision {revision} makes no state: {error}");
                 return None;
             }
@@ -105,19 +120,36 @@ impl View {
             return None;
         }
         self.current.set(tree.clone());
-        Some((tree, changes))
+        Some(tree)
     }
 
-    /// The state after changes. What cannot be rendered is left out, and told once.
-    fn after(&mut self, changes: &[Change]) -> Result<Tree, String> {
-        let (tree, faults) = self.current.apply(changes)?;
-        let faults: BTreeSet<_> =
-            faults.into_iter().map(|own| (own.workload, own.reason)).collect();
-        for (workload, reason) in faults.difference(&self.unrendered) {
-            log::error!("workload {workload} is left out: {reason}");
+    /// Takes what happened at one revision. If that made another state, gives it, and what made it.
+    #[cfg(test)]
+    pub(super) fn advance(
+        &mut self,
+        revision: i64,
+        entries: Vec<Entry>,
+    ) -> Option<(Tree, Vec<Change>)> {
+        let changes = self.begin(revision, entries);
+        let applied = self.current.apply(&changes);
+        self.finish(applied).map(|tree| (tree, changes))
+    }
+
+    /// Each workload that cannot be rendered is told once.
+    fn note_faults(&mut self, (tree, faults): (Tree, Vec<RenderError>)) -> Tree {
+        for own in faults {
+            let both = (own.workload, own.reason);
+            if !self.unrendered.contains(&both) {
+                log::error!("workload {} is not started: {}", both.0, both.1);
+                self.unrendered.insert(both);
+            }
         }
-        self.unrendered = faults;
-        Ok(tree)
+        let wanted = tree.entries(&[DESIRED_STATE, "workloads"]);
+        let made = tree.entries(&[EFFECTIVE_STATE, "workloads"]);
+        self.unrendered.retain(|(name, _)| {
+            wanted.get(name).is_some() && made.get(name).is_none_or(is_unrendered)
+        });
+        tree
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
@@ -151,8 +183,8 @@ impl View {
                 Meaning::Foreign => self.warn(&key),
             }
             match value {
-                Some(_) => self.written.insert(key, revision),
-                None => self.written.remove(&key),
+                Some(_) => Arc::make_mut(&mut self.written).insert(key, revision),
+                None => Arc::make_mut(&mut self.written).remove(&key),
             };
         }
         for agent in turned {
