@@ -145,7 +145,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(1);
 
-    /// Who is served, if each thing that is done takes as many ticks as it says.
+    /// The order in which all are served, if each takes as many ticks as it says.
     fn served(waiting: &mut Waiting<u32>) -> Vec<String> {
         let mut served = Vec::new();
         while let Some((name, ticks)) = waiting.pop() {

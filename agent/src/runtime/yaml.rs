@@ -81,7 +81,7 @@ fn place(span: &Span) -> (usize, usize) {
     (span.start.line(), span.start.col() + 1)
 }
 
-/// What is wrong, and whether a bound is.
+/// A fault, and whether it is that of a bound.
 type Stop = (String, bool);
 
 #[derive(Default)]
