@@ -204,15 +204,17 @@ impl Scan<'_> {
             let rest = self.text.get(self.at..).unwrap_or_default();
             if let Some(end) = rest.find("--}}") {
                 self.at += end + 4;
+                self.work += end / BYTES_A_STEP;
                 return Ok(());
             }
-            // The parser looks as far, in vain.
-            self.work += rest.len() / BYTES_A_STEP;
+            // The parser looks as far, in vain, and looks for blanks at each byte.
+            self.work += rest.len();
         }
         self.at = begun;
         match self.text.get(begun..).unwrap_or_default().find("}}") {
             Some(end) => {
                 self.at += end + 2;
+                self.work += end / BYTES_A_STEP;
                 Ok(())
             }
             None => wrong("a comment does not end"),
