@@ -6,6 +6,9 @@ SEEDS ?= 2000
 SECONDS_EACH ?= 60
 SCHEDULES ?= 1000
 SEED ?= 1
+SEARCH_SECONDS ?= 600
+SEARCH_STATE ?= 20000000
+NESTING_CASES ?= 2000
 PREFIX ?=
 
 .PHONY: help
@@ -49,8 +52,13 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## real processes killed, stopped and continued at random: SCHEDULES=1000 SEED=1
+soak:  ## killed processes, rules, nested values, dear inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
+	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
+	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \
+		$(CARGO) test --test search -- --nocapture --test-threads 1
+	SEARCH_SECONDS=$(SEARCH_SECONDS) SEED=$(SEED) $(CARGO) test --release -p fifogate-agent --lib search
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.

@@ -1,9 +1,11 @@
-//! Compiles `proto/` without a system `protoc`: Rust types for the component, and the descriptors
-//! from which `fifogate encode` and `decode` translate protobuf JSON.
+//! Compiles `proto/` without a system `protoc`: Rust types for the component, the descriptors from
+//! which `fifogate encode` and `decode` translate protobuf JSON, and the table of fields that hold
+//! messages, by which a frame is counted before it is decoded.
 
-use std::{env, fs, io, path::PathBuf};
+use std::{env, fmt::Write, fs, io, path::PathBuf};
 
 use prost::Message;
+use prost_types::{DescriptorProto, FileDescriptorSet};
 
 const FILES: [&str; 3] = ["control_api.proto", "ank_base.proto", "agent_link.proto"];
 
@@ -12,6 +14,39 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("message_fields.rs"), message_fields(&descriptors)?)?;
     prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Rust code of a table: for each type of message, its fields that hold messages, as the number of the
+/// field and the place of their type in the table.
+fn message_fields(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn std::error::Error>> {
+    let mut types = Vec::new();
+    for file in &descriptors.file {
+        for message in &file.message_type {
+            collect(&format!(".{}", file.package()), message, &mut types);
+        }
+    }
+    let place = |name: &str| types.iter().position(|(own, _)| own == name);
+    let mut code = "static MESSAGE_FIELDS: &[&[(u64, usize)]] = &[\n".to_owned();
+    for (name, message) in &types {
+        let fields = message.field.iter().filter_map(|field| {
+            place(field.type_name()).map(|place| format!("({}, {place})", field.number()))
+        });
+        writeln!(code, "    &[{}], // {name}", fields.collect::<Vec<_>>().join(", "))?;
+    }
+    let root = place(".control_api.ToAnkaios").ok_or("control_api.proto has no ToAnkaios")?;
+    writeln!(code, "];\nconst TO_ANKAIOS: usize = {root};")?;
+    Ok(code)
+}
+
+fn collect<'a>(
+    scope: &str,
+    message: &'a DescriptorProto,
+    types: &mut Vec<(String, &'a DescriptorProto)>,
+) {
+    let name = format!("{scope}.{}", message.name());
+    message.nested_type.iter().for_each(|nested| collect(&name, nested, types));
+    types.push((name, message));
 }

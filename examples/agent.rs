@@ -68,7 +68,12 @@ fn decide(link: &mut Link, forwarded: ForwardedRequest) -> Result<(), Box<dyn Er
         return Ok(());
     };
     let Some(RequestContent::UpdateStateRequest(update)) = request.request_content else {
-        return Ok(()); // logs: this agent collects none, and the workload is told so in time
+        // Logs, which this agent does not collect, or a request that could not be decoded.
+        let message = "this agent decides updates only".to_owned();
+        let error = ResponseContent::Error(fifogate::pb::ank_base::Error { message });
+        let response = Response { request_id: request.request_id, response_content: Some(error) };
+        link.respond(instance, response)??;
+        return Ok(());
     };
     say(&format!("{} updates {:?}", instance.workload_name, update.update_mask));
     let done = match link.update_state(update.new_state.unwrap_or_default(), update.update_mask)? {

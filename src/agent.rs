@@ -12,14 +12,14 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use prost::Message;
+use prost::{DecodeError, Message};
 
 use crate::{
     frame::{FrameDecoder, encode},
     pb::{
         agent_link::{
-            AddWorkload, AgentHello, ForwardedResponse, FromAgent, ReplaceState, ToAgent,
-            UpdateState, from_agent::Content, to_agent,
+            AddWorkload, AgentHello, ForwardedRequest, ForwardedResponse, FromAgent, ReplaceState,
+            ToAgent, UpdateState, from_agent::Content, to_agent,
         },
         ank_base as pb,
     },
@@ -31,6 +31,9 @@ pub const VERSION: &str = "1.0.0";
 /// Longest message that is taken from fifogate. It forwards what workloads say, and answers what
 /// the agent asks, at most the whole state.
 const MAX_FRAME: usize = 256 << 20;
+
+/// Most characters of the reason for which a message does not decode, from its end.
+const LONGEST_CAUSE: usize = 200;
 
 /// Bytes read at a time.
 const READ_BUFFER: usize = 64 << 10;
@@ -78,17 +81,56 @@ impl<W: Write> CommandSender<W> {
 ///
 /// [`MessageDecoder::next_message`] gives what there is; when it gives nothing, read into
 /// [`MessageDecoder::space`] and tell by [`MessageDecoder::filled`] how much that was.
+///
+/// A message that does not decode is no reason to give up a fifogate that serves all workloads: the
+/// framing is intact. It is logged and skipped. If it forwards a request of which sender and id can be
+/// read, a [`to_agent::Content::Request`] without `request_content` comes in its place: to be answered
+/// with an error.
 #[derive(Debug)]
 pub struct MessageDecoder {
     decoder: FrameDecoder,
     buffer: Vec<u8>,
     /// What of the buffer was read and not yet decoded.
     unread: Range<usize>,
+    /// Messages that did not decode.
+    undecodable: u64,
+}
+
+/// The sender and the id of a forwarded request. Decoding them skips the content of the request by its
+/// length, whatever is in it and however deep.
+#[derive(Clone, PartialEq, Message)]
+struct RequestHead {
+    #[prost(message, optional, tag = "6")]
+    forwarded: Option<ForwardedHead>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ForwardedHead {
+    #[prost(message, optional, tag = "1")]
+    instance_name: Option<pb::WorkloadInstanceName>,
+    #[prost(message, optional, tag = "2")]
+    request: Option<IdOfRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct IdOfRequest {
+    #[prost(string, tag = "1")]
+    request_id: String,
+}
+
+/// The request that a body forwards, as far as it takes to answer it.
+fn salvage(body: &[u8]) -> Option<to_agent::Content> {
+    let forwarded = RequestHead::decode(body).ok()?.forwarded?;
+    let request_id = forwarded.request?.request_id;
+    let request = pb::Request { request_id, request_content: None };
+    let instance_name = Some(forwarded.instance_name?);
+    Some(to_agent::Content::Request(ForwardedRequest { instance_name, request: Some(request) }))
 }
 
 impl Default for MessageDecoder {
     fn default() -> Self {
-        Self { decoder: FrameDecoder::new(MAX_FRAME), buffer: vec![0; READ_BUFFER], unread: 0..0 }
+        let (decoder, buffer) = (FrameDecoder::new(MAX_FRAME), vec![0; READ_BUFFER]);
+        Self { decoder, buffer, unread: 0..0, undecodable: 0 }
     }
 }
 
@@ -96,18 +138,37 @@ impl MessageDecoder {
     /// The next message, if all of it was read.
     ///
     /// # Errors
-    /// The stream makes no sense.
+    /// The framing makes no sense, so nothing that follows can be found.
     pub fn next_message(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
             let mut rest = &self.buffer[self.unread.clone()];
             let frame = self.decoder.next_frame(&mut rest).map_err(io::Error::other)?;
             self.unread.start = self.unread.end - rest.len();
             let Some(body) = frame else { return Ok(None) };
-            let message = ToAgent::decode(body).map_err(io::Error::other)?;
+            let content = match ToAgent::decode(&*body) {
+                Ok(message) => message.content,
+                Err(error) => {
+                    self.note_undecodable(&error);
+                    salvage(&body)
+                }
+            };
             // Without, it is something that a later fifogate says.
-            if message.content.is_some() {
-                return Ok(message.content);
+            if content.is_some() {
+                return Ok(content);
             }
+        }
+    }
+
+    /// Logs the first, second, fourth, eighth and so on: a workload that causes them fills no log.
+    fn note_undecodable(&mut self, error: &DecodeError) {
+        self.undecodable += 1;
+        if self.undecodable.is_power_of_two() {
+            // The decoder puts a name for each level in front of the cause.
+            let text = error.to_string();
+            let cause: String = text.chars().rev().take(LONGEST_CAUSE).collect();
+            let cause: String = cause.chars().rev().collect();
+            let count = self.undecodable;
+            log::error!("message {count} of fifogate that does not decode is skipped: {cause}");
         }
     }
 

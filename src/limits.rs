@@ -14,6 +14,12 @@ pub const SEGMENT: usize = 256;
 /// 100. So a value that one door accepts can be forwarded, stored, rendered and read back everywhere.
 pub const MAX_NESTING: usize = 20;
 
+/// The error of every door for a value over [`MAX_NESTING`]; `value` says which one.
+#[must_use]
+pub fn too_deep(value: &str) -> String {
+    format!("{value} is nested too deep: at most {MAX_NESTING} levels of mappings and sequences")
+}
+
 /// The limits of one fifogate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -22,6 +28,12 @@ pub struct Limits {
     /// A longer one ends the session before a byte is allocated for it. Worst case: twice this for
     /// a half-received message of each workload.
     pub max_frame: usize,
+    /// Most fields of one message of a workload, those of all messages inside it together.
+    /// `--max-fields`, 131,072.
+    ///
+    /// A field of two bytes can become a value of some hundred, and takes its time. Worst case: a message
+    /// takes 16 times `max_frame` while it is handled, one message at a time.
+    pub max_fields: usize,
     /// Most bytes queued for one workload, as far as it is up to us. `--outbox-bytes`, 1 MiB.
     ///
     /// Above it events are merged, and no further requests of that workload are read: so an answer
@@ -98,6 +110,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: 4 << 20,
+            max_fields: 128 << 10,
             outbox_bytes: 1 << 20,
             outbox_messages: 512,
             total_bytes: 256 << 20,

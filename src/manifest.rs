@@ -13,7 +13,7 @@ use crate::state::{
 
 mod reader;
 mod rules;
-mod yaml;
+pub(crate) mod yaml;
 
 use reader::Reader;
 

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../fuzz/src/checks/link.rs"]
+mod link;
+#[path = "../fuzz/src/checks/manifests.rs"]
+mod manifests;
+
 use std::{fs, path::Path};
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -22,6 +27,24 @@ fn core_keeps_its_promises_whatever_is_said_and_whenever_it_is_cut_short() {
     for seed in seeds("requests") {
         for end in 0..=seed.len() {
             fifogate::broker::fuzz_requests(&seed[..end]);
+        }
+    }
+}
+
+#[test]
+fn what_the_core_sends_to_its_agent_can_be_decoded_whatever_both_sides_say() {
+    for seed in seeds("link") {
+        for end in 0..=seed.len() {
+            link::fuzz_link(&seed[..end]);
+        }
+    }
+}
+
+#[test]
+fn text_is_refused_as_a_manifest_or_becomes_a_state_that_can_be_sent() {
+    for seed in seeds("manifests") {
+        for end in 0..=seed.len() {
+            manifests::fuzz_manifest(&seed[..end]);
         }
     }
 }

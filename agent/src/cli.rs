@@ -16,7 +16,7 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
-    run,
+    fence, log_text, run,
     runtime::{Isolation, launch},
     store::etcd,
 };
@@ -69,6 +69,9 @@ enum Command {
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
+    /// Ends the agent if it cannot keep its name; for the agent itself
+    #[command(hide = true)]
+    Watchdog(WatchdogArgs),
 }
 
 #[derive(Debug, Args)]
@@ -131,14 +134,40 @@ struct ClusterArgs {
     /// File whose first line is our password there
     #[arg(long, value_name = "FILE", requires = "etcd", requires = "etcd_user")]
     etcd_password_file: Option<PathBuf>,
+    /// Seconds without etcd after which this agent ends its workloads, as another one may take its
+    /// name then; `never`: no other place may, whatever happens
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = takeover)]
+    #[arg(requires = "etcd")]
+    takeover_after: Takeover,
+}
+
+/// How long another agent waits for one that does not keep its name.
+#[derive(Clone, Copy, Debug)]
+struct Takeover(Option<Duration>);
+
+fn takeover(text: &str) -> Result<Takeover, String> {
+    if text == "never" {
+        return Ok(Takeover(None));
+    }
+    match seconds(text) {
+        Ok(time) if time >= 1.0 => Ok(Takeover(Some(Duration::from_secs_f64(time)))),
+        _ => Err("expected 1 to 86400, or `never`".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+struct WatchdogArgs {
+    #[arg(value_parser = seconds)]
+    seconds: f64,
+    name: String,
 }
 
 #[derive(Debug, Args)]
 struct LaunchArgs {
     #[arg(long, value_enum)]
     isolation: Isolation,
-    #[arg(long)]
-    inside: bool,
+    #[arg(long, value_enum, default_value = "outside")]
+    stage: launch::Stage,
     #[arg(long)]
     probe: bool,
 }
@@ -176,7 +205,8 @@ where
     let cli = Cli::parse_from(args);
     start_logging(&cli);
     let done = match cli.command {
-        Command::Launch(args) => return launch::main(args.isolation, args.inside, args.probe),
+        Command::Launch(args) => return launch::main(args.isolation, args.stage, args.probe),
+        Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
         Command::Run(args) => options(*args).and_then(run::run),
     };
     let (status, message) = match done {
@@ -207,6 +237,13 @@ fn start_logging(cli: &Cli) {
                 .filter_module("fifogate_agent", level);
         }
     }
+    // One line each, whatever is quoted in it.
+    logger.format(|to, record| {
+        let (time, level) = (to.timestamp(), record.level());
+        let style = to.default_level_style(level);
+        let text = log_text::line(record.args());
+        writeln!(to, "[{time} {style}{level:<5}{style:#} {}] {text}", record.target())
+    });
     let _ = logger.try_init();
 }
 
@@ -265,6 +302,8 @@ fn cluster(
         identity: args.etcd_cert.zip(args.etcd_key),
         user: args.etcd_user.zip(password),
         lease: LEASE,
+        takeover_after: args.takeover_after.0,
+        place: etcd::Place::default(),
     }))
 }
 

@@ -8,8 +8,11 @@
 
 pub mod apart;
 pub mod cli;
+pub mod fence;
+mod folders;
 pub mod limits;
 pub mod link;
+pub mod log_text;
 pub mod logs;
 pub mod model;
 pub mod node;

@@ -6,7 +6,10 @@
 
 mod bounds;
 mod current;
+mod fitted;
 mod named;
+mod rights;
+mod sender;
 
 use fifogate::{
     pb::ank_base as pb,
@@ -24,7 +27,9 @@ use crate::{
 };
 
 pub use current::Current;
+pub use fitted::Fitted;
 pub use named::{Item, Named};
+pub use rights::{common_rights, rights_of};
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]
@@ -156,18 +161,6 @@ pub fn begun(tree: &Tree) -> Tree {
     let (_, started) = instances(&Tree::initial(), tree);
     let states = follow_workloads(&Map::new(), &[], &started);
     tree.with(WORKLOAD_STATES, Some(Node::Map(states)))
-}
-
-/// The whole state of a message, with the effective state that belongs to it. Workloads that cannot
-/// be rendered are not in that; they are told beside it.
-///
-/// # Errors
-/// It is no state.
-pub fn whole(state: &pb::CompleteState) -> Result<(Tree, Vec<render::RenderError>), String> {
-    let given = convert::from_pb(state).map_err(|error| error.to_string())?;
-    let tree = agent_update::replace(&empty(), &given.with(EFFECTIVE_STATE, None))?;
-    let (effective, faults) = render::effective(&Tree::initial(), &Uses::default(), &tree);
-    Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
 }
 
 /// What differs between two states, item by item. The effective state is no item: it follows.

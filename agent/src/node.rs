@@ -20,6 +20,7 @@ use fifogate::{
         convert::{self, Fill},
     },
 };
+use log::Level;
 use tokio::{
     process::Child,
     sync::{mpsc, watch},
@@ -28,6 +29,7 @@ use tokio::{
 
 use crate::{
     link::{FromGate, Gate, GateConfig, Started},
+    log_text::{self, Quoted},
     logs::{Campaigns, Logs},
     model::{self, Update},
     pairs::Pairs,
@@ -168,7 +170,7 @@ impl Node {
                 _ = &mut finished => break,
                 Some(event) = self.events.recv() => {
                     if let (Event::State { tree, changes }, Some(gate)) = (event, &gate) {
-                        tell_step(gate, &self.tree, &tree, changes).await;
+                        tell_change(Some(gate), &self.pairs, &self.tree, &tree, changes).await;
                         self.follow.send_replace(tree.clone());
                         self.tree = tree;
                     }
@@ -192,9 +194,7 @@ impl Node {
             Event::Reachable(reachable) => return self.note_store(reachable).await,
         };
         let gate = self.gate.borrow().clone();
-        if let Some(gate) = gate {
-            tell_step(&gate, &self.tree, &tree, changes).await;
-        }
+        tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
         let old = std::mem::replace(&mut self.tree, tree);
         if model::concerns_workloads(&old, &self.tree) {
             self.follow.send_replace(self.tree.clone());
@@ -278,7 +278,9 @@ impl Node {
                 let own = model::instance(&change.instance_name.clone().unwrap_or_default());
                 self.campaigns.cancel_all_of(&own);
                 if change.phase() == Phase::Closed {
-                    log::info!("the session of {} ended: {}", own.workload, change.reason);
+                    let (name, reason) = (Quoted(&own.workload), Quoted(&change.reason));
+                    let text = format_args!("the session of {name} ended: {reason}");
+                    log_text::about(&own.workload, Level::Info, text);
                 }
             }
             _ => {}
@@ -315,7 +317,11 @@ impl Node {
                 let accepted = ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {});
                 self.respond(&by, request_id, accepted).await;
             }
-            _ => log::warn!("fifogate forwarded a request that is not for an agent"),
+            // Also one of which no more could be read than who sent it.
+            _ => {
+                let message = "The agent cannot read this request".to_owned();
+                self.respond(&by, request_id, ResponseContent::Error(pb::Error { message })).await;
+            }
         }
     }
 
@@ -371,6 +377,22 @@ impl Node {
 
 async fn next(running: &mut Option<Running>) -> Option<FromGate> {
     running.as_mut()?.messages.recv().await
+}
+
+/// Tells what makes `new` of `old`, and the rules that go with it: rights that are lost are lost before
+/// anything of the new state can be read, and those that are won come with it.
+async fn tell_change(
+    gate: Option<&Gate>,
+    pairs: &Pairs,
+    old: &Tree,
+    new: &Tree,
+    changes: Option<Vec<Change>>,
+) {
+    let differ = pairs.narrow(gate, new).await;
+    if let Some(gate) = gate {
+        tell_step(gate, old, new, changes).await;
+    }
+    pairs.widen(gate, differ).await;
 }
 
 /// Tells what makes `new` of `old`, which fifogate has.

@@ -12,7 +12,7 @@ use fifogate::{
         agent_link::{AddWorkload, RemoveWorkload, from_agent::Content},
         ank_base as pb,
     },
-    state::Instance,
+    state::{Instance, Tree},
 };
 use tokio::sync::watch;
 
@@ -26,18 +26,43 @@ use crate::{
 pub struct Pairs {
     run_dir: PathBuf,
     gate: watch::Receiver<Option<Gate>>,
-    open: Arc<Mutex<BTreeMap<Instance, AddWorkload>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    open: BTreeMap<Instance, AddWorkload>,
+    /// The state whose rules count.
+    tree: Tree,
 }
 
 impl Pairs {
     /// None are open; `gate` is the fifogate of the moment.
     #[must_use]
     pub fn new(run_dir: &Path, gate: watch::Receiver<Option<Gate>>) -> Self {
-        Self { run_dir: run_dir.to_owned(), gate, open: Arc::default() }
+        Self { run_dir: run_dir.to_owned(), gate, known: Arc::default() }
+    }
+
+    /// Another state is about to count: no open pair has more rights from now on than before and in the
+    /// new state, also if its workload is only ending, and whatever time that takes. What is done here
+    /// before the state itself and all answers are sent to the same fifogate counts before them.
+    ///
+    /// Gives the instances whose rules differ, for [`Pairs::widen`].
+    pub async fn narrow(&self, gate: Option<&Gate>, new: &Tree) -> Vec<Instance> {
+        let narrowed = self.with(|known| known.narrow(new));
+        tell_all(gate, &narrowed).await;
+        narrowed.into_iter().map(|(instance, _)| instance).collect()
+    }
+
+    /// The state counts that was given to [`Pairs::narrow`]: workloads that go on in it have all rights
+    /// that it gives them.
+    pub async fn widen(&self, gate: Option<&Gate>, instances: Vec<Instance>) {
+        let widened = self.with(|known| known.widen(instances));
+        tell_all(gate, &widened).await;
     }
 
     /// Opens a pair, or replaces the rules of one that is open; gives its folder. Waits while there
-    /// is no fifogate.
+    /// is no fifogate. Where the state gives other rights by now, the pair has those that both give.
     ///
     /// # Errors
     /// fifogate cannot make it.
@@ -47,26 +72,32 @@ impl Pairs {
         access: pb::ControlInterfaceAccess,
         owner: Option<(u32, u32)>,
     ) -> Result<PathBuf, String> {
-        let add = AddWorkload {
-            instance_name: Some(model::instance_name(instance)),
-            access: Some(access),
-            uid: owner.map(|(uid, _)| uid),
-            gid: owner.map(|(_, gid)| gid),
-        };
-        self.with(|open| open.insert(instance.clone(), add.clone()));
+        self.with(|known| {
+            let add = AddWorkload {
+                instance_name: Some(model::instance_name(instance)),
+                access: Some(model::common_rights(&access, &known.rights_of(instance).0)),
+                uid: owner.map(|(uid, _)| uid),
+                gid: owner.map(|(_, gid)| gid),
+            };
+            known.open.insert(instance.clone(), add)
+        });
         let mut gate = self.gate.clone();
         loop {
             // The sender lives as long as the agent does.
             let current = gate.wait_for(Option::is_some).await.ok().and_then(|gate| gate.clone());
-            let Some(current) = current else { return Err(NotDone::Gone.to_string()) };
-            match current.call(Content::AddWorkload(add.clone())).await {
+            // What counts now: it may have been narrowed while there was no fifogate.
+            let add = self.with(|known| known.open.get(instance).cloned());
+            let (Some(current), Some(add)) = (current, add) else {
+                return Err(NotDone::Gone.to_string());
+            };
+            match current.call(Content::AddWorkload(add)).await {
                 Ok(()) => return Ok(self.folder(instance)),
                 Err(NotDone::Gone) => {
                     // The next one is told by whoever starts it; here its answer is waited for.
                     let _ = gate.changed().await;
                 }
                 Err(rejected @ NotDone::Rejected(_)) => {
-                    self.with(|open| open.remove(instance));
+                    self.with(|known| known.open.remove(instance));
                     return Err(rejected.to_string());
                 }
             }
@@ -75,7 +106,7 @@ impl Pairs {
 
     /// Removes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
-        if self.with(|open| open.remove(instance)).is_none() {
+        if self.with(|known| known.open.remove(instance)).is_none() {
             return;
         }
         let gate = self.gate.borrow().clone();
@@ -92,7 +123,7 @@ impl Pairs {
     /// What a new fifogate has to be told.
     #[must_use]
     pub fn all(&self) -> Vec<AddWorkload> {
-        self.with(|open| open.values().cloned().collect())
+        self.with(|known| known.open.values().cloned().collect())
     }
 
     fn folder(&self, instance: &Instance) -> PathBuf {
@@ -101,7 +132,55 @@ impl Pairs {
             .join("control_interface")
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<Instance, AddWorkload>) -> T) -> T {
-        f(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
+        f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    fn rights_of(&self, instance: &Instance) -> (pb::ControlInterfaceAccess, bool) {
+        model::rights_of(&self.tree, instance)
+    }
+
+    fn narrow(&mut self, new: &Tree) -> Vec<(Instance, AddWorkload)> {
+        let old = std::mem::replace(&mut self.tree, new.clone());
+        let mut narrowed = Vec::new();
+        for change in model::workload_changes(&old, new) {
+            let name = change.name.as_str();
+            let (agent, id) = (String::new(), String::new());
+            let first = Instance { workload: name.to_owned(), agent, id };
+            let own = self.open.range_mut(first..).take_while(|(own, _)| own.workload == name);
+            for (instance, add) in own {
+                let (rights, _) = model::rights_of(new, instance);
+                if add.access.as_ref() != Some(&rights) {
+                    let before = add.access.take().unwrap_or_default();
+                    add.access = Some(model::common_rights(&before, &rights));
+                    narrowed.push((instance.clone(), add.clone()));
+                }
+            }
+        }
+        narrowed
+    }
+
+    fn widen(&mut self, instances: Vec<Instance>) -> Vec<(Instance, AddWorkload)> {
+        let mut widened = Vec::new();
+        for instance in instances {
+            let (rights, goes_on) = self.rights_of(&instance);
+            if let Some(add) = self.open.get_mut(&instance)
+                && goes_on
+                && add.access.as_ref() != Some(&rights)
+            {
+                add.access = Some(rights);
+                widened.push((instance, add.clone()));
+            }
+        }
+        widened
+    }
+}
+
+async fn tell_all(gate: Option<&Gate>, all: &[(Instance, AddWorkload)]) {
+    let Some(gate) = gate else { return };
+    for (_, add) in all {
+        gate.tell(Content::AddWorkload(add.clone())).await;
     }
 }

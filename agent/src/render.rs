@@ -129,6 +129,13 @@ pub fn is_unrendered(workload: &Node) -> bool {
     workload.get("configs").is_some_and(|configs| !configs.is_empty_collection())
 }
 
+/// Whether a workload is desired and could not be rendered.
+#[must_use]
+pub fn lacks(tree: &Tree, name: &str) -> bool {
+    let made = tree.entries(&RENDERED).get(name);
+    tree.entries(&WORKLOADS).get(name).is_some() && made.is_none_or(is_unrendered)
+}
+
 /// Why a workload of the desired state cannot be rendered; `None` if it can be.
 #[must_use]
 pub fn fault_of(tree: &Tree, name: &str) -> Option<String> {
@@ -213,6 +220,8 @@ fn is_template(text: &str) -> bool {
 static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
     let mut engine = Handlebars::new();
     engine.set_strict_mode(true);
+    // What configs hold is not for the log.
+    engine.unregister_helper("log");
     engine.register_escape_fn(no_escape);
     // Standing alone on its line, a partial gives its indentation to every line that it makes.
     if let Ok(template) = Template::compile("{{content}}") {

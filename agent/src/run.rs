@@ -2,8 +2,10 @@
 
 use std::{
     ffi::OsString,
-    fmt, fs, io,
-    os::unix::fs::DirBuilderExt,
+    fmt, fs,
+    future::pending,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,6 +15,7 @@ use fifogate::{manifest, state::Tree};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::stat::{Mode, umask},
 };
 use tokio::{
     runtime::Builder,
@@ -23,12 +26,15 @@ use tokio::{
 
 use crate::{
     cli::CliError,
+    fence::{self, Ending},
+    folders::{Private, Readable},
     link::GateConfig,
+    log_text,
     logs::Logs,
     model,
     node::{Node, Parts},
     pairs::Pairs,
-    runtime::{Isolation, Launcher},
+    runtime::{Around, Hidden, Isolation, Launcher},
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -54,12 +60,14 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options) -> Result<(), CliError> {
+    // All that the agent makes is for its user alone, whoever makes it and however.
+    let umask = umask(Mode::from_bits_truncate(0o077)).bits();
     let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
     // One thread: a workload's keeper ends with the thread that started it.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
     // A task like all others: what a runtime blocks on is polled only when it has looked for I/O.
-    let node = runtime.spawn(async move { run_node(&options, seed.as_ref()).await });
+    let node = runtime.spawn(async move { run_node(&options, seed.as_ref(), umask).await });
     let done = runtime.block_on(node);
     runtime.shutdown_timeout(LAST_PATIENCE);
     done.map_err(|error| CliError::Failed(error.to_string()))?
@@ -73,21 +81,24 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
     Ok(manifest.updated.tree)
 }
 
-async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError> {
+async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<(), CliError> {
     let failed = |error: io::Error| CliError::Failed(error.to_string());
     // From here on a signal ends all in order.
-    let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let run_dir = make_folder(&options.run_dir)?;
-    let _alone = lock(&run_dir)?;
-    let (store, events) = open_store(options, seed).await?;
+    let mut signals = Signals::catch().map_err(failed)?;
+    let Folders { run, state, alone } = Folders::open(options)?;
+    let run_dir = run.path.clone();
+    let opened = tokio::select! {
+        opened = open_store(options, &alone, seed) => opened,
+        // It may wait long for its name.
+        () = signals.wait() => return Ok(()),
+    };
+    let (store, events) = opened?;
+    let ending = guarded(options, &store).map_err(failed)?;
     let folder = run_dir.join("agent");
-    let log_folder = options.state_dir.as_deref().unwrap_or(&folder).join("logs");
-    let logs = Logs::new(&log_folder, options.log_bytes)
-        .map_err(|error| CliError::Failed(format!("{}: {error}", log_folder.display())))?;
-    let launcher =
-        Launcher::probe(options.program.clone(), vec![run_dir.clone()], options.isolation)
-            .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
+    let around = Around { hidden: hidden(&run, state.as_ref()).map_err(failed)?, umask };
+    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
+        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
@@ -111,19 +122,60 @@ async fn run_node(options: &Options, seed: Option<&Tree>) -> Result<(), CliError
         options: options.gate_options.clone(),
     };
     tokio::spawn(reports.deliver(store.clone()));
+    tokio::spawn(log_text::count_for_ever());
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let mut node = Node::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // This node is there when the first workload looks.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
-    node.run(stopped_by_signal(terminate, interrupt)).await;
+    let mut reason = None;
+    let stopped = async {
+        tokio::select! {
+            () = signals.wait() => {}
+            text = has_to_end(ending) => reason = Some(text),
+        }
+    };
+    node.run(stopped).await;
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
     let finished = finish(node, options.grace).await;
     store.close().await;
-    finished
+    reason.map_or(finished, |text| Err(CliError::Failed(text)))
+}
+
+/// From when on workloads end if our name cannot be kept.
+fn guarded(
+    options: &Options,
+    store: &Store,
+) -> io::Result<Option<watch::Receiver<Option<Ending>>>> {
+    let lease = store.lease();
+    let start = |lease| fence::start(lease, &options.program, &options.name, options.grace);
+    lease.map(start).transpose()
+}
+
+/// Waits until all is to end in order, and gives the reason. If there is no time for that, ends this
+/// process: its workloads end with it.
+async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
+    let Some(mut ending) = ending else { return pending().await };
+    let ending = ending.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+    match ending {
+        Some(Ending::InOrder(text)) => text,
+        Some(Ending::AtOnce(text)) => {
+            let _ = writeln!(io::stderr().lock(), "error: {text}; all workloads are ended");
+            // Nothing is to be dropped on the way: keepers end all that they keep when their sockets
+            // close.
+            std::process::exit(1)
+        }
+        None => pending().await,
+    }
+}
+
+fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
+    let folder = folder.join("logs");
+    Logs::new(&folder, options.log_bytes)
+        .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))
 }
 
 fn no_gate(options: &Options, error: &io::Error) -> CliError {
@@ -131,10 +183,23 @@ fn no_gate(options: &Options, error: &io::Error) -> CliError {
     CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
 }
 
-async fn stopped_by_signal(mut terminate: Signal, mut interrupt: Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the agent in order.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -145,20 +210,79 @@ async fn finish(node: Node, grace: Duration) -> Result<(), CliError> {
     timeout(patience, node.finish()).await.map_err(late)
 }
 
-/// Sees to it that nobody else runs workloads from this folder, as long as what is given back lives.
-fn lock(run_dir: &Path) -> Result<Flock<fs::File>, CliError> {
-    let path = run_dir.join("agent/lock");
+/// The agent's own folders. They are checked before anything in them is looked at.
+struct Folders {
+    run: Private,
+    state: Option<Private>,
+    /// Sees to it that nobody else runs workloads from the run directory.
+    alone: Flock<fs::File>,
+}
+
+impl Folders {
+    fn open(options: &Options) -> Result<Self, CliError> {
+        let run_dir = options.run_dir.display();
+        let named =
+            |error| CliError::Failed(format!("cannot make run directory {run_dir}: {error}"));
+        // fifogate refuses one that others could read, too.
+        let run = Private::open(&options.run_dir, Readable::Refused).map_err(named)?;
+        let state = options.state_dir.as_deref().map(|path| Private::open(path, Readable::Closed));
+        let state = state
+            .transpose()
+            .map_err(|error| CliError::Failed(format!("cannot keep the state: {error}")))?;
+        let agent = run.folder("agent").map_err(named)?;
+        let alone = lock(&agent)?;
+        Ok(Self { run, state, alone })
+    }
+}
+
+fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
+    let file = folder.file("lock").map_err(|error| CliError::Failed(error.to_string()))?;
+    let path = folder.path.join("lock");
     let named = |what: &dyn fmt::Display| CliError::Failed(format!("{}: {what}", path.display()));
-    let file = fs::File::create(&path).map_err(|error| named(&error))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EAGAIN => named(&"another agent runs here: stop it, or give another --run-dir"),
         errno => named(&errno),
     })
 }
 
-async fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Events), CliError> {
+/// The folders that no workload is to see, without those that are in another of them.
+fn hidden(run: &Private, state: Option<&Private>) -> io::Result<Vec<Hidden>> {
+    let all: Vec<&Private> = [Some(run), state].into_iter().flatten().collect();
+    let is_within = |own: &Private, other: &Private| {
+        own.path != other.path && own.path.starts_with(&other.path)
+    };
+    let mut found: Vec<Hidden> = Vec::new();
+    for own in &all {
+        let again = found.iter().any(|known| known.path == own.path);
+        if !again && !all.iter().any(|other| is_within(own, other)) {
+            let metadata = fs::File::from(own.fd.try_clone()?).metadata()?;
+            found.push(Hidden { path: own.path.clone(), file: (metadata.dev(), metadata.ino()) });
+        }
+    }
+    Ok(found)
+}
+
+/// Where this process runs: another process can find out whether it still does.
+fn place(lock: &Flock<fs::File>) -> etcd::Place {
+    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let file = lock.metadata().map(|own| format!("{}:{}", own.dev(), own.ino()));
+    etcd::Place {
+        machine: read("/etc/machine-id"),
+        boot: read("/proc/sys/kernel/random/boot_id"),
+        lock: file.unwrap_or_default(),
+    }
+}
+
+async fn open_store(
+    options: &Options,
+    alone: &Flock<fs::File>,
+    seed: Option<&Tree>,
+) -> Result<(Store, Events), CliError> {
     let opened = match &options.etcd {
-        Some(etcd) => Etcd::open(etcd.clone(), seed).await,
+        Some(etcd) => {
+            let etcd = etcd::Options { place: place(alone), ..etcd.clone() };
+            Etcd::open(etcd, seed).await
+        }
         None => Local::open(seed, options.state_dir.as_deref()),
     };
     opened.map_err(|error| match (&error, &options.manifest) {
@@ -167,16 +291,4 @@ async fn open_store(options: &Options, seed: Option<&Tree>) -> Result<(Store, Ev
         }
         _ => CliError::Failed(format!("cannot keep the state: {error}")),
     })
-}
-
-/// The folder, which exists then, by a path that holds wherever a workload begins.
-fn make_folder(path: &Path) -> Result<PathBuf, CliError> {
-    let named = |error: io::Error| {
-        CliError::Failed(format!("cannot make run directory {}: {error}", path.display()))
-    };
-    // For nobody else: what is in it is who may say what.
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(path.join("agent")).map_err(named)?;
-    fs::canonicalize(path).map_err(named)
 }

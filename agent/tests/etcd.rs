@@ -15,7 +15,10 @@ use fifogate::{
 };
 use fifogate_agent::{
     model::{self, Current, Update},
-    store::{EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
+    store::{
+        EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store,
+        etcd::{Options, Place},
+    },
 };
 use server::Etcd as Server;
 use tokio::{
@@ -41,6 +44,8 @@ fn options(server: &Server, agent: &str) -> Options {
         identity: None,
         user: None,
         lease: Duration::from_secs(2),
+        takeover_after: Some(Duration::from_secs(1)),
+        place: Place::default(),
     }
 }
 

@@ -20,7 +20,10 @@ use etcd_client::{
 use fifogate::pb::ank_base::{self as pb, config_item::ConfigItemEnum};
 use fifogate_agent::{
     model::Update,
-    store::{Etcd, Event, Events, OpenError, Refused, etcd::Options},
+    store::{
+        Etcd, Event, Events, OpenError, Refused,
+        etcd::{Options, Place},
+    },
 };
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -38,6 +41,8 @@ fn options(server: &Server) -> Options {
         identity: None,
         user: None,
         lease: Duration::from_secs(2),
+        takeover_after: Some(Duration::from_secs(1)),
+        place: Place::default(),
     }
 }
 
@@ -56,7 +61,7 @@ fn set(names: impl Iterator<Item = String>, value: &str) -> Update {
     let configs = Some(pb::ConfigMap { configs });
     let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
     Update {
-        by: "w".to_owned(),
+        by: String::new(),
         new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
         masks,
     }

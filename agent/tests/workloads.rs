@@ -93,7 +93,7 @@ fn dependencies_are_waited_for_and_who_depends_ends_first() {
         dir.path().display()
     );
     let web = format!(
-        "trap 'sleep 0.3; echo web >> {}/ends; exit 0' TERM; sleep 1000 & wait",
+        "trap 'sleep 0.3; echo web >> {0}/ends; exit 0' TERM; : > {0}/ready; sleep 1000 & wait",
         dir.path().display()
     );
     let workloads = [
@@ -111,6 +111,7 @@ fn dependencies_are_waited_for_and_who_depends_ends_first() {
     fs::write(&go, "").unwrap();
     ctl.until_state("first", "Succeeded(Ok)");
     ctl.until_state("web", "Running(Ok)");
+    wait_for("its trap", || dir.path().join("ready").exists().then_some(()));
     let cycle = format!(
         "workloads:\n{}",
         workload("db", "true", ", dependencies: {web: ADD_COND_RUNNING}")
@@ -357,7 +358,7 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
     ]);
     assert!(status == Some(1) && error.contains("/does/not/exist cannot be started"), "{error}");
     let (status, error) = run(&["run", "--manifest", path, "--run-dir", "/dev/null/run"]);
-    let expected = "cannot make run directory /dev/null/run: Not a directory";
+    let expected = "cannot make run directory /dev/null/run: /dev/null is no folder";
     assert!(status == Some(1) && error.contains(expected), "{error}");
     assert_eq!(run(&["run", "--help"]).0, Some(0));
 }

@@ -87,11 +87,16 @@ impl Rules {
         masks.iter().all(|mask| self.write.permit(mask.segments()))
     }
 
+    /// Whether the value at `path`, with all that is below it, may be read.
+    #[must_use]
+    pub fn may_read_path(&self, path: &[&str]) -> bool {
+        self.read.permit(&segments(path))
+    }
+
     /// Whether the value at `path`, with all that is below it, may be written.
     #[must_use]
     pub fn may_write_path(&self, path: &[&str]) -> bool {
-        let path: Vec<_> = path.iter().map(|name| Segment::Key(Key::from(*name))).collect();
-        self.write.permit(&path)
+        self.write.permit(&segments(path))
     }
 
     /// Whether the logs of every one of these workloads may be read.
@@ -101,6 +106,10 @@ impl Rules {
         };
         workloads.all(|name| matches(&self.logs.allow, name) && !matches(&self.logs.deny, name))
     }
+}
+
+fn segments(path: &[&str]) -> Vec<Segment> {
+    path.iter().map(|name| Segment::Key(Key::from(*name))).collect()
 }
 
 impl Lists<Mask> {
@@ -145,7 +154,7 @@ fn pattern_matches(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn segments(mask: &str) -> Vec<Segment> {
+    fn parsed(mask: &str) -> Vec<Segment> {
         Mask::parse(mask).segments().to_vec()
     }
 
@@ -168,8 +177,8 @@ mod tests {
             ("", "a", false, false),
         ];
         for (rule, wanted, covered, met) in table {
-            assert_eq!(covers(&segments(rule), &segments(wanted)), covered, "{rule} / {wanted}");
-            assert_eq!(meets(&segments(rule), &segments(wanted)), met, "{rule} / {wanted}");
+            assert_eq!(covers(&parsed(rule), &parsed(wanted)), covered, "{rule} / {wanted}");
+            assert_eq!(meets(&parsed(rule), &parsed(wanted)), met, "{rule} / {wanted}");
         }
     }
 

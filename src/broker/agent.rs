@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    message::{Command, FromAgent, Owner, ToAgent},
+    message::{Command, FromAgent, Owner, Phase, ToAgent},
     state::{Instance, Mask, Node, Tree, agent_update},
 };
 
@@ -15,6 +15,7 @@ use super::{
     Broker, Output, PeerId, Rules, Session, check_version,
     outbox::{Kind, Outgoing, Total},
     peer::Peer,
+    settling::LINK_WINDOW,
 };
 
 /// Version of the link that we speak.
@@ -31,6 +32,8 @@ pub(super) struct Link {
     acks: VecDeque<Ack>,
     /// Instances whose pairs are being removed.
     removing: BTreeMap<PeerId, Instance>,
+    /// Sessions that changed while something else waited for the agent: the last change of each.
+    sessions: BTreeMap<PeerId, (Instance, Phase)>,
 }
 
 /// The answer to one command.
@@ -81,6 +84,37 @@ impl Broker {
     /// Queues a message to the agent, if there is a link to one.
     pub(super) fn tell_agent(&mut self, message: ToAgent) {
         self.push(PeerId::AGENT, Outgoing::Agent(message), Kind::Answer);
+    }
+
+    /// Queues a change of a peer's session for the agent. An agent that does not read is owed one change
+    /// for each peer, the last: a workload may begin sessions without end.
+    pub(super) fn tell_session(&mut self, id: PeerId, phase: Phase) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let instance = peer.instance.clone();
+        let keeps_up = self.peers.get(&PeerId::AGENT).is_none_or(|agent| agent.outbox.is_empty());
+        match &mut self.link {
+            Some(link) if !keeps_up => {
+                link.sessions.insert(id, (instance, phase));
+            }
+            _ => self.tell_agent(ToAgent::Session(instance, phase)),
+        }
+    }
+
+    /// Queues the change of a peer's session that waits, before anything else of that peer.
+    pub(super) fn tell_waiting_session(&mut self, id: PeerId) {
+        let waiting = self.link.as_mut().and_then(|link| link.sessions.remove(&id));
+        if let Some((instance, phase)) = waiting {
+            self.tell_agent(ToAgent::Session(instance, phase));
+        }
+    }
+
+    /// Queues some of the changes of sessions that wait, now that nothing else does; gives whether there
+    /// were any.
+    pub(super) fn tell_waiting_sessions(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let waiting: Vec<_> = link.sessions.keys().copied().take(LINK_WINDOW).collect();
+        waiting.iter().for_each(|id| self.tell_waiting_session(*id));
+        !waiting.is_empty()
     }
 
     pub(super) fn on_agent(&mut self, message: FromAgent) {
@@ -209,6 +243,7 @@ impl Broker {
 
     pub(super) fn on_pair_closed(&mut self, id: PeerId) {
         let removed = self.link.as_mut().and_then(|link| link.removing.remove(&id));
+        self.tell_waiting_session(id);
         if let Some(instance) = removed {
             self.tell_agent(ToAgent::WorkloadRemoved(instance));
         }

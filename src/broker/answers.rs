@@ -17,19 +17,19 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The answer to `masks`; `make` makes it where it is not kept.
-    pub(super) fn get(&mut self, masks: &MaskSet, make: impl FnOnce() -> Body) -> Body {
-        if let Some(body) = self.bodies.get(masks) {
-            return body.clone();
-        }
-        let body = make();
+    /// The answer to `masks`, if it is kept.
+    pub(super) fn get(&self, masks: &MaskSet) -> Option<Body> {
+        self.bodies.get(masks).cloned()
+    }
+
+    /// Keeps the answer to `masks`.
+    pub(super) fn keep(&mut self, masks: &MaskSet, body: &Body) {
         let bytes = body.len() + cost("", masks);
         if self.bytes + bytes > MOST_BYTES {
             self.clear();
         }
         self.bytes += bytes;
         self.bodies.insert(masks.clone(), body.clone());
-        body
     }
 
     /// The state is another.
@@ -50,10 +50,10 @@ mod tests {
         let masks = ["a", "b"].map(|mask| MaskSet::parse([mask]));
         let mut made = 0;
         let mut ask = |answers: &mut Answers, masks: &MaskSet| {
-            answers.get(masks, || {
+            if answers.get(masks).is_none() {
                 made += 1;
-                Body::error("x".repeat(MOST_BYTES / 2))
-            });
+                answers.keep(masks, &Body::error("x".repeat(MOST_BYTES / 2)));
+            }
             (made, answers.bodies.len())
         };
         assert_eq!(ask(&mut answers, &masks[0]), (1, 1));

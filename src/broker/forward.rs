@@ -12,17 +12,18 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    message::{Body, ReplyKind, ToAgent},
+    message::{Body, ReplyKind, ToAgent, cancel_logs},
     state::Instance,
 };
 
-use super::{Broker, PeerId, Tick, Timer, settling::budget_of};
+use super::{Broker, PeerId, Rules, Tick, Timer, settling::budget_of};
 
 /// What was asked of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Update,
-    Logs,
+    /// The logs of these workloads, by name: rules that change meanwhile are asked again.
+    Logs(Arc<[String]>),
     CancelLogs,
 }
 
@@ -33,6 +34,18 @@ pub(super) struct Forwards {
     pending: Vec<Pending>,
     /// Instances whose logs are still coming, by request id.
     campaigns: BTreeMap<Arc<str>, BTreeSet<Instance>>,
+    /// Requests for logs that new rules ended: the agent was sent a cancel, and the workload is not sent
+    /// the agent's answer to it.
+    revoked: BTreeSet<Arc<str>>,
+}
+
+/// What becomes of an answer of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// The workload waits for it.
+    Deliver,
+    /// Nobody waits for it any more.
+    Drop,
 }
 
 #[derive(Debug)]
@@ -48,14 +61,17 @@ impl Forwards {
     }
 
     /// Takes in an answer; an error if nothing waits for one of this kind.
-    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<(), String> {
+    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Settled, String> {
+        if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
+            return Ok(Settled::Drop);
+        }
         let settled = match kind {
-            ReplyKind::Updated => self.take(request_id, Some(Wanted::Update)),
+            ReplyKind::Updated => self.take(request_id, |own| *own == Wanted::Update),
             ReplyKind::Error => {
-                self.take(request_id, None) || self.campaigns.remove(request_id).is_some()
+                self.take(request_id, |_| true) || self.campaigns.remove(request_id).is_some()
             }
             ReplyKind::LogsAccepted(instances) => {
-                let taken = self.take(request_id, Some(Wanted::Logs));
+                let taken = self.take(request_id, |own| matches!(own, Wanted::Logs(_)));
                 if taken && !instances.is_empty() {
                     let instances = instances.into_iter().collect();
                     self.campaigns.insert(Arc::clone(request_id), instances);
@@ -71,30 +87,50 @@ impl Forwards {
             }
             ReplyKind::LogsCancelled => {
                 let ended = self.campaigns.remove(request_id).is_some();
-                self.take(request_id, Some(Wanted::CancelLogs)) || ended
+                self.take(request_id, |own| *own == Wanted::CancelLogs) || ended
             }
         };
         let why =
             || format!("no request '{request_id}' of this instance waits for such a response");
-        if settled { Ok(()) } else { Err(why()) }
+        if settled { Ok(Settled::Deliver) } else { Err(why()) }
+    }
+
+    /// Ends what `rules` do not allow any more: requests for logs, answered or not. Gives their ids.
+    pub(super) fn revoke(&mut self, rules: &Rules) -> Vec<Arc<str>> {
+        let mut ended = Vec::new();
+        self.pending.retain(|pending| match &pending.wanted {
+            Wanted::Logs(names) if !rules.may_read_logs(names.iter().map(String::as_str)) => {
+                ended.push(Arc::clone(&pending.request_id));
+                false
+            }
+            _ => true,
+        });
+        self.campaigns.retain(|request_id, instances| {
+            let may = rules.may_read_logs(instances.iter().map(|own| own.workload.as_str()));
+            if !may {
+                ended.push(Arc::clone(request_id));
+            }
+            may
+        });
+        self.revoked.extend(ended.iter().cloned());
+        ended
     }
 
     /// Whether this asks for the end of something that has its place here: then it needs no other,
     /// or nobody could ask for it when all places are taken. Once is enough.
-    fn ends_own(&self, request_id: &Arc<str>, wanted: Wanted) -> bool {
-        let waits = |wanted| {
-            let is = |own: &Pending| own.request_id == *request_id && own.wanted == wanted;
-            self.pending.iter().any(is)
+    fn ends_own(&self, request_id: &Arc<str>, wanted: &Wanted) -> bool {
+        let waits = |is: fn(&Wanted) -> bool| {
+            self.pending.iter().any(|own| own.request_id == *request_id && is(&own.wanted))
         };
-        wanted == Wanted::CancelLogs
-            && (self.campaigns.contains_key(request_id) || waits(Wanted::Logs))
-            && !waits(Wanted::CancelLogs)
+        *wanted == Wanted::CancelLogs
+            && (self.campaigns.contains_key(request_id)
+                || waits(|own| matches!(own, Wanted::Logs(_))))
+            && !waits(|own| *own == Wanted::CancelLogs)
     }
 
-    fn take(&mut self, request_id: &Arc<str>, wanted: Option<Wanted>) -> bool {
-        let waits = |pending: &Pending| {
-            pending.request_id == *request_id && wanted.is_none_or(|own| own == pending.wanted)
-        };
+    fn take(&mut self, request_id: &Arc<str>, wanted: impl Fn(&Wanted) -> bool) -> bool {
+        let waits =
+            |pending: &Pending| pending.request_id == *request_id && wanted(&pending.wanted);
         let at = self.pending.iter().position(waits);
         at.map(|at| self.pending.remove(at)).is_some()
     }
@@ -109,7 +145,7 @@ impl Broker {
         wanted: Wanted,
         request: Bytes,
     ) {
-        if let Err(why) = self.can_forward(id, &request_id, wanted) {
+        if let Err(why) = self.can_forward(id, &request_id, &wanted) {
             return self.answer(id, &request_id, Body::error(why));
         }
         let number = self.next_forward;
@@ -119,10 +155,16 @@ impl Broker {
         peer.forwards.pending.push(Pending { number, request_id, wanted });
         let message = ToAgent::Request(peer.instance.clone(), request);
         self.timers.insert((due, Timer::Forward(id, number)));
+        self.tell_waiting_session(id);
         self.tell_agent(message);
     }
 
-    fn can_forward(&self, id: PeerId, request_id: &Arc<str>, wanted: Wanted) -> Result<(), String> {
+    fn can_forward(
+        &self,
+        id: PeerId,
+        request_id: &Arc<str>,
+        wanted: &Wanted,
+    ) -> Result<(), String> {
         let most = self.config.limits.max_forwarded;
         let has_place =
             |forwards: &Forwards| forwards.len() < most || forwards.ends_own(request_id, wanted);
@@ -153,11 +195,25 @@ impl Broker {
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }
-        peer.forwards.settle(request_id, kind)?;
-        for body in bodies {
-            self.answer(id, request_id, body);
+        if peer.forwards.settle(request_id, kind)? == Settled::Deliver {
+            for body in bodies {
+                self.answer(id, request_id, body);
+            }
         }
         Ok(())
+    }
+
+    /// Ends requests for logs that `rules` do not allow any more. The agent is sent a cancel for each, so
+    /// that it does not go on to collect what nobody may read. Gives the ids of the requests.
+    pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<Arc<str>> {
+        let Some(peer) = self.peers.get_mut(&id) else { return Vec::new() };
+        let ended = peer.forwards.revoke(rules);
+        let instance = peer.instance.clone();
+        for request_id in &ended {
+            let cancel = cancel_logs(request_id);
+            self.tell_agent(ToAgent::Request(instance.clone(), cancel));
+        }
+        ended
     }
 
     pub(super) fn forward_timed_out(&mut self, id: PeerId, number: u64) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::{
     limits::Limits,
     message::{FromWorkload, ToWorkload},
@@ -53,7 +55,7 @@ pub fn fuzz_requests(data: &[u8]) {
                 let (body, after) = body.split_at(len.min(body.len()));
                 rest = after;
                 let written = world.taken.get(&peer).copied().unwrap_or(0);
-                let message = FromWorkload::decode(body, &limits);
+                let message = FromWorkload::decode(&Bytes::copy_from_slice(body), &limits);
                 world.step(Input::Message { peer, message, written });
             }
         }

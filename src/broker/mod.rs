@@ -10,8 +10,10 @@ mod agent;
 mod answers;
 mod forward;
 mod fuzz;
+mod large;
 mod outbox;
 mod peer;
+mod references;
 mod report;
 mod requests;
 mod session;
@@ -44,6 +46,7 @@ pub use subscriptions::SubscriptionId;
 
 use agent::Link;
 use answers::Answers;
+use large::LargeBodies;
 use outbox::Total;
 use peer::{Peer, Unsettled};
 use subscriptions::Subscriptions;
@@ -82,8 +85,12 @@ pub struct Config {
     pub settle_ms: u64,
     /// Most messages in a workload's pipe (DECISIONS 17).
     pub window: usize,
-    /// Most subscribers that are told of a change before others are served.
+    /// Most work on events before others are served, counted in subscribers that are told something that
+    /// is made already.
     pub slice: usize,
+    /// Most work, counted likewise, on events of a change when the next one comes: who is not told by then
+    /// is told of both by one event.
+    pub most_at_once: usize,
     /// The agent whose workloads are served; all if `None`.
     pub agent_name: Option<String>,
     /// Where the pairs are, if an agent says by a link what is served; without one, the pairs follow
@@ -102,6 +109,7 @@ impl Default for Config {
             settle_ms: 20,
             window: 1,
             slice: 512,
+            most_at_once: 128 << 10,
             agent_name: None,
             link: None,
             updates: Updates::Apply,
@@ -246,6 +254,10 @@ pub struct Broker {
     pieces: Pieces,
     /// Bytes that wait for all workloads together.
     queued: Total,
+    /// Answers and events of any size that somebody still holds.
+    large: LargeBodies,
+    /// Peers that are behind, by the bytes of the event for which there was no room.
+    starved: BTreeSet<(usize, PeerId)>,
     peers: Numbered<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
@@ -255,10 +267,18 @@ pub struct Broker {
     telling: Option<Telling>,
     timers: BTreeSet<(Tick, Timer)>,
     unsettled: Unsettled,
+    /// All work on events so far.
+    #[cfg(test)]
+    work_done: usize,
+    /// What is left of a slice of work; less than nothing if the last piece was larger.
+    work_left: isize,
     outputs: VecDeque<Output>,
     link: Option<Link>,
     next_forward: u64,
 }
+
+/// Milliseconds after which it is looked whether there is room again for large events.
+const RETRY_MS: u64 = 50;
 
 /// Something that becomes due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -284,6 +304,8 @@ impl Broker {
             answers: Answers::default(),
             pieces: Pieces::default(),
             queued: Total::default(),
+            large: LargeBodies::default(),
+            starved: BTreeSet::new(),
             peers: Numbered::default(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
@@ -292,6 +314,9 @@ impl Broker {
             telling: None,
             timers: BTreeSet::new(),
             unsettled: Unsettled::default(),
+            #[cfg(test)]
+            work_done: 0,
+            work_left: 0,
             outputs: VecDeque::new(),
             link: None,
             next_forward: 0,
@@ -330,9 +355,38 @@ impl Broker {
         self.run_timers();
         // What costs next to nothing comes in great numbers: that is not to bring some of this each.
         if goes_on {
-            self.tell_some();
+            self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
+            if let Ok(work @ 1..) = usize::try_from(self.work_left) {
+                let done = self.tell_some(work);
+                self.spend(done);
+            }
         }
+        self.feed_starved();
         self.settle_outboxes();
+    }
+
+    /// Has those looked at again for whose event there is room now.
+    fn feed_starved(&mut self) {
+        while let Some(&(len, id)) = self.starved.first()
+            && self.large.fits(len, self.config.limits.total_bytes)
+        {
+            self.starved.pop_first();
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.needs = 0;
+                self.unsettled.note(id, peer);
+                return; // the next one when it is known what this one took
+            }
+        }
+    }
+
+    fn slice(&self) -> isize {
+        isize::try_from(self.config.slice.max(1)).unwrap_or(isize::MAX)
+    }
+
+    /// Counts work that nobody who is served now has asked for. What goes beyond a slice is paid back by
+    /// the inputs that follow.
+    fn spend(&mut self, work: usize) {
+        self.work_left = self.work_left.saturating_sub_unsigned(work);
     }
 
     /// What is to be done next; call it until there is nothing.
@@ -343,10 +397,13 @@ impl Broker {
     /// When to call [`Broker::handle`] with [`Input::Tick`] if nothing else comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.is_telling() {
+        if self.is_busy() {
             return Some(self.now);
         }
-        self.timers.first().map(|(due, _)| *due)
+        // Nobody says when the last reader of a large event has it.
+        let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
+        let due = self.timers.first().map(|(due, _)| *due);
+        [due, retry].into_iter().flatten().min()
     }
 
     /// The state of now.
@@ -364,7 +421,7 @@ impl Broker {
     /// Whether nothing waits here to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.is_telling() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.is_busy() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The instances that are served, oldest first.

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     pub(super) subscription_bytes: usize,
     /// Messages of this session that made no sense.
     pub(super) malformed: usize,
+    /// Bytes of an event that it is owed and for which there was no room; 0 if there is none.
+    pub(super) needs: usize,
     /// When it was last told that it reads too slowly.
     pub(super) slow_told: Option<Tick>,
     /// What it asked for that is the agent's to do.
@@ -80,6 +82,7 @@ impl Peer {
             subscriptions: BTreeMap::new(),
             subscription_bytes: 0,
             malformed: 0,
+            needs: 0,
             slow_told: None,
             forwards: Forwards::default(),
             instance,
@@ -141,10 +144,9 @@ impl Broker {
         peer.malformed = 0;
         peer.outbox.reset();
         peer.forwards = Forwards::default();
-        let instance = peer.instance.clone();
         self.outputs.push_back(Output::Reset(id));
         self.push(id, Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
-        self.tell_agent(ToAgent::Session(instance, Phase::Connected));
+        self.tell_session(id, Phase::Connected);
     }
 
     /// The session is over. Answers that it is still owed come first.
@@ -154,9 +156,8 @@ impl Broker {
             peer.session = Session::Closed;
             peer.forwards = Forwards::default();
             let phase = Phase::Closed(reason.clone());
-            let message = ToAgent::Session(peer.instance.clone(), phase);
             self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
-            self.tell_agent(message);
+            self.tell_session(id, phase);
         }
     }
 
@@ -167,6 +168,7 @@ impl Broker {
             self.subscriptions.remove(subscription);
         }
         peer.behind.clear();
+        peer.needs = 0;
         peer.versions = Versions::default();
         peer.subscription_bytes = 0;
     }
@@ -236,12 +238,16 @@ pub(super) fn response(to: PeerId, request_id: Arc<str>, body: Body) -> Outgoing
 
 /// Peers whose outbox changed since it was last looked at, each once.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled(pub(super) VecDeque<PeerId>);
+pub(super) struct Unsettled {
+    pub(super) peers: VecDeque<PeerId>,
+    /// Those with subscriptions that can catch up when there is work left for it.
+    pub(super) later: Vec<PeerId>,
+}
 
 impl Unsettled {
     pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
         if !std::mem::replace(&mut peer.unsettled, true) {
-            self.0.push_back(id);
+            self.peers.push_back(id);
         }
     }
 }

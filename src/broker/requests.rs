@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    message::{Ask, Body, FromWorkload, NewState, Request},
+    message::{Ask, Body, FromWorkload, NewState, Request, SealedUpdate},
     state::{
         DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
@@ -27,6 +27,7 @@ impl Broker {
     pub(super) fn serve(&mut self, id: PeerId, message: FromWorkload) {
         match message {
             FromWorkload::Request(request) => self.serve_request(id, request),
+            FromWorkload::Sealed(update) => self.serve_sealed(id, &update),
             FromWorkload::Undecodable { request_id, reason } => {
                 let closed = self.note_malformed(id);
                 if let Some(request_id) = request_id.filter(|_| !closed) {
@@ -40,6 +41,16 @@ impl Broker {
             // A Hello never comes here: it begins or closes a session.
             FromWorkload::Hello { .. } => {}
         }
+    }
+
+    /// Rights are asked before anything is spent on the state of an update.
+    fn serve_sealed(&mut self, id: PeerId, update: &SealedUpdate) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !peer.rules.may_write(&update.masks) {
+            return self.deny(id, &update.id.as_str().into());
+        }
+        let opened = update.open(&self.config.limits);
+        self.serve(id, opened);
     }
 
     pub(super) fn serve_request(&mut self, id: PeerId, request: Request) {
@@ -87,7 +98,17 @@ impl Broker {
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
             return self.answer(id, &request_id, Body::error(why));
         }
-        let body = self.read(masks);
+        let body = match self.read(id, masks) {
+            Ok(body) => body,
+            Err(len) => {
+                let most = self.config.limits.total_bytes;
+                let text = format!(
+                    "The answer takes {len} bytes, and at most {most} may wait for all workloads \
+                     together; try again later"
+                );
+                return self.answer(id, &request_id, Body::error(text));
+            }
+        };
         if subscribe {
             self.subscribe(id, request_id, masks, body);
         } else {
@@ -112,17 +133,35 @@ impl Broker {
         Ok(())
     }
 
-    fn read(&mut self, masks: &MaskSet) -> Body {
-        let (state, pieces) = (&self.state, &mut self.pieces);
-        self.answers.get(masks, || {
-            if masks.is_everything() {
-                return Body::state(state, Fill::Full, Some(pieces));
-            }
-            let part = state.select(&Selection::of_masks(masks.masks()));
-            // What a wildcard selects is put together anew each time.
-            let whole = !masks.masks().iter().any(Mask::has_wildcard);
-            Body::state(&part, Fill::Sparse, whole.then_some(pieces))
-        })
+    /// The answer to a read of `masks`; an error, with its length, if too much waits for all workloads.
+    fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<Body, usize> {
+        if let Some(body) = self.answers.get(masks) {
+            return Ok(body);
+        }
+        let body = self.encode(masks);
+        let most = self.most_large(id);
+        if !self.large.fits(body.len(), most) {
+            // What is kept is not waited for by anybody.
+            self.answers.clear();
+        }
+        let body = self.large.charge(body, most)?;
+        self.answers.keep(masks, &body);
+        Ok(body)
+    }
+
+    /// Most bytes of large bodies when one more is made for this peer.
+    pub(super) fn most_large(&self, id: PeerId) -> usize {
+        if id == PeerId::AGENT { usize::MAX } else { self.config.limits.total_bytes }
+    }
+
+    fn encode(&mut self, masks: &MaskSet) -> Body {
+        if masks.is_everything() {
+            return Body::state(&self.state, Fill::Full, Some(&mut self.pieces));
+        }
+        let part = self.state.select(&Selection::of_masks(masks.masks()));
+        // What a wildcard selects is put together anew each time.
+        let whole = !masks.masks().iter().any(Mask::has_wildcard);
+        Body::state(&part, Fill::Sparse, whole.then_some(&mut self.pieces))
     }
 
     fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {
@@ -226,7 +265,8 @@ impl Broker {
             return self.deny(id, &request_id);
         }
         if self.link.is_some() && id != PeerId::AGENT {
-            return self.forward(id, request_id, Wanted::Logs, original);
+            let names = instances.iter().map(|instance| instance.workload.clone()).collect();
+            return self.forward(id, request_id, Wanted::Logs(names), original);
         }
         let text = if id == PeerId::AGENT {
             "Logs are not available here: the agent collects them itself"

@@ -46,9 +46,10 @@ impl Session {
             (Self::AwaitHello, FromWorkload::Undecodable { .. }) => {
                 Verdict::Close("Could not decode protobuf data".to_owned())
             }
-            (Self::AwaitHello, FromWorkload::Request(_) | FromWorkload::Empty) => {
-                Verdict::Close("Initial Hello missing!".to_owned())
-            }
+            (
+                Self::AwaitHello,
+                FromWorkload::Request(_) | FromWorkload::Sealed(_) | FromWorkload::Empty,
+            ) => Verdict::Close("Initial Hello missing!".to_owned()),
         }
     }
 

@@ -15,7 +15,9 @@ impl Broker {
     /// answer, also to others.
     pub(super) fn settle_outboxes(&mut self) {
         let waits = self.telling.as_ref().and_then(|telling| telling.asker);
-        while let Some(id) = self.unsettled.0.pop_front() {
+        let later = std::mem::take(&mut self.unsettled.later);
+        self.unsettled.peers.extend(later);
+        while let Some(id) = self.unsettled.peers.pop_front() {
             // It stays marked, so that it does not come here again before that.
             if Some(id) != waits {
                 self.settle_outbox(id);
@@ -33,6 +35,11 @@ impl Broker {
                     Outgoing::Agent(message) => Output::Tell { seq, message, notice },
                 });
             }
+            let all_handed = peer.outbox.is_empty();
+            if id == PeerId::AGENT && all_handed && self.tell_waiting_sessions() {
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&id) else { break };
             // Most of the time that was all.
             let marked = std::mem::replace(&mut peer.unsettled, false);
             if peer.is_settled() {
@@ -46,13 +53,26 @@ impl Broker {
             let Some(peer) = self.peers.get_mut(&id) else { break };
             // Those behind go on at half the budget: at its edge, every event would be a merged one.
             let budget = budget_of(&self.config.limits, &self.queued, id, peer);
-            let room = peer.outbox.is_half_empty(budget);
+            let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
             let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
                 self.set_reading(id, budget);
                 break;
             };
+            // What one missed may take as long to tell as thousands of small messages to serve.
+            if self.work_left <= 0 {
+                peer.unsettled = true;
+                self.unsettled.later.push(id);
+                return;
+            }
             peer.behind.pop_front();
-            self.catch_up(subscription);
+            let work = self.catch_up(subscription);
+            self.spend(work);
+            if let Some(peer) = self.peers.get_mut(&id)
+                && peer.needs > 0
+            {
+                peer.behind.push_front(subscription);
+                self.starved.insert((peer.needs, id));
+            }
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.unsettled = false;
@@ -117,4 +137,4 @@ const EPISODE_MS: u64 = 10_000;
 
 /// Most messages to the agent that the edge is given at a time: its stream takes any number of them
 /// in any pieces.
-const LINK_WINDOW: usize = 64;
+pub(super) const LINK_WINDOW: usize = 64;

@@ -182,10 +182,14 @@ impl Subscriptions {
 
     /// Whom `changes` touch.
     pub(super) fn touched(&self, changes: &ChangeSet) -> Touched {
-        let mut touched = Touched::default();
+        let mut touched = Touched { visits_left: MOST_VISITS, ..Touched::default() };
         if !changes.is_empty() {
             touched.groups.extend(&self.index.here);
             touched.visit(&[&self.index], changes.root());
+        }
+        if touched.visits_left == 0 {
+            touched.groups = self.groups.keys().copied().collect();
+            touched.unseen = true;
         }
         touched
     }
@@ -276,7 +280,13 @@ pub(super) struct Touched {
     /// group is told nothing of that, and yet what comes there next counts for it as updated or added,
     /// depending on that.
     pub(super) unseen: bool,
+    /// Places of the index that may still be looked at. When there is none left, every group counts as one
+    /// that can see a change: whether it does is found when its event is made, in slices.
+    visits_left: usize,
 }
+
+/// Most places of the index that one change is looked up at: masks of many wildcards all match one path.
+const MOST_VISITS: usize = 1 << 20;
 
 impl Touched {
     fn visit(&mut self, at: &[&Index], changes: &[(Key, Change)]) {
@@ -321,6 +331,10 @@ impl Touched {
     /// Notes those whose mask ends at `key`; gives where longer ones go on.
     fn enter<'a>(&mut self, at: &[&'a Index], key: &Key) -> Vec<&'a Index> {
         let mut below = Vec::new();
+        self.visits_left = self.visits_left.saturating_sub(at.len());
+        if self.visits_left == 0 {
+            return below;
+        }
         for index in at.iter().flat_map(|index| index.below(key)) {
             self.groups.extend(&index.here);
             if index.goes_on() {

@@ -39,11 +39,31 @@ pub(super) struct Telling {
     at: Option<SubscriptionId>,
     /// What each group is told, made for the first member that is told at once: most of the time all
     /// are, or none.
-    events: BTreeMap<GroupId, Option<Body>>,
+    events: BTreeMap<GroupId, Event>,
     /// Members that were told before it was their turn.
     early: BTreeSet<SubscriptionId>,
     /// Who made the change.
     pub(super) asker: Option<PeerId>,
+}
+
+/// What the members of a group are told.
+#[derive(Debug)]
+enum Event {
+    /// They see nothing of the change.
+    Nothing,
+    Made(Body),
+    /// There is no room for it now: they are told later.
+    NoRoom,
+}
+
+impl Event {
+    fn of(body: Option<Body>, charge: impl FnOnce(Body) -> Result<Body, usize>) -> Self {
+        match body.map(charge) {
+            None => Self::Nothing,
+            Some(Ok(body)) => Self::Made(body),
+            Some(Err(_)) => Self::NoRoom,
+        }
+    }
 }
 
 impl Telling {
@@ -74,13 +94,13 @@ impl Broker {
 
     /// Makes `tree` the state of now, and begins to tell its subscribers what differs.
     pub(super) fn replace_state(&mut self, tree: Tree) {
-        self.tell_all();
+        self.finish_telling();
         let old = std::mem::replace(&mut self.state, tree);
         self.state_bytes = weight_after(&old, self.state_bytes, &self.state);
         self.version += 1;
         self.answers.clear();
         let changes = ChangeSet::between(&old, &self.state);
-        let Touched { groups, unseen } = self.subscriptions.touched(&changes);
+        let Touched { groups, unseen, .. } = self.subscriptions.touched(&changes);
         if unseen {
             self.unseen = self.version;
         }
@@ -103,30 +123,65 @@ impl Broker {
         self.telling.is_some()
     }
 
-    /// Goes on with telling the last change to the end.
-    fn tell_all(&mut self) {
-        while self.is_telling() {
-            self.tell_some();
+    /// Whether something is to be told for which no input is needed but time.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_telling() || !self.unsettled.later.is_empty()
+    }
+
+    /// Ends with telling the last change: as much of it as others may have to wait for is told now; who is
+    /// left then is told later, together with the next change.
+    fn finish_telling(&mut self) {
+        let mut left = self.config.most_at_once;
+        while self.is_telling() && left > 0 {
+            left = left.saturating_sub(self.tell_some(self.config.slice));
+        }
+        let Some(mut telling) = self.telling.take() else { return };
+        while let Some(group) = telling.groups.pop_first() {
+            let members: Vec<_> = self.subscriptions.members_after(group, telling.at).collect();
+            telling.at = None;
+            for id in members {
+                let subscription = self.subscriptions.get(id);
+                let knows = subscription.is_none_or(|own| own.told == self.version);
+                if !telling.early.contains(&id) && !knows {
+                    self.fall_behind(id, &telling.old);
+                    self.note_unsettled_of(id);
+                }
+            }
+        }
+        if let Some(asker) = telling.asker {
+            self.settle_outbox(asker);
         }
     }
 
-    /// Tells some more subscribers of the last change.
-    pub(super) fn tell_some(&mut self) {
-        let Some(mut telling) = self.telling.take() else { return };
-        let mut left = self.config.slice.max(1);
-        while left > 0
+    /// Has the outbox of a subscriber looked at: it may have room for what it is behind with.
+    fn note_unsettled_of(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.get(id) else { return };
+        let peer = subscription.peer;
+        if let Some(found) = self.peers.get_mut(&peer) {
+            self.unsettled.note(peer, found);
+        }
+    }
+
+    /// Tells some more subscribers of the last change, about `work` worth; gives how much it was.
+    pub(super) fn tell_some(&mut self, work: usize) -> usize {
+        let Some(mut telling) = self.telling.take() else { return 0 };
+        let work = work.max(1);
+        let mut done = 0;
+        while done < work
             && let Some(group) = telling.groups.first().copied()
         {
+            let wanted = work - done;
             let members = self.subscriptions.members_after(group, telling.at);
-            let members: Vec<_> = members.take(left).collect();
-            self.tell(&mut telling, group, &members);
+            let members: Vec<_> = members.take(wanted).collect();
+            done += members.len() + self.tell(&mut telling, group, &members);
             telling.at = members.last().copied();
-            if members.len() < left {
+            if members.len() < wanted {
                 telling.groups.pop_first();
                 telling.events.remove(&group);
                 telling.at = None;
+                done += 1;
             }
-            left -= members.len();
         }
         let (asker, over) = (telling.asker, telling.groups.is_empty());
         self.telling = Some(telling);
@@ -135,6 +190,7 @@ impl Broker {
             self.telling = None;
             asker.into_iter().for_each(|asker| self.settle_outbox(asker));
         }
+        done
     }
 
     /// Tells a peer now what it is still to be told of the last change, as something else is to follow;
@@ -145,19 +201,30 @@ impl Broker {
         let group_of = |id: &SubscriptionId| Some(self.subscriptions.get(*id)?.group);
         let all = peer.subscriptions.values().filter_map(|id| Some((group_of(id)?, *id)));
         let awaited: Vec<_> = all.filter(|(group, id)| telling.awaits(*group, *id)).collect();
+        let mut left = self.config.most_at_once;
         for (group, id) in &awaited {
-            if let Some(mut telling) = self.telling.take() {
-                self.tell(&mut telling, *group, &[*id]);
-                telling.early.insert(*id);
-                self.telling = Some(telling);
+            let Some(mut telling) = self.telling.take() else { break };
+            if left > 0 {
+                left = left.saturating_sub(1 + self.tell(&mut telling, *group, &[*id]));
+            } else {
+                self.fall_behind(*id, &telling.old);
             }
+            telling.early.insert(*id);
+            self.telling = Some(telling);
         }
         !awaited.is_empty()
     }
 
-    /// Tells some members of a group of the last change, or notes what they miss.
-    fn tell(&mut self, telling: &mut Telling, group_id: GroupId, members: &[SubscriptionId]) {
-        let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return };
+    /// Tells some members of a group of the last change, or notes what they miss. Gives the work that it
+    /// took to make their event.
+    fn tell(
+        &mut self,
+        telling: &mut Telling,
+        group_id: GroupId,
+        members: &[SubscriptionId],
+    ) -> usize {
+        let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return 0 };
+        let mut work = 0;
         let mut event = telling.events.remove(&group_id);
         let (mut late, mut recipients) = (Vec::new(), Vec::with_capacity(members.len()));
         for id in members {
@@ -176,8 +243,20 @@ impl Broker {
                 late.push(*id);
                 continue;
             }
-            let made = || event_body(&telling.changes, &group.masks, &self.state);
-            let Some(body) = event.get_or_insert_with(made) else { continue };
+            let made = || {
+                let (body, own) = event_body(&telling.changes, &group.masks, &self.state);
+                work = own;
+                Event::of(body, |body| self.large.charge(body, self.config.limits.total_bytes))
+            };
+            let body = match event.get_or_insert_with(made) {
+                Event::Nothing => continue,
+                Event::Made(body) => body,
+                Event::NoRoom => {
+                    late.push(*id);
+                    self.unsettled.note(subscription.peer, peer);
+                    continue;
+                }
+            };
             subscription.note_told(self.version);
             let (to, request_id) = (subscription.peer, Arc::clone(&subscription.request_id));
             // Most of the time nothing waits for it, and it need not either.
@@ -190,13 +269,16 @@ impl Broker {
             peer.outbox.push(response(to, request_id, body.clone()), Kind::Event(*id), self.now);
             self.unsettled.note(to, peer);
         }
-        if let Some(Some(body)) = event.as_ref().filter(|_| !recipients.is_empty()) {
+        if let Some(Event::Made(body)) = event.as_ref().filter(|_| !recipients.is_empty()) {
             self.outputs.push_back(Output::Share { body: body.clone(), recipients });
         }
         telling.events.extend(event.map(|event| (group_id, event)));
         for id in late {
             self.fall_behind(id, &telling.old);
         }
+        #[cfg(test)]
+        (self.work_done += members.len() + work);
+        work
     }
 
     /// Remembers what the subscriber was last told, instead of telling it.
@@ -218,22 +300,38 @@ impl Broker {
         }
     }
 
-    /// Tells one event with all that the subscriber missed, if it missed anything.
-    pub(super) fn catch_up(&mut self, id: SubscriptionId) {
-        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        let (peer, missed) = (subscription.peer, subscription.missed.take());
-        let Some(masks) = self.subscriptions.masks_of(id) else { return };
-        let body = match missed {
-            None => return,
+    /// Tells one event with all that the subscriber missed, if it missed anything. Gives the work that it
+    /// took to make it.
+    pub(super) fn catch_up(&mut self, id: SubscriptionId) -> usize {
+        let most = self.subscriptions.get(id).map_or(0, |own| self.most_large(own.peer));
+        let Some(subscription) = self.subscriptions.get_mut(id) else { return 1 };
+        let (to, missed) = (subscription.peer, subscription.missed);
+        let Some(masks) = self.subscriptions.masks_of(id) else { return 1 };
+        let (body, work) = match missed {
+            None => return 1,
             Some(Missed::Everything) => everything_body(masks, &self.state),
             Some(Missed::Since(version)) => {
-                let Some(peer) = self.peers.get_mut(&peer) else { return };
-                let Some(old) = peer.versions.get(version) else { return };
+                let Some(peer) = self.peers.get_mut(&to) else { return 1 };
+                let Some(old) = peer.versions.get(version) else { return 1 };
                 let changes = ChangeSet::between(old, &self.state);
-                peer.versions.release(version);
                 event_body(&changes, masks, &self.state)
             }
         };
+        let body = match body.map(|body| self.large.charge(body, most)).transpose() {
+            Ok(body) => body,
+            Err(len) => {
+                if let Some(peer) = self.peers.get_mut(&to) {
+                    peer.needs = len;
+                }
+                return work;
+            }
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(id)
+            && let Some(Missed::Since(version)) = subscription.missed.take()
+            && let Some(peer) = self.peers.get_mut(&to)
+        {
+            peer.versions.release(version);
+        }
         match body {
             Some(body) => self.push_event(id, body),
             // All went back to what it knows: it has seen the state of now all the same.
@@ -243,6 +341,7 @@ impl Broker {
                 }
             }
         }
+        work.max(1)
     }
 
     fn push_event(&mut self, id: SubscriptionId, body: Body) {
@@ -292,16 +391,26 @@ impl Broker {
     }
 }
 
-/// The event that tells a subscriber of `masks` that anything that it sees may be another.
-fn everything_body(masks: &MaskSet, now: &Tree) -> Option<Body> {
+/// The event that tells a subscriber of `masks` that anything that it sees may be another, and the work
+/// that it took.
+fn everything_body(masks: &MaskSet, now: &Tree) -> (Option<Body>, usize) {
     let altered = Altered::everything(masks);
     let state = now.select(altered.selection());
-    Some(Body::event(&state, &altered))
+    let body = Body::event(&state, &altered);
+    let work = body.len() / BYTES_A_SUBSCRIBER;
+    (Some(body), work)
 }
 
-/// The event that tells `changes` to a subscriber of `masks`; none if it sees nothing of them.
-fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> Option<Body> {
-    let altered = changes.altered(masks)?;
-    let state = now.select(altered.selection());
-    Some(Body::event(&state, &altered))
+/// The event that tells `changes` to a subscriber of `masks`, none if it sees nothing of them; and the
+/// work that it took.
+fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> (Option<Body>, usize) {
+    let (altered, looked_at) = changes.altered_at_cost(masks);
+    let body = altered.map(|altered| Body::event(&now.select(altered.selection()), &altered));
+    let bytes = body.as_ref().map_or(0, Body::len);
+    (body, looked_at / LOOKS_A_SUBSCRIBER + bytes / BYTES_A_SUBSCRIBER)
 }
+
+/// Work is counted in subscribers that are told something that is made already. As long takes a look at
+/// so many masks, or so many bytes of an event.
+const LOOKS_A_SUBSCRIBER: usize = 64;
+const BYTES_A_SUBSCRIBER: usize = 256;

@@ -24,6 +24,8 @@ struct World {
     episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
+    /// Messages handed out for the agent.
+    told: Vec<ToAgent>,
     /// Everything is taken as soon as it is handed out.
     prompt: bool,
 }
@@ -73,6 +75,7 @@ impl World {
             episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
+            told: Vec::new(),
             prompt: true,
         };
         world.collect();
@@ -104,7 +107,8 @@ impl World {
                 Output::Reset(peer) => self.resets.push(peer),
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
-                Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {}
+                Output::Tell { message, .. } => self.told.push(message),
+                Output::Stop | Output::EndLink(_) => {}
                 Output::Reading(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, notice } => {
                     self.note_sent(peer, seq, message, notice);
@@ -170,29 +174,51 @@ impl World {
     }
 
     fn take_all(&mut self, peer: PeerId) -> Vec<String> {
-        let mut heard = Vec::new();
+        self.take_messages(peer).iter().map(brief).collect()
+    }
+
+    /// The states that `peer` was sent since the last call, while it takes all that waits for it.
+    fn take_states(&mut self, peer: PeerId) -> Vec<pb::CompleteState> {
+        self.take_messages(peer).iter().filter_map(state_of).collect()
+    }
+
+    fn take_messages(&mut self, peer: PeerId) -> Vec<ToWorkload> {
+        let mut taken = Vec::new();
         loop {
-            let last = self.sent.iter().filter(|sent| sent.0 == peer).map(|sent| sent.1).max();
-            let Some(last) = last else { return heard };
-            heard.extend(self.heard(peer));
+            let (own, others): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.0 == peer);
+            self.sent = others;
+            let Some(last) = own.iter().map(|sent| sent.1).max() else { return taken };
+            taken.extend(own.into_iter().map(|(_, _, message, _)| message));
             self.input(Input::Taken(peer, last));
         }
     }
 }
 
+fn decoded(message: &ToWorkload) -> FromAnkaios {
+    FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec()).unwrap()
+}
+
+/// The state that a message carries.
+fn state_of(message: &ToWorkload) -> Option<pb::CompleteState> {
+    let Some(FromAnkaiosEnum::Response(response)) = decoded(message).from_ankaios_enum else {
+        return None;
+    };
+    match response.response_content {
+        Some(ResponseContent::CompleteStateResponse(response)) => response.complete_state,
+        _ => None,
+    }
+}
+
 fn brief(message: &ToWorkload) -> String {
-    let response =
-        match FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec())
-            .unwrap()
-            .from_ankaios_enum
-        {
-            Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
-            Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
-                return format!("closed: {}", closed.reason);
-            }
-            Some(FromAnkaiosEnum::Response(response)) => response,
-            None => return "nothing".to_owned(),
-        };
+    let response = match decoded(message).from_ankaios_enum {
+        Some(FromAnkaiosEnum::ControlInterfaceAccepted(_)) => return "accepted".to_owned(),
+        Some(FromAnkaiosEnum::ConnectionClosed(closed)) => {
+            return format!("closed: {}", closed.reason);
+        }
+        Some(FromAnkaiosEnum::Response(response)) => response,
+        None => return "nothing".to_owned(),
+    };
     let id = response.request_id;
     match response.response_content.unwrap() {
         ResponseContent::Error(error) => format!("{id} error: {}", error.message),
@@ -483,4 +509,25 @@ fn subscribers_of_the_same_masks_share_the_bytes_of_an_event() {
         .map(|(_, _, message, _)| message.clone().into_frame().body().clone())
         .collect();
     assert_eq!(bodies[0].as_ptr(), bodies[1].as_ptr());
+}
+
+#[test]
+fn update_without_the_right_to_it_is_denied_before_its_state_is_decoded() {
+    // The state makes no sense: whoever decodes it says so.
+    let request = [0x0a, 1, b'u', 0x12, 8, 0x0a, 1, 0xff, 0x12, 3, b'a', b'.', b'b'];
+    let body = [&[0x1a, request.len() as u8][..], &request].concat().into();
+    let limits = Limits::default();
+    let with = |allow| {
+        let mut world = World::new(&[("a", workload("", allow, vec![]))]);
+        let a = world.hello("a");
+        world.say(a, FromWorkload::decode(&body, &limits));
+        let counters = world.broker.report()[0].counters;
+        (world.heard(a), counters.denied, counters.malformed)
+    };
+    let denied = (vec!["u error: Access denied".to_owned()], 1, 0);
+    assert_eq!(with(vec![rule("Read", &["*"])]), denied);
+    assert_eq!(with(vec![rule("ReadWrite", &["a.c"])]), denied);
+    let (heard, denied, malformed) = with(vec![rule("Write", &["a.b"])]);
+    assert!(heard[0].starts_with("u error: Could not decode the request"), "{heard:?}");
+    assert_eq!((denied, malformed), (0, 1));
 }

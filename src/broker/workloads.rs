@@ -76,8 +76,8 @@ impl Broker {
         }
     }
 
-    /// Rules count at once: a subscription that they no longer allow ends with an error under its
-    /// own id, and what it was not yet told, it is not told (DECISIONS 15).
+    /// Rules count at once: a subscription or a request for logs that they no longer allow ends with an
+    /// error under its own id, and what it was not yet told, it is not told (DECISIONS 15).
     pub(super) fn replace_rules(&mut self, id: PeerId, rules: Rules) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.rules == rules {
@@ -92,6 +92,8 @@ impl Broker {
             })
             .map(|(request_id, subscription)| (Arc::clone(request_id), *subscription))
             .collect();
+        let lost_logs = self.revoke_logs(id, &rules);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rules = rules;
         for (request_id, subscription) in &lost {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -100,7 +102,7 @@ impl Broker {
             self.end_subscription(id, request_id);
         }
         // All have ended before anything is said: what it is still to be told comes before an answer.
-        for (request_id, _) in &lost {
+        for request_id in lost.iter().map(|(request_id, _)| request_id).chain(&lost_logs) {
             self.answer(id, request_id, Body::error("Access denied"));
         }
     }

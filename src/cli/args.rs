@@ -181,6 +181,10 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_frame)]
     #[arg(value_parser = at_least_one())]
     max_frame: usize,
+    /// Most fields of one message of a workload, of all messages inside it together
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().max_fields)]
+    #[arg(value_parser = at_least_one())]
+    max_fields: usize,
     /// Most bytes that wait for one workload; above it events are merged
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().outbox_bytes)]
     #[arg(value_parser = at_least_one())]
@@ -255,6 +259,7 @@ impl From<&LimitArgs> for Limits {
     fn from(args: &LimitArgs) -> Self {
         Self {
             max_frame: args.max_frame,
+            max_fields: args.max_fields,
             outbox_bytes: args.outbox_bytes,
             outbox_messages: args.outbox_messages,
             total_bytes: args.total_bytes,

@@ -6,8 +6,8 @@
 
 use std::io::{self, BufRead, Read};
 
-use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost::{DecodeError, Message};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 
 use super::{
     args::{DecodeArgs, EncodeArgs, MessageType},
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     frame::{self, FrameDecoder, FrameError},
+    limits::{MAX_NESTING, too_deep},
     pb,
 };
 
@@ -27,8 +28,8 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let message = from_json(&descriptor, &line).map_err(|error| {
-            let (what, right) = (json_fault(&error), example(args.message_type));
+        let message = from_json(&descriptor, &line).map_err(|what| {
+            let right = example(args.message_type);
             let name = descriptor.name();
             CliError::unusable(format!(
                 "<stdin>:{number}: {what}; a line holds one {name}, such as {right}"
@@ -39,16 +40,41 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> serde_json::Result<DynamicMessage> {
+fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessage, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
-    let message = DynamicMessage::deserialize(descriptor.clone(), &mut json)?;
-    json.end()?;
+    let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
+    let message = message.and_then(|message| json.end().map(|()| message));
+    let message = message.map_err(|error| json_fault(&error))?;
+    check_nesting(&message)?;
     Ok(message)
+}
+
+/// Refuses what no fifogate and no agent takes, with the same bound.
+fn check_nesting(message: &DynamicMessage) -> Result<(), String> {
+    if fits(message, MAX_NESTING) { Ok(()) } else { Err(too_deep("a config")) }
+}
+
+/// Whether each config in the message has at most so many levels. The decoders have bounds of their own
+/// for the levels of a message, and these are all that is walked here.
+fn fits(message: &DynamicMessage, levels: usize) -> bool {
+    let descriptor = message.descriptor();
+    let is_level =
+        ["ank_base.ConfigArray", "ank_base.ConfigObject"].contains(&descriptor.full_name());
+    let Some(below) = levels.checked_sub(usize::from(is_level)) else { return false };
+    let fits_below = |value: &Value| value.as_message().is_none_or(|own| fits(own, below));
+    message.fields().all(|(_, value)| match value {
+        Value::List(values) => values.iter().all(fits_below),
+        Value::Map(values) => values.values().all(fits_below),
+        value => fits_below(value),
+    })
 }
 
 /// What is wrong, with the place within the line; the parser's own line number is always 1.
 fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
+    if text.starts_with("recursion limit exceeded") {
+        return too_deep("a config");
+    }
     let place = format!(" at line {} column {}", error.line(), error.column());
     match text.strip_suffix(&place) {
         Some(what) => format!("{what} at column {}", error.column()),
@@ -125,8 +151,9 @@ impl MessagePrinter {
     /// Prints the message of a frame that began at byte `start`.
     fn print(&mut self, body: &[u8], start: usize) -> Result<(), CliError> {
         let line = match DynamicMessage::decode(self.descriptor.clone(), body) {
-            Ok(message) => serde_json::to_string(&message).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(message) => check_nesting(&message)
+                .and_then(|()| serde_json::to_string(&message).map_err(|error| error.to_string())),
+            Err(error) => Err(wire_fault(&error)),
         };
         match line {
             Ok(line) => self.out.put(line + "\n"),
@@ -138,6 +165,11 @@ impl MessagePrinter {
             }
         }
     }
+}
+
+fn wire_fault(error: &DecodeError) -> String {
+    let text = error.to_string();
+    if text.ends_with("recursion limit reached") { too_deep("a config") } else { text }
 }
 
 fn descriptor(message_type: MessageType) -> Result<MessageDescriptor, CliError> {

@@ -3,10 +3,12 @@
 //! Everything is checked against the table of [`super::schema`]; a fault says in which line it is,
 //! what is wrong, and what would be right.
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use saphyr::Scalar;
 
 use super::schema::{STATE, Shape};
 use crate::{
+    limits::{MAX_NESTING, too_deep},
+    manifest::yaml::{self, Data, Yaml},
     pb::ank_base as pb,
     state::{Map, Node, Tree, convert},
 };
@@ -30,15 +32,19 @@ pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
 
 /// The value that a YAML document is where `shape` belongs; `at` is the path of that place.
 pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| Fault {
-        line: error.marker().line(),
-        what: format!("this is no YAML: {}", error.info()),
-    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let documents = yaml::load(text).map_err(|(line, _, what)| Fault { line, what })?;
     match &documents[..] {
-        [document] => read(document, shape, at),
+        [document] => read(document, shape, at, levels_above(at)),
         [] => Err(Fault { line: 1, what: "there is nothing in it".to_owned() }),
         [_, second, ..] => Err(fault(second, "a second document begins here; one is enough")),
     }
+}
+
+/// Levels of a config that are above the place of this path in it.
+pub(super) fn levels_above(path: &str) -> usize {
+    let below = path.strip_prefix("desiredState.configs.");
+    below.map_or(0, |names| names.matches('.').count())
 }
 
 /// A state in the making.
@@ -74,87 +80,90 @@ fn put(map: &mut Map<Node>, path: &[&str], value: Node) {
     }
 }
 
-fn fault(node: &MarkedYaml<'_>, what: impl Into<String>) -> Fault {
-    Fault { line: node.span.start.line(), what: what.into() }
+fn fault(node: &Yaml<'_>, what: impl Into<String>) -> Fault {
+    Fault { line: node.line(), what: what.into() }
 }
 
-fn read(node: &MarkedYaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
+/// The value that `node` is where `shape` belongs; `above` counts the levels of a config around it.
+fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, Fault> {
     let wrong = |what: &str| {
         let place = if at.is_empty() { "this" } else { at };
         Err(fault(node, format!("{place} {what}; {} belongs here", shape.describe())))
     };
     match (shape, &node.data) {
         (Shape::Unsettable, _) => wrong("cannot be set by an update"),
+        (Shape::Config, Data::Mapping(_) | Data::Sequence(_)) if above >= MAX_NESTING => {
+            Err(fault(node, too_deep(at)))
+        }
         (Shape::Either(shapes), _) => match shapes.iter().find(|shape| fits(node, shape)) {
-            Some(shape) => read(node, shape, at),
+            Some(shape) => read(node, shape, at, above),
             None => wrong("is something else"),
         },
-        (Shape::Fields { .. }, YamlData::Mapping(_)) => fields(node, shape, at),
-        (Shape::MapOf(below), YamlData::Mapping(_)) => mapping(node, |_| below, at),
-        (Shape::Config, YamlData::Mapping(_)) => mapping(node, |_| shape, at),
-        (Shape::ListOf(below), YamlData::Sequence(items)) => sequence(items, below, at),
-        (Shape::Config, YamlData::Sequence(items)) => sequence(items, shape, at),
-        (Shape::Text | Shape::Config, YamlData::Value(Scalar::String(text))) => {
-            Ok(Node::text(text))
-        }
-        (Shape::OneOf(texts), YamlData::Value(Scalar::String(text))) => {
+        (Shape::Fields { .. }, Data::Mapping(_)) => fields(node, shape, at),
+        (Shape::MapOf(below), Data::Mapping(_)) => mapping(node, |_| below, at, 0),
+        (Shape::Config, Data::Mapping(_)) => mapping(node, |_| shape, at, above + 1),
+        (Shape::ListOf(below), Data::Sequence(items)) => sequence(items, below, at, 0),
+        (Shape::Config, Data::Sequence(items)) => sequence(items, shape, at, above + 1),
+        (Shape::Text | Shape::Config, Data::Scalar(Scalar::String(text))) => Ok(Node::text(text)),
+        (Shape::OneOf(texts), Data::Scalar(Scalar::String(text))) => {
             match texts.contains(&&**text) {
                 true => Ok(Node::text(text)),
                 false => wrong(&format!("is `{text}`")),
             }
         }
-        (_, YamlData::Value(Scalar::String(_))) => wrong("is a text"),
-        (_, YamlData::Value(Scalar::Null)) => wrong("is empty"),
-        (Shape::Text | Shape::Config, YamlData::Value(Scalar::Boolean(_))) => {
+        (_, Data::Scalar(Scalar::String(_))) => wrong("is a text"),
+        (_, Data::Scalar(Scalar::Null)) => wrong("is empty"),
+        (Shape::Text | Shape::Config, Data::Scalar(Scalar::Boolean(_))) => {
             wrong("is true or false, which is a text in quotes only")
         }
-        (Shape::Text | Shape::Config, YamlData::Value(_)) => {
+        (Shape::Text | Shape::Config, Data::Scalar(_)) => {
             wrong("is a number, which is a text in quotes only")
         }
-        (_, YamlData::Value(_)) => wrong("is a number, or true or false"),
-        (_, YamlData::Sequence(_)) => wrong("is a sequence"),
-        (_, YamlData::Mapping(_)) => wrong("is a mapping"),
+        (_, Data::Scalar(_)) => wrong("is a number, or true or false"),
+        (_, Data::Sequence(_)) => wrong("is a sequence"),
+        (_, Data::Mapping(_)) => wrong("is a mapping"),
         _ => wrong("is of an unknown kind"),
     }
 }
 
 /// Whether the node has what the shape needs, and what tells it from others says so.
-fn fits(node: &MarkedYaml<'_>, shape: &Shape) -> bool {
-    let (Shape::Fields { needed, .. }, YamlData::Mapping(entries)) = (shape, &node.data) else {
+fn fits(node: &Yaml<'_>, shape: &Shape) -> bool {
+    let (Shape::Fields { needed, .. }, Data::Mapping(entries)) = (shape, &node.data) else {
         return false;
     };
     needed.iter().all(|(name, shape)| {
-        let mut found = entries.iter().filter(|(key, _)| key.data.as_str() == Some(name));
+        let mut found = entries.iter().filter(|(key, _)| key.as_str() == Some(name));
         found.any(|(_, value)| match shape {
-            Shape::OneOf([only]) => value.data.as_str() == Some(only),
+            Shape::OneOf([only]) => value.as_str() == Some(only),
             _ => true,
         })
     })
 }
 
-fn fields(node: &MarkedYaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
-    let YamlData::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
-    for key in entries.keys() {
-        let name = key.data.as_str().unwrap_or("?");
+fn fields(node: &Yaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
+    let Data::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
+    for (key, _) in entries {
+        let name = key.as_str().unwrap_or("?");
         if shape.field(name).is_none() {
             let (place, names) = (if at.is_empty() { "a state" } else { at }, shape.field_names());
             return Err(fault(key, format!("{place} has no field `{name}`, only {names}")));
         }
     }
-    mapping(node, |name| shape.field(name).unwrap_or(shape), at)
+    mapping(node, |name| shape.field(name).unwrap_or(shape), at, 0)
 }
 
 /// The mapping that `node` is, each value of the shape that `below` says; without what cannot be
 /// set, so that a state as it was printed can be given back.
 fn mapping<'a>(
-    node: &MarkedYaml<'_>,
+    node: &Yaml<'_>,
     below: impl Fn(&str) -> &'a Shape,
     at: &str,
+    above: usize,
 ) -> Result<Node, Fault> {
-    let YamlData::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
+    let Data::Mapping(entries) = &node.data else { return Ok(Node::map::<&str>([])) };
     let mut map = Map::new();
     for (key, value) in entries {
-        let Some(name) = key.data.as_str() else {
+        let Some(name) = key.as_str() else {
             return Err(fault(key, format!("a name below {at} is no text; put it in quotes")));
         };
         let shape = below(name);
@@ -162,13 +171,13 @@ fn mapping<'a>(
             continue;
         }
         let at = if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
-        map.insert(name, read(value, shape, &at)?);
+        map.insert(name, read(value, shape, &at, above)?);
     }
     Ok(Node::Map(map))
 }
 
-fn sequence(items: &[MarkedYaml<'_>], shape: &Shape, at: &str) -> Result<Node, Fault> {
-    let read = |(index, item)| read(item, shape, &format!("{at}.{index}"));
+fn sequence(items: &[Yaml<'_>], shape: &Shape, at: &str, above: usize) -> Result<Node, Fault> {
+    let read = |(index, item)| read(item, shape, &format!("{at}.{index}"), above);
     Ok(Node::seq(items.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?))
 }
 

@@ -16,7 +16,7 @@ use crate::{
 pub(super) fn state(state: Option<&pb::CompleteState>) -> Result<Value, CliError> {
     let Some(state) = state else { return Ok(json!({})) };
     let tree = convert::from_pb(state)
-        .map_err(|error| CliError::failed(format!("the answer has an {error}")))?;
+        .map_err(|error| CliError::failed(format!("the answer cannot be shown: {error}")))?;
     let parts = tree.root().iter().map(|(name, part)| (name.to_string(), value(part)));
     Ok(Value::Object(parts.collect()))
 }

@@ -17,6 +17,7 @@ use super::{
     wait::Stop,
 };
 use crate::{
+    limits::{MAX_NESTING, too_deep},
     pb::ank_base::{
         UpdateStateRequest, UpdateStateSuccess, request::RequestContent, response::ResponseContent,
     },
@@ -105,7 +106,12 @@ fn parse(change: &str, yaml: bool) -> Result<Change<'_>, String> {
         }
     };
     let at_path = |what: String| format!("{path}: {what}");
-    let shape = Shape::at(&split(path)?).map_err(at_path)?;
+    let names = split(path)?;
+    let shape = Shape::at(&names).map_err(at_path)?;
+    // Asked before anything is made of the path: it has one level for each name.
+    if input::levels_above(path) > MAX_NESTING {
+        return Err(too_deep(&names[..3].join(".")));
+    }
     let value = match value {
         None => None,
         Some(value) if yaml && !value.is_empty() => {

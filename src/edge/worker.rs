@@ -185,7 +185,7 @@ impl Worker {
 
     /// Whether there is nothing to do before something comes in or is due.
     fn is_idle(&self) -> bool {
-        self.queue.is_idle() && self.inbox.is_empty() && !self.broker.is_telling()
+        self.queue.is_idle() && self.inbox.is_empty() && !self.broker.is_busy()
     }
 
     /// Until when its thread sleeps if nothing comes in; `None`: not at all.

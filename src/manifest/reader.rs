@@ -9,9 +9,12 @@ use saphyr::Scalar;
 
 use super::{
     rules,
-    yaml::{Data, MOST_LEVELS, Yaml},
+    yaml::{Data, Yaml},
 };
-use crate::state::{Key, Map, Node, check};
+use crate::{
+    limits::{MAX_NESTING, too_deep},
+    state::{Key, Map, Node, check},
+};
 
 /// A place and what is to be said of it: line, column, message.
 pub(super) type Remark = (usize, usize, String);
@@ -282,12 +285,13 @@ impl Reader {
         Some(Node::Map(map))
     }
 
+    /// The config that `node` is, or a value in one: `depth` is the level that it has if it is a
+    /// collection.
     fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
-        if depth > MOST_LEVELS {
-            return self
-                .fault(node, format!("configs are nested deeper than {MOST_LEVELS} levels"));
-        }
         match &node.data {
+            Data::Mapping(_) | Data::Sequence(_) if depth > MAX_NESTING => {
+                self.fault(node, too_deep("this config"))
+            }
             Data::Mapping(_) => self.config_map(node, "a config", depth),
             Data::Sequence(items) => {
                 let values = items.iter().filter_map(|item| self.config(item, depth + 1));

@@ -141,9 +141,12 @@ fn files_that_are_no_manifest_at_all_are_told_so() {
     assert!(
         faults("desiredState:\n  apiVersion: v1\n")[0].contains("not wrapped in `desiredState`")
     );
-    assert!(faults(&"[".repeat(100_000))[0].contains("recursion limit"));
+    assert!(faults(&"[".repeat(100_000))[0].contains("m.yaml:1:"));
+    assert!(faults(&"[".repeat(100_000))[0].contains("at most 20 levels"));
     let blocks: String = (0..70).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
-    assert!(faults(&blocks)[0].starts_with("m.yaml:65:65: nesting"), "{:?}", faults(&blocks));
+    assert!(faults(&blocks)[0].starts_with("m.yaml:25:25: this is nested too deep"));
+    let config = format!("apiVersion: v1\nconfigs: {{a: {}}}\n", "[".repeat(21) + &"]".repeat(21));
+    assert!(faults(&config)[0].starts_with("m.yaml:2:34: this config is nested too deep"));
     let missing = read(Path::new("/nonexistent/m.yaml")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/m.yaml: cannot read the manifest"), "{missing}");
 }

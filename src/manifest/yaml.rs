@@ -13,25 +13,28 @@ use std::{
 use saphyr::{Scalar, ScanError};
 use saphyr_parser::{Event, Parser, Span};
 
-/// Deepest nesting; a state has less than ten levels, and configs as many as they like below that.
-pub(super) const MOST_LEVELS: usize = 64;
+use crate::limits::{MAX_NESTING, too_deep};
+
+/// Deepest nesting of a document: a value may have [`MAX_NESTING`] levels, and `desiredState`, `configs`
+/// and the names in it stand around it. So nothing that is made of a document recurses further.
+const MOST_LEVELS: usize = MAX_NESTING + 4;
 
 /// Most values that aliases may spell, all together.
 const MOST_ALIASED: usize = 100_000;
 
 /// Something that ends the reading: line, column, what.
-pub(super) type Found = (usize, usize, String);
+pub(crate) type Found = (usize, usize, String);
 
 /// A value and where it begins, both counted from 1.
 #[derive(Clone, Debug)]
-pub(super) struct Yaml<'i> {
+pub(crate) struct Yaml<'i> {
     line: u32,
     column: u32,
-    pub(super) data: Data<'i>,
+    pub(crate) data: Data<'i>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Data<'i> {
+pub(crate) enum Data<'i> {
     Scalar(Scalar<'i>),
     Sequence(Vec<Yaml<'i>>),
     Mapping(Vec<(Yaml<'i>, Yaml<'i>)>),
@@ -46,15 +49,15 @@ impl<'i> Yaml<'i> {
         Self { line: narrow(line), column: narrow(column), data }
     }
 
-    pub(super) fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         self.line as usize
     }
 
-    pub(super) fn column(&self) -> usize {
+    pub(crate) fn column(&self) -> usize {
         self.column as usize
     }
 
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.data {
             Data::Scalar(Scalar::String(text)) => Some(text),
             _ => None,
@@ -75,7 +78,7 @@ impl<'i> Yaml<'i> {
 ///
 /// # Errors
 /// It is no YAML, or more than we read.
-pub(super) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
+pub(crate) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| no_yaml(&error))?;
@@ -89,7 +92,12 @@ pub(super) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
 
 fn no_yaml(error: &ScanError) -> Found {
     let marker = error.marker();
-    (marker.line(), marker.col() + 1, format!("this is no YAML: {}", error.info()))
+    let what = match error.info() {
+        // The scanner looks ahead, and has a bound of its own for it.
+        "recursion limit exceeded" => too_deep("this"),
+        info => format!("this is no YAML: {info}"),
+    };
+    (marker.line(), marker.col() + 1, what)
 }
 
 fn place(span: &Span) -> (usize, usize) {
@@ -147,7 +155,7 @@ impl<'i> Loader<'i> {
     fn begin(&mut self, node: Yaml<'i>, anchor: usize) -> Result<(), String> {
         self.note_key(None)?;
         if self.open.len() >= MOST_LEVELS {
-            return Err(format!("nesting of more than {MOST_LEVELS} levels"));
+            return Err(too_deep("this"));
         }
         self.open.push(Open { node, anchor, key: None, names: HashSet::new() });
         Ok(())

@@ -18,7 +18,7 @@ use crate::{
     state::{Instance, Mask, Node, Tree, check, convert},
 };
 
-use super::{Body, Request, outgoing::Frame, response::ReplyKind};
+use super::{Body, Request, outgoing::Frame, response::ReplyKind, undecodable};
 
 /// Longest id of an instance. Real ones have 64 characters.
 const MAX_ID: usize = 128;
@@ -97,17 +97,36 @@ pub enum Command {
 }
 
 impl FromAgent {
-    /// The message that `body` holds.
+    /// The message that `body` holds. One whose content does not decode is a command that is refused:
+    /// the framing is intact, so it says nothing of what follows.
     ///
     /// # Errors
-    /// It does not decode: then nothing that follows can be trusted either.
+    /// Not even the id of its answer can be read: then nothing that follows can be trusted either.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
-        let message = link::FromAgent::decode(body).map_err(|error| error.to_string())?;
+        let message = match link::FromAgent::decode(body) {
+            Ok(message) => message,
+            Err(error) => {
+                let reason = undecodable(&error);
+                let head = Head::decode(body).map_err(|_| reason.clone())?;
+                let command = Command::Refused(format!("the message does not decode: {reason}"));
+                return Ok(Self { id: head.id, rejections_only: head.rejections_only, command });
+            }
+        };
         let command = message.content.ok_or_else(|| "the message has no content".to_owned());
         let command = command.and_then(|content| command_of(content, limits));
         let (id, rejections_only) = (message.id, message.rejections_only);
         Ok(Self { id, rejections_only, command: command.unwrap_or_else(Command::Refused) })
     }
+}
+
+/// The part of a message of the agent that its answer needs. Decoding it skips the content by its
+/// length, whatever is in it and however deep.
+#[derive(Clone, PartialEq, Message)]
+struct Head {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(bool, tag = "12")]
+    rejections_only: bool,
 }
 
 fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, String> {

@@ -1,8 +1,9 @@
 //! How large log entries are sent on (PROTOCOL section 9.3).
 
+use bytes::Bytes;
 use prost::Message;
 
-use crate::pb::ank_base as pb;
+use crate::pb::ank_base::{self as pb, request::RequestContent};
 
 /// Most bytes of one `LogEntriesResponse`.
 const LIMIT: usize = 2 << 20;
@@ -10,6 +11,13 @@ const SUFFIX: &str = " [truncated]";
 const NOTE: &str = "The previous message was truncated due to exceeding the maximum 2 MB size.";
 /// What the rule sets aside beside the suffix and the note.
 const RESERVE: usize = 10;
+
+/// The request, encoded, that ends the log campaign `request_id`, as its workload could send it.
+pub(crate) fn cancel_logs(request_id: &str) -> Bytes {
+    let content = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
+    let request_id = request_id.to_owned();
+    pb::Request { request_id, request_content: Some(content) }.encode_to_vec().into()
+}
 
 /// `response` as messages of at most about 2 MiB, in order. A single larger entry is cut, and a note
 /// behind it says so.

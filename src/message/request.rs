@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use prost::Message;
 
+use super::outline::{self, varint};
+
 use crate::{
     limits::Limits,
     pb::{
@@ -11,6 +13,8 @@ use crate::{
     },
     state::{Instance, Mask, MaskSet, Tree, convert},
 };
+
+use super::undecodable;
 
 /// What a workload said.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub enum FromWorkload {
     },
     /// It asks for something.
     Request(Request),
+    /// It asks to take parts of a new state that is not decoded yet.
+    Sealed(SealedUpdate),
     /// It said something that decodes and means nothing.
     Empty,
     /// It said something that does not decode.
@@ -31,6 +37,25 @@ pub enum FromWorkload {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// An update of which only the masks are known: whether its sender may make it is decided before
+/// anything is spent on its state.
+#[derive(Debug)]
+pub struct SealedUpdate {
+    /// What the answer carries.
+    pub id: String,
+    /// Which parts it wants to write; none: all.
+    pub masks: Vec<Mask>,
+    body: Bytes,
+}
+
+impl SealedUpdate {
+    /// The message as it is when all of it is decoded.
+    #[must_use]
+    pub fn open(&self, limits: &Limits) -> FromWorkload {
+        FromWorkload::decode_all(&self.body, limits)
+    }
 }
 
 /// A request that has passed every check that needs no state.
@@ -81,13 +106,41 @@ pub enum NewState {
     /// The request has none.
     Missing,
     /// It holds a number that means nothing.
-    Unknown(convert::UnknownEnum),
+    Unknown(convert::ConvertError),
 }
 
 impl FromWorkload {
-    /// The message that `body` holds.
+    /// The message that `body` holds. An update stays sealed: its state is decoded when it is known that
+    /// its sender may write it.
     #[must_use]
-    pub fn decode(body: &[u8], limits: &Limits) -> Self {
+    pub fn decode(body: &Bytes, limits: &Limits) -> Self {
+        let most = limits.max_fields;
+        if outline::has_more_fields(body, most) {
+            let reason =
+                format!("Request has too many fields, at most {most} in one message are allowed");
+            let id = salvage_id(body).filter(|id| id.len() <= limits.max_request_id);
+            return match id {
+                Some(id) => Self::Request(Request {
+                    id,
+                    ask: Ask::OverLimit(reason),
+                    original: Bytes::new(),
+                }),
+                None => Self::Undecodable { request_id: None, reason },
+            };
+        }
+        match outline::update(body) {
+            Some(update)
+                if update.id.len() <= limits.max_request_id
+                    && over(&update.masks, limits).is_none() =>
+            {
+                let masks = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+                Self::Sealed(SealedUpdate { id: update.id, masks, body: body.clone() })
+            }
+            _ => Self::decode_all(body, limits),
+        }
+    }
+
+    fn decode_all(body: &[u8], limits: &Limits) -> Self {
         match ToAnkaios::decode(body).map(|message| message.to_ankaios_enum) {
             Ok(None) => Self::Empty,
             Ok(Some(ToAnkaiosEnum::Hello(hello))) => {
@@ -97,7 +150,7 @@ impl FromWorkload {
                 Self::Request(Request::check(request, limits))
             }
             Err(error) => {
-                Self::Undecodable { request_id: salvage_id(body), reason: error.to_string() }
+                Self::Undecodable { request_id: salvage_id(body), reason: undecodable(&error) }
             }
         }
     }
@@ -130,7 +183,7 @@ impl Request {
                     },
                 }
             }
-            Some(RequestContent::UpdateStateRequest(ask)) => match over(&ask.update_mask, limits) {
+            Some(RequestContent::UpdateStateRequest(ask)) => match over_in_update(&ask, limits) {
                 Some(reason) => Ask::OverLimit(reason),
                 None => Ask::Update {
                     new_state: match ask.new_state.as_ref().map(convert::new_state_from_pb) {
@@ -163,6 +216,15 @@ fn over(masks: &[String], limits: &Limits) -> Option<String> {
     }
     let long = masks.iter().find(|mask| mask.len() > longest)?;
     Some(format!("Request has a mask of {} bytes, at most {longest} are allowed", long.len()))
+}
+
+/// The limit that an update is over, if any. Nesting is checked here, before the new state is converted or
+/// forwarded: the message to the agent has one more level around it than the one from the workload.
+fn over_in_update(ask: &pb::UpdateStateRequest, limits: &Limits) -> Option<String> {
+    over(&ask.update_mask, limits).or_else(|| {
+        let too_deep = convert::check_nesting(ask.new_state.as_ref()?).err()?;
+        Some(format!("Could not take the new state: {too_deep}"))
+    })
 }
 
 /// The request id in a body that does not decode as a whole.
@@ -201,19 +263,6 @@ fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
     None
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,13 +285,13 @@ mod tests {
         let len = body.len();
         body[len - 2] = 0xff; // the mask is no UTF-8 now
         let FromWorkload::Undecodable { request_id, .. } =
-            FromWorkload::decode(&body, &Limits::default())
+            FromWorkload::decode(&body.clone().into(), &Limits::default())
         else {
             panic!("decoded");
         };
         assert_eq!(request_id.as_deref(), Some("r1"));
         for cut in 0..body.len() {
-            let _ = FromWorkload::decode(&body[..cut], &Limits::default());
+            let _ = FromWorkload::decode(&Bytes::copy_from_slice(&body[..cut]), &Limits::default());
         }
     }
 
@@ -251,7 +300,7 @@ mod tests {
         let limits = Limits { max_masks: 2, max_mask_length: 3, ..Limits::default() };
         let ask = |masks: &[&str]| {
             let masks = masks.iter().map(|mask| (*mask).to_owned()).collect();
-            match FromWorkload::decode(&encode(read(masks)), &limits) {
+            match FromWorkload::decode(&encode(read(masks)).into(), &limits) {
                 FromWorkload::Request(request) => request.ask,
                 other => panic!("{other:?}"),
             }
@@ -264,7 +313,10 @@ mod tests {
     #[test]
     fn id_at_its_limit_passes_and_one_above_is_over() {
         let limits = |max_request_id| Limits { max_request_id, ..Limits::default() };
-        let over = |limits: &Limits| match FromWorkload::decode(&encode(read(Vec::new())), limits) {
+        let over = |limits: &Limits| match FromWorkload::decode(
+            &encode(read(Vec::new())).into(),
+            limits,
+        ) {
             FromWorkload::Request(request) => matches!(request.ask, Ask::OverLimit(_)),
             other => panic!("{other:?}"),
         };
@@ -273,9 +325,14 @@ mod tests {
 
     #[test]
     fn message_without_content_is_empty_and_a_request_without_content_asks_nothing() {
-        assert!(matches!(FromWorkload::decode(&[], &Limits::default()), FromWorkload::Empty));
+        assert!(matches!(
+            FromWorkload::decode(&Bytes::new(), &Limits::default()),
+            FromWorkload::Empty
+        ));
         let body = encode(pb::Request { request_id: "x".to_owned(), request_content: None });
-        let FromWorkload::Request(request) = FromWorkload::decode(&body, &Limits::default()) else {
+        let FromWorkload::Request(request) =
+            FromWorkload::decode(&body.clone().into(), &Limits::default())
+        else {
             panic!("no request");
         };
         assert!(matches!(request.ask, Ask::Nothing));

@@ -119,6 +119,11 @@ impl Body {
         self.0.is_empty()
     }
 
+    /// The same with its bytes held in another way.
+    pub(crate) fn map_bytes(self, hold: impl FnOnce(Bytes) -> Bytes) -> Self {
+        Self(hold(self.0))
+    }
+
     /// The bytes, shared.
     pub(super) fn into_bytes(self) -> Bytes {
         self.0

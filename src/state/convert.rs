@@ -9,8 +9,12 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, WORKLOAD_STATES,
+    check::MAX_NAME,
 };
-use crate::pb::ank_base as pb;
+use crate::{
+    limits::{MAX_NESTING, too_deep},
+    pb::ank_base as pb,
+};
 
 mod names;
 mod pieces;
@@ -22,26 +26,36 @@ pub use names::{execution_state_from_pb, execution_state_to_pb};
 pub use pieces::Pieces;
 pub use wire::{Writer, write_state};
 
-/// A number that an enum of the schema does not have.
+/// Why a message is no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownEnum(pub i32);
+pub enum ConvertError {
+    /// A number that an enum of the schema does not have.
+    UnknownEnum(i32),
+    /// The config at this path has more than [`MAX_NESTING`] levels.
+    TooDeep(String),
+}
 
-impl fmt::Display for UnknownEnum {
+impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown enumeration value {}", self.0)
+        match self {
+            Self::UnknownEnum(number) => write!(f, "unknown enumeration value {number}"),
+            Self::TooDeep(path) => f.write_str(&too_deep(path)),
+        }
     }
 }
 
-impl std::error::Error for UnknownEnum {}
+impl std::error::Error for ConvertError {}
 
 /// The tree of a complete state; a part that the message lacks is lacking.
 ///
 /// # Errors
-/// A number that an enum does not have.
-pub fn from_pb(state: &pb::CompleteState) -> Result<Tree, UnknownEnum> {
+/// A number that an enum does not have, or a config that is nested too deep.
+pub fn from_pb(state: &pb::CompleteState) -> Result<Tree, ConvertError> {
     let mut root = settable_parts(state)?;
     root.put(WORKLOAD_STATES, states_from_pb(state).transpose()?);
-    root.put(EFFECTIVE_STATE, state.effective_state.as_ref().map(state_from_pb).transpose()?);
+    let effective = state.effective_state.as_ref();
+    let effective = effective.map(|own| state_from_pb(EFFECTIVE_STATE, own));
+    root.put(EFFECTIVE_STATE, effective.transpose()?);
     Ok(Tree::from_root(root.map()))
 }
 
@@ -49,23 +63,64 @@ pub fn from_pb(state: &pb::CompleteState) -> Result<Tree, UnknownEnum> {
 /// (DECISIONS 11): such a part is left out then.
 ///
 /// # Errors
-/// A number that an enum does not have, in what an update can set.
-pub fn new_state_from_pb(state: &pb::CompleteState) -> Result<Tree, UnknownEnum> {
+/// A number that an enum does not have, in what an update can set; a config that is nested too deep
+/// anywhere, since whoever decides the update gets all of the message.
+pub fn new_state_from_pb(state: &pb::CompleteState) -> Result<Tree, ConvertError> {
+    check_nesting(state)?;
     let mut root = settable_parts(state)?;
     root.put(WORKLOAD_STATES, states_from_pb(state).and_then(Result::ok));
-    let effective = state.effective_state.as_ref().map(state_from_pb);
+    let effective = state.effective_state.as_ref();
+    let effective = effective.map(|own| state_from_pb(EFFECTIVE_STATE, own));
     root.put(EFFECTIVE_STATE, effective.and_then(Result::ok));
     Ok(Tree::from_root(root.map()))
 }
 
-fn settable_parts(state: &pb::CompleteState) -> Result<Entries, UnknownEnum> {
+/// Whether every config of the state keeps to [`MAX_NESTING`]. It allocates nothing and stops at the
+/// first level over the bound, so it may be asked before anything else is done with a message.
+///
+/// # Errors
+/// The path of the first config that does not.
+pub fn check_nesting(state: &pb::CompleteState) -> Result<(), ConvertError> {
+    let parts = [(DESIRED_STATE, &state.desired_state), (EFFECTIVE_STATE, &state.effective_state)];
+    for (part, state) in parts {
+        for (name, item) in state.iter().flat_map(|own| &own.configs).flat_map(|own| &own.configs) {
+            check_config(part, name, item)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_config(part: &str, name: &str, item: &pb::ConfigItem) -> Result<(), ConvertError> {
+    if fits(item, MAX_NESTING) {
+        return Ok(());
+    }
+    // A name that is longer is none, and need not be repeated whole.
+    let name: String = name.chars().take(MAX_NAME).collect();
+    Err(ConvertError::TooDeep(format!("{part}.configs.{name}")))
+}
+
+/// Whether the value has at most so many levels.
+fn fits(item: &pb::ConfigItem, levels: usize) -> bool {
+    use pb::config_item::ConfigItemEnum as Kind;
+    match (&item.config_item_enum, levels.checked_sub(1)) {
+        (None | Some(Kind::String(_)), _) => true,
+        (Some(_), None) => false,
+        (Some(Kind::Array(array)), Some(below)) => array.values.iter().all(|own| fits(own, below)),
+        (Some(Kind::Object(object)), Some(below)) => {
+            object.fields.values().all(|own| fits(own, below))
+        }
+    }
+}
+
+fn settable_parts(state: &pb::CompleteState) -> Result<Entries, ConvertError> {
     let mut root = Entries::default();
-    root.put(DESIRED_STATE, state.desired_state.as_ref().map(state_from_pb).transpose()?);
+    let desired = state.desired_state.as_ref();
+    root.put(DESIRED_STATE, desired.map(|own| state_from_pb(DESIRED_STATE, own)).transpose()?);
     root.put(AGENTS, state.agents.as_ref().map(|agents| texts(&agents.agents, agent_from_pb)));
     Ok(root)
 }
 
-fn states_from_pb(state: &pb::CompleteState) -> Option<Result<Node, UnknownEnum>> {
+fn states_from_pb(state: &pb::CompleteState) -> Option<Result<Node, ConvertError>> {
     let states = state.workload_states.as_ref()?;
     Some(mapping(&states.agent_state_map, |of_agent| {
         mapping(&of_agent.wl_name_state_map, |of_workload| {
@@ -107,7 +162,7 @@ pub fn to_pb(tree: &Tree, fill: Fill) -> pb::CompleteState {
 ///
 /// # Errors
 /// A number that an enum does not have.
-pub fn access_from_pb(access: &pb::ControlInterfaceAccess) -> Result<Option<Node>, UnknownEnum> {
+pub fn access_from_pb(access: &pb::ControlInterfaceAccess) -> Result<Option<Node>, ConvertError> {
     let mut entries = Entries::default();
     entries.put("allowRules", rules_from_pb(&access.allow_rules)?);
     entries.put("denyRules", rules_from_pb(&access.deny_rules)?);
@@ -141,8 +196,8 @@ impl Entries {
 
 fn mapping<T>(
     entries: &BTreeMap<String, T>,
-    convert: impl Fn(&T) -> Result<Node, UnknownEnum>,
-) -> Result<Node, UnknownEnum> {
+    convert: impl Fn(&T) -> Result<Node, ConvertError>,
+) -> Result<Node, ConvertError> {
     let entries = entries.iter().map(|(key, value)| Ok((Key::from(key.as_str()), convert(value)?)));
     Ok(Node::Map(entries.collect::<Result<_, _>>()?))
 }
@@ -159,7 +214,7 @@ fn text(value: &str) -> Node {
     Node::text(value)
 }
 
-fn state_from_pb(state: &pb::State) -> Result<Node, UnknownEnum> {
+fn state_from_pb(part: &str, state: &pb::State) -> Result<Node, ConvertError> {
     let mut entries = Entries::default();
     entries.put(API_VERSION, Some(text(&state.api_version)));
     let workloads = state.workloads.as_ref();
@@ -167,8 +222,10 @@ fn state_from_pb(state: &pb::State) -> Result<Node, UnknownEnum> {
         "workloads",
         workloads.map(|map| mapping(&map.workloads, workload_from_pb)).transpose()?,
     );
-    let configs = state.configs.as_ref().map(|map| texts(&map.configs, config_from_pb));
-    entries.put("configs", configs.and_then(filled));
+    if let Some(map) = &state.configs {
+        map.configs.iter().try_for_each(|(name, item)| check_config(part, name, item))?;
+        entries.put("configs", filled(texts(&map.configs, config_node)));
+    }
     Ok(entries.node())
 }
 
@@ -176,7 +233,7 @@ fn state_from_pb(state: &pb::State) -> Result<Node, UnknownEnum> {
 ///
 /// # Errors
 /// A number that an enum does not have.
-pub fn workload_from_pb(workload: &pb::Workload) -> Result<Node, UnknownEnum> {
+pub fn workload_from_pb(workload: &pb::Workload) -> Result<Node, ConvertError> {
     let mut entries = Entries::default();
     let optional = |value: &Option<String>| value.as_deref().map(text);
     entries.put("agent", optional(&workload.agent));
@@ -200,12 +257,12 @@ pub fn workload_from_pb(workload: &pb::Workload) -> Result<Node, UnknownEnum> {
     Ok(entries.node())
 }
 
-fn rules_from_pb(rules: &[pb::AccessRightsRule]) -> Result<Option<Node>, UnknownEnum> {
+fn rules_from_pb(rules: &[pb::AccessRightsRule]) -> Result<Option<Node>, ConvertError> {
     let rules = rules.iter().map(rule_from_pb).collect::<Result<Vec<_>, _>>()?;
     Ok(filled(Node::seq(rules)))
 }
 
-fn rule_from_pb(rule: &pb::AccessRightsRule) -> Result<Node, UnknownEnum> {
+fn rule_from_pb(rule: &pb::AccessRightsRule) -> Result<Node, ConvertError> {
     use pb::access_rights_rule::AccessRightsRuleEnum as Kind;
     let list = |values: &[String]| Node::seq(values.iter().map(|value| text(value)));
     Ok(match &rule.access_rights_rule_enum {
@@ -233,15 +290,23 @@ fn file_from_pb(file: &pb::File) -> Node {
     entries.node()
 }
 
-/// The node of a config.
-#[must_use]
-pub fn config_from_pb(item: &pb::ConfigItem) -> Node {
+/// The node of the config of this name in the desired state.
+///
+/// # Errors
+/// It is nested too deep.
+pub fn config_from_pb(name: &str, item: &pb::ConfigItem) -> Result<Node, ConvertError> {
+    check_config(DESIRED_STATE, name, item)?;
+    Ok(config_node(item))
+}
+
+/// The node of a config that was checked: it recurses once for each level.
+fn config_node(item: &pb::ConfigItem) -> Node {
     use pb::config_item::ConfigItemEnum as Kind;
     match &item.config_item_enum {
         None => Node::Unset,
         Some(Kind::String(value)) => text(value),
-        Some(Kind::Array(array)) => Node::seq(array.values.iter().map(config_from_pb)),
-        Some(Kind::Object(object)) => texts(&object.fields, config_from_pb),
+        Some(Kind::Array(array)) => Node::seq(array.values.iter().map(config_node)),
+        Some(Kind::Object(object)) => texts(&object.fields, config_node),
     }
 }
 

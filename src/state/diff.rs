@@ -4,6 +4,8 @@
 //! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts
 //! of the trees are never looked at, so the cost follows the change.
 
+use std::ops::Range;
+
 use super::{
     AGENTS, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Mask, MaskSet, Node, Segment, Selection,
     Tree, WORKLOAD_STATES,
@@ -53,15 +55,23 @@ impl ChangeSet {
     /// What of the changes `masks` name; `None` if nothing.
     #[must_use]
     pub fn altered(&self, masks: &MaskSet) -> Option<Altered> {
+        self.altered_at_cost(masks).0
+    }
+
+    /// As [`ChangeSet::altered`], and how much work that was: about how many times something small was
+    /// looked at.
+    #[must_use]
+    pub fn altered_at_cost(&self, masks: &MaskSet) -> (Option<Altered>, usize) {
         let whole = masks.masks().iter().map(Mask::segments);
         let mut rests: Vec<_> = whole.map(|left| Rest { left, len: left.len() }).collect();
         if masks.is_everything() {
             rests.push(Rest { left: &[], len: 0 });
         }
-        let mut found =
-            Found { path: Vec::new(), change_len: 0, rests, altered: Altered::default() };
+        let altered = Altered::default();
+        let mut found = Found { path: Vec::new(), change_len: 0, rests, work: 0, altered };
         found.walk(&self.root, 0);
-        found.finish()
+        let work = found.work;
+        (found.finish(), work)
     }
 }
 
@@ -112,21 +122,26 @@ pub struct Altered {
 }
 
 impl Altered {
-    /// Everything that `masks` name, as another value: each mask up to its first `*`, with all that is
-    /// below. For somebody of whom it is not known any more what he was told.
+    /// A resynchronisation: each mask up to its first `*` is reported as updated, and the selection is
+    /// what the masks name. For a subscriber whose last known state is not kept any more.
+    ///
+    /// A `*` in front stands for the four parts of the state. No path is selected that a mask does not
+    /// reach: the rules were asked for the masks, not for what lies around them.
     #[must_use]
     pub fn everything(masks: &MaskSet) -> Self {
-        let fixed = |mask: &Mask| {
-            let keys = mask.segments().iter().map_while(|segment| match segment {
-                Segment::Key(key) => Some(key.as_str().to_owned()),
-                Segment::Any => None,
-            });
-            keys.collect::<Vec<_>>().join(".")
-        };
+        let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
+        let mut updated = Vec::new();
+        for mask in masks.masks() {
+            match mask.segments() {
+                [Segment::Any, below @ ..] => {
+                    updated.extend(parts.map(|part| fixed_path(part, below)));
+                }
+                [Segment::Key(part), below @ ..] => updated.push(fixed_path(part.as_str(), below)),
+                [] => {}
+            }
+        }
         let mut selection = Selection::of_masks(masks.masks());
-        let mut updated: Vec<_> = masks.masks().iter().map(fixed).collect();
-        if masks.is_everything() || updated.iter().any(String::is_empty) {
-            let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
+        if masks.is_everything() {
             updated = parts.map(str::to_owned).into();
             parts.iter().for_each(|part| selection.add_path(&[(*part).into()]));
         }
@@ -142,20 +157,43 @@ impl Altered {
     }
 }
 
+/// The path of `part` and the names that follow it, up to the first `*`.
+fn fixed_path(part: &str, below: &[Segment]) -> String {
+    let names = below.iter().map_while(|segment| match segment {
+        Segment::Key(key) => Some(key.as_str()),
+        Segment::Any => None,
+    });
+    names.fold(part.to_owned(), |path, name| path + "." + name)
+}
+
 /// What is left of a mask at some depth. One that is used up covers all that is below.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rest<'m> {
     left: &'m [Segment],
     /// Segments of the whole mask.
     len: usize,
 }
 
-impl Rest<'_> {
+impl<'m> Rest<'m> {
     fn below(self, key: &Key) -> Option<Self> {
         match self.left.split_first() {
             None => Some(self),
             Some((segment, left)) => segment.matches(key).then_some(Self { left, ..self }),
         }
+    }
+
+    /// The name that it goes on with.
+    fn name(&self) -> Option<&'m Key> {
+        match self.left.first() {
+            Some(Segment::Key(key)) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// What is left behind the first segment.
+    fn tail(mut self) -> Self {
+        self.left = self.left.get(1..).unwrap_or_default();
+        self
     }
 }
 
@@ -164,9 +202,19 @@ struct Found<'m> {
     /// How much of the path leads to what changed as a whole; what is deeper changed with it.
     change_len: usize,
     /// Of the masks, what is left below each part of the path, one part after the other.
+    ///
+    /// More than [`MOST_APART`] stand in their order, each once: those that match a key are found without
+    /// a look at the others, and masks that differ only in what was matched before are one.
     rests: Vec<Rest<'m>>,
+    work: usize,
     altered: Altered,
 }
+
+/// Most masks that are matched one after the other.
+const MOST_APART: usize = 8;
+
+/// Telling a path takes about as long as looking at this many masks.
+const WORK_TO_TELL: usize = 16;
 
 #[derive(Clone, Copy)]
 enum List {
@@ -180,25 +228,15 @@ impl Found<'_> {
     fn walk(&mut self, changes: &[(Key, Change)], first: usize) {
         let end = self.rests.len();
         for (key, change) in changes {
-            for at in first..end {
-                let below = self.rests[at].below(key);
-                self.rests.extend(below);
-            }
+            self.match_key(first, key);
             if self.rests.len() > end {
                 self.path.push(key.clone());
                 self.change_len = self.path.len();
                 match change {
                     Change::Inner(inner) => self.walk(inner, end),
-                    Change::Added(node) => self.expand_all(List::Added, node, end),
-                    Change::Removed(node) => self.expand_all(List::Removed, node, end),
-                    Change::Updated => {
-                        for at in end..self.rests.len() {
-                            let mask = self.rests[at];
-                            if mask.left.is_empty() {
-                                self.tell(List::Updated, mask);
-                            }
-                        }
-                    }
+                    Change::Added(node) => self.expand(List::Added, node, end),
+                    Change::Removed(node) => self.expand(List::Removed, node, end),
+                    Change::Updated => self.tell(List::Updated, end),
                 }
                 self.path.pop();
             }
@@ -206,41 +244,97 @@ impl Found<'_> {
         }
     }
 
-    fn expand_all(&mut self, list: List, node: &Node, first: usize) {
-        for at in first..self.rests.len() {
-            self.expand(list, node, self.rests[at]);
-        }
-    }
-
-    /// Tells the places at and below `node`, which came or went as a whole, at which the mask ends.
-    fn expand(&mut self, list: List, node: &Node, mask: Rest<'_>) {
-        if mask.left.is_empty() {
-            self.tell(list, mask);
-        } else if let Node::Map(map) = node {
-            self.expand_map(list, map, mask);
-        }
-    }
-
-    fn expand_map(&mut self, list: List, map: &Map<Node>, mask: Rest<'_>) {
-        let enter = |found: &mut Self, key: &Key, node: &Node| {
-            let Some(below) = mask.below(key) else { return };
-            found.path.push(key.clone());
-            found.expand(list, node, below);
-            found.path.pop();
-        };
-        match mask.left.first() {
-            Some(Segment::Key(key)) => {
-                if let Some((key, node)) = map.get_key_value(key.as_str()) {
-                    enter(self, key, node);
-                }
+    /// Appends what is left below `key` of the rests from `first` on.
+    fn match_key(&mut self, first: usize, key: &Key) {
+        let end = self.rests.len();
+        if end - first <= MOST_APART {
+            self.work += end - first + 1;
+            for at in first..end {
+                let below = self.rests[at].below(key);
+                self.rests.extend(below);
             }
-            _ => map.iter().for_each(|(key, node)| enter(self, key, node)),
+            return;
+        }
+        let all = &self.rests[first..];
+        let used_up = all.partition_point(|rest| rest.left.is_empty());
+        let any = used_up + all[used_up..].partition_point(|rest| rest.left[0] == Segment::Any);
+        let is_before = |rest: &Rest<'_>| match &rest.left[0] {
+            Segment::Key(own) => own < key,
+            Segment::Any => true,
+        };
+        let from = any + all[any..].partition_point(is_before);
+        let named = all[from..].iter().take_while(|rest| rest.left[0].matches(key)).count();
+        let of = |at| first + at;
+        let runs = [of(used_up)..of(any), of(from)..of(from + named)];
+        self.work += 2 * MOST_APART + used_up + runs.iter().map(Range::len).sum::<usize>();
+        self.rests.extend_from_within(of(0)..of(used_up));
+        self.merge(runs, end);
+    }
+
+    /// Appends the tails of two runs of rests, in order and each once. `end` is where the list begins.
+    fn merge(&mut self, [mut one, mut two]: [Range<usize>; 2], end: usize) {
+        loop {
+            let next = |run: &Range<usize>| (!run.is_empty()).then(|| self.rests[run.start].tail());
+            let rest = match (next(&one), next(&two)) {
+                (Some(first), second) if second.is_none_or(|second| first <= second) => {
+                    one.start += 1;
+                    first
+                }
+                (_, Some(second)) => {
+                    two.start += 1;
+                    second
+                }
+                _ => return,
+            };
+            if self.rests[end..].last() != Some(&rest) {
+                self.rests.push(rest);
+            }
         }
     }
 
-    /// Puts the path on `list`. A key that a path cannot address ends it: its parent is told
-    /// instead, and told as updated where the parent was there before and after (DECISIONS 10).
-    fn tell(&mut self, mut list: List, mask: Rest<'_>) {
+    /// Tells the places at and below `node`, which came or went as a whole, at which a mask ends.
+    fn expand(&mut self, list: List, node: &Node, first: usize) {
+        self.tell(list, first);
+        let Node::Map(map) = node else { return };
+        // A mask that ends here has told of all that is below.
+        let end = self.rests.len();
+        for at in first..end {
+            if !self.rests[at].left.is_empty() {
+                self.rests.push(self.rests[at]);
+            }
+        }
+        let below = &self.rests[end..];
+        if below.iter().any(|rest| rest.left[0] == Segment::Any) {
+            map.iter().for_each(|(key, node)| self.expand_entry(list, key, node, end));
+        } else {
+            let mut named: Vec<_> = below.iter().filter_map(Rest::name).collect();
+            named.sort_unstable();
+            named.dedup();
+            for (key, node) in named.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
+                self.expand_entry(list, key, node, end);
+            }
+        }
+        self.rests.truncate(end);
+    }
+    fn expand_entry(&mut self, list: List, key: &Key, node: &Node, first: usize) {
+        let end = self.rests.len();
+        self.match_key(first, key);
+        if self.rests.len() > end {
+            self.path.push(key.clone());
+            self.expand(list, node, end);
+            self.path.pop();
+        }
+        self.rests.truncate(end);
+    }
+
+    /// Puts the path on `list` if a mask from `first` on ends here. A key that a path cannot address ends
+    /// it: its parent is told instead, and told as updated where the parent was there before and after
+    /// (DECISIONS 10).
+    fn tell(&mut self, mut list: List, first: usize) {
+        let here = self.rests[first..].iter().filter(|rest| rest.left.is_empty());
+        // Of several, the shortest has the most come along.
+        let Some(mask_len) = here.map(|rest| rest.len).min() else { return };
+        self.work += WORK_TO_TELL;
         let told = self.path.iter().position(|key| !key.is_addressable());
         let told = told.unwrap_or(self.path.len());
         if told < self.change_len {
@@ -250,7 +344,7 @@ impl Found<'_> {
         self.altered.selection.ask_version(&text);
         // The parent goes along whole, unless the mask looks deeper than the key: then only what the
         // mask names of it, which is all that its rules were asked for.
-        let whole_parent = mask.len <= told + 1;
+        let whole_parent = mask_len <= told + 1;
         let end = if whole_parent { told } else { self.path.len() };
         self.altered.selection.add_path(&self.path[..end]);
         match list {
@@ -281,3 +375,6 @@ fn join(path: &[Key]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

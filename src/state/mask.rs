@@ -31,10 +31,12 @@ impl Segment {
 ///
 /// The empty text is the path without segments and means everything; otherwise the text is cut at
 /// every `.`, so that segments may be empty (`workloadStates..un`).
+///
+/// Masks are ordered by their segments, so that those with a common beginning stand side by side.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mask {
-    text: Arc<str>,
     segments: Arc<[Segment]>,
+    text: Arc<str>,
 }
 
 impl Mask {
@@ -46,7 +48,7 @@ impl Mask {
             "" => Arc::default(),
             _ => text.split('.').map(segment).collect(),
         };
-        Self { text: text.into(), segments }
+        Self { segments, text: text.into() }
     }
 
     /// The mask as it was sent.
@@ -106,7 +108,7 @@ impl MaskSet {
         self.masks.is_empty()
     }
 
-    /// The masks, sorted by their text.
+    /// The masks, sorted by their segments.
     #[must_use]
     pub fn masks(&self) -> &[Mask] {
         &self.masks
@@ -174,6 +176,23 @@ impl Selection {
         end.ends = true;
     }
 
+    /// The selection of what any of these name.
+    fn union(all: &[&Self]) -> Self {
+        let mut union = Self::default();
+        all.iter().for_each(|own| union.take_in(own));
+        union
+    }
+
+    fn take_in(&mut self, other: &Self) {
+        self.ends |= other.ends;
+        if let Some(any) = &other.any {
+            self.any.get_or_insert_default().take_in(any);
+        }
+        for (key, below) in &other.keys {
+            self.below(key).take_in(below);
+        }
+    }
+
     fn below(&mut self, key: &Key) -> &mut Self {
         self.keys.entry(key.clone()).or_default()
     }
@@ -222,6 +241,10 @@ fn state_partner(segments: &[Segment]) -> Option<Vec<Segment>> {
     })
 }
 
+/// Most selections that are followed side by side. With more, they are merged first: masks of many
+/// wildcards, which all match the same path, would be asked one after the other at each node below it.
+const MOST_APART: usize = 8;
+
 fn pick(node: &Node, at: &[&Selection]) -> Option<Node> {
     if at.iter().any(|selection| selection.ends) {
         return Some(node.clone());
@@ -232,6 +255,9 @@ fn pick(node: &Node, at: &[&Selection]) -> Option<Node> {
 fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Option<Node> {
     if at.iter().any(|selection| selection.ends) {
         return Some(Node::Map(map.clone()));
+    }
+    if at.len() > MOST_APART {
+        return pick_map(map, &[&Selection::union(at)]);
     }
     let mut picked = Vec::new();
     let mut next = Vec::new();

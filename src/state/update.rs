@@ -111,8 +111,10 @@ pub fn propose(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Map<N
 fn take_tags(mut agents: Map<Node>, wanted: &Map<Node>) -> Map<Node> {
     for (name, wanted) in wanted {
         let Some(agent) = agents.get(name.as_str()) else { continue };
-        let tags = wanted.get("tags").filter(|tags| !tags.is_empty_collection());
-        if agent.get("tags") == tags {
+        let filled = |node: &Node| !node.is_empty_collection();
+        let tags = wanted.get("tags").filter(|tags| filled(tags));
+        // An empty mapping that an agent left behind is no difference either.
+        if agent.get("tags").filter(|tags| filled(tags)) == tags {
             continue;
         }
         let mut agent = agent.as_map().cloned().unwrap_or_default();

@@ -5,7 +5,8 @@ use syn::Item;
 use super::{code_of, reading::*, rooms::WORLD};
 
 /// What of the component the reference agent may name: what is pure, and nothing that serves pipes.
-const FOR_THE_AGENT: &[&str] = &["agent", "frame", "manifest", "pb", "state"];
+const FOR_THE_AGENT: &[&str] =
+    &["agent", "broker::Rules", "frame", "limits", "manifest", "pb", "state"];
 /// Its rooms that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];
@@ -19,10 +20,14 @@ fn agent_faults(file: &str, code: &str) -> Vec<String> {
             flatten(&[], &item.tree, &mut paths);
         }
     }
-    let named = paths.iter().filter(|path| path[0] == "fifogate").map(|path| path[1].as_str());
+    let named = paths.iter().filter(|path| path[0] == "fifogate");
+    let is_allowed = |path: &&Vec<String>| {
+        let item = path.get(..3).map(|path| path[1..].join("::")).unwrap_or_default();
+        FOR_THE_AGENT.contains(&path[1].as_str()) || FOR_THE_AGENT.contains(&item.as_str())
+    };
     let mut faults: Vec<_> = named
-        .filter(|name| !FOR_THE_AGENT.contains(name))
-        .map(|name| format!("{file} names fifogate::{name}"))
+        .filter(|path| !is_allowed(path))
+        .map(|path| format!("{file} names {}", path.join("::")))
         .collect();
     if PURE_IN_THE_AGENT.contains(&file) {
         let outside = |path: &&Vec<String>| {
@@ -50,6 +55,7 @@ fn the_reference_agent_speaks_through_the_link_and_decides_in_pure_rooms() {
     for (file, code) in [
         ("node.rs", "use fifogate::{edge::Daemon, state::Tree};"),
         ("node.rs", "use fifogate::broker;"),
+        ("node.rs", "use fifogate::broker::{Broker, Rules};"),
         ("model.rs", "use std::{fmt, fs};"),
         ("render.rs", "use tokio::time::sleep;"),
     ] {

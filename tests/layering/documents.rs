@@ -27,6 +27,7 @@ fn limits_in_the_readme_are_those_of_the_code() {
     // All fields are named, so that a new limit is missed here.
     let Limits {
         max_frame,
+        max_fields,
         outbox_bytes,
         outbox_messages,
         total_bytes,
@@ -51,6 +52,7 @@ fn limits_in_the_readme_are_those_of_the_code() {
     };
     let rows = [
         ("max-frame", size(max_frame)),
+        ("max-fields", max_fields.to_string()),
         ("outbox-bytes", size(outbox_bytes)),
         ("outbox-messages", outbox_messages.to_string()),
         ("total-bytes", size(total_bytes)),

@@ -29,13 +29,13 @@ pub(crate) const ROOMS: &[Room] = &[
     room("queue", &[], &[], &[]),
     room("stats", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
-    room("state", &[], &["sha2"], &[]),
-    room("state/convert", &["pb"], &[], &[]),
+    room("state", &["limits"], &["sha2"], &[]),
+    room("state/convert", &["limits", "pb"], &[], &[]),
     // Protobuf ends here.
     room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
     room("broker", &["limits", "message", "numbered", "queue", "state"], &["bytes", "semver"], &[]),
-    room("manifest", &["state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
+    room("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
     // The edge knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     room(
@@ -81,7 +81,7 @@ pub(crate) const ROOMS: &[Room] = &[
         &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
-    room("agent", &["frame", "pb"], &["prost"], &["io", "process"]),
+    room("agent", &["frame", "pb"], &["log", "prost"], &["io", "process"]),
     room(
         "cli",
         &["broker", "edge", "frame", "limits", "manifest", "pb", "state"],
@@ -89,7 +89,7 @@ pub(crate) const ROOMS: &[Room] = &[
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
     // With the manifest, the only ones that read or write YAML.
-    room("cli/input", &["pb", "state"], &["saphyr", "serde_json"], &[]),
+    room("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["saphyr"], &[]),
     room("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 

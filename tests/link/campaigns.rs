@@ -1,7 +1,7 @@
 //! Log campaigns: how they end, what they cost, and what becomes of a slow collector.
 
 use fifogate::pb::{
-    agent_link::{Phase, to_agent},
+    agent_link::{AddWorkload, Phase, from_agent, to_agent},
     ank_base::{self as pb, request::RequestContent, response::ResponseContent},
 };
 
@@ -148,4 +148,76 @@ fn collector_that_does_not_read_makes_the_agent_wait_and_loses_nothing() {
     }
     respond(&mut agent, "l", entries(&["again".to_owned()])).unwrap();
     assert_eq!(slow.response().1, entries(&["again".to_owned()]));
+}
+
+/// Gives `w` rules by which it may read the logs of these workloads.
+fn narrow(agent: &mut Agent, logs: &[&str]) {
+    let (instance_name, access) = (Some(instance("w")), Some(rules(logs)));
+    let add = AddWorkload { instance_name, access, ..AddWorkload::default() };
+    agent.call(from_agent::Content::AddWorkload(add)).unwrap();
+}
+
+fn rules(logs: &[&str]) -> pb::ControlInterfaceAccess {
+    use pb::access_rights_rule::AccessRightsRuleEnum as Kind;
+    let rule = |kind| pb::AccessRightsRule { access_rights_rule_enum: Some(kind) };
+    let workload_names = logs.iter().map(|name| (*name).to_owned()).collect();
+    let filter_masks = vec!["desiredState.configs".to_owned()];
+    let operation = pb::ReadWriteEnum::RwRead.into();
+    pb::ControlInterfaceAccess {
+        allow_rules: vec![
+            rule(Kind::StateRule(pb::StateRule { operation, filter_masks })),
+            rule(Kind::LogRule(pb::LogRule { workload_names })),
+        ],
+        deny_rules: Vec::new(),
+    }
+}
+
+#[test]
+fn campaign_ends_when_new_rules_do_not_allow_it_and_nothing_of_it_is_delivered_after_their_ack() {
+    // Still allowed by name or by pattern; not any more by another name, a pattern beside it, or no rule.
+    let narrowed: [(&[&str], bool); 6] = [
+        (&["other"], true),
+        (&["x", "oth*"], true),
+        (&["others"], false),
+        (&["other1*"], false),
+        (&["w"], false),
+        (&[], false),
+    ];
+    for (logs, goes_on) in narrowed {
+        let mut agent = Agent::start(Transport::Stdio, &[]);
+        let mut workload = agent.workload("w");
+        campaign(&mut agent, &mut workload);
+        narrow(&mut agent, logs);
+        if goes_on {
+            let more = entries(&["more".to_owned()]);
+            respond(&mut agent, "l", more.clone()).unwrap();
+            assert_eq!(workload.response(), ("l".to_owned(), more));
+            continue;
+        }
+        let denied = ResponseContent::Error(pb::Error { message: "Access denied".to_owned() });
+        assert_eq!(workload.response(), ("l".to_owned(), denied), "{logs:?}");
+        let request = forwarded(&mut agent);
+        assert_eq!(request.request_id, "l");
+        let content = request.request_content;
+        assert!(matches!(content, Some(RequestContent::LogsCancelRequest(_))));
+        assert_over(&mut agent);
+        // The agent's answer to the cancel is taken, and is no answer to the workload.
+        respond(&mut agent, "l", cancelled()).unwrap();
+        assert_over(&mut agent);
+        workload.request("e", RequestContent::EventsCancelRequest(pb::EventsCancelRequest {}));
+        assert_eq!(workload.response().0, "e");
+    }
+}
+
+#[test]
+fn request_for_logs_that_waits_for_the_agent_ends_with_the_rule_that_allowed_it() {
+    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut workload = agent.workload("w");
+    logs(&mut workload, "l");
+    assert_eq!(forwarded(&mut agent).request_id, "l");
+    narrow(&mut agent, &[]);
+    let denied = ResponseContent::Error(pb::Error { message: "Access denied".to_owned() });
+    assert_eq!(workload.response(), ("l".to_owned(), denied));
+    let late = respond(&mut agent, "l", accepted()).unwrap_err();
+    assert!(late.contains("no request 'l'"), "{late}");
 }

@@ -73,7 +73,10 @@ impl World {
     /// A world without workloads is dull.
     fn populate(&mut self) {
         match self.is_linked() {
-            true => self.add_workload(),
+            true => {
+                let instance = self.some_instance();
+                self.add_workload(instance);
+            }
             false => {
                 let desired = words::start(&mut self.rng);
                 self.note(format!("starts anew with {desired}"));

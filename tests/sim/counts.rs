@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Everything that has to happen at least once in an ordinary run.
-const ALL: [&str; 38] = [
+const ALL: [&str; 40] = [
     "steps",
     "sessions begun",
     "sessions begun anew",
@@ -15,6 +15,7 @@ const ALL: [&str; 38] = [
     "subscriptions replaced",
     "subscriptions cancelled",
     "subscriptions lost with their rules",
+    "requests for logs lost with their rules",
     "denied",
     "over a limit",
     "undecodable",
@@ -25,6 +26,7 @@ const ALL: [&str; 38] = [
     "events at once",
     "events after others",
     "events merged",
+    "events that resynchronise",
     "events with added",
     "events with updated",
     "events with removed",

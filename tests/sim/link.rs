@@ -3,7 +3,7 @@
 //!
 //! It reads at once and subscribes to nothing. Log campaigns are not played.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use fifogate::{
     broker::{Input, Notice, PeerId, Seq},
@@ -19,6 +19,7 @@ use rand::{Rng, seq::IndexedRandom};
 use serde_json::{Value, json};
 
 use super::{
+    access::Rules,
     asks::{self, Ask},
     pbs,
     peer::{Expected, Place},
@@ -42,6 +43,8 @@ struct Pending {
     peer: PeerId,
     request_id: String,
     wanted: Wanted,
+    /// The workloads whose logs are wanted.
+    workloads: Vec<String>,
     due: u64,
 }
 
@@ -73,6 +76,8 @@ pub(crate) struct Agent {
     /// A notice that it wants.
     notice: Option<Seq>,
     pending: Vec<Pending>,
+    /// Requests for logs that new rules ended, whose cancel the agent was sent.
+    revoked: BTreeSet<(PeerId, String)>,
     /// Instances whose pairs are being removed.
     removing: Vec<(PeerId, Instance)>,
 }
@@ -90,6 +95,7 @@ impl Default for Agent {
             handed: 0,
             notice: None,
             pending: Vec::new(),
+            revoked: BTreeSet::new(),
             removing: Vec::new(),
         }
     }
@@ -169,6 +175,7 @@ impl World {
         let instance_name = Some(name(&self.peers[&id].instance));
         let Some(agent) = &mut self.agent else { return };
         agent.pending.retain(|own| own.peer != id);
+        agent.revoked.retain(|(own, _)| *own != id);
         let phase = if closed.is_some() { link::Phase::Closed } else { link::Phase::Connected };
         let reason = closed.unwrap_or_default().to_owned();
         let change = link::SessionChange { instance_name, phase: phase.into(), reason };
@@ -189,9 +196,39 @@ impl World {
             return self.due(id, Place::Answer, Expected::some_error(request_id));
         }
         self.counts.one("requests forwarded");
-        agent.pending.push(Pending { peer: id, request_id: request_id.to_owned(), wanted, due });
-        let request = Some(ask.request(request_id));
+        let workloads = if let Ask::Logs(names) = ask { names.clone() } else { Vec::new() };
+        let request_id = request_id.to_owned();
+        agent.pending.push(Pending {
+            peer: id,
+            request_id: request_id.clone(),
+            wanted,
+            workloads,
+            due,
+        });
+        let request = Some(ask.request(&request_id));
         agent.expect(to_agent::Content::Request(link::ForwardedRequest { instance_name, request }));
+    }
+
+    /// Requests for logs that the rules of a peer do not allow any more end, and the agent is asked to
+    /// end them.
+    pub(crate) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) {
+        let instance = self.peers[&id].instance.clone();
+        let Some(agent) = &mut self.agent else { return };
+        let lost = |own: &mut Pending| {
+            let logs = own.peer == id && own.wanted == Wanted::Logs;
+            logs && !rules.may_read_logs(&own.workloads)
+        };
+        let lost: Vec<_> = agent.pending.extract_if(.., lost).collect();
+        for Pending { request_id, .. } in lost {
+            let agent = self.agent.as_mut().unwrap();
+            let request = Some(Ask::CancelLogs.request(&request_id));
+            let instance_name = Some(name(&instance));
+            let cancel = link::ForwardedRequest { instance_name, request };
+            agent.expect(to_agent::Content::Request(cancel));
+            agent.revoked.insert((id, request_id.clone()));
+            self.counts.one("requests for logs lost with their rules");
+            self.due(id, Place::Ended, Expected::denied(&request_id));
+        }
     }
 
     /// Requests that the agent did not answer in time.
@@ -272,10 +309,18 @@ impl World {
 
     /// The agent does something.
     pub(crate) fn agent_acts(&mut self) {
-        let pending = self.agent.as_ref().unwrap().pending.len();
+        let all = &self.agent.as_ref().unwrap().pending;
+        let pending = all.len();
+        let logs = all.iter().find(|own| own.wanted == Wanted::Logs).map(|own| own.peer);
+        if let Some(id) = logs.filter(|_| self.rng.random_bool(0.3)) {
+            return self.add_workload(self.peers[&id].instance.clone());
+        }
         match self.rng.random_range(0..100) {
             0..40 if pending > 0 => self.agent_answers(),
-            0..20 => self.add_workload(),
+            0..20 => {
+                let instance = self.some_instance();
+                self.add_workload(instance);
+            }
             20..24 => self.remove_workload(),
             24..30 => self.replace_state(),
             30..55 => self.update_any(),
@@ -284,7 +329,7 @@ impl World {
         }
     }
 
-    fn some_instance(&mut self) -> Instance {
+    pub(crate) fn some_instance(&mut self) -> Instance {
         let known: Vec<_> = self.peers.values().map(|peer| peer.instance.clone()).collect();
         match known.choose(&mut self.rng) {
             Some(own) if self.rng.random_bool(0.7) => own.clone(),
@@ -296,8 +341,7 @@ impl World {
         }
     }
 
-    pub(crate) fn add_workload(&mut self) {
-        let instance = self.some_instance();
+    pub(crate) fn add_workload(&mut self, instance: Instance) {
         let access = words::access(&mut self.rng);
         self.note(format!("the agent adds {instance:?} with {access}"));
         let add = link::AddWorkload {
@@ -469,7 +513,9 @@ impl World {
             };
             own.peer == id && own.request_id == request_id && wanted
         };
-        let found = agent.pending.iter().position(fits);
+        let cancelled = matches!(content, ResponseContent::LogsCancelAccepted(_));
+        let to_nobody = cancelled && agent.revoked.remove(&(id, request_id.clone()));
+        let found = agent.pending.iter().position(fits).filter(|_| !to_nobody);
         if let Some(at) = found {
             agent.pending.remove(at);
             self.due(id, Place::Answer, Expected::response(&request_id, content.clone()));
@@ -479,7 +525,7 @@ impl World {
             pb::Response { request_id: request_id.clone(), response_content: Some(content) };
         let instance_name = Some(name(&self.peers[&id].instance));
         let response = link::ForwardedResponse { instance_name, response: Some(response) };
-        let outcome = Outcome::Done(found.is_some());
+        let outcome = Outcome::Done(found.is_some() || to_nobody);
         self.command(from_agent::Content::Response(response), outcome);
     }
 
@@ -487,6 +533,7 @@ impl World {
     pub(crate) fn forget_forwards(&mut self, id: PeerId) {
         if let Some(agent) = &mut self.agent {
             agent.pending.retain(|own| own.peer != id);
+            agent.revoked.retain(|(own, _)| *own != id);
         }
     }
 }

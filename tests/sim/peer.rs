@@ -36,6 +36,8 @@ pub(crate) struct Expected {
     message: Option<FromAnkaios>,
     id: String,
     pub(crate) seen: Seen,
+    /// The message that may come in its place: a resynchronisation, where versions are given up.
+    instead: Option<Box<Expected>>,
 }
 
 impl Expected {
@@ -50,14 +52,14 @@ impl Expected {
 
     fn session(content: FromAnkaiosEnum) -> Self {
         let message = Some(FromAnkaios { from_ankaios_enum: Some(content) });
-        Self { message, id: String::new(), seen: Seen::Other }
+        Self { message, id: String::new(), seen: Seen::Other, instead: None }
     }
 
     pub(crate) fn response(id: &str, content: ResponseContent) -> Self {
         let response = pb::Response { request_id: id.to_owned(), response_content: Some(content) };
         let content = Some(FromAnkaiosEnum::Response(response));
         let message = Some(FromAnkaios { from_ankaios_enum: content });
-        Self { message, id: id.to_owned(), seen: Seen::Other }
+        Self { message, id: id.to_owned(), seen: Seen::Other, instead: None }
     }
 
     pub(crate) fn error(id: &str, text: &str) -> Self {
@@ -69,7 +71,7 @@ impl Expected {
     }
 
     pub(crate) fn some_error(id: &str) -> Self {
-        Self { message: None, id: id.to_owned(), seen: Seen::Other }
+        Self { message: None, id: id.to_owned(), seen: Seen::Other, instead: None }
     }
 
     pub(crate) fn state(id: &str, state: &Value, full: bool) -> Self {
@@ -93,7 +95,15 @@ impl Expected {
         Self { seen, ..Self::response(id, ResponseContent::CompleteStateResponse(content)) }
     }
 
+    fn or(self, instead: Self) -> Self {
+        Self { instead: Some(Box::new(instead)), ..self }
+    }
+
     pub(crate) fn is(&self, message: &FromAnkaios) -> bool {
+        self.is_this(message) || self.instead.as_ref().is_some_and(|own| own.is_this(message))
+    }
+
+    fn is_this(&self, message: &FromAnkaios) -> bool {
         match (&self.message, &message.from_ankaios_enum) {
             (Some(own), _) => own == message,
             (None, Some(FromAnkaiosEnum::Response(response))) => {
@@ -109,9 +119,23 @@ impl Expected {
         matches!(self.seen, Seen::Event(..))
     }
 
+    /// The one of the two that the message is.
+    fn that_is(self, message: &FromAnkaios) -> Self {
+        match self.instead {
+            Some(instead) if instead.is_this(message) => *instead,
+            _ => self,
+        }
+    }
+
     /// Its bytes, if they are known.
     fn len(&self) -> Option<usize> {
-        self.message.as_ref().map(Message::encoded_len)
+        self.message.as_ref().filter(|_| self.instead.is_none()).map(Message::encoded_len)
+    }
+
+    /// Its bytes, or those of what may come in its place.
+    fn longest(&self) -> usize {
+        let own = self.message.as_ref().map_or(0, Message::encoded_len);
+        own.max(self.instead.as_ref().map_or(0, |instead| instead.longest()))
     }
 }
 
@@ -202,6 +226,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) before: u64,
     /// Bytes that are surely within the budget of a workload, and those that surely are not.
     pub(crate) budget: (usize, usize),
+    /// Old versions are given up, so that a subscriber may be sent all that it sees.
+    pub(crate) may_resync: bool,
 }
 
 impl Peer {
@@ -267,10 +293,17 @@ impl Peer {
             let event = own.observe(reported, moment, report.queued_bytes > half);
             if let Some(event) = event {
                 let expected = Expected::event(&reported.request_id, own.uid, event);
+                let expected = match moment.may_resync {
+                    true => {
+                        let instead = tree::resync(moment.state, &own.masks);
+                        expected.or(Expected::event(&reported.request_id, own.uid, instead))
+                    }
+                    false => expected,
+                };
                 made.push((was_ready, is_ready, expected));
             }
         }
-        let bytes: usize = made.iter().filter_map(|(.., due)| due.len()).sum();
+        let bytes: usize = made.iter().map(|(.., due)| due.longest()).sum();
         let (sure, most) = moment.budget;
         let place = |was_ready, is_ready| match is_ready && self.queued < most {
             false => Place::CatchUp,
@@ -309,7 +342,7 @@ impl Peer {
             panic!("{who} is sent\n  {message:?}\nwhere one of these is due\n  {:#?}", batch.due);
         };
         let (place, due) = batch.due.remove(found);
-        (batch.step, place, due)
+        (batch.step, place, due.that_is(message))
     }
 
     /// Bytes that have to wait for it now: of events, of all else, and whether that is all known.
@@ -323,7 +356,7 @@ impl Peer {
 
     pub(crate) fn largest_event_due(&self) -> usize {
         let all = self.expected.iter().flat_map(|batch| &batch.due).map(|(_, due)| due);
-        all.filter(|due| due.is_event()).filter_map(Expected::len).max().unwrap_or_default()
+        all.filter(|due| due.is_event()).map(Expected::longest).max().unwrap_or_default()
     }
 
     pub(crate) fn owes_nothing(&self) -> bool {
@@ -346,7 +379,9 @@ impl Subscription {
         if self.masks.everything() {
             texts.clear();
         }
-        assert_eq!(reported.masks, texts, "masks of {id}");
+        let mut masks = reported.masks.clone();
+        masks.sort();
+        assert_eq!(masks, texts, "masks of {id}");
         let is_live = self.live_at.is_some_and(|at| at <= moment.now);
         let news = reported.events_sent - self.events;
         self.events = reported.events_sent;
@@ -358,6 +393,10 @@ impl Subscription {
         }
         let same = Rc::ptr_eq(&self.told, moment.state);
         let event = if same { None } else { tree::event(&self.told, moment.state, &self.masks) };
+        let event = match event {
+            None if moment.may_resync && news == 1 => Some(tree::resync(moment.state, &self.masks)),
+            other => other,
+        };
         match (&event, news) {
             (None, 0) => {}
             (Some(_), 1) => assert!(is_live, "{id} is told something before it had time"),

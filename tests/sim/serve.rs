@@ -27,7 +27,7 @@ impl World {
     /// A workload says something.
     pub(crate) fn say(&mut self, id: PeerId, saying: &Saying) {
         self.note(format!("{id:?} says {saying:?}"));
-        let message = FromWorkload::decode(&saying.encode(), &self.config.limits);
+        let message = FromWorkload::decode(&saying.encode().into(), &self.config.limits);
         let written = self.peers.get(&id).map_or(0, |peer| peer.edge.written);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.has_written(written);

@@ -227,6 +227,8 @@ pub(crate) struct Event {
     pub(crate) state: Value,
     /// Places that are told of which not all comes along.
     pub(crate) partial: Vec<Path>,
+    /// It tells all that the masks name, whatever differs.
+    pub(crate) resync: bool,
 }
 
 impl Event {
@@ -253,6 +255,23 @@ pub(crate) fn event(old: &Value, new: &Value, masks: &Masks) -> Option<Event> {
     }
     complete(new, &mut event.state, &texts);
     Some(event)
+}
+
+/// The event for a subscriber of whom it is not known any more what it was told: all that its masks
+/// name, as updated, each mask up to its first `*`; a `*` in front is each part of the state.
+pub(crate) fn resync(new: &Value, masks: &Masks) -> Event {
+    let mut updated = BTreeSet::new();
+    for mask in masks.list() {
+        let firsts: Vec<_> = match mask.first() {
+            Some(name) if name != "*" => vec![name.as_str()],
+            _ => vec!["agents", "desiredState", "effectiveState", "workloadStates"],
+        };
+        let names: Vec<_> = mask.iter().skip(1).take_while(|name| *name != "*").cloned().collect();
+        updated.extend(
+            firsts.iter().map(|first| [&[(*first).to_owned()], &names[..]].concat().join(".")),
+        );
+    }
+    Event { updated, state: read(new, masks), resync: true, ..Event::default() }
 }
 
 /// The places of one difference that one mask tells.

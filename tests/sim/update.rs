@@ -359,8 +359,12 @@ fn take_tags(made: &mut Value, wanted: Option<&Value>) {
     for (name, agent) in made["agents"].as_object_mut().unwrap() {
         let Some(wanted) = wanted.get(name) else { continue };
         let agent = agent.as_object_mut().unwrap();
+        let tags = wanted.get("tags").filter(|tags| **tags != json!({}));
+        if tags == agent.get("tags").filter(|tags| **tags != json!({})) {
+            continue;
+        }
         agent.shift_remove("tags");
-        if let Some(tags) = wanted.get("tags").filter(|tags| **tags != json!({})) {
+        if let Some(tags) = tags {
             agent.insert("tags".to_owned(), tags.clone());
         }
     }

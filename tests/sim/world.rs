@@ -89,6 +89,7 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
         max_subscriptions: choose(&[2, 4, 50]),
         outbox_bytes: choose(&[1, 300, 1_000, 4_000, 1 << 20]),
         total_bytes: choose(&[1, 2_000, 1 << 30]),
+        max_versions: choose(&[0, 1, 1, 2, 16, 16]),
         max_forwarded: 3,
         ..Limits::default()
     };
@@ -102,6 +103,7 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
         settle_ms,
         window,
         slice,
+        most_at_once: Config::default().most_at_once,
         agent_name: (!linked && choose(&[0, 0, 0, 1]) == 1).then(|| "n1".to_owned()),
         link: linked.then(|| "/run/of/the/world".to_owned()),
         updates: if forward { Updates::Forward } else { Updates::Apply },
@@ -239,13 +241,14 @@ impl World {
             }
             keep
         });
-        peer.rules = rules;
+        peer.rules = rules.clone();
         let uids: Vec<_> = ended.iter().map(|(_, uid)| *uid).collect();
         peer.take_back(&uids, &mut self.counts);
         for (request_id, _) in ended {
             self.counts.one("subscriptions lost with their rules");
             self.due(id, Place::Ended, Expected::denied(&request_id));
         }
+        self.revoke_logs(id, &rules);
     }
 
     /// Lets the broker handle an input, and judges what comes of it.
@@ -277,8 +280,14 @@ impl World {
     fn observe(&mut self, reports: &[WorkloadReport]) {
         let rounds = self.rounds;
         let budget = self.budget();
-        let moment =
-            Moment { step: rounds, state: &self.state, now: self.now, before: self.before, budget };
+        let moment = Moment {
+            step: rounds,
+            state: &self.state,
+            now: self.now,
+            before: self.before,
+            budget,
+            may_resync: self.config.limits.max_versions < 16,
+        };
         let mut due = std::mem::take(&mut self.round.due);
         let mut seen = BTreeSet::new();
         for report in reports {
@@ -382,6 +391,9 @@ impl World {
             }
             let waits = self.config.settle_ms > 0;
             assert!(!waits || notice == Notice::Taken, "first answer without a notice");
+        }
+        if matches!(&expected.seen, Seen::Event(_, event) if event.resync) {
+            self.counts.one("events that resynchronise");
         }
         check_leaves(peer, &message, &expected);
         let session = peer.session;

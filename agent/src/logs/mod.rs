@@ -7,7 +7,9 @@ mod ring;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -43,14 +45,15 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Logs below a folder, in which nothing is left from before.
+    /// Logs in a folder of their own, in which nothing is left from before. The folder above it is
+    /// for nobody but us, so no name below it is anybody else's.
     ///
     /// # Errors
     /// The folder cannot be used.
     pub fn new(folder: &Path, limit: u64) -> io::Result<Self> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(folder)?,
+            _ => DirBuilder::new().mode(0o700).recursive(true).create(folder)?,
         }
         Ok(Self { folder: folder.to_owned(), limit, all: Arc::default() })
     }

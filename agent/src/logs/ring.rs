@@ -3,9 +3,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -65,7 +65,10 @@ struct Reading {
 impl Log {
     /// An empty log of at most about `limit` bytes in a folder of its own.
     pub(super) fn create(folder: &Path, limit: u64) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => DirBuilder::new().mode(0o700).create(folder)?,
+        }
         Ok(Self(Arc::new(Inner {
             folder: folder.to_owned(),
             limit,
@@ -85,9 +88,10 @@ impl Log {
         let full = |segment: &Segment, end: u64| end - segment.start >= self.0.limit / SEGMENTS;
         if state.segments.back().is_none_or(|segment| full(segment, state.end)) {
             let path = self.0.folder.join(state.end.to_string());
-            let options =
-                File::options().create(true).truncate(true).read(true).write(true).open(&path);
-            let segment = Segment { start: state.end, file: Arc::new(options?), path };
+            let mut options = File::options();
+            options.create_new(true).read(true).write(true).mode(0o600);
+            let file = Arc::new(options.open(&path)?);
+            let segment = Segment { start: state.end, file, path };
             state.segments.push_back(segment);
         }
         if let Some(segment) = state.segments.back() {

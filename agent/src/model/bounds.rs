@@ -6,7 +6,7 @@ use fifogate::state::{Node, Tree, WorkloadChange};
 use super::workload_changes;
 use crate::{
     limits::MOST_ENTRIES,
-    render::{Budget, is_unrendered},
+    render::{Budget, RenderError, is_unrendered},
     runtime::{PROCESS, config},
 };
 
@@ -29,7 +29,7 @@ pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
             if count > MOST_ENTRIES {
                 let name = &change.name;
                 return Err(format!(
-                    "desiredState.workloads.{name}.{field}: {count} are more than {MOST_ENTRIES}"
+                    "desiredState.workloads.{name}.{field} has more than {MOST_ENTRIES} entries"
                 ));
             }
         }
@@ -40,8 +40,13 @@ pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
 /// Whether what is to be run of it can be read.
 ///
 /// # Errors
-/// The field, and its bound.
-pub(super) fn check_rendered(old: &Tree, new: &Tree, budget: &mut Budget) -> Result<(), String> {
+/// The workload, and the field with its bound. Where in the text it is over the bound depends on what
+/// configs filled in.
+pub(super) fn check_rendered(
+    old: &Tree,
+    new: &Tree,
+    budget: &mut Budget,
+) -> Result<(), RenderError> {
     for change in workload_changes(old, new) {
         let Some(workload) = &change.new else { continue };
         if workload.str_at("runtime") != Some(PROCESS) || is_unrendered(workload) {
@@ -54,9 +59,10 @@ pub(super) fn check_rendered(old: &Tree, new: &Tree, budget: &mut Budget) -> Res
         }
         let field = format!("desiredState.workloads.{}.runtimeConfig", change.name);
         let steps = u64::try_from(text.len() / BYTES_A_STEP).unwrap_or(u64::MAX);
-        config::check_bounds(text)
-            .and_then(|()| budget.charge_update(steps))
-            .map_err(|what| format!("{field}: {what}"))?;
+        config::check_bounds(text).and_then(|()| budget.charge_update(steps)).map_err(|what| {
+            let (workload, reason) = (change.name.to_string(), format!("{field}: {what}"));
+            RenderError { workload, reason, is_old: false }
+        })?;
     }
     Ok(())
 }

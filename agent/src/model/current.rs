@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::{
     Planned, Update, bounds, changes_between, empty, grants_itself, instance, instances,
-    nobody_ends,
+    nobody_ends, sender::Sender,
 };
 use crate::{
     apart,
@@ -124,29 +124,41 @@ impl Current {
     pub fn update(&self, update: &Update) -> Result<Planned, Refused> {
         let current = &self.tree;
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
+        let denied = || Refused::Invalid("Access denied".to_owned());
+        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let sender = Sender::of(current, &update.by);
+        if !sender.may_write(&masks) {
+            return Err(denied());
+        }
         let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
             invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
         })?;
-        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let proposed = update::propose(current, &new_state, &masks).map_err(invalid)?;
+        if !sender.may_refer(current, &proposed) {
+            return Err(denied());
+        }
         let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
         if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
-            return Err(Refused::Invalid("Access denied".to_owned()));
+            return Err(denied());
         }
-        let over = |what: String| invalid(UpdateError::Invalid(what));
         let is_asked = !update.by.is_empty();
         if is_asked {
+            let over = |what: String| invalid(UpdateError::Invalid(what));
             bounds::check_entries(&updated.changes).map_err(over)?;
         }
+        let told = |fault: &RenderError| {
+            invalid(UpdateError::Invalid(sender.told(current, &updated.tree, fault)))
+        };
         let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
         let (effective, faults) =
             render::effective_within(current, &self.uses, &updated.tree, &mut budget);
         // Those that were so before are nobody's fault here.
         if let Some(fault) = faults.iter().find(|fault| !fault.is_old) {
-            return Err(invalid(UpdateError::Invalid(fault.to_string())));
+            return Err(told(fault));
         }
         let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
         if is_asked {
-            bounds::check_rendered(current, &tree, &mut budget).map_err(over)?;
+            bounds::check_rendered(current, &tree, &mut budget).map_err(|own| told(&own))?;
         }
         let (ended, started) = instances(current, &tree);
         let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
@@ -166,7 +178,7 @@ impl Current {
     /// They make no state of it.
     pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
         let (mut items, mut states) = (Vec::new(), Vec::new());
-        let unknown = |error: convert::UnknownEnum| error.to_string();
+        let unknown = |error: convert::ConvertError| error.to_string();
         for change in changes {
             items.push(match change {
                 Change::ApiVersion(version) => {
@@ -177,8 +189,8 @@ impl Current {
                     (vec![DESIRED_STATE, "workloads", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Config(name, config) => {
-                    let node = config.as_ref().map(convert::config_from_pb);
-                    (vec![DESIRED_STATE, "configs", name], node)
+                    let node = config.as_ref().map(|own| convert::config_from_pb(name, own));
+                    (vec![DESIRED_STATE, "configs", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Agent(name, attributes) => {
                     (vec![AGENTS, name], attributes.as_ref().map(convert::agent_from_pb))

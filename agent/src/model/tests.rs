@@ -133,26 +133,99 @@ fn an_update_names_the_items_of_its_masks_once() {
     assert_eq!(items, [Item::Agent("a"), Item::Config("c"), Item::Workload("w")]);
 }
 
+fn rights(operation: pb::ReadWriteEnum, masks: &[&str]) -> pb::AccessRightsRule {
+    let filter_masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+    let rule = pb::StateRule { operation: operation.into(), filter_masks };
+    let kind = pb::access_rights_rule::AccessRightsRuleEnum::StateRule(rule);
+    pb::AccessRightsRule { access_rights_rule_enum: Some(kind) }
+}
+
+fn with_rights(operation: pb::ReadWriteEnum, masks: &[&str], own: pb::Workload) -> pb::Workload {
+    let allow_rules = vec![rights(operation, masks)];
+    let access = pb::ControlInterfaceAccess { allow_rules, deny_rules: Vec::new() };
+    pb::Workload { control_interface_access: Some(access), ..own }
+}
+
+fn ask(tree: &Tree, by: &str, desired: pb::State, masks: &[&str]) -> Result<Tree, Refused> {
+    let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
+    let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+    let update = Update { by: by.to_owned(), new_state, masks };
+    Current::new(tree.clone()).update(&update).map(|planned| planned.tree)
+}
+
+fn denied() -> Refused {
+    Refused::Invalid("Access denied".to_owned())
+}
+
+fn workloads<const N: usize>(all: [(&str, pb::Workload); N]) -> pb::State {
+    let workloads = all.into_iter().map(|(name, own)| (name.to_owned(), own)).collect();
+    let workloads = Some(pb::WorkloadMap { workloads });
+    pb::State { api_version: "v1".to_owned(), workloads, ..Default::default() }
+}
+
+/// All of `TWO` and what `w` and `n` may write.
+fn two_that_may_write() -> Tree {
+    let writes = |mask| {
+        format!(
+            "controlInterfaceAccess: {{allowRules: [{{type: StateRule, operation: Write, \
+                 filterMasks: [{mask}]}}]}}"
+        )
+    };
+    let text =
+        TWO.replace("    tags:", &format!("    {}\n    tags:", writes("desiredState.workloads")));
+    seeded(&text.replace("runtimeConfig: y", &format!("runtimeConfig: y, {}", writes("'*'"))))
+}
+
 #[test]
 fn nobody_sets_its_own_rights() {
-    let tree = seeded(TWO);
+    let tree = two_that_may_write();
     let access = "desiredState.workloads.w.controlInterfaceAccess";
-    let rule = pb::StateRule { operation: 5, filter_masks: vec!["*".to_owned()] };
-    let kind = pb::access_rights_rule::AccessRightsRuleEnum::StateRule(rule);
-    let rule = pb::AccessRightsRule { access_rights_rule_enum: Some(kind) };
-    let rules = pb::ControlInterfaceAccess { allow_rules: vec![rule], deny_rules: Vec::new() };
-    let workload = pb::Workload { control_interface_access: Some(rules), ..Default::default() };
-    let workloads = pb::WorkloadMap { workloads: [("w".to_owned(), workload)].into() };
-    let desired = pb::State { workloads: Some(workloads), ..Default::default() };
-    let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
-    let ask = |by: &str| {
-        let asked = Update {
-            by: by.to_owned(),
-            new_state: new_state.clone(),
-            masks: vec![access.to_owned()],
-        };
-        Current::new(tree.clone()).update(&asked).map(drop)
+    let new = || {
+        let everything = pb::ReadWriteEnum::RwReadWrite;
+        workloads([("w", with_rights(everything, &["*"], pb::Workload::default()))])
     };
-    assert_eq!(ask("w"), Err(Refused::Invalid("Access denied".to_owned())));
-    assert_eq!(ask("n"), Ok(()));
+    assert_eq!(ask(&tree, "w", new(), &[access]), Err(denied()));
+    assert!(ask(&tree, "n", new(), &[access]).is_ok());
+}
+
+#[test]
+fn update_is_decided_by_the_rights_that_its_sender_has_in_the_state_and_not_by_those_it_had() {
+    let tree = two_that_may_write();
+    let tag = |value: &str| {
+        let tags = Some(pb::Tags { tags: [("k".to_owned(), value.to_owned())].into() });
+        workloads([("w", pb::Workload { tags, ..Default::default() })])
+    };
+    let mask = "desiredState.workloads.w.tags.k";
+    assert!(ask(&tree, "w", tag("1"), &[mask]).is_ok());
+    assert_eq!(ask(&tree, "w", tag("1"), &[mask, "desiredState.configs.c"]), Err(denied()));
+    assert_eq!(ask(&tree, "w", tag("1"), &[]), Err(denied()), "no mask is every mask");
+    assert_eq!(ask(&tree, "gone", tag("1"), &[mask]), Err(denied()));
+    assert!(ask(&tree, "", tag("1"), &[mask]).is_ok(), "the agent itself");
+    let reads = with_rights(pb::ReadWriteEnum::RwRead, &["*"], pb::Workload::default());
+    let access = "desiredState.workloads.w.controlInterfaceAccess";
+    let narrowed = ask(&tree, "n", workloads([("w", reads)]), &[access]).unwrap();
+    assert_eq!(ask(&narrowed, "w", tag("1"), &[mask]), Err(denied()));
+}
+
+#[test]
+fn config_is_referred_to_by_those_who_may_read_it_and_a_missing_one_is_not_told_to_others() {
+    let tree = two_that_may_write();
+    let refers = |config: &str| {
+        let configs = Some(pb::ConfigMappings { configs: [("a".into(), config.into())].into() });
+        workloads([("n", pb::Workload { configs, ..Default::default() })])
+    };
+    let mask = "desiredState.workloads.n.configs";
+    for config in ["c", "missing", "a.b", "*", ""] {
+        assert_eq!(ask(&tree, "w", refers(config), &[mask]), Err(denied()), "{config}");
+    }
+    assert!(ask(&tree, "", refers("c"), &[mask]).is_ok());
+    let rule = rights(pb::ReadWriteEnum::RwRead, &["desiredState.configs.c"]);
+    let writes = rights(pb::ReadWriteEnum::RwWrite, &["desiredState.workloads"]);
+    let access =
+        pb::ControlInterfaceAccess { allow_rules: vec![rule, writes], deny_rules: Vec::new() };
+    let own = pb::Workload { control_interface_access: Some(access), ..Default::default() };
+    let own_access = "desiredState.workloads.w.controlInterfaceAccess";
+    let tree = ask(&tree, "", workloads([("w", own)]), &[own_access]).unwrap();
+    assert!(ask(&tree, "w", refers("c"), &[mask]).is_ok());
+    assert_eq!(ask(&tree, "w", refers("missing"), &[mask]), Err(denied()));
 }

@@ -3,9 +3,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use saphyr::Scalar;
+
 use crate::limits::MOST_VALUES;
 
-use super::yaml::{self, Data, Fault, Yaml};
+use super::{
+    capabilities,
+    yaml::{self, Data, Fault, Yaml},
+};
 
 /// A process as a workload asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +25,13 @@ pub struct Command {
     pub working_dir: Option<PathBuf>,
     /// A name or a number; who runs the agent if nothing is said.
     pub user: Option<String>,
+    /// Bits of the capabilities that it is to have beside the usual ones.
+    pub capabilities: u64,
+    /// Whether programs with the setuid bit give nothing; for all users but root if nothing is said.
+    pub no_new_privileges: Option<bool>,
 }
 
-const KEYS: &str = "command, args, env, workingDir, user";
+const KEYS: &str = "command, args, env, workingDir, user, capabilities, noNewPrivileges";
 
 /// Reads a `runtimeConfig`.
 ///
@@ -101,6 +110,13 @@ fn read(text: &str) -> Result<Command, Fault> {
             }
             "workingDir" => command.working_dir = Some(scalar(value)?.into()),
             "user" => command.user = Some(scalar(value)?.to_owned()),
+            "capabilities" => command.capabilities = capability_bits(value)?,
+            "noNewPrivileges" => {
+                let Scalar::Boolean(given) = Scalar::parse_from_cow(scalar(value)?.into()) else {
+                    return Err(fault(value, "noNewPrivileges is true or false"));
+                };
+                command.no_new_privileges = Some(given);
+            }
             other => {
                 return Err(fault(key, &format!("unknown key '{other}'; there are {KEYS}")));
             }
@@ -110,6 +126,16 @@ fn read(text: &str) -> Result<Command, Fault> {
         return Err(fault(&document, "`command` is missing"));
     }
     Ok(command)
+}
+
+fn capability_bits(node: &Yaml<'_>) -> Result<u64, Fault> {
+    let Data::Sequence(names) = &node.data else {
+        return Err(fault(node, "capabilities must be a sequence, such as [NET_ADMIN]"));
+    };
+    names.iter().try_fold(0, |bits, name| {
+        let own = capabilities::parse(scalar(name)?);
+        Ok(bits | own.map_err(|reason| fault(name, &reason))?)
+    })
 }
 
 type Entry<'i> = (Yaml<'i>, Yaml<'i>);
@@ -147,13 +173,16 @@ mod tests {
     #[test]
     fn all_keys_are_read_and_numbers_stay_as_they_are_written() {
         let text = "command: /bin/sleep\nargs: [0x10, \"2\", 1.50, true]\nenv: {A: 1, B: \"x y\"}\n\
-                    workingDir: /tmp\nuser: nobody\n";
+                    workingDir: /tmp\nuser: nobody\ncapabilities: [CAP_NET_ADMIN, chown]\n\
+                    noNewPrivileges: false\n";
         let expected = Command {
             command: "/bin/sleep".into(),
             args: ["0x10", "2", "1.50", "true"].map(String::from).to_vec(),
             env: [("A", "1"), ("B", "x y")].map(|(k, v)| (k.into(), v.into())).into(),
             working_dir: Some("/tmp".into()),
             user: Some("nobody".into()),
+            capabilities: 1 << 12 | 1,
+            no_new_privileges: Some(false),
         };
         assert_eq!(parse(text), Ok(expected));
     }
@@ -176,6 +205,13 @@ mod tests {
             ("command: a\n---\ncommand: b", "line 3, column 1: a second document begins here"),
             ("command: a\nargs: &a [*a]", "line 2, column 11: expected a single value"),
             ("command: a\nargs: [*a]", "line 2, column 8"),
+            ("command: a\ncapabilities: ALL", "capabilities must be a sequence"),
+            ("command: a\ncapabilities: [[]]", "line 2, column 16: expected a single value"),
+            (
+                "command: a\ncapabilities: [CHOWN, X]",
+                "line 2, column 23: there is no capability 'X'",
+            ),
+            ("command: a\nnoNewPrivileges: yes", "noNewPrivileges is true or false"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

@@ -6,34 +6,40 @@
 //! standard input is a socket to the agent. When that closes, the agent is gone, and the keeper ends
 //! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
 //! the keeper is killed. Without one, the keeper is the subreaper of all that the command starts.
+//!
+//! A third process ([`exec`](super::exec)) gives up rights, and becomes the command.
 
 use std::{
-    collections::BTreeMap,
     fs,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::{
-        fd::AsFd,
-        unix::{net::UnixStream, process::CommandExt},
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
     },
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     thread,
 };
 
 use clap::ValueEnum;
 use nix::{
-    errno::Errno,
     sched::{CloneFlags, unshare},
     sys::{
         prctl::{set_child_subreaper, set_pdeathsig},
         signal::{Signal, kill, killpg},
-        wait::{WaitStatus, waitpid},
+        stat::{Mode, umask},
     },
     unistd::{Pid, getegid, geteuid},
 };
+use rustix::{
+    io::Errno,
+    process::{WaitOptions, WaitStatus, wait},
+};
 use serde::{Deserialize, Serialize};
 
-use super::mounts::{self, Bind};
+use super::{
+    exec::{self, Identity, READY},
+    mounts::{self, Bind, Hidden},
+};
 
 /// What keeps a workload apart from its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,13 +67,22 @@ impl Isolation {
 /// What the keeper is told to start: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
-    pub(super) command: String,
-    pub(super) args: Vec<String>,
-    pub(super) env: BTreeMap<String, String>,
-    pub(super) working_dir: PathBuf,
-    pub(super) uid_gid: Option<(u32, u32)>,
+    pub(super) identity: Identity,
     pub(super) binds: Vec<Bind>,
-    pub(super) hidden: Vec<PathBuf>,
+    pub(super) hidden: Vec<Hidden>,
+    /// Whether parts of `/proc` are to be read only.
+    pub(super) protects_kernel: bool,
+}
+
+/// The processes between the agent and a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Makes the namespaces.
+    Outside,
+    /// Is in the namespaces, and keeps the command.
+    Inside,
+    /// Becomes the command.
+    Command,
 }
 
 /// What the keeper tells: one line of JSON each.
@@ -86,15 +101,18 @@ pub(super) const TERMINATE: &str = "terminate";
 /// Where a workload looks for its pair.
 pub(super) const PAIR: &str = "/run/ankaios/control_interface";
 
-/// Becomes the keeper of one command; `inside` if it is in its namespaces already. With `probe`, only
-/// finds out whether it could.
+/// Becomes the keeper of one command, or one of the processes around it. With `probe`, only finds out
+/// whether it could.
 #[must_use]
-pub fn main(isolation: Isolation, inside: bool, probe: bool) -> ExitCode {
-    let status = match (isolation, inside) {
-        (Isolation::Full, false) => enter(isolation).and_then(|()| go_inside(probe)),
-        (Isolation::Mounts, false) => enter(isolation).and_then(|()| keep(isolation, probe)),
+pub fn main(isolation: Isolation, stage: Stage, probe: bool) -> ExitCode {
+    let status = exec::close_inherited().and_then(|()| match (stage, isolation) {
+        (Stage::Command, _) => Ok(exec::main()),
+        (Stage::Outside, Isolation::Full) => enter(isolation).and_then(|()| go_inside(probe)),
+        (Stage::Outside, Isolation::Mounts) => {
+            enter(isolation).and_then(|()| keep(isolation, probe))
+        }
         _ => keep(isolation, probe),
-    };
+    });
     status.unwrap_or_else(|error| {
         if !probe {
             tell(&Told::Failed(format!("its launcher failed: {error}")));
@@ -126,7 +144,7 @@ fn enter(isolation: Isolation) -> io::Result<()> {
 fn go_inside(probe: bool) -> io::Result<ExitCode> {
     end_with_parent()?;
     let mut command = Command::new("/proc/self/exe");
-    command.args(["launch", "--isolation", "full", "--inside"]);
+    command.args(["launch", "--isolation", "full", "--stage", "inside"]);
     if probe {
         command.arg("--probe");
     }
@@ -155,10 +173,11 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     let mut line = String::new();
     orders.read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line)?;
-    if isolation == Isolation::None && !(plan.binds.is_empty() && plan.hidden.is_empty()) {
+    let mounts = !(plan.binds.is_empty() && plan.hidden.is_empty()) || plan.protects_kernel;
+    if isolation == Isolation::None && mounts {
         return Err(io::Error::other("it would mount on the host"));
     }
-    let pid = match start(&plan) {
+    let pid = match start(isolation, &plan) {
         Ok(pid) => pid,
         Err(reason) => {
             tell(&Told::Failed(reason));
@@ -175,23 +194,44 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(plan: &Plan) -> Result<Pid, String> {
+fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
+    // It is loaded before a file of the workload can take the place of what it is loaded from.
+    let (pid, mut socket) = start_waiting(isolation)
+        .map_err(|error| format!("the process for the command cannot be started: {error}"))?;
+    // Folders on the way to a mount point are for all users.
+    umask(Mode::from_bits_truncate(0o022));
     mounts::mount_all(&plan.binds, &plan.hidden)?;
-    if !plan.working_dir.is_dir() {
-        return Err(format!("workingDir {} is no folder", plan.working_dir.display()));
+    if plan.protects_kernel {
+        mounts::protect_kernel()?;
     }
-    let mut command = Command::new(&plan.command);
-    command.args(&plan.args).env_clear().envs(&plan.env).current_dir(&plan.working_dir);
-    // A group of its own: a signal to it reaches what it started too.
-    command.stdin(Stdio::null()).process_group(0);
-    if let Some((uid, gid)) = plan.uid_gid {
-        command.uid(uid).gid(gid);
+    let Identity { command, working_dir, .. } = &plan.identity;
+    if !working_dir.is_dir() {
+        return Err(format!("workingDir {} is no folder", working_dir.display()));
     }
-    let child = command
-        .spawn()
-        .map_err(|error| format!("command '{}' cannot be started: {error}", plan.command))?;
-    let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
-    Ok(Pid::from_raw(pid))
+    let failed =
+        |error: &dyn std::fmt::Display| format!("command '{command}' cannot be started: {error}");
+    let mut line = serde_json::to_string(&plan.identity).map_err(|error| failed(&error))?;
+    line.push('\n');
+    socket.write_all(line.as_bytes()).map_err(|error| failed(&error))?;
+    // Its end of the socket closes when it becomes the command.
+    let mut said = String::new();
+    socket.read_to_string(&mut said).map_err(|error| failed(&error))?;
+    match said.strip_prefix(READY).map(str::trim) {
+        Some("") => Ok(pid),
+        Some(reason) => Err(failed(&reason)),
+        None if said.is_empty() => Err(failed(&"its process ended before")),
+        None => Err(said),
+    }
+}
+
+/// Starts the process that becomes the command when it is told which.
+fn start_waiting(isolation: Isolation) -> io::Result<(Pid, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["launch", "--isolation", isolation.name(), "--stage", "command"]);
+    let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok((Pid::from_raw(pid), ours))
 }
 
 /// Does what the agent wants, until there is no agent any more.
@@ -210,13 +250,27 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
 /// Waits for the command, and meanwhile for all that others left.
 fn reap(pid: Pid) -> Told {
     loop {
-        match waitpid(None, None) {
-            Ok(WaitStatus::Exited(own, code)) if own == pid => return Told::Exited(code),
-            Ok(WaitStatus::Signaled(own, signal, _)) if own == pid => {
-                return Told::Killed(signal as i32);
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
+        match next_end() {
+            Ok((own, status)) if own == pid => match status.terminating_signal() {
+                Some(signal) => return Told::Killed(signal),
+                None => return Told::Exited(status.exit_status().unwrap_or_default()),
+            },
+            Ok(_) => {}
             Err(error) => return Told::Failed(format!("it was lost: {error}")),
+        }
+    }
+}
+
+/// Waits for the end of any child. Its status is a number, as a child can be killed by signals that
+/// have no name.
+fn next_end() -> Result<(Pid, WaitStatus), Errno> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => {
+                return Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status));
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }
@@ -226,9 +280,8 @@ fn reap(pid: Pid) -> Told {
 fn end_all() {
     loop {
         kill_children();
-        match waitpid(None, None) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+        if next_end().is_err() {
+            return;
         }
     }
 }

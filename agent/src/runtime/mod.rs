@@ -1,7 +1,9 @@
 //! How a workload is run. The one runtime is `process`: a child of this agent, in namespaces of its
 //! own where privileges allow.
 
+mod capabilities;
 pub mod config;
+mod exec;
 pub mod launch;
 mod mounts;
 mod process;
@@ -12,8 +14,9 @@ use std::path::PathBuf;
 use fifogate::pb::ank_base as pb;
 
 pub use launch::Isolation;
+pub use mounts::Hidden;
 pub(crate) use process::account;
-pub use process::{Exit, Launcher, Process, StartError};
+pub use process::{Around, Exit, Launcher, Process, StartError};
 
 /// The runtime's name in a workload.
 pub const PROCESS: &str = "process";

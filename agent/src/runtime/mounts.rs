@@ -1,28 +1,43 @@
-//! What a workload sees of the file system, in its own mount namespace: its pair and its files are
-//! mounted where it looks for them, although nothing may be there on the host.
+//! A workload's view of the file system, in its own mount namespace: its pair and its files are mounted
+//! where it looks for them, and the agent's own folders are hidden.
 //!
-//! Nothing is ever made on the host. Where a mount point is missing, the nearest folder above it is
-//! covered by one in memory that shows all of the old one's entries, and has room for the new.
+//! Nothing is made, followed or changed on the node. Where a mount point is missing, the nearest folder
+//! above it is covered by one in memory that shows all of the old one's entries, and has room for the
+//! new. Names are made through descriptors of such folders alone, which no other process knows; sources
+//! and targets are mounted through descriptors of what was looked at. So a name that somebody exchanges
+//! meanwhile changes nothing.
 
 use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
     fs,
     io::{self, Error},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, PermissionsExt, symlink},
-    },
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::{OFlag, open},
-    mount::{MsFlags, mount},
-    sys::stat::Mode,
+use nix::mount::{MsFlags, mount};
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid, chownat, fstat, fstatvfs,
+        mkdirat, openat, symlinkat,
+    },
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+        fsconfig_set_string, fsmount, fsopen, move_mount,
+    },
 };
 use serde::{Deserialize, Serialize};
 
+use crate::folders::{Found, Place, Trusted, link_of, target_of, walk};
+
 /// Entries that a folder may have to be shown anew, one mount each.
 const MOST_ENTRIES: usize = 1000;
+
+/// Parts of `/proc` through which root changes the kernel of the node, whatever its capabilities.
+const KERNEL: [&str; 5] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
 /// One thing to be mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +47,15 @@ pub(super) struct Bind {
     /// Where it is shown.
     pub(super) target: PathBuf,
     pub(super) read_only: bool,
+}
+
+/// A folder that workloads do not see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// Its path, without links.
+    pub path: PathBuf,
+    /// Its device and inode: a folder that took its place is not hidden in its stead.
+    pub file: (u64, u64),
 }
 
 /// Nothing that is mounted here from now on is seen outside.
@@ -47,88 +71,192 @@ pub(super) fn mount_proc() -> io::Result<()> {
     Ok(mount(Some("proc"), "/proc", Some("proc"), flags, none)?)
 }
 
-/// Mounts all of `binds`, then hides `hidden`: what is mounted from there stays.
-pub(super) fn mount_all(binds: &[Bind], hidden: &[PathBuf]) -> Result<(), String> {
-    for bind in binds {
+/// Hides `hidden`, then mounts `binds`, which may be from there.
+pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String> {
+    let mut sources = Vec::new();
+    let mut frozen = BTreeSet::new();
+    for Bind { source, read_only, .. } in binds {
+        let named = |error| format!("cannot show {}: {error}", source.display());
+        if *read_only && let Some(folder) = source.parent().filter(|own| !frozen.contains(*own)) {
+            freeze(folder).map_err(named)?;
+            frozen.insert(folder);
+        }
+        sources.push(there(source).map_err(named)?);
+    }
+    // Sources are reached by their descriptors from here on. Hidden first, these folders cannot come
+    // into view again by what is mounted next.
+    for own in hidden {
+        hide(own).map_err(|error| format!("cannot hide {}: {error}", own.path.display()))?;
+    }
+    let mut covers = Covers { trusted: Trusted::here(), devices: BTreeSet::new() };
+    for (bind, source) in binds.iter().zip(&sources) {
         let named = |error| format!("cannot mount {}: {error}", bind.target.display());
-        mount_one(bind).map_err(named)?;
-    }
-    for folder in hidden {
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        let hide = mount(Some("none"), folder, Some("tmpfs"), flags, Some("size=4k,mode=755"));
-        hide.map_err(|error| format!("cannot hide {}: {error}", folder.display()))?;
+        covers.show(source, &bind.target).map_err(named)?;
     }
     Ok(())
 }
 
-fn mount_one(bind: &Bind) -> io::Result<()> {
-    let is_folder = fs::metadata(&bind.source)?.is_dir();
-    match fs::metadata(&bind.target) {
-        Ok(found) if found.is_dir() == is_folder => {}
-        Ok(_) => return Err(Error::other("something of another kind is there already")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_target(&bind.target, is_folder)?;
-        }
-        Err(error) => return Err(error),
-    }
-    bind_to(&bind.source, &bind.target)?;
-    if bind.read_only {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        let none: Option<&str> = None;
-        mount(none, &bind.target, none, flags, none)?;
+/// Keeps a workload that is root from changing the node's kernel through files that ask for no
+/// capability, such as the name of the program that handles crashes of all processes.
+pub(super) fn protect_kernel() -> Result<(), String> {
+    for path in KERNEL.map(Path::new).iter().filter(|path| path.exists()) {
+        freeze(path).map_err(|error| format!("cannot protect {}: {error}", path.display()))?;
     }
     Ok(())
 }
 
-fn bind_to(source: &Path, target: &Path) -> io::Result<()> {
+fn there(path: &Path) -> io::Result<Place> {
+    match walk(path, Trusted::here())? {
+        Found::There(place) => Ok(place),
+        Found::Missing(..) => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Mounts a path of ours on itself, to be read only. What is mounted from there is so, too.
+fn freeze(path: &Path) -> io::Result<()> {
     let none: Option<&str> = None;
-    Ok(mount(Some(source), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
+    let place = there(path)?;
+    bind(&place.fd, &place.fd)?;
+    let path = there(path)?;
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    // In a user namespace these cannot be taken away.
+    let kept = fstatvfs(&path.fd)?.f_flag;
+    for (flag, own) in [
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+        (StatVfsMountFlags::NOATIME, MsFlags::MS_NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MsFlags::MS_NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if kept.contains(flag) {
+            flags |= own;
+        }
+    }
+    Ok(mount(none, &path.link(), none, flags, none)?)
 }
 
-fn make_target(target: &Path, is_folder: bool) -> io::Result<()> {
-    let missing = || Error::other("a mount point needs a folder above it");
-    let parent = target.parent().ok_or_else(missing)?;
-    let existing = parent.ancestors().find(|folder| folder.is_dir()).ok_or_else(missing)?;
-    if existing == Path::new("/") {
-        return Err(Error::other("nothing can be mounted right below the root folder"));
+fn hide(hidden: &Hidden) -> io::Result<()> {
+    let folder = there(&hidden.path)?;
+    if (folder.stat.st_dev, folder.stat.st_ino) != hidden.file {
+        return Err(Error::other("another folder has taken its place; start the agent again"));
     }
-    cover(existing)?;
-    fs::create_dir_all(parent)?;
-    if is_folder { fs::create_dir(target) } else { fs::File::create(target).map(drop) }
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("none"), &folder.link(), Some("tmpfs"), flags, Some("size=4k,mode=755"))?)
 }
 
-/// Covers a folder with one in memory that shows the same.
-fn cover(folder: &Path) -> io::Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // By its descriptor it can be reached below what covers it.
-    let below: OwnedFd = open(folder, flags, Mode::empty())?;
-    let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    if entries.len() > MOST_ENTRIES {
-        return Err(Error::other(format!(
-            "{} has {} entries, which are too many to show them anew; make the mount point \
-             beforehand",
-            folder.display(),
-            entries.len()
-        )));
-    }
-    let mode = fs::metadata(folder)?.mode() & 0o7777;
-    let options = format!("mode={mode:o}");
-    mount(Some("none"), folder, Some("tmpfs"), MsFlags::MS_NODEV, Some(options.as_str()))?;
-    let below = PathBuf::from(format!("/proc/self/fd/{}", below.as_raw_fd()));
-    for entry in entries {
-        let (old, new) = (below.join(entry.file_name()), folder.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_symlink() {
-            symlink(fs::read_link(&old)?, &new)?;
-            continue;
+/// Mounts exactly what one descriptor is of on exactly what the other is of.
+fn bind(source: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    Ok(mount(Some(&link_of(source)), &link_of(target), none, flags, none)?)
+}
+
+/// The folders in memory that cover others.
+struct Covers {
+    trusted: Trusted,
+    /// Their devices: a folder on one of these was made here, and is seen by nobody else.
+    devices: BTreeSet<u64>,
+}
+
+impl Covers {
+    fn show(&mut self, source: &Place, target: &Path) -> io::Result<()> {
+        let is_folder = source.kind() == FileType::Directory;
+        let target = match walk(target, self.trusted)? {
+            Found::There(place) => place,
+            Found::Missing(folder, names) => self.make(folder, &names, is_folder)?,
+        };
+        match (is_folder, target.kind() == FileType::Directory) {
+            (true, false) => return Err(Error::other("something that is no folder is there")),
+            (false, true) => return Err(Error::other("a folder is there already")),
+            _ => {}
         }
-        if kind.is_dir() {
-            fs::create_dir(&new)?;
-            fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
-        } else {
-            fs::File::create(&new)?;
-        }
-        bind_to(&old, &new)?;
+        bind(&source.fd, &target.fd)
     }
-    Ok(())
+
+    /// Makes the missing end of a path in a folder that is in memory, or is covered by one.
+    fn make(&mut self, folder: Place, names: &[OsString], is_folder: bool) -> io::Result<Place> {
+        let mut folder =
+            if self.devices.contains(&folder.stat.st_dev) { folder } else { self.cover(&folder)? };
+        let Some((last, above)) = names.split_last() else { return Ok(folder) };
+        for name in above {
+            folder = make_entry(&folder, name, true)?;
+        }
+        make_entry(&folder, last, is_folder)
+    }
+
+    /// Covers a folder with one in memory that shows the same.
+    fn cover(&mut self, below: &Place) -> io::Result<Place> {
+        if below.path == Path::new("/") {
+            return Err(Error::other("nothing can be mounted right below the root folder"));
+        }
+        if below.stat.st_dev == there(Path::new("/proc"))?.stat.st_dev {
+            return Err(Error::other("nothing can be added to /proc"));
+        }
+        let entries = fs::read_dir(below.link())?.collect::<Result<Vec<_>, _>>()?;
+        if entries.len() > MOST_ENTRIES {
+            return Err(Error::other(format!(
+                "{} has {} entries, which are too many to show them anew; make the mount point \
+                 beforehand",
+                below.path.display(),
+                entries.len()
+            )));
+        }
+        let cover = mount_memory(below)?;
+        self.devices.insert(cover.stat.st_dev);
+        for entry in entries {
+            match below.entry(&entry.file_name()) {
+                Ok(old) => show_again(&old, &cover, &entry.file_name())?,
+                // It has gone meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(cover)
+    }
+}
+
+/// Mounts an empty folder in memory on another, with its mode and owner; gives the new one.
+fn mount_memory(below: &Place) -> io::Result<Place> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "mode", format!("{:o}", below.stat.st_mode & 0o7777))?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    give_to_owner_of(below, &fd, "")?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&fd, "", &below.fd, "", flags)?;
+    Ok(Place { stat: fstat(&fd)?, fd, path: below.path.clone() })
+}
+
+/// Shows one entry of a covered folder in what covers it.
+fn show_again(old: &Place, cover: &Place, name: &OsStr) -> io::Result<()> {
+    if old.kind() == FileType::Symlink {
+        symlinkat(target_of(old)?, &cover.fd, name)?;
+        return give_to_owner_of(old, &cover.fd, name);
+    }
+    let new = make_entry(cover, name, old.kind() == FileType::Directory)?;
+    bind(&old.fd, &new.fd)
+}
+
+/// Nothing can be given to users that are not mapped into a user namespace.
+fn give_to_owner_of(old: &Place, folder: &OwnedFd, name: impl AsRef<OsStr>) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(old.stat.st_uid), Gid::from_raw(old.stat.st_gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    match chownat(folder, name.as_ref(), Some(uid), Some(gid), flags) {
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Makes an entry in a folder in memory, where no entry of the name is.
+fn make_entry(folder: &Place, name: &OsStr, is_folder: bool) -> io::Result<Place> {
+    if is_folder {
+        mkdirat(&folder.fd, name, Mode::from_raw_mode(0o755))?;
+    } else {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&folder.fd, name, flags, Mode::RUSR | Mode::WUSR)?;
+    }
+    folder.entry(name)
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    env, fmt, fs,
+    env, fmt,
+    fs::{self, DirBuilder},
     io::{self, Write},
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{OpenOptionsExt, chown},
+            fs::{DirBuilderExt, OpenOptionsExt, fchown},
             net::UnixStream as StdStream,
         },
     },
@@ -34,10 +35,11 @@ use tokio::{
 };
 
 use super::{
-    Isolation, Surroundings,
+    Isolation, Surroundings, capabilities,
     config::Command as Config,
+    exec::Identity,
     launch::{PAIR, Plan, TERMINATE, Told},
-    mounts::Bind,
+    mounts::{Bind, Hidden},
 };
 
 /// What of the agent's own environment a workload is given.
@@ -52,8 +54,16 @@ pub struct Launcher {
     /// This program.
     program: PathBuf,
     isolation: Isolation,
-    /// What no workload is to see where it can be hidden.
-    hidden: Vec<PathBuf>,
+    around: Around,
+}
+
+/// What is the same for all workloads of this agent.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// Folders that no workload is to see where they can be hidden.
+    pub hidden: Vec<Hidden>,
+    /// The umask that the agent was started with.
+    pub umask: u32,
 }
 
 /// Why a process was not started.
@@ -102,11 +112,7 @@ impl Launcher {
     ///
     /// # Errors
     /// This program cannot be started again, or not as is wanted.
-    pub fn probe(
-        program: PathBuf,
-        hidden: Vec<PathBuf>,
-        wanted: Option<Isolation>,
-    ) -> io::Result<Self> {
+    pub fn probe(program: PathBuf, around: Around, wanted: Option<Isolation>) -> io::Result<Self> {
         let all = [Isolation::Full, Isolation::Mounts, Isolation::None];
         let tried = wanted.as_ref().map_or(&all[..], std::slice::from_ref);
         for isolation in tried {
@@ -128,7 +134,7 @@ impl Launcher {
                      workloads with files cannot be started"
                 ),
             }
-            return Ok(Self { program, isolation: *isolation, hidden });
+            return Ok(Self { program, isolation: *isolation, around });
         }
         let name = wanted.map_or("none", Isolation::name);
         Err(io::Error::other(format!("isolation '{name}' is not possible here")))
@@ -199,17 +205,28 @@ impl Launcher {
         env.extend(config.env.clone());
         let owner = account.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
         binds.extend(self.write_files(around, owner)?);
-        Ok(Plan {
+        let identity = Identity {
             command: config.command.clone(),
             args: config.args.clone(),
             env,
             working_dir: config.working_dir.clone().unwrap_or_else(|| "/".into()),
             uid_gid: owner,
+            capabilities: config.capabilities,
+            no_new_privileges: config.no_new_privileges,
+            umask: self.around.umask,
+        };
+        Ok(Plan {
+            // A user other than root cannot write there, nor in a user namespace of one.
+            protects_kernel: self.isolation != Isolation::None
+                && Uid::effective().is_root()
+                && identity.may_be_root(Uid::effective())
+                && !capabilities::gives_all(identity.capabilities),
+            identity,
             binds,
             // Without a mount namespace it would be hidden from everybody.
             hidden: match self.isolation {
                 Isolation::None => Vec::new(),
-                Isolation::Full | Isolation::Mounts => self.hidden.clone(),
+                Isolation::Full | Isolation::Mounts => self.around.hidden.clone(),
             },
         })
     }
@@ -258,7 +275,7 @@ fn write_file(
     content: &[u8],
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -266,7 +283,7 @@ fn write_file(
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     match owner {
-        Some((uid, gid)) => chown(path, Some(uid), Some(gid)),
+        Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
         None => Ok(()),
     }
 }

@@ -1,13 +1,14 @@
 //! Desired state on disk, item by item, in an embedded store. What was kept before a crash is there
 //! after it.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use fifogate::pb::ank_base as pb;
 use prost::Message;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::Change;
+use super::{Change, log_left_out, undecodable};
+use crate::folders::{Private, Readable};
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -30,20 +31,23 @@ impl Disk {
     pub(super) fn open(dir: &Path) -> Result<Self, String> {
         let path = dir.join(FILE);
         let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-        fs::create_dir_all(dir).map_err(|error| named(&error))?;
-        let database = Database::create(&path).map_err(|error| match error {
+        // The file is opened here, as the database would follow a link.
+        let folder = Private::open(dir, Readable::Closed).map_err(|error| error.to_string())?;
+        let file = folder.file(FILE).map_err(|error| error.to_string())?;
+        let database = Database::builder().create_file(file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => named(&"another agent has this file open"),
             error => named(&error),
         })?;
         Ok(Self { database })
     }
 
-    /// The desired state that is kept, and the agents' tags; `None` if nothing was ever kept.
-    pub(super) fn load(&self) -> Result<Option<pb::CompleteState>, String> {
+    /// The desired state that is kept, and the agents' tags, item by item; `None` if nothing was ever
+    /// kept. An item whose bytes are no message is logged and left where it is.
+    pub(super) fn load(&self) -> Result<Option<Vec<Change>>, String> {
         self.read().map_err(|error| error.to_string())
     }
 
-    fn read(&self) -> Result<Option<pb::CompleteState>, Box<dyn std::error::Error>> {
+    fn read(&self) -> Result<Option<Vec<Change>>, Box<dyn std::error::Error>> {
         let transaction = self.database.begin_read()?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,
@@ -51,32 +55,12 @@ impl Disk {
             Err(error) => return Err(error.into()),
         };
         let Some(version) = meta.get(API_VERSION)? else { return Ok(None) };
-        let mut state = pb::State {
-            api_version: String::from_utf8(version.value().to_vec())?,
-            workloads: Some(pb::WorkloadMap::default()),
-            configs: Some(pb::ConfigMap::default()),
-        };
-        let mut agents = pb::AgentMap::default();
-        for entry in transaction.open_table(WORKLOADS)?.iter()? {
-            let (name, bytes) = entry?;
-            let all = &mut state.workloads.get_or_insert_default().workloads;
-            all.insert(name.value().to_owned(), pb::Workload::decode(bytes.value())?);
-        }
-        for entry in transaction.open_table(CONFIGS)?.iter()? {
-            let (name, bytes) = entry?;
-            let all = &mut state.configs.get_or_insert_default().configs;
-            all.insert(name.value().to_owned(), pb::ConfigItem::decode(bytes.value())?);
-        }
-        for entry in transaction.open_table(AGENTS)?.iter()? {
-            let (name, bytes) = entry?;
-            let attributes = pb::AgentAttributes::decode(bytes.value())?;
-            agents.agents.insert(name.value().to_owned(), attributes);
-        }
-        Ok(Some(pb::CompleteState {
-            desired_state: Some(state),
-            agents: Some(agents),
-            ..Default::default()
-        }))
+        let mut changes = vec![Change::ApiVersion(String::from_utf8(version.value().to_vec())?)];
+        let workload = |name, own: Option<_>| Change::Workload(name, own.map(Box::new));
+        changes.extend(items(&transaction.open_table(WORKLOADS)?, workload)?);
+        changes.extend(items(&transaction.open_table(CONFIGS)?, Change::Config)?);
+        changes.extend(items(&transaction.open_table(AGENTS)?, Change::Agent)?);
+        Ok(Some(changes))
     }
 
     /// Keeps changes; they are on disk when this returns.
@@ -119,6 +103,23 @@ impl Disk {
         transaction.commit()?;
         Ok(())
     }
+}
+
+/// The items of a table. Bytes that are no message cost that item alone.
+fn items<M: Message + Default>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    change: impl Fn(String, Option<M>) -> Change,
+) -> Result<Vec<Change>, redb::StorageError> {
+    let mut items = Vec::new();
+    for entry in table.iter()? {
+        let (name, bytes) = entry?;
+        let name = name.value().to_owned();
+        match M::decode(bytes.value()) {
+            Ok(message) => items.push(change(name, Some(message))),
+            Err(error) => log_left_out("on disk", &change(name, None), &undecodable(&error)),
+        }
+    }
+    Ok(items)
 }
 
 fn put(

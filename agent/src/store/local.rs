@@ -15,10 +15,13 @@ use tokio::{
     task,
 };
 
-use super::{Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk};
+use super::{
+    Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk, log_left_out,
+};
 use crate::{
     apart,
-    model::{self, Current, Update},
+    log_text::Quoted,
+    model::{self, Current, Fitted, Update},
 };
 
 /// Why a store cannot be opened.
@@ -71,7 +74,7 @@ impl Local {
                 if seed.is_some() {
                     log::info!("the desired state is the one kept on disk, not the manifest's");
                 }
-                restored(&kept).map_err(OpenError::Storage)?
+                restored(kept).map_err(OpenError::Storage)?
             }
             (None, None) => model::empty(),
             (None, Some(seed)) => {
@@ -148,10 +151,16 @@ impl Inner {
 }
 
 /// The state that was kept, with every workload at its beginning.
-fn restored(kept: &pb::CompleteState) -> Result<Tree, String> {
-    let (tree, faults) = model::whole(kept)?;
+fn restored(kept: Vec<Change>) -> Result<Tree, String> {
+    let Fitted { tree, faults, left_out, .. } = Current::default().apply_what_fits(kept);
+    for (item, why) in left_out {
+        if let Change::ApiVersion(_) = item {
+            return Err(why); // the state of another version is not to be taken for one of ours
+        }
+        log_left_out("on disk", &item, &why);
+    }
     for fault in faults {
-        log::error!("workload {}: {fault}", fault.workload);
+        log::error!("workload {}: {}", Quoted(&fault.workload), Quoted(&fault.reason));
     }
     Ok(model::begun(&tree))
 }

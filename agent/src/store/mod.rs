@@ -7,10 +7,13 @@
 
 use std::fmt;
 
-use fifogate::{pb::ank_base as pb, state::Tree};
+use fifogate::{limits::too_deep, pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
-use crate::model::{Current, Update};
+use crate::{
+    fence::Lease,
+    model::{Current, Update},
+};
 
 mod disk;
 pub mod etcd;
@@ -49,6 +52,35 @@ pub enum Change {
     WorkloadState(pb::WorkloadInstanceName, Option<pb::ExecutionState>),
     /// `agents.<name>`
     Agent(String, Option<pb::AgentAttributes>),
+}
+
+impl Change {
+    /// The path of the item.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self {
+            Self::ApiVersion(_) => "desiredState.apiVersion".to_owned(),
+            Self::Workload(name, _) => format!("desiredState.workloads.{name}"),
+            Self::Config(name, _) => format!("desiredState.configs.{name}"),
+            Self::WorkloadState(name, _) => {
+                let pb::WorkloadInstanceName { agent_name, workload_name, id } = name;
+                format!("workloadStates.{agent_name}.{workload_name}.{id}")
+            }
+            Self::Agent(name, _) => format!("agents.{name}"),
+        }
+    }
+}
+
+/// Says that an item counts as not there, and how it is mended.
+fn log_left_out(place: &str, item: &Change, why: &str) {
+    let path = item.path();
+    log::error!("{path} as it is kept {place} is left out: {why}; set {path} again to replace it");
+}
+
+/// Why bytes of a store are no message.
+fn undecodable(error: &prost::DecodeError) -> String {
+    let text = error.to_string();
+    if text.ends_with("recursion limit reached") { too_deep("its value") } else { text }
 }
 
 /// Why something was not done. The text is for the workload that asked.
@@ -130,6 +162,15 @@ impl Store {
         match self {
             Self::Local(local) => local.set_agent(name, status).await,
             Self::Etcd(etcd) => etcd.set_agent(name, status).await,
+        }
+    }
+
+    /// How long the agent's name is its own, if another process can take it.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        match self {
+            Self::Local(_) => None,
+            Self::Etcd(etcd) => Some(etcd.lease()),
         }
     }
 

@@ -8,14 +8,20 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
+use log::Level;
+use prost::Message;
 use tokio::{sync::Notify, time::sleep};
 
-use crate::store::{Refused, Store};
+use crate::{
+    log_text::{self, Quoted},
+    store::{Refused, Store},
+};
 
 /// Reports that wait before only the last one of an instance is kept.
 const MOST_STEPS: usize = 1000;
-/// Reports that are taken to the store at once.
+/// Reports that are taken to the store at once. What etcd takes in one request is four times as much.
 const MOST_AT_ONCE: usize = 100;
+const MOST_BYTES_AT_ONCE: usize = 384 << 10;
 /// How long an unreachable store is left alone.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -47,27 +53,25 @@ impl Reports {
                 self.added.notified().await;
                 continue;
             }
-            match store.report(batch.clone()).await {
-                Ok(()) => {}
-                Err(Refused::Unavailable(text)) => {
-                    log::debug!("execution states wait: {text}");
-                    self.put_back(batch);
-                    sleep(RETRY).await;
-                }
-                Err(Refused::Invalid(text)) => log::error!("execution states are not kept: {text}"),
+            let left = keep(batch, |some| store.report(some)).await;
+            if !left.is_empty() {
+                self.put_back(left);
+                sleep(RETRY).await;
             }
         }
     }
 
     /// The first ones, of different instances. One event tells one state of an instance: of two, both
-    /// are to be seen.
+    /// are to be seen. One that is too large by itself is alone.
     fn take(&self) -> Vec<pb::WorkloadState> {
         let mut waiting = self.waiting();
-        let mut batch: Vec<pb::WorkloadState> = Vec::new();
+        let (mut batch, mut bytes): (Vec<pb::WorkloadState>, usize) = (Vec::new(), 0);
         while let Some(next) = waiting.front()
             && batch.len() < MOST_AT_ONCE
+            && (batch.is_empty() || bytes + next.encoded_len() <= MOST_BYTES_AT_ONCE)
             && batch.iter().all(|own| own.instance_name != next.instance_name)
         {
+            bytes += next.encoded_len();
             batch.extend(waiting.pop_front());
         }
         batch
@@ -90,9 +94,118 @@ impl Reports {
     }
 }
 
+/// Has a batch kept, and gives what is to be tried again. One report that the store refuses does not
+/// take the others with it: they are kept one by one then.
+async fn keep<F>(
+    batch: Vec<pb::WorkloadState>,
+    mut report: impl FnMut(Vec<pb::WorkloadState>) -> F,
+) -> Vec<pb::WorkloadState>
+where
+    F: Future<Output = Result<(), Refused>>,
+{
+    match report(batch.clone()).await {
+        Ok(()) => return Vec::new(),
+        Err(Refused::Unavailable(text)) => {
+            log::debug!("execution states wait: {text}");
+            return batch;
+        }
+        Err(Refused::Invalid(text)) if batch.len() == 1 => {
+            log_not_kept(&batch, &text);
+            return Vec::new();
+        }
+        Err(Refused::Invalid(_)) => {}
+    }
+    let mut left = VecDeque::from(batch);
+    while let Some(next) = left.pop_front() {
+        match report(vec![next.clone()]).await {
+            Ok(()) => {}
+            Err(Refused::Unavailable(text)) => {
+                log::debug!("execution states wait: {text}");
+                left.push_front(next);
+                break;
+            }
+            Err(Refused::Invalid(text)) => log_not_kept(&[next], &text),
+        }
+    }
+    left.into()
+}
+
+fn log_not_kept(reports: &[pb::WorkloadState], text: &str) {
+    for name in reports.iter().filter_map(|report| report.instance_name.as_ref()) {
+        let name = name.workload_name.as_str();
+        let text = format_args!("an execution state of {} is not kept: {text}", Quoted(name));
+        log_text::about(name, Level::Error, text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A store that takes so many bytes at once and no name that is refused, and is away when it was asked
+    /// so often.
+    fn store(
+        most: usize,
+        mut asks: usize,
+        kept: &mut Vec<pb::WorkloadState>,
+    ) -> impl FnMut(Vec<pb::WorkloadState>) -> std::future::Ready<Result<(), Refused>> {
+        move |some| {
+            let bytes: usize = some.iter().map(Message::encoded_len).sum();
+            let is_refused = |own: &pb::WorkloadState| own == &report("refused", 0);
+            std::future::ready(match asks.checked_sub(1) {
+                None => Err(Refused::Unavailable("away".to_owned())),
+                Some(_) if bytes > most || some.iter().any(is_refused) => {
+                    asks -= 1;
+                    Err(Refused::Invalid("too large".to_owned()))
+                }
+                Some(left) => {
+                    asks = left;
+                    kept.extend(some);
+                    Ok(())
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn report_that_is_refused_takes_no_other_with_it() {
+        let mut all: Vec<_> = (0..40).map(|n| report(&format!("w{n}"), n)).collect();
+        all.insert(7, report("refused", 0));
+        let mut kept = Vec::new();
+        assert!(keep(all.clone(), store(usize::MAX, 1000, &mut kept)).await.is_empty());
+        all.remove(7);
+        assert_eq!(kept, all);
+        // A batch that is too large as a whole, and one that is away in the middle of that.
+        let mut kept = Vec::new();
+        assert!(keep(all.clone(), store(50, 1000, &mut kept)).await.is_empty());
+        assert_eq!(kept, all);
+        let mut kept = Vec::new();
+        let left = keep(all.clone(), store(50, 11, &mut kept)).await;
+        assert_eq!((&kept[..], &left[..]), (&all[..10], &all[10..]));
+        let mut kept = Vec::new();
+        assert_eq!(keep(all.clone(), store(50, 0, &mut kept)).await, all, "all again");
+    }
+
+    #[test]
+    fn batch_is_bounded_by_bytes_and_one_that_is_larger_is_alone() {
+        let with_info = |workload: &str, bytes: usize| {
+            let mut report = report(workload, 0);
+            report.execution_state.as_mut().unwrap().additional_info = Some("x".repeat(bytes));
+            report
+        };
+        for (bytes, count, most) in [(1024, 1000, 100), (30_000, 40, 13), (1 << 20, 3, 1)] {
+            let reports = Reports::default();
+            (0..count).for_each(|n| reports.add(with_info(&n.to_string(), bytes)));
+            let mut sizes = Vec::new();
+            while let batch = reports.take()
+                && !batch.is_empty()
+            {
+                sizes.push(batch.len());
+            }
+            assert_eq!(sizes.iter().sum::<usize>(), count);
+            assert_eq!(sizes.iter().max(), Some(&most), "{bytes} bytes each");
+        }
+    }
 
     fn report(workload: &str, step: usize) -> pb::WorkloadState {
         pb::WorkloadState {

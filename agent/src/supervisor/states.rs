@@ -5,8 +5,23 @@ use fifogate::pb::ank_base::{
     execution_state::ExecutionStateEnum as State,
 };
 
+/// Most bytes of additional information. It quotes commands and paths of any length, is kept for each
+/// instance, and goes to everybody who may read execution states.
+const MOST_INFO: usize = 1024;
+
 fn state(state: State, info: impl Into<String>) -> ExecutionState {
-    ExecutionState { additional_info: Some(info.into()), execution_state_enum: Some(state) }
+    let info = shortened(info.into());
+    ExecutionState { additional_info: Some(info), execution_state_enum: Some(state) }
+}
+
+fn shortened(mut info: String) -> String {
+    if info.len() > MOST_INFO {
+        let len = info.len();
+        let end = (0..=MOST_INFO).rev().find(|at| info.is_char_boundary(*at)).unwrap_or(0);
+        info.truncate(end);
+        info.push_str(&format!("... ({} bytes more)", len - end));
+    }
+    info
 }
 
 pub(super) fn waiting_to_start() -> ExecutionState {
@@ -47,4 +62,26 @@ pub(super) fn stop_requested() -> ExecutionState {
 
 pub(super) fn removed() -> ExecutionState {
     state(State::Removed(Removed::Removed.into()), "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn additional_information_is_cut_between_characters_and_says_what_is_missing() {
+        let info = |text: &str| failed(text).additional_info.unwrap();
+        for short in ["", "exit status 3", &"x".repeat(MOST_INFO), &"ü".repeat(MOST_INFO / 2)] {
+            assert_eq!(info(short), short);
+        }
+        let over = format!("{}... (1 bytes more)", "x".repeat(MOST_INFO));
+        assert_eq!(info(&"x".repeat(MOST_INFO + 1)), over);
+        let cut = info(&format!("x{}", "ü".repeat(MOST_INFO / 2)));
+        assert_eq!(cut, format!("x{}... (2 bytes more)", "ü".repeat(MOST_INFO / 2 - 1)));
+        let command = "/bin/x".repeat(200_000);
+        for state in [starting(&command), starting_failed(&command), lost(&command)] {
+            let info = state.additional_info.unwrap();
+            assert!(info.len() < MOST_INFO + 64 && info.ends_with(" bytes more)"), "{info}");
+        }
+    }
 }

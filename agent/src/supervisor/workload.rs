@@ -1,17 +1,20 @@
 //! The life of one workload of this agent, from what the state wants to the end of its process.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, fmt, future::pending, time::Duration};
 
 use fifogate::{
     pb::ank_base as pb,
-    state::{Instance, Node, Tree, WORKLOAD_STATES},
+    state::{DESIRED_STATE, Instance, Node, Tree, WORKLOAD_STATES},
 };
+use log::Level;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     apart,
+    log_text::{self, Quoted},
     logs::{Captured, Log},
-    model, render,
+    model,
+    render::{self, configs_of},
     runtime::{Exit, PROCESS, Process, StartError, Surroundings, config},
 };
 
@@ -45,7 +48,20 @@ struct Wanted {
     workload: Node,
     instance: Instance,
     message: pb::Workload,
+    /// Whether what configs hold was filled in.
+    shows_configs: bool,
 }
+
+impl Wanted {
+    /// What is told of why it cannot be started. The reason quotes its fields, in which the contents of
+    /// configs are filled in, and execution states are read by workloads that may not read those.
+    fn told<'a>(&self, reason: &'a str) -> &'a str {
+        if self.shows_configs { WHY_IS_IN_THE_LOG } else { reason }
+    }
+}
+
+const WHY_IS_IN_THE_LOG: &str = "why is only in the agent's log, as the reason may quote configs that \
+                                 the workload refers to";
 
 impl Task {
     pub(super) fn new(name: String, shared: Shared) -> Self {
@@ -74,7 +90,10 @@ impl Task {
     fn wanted(&self, tree: &Tree) -> Option<Wanted> {
         let workload = wanted(tree, &self.shared.agent, &self.name)?;
         let message = model::workload(&workload);
-        Some(Wanted { instance: Instance::of(&self.name, &workload), workload, message })
+        let instance = Instance::of(&self.name, &workload);
+        let desired = tree.get(&[DESIRED_STATE, "workloads", &self.name]);
+        let shows_configs = desired.is_some_and(|own| configs_of(own).next().is_some());
+        Some(Wanted { workload, instance, message, shows_configs })
     }
 
     /// Reports the end of instances of this name that are in the state and not wanted: nothing of
@@ -170,7 +189,7 @@ impl Task {
     }
 
     fn report_exit(&self, instance: &Instance, exit: &Exit) {
-        log::info!("{} ended: {exit}", self.name);
+        self.log(Level::Info, format_args!("ended: {exit}"));
         self.report(
             instance,
             match exit {
@@ -187,26 +206,25 @@ impl Task {
         for retry in 1.. {
             let error = match self.start(wanted, log).await {
                 Ok((process, output)) => {
-                    log::info!("{} started", self.name);
+                    self.log(Level::Info, format_args!("started"));
                     (self.process, self.output) = (Some(process), Some(output));
                     return true;
                 }
                 Err(error) => error,
             };
-            let info = match error {
-                StartError::Failed(error) if retry <= MOST_RETRIES => {
-                    self.report(
-                        &wanted.instance,
-                        states::starting(format!("Retry {retry}: {error}")),
-                    );
+            let (prefix, reason) = match error {
+                StartError::Failed(reason) if retry <= MOST_RETRIES => {
+                    let info = format!("Retry {retry}: {}", wanted.told(&reason));
+                    self.report(&wanted.instance, states::starting(info));
                     sleep(delay).await;
                     delay = (delay * 2).min(LONGEST_DELAY);
                     continue;
                 }
-                StartError::Failed(error) => format!("No more retries: {error}"),
-                StartError::Wrong(error) => error,
+                StartError::Failed(reason) => ("No more retries: ", reason),
+                StartError::Wrong(reason) => ("", reason),
             };
-            log::warn!("{} cannot be started: {info}", self.name);
+            self.log(Level::Warn, format_args!("cannot be started: {}", Quoted(&reason)));
+            let info = format!("{prefix}{}", wanted.told(&reason));
             self.report(&wanted.instance, states::starting_failed(info));
             return false;
         }
@@ -236,6 +254,9 @@ impl Task {
         if !access.allow_rules.is_empty() {
             let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
             around.pair = Some(pair.map_err(StartError::Failed)?);
+        } else {
+            // It may have had rights before, and its pair, as the same instance.
+            self.shared.pairs.close(&wanted.instance).await;
         }
         let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
         Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
@@ -272,7 +293,7 @@ impl Task {
         self.report(instance, states::stop_requested());
         if let Some(process) = self.process.take() {
             let exit = process.stop(self.shared.grace).await;
-            log::info!("{} stopped: {exit}", self.name);
+            self.log(Level::Info, format_args!("stopped: {exit}"));
         }
         self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
@@ -288,6 +309,10 @@ impl Task {
             log::warn!("cannot remove {}: {error}", folder.display());
         }
         self.report(instance, states::removed());
+    }
+
+    fn log(&self, level: Level, text: fmt::Arguments<'_>) {
+        log_text::about(&self.name, level, format_args!("{} {text}", Quoted(&self.name)));
     }
 
     fn report(&self, instance: &Instance, state: pb::ExecutionState) {

@@ -7,6 +7,10 @@ pub(crate) mod server;
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -69,8 +73,23 @@ impl Agent {
         fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
         let options = options.iter().map(|own| own.replace("$dir", dir.path().to_str().unwrap()));
         let options: Vec<_> = options.collect();
-        let child = spawn(dir.path(), &options);
+        let child = spawn(dir.path(), &options, None);
         Self { child, dir, options }
+    }
+
+    /// As [`Agent::start`], by an ordinary user; `None` if this test cannot become it, or if the programs
+    /// are where it cannot come.
+    pub(crate) fn start_as(uid: u32, workloads: &str, options: &[&str]) -> Option<Self> {
+        let reaches = Command::new(AGENT).arg("--version").uid(uid).gid(uid).output();
+        if !is_root() || !reaches.is_ok_and(|output| output.status.success()) {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
+        chown(dir.path(), Some(uid), Some(uid)).unwrap();
+        let options: Vec<_> = options.iter().map(|own| (*own).to_owned()).collect();
+        let child = spawn(dir.path(), &options, Some(uid));
+        Some(Self { child, dir, options })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -110,7 +129,7 @@ impl Agent {
 
     /// Starts it again as it was started.
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.options);
+        self.child = spawn(self.dir.path(), &self.options, None);
     }
 
     /// Its status, when it has ended.
@@ -129,11 +148,14 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(dir: &Path, options: &[String]) -> Child {
+fn spawn(dir: &Path, options: &[String], uid: Option<u32>) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(AGENT);
     command.args(["run", "--fifogate"]).arg(fifogate()).arg("--manifest");
     command.arg(dir.join("manifest.yaml")).arg("--run-dir").arg(dir.join("run"));
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
     command.args(options).stdin(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
@@ -184,6 +206,12 @@ impl Ctl {
     pub(crate) fn hello(&mut self) {
         self.send(ToAnkaiosEnum::Hello(Hello { protocol_version: "1.0.0".to_owned() }));
         while !matches!(self.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(_)) {}
+    }
+
+    /// A Hello whose version is refused; waits until that is told.
+    pub(crate) fn refused_hello(&mut self, version: &str) {
+        self.send(ToAnkaiosEnum::Hello(Hello { protocol_version: version.to_owned() }));
+        while !matches!(self.receive(), FromAnkaiosEnum::ConnectionClosed(_)) {}
     }
 
     fn send(&mut self, content: ToAnkaiosEnum) {
@@ -335,4 +363,49 @@ pub(crate) fn processes_with(text: &str) -> Vec<i32> {
         String::from_utf8_lossy(&line).contains(text)
     })
     .collect()
+}
+
+/// A workload of agent_A that runs a script, with further keys of its `runtimeConfig` as JSON, and
+/// with further fields.
+pub(crate) fn workload_with(name: &str, script: &str, keys: &str, fields: &str) -> String {
+    let mut config = serde_json::json!({ "command": "sh", "args": ["-c", script] });
+    let more: serde_json::Value = serde_json::from_str(&format!("{{{keys}}}")).unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let config = serde_json::Value::from(config.to_string()).to_string();
+    format!("  {name}: {{runtime: process, agent: agent_A, runtimeConfig: {config}{fields}}}\n")
+}
+
+/// A folder in which workloads of any user can leave what they saw.
+pub(crate) struct Seen(TempDir);
+
+impl Seen {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The script with its output in a file here, which appears when the script is done.
+    pub(crate) fn script(&self, name: &str, script: &str) -> String {
+        let file = self.0.path().join(name).display().to_string();
+        format!("{{ {script}\n}} > {file}.part 2>&1; mv {file}.part {file}; exec sleep 100000")
+    }
+
+    /// The output of the script of this name.
+    pub(crate) fn read(&self, name: &str) -> String {
+        wait_for(&format!("the output of {name}"), || {
+            fs::read_to_string(self.0.path().join(name)).ok()
+        })
+    }
+}
+
+/// Whether the test runs as root. The tests that need it do nothing for other users.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }

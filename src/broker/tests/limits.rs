@@ -1,6 +1,13 @@
 //! Each limit of the core, at it and one above.
 
 use super::*;
+use crate::{
+    message::{Command, FromAgent, Owner, Phase, ToAgent},
+    state::{
+        Selection,
+        convert::{self, Fill},
+    },
+};
 
 /// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
 fn world(limits: Limits) -> (World, PeerId, PeerId) {
@@ -223,4 +230,154 @@ fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
     assert_eq!(world.reading[2..], [(a, true), (b, true)]);
     assert_eq!(world.broker.queued.bytes(), 0);
     assert_eq!(world.episodes, ["slow", "slow", "caught up", "caught up"]);
+}
+
+#[test]
+fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
+    let masks = ["*.configs", "*", "*.configs.k", "agents", "*.*.k", "desiredState.*.k", "*.x.*"];
+    for mask in masks {
+        let limits = Limits { outbox_bytes: 1, max_versions: 0, ..Limits::default() };
+        let config = Config { limits, settle_ms: 0, ..Config::default() };
+        let reader = workload("", vec![rule("Read", &[mask])], vec![]);
+        let writer = workload("", anything(), vec![]);
+        let mut world = World::with(config, &[("a", reader), ("b", writer)]);
+        let (a, b) = (world.hello("a"), world.hello("b"));
+        world.subscribe(a, "s", &[mask]);
+        world.take_all(a);
+        world.prompt = false;
+        for value in ["1", "2", "3", "4", "5"] {
+            world.set(b, "k", value);
+            world.take_all(b);
+        }
+        let allowed = world.broker.state().select(&Selection::of_masks(&[Mask::parse(mask)]));
+        let allowed = convert::to_pb(&allowed, Fill::Sparse);
+        let seen = world.take_states(a);
+        assert!(seen.last().is_none_or(|last| *last == allowed), "{mask}: {:#?}", seen.last());
+        let sees_configs = !["agents", "*.x.*"].contains(&mask);
+        assert_eq!(!seen.is_empty(), sees_configs, "{mask}");
+    }
+}
+
+/// A broker with an agent at a link, which has said Hello and reads nothing; and `w`, which it added.
+fn with_an_agent_that_does_not_read() -> (World, PeerId) {
+    let link = Some("/run".to_owned());
+    let mut world = World::with(Config { link, settle_ms: 0, ..Config::default() }, &[]);
+    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
+    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
+    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
+    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
+    for command in [hello, add] {
+        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
+    }
+    let w = world.peer("w");
+    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
+    (world, w)
+}
+
+#[test]
+fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload() {
+    let (mut world, w) = with_an_agent_that_does_not_read();
+    let waiting = |world: &World| world.broker.peers.get(&PeerId::AGENT).unwrap().outbox.bytes();
+    let say = |world: &mut World, version: &str| {
+        world.say(w, FromWorkload::Hello { version: version.to_owned() });
+        world.sent.clear();
+    };
+    for _ in 0..100 {
+        say(&mut world, "1.0.0");
+    }
+    let after_some = waiting(&world);
+    for n in 0..10_000 {
+        say(&mut world, ["1.0.0", "9.0.0", "no version", "1.2.3"][n % 4]);
+        world.input(Input::Broken { peer: w, reason: "a frame over the limit".to_owned() });
+    }
+    assert_eq!(waiting(&world), after_some);
+    // The agent reads at last: the session's last change is what it ends with.
+    say(&mut world, "1.0.0");
+    world.told.clear();
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    let sessions = world.told.iter().filter_map(|message| match message {
+        ToAgent::Session(instance, phase) if instance.workload == "w" => Some(phase.clone()),
+        _ => None,
+    });
+    assert_eq!(sessions.last(), Some(Phase::Connected));
+}
+
+const KIB: usize = 1 << 10;
+
+/// Ten workloads that may do everything, and `writer`, where 1 MiB may wait for all together.
+fn ten() -> (World, Vec<PeerId>, PeerId) {
+    let limits = Limits { total_bytes: 1024 * KIB, ..Limits::default() };
+    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let names: Vec<_> = (0..10).map(|n| format!("w{n}")).collect();
+    let all = names.iter().map(String::as_str).chain(["writer"]);
+    let all: Vec<_> = all.map(|name| (name, workload("", anything(), vec![]))).collect();
+    let mut world = World::with(config, &all);
+    let peers = names.iter().map(|name| world.hello(name)).collect();
+    let writer = world.hello("writer");
+    world.prompt = false;
+    (world, peers, writer)
+}
+
+/// Masks that name all configs, another list for each `n`.
+fn own_masks(n: usize) -> Vec<String> {
+    vec!["desiredState.configs".to_owned(), format!("desiredState.configs.none{n}")]
+}
+
+#[test]
+fn answers_of_all_workloads_together_are_bounded_and_who_gets_none_is_told_why() {
+    let (mut world, peers, writer) = ten();
+    world.set(writer, "k", &"v".repeat(200 * KIB));
+    let read = |n| Ask::State { masks: MaskSet::parse(own_masks(n)), subscribe: n % 2 == 0 };
+    let mut served = 0;
+    for (n, peer) in peers.iter().enumerate() {
+        world.ask(*peer, "r", read(n));
+        assert!(world.broker.large.bytes() <= 1024 * KIB);
+        let heard = world.sent.iter().filter(|sent| sent.0 == *peer).map(|sent| brief(&sent.2));
+        let heard = heard.collect::<Vec<_>>();
+        match heard[0].as_str() {
+            "r state" => served += 1,
+            text => assert!(text.contains("may wait for all workloads together; try"), "{text}"),
+        }
+        world.ask(
+            *peer,
+            "small",
+            Ask::State { masks: MaskSet::parse(["agents"]), subscribe: false },
+        );
+    }
+    assert_eq!(served, 5, "of 200 KiB each");
+    for peer in &peers {
+        assert_eq!(world.take_all(*peer).last().unwrap(), "small state", "others go on");
+    }
+    world.set(writer, "other", "v");
+    world.sent.clear();
+    world.ask(peers[9], "r", read(9));
+    assert_eq!(world.take_all(peers[9]), ["r state"], "there is room again");
+}
+
+#[test]
+fn events_of_all_workloads_together_are_bounded_and_all_are_told_the_newest_state_in_the_end() {
+    let (mut world, peers, writer) = ten();
+    for (n, peer) in peers.iter().enumerate() {
+        let masks = own_masks(n);
+        world.subscribe(*peer, "s", &masks.iter().map(String::as_str).collect::<Vec<_>>());
+        world.take_all(*peer);
+    }
+    for value in ["a", "b", "c"] {
+        world.set(writer, "k", &value.repeat(200 * KIB));
+        world.take_all(writer);
+        assert!(world.broker.large.bytes() <= 1024 * KIB, "{}", world.broker.large.bytes());
+    }
+    let mut newest = 0;
+    for _ in 0..100 {
+        world.now += 50;
+        world.input(Input::Tick);
+        for peer in &peers {
+            let states = world.take_states(*peer);
+            let text = states.last().map(|state| format!("{state:?}"));
+            newest += usize::from(text.is_some_and(|text| text.contains("cccc")));
+        }
+    }
+    assert_eq!(newest, 10, "each once");
+    assert_eq!(world.broker.next_deadline(), None);
 }

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::pb::ank_base::config_item::ConfigItemEnum;
+use crate::state::convert::{self, Fill};
 
 const PEERS: usize = 6;
 const KEYS: [&str; 3] = ["k", "l", "m"];
@@ -232,4 +233,92 @@ fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
     let heard = world.take_all(b);
     assert_eq!(heard.len(), 1 + KEYS.len(), "{heard:?}");
     assert_eq!(queued(&world), 0);
+}
+
+/// A broker in which `b` has subscribed 300 times, with 40 masks each, to what `a` changes, and `c` once.
+fn with_costly_subscriptions(most_at_once: usize) -> (World, PeerId, PeerId, PeerId) {
+    let config = Config { settle_ms: 0, slice: 100, most_at_once, ..Config::default() };
+    let names = ["a", "b", "c"].map(|name| (name, workload("", anything(), vec![])));
+    let mut world = World::with(config, &names);
+    let (a, b, c) = (world.hello("a"), world.hello("b"), world.hello("c"));
+    for n in 0..300 {
+        let masks: Vec<_> = (0..40).map(|m| format!("desiredState.configs.*.*.x{n}_{m}")).collect();
+        let masks: Vec<_> = masks.iter().map(String::as_str).collect();
+        world.subscribe(b, &format!("s{n}"), &masks);
+    }
+    world.subscribe(c, "s", &["desiredState.configs"]);
+    world.sent.clear();
+    (world, a, b, c)
+}
+
+/// Says that `a` sets 500 configs to mappings of this value; in one of them each subscription of `b`
+/// sees something.
+fn change_much(world: &mut World, a: PeerId, value: &str) {
+    let item = |n: usize| {
+        let names =
+            if n == 0 { (0..300).map(|n| format!("x{n}_0")).collect() } else { vec!["z".into()] };
+        let leaves = Node::map(names.into_iter().map(|name: String| (name, Node::text(value))));
+        (format!("k{n}"), Node::map([("y", leaves)]))
+    };
+    let configs = Node::map((0..500).map(item));
+    let state = Node::map([("apiVersion", Node::text("v1")), ("configs", configs)]);
+    let new_state = NewState::Given(Tree::default().with(DESIRED_STATE, Some(state)));
+    let masks = vec![Mask::parse("desiredState.configs")];
+    let ask = Ask::Update { new_state, masks };
+    let message =
+        FromWorkload::Request(Request { id: "u".into(), ask, original: bytes::Bytes::new() });
+    world.broker.handle(Tick(0), Input::Message { peer: a, message, written: 0 });
+    world.collect();
+}
+
+#[test]
+fn slice_of_events_ends_by_the_work_that_they_take_and_not_by_their_number() {
+    let (mut world, a, _, c) = with_costly_subscriptions(usize::MAX);
+    change_much(&mut world, a, "1");
+    let mut inputs = 0;
+    while world.broker.is_telling() {
+        inputs += 1;
+        world.broker.handle(Tick(0), Input::Tick);
+        world.collect();
+        assert!(inputs < 1_000_000);
+    }
+    // Each event takes some 500 looks at two levels: a slice of 100 has room for a few.
+    assert!(inputs > 50, "300 costly events were made in {inputs} slices");
+    assert_eq!(world.heard(c).len(), 1);
+}
+
+#[test]
+fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
+    let (mut world, a, _, c) = with_costly_subscriptions(200);
+    for value in ["1", "2", "3", "4"] {
+        change_much(&mut world, a, value);
+        assert!(world.broker.is_busy(), "there is more to be told than one input may take");
+    }
+    let mut seen = Vec::new();
+    while world.broker.is_busy() {
+        world.broker.handle(Tick(0), Input::Tick);
+        world.collect();
+    }
+    seen.extend(world.take_states(c));
+    let last = seen.last().unwrap().desired_state.as_ref().unwrap().configs.as_ref().unwrap();
+    let truth = convert::to_pb(world.broker.state(), Fill::Sparse).desired_state.unwrap();
+    assert_eq!(Some(last), truth.configs.as_ref(), "the newest state is told in the end");
+    assert!(seen.len() < 4, "changes were told together: {}", seen.len());
+    assert_eq!(world.heard(a).len(), 4, "each update was answered");
+}
+
+#[test]
+fn peer_that_speaks_while_its_costly_events_are_due_is_answered_all_the_same() {
+    let (mut world, a, b, _) = with_costly_subscriptions(200);
+    change_much(&mut world, a, "1");
+    let ask = Ask::State { masks: MaskSet::parse(["desiredState.apiVersion"]), subscribe: false };
+    let message =
+        FromWorkload::Request(Request { id: "r".into(), ask, original: bytes::Bytes::new() });
+    let before = world.broker.work_done;
+    world.broker.handle(Tick(0), Input::Message { peer: b, message, written: 0 });
+    world.collect();
+    let work = world.broker.work_done - before;
+    assert!(work < 1_000, "{work} for one small request");
+    let heard = world.heard(b);
+    assert!(heard.len() < 10 && heard.last().unwrap() == "r state", "{heard:?}");
 }

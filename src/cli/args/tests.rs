@@ -47,6 +47,7 @@ fn limits_without_flags_are_the_defaults_and_each_flag_sets_its_own() {
     assert_eq!(limits(&[]), Limits::default());
     let flags = [
         "--max-frame=1",
+        "--max-fields=1",
         "--outbox-bytes=2",
         "--outbox-messages=3",
         "--total-bytes=4",
@@ -67,6 +68,7 @@ fn limits_without_flags_are_the_defaults_and_each_flag_sets_its_own() {
     ];
     let expected = Limits {
         max_frame: 1,
+        max_fields: 1,
         outbox_bytes: 2,
         outbox_messages: 3,
         total_bytes: 4,

@@ -1,6 +1,9 @@
 //! Whether a workload or a config item has the fields and kinds of values that the schema gives it.
 
-use crate::state::{Key, Map, Node};
+use crate::{
+    limits::{MAX_NESTING, too_deep},
+    state::{Key, Map, Node},
+};
 
 /// The workload as it is kept: default policy filled in, empty collections left out.
 pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, String> {
@@ -75,16 +78,27 @@ pub(super) fn access(at: &str, node: &Node) -> Result<Node, String> {
     Ok(Node::Map(kept))
 }
 
-/// A config item holds strings, sequences and mappings of them, all the way down.
+/// A config item holds strings, sequences and mappings of them, all the way down to the bound of
+/// nesting: whichever way it was put together, the state that it is kept in holds to that.
 pub(super) fn config(at: &str, item: &Node) -> Result<(), String> {
+    config_below(at, at, item, MAX_NESTING)
+}
+
+fn config_below(whole: &str, at: &str, item: &Node, levels: usize) -> Result<(), String> {
+    let below = || levels.checked_sub(1).ok_or_else(|| too_deep(whole));
     match item {
         Node::Str(_) => Ok(()),
-        Node::Seq(values) => values
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, value)| config(&format!("{at}.{index}"), value)),
+        Node::Seq(values) => {
+            let below = below()?;
+            values.iter().enumerate().try_for_each(|(index, value)| {
+                config_below(whole, &format!("{at}.{index}"), value, below)
+            })
+        }
         Node::Map(fields) => {
-            fields.iter().try_for_each(|(key, value)| config(&format!("{at}.{key}"), value))
+            let below = below()?;
+            fields.iter().try_for_each(|(key, value)| {
+                config_below(whole, &format!("{at}.{key}"), value, below)
+            })
         }
         Node::Uint(_) => Err(format!("{at} is a number; configs hold strings")),
         Node::Unset => Err(format!("{at} has no value: neither String, array nor object is set")),

@@ -1,6 +1,6 @@
 //! How the values of enums are spelled in the tree (PROTOCOL section 4.1).
 
-use super::{Entries, UnknownEnum, pb};
+use super::{ConvertError, Entries, pb};
 use crate::state::Node;
 
 /// The enums that are plain fields.
@@ -23,10 +23,10 @@ impl Enum {
     }
 
     /// From a number of this enum to the tree.
-    pub(super) fn reader(self) -> impl Fn(i32) -> Result<Node, UnknownEnum> {
+    pub(super) fn reader(self) -> impl Fn(i32) -> Result<Node, ConvertError> {
         move |number| {
             let found = self.names().iter().find(|(own, _)| *own == number);
-            found.map(|(_, name)| Node::text(name)).ok_or(UnknownEnum(number))
+            found.map(|(_, name)| Node::text(name)).ok_or(ConvertError::UnknownEnum(number))
         }
     }
 
@@ -87,14 +87,14 @@ const KINDS: [Kind; 8] = [
 ///
 /// # Errors
 /// A number that an enum does not have.
-pub fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, UnknownEnum> {
+pub fn execution_state_from_pb(value: &pb::ExecutionState) -> Result<Node, ConvertError> {
     let mut entries = Entries::default();
     entries.put("additionalInfo", value.additional_info.as_deref().map(Node::text));
     if let Some(state) = &value.execution_state_enum {
         let (kind, number) = place(state);
         let kind = &KINDS[kind];
         let sub_state = kind.sub_states.iter().find(|(own, _)| *own == number);
-        let (_, sub_state) = sub_state.ok_or(UnknownEnum(number))?;
+        let (_, sub_state) = sub_state.ok_or(ConvertError::UnknownEnum(number))?;
         entries.put("state", Some(Node::text(kind.state)));
         entries.put("subState", Some(Node::text(sub_state)));
     }

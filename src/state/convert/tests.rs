@@ -30,8 +30,8 @@ fn execution_state_comes_back_with_value_zero_on_the_wire() {
 
 #[test]
 fn number_that_an_enum_lacks_is_named() {
-    assert_eq!(from_pb(&state(3)), Err(UnknownEnum(3)));
-    assert_eq!(UnknownEnum(3).to_string(), "unknown enumeration value 3");
+    assert_eq!(from_pb(&state(3)), Err(ConvertError::UnknownEnum(3)));
+    assert_eq!(ConvertError::UnknownEnum(3).to_string(), "unknown enumeration value 3");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     MOST_OPERATIONS, Options, Shared,
     channel::channel,
+    holder::Holder,
     keys::{self, Keys, Write},
     member,
     view::{Entry, View},
@@ -39,11 +40,13 @@ pub(super) enum Trouble {
     Away(String),
     /// It will not be until somebody does something.
     Lasting(String),
+    /// Another process has our name.
+    Taken(String),
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Away(text) | Self::Lasting(text)) = self;
+        let (Self::Away(text) | Self::Lasting(text) | Self::Taken(text)) = self;
         f.write_str(text)
     }
 }
@@ -81,9 +84,14 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
     let Error::GRpcStatus(status) = error else { return None };
     let text = status.message();
     match status.code() as i32 {
-        INVALID_ARGUMENT if text.contains("too large") => Some(Refused::Invalid(format!(
-            "The update is too large for etcd, which takes `--max-request-bytes`: {text}"
-        ))),
+        // The second is what its gRPC takes, which is a little more than what it takes itself.
+        INVALID_ARGUMENT | RESOURCE_EXHAUSTED
+            if text.contains("too large") || text.contains("larger than max") =>
+        {
+            Some(Refused::Invalid(format!(
+                "The update is too large for etcd, which takes `--max-request-bytes`: {text}"
+            )))
+        }
         INVALID_ARGUMENT => Some(Refused::Invalid(format!("etcd refuses the update: {text}"))),
         PERMISSION_DENIED => Some(Refused::Unavailable(format!(
             "The update was not done: etcd does not let this agent write there: {text}"
@@ -118,9 +126,9 @@ pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
 pub(super) async fn open(
     options: &Options,
     keys: &Keys,
-    id: &str,
+    own: &Holder,
     seed: Option<&Vec<Change>>,
-) -> Result<(Client, i64, View), String> {
+) -> Result<(Client, (i64, Duration), View), String> {
     let mut failed = Vec::new();
     for endpoint in &options.endpoints {
         let mut client = match connect(options, endpoint).await {
@@ -131,8 +139,8 @@ pub(super) async fn open(
             }
         };
         let named = |trouble: Trouble| format!("etcd at {endpoint}: {trouble}");
-        begin(&mut client, keys, options.lease, id, seed).await.map_err(named)?;
-        let lease = member::join(&mut client, options, keys, id).await.map_err(named)?;
+        begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
+        let lease = member::join(&mut client, options, keys, own).await.map_err(named)?;
         let view = read(&mut client, keys).await.map_err(named)?;
         return Ok((client, lease, view));
     }
@@ -220,7 +228,7 @@ async fn claim_layout(
     // There must be nothing that is not of an unfinished seeding.
     let all = GetOptions::new().with_prefix().with_keys_only();
     let found = answer(client.get(keys.prefix(), Some(all))).await?;
-    let known = ["desired/", "states/", "owners/", "agents/", "layout"];
+    let known = ["desired/", "states/", "owners/", "holders/", "agents/", "layout"];
     let foreign = found.kvs().iter().find_map(|kv| {
         let key = String::from_utf8_lossy(kv.key()).into_owned();
         let path = key.strip_prefix(keys.prefix()).unwrap_or_default();

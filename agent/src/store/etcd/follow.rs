@@ -43,6 +43,10 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
             let endpoint = &endpoints[turn % endpoints.len()];
             match again(shared, events, endpoint, connection.lease).await {
                 Ok(new) => connection = new,
+                Err(Trouble::Taken(text)) => {
+                    shared.lost.send_replace(Some(text));
+                    return;
+                }
                 Err(trouble) => {
                     let text = format!("etcd at {endpoint}: {trouble}");
                     if text != reason {
@@ -172,19 +176,24 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
 async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, Vec<Entry>)>) {
     let _turn = shared.turn.lock().await;
     for (revision, entries) in revisions {
-        let (changes, current) = {
+        let (changes, bytes, current) = {
             let mut view = shared.view();
             if revision <= view.revision {
                 continue;
             }
-            (view.begin(revision, entries), view.current.clone())
+            let changes = view.begin(revision, entries);
+            // Where some did not fit before, there may be many attempts.
+            let is_small = !view.has_left_out();
+            let bytes =
+                if is_small { view.current.bytes_of_changes(&changes) } else { apart::LARGE };
+            (changes, bytes, view.current.clone())
         };
-        let bytes = current.bytes_of_changes(&changes);
-        let (applied, changes) =
-            apart::plan(bytes, move || (current.apply(&changes), changes)).await;
-        let tree = if changes.is_empty() { None } else { shared.view().finish(applied) };
-        if let Some(tree) = tree {
-            let _ = events.send(Event::State { tree, changes: Some(changes) }).await;
+        if !changes.is_empty() {
+            let fitted = apart::plan(bytes, move || current.apply_what_fits(changes)).await;
+            let finished = shared.view().finish(fitted);
+            if let Some((tree, changes)) = finished {
+                let _ = events.send(Event::State { tree, changes: Some(changes) }).await;
+            }
         }
         shared.told.send_replace(revision);
     }

@@ -72,6 +72,11 @@ impl Keys {
         format!("{}owners/{agent}", self.prefix)
     }
 
+    /// Who an agent was last, whatever became of its lease.
+    pub(super) fn holder(&self, agent: &str) -> String {
+        format!("{}holders/{agent}", self.prefix)
+    }
+
     /// The key and the value that a change is.
     pub(super) fn write(&self, change: &Change) -> Write {
         let bytes = |message: &dyn Encode| message.bytes();
@@ -103,7 +108,9 @@ impl Keys {
     /// What a key with this value is; without one it is gone.
     pub(super) fn read(&self, key: &str, value: Option<&[u8]>) -> Meaning {
         let Some(path) = key.strip_prefix(&self.prefix) else { return Meaning::Foreign };
-        if matches!(path, "layout" | "desired/guard") || path.starts_with("owners/") {
+        let is_ours = |part: &&str| path.starts_with(*part);
+        if matches!(path, "layout" | "desired/guard") || ["owners/", "holders/"].iter().any(is_ours)
+        {
             return Meaning::Own;
         }
         item(path, value).map_or(Meaning::Foreign, Meaning::Item)
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_no_item_is_told_apart() {
         let keys = Keys::new("p");
-        for own in [keys.layout(), keys.guard(), keys.owner("agent_A")] {
+        for own in [keys.layout(), keys.guard(), keys.owner("agent_A"), keys.holder("agent_A")] {
             assert_eq!(keys.read(&own, Some(b"1")), Meaning::Own, "{own}");
         }
         for foreign in ["p/desired/workloads/", "p/desired/workloads/a/b", "p/x", "q/layout"] {

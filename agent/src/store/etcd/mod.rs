@@ -4,6 +4,7 @@
 mod channel;
 mod connect;
 mod follow;
+mod holder;
 mod keys;
 mod member;
 mod view;
@@ -27,9 +28,12 @@ use tokio::{
 use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store, check_size};
 use crate::{
     apart,
+    fence::Lease,
     model::{self, Update},
 };
 use connect::Trouble;
+use holder::Holder;
+pub use holder::Place;
 use keys::{Keys, Write};
 use view::{Plan, View};
 
@@ -57,6 +61,11 @@ pub struct Options {
     pub user: Option<(String, String)>,
     /// How long an agent that is not heard of is taken to be there.
     pub lease: Duration,
+    /// How long it may go on with its workloads when it cannot keep its name, and another one of that
+    /// name waits elsewhere. `None`: for ever.
+    pub takeover_after: Option<Duration>,
+    /// Where we run.
+    pub place: Place,
 }
 
 /// A handle to the state in etcd.
@@ -70,7 +79,11 @@ struct Shared {
     options: Options,
     keys: Keys,
     /// Tells this process from another one with the agent's name.
-    id: String,
+    holder: Holder,
+    /// When the name was last known to be ours.
+    kept: watch::Sender<Duration>,
+    /// That it is not any more, and why.
+    lost: watch::Sender<Option<String>>,
     view: Mutex<View>,
     /// Held while the view goes on to another revision: its parts do not belong together meanwhile.
     turn: tokio::sync::Mutex<()>,
@@ -106,9 +119,11 @@ impl Etcd {
     pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
         let keys = Keys::new(&options.prefix);
         let id = member::new_id().map_err(OpenError::Storage)?;
+        let ends_after = options.takeover_after.map(|time| time.as_secs_f64());
+        let holder = Holder { id, place: options.place.clone(), ends_after };
         let seed = seed.map(connect::seeded).transpose()?;
-        let opened = connect::open(&options, &keys, &id, seed.as_ref()).await;
-        let (client, lease, view) = opened.map_err(OpenError::Storage)?;
+        let opened = connect::open(&options, &keys, &holder, seed.as_ref()).await;
+        let (client, (lease, kept), view) = opened.map_err(OpenError::Storage)?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
@@ -116,7 +131,9 @@ impl Etcd {
         let shared = Arc::new(Shared {
             options,
             keys,
-            id,
+            holder,
+            kept: watch::Sender::new(kept),
+            lost: watch::Sender::new(None),
             view: Mutex::new(view),
             turn: tokio::sync::Mutex::default(),
             told,
@@ -209,12 +226,23 @@ impl Etcd {
         Err(shared.not_ours())
     }
 
+    /// What there is to know of how long our name is ours.
+    pub(super) fn lease(&self) -> Lease {
+        let (kept, lost) = (self.shared.kept.subscribe(), self.shared.lost.subscribe());
+        Lease { kept, lost, ends_after: self.shared.options.takeover_after }
+    }
+
     /// Leaves the cluster: the others see at once that this agent is not there.
     pub(super) async fn close(&self) {
         self.shared.closing.send_replace(true);
         let connection = self.shared.connection().ok();
         if let Some(Connection { mut client, lease }) = connection {
             let end = Instant::now() + Duration::from_secs(1);
+            // Nothing runs under the name any more, so nobody has to wait for it.
+            let shared = &self.shared;
+            let record = TxnOp::delete(shared.keys.holder(&shared.options.agent), None);
+            let left = Txn::new().when([shared.is_ours()]).and_then([record]);
+            let _ = timeout_at(end, client.txn(left)).await;
             if !matches!(timeout_at(end, client.lease_revoke(lease)).await, Ok(Ok(_))) {
                 log::warn!("etcd was not told that this agent leaves; it will notice");
             }
@@ -264,7 +292,7 @@ impl Shared {
     /// That the name is still this process's.
     fn is_ours(&self) -> Compare {
         let owner = self.keys.owner(&self.options.agent);
-        Compare::value(owner, CompareOp::Equal, self.id.as_str())
+        Compare::value(owner, CompareOp::Equal, self.holder.id.as_str())
     }
 
     fn not_ours(&self) -> Refused {

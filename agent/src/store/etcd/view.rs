@@ -11,14 +11,17 @@ use std::{
 
 use fifogate::{
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
-    state::{AGENTS, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree},
+    state::{AGENTS, DESIRED_STATE, Node, Tree},
 };
+
+use log::Level;
 
 use super::keys::{Keys, Meaning, Write};
 use crate::{
-    model::{Current, Item, Named, Planned, Update},
-    render::{RenderError, configs_of, is_unrendered},
-    store::Change,
+    log_text::{self, Quoted},
+    model::{Current, Fitted, Item, Named, Planned, Update},
+    render::{RenderError, configs_of, lacks},
+    store::{Change, log_left_out},
 };
 
 /// A key as it became at a revision.
@@ -46,12 +49,11 @@ pub(super) struct View {
     attributes: HashMap<String, pb::AgentAttributes>,
     /// Workloads that cannot be rendered, and why.
     unrendered: BTreeSet<(String, String)>,
+    /// Items that make no state with the others, by their path, and why.
+    left_out: BTreeMap<String, (Change, String)>,
     /// Keys that make no sense, so that each is told once.
     foreign: HashSet<String>,
 }
-
-/// The state after changes, and the workloads that cannot be rendered in it, or why there is none.
-pub(super) type Applied = Result<(Tree, Vec<RenderError>), String>;
 
 /// What makes one transaction of an update.
 #[derive(Debug, Default, PartialEq)]
@@ -73,10 +75,13 @@ impl View {
     pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
         let mut view = Self::empty(keys, revision, Current::default());
         let changes = view.take(entries);
-        let applied = view.current.apply(&changes)?;
-        let tree = view.note_faults(applied);
+        let fitted = view.current.apply_what_fits(changes);
+        let (tree, _) = view.note(fitted);
         view.current.set(tree);
-        Ok(view)
+        match view.left_out.get(&Change::ApiVersion(String::new()).path()) {
+            Some((_, why)) => Err(why.clone()),
+            None => Ok(view),
+        }
     }
 
     fn empty(keys: Keys, revision: i64, current: Current) -> Self {
@@ -89,6 +94,7 @@ impl View {
             present: BTreeSet::new(),
             attributes: HashMap::new(),
             unrendered: BTreeSet::new(),
+            left_out: BTreeMap::new(),
             foreign: HashSet::new(),
         }
     }
@@ -102,25 +108,29 @@ impl View {
     /// Takes the items of one revision. The state does not belong to them before [`View::finish`].
     pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
         self.revision = revision;
-        self.take(entries)
+        let mut changes = self.take(entries);
+        if !changes.is_empty() && !self.left_out.is_empty() {
+            let written: HashSet<_> = changes.iter().map(Change::path).collect();
+            let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
+            changes.extend(before.map(|(_, (item, _))| item.clone()));
+        }
+        changes
     }
 
-    /// Goes on to the state that changes made of the one before. Whether it is another one.
-    pub(super) fn finish(&mut self, applied: Applied) -> Option<Tree> {
-        let tree = match applied {
-            Ok(applied) => self.note_faults(applied),
-            Err(error) => {
-                // Somebody else wrote it; agents check before they write.
-                let revision = self.revision;
-                log::error!("what etcd holds at revision {revision} makes no state: {error}");
-                return None;
-            }
-        };
+    /// Whether changes may be many attempts to apply: some items made no state before.
+    pub(super) fn has_left_out(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+
+    /// Goes on to the state that changes made of the one before. If it is another one, gives it, and
+    /// those of the changes that are in it.
+    pub(super) fn finish(&mut self, fitted: Fitted) -> Option<(Tree, Vec<Change>)> {
+        let (tree, taken) = self.note(fitted);
         if tree == *self.current.tree() {
             return None;
         }
         self.current.set(tree.clone());
-        Some(tree)
+        Some((tree, taken))
     }
 
     /// Takes what happened at one revision. If that made another state, gives it, and what made it.
@@ -131,25 +141,40 @@ impl View {
         entries: Vec<Entry>,
     ) -> Option<(Tree, Vec<Change>)> {
         let changes = self.begin(revision, entries);
-        let applied = self.current.apply(&changes);
-        self.finish(applied).map(|tree| (tree, changes))
+        if changes.is_empty() {
+            return None;
+        }
+        let fitted = self.current.apply_what_fits(changes);
+        self.finish(fitted)
     }
 
-    /// Each workload that cannot be rendered is told once.
-    fn note_faults(&mut self, (tree, faults): (Tree, Vec<RenderError>)) -> Tree {
+    /// The state after changes, and those of them that are in it. Agents check before they write; an item
+    /// that somebody else wrote and that makes no state is left out until it does, and logged once.
+    fn note(&mut self, fitted: Fitted) -> (Tree, Vec<Change>) {
+        let Fitted { tree, faults, taken, left_out } = fitted;
+        let before = std::mem::take(&mut self.left_out);
+        for (item, why) in left_out {
+            if before.get(&item.path()).is_none_or(|(_, told)| *told != why) {
+                log_left_out("in etcd", &item, &why);
+            }
+            self.left_out.insert(item.path(), (item, why));
+        }
+        self.note_faults(&tree, faults);
+        (tree, taken)
+    }
+
+    /// Each workload that cannot be rendered is logged once.
+    fn note_faults(&mut self, tree: &Tree, faults: Vec<RenderError>) {
         for own in faults {
             let both = (own.workload, own.reason);
             if !self.unrendered.contains(&both) {
-                log::error!("workload {} is not started: {}", both.0, both.1);
+                let (name, reason) = (Quoted(&both.0), Quoted(&both.1));
+                let text = format_args!("workload {name} is not started: {reason}");
+                log_text::about(&both.0, Level::Error, text);
                 self.unrendered.insert(both);
             }
         }
-        let wanted = tree.entries(&[DESIRED_STATE, "workloads"]);
-        let made = tree.entries(&[EFFECTIVE_STATE, "workloads"]);
-        self.unrendered.retain(|(name, _)| {
-            wanted.get(name).is_some() && made.get(name).is_none_or(is_unrendered)
-        });
-        tree
+        self.unrendered.retain(|(name, _)| lacks(tree, name));
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
@@ -202,6 +227,7 @@ impl View {
     fn warn(&mut self, key: &str) {
         const MOST: usize = 1000;
         if self.foreign.len() < MOST && self.foreign.insert(key.to_owned()) {
+            let key = Quoted(key);
             log::warn!("etcd holds {key}, which is left alone: no item of the state looks so");
         }
     }
@@ -286,6 +312,11 @@ impl View {
             if named.determines(change) {
                 plan.compares.remove(&write.key);
             }
+        }
+        if !update.by.is_empty() {
+            // Its rules are there. Narrowed at another node, they count although this one does not know.
+            let key = self.keys.workload(&update.by);
+            plan.compares.insert(key.clone(), self.written(&key));
         }
         let written: BTreeSet<_> = plan.writes.iter().map(|write| &write.key).collect();
         for item in named.items() {

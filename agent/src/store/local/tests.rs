@@ -14,7 +14,7 @@ fn set_config(value: &str) -> Update {
     let configs = pb::ConfigMap { configs: [("k".to_owned(), item)].into() };
     let state = pb::State { configs: Some(configs), ..Default::default() };
     Update {
-        by: "w".to_owned(),
+        by: String::new(),
         new_state: pb::CompleteState { desired_state: Some(state), ..Default::default() },
         masks: vec!["desiredState.configs.k".to_owned()],
     }

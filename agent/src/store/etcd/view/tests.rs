@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use fifogate::{
+    limits::MAX_NESTING,
     pb::ank_base::config_item::ConfigItemEnum,
     state::{Mask, agent_update, convert},
 };
@@ -168,6 +169,39 @@ fn a_plan_compares_what_makes_it_valid() {
 }
 
 #[test]
+fn plan_of_an_update_compares_the_entry_of_its_sender_where_its_rights_stand() {
+    let rule = pb::StateRule { operation: 2, filter_masks: vec!["desiredState".to_owned()] };
+    let kind = pb::access_rights_rule::AccessRightsRuleEnum::StateRule(rule);
+    let rule = pb::AccessRightsRule { access_rights_rule_enum: Some(kind) };
+    let access = pb::ControlInterfaceAccess { allow_rules: vec![rule], deny_rules: Vec::new() };
+    let Change::Workload(name, Some(mut sender)) = workload("sender", None) else { panic!() };
+    sender.control_interface_access = Some(access);
+    let start = [config("k", "v"), Change::Workload(name, Some(sender))];
+    let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
+    let view = View::new(keys(), 2, start).unwrap();
+    let compares = |by: &str, value: &str, masks: &[&str]| {
+        let Change::Config(name, Some(item)) = config("k", value) else { panic!() };
+        let configs = Some(pb::ConfigMap { configs: [(name, item)].into() });
+        let state = pb::State { api_version: "v1".to_owned(), configs, ..Default::default() };
+        let new_state = pb::CompleteState { desired_state: Some(state), ..Default::default() };
+        let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
+        let update = Update { by: by.to_owned(), new_state, masks };
+        let plan = view.plan_update(&update, &view.current.update(&update).unwrap());
+        plan.compares.get(&keys().workload("sender")).copied()
+    };
+    let all: [(&str, &[&str]); 4] = [
+        ("2", &["desiredState.configs.k"]),
+        ("v", &["desiredState.configs.k"]),
+        ("2", &["desiredState.configs"]),
+        ("2", &["desiredState.configs.k", "desiredState.workloads.sender.tags"]),
+    ];
+    for (value, masks) in all {
+        assert_eq!(compares("sender", value, masks), Some(2), "{value} {masks:?}");
+    }
+    assert_eq!(compares("", "2", &["desiredState.configs.k"]), None, "the agent has no entry");
+}
+
+#[test]
 fn a_plan_of_an_update_compares_what_it_finds_as_it_wants_it_and_not_what_it_determines() {
     let start = [config("k", "v"), config("l", "v")];
     let start = start.iter().zip(1..).map(|(own, revision)| entry(own, revision)).collect();
@@ -198,4 +232,87 @@ fn a_plan_of_an_update_compares_what_it_finds_as_it_wants_it_and_not_what_it_det
     let (compares, writes) = plan(&[], &[k]);
     let expected = BTreeMap::from([guard, (keys.config("k"), 1)]);
     assert_eq!((compares, writes), (expected, vec![keys.config("k")]), "it may be gone already");
+}
+
+/// A config of so many levels, each a mapping or a sequence.
+fn nested(name: &str, levels: usize, mut is_mapping: impl FnMut() -> bool) -> Change {
+    let value = (0..levels).fold(Node::text("x"), |value, _| match is_mapping() {
+        true => Node::map([("k", value)]),
+        false => Node::seq([value, Node::text("y")]),
+    });
+    Change::Config(name.to_owned(), Some(convert::config_to_pb(&value)))
+}
+
+fn names(view: &View, part: &str) -> Vec<String> {
+    let entries = view.current.tree().entries(&[DESIRED_STATE, part]);
+    entries.keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn config_that_nests_to_the_bound_comes_back_from_its_key_and_value() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for levels in 0..=MAX_NESTING {
+        for mappings in [0.0, 0.5, 0.5, 1.0] {
+            let change = nested("k", levels, || rng.random_bool(mappings));
+            let Write { key, value } = keys().write(&change);
+            assert_eq!(keys().read(&key, value.as_deref()), Meaning::Item(change.clone()));
+            let view = View::new(keys(), 1, vec![entry(&change, 1)]).unwrap();
+            let Change::Config(_, Some(item)) = change else { unreachable!() };
+            let found = view.current.tree().get(&[DESIRED_STATE, "configs", "k"]).unwrap();
+            assert_eq!(convert::config_to_pb(found), item);
+        }
+    }
+}
+
+/// Agents check before they write: somebody else did not.
+#[test]
+fn value_that_somebody_else_wrote_wrong_is_left_out_until_it_is_mended() {
+    let garbage = |key: String| Entry { key, value: Some(b"\xff\xff".to_vec()), revision: 1 };
+    let deep = |name: &str, levels| nested(name, levels, || true);
+    let good = [config("good", "v"), workload("w", None), workload("of_good", Some("good"))];
+    let wrong = [
+        deep("above", MAX_NESTING + 1),
+        deep("far", 40),
+        config("not a name", "x"),
+        workload("of_above", Some("above")),
+        workload("of_broken", Some("broken")),
+        workload("of_nothing", Some("nothing")),
+    ];
+    let mut start: Vec<_> = good.iter().chain(&wrong).map(|own| entry(own, 1)).collect();
+    start.extend([keys().config("broken"), keys().workload("broken")].map(garbage));
+    start.push(garbage(keys().agent("a")));
+    let mut view = View::new(keys(), 1, start).unwrap();
+    assert_eq!(names(&view, "configs"), ["good"]);
+    assert_eq!(names(&view, "workloads"), ["of_good", "w"]);
+
+    // Others change meanwhile, and what is mended comes with what waited for it.
+    let (_, changes) = view.advance(2, vec![entry(&config("good", "2"), 2)]).unwrap();
+    assert_eq!(changes, [config("good", "2")]);
+    let (tree, changes) = view.advance(3, vec![entry(&config("above", "x"), 3)]).unwrap();
+    assert_eq!(changes, [config("above", "x"), workload("of_above", Some("above"))]);
+    assert_eq!(&tree, view.current.tree());
+    view.advance(4, vec![entry(&config("broken", "x"), 4)]).unwrap();
+    assert_eq!(names(&view, "configs"), ["above", "broken", "good"]);
+    assert_eq!(names(&view, "workloads"), ["of_above", "of_broken", "of_good", "w"]);
+}
+
+#[test]
+fn value_that_is_written_wrong_over_one_that_is_there_leaves_that_one() {
+    let start = [config("k", "v"), config("l", "v"), workload("w", Some("k"))];
+    let mut view = View::new(keys(), 1, start.iter().map(|own| entry(own, 1)).collect()).unwrap();
+    let garbage = |key: String| Entry { key, value: Some(b"\xff\xff".to_vec()), revision: 2 };
+    let both = vec![entry(&nested("k", 25, || false), 2), entry(&config("l", "2"), 2)];
+    let (_, changes) = view.advance(2, both).unwrap();
+    assert_eq!(changes, [config("l", "2")], "what else happened at the revision counts");
+    assert!(view.advance(3, vec![garbage(keys().workload("w"))]).is_none());
+    assert!(view.advance(4, vec![entry(&Change::Config("k".to_owned(), None), 4)]).is_none());
+    assert_eq!(names(&view, "workloads"), ["w"]);
+    let value = |view: &View, name| {
+        let node = view.current.tree().get(&[DESIRED_STATE, "configs", name]).cloned();
+        node.and_then(|node| node.as_str().map(ToOwned::to_owned))
+    };
+    assert_eq!((value(&view, "k"), value(&view, "l")), (Some("v".into()), Some("2".into())));
+    // The workload goes, and with it the reason to keep the config that was deleted.
+    view.advance(5, vec![entry(&Change::Workload("w".to_owned(), None), 5)]).unwrap();
+    assert_eq!((names(&view, "workloads"), value(&view, "k")), (vec![], None));
 }

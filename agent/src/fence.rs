@@ -1,0 +1,256 @@
+//! Sees to it that workloads end when this agent may have lost its name to another one.
+//!
+//! The agent cannot do this alone: it may be stopped, or hang. So a process of its own, this program
+//! again, is told by the agent each time that the name was kept, and kills the agent when it has not
+//! been told for as long as another one waits. With the agent its workloads end, however it ended.
+//! Time is counted by a clock that goes on while the machine sleeps.
+
+use std::{
+    io::{self, Read},
+    os::fd::AsFd,
+    path::Path,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        time::TimeSpec,
+        timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+    time::{ClockId, clock_gettime},
+    unistd::getppid,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, ChildStdin, Command},
+    sync::watch,
+    time::sleep,
+};
+
+/// The time since the machine was started, also while it slept.
+#[must_use]
+pub fn now() -> Duration {
+    // This clock is there on every Linux. Without it, no time would ever pass, and the watchdog ends.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// What there is to know of a name that is kept for a time only.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// When it was last known to be ours.
+    pub kept: watch::Receiver<Duration>,
+    /// That it is lost, and why.
+    pub lost: watch::Receiver<Option<String>>,
+    /// After this time without being kept, another one may have it. `None`: never.
+    pub ends_after: Option<Duration>,
+}
+
+/// Why the agent has to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// There is time to end workloads as usual.
+    InOrder(String),
+    /// Another agent may run them already.
+    AtOnce(String),
+}
+
+/// Keeps the watchdog informed, and tells when the agent has to end.
+///
+/// # Errors
+/// The watchdog cannot be started.
+pub fn start(
+    lease: Lease,
+    program: &Path,
+    name: &str,
+    grace: Duration,
+) -> io::Result<watch::Receiver<Option<Ending>>> {
+    let (ending, told) = watch::channel(None);
+    let dog = lease.ends_after.map(|time| Dog::start(program, name, time)).transpose()?;
+    tokio::spawn(guard(lease, dog, grace, ending));
+    Ok(told)
+}
+
+/// The watchdog as the agent sees it.
+#[derive(Debug)]
+struct Dog {
+    child: Child,
+    orders: ChildStdin,
+}
+
+impl Dog {
+    fn start(program: &Path, name: &str, ends_after: Duration) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("watchdog").arg(ends_after.as_secs_f64().to_string()).arg(name);
+        // What stops the agent in a terminal is not to stop it.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn()?;
+        let orders =
+            child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the watchdog"))?;
+        Ok(Self { child, orders })
+    }
+
+    async fn kept(&mut self, at: Duration) -> io::Result<()> {
+        self.orders.write_all(format!("{}\n", at.as_millis()).as_bytes()).await
+    }
+}
+
+async fn guard(
+    mut lease: Lease,
+    mut dog: Option<Dog>,
+    grace: Duration,
+    ending: watch::Sender<Option<Ending>>,
+) {
+    let at_once = |text: String| {
+        ending.send_replace(Some(Ending::AtOnce(text)));
+    };
+    loop {
+        let kept = *lease.kept.borrow_and_update();
+        let watched = match &mut dog {
+            Some(dog) => dog.kept(kept).await,
+            None => Ok(()),
+        };
+        if watched.is_err() {
+            return at_once("the agent's watchdog has ended".to_owned());
+        }
+        tokio::select! {
+            changed = lease.kept.changed() => if changed.is_err() { return },
+            lost = lost(&mut lease.lost) => {
+                let Some(text) = lost else { return };
+                return at_once(text);
+            }
+            () = ended(&mut dog) => return at_once("the agent's watchdog has ended".to_owned()),
+            () = late(kept, lease.ends_after, grace) => {
+                let time = lease.ends_after.unwrap_or_default().as_secs_f64();
+                ending.send_replace(Some(Ending::InOrder(format!(
+                    "etcd could not be reached: {time} s after that another agent may take the name \
+                     (--takeover-after), so all workloads were ended"
+                ))));
+                // The watchdog ends what takes longer than there is time.
+                return ended(&mut dog).await;
+            }
+        }
+    }
+}
+
+/// Why the name is lost, when it is; `None` if nobody will tell any more.
+async fn lost(told: &mut watch::Receiver<Option<String>>) -> Option<String> {
+    told.wait_for(Option::is_some).await.ok().and_then(|text| text.clone())
+}
+
+async fn ended(dog: &mut Option<Dog>) {
+    match dog {
+        Some(dog) => drop(dog.child.wait().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until there is just time left to end all workloads in order.
+async fn late(kept: Duration, ends_after: Option<Duration>, grace: Duration) {
+    let Some(ends_after) = ends_after else { return std::future::pending().await };
+    let needed = (grace + Duration::from_secs(2)).min(ends_after / 2);
+    sleep((kept + ends_after - needed).saturating_sub(now())).await;
+}
+
+/// Becomes the watchdog of the parent: reads when the name was kept, one line each, and kills the
+/// parent when that is `seconds` ago. Ends with the parent.
+#[must_use]
+pub fn main(seconds: f64, name: &str) -> ExitCode {
+    let parent = getppid();
+    // A service manager sends these to all processes of a service. This one ends with the agent, which
+    // ends its workloads first.
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|own| signals.add(own));
+    let _ = signals.thread_block();
+    match watch(Duration::from_secs_f64(seconds)) {
+        Ok(Seen::End) => return ExitCode::SUCCESS,
+        Ok(Seen::Late) => eprintln!(
+            "error: {name} could not keep its name in etcd for {seconds} s and did not end: another \
+             agent may have the name, so this one and its workloads are killed"
+        ),
+        // Without a watchdog the agent ends itself.
+        Err(error) => {
+            eprintln!("error: the watchdog of {name} failed: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if getppid() == parent {
+        let _ = kill(parent, Signal::SIGKILL);
+    }
+    ExitCode::FAILURE
+}
+
+/// What the watchdog came to see.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// The agent has ended.
+    End,
+    /// It did not keep its name.
+    Late,
+}
+
+fn watch(ends_after: Duration) -> io::Result<Seen> {
+    let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
+    let mut input = io::stdin();
+    let mut line = Vec::new();
+    let set = |kept: Duration| {
+        let at = TimeSpec::from_duration(kept + ends_after);
+        timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+    };
+    set(now())?;
+    loop {
+        let ready = {
+            let mut all = [
+                PollFd::new(timer.as_fd(), PollFlags::POLLIN),
+                PollFd::new(input.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut all, PollTimeout::NONE) {
+                Ok(_) => all.map(|own| own.revents().is_some_and(|events| !events.is_empty())),
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if ready[1] {
+            let mut some = [0; 1024];
+            let count = input.read(&mut some)?;
+            if count == 0 {
+                return Ok(Seen::End);
+            }
+            line.extend_from_slice(&some[..count]);
+            if let Some(kept) = last_line(&mut line) {
+                set(kept)?;
+                continue;
+            }
+        }
+        if ready[0] {
+            return Ok(Seen::Late);
+        }
+    }
+}
+
+/// The time that the last whole line tells; what comes after it is left.
+fn last_line(text: &mut Vec<u8>) -> Option<Duration> {
+    let end = text.iter().rposition(|byte| *byte == b'\n')?;
+    let rest = text.split_off(end + 1);
+    let lines = std::mem::replace(text, rest);
+    let last = lines[..end].rsplit(|byte| *byte == b'\n').next()?;
+    str::from_utf8(last).ok()?.parse().ok().map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_whole_line_counts_and_a_part_of_one_waits_for_its_end() {
+        let mut text = b"1\n22\n3".to_vec();
+        assert_eq!(last_line(&mut text), Some(Duration::from_millis(22)));
+        assert_eq!((last_line(&mut text), text.as_slice()), (None, b"3".as_slice()));
+        text.extend_from_slice(b"33\n");
+        assert_eq!(last_line(&mut text), Some(Duration::from_millis(333)));
+        assert!(text.is_empty() && last_line(&mut b"x\n".to_vec()).is_none());
+    }
+}

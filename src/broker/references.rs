@@ -1,0 +1,160 @@
+//! Whether a sender may let workloads refer to configs: a reference is a read, as the process that is
+//! started, or an error about it, shows what the config holds.
+//!
+//! Pure: in go the rules of the sender and the workloads before and after its update, out comes
+//! whether it may. Only workloads of which the update changes something that decides what is made of
+//! their configs are looked at, so that whoever sets a tag needs no right to read.
+
+use crate::state::{DESIRED_STATE, Map, Node};
+
+use super::Rules;
+
+/// The parts of a workload that decide what its configs are put into, and what is done with that:
+/// another command prints a file that was rendered before.
+const SHOWING: [&str; 5] = ["agent", "runtime", "runtimeConfig", "files", "configs"];
+
+impl Rules {
+    /// Whether an update may make `new` of the workloads `old`, as far as their references to configs
+    /// go. `new` need not be checked yet: what has not the shape of a workload refers to nothing.
+    #[must_use]
+    pub fn may_refer(&self, old: &Map<Node>, new: &Map<Node>) -> bool {
+        let mut may = true;
+        old.diff(new, |_, was, is| {
+            let Some(is) = is else { return };
+            if may && SHOWING.iter().any(|part| given(was, part) != given(Some(is), part)) {
+                may = references(is).all(|config| self.may_read_config(config));
+            }
+        });
+        may
+    }
+
+    fn may_read_config(&self, name: &str) -> bool {
+        self.may_read_path(&[DESIRED_STATE, "configs", name])
+    }
+}
+
+/// A part of a workload. An empty one is none: so an update spells it while it is put together.
+fn given<'a>(workload: Option<&'a Node>, part: &str) -> Option<&'a Node> {
+    workload?.get(part).filter(|part| !part.is_empty_collection())
+}
+
+/// The configs that a workload refers to, by name.
+fn references(workload: &Node) -> impl Iterator<Item = &str> {
+    let own = workload.get("configs").and_then(Node::as_map);
+    own.into_iter().flatten().filter_map(|(_, config)| config.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Mask, Tree, update};
+
+    fn workloads(text: &str) -> Map<Node> {
+        let configs = "configs: {secret: {k: v}, other: x, public: y}";
+        let text = format!("apiVersion: v1\nworkloads: {text}\n{configs}\n");
+        let tree = crate::manifest::parse("t.yaml", &text).unwrap().updated.tree;
+        tree.entries(&[DESIRED_STATE, "workloads"]).clone()
+    }
+
+    fn own(fields: &str) -> Map<Node> {
+        workloads(&format!("{{w: {{agent: a, runtime: process, runtimeConfig: x{fields}}}}}"))
+    }
+
+    /// Rules that allow to write all workloads, and to read these.
+    fn reads(allow: &[&str], deny: &[&str]) -> Rules {
+        let rule = |operation, masks: &[&str]| {
+            Node::map([
+                ("type", Node::text("StateRule")),
+                ("operation", Node::text(operation)),
+                ("filterMasks", Node::seq(masks.iter().map(|mask| Node::text(mask)))),
+            ])
+        };
+        let writes = rule("Write", &["desiredState.workloads"]);
+        Rules::compile(&Node::map([
+            ("allowRules", Node::seq([writes, rule("Read", allow)])),
+            ("denyRules", Node::seq([rule("Read", deny)])),
+        ]))
+    }
+
+    #[test]
+    fn whoever_makes_a_workload_refer_to_a_config_has_to_be_allowed_to_read_all_of_it() {
+        let (old, new) = (own(""), own(", configs: {s: secret}"));
+        for (allow, deny, may) in [
+            (&[][..], &[][..], false),
+            (&["desiredState.workloads", "workloadStates"], &[], false),
+            (&["desiredState.configs.secret.k"], &[], false),
+            (&["desiredState.configs.secrets"], &[], false),
+            (&["desiredState.configs.secret"], &[], true),
+            (&["desiredState.configs"], &[], true),
+            (&["desiredState.*.secret"], &[], true),
+            (&["*"], &[], true),
+            (&["*"], &["desiredState.configs.secret"], false),
+            (&["*"], &["desiredState.configs.secret.k"], false),
+            (&["*"], &["desiredState.configs.other"], true),
+        ] {
+            let rules = reads(allow, deny);
+            assert_eq!(rules.may_refer(&old, &new), may, "{allow:?} {deny:?}");
+            assert_eq!(rules.may_refer(&Map::new(), &new), may, "a new one: {allow:?} {deny:?}");
+            assert!(rules.may_refer(&new, &old), "a reference that goes shows nothing any more");
+        }
+    }
+
+    #[test]
+    fn change_of_what_shows_a_config_counts_as_a_reference_and_no_other_change_does() {
+        let refers = "configs: {s: secret, p: public}";
+        let old = own(&format!(", {refers}"));
+        let cases = [
+            (format!(", {refers}, tags: {{k: v}}"), true),
+            (format!(", {refers}, restartPolicy: ALWAYS"), true),
+            (format!(", {refers}, files: [{{mountPoint: /f, data: '{{{{s.k}}}}'}}]"), false),
+            (format!(", {refers}, files: [{{mountPoint: /f, data: plain}}]"), false),
+            (", configs: {s: public, p: secret}".to_owned(), false),
+            (", configs: {s: secret, p: public, q: public}".to_owned(), false),
+            (", configs: {s: secret}".to_owned(), false),
+            (", configs: {p: public}".to_owned(), true),
+        ];
+        let rules = reads(&["desiredState.configs.public"], &[]);
+        for (fields, may) in cases {
+            assert_eq!(rules.may_refer(&old, &own(&fields)), may, "{fields}");
+        }
+        let texts = |fields: &str| workloads(&format!("{{w: {{{fields}, {refers}}}}}"));
+        let plain = texts("agent: a, runtime: process, runtimeConfig: x");
+        for changed in [
+            "agent: b, runtime: process, runtimeConfig: x",
+            "agent: a, runtime: podman, runtimeConfig: x",
+            "agent: a, runtime: process, runtimeConfig: 'cat /f'",
+            "agent: '{{s.k}} is none', runtime: process, runtimeConfig: x",
+        ] {
+            assert!(!rules.may_refer(&plain, &texts(changed)), "{changed}");
+        }
+        assert!(rules.may_refer(&old, &old) && rules.may_refer(&old, &Map::new()));
+    }
+
+    #[test]
+    fn workload_that_is_written_again_as_it_stood_refers_to_nothing_new() {
+        let text = "apiVersion: v1\nworkloads: {w: {agent: a, runtime: process, runtimeConfig: x, \
+                    configs: {s: secret}}}\nconfigs: {secret: v}\n";
+        let tree = crate::manifest::parse("t.yaml", text).unwrap().updated.tree;
+        let path = [DESIRED_STATE, "workloads"];
+        let rules = reads(&[], &[]);
+        // As masks put it together, with collections that nobody asked for.
+        for mask in ["desiredState.workloads.w", "desiredState.workloads.w.tags.k", "desiredState"]
+        {
+            let proposed = update::propose(&tree, &tree, &[Mask::parse(mask)]).unwrap();
+            let proposed =
+                Tree::default().with(DESIRED_STATE, proposed.get(DESIRED_STATE).cloned());
+            assert!(rules.may_refer(tree.entries(&path), proposed.entries(&path)), "{mask}");
+        }
+        let none = Tree::initial();
+        assert!(!rules.may_refer(none.entries(&path), tree.entries(&path)));
+    }
+
+    #[test]
+    fn what_has_no_shape_of_a_workload_yet_refers_to_nothing() {
+        let rules = reads(&[], &[]);
+        for configs in [Node::text("secret"), Node::seq([Node::text("secret")]), Node::Unset] {
+            let own = Node::map([("configs", configs)]);
+            assert!(rules.may_refer(&Map::new(), &[("w".into(), own)].into_iter().collect()));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The outline of a frame body, read before it is decoded: how many fields it has, and what an update
+//! wants to write.
+//!
+//! Bytes go in; nothing is allocated but the texts of an update's masks, and nothing recurses. A field
+//! of two bytes can become a value of some hundred: so the fields of a message are bounded beside its
+//! bytes, and an update that its sender has no right to make is refused without a look at its state.
+
+use bytes::Bytes;
+
+include!(concat!(env!("OUT_DIR"), "/message_fields.rs"));
+
+/// Messages nest at most this deep; decoders refuse more.
+const MOST_LEVELS: usize = 100;
+
+/// Key and wire type of `ToAnkaios.request`.
+const REQUEST: u64 = 3;
+/// Of `Request`: its id, and the kinds of content.
+const REQUEST_ID: u64 = 1;
+const UPDATE: u64 = 2;
+const LAST_CONTENT: u64 = 6;
+/// Of `UpdateStateRequest`: its masks.
+const UPDATE_MASK: u64 = 2;
+
+/// A field: its number and, if it is length-delimited, its bytes.
+struct Field<'a> {
+    number: u64,
+    bytes: Option<&'a [u8]>,
+}
+
+/// Takes the next field from the front of `bytes`; `None` at the end, or where the bytes make no sense.
+fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
+    let key = varint(bytes)?;
+    let number = key >> 3;
+    let skip = match key & 7 {
+        0 => {
+            varint(bytes)?;
+            0
+        }
+        1 => 8,
+        2 => {
+            let len = usize::try_from(varint(bytes)?).ok()?;
+            let (value, rest) = bytes.split_at_checked(len)?;
+            *bytes = rest;
+            return Some(Field { number, bytes: Some(value) });
+        }
+        5 => 4,
+        _ => return None,
+    };
+    *bytes = bytes.get(skip..)?;
+    Some(Field { number, bytes: None })
+}
+
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Whether the `ToAnkaios` in `body` has more than `most` fields, those of all messages in it together.
+/// What makes no sense is left to the decoder.
+pub(super) fn has_more_fields(body: &[u8], most: usize) -> bool {
+    // Two bytes are the least that a field takes.
+    if body.len() / 2 <= most {
+        return false;
+    }
+    let mut count = 0;
+    let mut open = vec![(body, TO_ANKAIOS)];
+    while let Some((bytes, kind)) = open.last_mut() {
+        let Some(field) = next(bytes) else {
+            open.pop();
+            continue;
+        };
+        count += 1;
+        if count > most {
+            return true;
+        }
+        let inner = MESSAGE_FIELDS[*kind].iter().find(|(number, _)| *number == field.number);
+        if let (Some((_, kind)), Some(bytes)) = (inner, field.bytes)
+            && open.len() < MOST_LEVELS
+        {
+            open.push((bytes, *kind));
+        }
+    }
+    false
+}
+
+/// What is known of an update before its new state is decoded.
+pub(super) struct Update {
+    /// The id of the request.
+    pub(super) id: String,
+    /// The masks, of which there may be too many or too long ones.
+    pub(super) masks: Vec<String>,
+}
+
+/// The outline of the update in `body`; `None` if it is none, or something about it is unusual: then all
+/// of it has to be decoded to know.
+pub(super) fn update(body: &Bytes) -> Option<Update> {
+    let request = only(body, REQUEST)?;
+    let (mut id, mut content) = (None, None);
+    let mut rest = request;
+    while !rest.is_empty() {
+        let field = next(&mut rest)?;
+        let place = match field.number {
+            REQUEST_ID => &mut id,
+            UPDATE..=LAST_CONTENT => &mut content,
+            _ => return None,
+        };
+        if place.replace(field).is_some() {
+            return None;
+        }
+    }
+    let content = content.filter(|content| content.number == UPDATE)?.bytes?;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let id = id.map_or(Some(String::new()), |id| text(id.bytes?))?;
+    let (mut masks, mut rest) = (Vec::new(), content);
+    while !rest.is_empty() {
+        let field = next(&mut rest)?;
+        if field.number == UPDATE_MASK {
+            masks.push(text(field.bytes?)?);
+        }
+    }
+    Some(Update { id, masks })
+}
+
+/// The bytes of the only field that there is.
+fn only(mut bytes: &[u8], number: u64) -> Option<&[u8]> {
+    let field = next(&mut bytes).filter(|field| field.number == number)?;
+    field.bytes.filter(|_| bytes.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::pb::{
+        ank_base::{self as pb, request::RequestContent},
+        control_api::{ToAnkaios, to_ankaios::ToAnkaiosEnum},
+    };
+
+    fn body(content: RequestContent) -> Bytes {
+        let request = pb::Request { request_id: "r".to_owned(), request_content: Some(content) };
+        let content = Some(ToAnkaiosEnum::Request(request));
+        ToAnkaios { to_ankaios_enum: content }.encode_to_vec().into()
+    }
+
+    fn update_of(state: pb::CompleteState, masks: &[&str]) -> Bytes {
+        let update_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
+        let update = pb::UpdateStateRequest { new_state: Some(state), update_mask };
+        body(RequestContent::UpdateStateRequest(update))
+    }
+
+    /// Configs that are `count` empty texts.
+    fn configs(count: usize) -> pb::CompleteState {
+        let configs = (0..count).map(|n| (format!("k{n}"), pb::ConfigItem::default())).collect();
+        let state = pb::State { configs: Some(pb::ConfigMap { configs }), ..Default::default() };
+        pb::CompleteState { desired_state: Some(state), ..Default::default() }
+    }
+
+    #[test]
+    fn fields_of_all_messages_are_counted_and_one_above_the_limit_is_too_many() {
+        // Request, its id, the update, its state, the desired state, its configs; an entry and a key for
+        // each config, as its value is empty.
+        let count = 6 + 2 * 100;
+        let body = update_of(configs(100), &[]);
+        assert!(!has_more_fields(&body, count) && has_more_fields(&body, count - 1));
+        let body = update_of(configs(100), &["a", "b"]);
+        assert!(!has_more_fields(&body, count + 2) && has_more_fields(&body, count + 1));
+        let masks = vec![String::new(); 500];
+        let read = pb::CompleteStateRequest { field_mask: masks, subscribe_for_events: false };
+        let read = self::body(RequestContent::CompleteStateRequest(read));
+        assert!(!has_more_fields(&read, 503) && has_more_fields(&read, 502));
+    }
+
+    #[test]
+    fn fields_of_every_kind_are_counted() {
+        let empty = |key: u8| [key, 0].repeat(10_000);
+        let wrap = |key: u8, bytes: Vec<u8>| {
+            let mut all = vec![key];
+            prost::encoding::encode_varint(bytes.len() as u64, &mut all);
+            [all, bytes].concat()
+        };
+        // Of a state: workloads, configs; of a workload: tags, dependencies, files, rules.
+        let inner = [
+            wrap(0x12, empty(0x0a)),
+            wrap(0x1a, empty(0x0a)),
+            wrap(0x12, wrap(0x0a, wrap(0x12, wrap(0x4a, empty(0x0a))))),
+            wrap(0x12, wrap(0x0a, wrap(0x12, wrap(0x3a, empty(0x0a))))),
+            wrap(0x12, wrap(0x0a, wrap(0x12, wrap(0x22, empty(0x0a))))),
+            // Unknown fields, and scalars said again and again.
+            empty(0x78),
+            wrap(0x12, wrap(0x0a, wrap(0x12, empty(0x10)))),
+        ];
+        for state in inner {
+            let body = wrap(0x1a, wrap(0x12, wrap(0x0a, wrap(0x0a, state.clone()))));
+            assert!(has_more_fields(&body, 9_999), "{:?}", &state[..20]);
+            assert!(!has_more_fields(&body, 10_010), "{:?}", &state[..20]);
+        }
+    }
+
+    #[test]
+    fn masks_of_an_update_are_known_before_its_state_is_decoded() {
+        let update = update(&update_of(configs(3), &["a.b", ""])).unwrap();
+        assert_eq!(
+            (update.id.as_str(), &update.masks[..]),
+            ("r", &["a.b".into(), String::new()][..])
+        );
+        let other = body(RequestContent::EventsCancelRequest(pb::EventsCancelRequest {}));
+        assert!(super::update(&other).is_none());
+    }
+
+    /// A message may say a field twice; a decoder merges both. What is decided by the outline has to be
+    /// what is decoded later.
+    #[test]
+    fn update_that_is_said_in_parts_is_left_to_the_decoder() {
+        let one = update_of(configs(1), &["a"]);
+        let twice = Bytes::from([&one[..], &one[..]].concat());
+        assert!(update(&twice).is_none());
+        // Twice the content in one request, and another content behind the update.
+        for behind in [&one[5..], &[0x32, 0][..]] {
+            let inner = [&one[2..], behind].concat();
+            let body = [&[0x1a, u8::try_from(inner.len()).unwrap()][..], &inner].concat();
+            assert!(update(&Bytes::from(body)).is_none());
+        }
+        for cut in 1..one.len() {
+            assert!(update(&one.slice(..cut)).is_none(), "{cut}");
+        }
+    }
+}
