@@ -53,7 +53,7 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 
 .PHONY: soak
 soak:  ## killed processes, rules, nested values, dear inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
-	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak -- --nocapture whatever
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak --test torn -- --nocapture whatever
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \

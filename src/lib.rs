@@ -3,6 +3,7 @@ pub mod agent;
 pub mod broker;
 pub mod cli;
 pub mod edge;
+mod foreign;
 pub mod frame;
 pub mod limits;
 pub mod manifest;

@@ -90,6 +90,23 @@ fn handshake_is_refused_in_the_documented_words_and_can_be_made_up_for() {
 }
 
 #[test]
+fn version_that_is_refused_is_quoted_in_part_and_nothing_in_it_is_obeyed() {
+    let gate = two();
+    let mut workload = gate.workload("a");
+    for (version, shown) in [
+        ("9".repeat(50_000), "9".repeat(64) + "..."),
+        ("\u{1b}[2J\n1".to_owned(), "\\u{1b}[2J\\n1".to_owned()),
+        ("\u{202e}\0'".to_owned(), "\\u{202e}\\0'".to_owned()),
+        ("é".repeat(64), "é".repeat(64)),
+    ] {
+        let hello = fifogate::pb::control_api::Hello { protocol_version: version };
+        workload.send(ToAnkaiosEnum::Hello(hello));
+        let reason = format!("Unsupported protocol version '{shown}'. Currently supported '1'");
+        assert_eq!(workload.closed(), reason);
+    }
+}
+
+#[test]
 fn what_does_not_decode_is_answered_where_its_id_can_be_read() {
     let gate = two();
     let mut workload = Workload::connect(&gate.pair("a"));

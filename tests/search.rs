@@ -33,7 +33,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use search::{
     climb::{Climb, Goal},
-    frames::{MAX_FRAME, Script, state_updates},
+    frames::{MAX_FRAME, Script, state_parts, update_of_part},
     genome::Genome,
     seeds::SEEDS,
     trial::{self, details, trial},
@@ -203,8 +203,11 @@ fn check_frames(genome: &Genome) -> usize {
     let script = Script::of(genome);
     let pieces = script.setup.iter().chain(script.rounds.iter().flatten());
     let frames = pieces.filter(|piece| piece.answered).map(|piece| piece.bytes.clone());
-    let all: Vec<_> =
-        frames.chain(state_updates(genome).into_iter().map(|own| own.bytes)).collect();
+    let parts = state_parts(genome);
+    let updates = parts.iter().map(|part| update_of_part(genome, part).bytes);
+    let mut all: Vec<_> = frames.chain(updates).collect();
+    // Copies of one frame.
+    all.dedup_by_key(|bytes| bytes.as_ptr());
     for frame in &all {
         let mut rest = &frame[..];
         let body = FrameDecoder::new(MAX_FRAME).next_frame(&mut rest).unwrap().unwrap();

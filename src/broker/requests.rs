@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     message::{Ask, Body, FromWorkload, NewState, Request, SealedUpdate},
     state::{
-        DESIRED_STATE, Instance, Mask, MaskSet, Node, Selection, WorkloadChange,
+        DESIRED_STATE, Instance, Map, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
         update::{self, UpdateError, Updated},
         weight_after,
@@ -201,7 +201,15 @@ impl Broker {
                 return self.answer(id, request_id, Body::error(error.to_string()));
             }
         };
-        match update::apply(&self.state, &new_state, masks) {
+        let proposed = match update::propose(&self.state, &new_state, masks) {
+            Ok(proposed) => proposed,
+            Err(error) => return self.answer(id, request_id, Body::error(error.to_string())),
+        };
+        // Before anything is said of the configs: whether one exists is a read, too.
+        if !self.may_refer(id, &proposed) {
+            return self.deny(id, request_id);
+        }
+        match update::accept(&self.state, &proposed) {
             Err(error) => self.answer(id, request_id, Body::error(error.to_string())),
             Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
             Ok(updated) if self.grows_too_large(id, &updated) => {
@@ -211,6 +219,15 @@ impl Broker {
             }
             Ok(updated) => self.apply(id, request_id, updated),
         }
+    }
+
+    /// A reference to a config is a read of it: a template could print it.
+    fn may_refer(&self, id: PeerId, proposed: &Map<Node>) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return false };
+        let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"));
+        let before = self.state.entries(&[DESIRED_STATE, "workloads"]);
+        let may = |wanted: &Node| peer.rules.may_refer(before, wanted.entries());
+        id == PeerId::AGENT || workloads.is_none_or(may)
     }
 
     /// Who may write a workload may write its access rules; but nobody its own (DECISIONS 16).

@@ -3,7 +3,7 @@
 
 use semver::Version;
 
-use crate::message::FromWorkload;
+use crate::{foreign::Excerpt, message::FromWorkload};
 
 /// Major version of the protocol that we speak.
 const MAJOR: u64 = 1;
@@ -70,8 +70,9 @@ impl Session {
 pub fn check_version(received: &str) -> Result<(), String> {
     match Version::parse(received) {
         Ok(version) if version.major == MAJOR => Ok(()),
-        _ => {
-            Err(format!("Unsupported protocol version '{received}'. Currently supported '{MAJOR}'"))
-        }
+        _ => Err(format!(
+            "Unsupported protocol version '{}'. Currently supported '{MAJOR}'",
+            Excerpt(received)
+        )),
     }
 }

@@ -25,7 +25,7 @@ use super::{
     outbox::Kind,
     peer::response,
     settling::budget_of,
-    subscriptions::{GroupId, Missed, Pace, Touched},
+    subscriptions::{GroupId, Missed, Pace, Subscription, Touched},
 };
 
 /// The last change, while there are subscribers that were not told of it.
@@ -228,14 +228,10 @@ impl Broker {
         let mut event = telling.events.remove(&group_id);
         let (mut late, mut recipients) = (Vec::new(), Vec::with_capacity(members.len()));
         for id in members {
-            if telling.early.remove(id) {
-                continue;
-            }
-            let Some(subscription) = all.get_mut(id) else { continue };
-            // It began, or caught up, after the change.
-            if subscription.told == self.version {
-                continue;
-            }
+            let early = telling.early.remove(id);
+            // Or it began, or caught up, after the change.
+            let awaits = |own: &&mut Subscription| !early && own.told != self.version;
+            let Some(subscription) = all.get_mut(id).filter(awaits) else { continue };
             let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
             let ready = subscription.pace == Pace::Live && subscription.missed.is_none();
             let budget = || budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
@@ -273,9 +269,7 @@ impl Broker {
             self.outputs.push_back(Output::Share { body: body.clone(), recipients });
         }
         telling.events.extend(event.map(|event| (group_id, event)));
-        for id in late {
-            self.fall_behind(id, &telling.old);
-        }
+        late.into_iter().for_each(|id| self.fall_behind(id, &telling.old));
         #[cfg(test)]
         (self.work_done += members.len() + work);
         work

@@ -24,10 +24,12 @@ mod systemd;
 mod wait;
 mod watch;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::Parser;
 use log::LevelFilter;
+
+use crate::foreign::Line;
 
 use args::{Cli, Command, LogArgs};
 use error::CliError;
@@ -78,6 +80,13 @@ fn start_logging(args: &LogArgs) {
         }
         (None, Err(_)) => by_level(&mut logger, LevelFilter::Info),
     }
+    // Whatever a line quotes: it is one line, and no terminal obeys it.
+    logger.format(|to, record| {
+        let (time, level) = (to.timestamp(), record.level());
+        let (style, line) = (to.default_level_style(level), Line(record.args()));
+        let target = record.target();
+        writeln!(to, "[{time} {style}{level:<5}{style:#} {target}] {line}")
+    });
     // There is a logger already if somebody calls `main` twice; that one will do.
     let _ = logger.try_init();
 }

@@ -29,6 +29,12 @@ const FROM_WORKLOAD: &str = "output";
 /// The folder of a pair within its workload's.
 const PAIR_DIR: &str = "control_interface";
 
+/// Whoever has a FIFO may read and write it, and nobody else.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+/// On the FIFO that the workload reads: a frame is being written to it in parts. The kernel gives this
+/// bit no meaning on a FIFO, and it outlives a fifogate that is killed.
+const IN_PARTS: Mode = Mode::S_ISVTX;
+
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Something below the run directory is not as it has to be.
@@ -137,7 +143,11 @@ impl RunDir {
         let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path, owner)?;
         let reused = to_workload.reused || from_workload.reused;
         let files = [(TO_WORKLOAD, to_workload.file), (FROM_WORKLOAD, from_workload.file)];
-        let fifos = Unopened { to_workload: to_workload.fd, from_workload: from_workload.fd };
+        let fifos = Unopened {
+            in_parts: to_workload.in_parts,
+            to_workload: to_workload.fd,
+            from_workload: from_workload.fd,
+        };
         Ok((PipePair { name, path, files, reused }, fifos))
     }
 
@@ -216,9 +226,23 @@ impl PipePair {
 pub struct Unopened {
     to_workload: OwnedFd,
     from_workload: OwnedFd,
+    /// A fifogate died while it wrote a frame to the workload in parts.
+    in_parts: bool,
 }
 
 impl Unopened {
+    /// Whether a fifogate died while it wrote a frame to the workload in parts: the last one in the pipe
+    /// may then lack its end.
+    #[must_use]
+    pub fn is_in_parts(&self) -> bool {
+        self.in_parts
+    }
+
+    /// A descriptor of the FIFO that the workload reads; it touches nothing of the pipe.
+    pub(super) fn to_workload(&self) -> &OwnedFd {
+        &self.to_workload
+    }
+
     /// Opens the FIFO that the workload writes, for reading.
     ///
     /// # Errors
@@ -244,13 +268,29 @@ impl Unopened {
 /// # Errors
 /// What `open` reports; there has to be a `/proc`.
 pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
-    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let path = path_of(fd.as_raw_fd());
-    open(&path, flags, Mode::empty()).map_err(|errno| {
+    try_reopen(fd, mode).map_err(|errno| {
         let why = if errno == Errno::ENOENT { "; is /proc mounted?" } else { "" };
+        let path = path_of(fd.as_raw_fd());
         let text = format!("cannot open {}: {}{why}", path.display(), errno.desc());
         io::Error::new(io::Error::from(errno).kind(), text)
     })
+}
+
+/// Like [`reopen`], for whoever can tell the errors apart.
+pub(super) fn try_reopen(fd: &OwnedFd, mode: OFlag) -> Result<OwnedFd, Errno> {
+    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    open(&path_of(fd.as_raw_fd()), flags, Mode::empty())
+}
+
+/// Notes at the FIFO itself whether a frame is being written to it in parts, for the next fifogate if
+/// this one dies meanwhile. Who else may open it stays as an operator has set it.
+///
+/// # Errors
+/// What `fstat` and `fchmod` report.
+pub(super) fn note_in_parts(to_workload: &OwnedFd, on: bool) -> Result<(), Errno> {
+    let mut mode = Mode::from_bits_truncate(fstat(to_workload)?.st_mode);
+    mode.set(IN_PARTS, on);
+    fchmod(to_workload, mode)
 }
 
 /// A path to the file of a descriptor.
@@ -264,13 +304,13 @@ struct Fifo {
     fd: OwnedFd,
     file: FileId,
     reused: bool,
+    in_parts: bool,
 }
 
 impl Fifo {
     fn make(dir: &OwnedFd, name: &str, parent: &Path, owner: Owner) -> Result<Self, FifoError> {
         let path = parent.join(name);
-        let private = Mode::S_IRUSR | Mode::S_IWUSR;
-        let reused = match mkfifoat(dir, name, private) {
+        let reused = match mkfifoat(dir, name, PRIVATE) {
             Ok(()) => false,
             Err(Errno::EEXIST) => true,
             Err(errno) => return Err(FifoError::failed(&path, "make FIFO")(errno)),
@@ -293,12 +333,14 @@ impl Fifo {
             let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
             chown(&link, uid, gid).map_err(FifoError::failed(&path, "give to its workload"))?;
         }
+        let in_parts = reused && stat.st_mode & IN_PARTS.bits() != 0;
         // Also one that was there already, and in spite of a strange umask.
-        if stat.st_mode & 0o777 != private.bits() {
-            fchmodat(nix::fcntl::AT_FDCWD, &link, private, FchmodatFlags::FollowSymlink)
+        if stat.st_mode & 0o777 != PRIVATE.bits() {
+            let mode = if in_parts { PRIVATE | IN_PARTS } else { PRIVATE };
+            fchmodat(nix::fcntl::AT_FDCWD, &link, mode, FchmodatFlags::FollowSymlink)
                 .map_err(FifoError::failed(&path, "restrict"))?;
         }
-        Ok(Self { fd, file: (stat.st_dev, stat.st_ino), reused })
+        Ok(Self { fd, file: (stat.st_dev, stat.st_ino), reused, in_parts })
     }
 }
 

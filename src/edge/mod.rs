@@ -9,9 +9,11 @@
 mod descriptors;
 mod fifo;
 mod link;
+mod pace;
 mod port;
 mod reactor;
 mod status;
+mod takeover;
 mod watch;
 mod worker;
 

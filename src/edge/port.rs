@@ -10,7 +10,7 @@ mod outflow;
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
 use bytes::Bytes;
@@ -21,8 +21,6 @@ use crate::{
     message::Frame,
     queue::Queue,
 };
-
-use super::fifo::Unopened;
 
 use intake::Intake;
 use outflow::Outflow;
@@ -114,16 +112,35 @@ pub(super) struct Turn {
     pub(super) read: usize,
     /// It was given something to do, a frame came or went into the pipe or was taken out of it.
     pub(super) useful: bool,
+    /// Its reader has read on since the last turn.
+    pub(super) read_on: bool,
 }
 
 /// So many bytes in one turn are worth it, even if no frame ends in them.
 const WORTHWHILE: usize = 4096;
 
 impl Turn {
-    /// Whether a workload caused it and nothing came of it.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.useful && self.read < WORTHWHILE
+    /// What came of it.
+    pub(super) fn worth(&self) -> Worth {
+        if self.useful || self.read >= WORTHWHILE {
+            Worth::Useful
+        } else if self.read_on {
+            Worth::ReadOn
+        } else {
+            Worth::Nothing
+        }
     }
+}
+
+/// What came of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// Something that a turn is for.
+    Useful,
+    /// Its reader has read a piece of what it was sent.
+    ReadOn,
+    /// A workload caused it, and nothing came of it.
+    Nothing,
 }
 
 /// Something that a workload does to its pair, and should not.
@@ -204,18 +221,19 @@ pub(super) struct Port {
 impl Port {
     /// `reused`: the FIFOs were there before. What comes from the workload may then begin in the middle
     /// of a message, and what stands in its input and nobody reads is taken out of it.
-    pub(super) fn open(
-        fifos: &Unopened,
+    pub(super) fn new(
+        from_workload: OwnedFd,
+        to_workload: OwnedFd,
         reused: bool,
         max_frame: usize,
         window: usize,
-    ) -> io::Result<Self> {
-        let intake = Intake::new(fifos.open_from_workload()?, max_frame, reused);
-        let mut outflow = Outflow::new(fifos.open_to_workload()?, window);
+    ) -> Self {
+        let intake = Intake::new(from_workload, max_frame, reused);
+        let mut outflow = Outflow::new(to_workload, window);
         if reused {
             outflow.take_over();
         }
-        Ok(Self { outflow, intake })
+        Self { outflow, intake }
     }
 
     /// The descriptors to be told of: what to read, what to write.
@@ -248,7 +266,7 @@ impl Port {
 }
 
 /// What is unread in the pipe of this descriptor.
-fn unread(fd: &impl std::os::fd::AsFd) -> io::Result<usize> {
+pub(super) fn unread(fd: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let bytes = rustix::io::ioctl_fionread(fd)?;
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }

@@ -35,6 +35,7 @@ use crate::{
 use super::{
     fifo::RunDir,
     link::LinkPort,
+    pace::Pace,
     port::OutFrame,
     status::StatusSocket,
     watch::Watches,
@@ -130,6 +131,7 @@ struct Loop {
     status: Option<StatusSocket>,
     link: Option<Link>,
     buffer: Vec<u8>,
+    pace: Pace,
 }
 
 /// The agent's port, and what is known of it between its turns.
@@ -192,6 +194,7 @@ impl Reactor {
             status: Some(status),
             link,
             buffer: vec![0; READ_BUFFER],
+            pace: Pace::default(),
         };
         Ok(Self { waker, parts })
     }
@@ -334,9 +337,10 @@ impl Loop {
         self.worker.hang_up();
         self.asides = None;
         let slots = mem::replace(&mut self.slots, Slots::new(&self.settings.limits));
+        let opening = mem::take(&mut self.opening);
         let (closed, all_closed) = bounded::<()>(0);
         let close = move || {
-            drop(slots);
+            drop((slots, opening));
             drop(closed);
         };
         let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);

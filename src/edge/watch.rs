@@ -20,6 +20,8 @@ const NAME: AddWatchFlags = AddWatchFlags::IN_ATTRIB.union(AddWatchFlags::IN_MOV
 /// A reader that came or left, and the name.
 const READER: AddWatchFlags =
     AddWatchFlags::IN_OPEN.union(AddWatchFlags::IN_CLOSE_NOWRITE).union(NAME);
+/// A reader that left, once: whoever opens and closes without end wakes nobody by that.
+const LEAVING: AddWatchFlags = AddWatchFlags::IN_CLOSE_NOWRITE.union(AddWatchFlags::IN_ONESHOT);
 /// All that, and what it read.
 const READS: AddWatchFlags = AddWatchFlags::IN_ACCESS.union(READER);
 
@@ -62,7 +64,21 @@ impl Watches {
     pub(super) fn watch(&mut self, peer: PeerId, (from_workload, to_workload): (RawFd, RawFd)) {
         let reader = self.add(peer, to_workload, READER);
         let writer = self.add(peer, from_workload, NAME);
-        self.by_peer.insert(peer, [reader, writer]);
+        self.keep(peer, [reader, writer]);
+    }
+
+    /// Watches nothing of `peer` from now on but for the next reader that leaves.
+    pub(super) fn watch_leaving(&mut self, peer: PeerId, to_workload: RawFd) {
+        let reader = self.add(peer, to_workload, LEAVING);
+        self.keep(peer, [reader, None]);
+    }
+
+    /// Gives up what was watched before, after what is watched now: nothing between is missed.
+    fn keep(&mut self, peer: PeerId, now: [Option<WatchDescriptor>; 2]) {
+        let before = self.by_peer.insert(peer, now).into_iter().flatten().flatten();
+        for watch in before.filter(|watch| !now.contains(&Some(*watch))) {
+            self.forget(watch);
+        }
     }
 
     /// Sets whether what the reader of `peer` reads is seen; tells whether that can be.
@@ -86,11 +102,15 @@ impl Watches {
 
     pub(super) fn remove(&mut self, peer: PeerId) {
         for watch in self.by_peer.remove(&peer).into_iter().flatten().flatten() {
-            self.peers.remove(&watch);
-            if let Some(inotify) = &self.inotify {
-                // It may be gone already, with the file.
-                let _ = inotify.rm_watch(watch);
-            }
+            self.forget(watch);
+        }
+    }
+
+    fn forget(&mut self, watch: WatchDescriptor) {
+        self.peers.remove(&watch);
+        if let Some(inotify) = &self.inotify {
+            // It may be gone already, with the file or as it was for one event only.
+            let _ = inotify.rm_watch(watch);
         }
     }
 
@@ -105,6 +125,9 @@ impl Watches {
             return Some(Seen::Overflow);
         }
         let peer = *self.peers.get(&event.wd)?;
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            return None;
+        }
         Some(if event.mask.intersects(NAME) {
             Seen::Name(peer)
         } else if event.mask.contains(AddWatchFlags::IN_CLOSE_NOWRITE) {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
+use log::Level;
 use mio::Waker;
 
 use crate::{
@@ -27,6 +28,7 @@ pub(super) use desk::Desk;
 use queue::FairQueue;
 
 use super::{
+    pace::{Kind, Pace},
     port::{FromPort, Oddity, OutFrame},
     reactor::InFlight,
     status::ClientId,
@@ -124,6 +126,7 @@ pub(super) struct Worker {
     /// As the status calls it: `none`, `connected` or `lost`.
     agent_link: &'static str,
     stopping: bool,
+    pace: Pace,
 }
 
 impl Worker {
@@ -153,6 +156,7 @@ impl Worker {
             run_dir,
             agent_link,
             stopping,
+            pace: Pace::default(),
         }
     }
 
@@ -341,11 +345,15 @@ impl Worker {
                     ToReactor::Tell(OutFrame { seq, frame: message.into_frame(), notice })
                 }
                 Output::Slow(instance, bytes) => {
-                    log::warn!("{instance} reads too slowly: {bytes} bytes wait for it");
+                    let name = instance.to_string();
+                    let text = format_args!("{name} reads too slowly: {bytes} bytes wait for it");
+                    self.pace.say(Level::Warn, Kind::Slow, &name, text);
                     continue;
                 }
                 Output::CaughtUp(instance, after) => {
-                    log::info!("{instance} has read what waited for it, after {after} ms");
+                    let name = instance.to_string();
+                    let text = format_args!("{name} has read what waited for it, after {after} ms");
+                    self.pace.say(Level::Info, Kind::CaughtUp, &name, text);
                     continue;
                 }
                 Output::Stop => ToReactor::Stop,

@@ -76,7 +76,14 @@ impl Updated {
 /// # Errors
 /// The first thing that is wrong; `current` holds then.
 pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated, UpdateError> {
-    let proposed = propose(current, new_state, masks)?;
+    accept(current, &propose(current, new_state, masks)?)
+}
+
+/// `current` after what [`propose`] put together, if that keeps the rules.
+///
+/// # Errors
+/// The first thing that is wrong; `current` holds then.
+pub fn accept(current: &Tree, proposed: &Map<Node>) -> Result<Updated, UpdateError> {
     let desired = proposed.get(DESIRED_STATE).cloned();
     let settled = check::settle(current.get(&[DESIRED_STATE]), desired)?;
     let mut tree = current.with(DESIRED_STATE, Some(settled.desired));

@@ -33,6 +33,9 @@ use tempfile::TempDir;
 /// The program under test.
 pub(crate) const FIFOGATE: &str = env!("CARGO_BIN_EXE_fifogate");
 
+/// The shell's command line that starts it as it is.
+const EXEC: &str = r#"exec "$@""#;
+
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,6 +48,9 @@ pub(crate) struct Gate {
     pub(crate) child: Child,
     pub(crate) run_dir: PathBuf,
     dir: TempDir,
+    /// The shell's command line that it is started with, and its own options.
+    commands: String,
+    options: Vec<String>,
 }
 
 impl Gate {
@@ -53,7 +59,7 @@ impl Gate {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
         let child = spawn(manifest, &run_dir, options);
-        Self { child, run_dir, dir }
+        Self { child, run_dir, dir, commands: EXEC.to_owned(), options: owned(options) }
     }
 
     /// Starts it with the text of a manifest.
@@ -63,7 +69,7 @@ impl Gate {
         fs::write(&file, manifest).unwrap();
         let run_dir = dir.path().join("run");
         let child = spawn(&file, &run_dir, options);
-        Self { child, run_dir, dir }
+        Self { child, run_dir, dir, commands: EXEC.to_owned(), options: owned(options) }
     }
 
     /// Starts it behind a shell's command line, which has to end in `exec ... "$@"`. There `$dir` is
@@ -74,9 +80,8 @@ impl Gate {
         fs::write(&file, manifest).unwrap();
         let run_dir = dir.path().join("run");
         let script = format!("exec 2>>\"$dir/log\"; {commands}");
-        let mut child = command(&script, &file, &run_dir, options).env("dir", dir.path()).spawn();
-        wait_until_ready(child.as_mut().unwrap(), || said_in(dir.path()));
-        Self { child: child.unwrap(), run_dir, dir }
+        let child = spawn_behind(&script, &file, &run_dir, options);
+        Self { child, run_dir, dir, commands: script, options: owned(options) }
     }
 
     /// What one that was started by `behind` has said.
@@ -91,11 +96,23 @@ impl Gate {
         std::mem::replace(&mut self.child, next)
     }
 
-    /// Kills it and starts another on the same run directory, with the text that it was started with.
+    /// Kills it and starts another on the same run directory, with the text and the options that it
+    /// was started with.
     pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(&self.dir.path().join("manifest.yaml"), &self.run_dir, &[]);
+    }
+
+    /// Starts another behind one that has ended.
+    pub(crate) fn restart(&mut self) {
+        let options: Vec<_> = self.options.iter().map(String::as_str).collect();
+        let file = self.dir.path().join("manifest.yaml");
+        self.child = spawn_behind(&self.commands, &file, &self.run_dir, &options);
     }
 
     /// The folder of the pair of a workload.
@@ -152,6 +169,10 @@ impl Drop for Gate {
     }
 }
 
+fn owned(options: &[&str]) -> Vec<String> {
+    options.iter().map(|option| (*option).to_owned()).collect()
+}
+
 fn said_in(dir: &Path) -> String {
     fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
@@ -171,8 +192,14 @@ fn command(commands: &str, manifest: &Path, run_dir: &Path, options: &[&str]) ->
 }
 
 fn spawn(manifest: &Path, run_dir: &Path, options: &[&str]) -> Child {
-    let mut child = command(r#"exec "$@""#, manifest, run_dir, options).spawn().unwrap();
-    wait_until_ready(&mut child, String::new);
+    spawn_behind(EXEC, manifest, run_dir, options)
+}
+
+/// Has a shell start it, and waits until it is ready.
+fn spawn_behind(commands: &str, manifest: &Path, run_dir: &Path, options: &[&str]) -> Child {
+    let dir = run_dir.parent().unwrap();
+    let mut child = command(commands, manifest, run_dir, options).env("dir", dir).spawn().unwrap();
+    wait_until_ready(&mut child, || said_in(dir));
     child
 }
 

@@ -27,6 +27,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("limits", &[], &[], &[]),
     room("numbered", &[], &[], &[]),
     room("queue", &[], &[], &[]),
+    room("foreign", &[], &[], &[]),
     room("stats", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
     room("state", &["limits"], &["sha2"], &[]),
@@ -34,7 +35,12 @@ pub(crate) const ROOMS: &[Room] = &[
     // Protobuf ends here.
     room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
-    room("broker", &["limits", "message", "numbered", "queue", "state"], &["bytes", "semver"], &[]),
+    room(
+        "broker",
+        &["foreign", "limits", "message", "numbered", "queue", "state"],
+        &["bytes", "semver"],
+        &[],
+    ),
     room("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
     // The edge knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
@@ -84,7 +90,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("agent", &["frame", "pb"], &["log", "prost"], &["io", "process"]),
     room(
         "cli",
-        &["broker", "edge", "frame", "limits", "manifest", "pb", "state"],
+        &["broker", "edge", "foreign", "frame", "limits", "manifest", "pb", "state"],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),

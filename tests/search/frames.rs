@@ -50,6 +50,9 @@ pub(crate) const REPEATED: [(&str, &[i32]); 29] = [
     ("unknown_in_request", &[99]),
 ];
 
+/// Some entries of the state, by their names.
+pub(crate) type Part = Vec<(String, Vec<u8>)>;
+
 /// A frame, or bytes that are none.
 #[derive(Clone)]
 pub(crate) struct Piece {
@@ -117,31 +120,40 @@ fn update_of(id: &str, state: &[u8], masks: &[String]) -> Piece {
     request(id, 2, &update)
 }
 
-/// The updates that bring the state to begin with, by somebody who may do so.
-pub(crate) fn state_updates(genome: &Genome) -> Vec<Piece> {
+/// The state to begin with, in parts that fit into a message by their bytes. How many values a message
+/// may hold is for who sends it to find out, and then to halve the part.
+pub(crate) fn state_parts(genome: &Genome) -> Vec<Part> {
     let shape = Shape::of(genome, "state");
     if shape.is_empty() {
         return Vec::new();
     }
-    let entries = shape.entries(Variant::FIRST);
-    let (mut updates, mut from) = (Vec::new(), 0);
-    while from < entries.len() {
-        let mut size = 0;
-        let fits = |(_, entry): &&(String, Vec<u8>)| {
-            size += entry.len() + 100;
-            size < MAX_FRAME
-        };
-        let count = entries[from..].iter().take(MAX_MASKS).take_while(fits).count().max(1);
-        let part = &entries[from..from + count];
-        let state = shape.state_of(part.iter().map(|(_, entry)| &entry[..]));
-        let masks: Vec<_> = part.iter().filter_map(|(name, _)| shape.mask_of(name)).collect();
-        if masks.is_empty() {
-            return Vec::new();
+    let mut entries = shape.entries_to_bring();
+    entries.retain(|(name, _)| shape.mask_of(name).is_some());
+    let mut parts: Vec<Part> = Vec::new();
+    let mut size = usize::MAX;
+    for (name, entry) in entries {
+        let own = entry.len() + 100;
+        let fits = size.saturating_add(own) < MAX_FRAME;
+        match parts.last_mut().filter(|part| fits && part.len() < MAX_MASKS) {
+            Some(part) => {
+                part.push((name, entry));
+                size += own;
+            }
+            None => {
+                parts.push(vec![(name, entry)]);
+                size = own;
+            }
         }
-        updates.push(update_of("k", &state, &masks));
-        from += count;
     }
-    updates
+    parts
+}
+
+/// The update that brings a part of the state.
+pub(crate) fn update_of_part(genome: &Genome, part: &[(String, Vec<u8>)]) -> Piece {
+    let shape = Shape::of(genome, "state");
+    let state = shape.state_of(part.iter().map(|(_, entry)| &entry[..]));
+    let masks: Vec<_> = part.iter().filter_map(|(name, _)| shape.mask_of(name)).collect();
+    update_of("k", &state, &masks)
 }
 
 /// The pieces of one act.

@@ -1,7 +1,7 @@
 //! What is known to be dear: a search begins here.
 
 /// Each with what makes it dear.
-pub(crate) const SEEDS: [&str; 26] = [
+pub(crate) const SEEDS: [&str; 31] = [
     // Subscriptions of many masks of which each meets every node of a change and finds nothing.
     "rights=configs subs=40 subs.masks=100 subs.root=desiredState.configs.b0 subs.levels=2 \
      subs.stars=255 subs.end=absent subs.own=own wait=50 a.kind=update a.masks=1 \
@@ -34,6 +34,18 @@ pub(crate) const SEEDS: [&str; 26] = [
     "rights=configs subs=200 subs.masks=1 subs.root=desiredState.configs subs.levels=1 subs.stars=1 \
      subs.end=there subs.own=own wait=50 a.kind=update a.masks=1 a.root=desiredState.configs \
      a.keys=400000 a.size=3000000 a.toggle=names rounds=8",
+    // The same with as many values as a message may have: tiny ones, and such that fill the frame.
+    "rights=configs subs=40 subs.masks=100 subs.root=desiredState.configs.b0 subs.levels=2 \
+     subs.stars=255 subs.end=absent subs.own=own wait=50 a.kind=update a.masks=1 \
+     a.root=desiredState.configs a.depth=3 a.fan=140 a.tip=1 a.size=400000 a.toggle=values rounds=4",
+    "rights=configs subs=2 subs.masks=1 subs.root=desiredState.configs subs.levels=1 subs.stars=1 \
+     wait=50 a.kind=update a.masks=1 a.root=desiredState.configs a.keys=30 a.depth=1 a.fan=1000 \
+     a.size=400000 a.toggle=values rounds=4",
+    "rights=configs subs=8 subs.masks=2 subs.root=desiredState.configs subs.levels=2 subs.stars=3 \
+     subs.own=own subs.end=there wait=50 a.kind=update a.masks=1 a.root=desiredState.configs \
+     a.keys=30000 a.leaf=100 a.size=4100000 a.toggle=names rounds=4",
+    "rights=blind rounds=4 window=4 a.kind=repeat a.what=files a.size=4190000 a.unit=60",
+    "rights=configs a.kind=repeat a.what=fields a.size=4190000 a.unit=60 a.own=own",
     // Reads of overlapping masks.
     "rights=read state.keys=300 state.depth=1 state.fan=1000 state.size=3000000 rounds=4 \
      a.kind=read a.masks=256 a.root=* a.levels=4 a.stars=255 a.end=absent",

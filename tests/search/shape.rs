@@ -10,6 +10,9 @@ use super::{
 const AROUND_A_LEVEL: usize = 24;
 /// Most bytes of one entry: with some masks it has to fit into a message.
 const MOST_OF_ONE: usize = 4_180_000;
+/// The same of an entry of short texts, of which a message may hold fewer bytes.
+const MOST_OF_SHORT_TEXTS: usize = 250_000;
+const SHORT: usize = 64;
 
 pub(crate) struct Shape {
     part: &'static str,
@@ -56,6 +59,16 @@ impl Shape {
 
     /// The names of the entries and the entries of the map that this shape fills.
     pub(crate) fn entries(&self, variant: Variant) -> Vec<(String, Vec<u8>)> {
+        self.entries_of(variant, MOST_OF_ONE)
+    }
+
+    /// Entries that messages can bring one by one.
+    pub(crate) fn entries_to_bring(&self) -> Vec<(String, Vec<u8>)> {
+        let short = self.leaf < SHORT;
+        self.entries_of(Variant::FIRST, if short { MOST_OF_SHORT_TEXTS } else { MOST_OF_ONE })
+    }
+
+    fn entries_of(&self, variant: Variant, most_of_one: usize) -> Vec<(String, Vec<u8>)> {
         if variant.is("gone") {
             return Vec::new();
         }
@@ -63,7 +76,7 @@ impl Shape {
         let mut left = self.size;
         let mut all = Vec::new();
         while all.len() < self.keys && (left > around || all.is_empty()) {
-            let most = left.min(MOST_OF_ONE).saturating_sub(around);
+            let most = left.min(most_of_one).saturating_sub(around);
             let mut grower = Grower { shape: self, variant, left: most };
             let first = if variant.is("names") { 'c' } else { 'b' };
             let name = self.name(first, all.len());

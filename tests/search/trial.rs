@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fifogate::pb::ank_base::response::ResponseContent;
 use nix::sys::signal::Signal;
 
 use super::{
     attacker::Attacker,
-    frames::{Script, state_updates},
+    frames::{Part, Script, state_parts, update_of_part},
     genome::Genome,
 };
 use crate::common::{Gate, PATIENCE, Workload};
@@ -115,12 +116,21 @@ fn start(genomes: &[Genome]) -> (Gate, Workload) {
     let good = Workload::connect(&gate.pair("good"));
     if let Some(genome) = genomes.iter().max_by_key(|genome| genome.number("state.size")) {
         let mut keeper = Workload::connect(&gate.pair("keeper"));
-        for update in state_updates(genome) {
-            keeper.write(&update.bytes);
-            keeper.receive();
+        let mut parts = state_parts(genome);
+        while let Some(mut part) = parts.pop() {
+            if !brings(&mut keeper, genome, &part) && part.len() > 1 {
+                let rest = part.split_off(part.len() / 2);
+                parts.extend([part, rest]);
+            }
         }
     }
     (gate, good)
+}
+
+/// Whether a part of the state was accepted. One that is no state is not, whatever its size.
+fn brings(keeper: &mut Workload, genome: &Genome, part: &Part) -> bool {
+    keeper.write(&update_of_part(genome, part).bytes);
+    matches!(keeper.response(), (_, ResponseContent::UpdateStateSuccess(_)))
 }
 
 /// By turns a small read and a small update of the workload's own.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Everything that has to happen at least once in an ordinary run.
-const ALL: [&str; 40] = [
+const ALL: [&str; 41] = [
     "steps",
     "sessions begun",
     "sessions begun anew",
@@ -23,6 +23,7 @@ const ALL: [&str; 40] = [
     "updates that change nothing",
     "updates refused",
     "updates refused for access rules",
+    "updates refused for a reference",
     "events at once",
     "events after others",
     "events merged",

@@ -233,6 +233,11 @@ impl World {
         let Some(new) = new.filter(|_| unknown != Unknown::Desired) else {
             return refused(self, Expected::some_error(request_id));
         };
+        let rules = self.rules_of(id);
+        if !update::may_refer(&self.state, &update::as_sent(new), masks, &rules) {
+            self.counts.one("updates refused for a reference");
+            return self.due(id, Place::Answer, Expected::denied(request_id));
+        }
         match update::apply(&self.state, &update::as_sent(new), masks, self.is_linked()) {
             Err(Refused::Text(text)) => refused(self, Expected::error(request_id, &text)),
             Err(Refused::Somehow) => refused(self, Expected::some_error(request_id)),

@@ -118,6 +118,26 @@ pub(crate) fn update_any(state: &Value, new: &Value, masks: &[String]) -> Option
     Some(made)
 }
 
+/// Whether a sender may let workloads refer to configs as an update does: if anything changes that
+/// decides what is made of them, it has to be allowed to read each. True where nothing is proposed.
+pub(crate) fn may_refer(state: &Value, new: &Value, masks: &[String], rules: &Rules) -> bool {
+    let Ok(proposed) = propose(state, new, masks) else { return true };
+    let part = |workload: Option<&Value>, name: &str| {
+        let empty = |own: &Value| *own == json!({}) || *own == json!([]);
+        workload.and_then(|own| own.get(name)).filter(|own| !empty(own)).cloned()
+    };
+    let new = proposed.get("desiredState").and_then(|desired| desired.get("workloads"));
+    new.and_then(Value::as_object).into_iter().flatten().all(|(name, workload)| {
+        let old = state["desiredState"]["workloads"].get(name);
+        let shows = ["agent", "runtime", "runtimeConfig", "files", "configs"]
+            .iter()
+            .any(|name| part(old, name) != part(Some(workload), name));
+        let configs = workload.get("configs").and_then(Value::as_object).into_iter().flatten();
+        let mut names = configs.filter_map(|(_, config)| config.as_str());
+        !shows || names.all(|name| rules.may_read(&[format!("desiredState.configs.{name}")]))
+    })
+}
+
 fn propose(state: &Value, new: &Value, masks: &[String]) -> Result<Value, Refused> {
     if masks.is_empty() {
         let workloads = new.get("desiredState").and_then(|desired| desired.get("workloads"));

@@ -1,5 +1,6 @@
 //! The writing half of a port (FIFO-FACTS sections 2 and 5, DECISIONS 17 and 20).
 
+mod calls;
 mod in_pipe;
 
 use std::{
@@ -7,7 +8,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use bytes::{Buf, BufMut};
+use bytes::Buf;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -22,8 +23,15 @@ use crate::{
     queue::Queue,
 };
 
-use super::{super::fifo::reopen, Notices, Oddity, OutFrame, Turn, Wait, unread};
+use super::{
+    super::{
+        fifo::{note_in_parts, reopen},
+        takeover::is_size_of_new,
+    },
+    Notices, Oddity, OutFrame, Turn, Wait, unread,
+};
 
+use calls::{Progress, again, put_together};
 use in_pipe::InPipe;
 
 /// The kernel counts room in slots of one page, of which a frame alone in its pipe takes
@@ -54,8 +62,14 @@ pub(super) struct Outflow {
     known_empty: bool,
     /// There was something in the pipe before us, for a reader that is there.
     inherited: bool,
+    /// So much of it was there still.
+    left_of_inherited: usize,
     /// A frame went into the pipe or was taken out of it since the last turn.
     moved: bool,
+    /// A reader has taken something since the last turn.
+    read_on: bool,
+    /// The FIFO says that a frame is being written in parts.
+    in_parts: bool,
     window: usize,
     /// Size of the pipe as we last set it; the workload may have changed it since.
     capacity: usize,
@@ -83,8 +97,11 @@ impl Outflow {
             written: 0,
             pushed: 0,
             inherited: false,
+            left_of_inherited: usize::MAX,
             known_empty: false,
             moved: false,
+            read_on: false,
+            in_parts: false,
             oddities: Vec::new(),
         };
         outflow.resize(SLOT * window.min(MAX_PIPE / SLOT));
@@ -102,7 +119,21 @@ impl Outflow {
     /// Behind a fifogate that died: if nobody reads, nobody is in the middle of what is there.
     /// A reader that is there takes it out itself, and no frame is written before.
     pub(super) fn take_over(&mut self) {
+        self.in_parts = true; // as far as we know
+        self.note_in_parts(false);
         self.inherited = self.has_reader() || !self.drain();
+    }
+
+    /// Notes at the FIFO whether a frame is being written in parts: if we die meanwhile, its reader would
+    /// take what the next fifogate writes for the rest of it.
+    fn note_in_parts(&mut self, on: bool) {
+        if self.in_parts == on {
+            return;
+        }
+        self.in_parts = on;
+        if let Err(errno) = note_in_parts(&self.fd, on) {
+            log::debug!("cannot note that a message goes in parts: {}", errno.desc());
+        }
     }
 
     pub(super) fn push(&mut self, frames: Queue<OutFrame>) {
@@ -151,13 +182,15 @@ impl Outflow {
 
     /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
     pub(super) fn flush(&mut self, reader_left: bool, scratch: &mut [u8], turn: &mut Turn) {
-        if self.in_pipe.frames.is_empty() && self.rest.is_none() && self.queue.is_empty() {
+        let waits = self.rest.is_some() || !self.queue.is_empty() || self.inherited;
+        if self.in_pipe.frames.is_empty() && !waits {
             turn.wait = Wait::No;
             return;
         }
         let mut unread = if self.known_empty { 0 } else { self.note_read(&mut turn.notices) };
         if unread > 0 || self.rest.is_some() {
-            let swapped = reader_left && self.is_partly_read() && self.has_reader();
+            let begun = self.inherited || self.is_partly_read();
+            let swapped = reader_left && begun && self.has_reader();
             if swapped {
                 self.oddities.push(Oddity::SwapsReaders);
             }
@@ -167,6 +200,7 @@ impl Outflow {
         }
         turn.wait = self.write_all(unread, scratch, &mut turn.notices);
         turn.useful |= std::mem::take(&mut self.moved);
+        turn.read_on = std::mem::take(&mut self.read_on);
         turn.oddities = std::mem::take(&mut self.oddities);
     }
 
@@ -220,13 +254,18 @@ impl Outflow {
     /// Notes which frames the reader has taken out of the pipe since; gives what is in it.
     fn note_read(&mut self, notices: &mut Notices) -> usize {
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
-        self.inherited &= unread > 0;
+        if self.inherited {
+            self.read_on |= unread < self.left_of_inherited;
+            self.left_of_inherited = unread;
+            self.inherited = unread > 0;
+        }
         // More than we wrote is somebody else's, who writes into its own input: we wait until it has
         // read that too.
         if unread > self.in_pipe.bytes && !self.inherited {
             self.oddities.push(Oddity::WritesItsInput);
         }
         let mut taken = self.in_pipe.bytes.saturating_sub(unread);
+        self.read_on |= taken > 0;
         self.in_pipe.bytes -= taken;
         let unfinished = self.rest.as_ref().map(|rest| rest.0.seq);
         while let Some((frame, left, _)) = self.in_pipe.frames.front_mut() {
@@ -280,6 +319,10 @@ impl Outflow {
         if wanted != self.capacity {
             self.resize(wanted);
         }
+        // By its size a pipe with half a frame is told from a new one.
+        if bytes > self.capacity && is_size_of_new(self.capacity) {
+            self.resize(self.capacity / 2);
+        }
     }
 
     fn resize(&mut self, wanted: usize) {
@@ -293,6 +336,9 @@ impl Outflow {
 
     /// Writes the next frames by one call.
     fn write_next(&mut self, next: Next, scratch: &mut [u8], notices: &mut Notices) -> Progress {
+        if next.bytes > self.capacity {
+            self.note_in_parts(true);
+        }
         let mut wrote = match self.write_frames(next, scratch) {
             Ok(wrote) => wrote,
             Err(errno) => return Progress::failed(errno),
@@ -353,10 +399,12 @@ impl Outflow {
         self.moved = true;
         self.known_empty = false;
         if before + count < frame.frame.len() {
+            self.note_in_parts(true);
             self.in_pipe.push(frame.clone(), count);
             self.rest = Some(Box::new((frame, before + count)));
             return;
         }
+        self.note_in_parts(false);
         self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
         if frame.notice == Notice::Written {
             notices.written = Some(frame.seq);
@@ -383,16 +431,16 @@ impl Outflow {
         !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
     }
 
-    /// Whether a reader has taken a piece of the oldest frame in the pipe.
+    /// Whether a reader has taken a piece of the oldest frame in the pipe, or all that was written of
+    /// one that is not all written.
     fn is_partly_read(&self) -> bool {
         let rest = self.rest.as_ref().map(|rest| (rest.0.seq, rest.1));
-        self.in_pipe.frames.front().is_some_and(|(frame, left, _)| {
-            let whole = match rest {
-                Some((seq, count)) if seq == frame.seq => count,
-                _ => frame.frame.len(),
-            };
-            *left < whole
-        })
+        let Some((frame, left, _)) = self.in_pipe.frames.front() else { return rest.is_some() };
+        let whole = match rest {
+            Some((seq, count)) if seq == frame.seq => count,
+            _ => frame.frame.len(),
+        };
+        *left < whole
     }
 
     /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
@@ -403,6 +451,8 @@ impl Outflow {
         if unread > 0 && !self.drain() {
             return false;
         }
+        self.inherited = false;
+        self.note_in_parts(false);
         let part = self.rest.take().map(|rest| rest.0);
         let part_seq = part.as_ref().map(|frame| frame.seq);
         if let Some(frame) = part {
@@ -430,50 +480,6 @@ impl Outflow {
             }
         }
         true
-    }
-}
-
-/// Frames of so many bytes together in one place, if there is room for them.
-fn put_together<'a, 'f>(
-    frames: impl Iterator<Item = &'f Frame>,
-    bytes: usize,
-    scratch: &'a mut [u8],
-) -> Option<&'a [u8]> {
-    let whole = scratch.get_mut(..bytes)?;
-    let mut rest = &mut *whole;
-    for frame in frames {
-        frame.put_head(&mut rest);
-        rest.put_slice(frame.body());
-    }
-    Some(whole)
-}
-
-/// Until no signal is in the way.
-fn again(call: impl Fn() -> Result<usize, Errno>) -> Result<usize, Errno> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-}
-
-enum Progress {
-    Done,
-    Full,
-    NoReader,
-}
-
-impl Progress {
-    fn failed(errno: Errno) -> Self {
-        match errno {
-            Errno::EAGAIN => Self::Full,
-            Errno::EPIPE => Self::NoReader,
-            other => {
-                log::error!("cannot write to a workload: {}", other.desc());
-                Self::NoReader
-            }
-        }
     }
 }
 

@@ -117,8 +117,12 @@ impl Crew {
     /// the system has a thread for us.
     fn replace_driver(self: &Arc<Self>) {
         self.lock().note_handover();
+        let mut said = false;
         while let Err(error) = self.start_driver(&thread::current()) {
-            log::error!("no thread to go on with: {error}");
+            if !said {
+                log::error!("no thread to go on with, trying again: {error}");
+            }
+            said = true;
             thread::sleep(LOOK);
         }
     }

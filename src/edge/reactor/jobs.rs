@@ -1,11 +1,18 @@
 //! What is done while the loop's state is not locked: every call on a FIFO.
 
-use std::io;
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 
 use crate::broker::PeerId;
 
 use super::{
-    super::{fifo::Unopened, port::Port},
+    super::{
+        fifo::Unopened,
+        port::Port,
+        takeover::{Found, HalfFrame},
+    },
     slots::{Back, Visit},
 };
 
@@ -14,30 +21,79 @@ pub(super) enum Job {
     /// A turn of a port.
     Turn(Visit),
     /// Open the FIFOs of a pair.
-    Open(PeerId, ToOpen),
+    Open(PeerId, Box<ToOpen>),
     /// Close the FIFOs of a pair.
     Close(Box<Port>),
+    /// Close what is open of a pair that was removed before all of it was.
+    GiveUp(Box<ToOpen>),
 }
 
 /// What is needed to open the FIFOs of a pair.
 pub(super) struct ToOpen {
-    pub(super) fifos: Unopened,
-    /// They were there before.
+    fifos: Unopened,
+    settings: PortSettings,
+    /// The one that the workload writes, once it is open.
+    from_workload: Option<OwnedFd>,
+    half: Option<HalfFrame>,
+    /// A reader of the other was seen to leave.
+    pub(super) reader_left: bool,
+}
+
+/// How a port is to be.
+#[derive(Clone, Copy)]
+pub(super) struct PortSettings {
+    /// The FIFOs were there before.
     pub(super) reused: bool,
     pub(super) max_frame: usize,
     pub(super) window: usize,
 }
 
+/// What came of opening a pair.
+pub(super) enum Opened {
+    Port(Box<Port>),
+    /// Somebody may be in the middle of half a frame that is to have an end first.
+    Later(Box<ToOpen>),
+}
+
 impl ToOpen {
-    fn open(self) -> io::Result<Box<Port>> {
-        Port::open(&self.fifos, self.reused, self.max_frame, self.window).map(Box::new)
+    pub(super) fn new(fifos: Unopened, settings: PortSettings) -> Box<Self> {
+        Box::new(Self { fifos, settings, from_workload: None, half: None, reader_left: false })
+    }
+
+    /// A descriptor of the FIFO that the workload reads, by which that can be watched.
+    pub(super) fn to_workload(&self) -> RawFd {
+        self.fifos.to_workload().as_raw_fd()
+    }
+
+    /// What the workload writes is kept from the first time on, so it need not know of the rest.
+    fn open(mut self: Box<Self>) -> io::Result<Opened> {
+        let from_workload = match self.from_workload.take() {
+            Some(fd) => fd,
+            None => self.fifos.open_from_workload()?,
+        };
+        let left = mem::take(&mut self.reader_left);
+        let found = match self.half.take() {
+            None => HalfFrame::find(&self.fifos)?,
+            Some(half) => half.look(&self.fifos, left)?,
+        };
+        let _writer = match found {
+            Found::Nobody(writer) => writer,
+            Found::Reader(half) => {
+                (self.from_workload, self.half) = (Some(from_workload), Some(half));
+                return Ok(Opened::Later(self));
+            }
+        };
+        let to_workload = self.fifos.open_to_workload()?;
+        let PortSettings { reused, max_frame, window } = self.settings;
+        let port = Port::new(from_workload, to_workload, reused, max_frame, window);
+        Ok(Opened::Port(Box::new(port)))
     }
 }
 
 /// What came of a job.
 pub(super) enum Done {
     Turn(PeerId, Back),
-    Opened(PeerId, io::Result<Box<Port>>),
+    Opened(PeerId, io::Result<Opened>),
     Closed,
 }
 
@@ -50,6 +106,10 @@ impl Job {
                 drop(port);
                 Done::Closed
             }
+            Self::GiveUp(what) => {
+                drop(what);
+                Done::Closed
+            }
         }
     }
 
@@ -58,7 +118,7 @@ impl Job {
         match self {
             Self::Turn(visit) => Some(visit.peer()),
             Self::Open(peer, ..) => Some(*peer),
-            Self::Close(_) => None,
+            Self::Close(_) | Self::GiveUp(_) => None,
         }
     }
 }

@@ -2,12 +2,13 @@
 //! should not.
 
 use std::{
-    io,
+    io, mem,
     os::fd::RawFd,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use log::Level;
 use mio::{Interest, unix::SourceFd};
 
 use crate::{broker::PeerId, message::Owner, state::Instance};
@@ -15,14 +16,18 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 use super::{
     super::{
         fifo::PipePair,
+        pace::Kind,
         port::{Oddity, Port, Wait},
         watch::Seen,
         worker::FromReactor,
     },
-    Job, Loop, WATCHES,
-    jobs::ToOpen,
-    slots::{Back, Due, Slot, Slots, Visit},
+    FIRST_LOOK, Job, LAST_LOOK, Loop, WATCHES,
+    jobs::{Opened, PortSettings, ToOpen},
+    slots::{Back, Due, Less, Slot, Slots, Visit},
 };
+
+/// How soon the next leaving of a reader is seen whose workload wakes us for nothing.
+const LEAVE: Duration = Duration::from_millis(1);
 
 /// A pair whose FIFOs are being opened.
 pub(super) struct Opening {
@@ -30,6 +35,19 @@ pub(super) struct Opening {
     pair: Arc<PipePair>,
     /// It was removed before they were open.
     removed: bool,
+    /// What is opened later, when nobody can be in the middle of half a frame any more.
+    later: Option<Box<ToOpen>>,
+    /// How often that was looked at for nothing.
+    round: u32,
+    /// A reader was seen to leave since the last look.
+    reader_left: bool,
+}
+
+impl Opening {
+    fn new(instance: Instance, pair: PipePair) -> Self {
+        let (pair, later) = (Arc::new(pair), None);
+        Self { instance, pair, removed: false, later, round: 0, reader_left: false }
+    }
 }
 
 impl Loop {
@@ -43,16 +61,18 @@ impl Loop {
             Ok((pair, fifos)) => {
                 let (reused, window) = (pair.is_reused(), self.settings.window);
                 let max_frame = self.settings.limits.max_frame;
-                self.jobs.push_back(Job::Open(peer, ToOpen { fifos, reused, max_frame, window }));
-                let (instance, pair, removed) = (instance.clone(), Arc::new(pair), false);
-                self.opening.insert(peer, Opening { instance, pair, removed });
+                let settings = PortSettings { reused, max_frame, window };
+                self.jobs.push_back(Job::Open(peer, ToOpen::new(fifos, settings)));
+                self.opening.insert(peer, Opening::new(instance.clone(), pair));
             }
             Err(why) => self.refuse(peer, instance, why),
         }
     }
 
     fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
-        log::error!("no control interface for {instance}: {why}");
+        let name = instance.to_string();
+        let text = format_args!("no control interface for {name}: {why}");
+        self.pace.say(Level::Error, Kind::Pair, &name, text);
         self.worker.tell(FromReactor::PairOpened(peer, Err(why)));
     }
 
@@ -68,17 +88,57 @@ impl Loop {
         ))
     }
 
-    pub(super) fn opened(&mut self, peer: PeerId, port: io::Result<Box<Port>>) {
-        let Some(Opening { instance, pair, removed }) = self.opening.remove(&peer) else { return };
-        match port {
-            Ok(port) if removed => self.jobs.push_back(Job::Close(port)),
-            Ok(port) => {
-                if let Err(error) = self.serve(peer, &instance, &pair, port) {
-                    self.refuse(peer, &instance, error.to_string());
+    pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
+        let Some(opening) = self.opening.remove(&peer) else { return };
+        let Opening { instance, pair, removed, round, .. } = &opening;
+        match opened {
+            Ok(Opened::Port(port)) if *removed => self.jobs.push_back(Job::Close(port)),
+            Ok(Opened::Later(what)) if *removed => self.jobs.push_back(Job::GiveUp(what)),
+            Ok(Opened::Port(port)) => {
+                let told = *round > 0;
+                if told {
+                    self.watches.remove(peer);
+                }
+                if let Err(error) = self.serve(peer, instance, pair, port, told) {
+                    self.refuse(peer, instance, error.to_string());
                 }
             }
-            Err(_) if removed => {}
-            Err(error) => self.refuse(peer, &instance, error.to_string()),
+            Ok(Opened::Later(what)) => self.open_later(peer, opening, what),
+            Err(_) if *removed => {}
+            Err(error) => self.refuse(peer, instance, error.to_string()),
+        }
+    }
+
+    /// The agent need not wait for a reader, of which nobody knows when it reads.
+    fn open_later(&mut self, peer: PeerId, mut opening: Opening, what: Box<ToOpen>) {
+        if opening.round == 0 {
+            let path = opening.pair.path().display().to_string();
+            let name = opening.instance.to_string();
+            let text = format_args!(
+                "a message to {name} was cut off when the fifogate before ended; it is served when \
+                 its reader has seen the end"
+            );
+            self.pace.say(Level::Info, Kind::CutOff, &name, text);
+            self.watches.watch_leaving(peer, what.to_workload());
+            self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
+        }
+        let after = FIRST_LOOK.saturating_mul(1 << opening.round.min(10)).min(LAST_LOOK / 8);
+        self.slots.schedule(Instant::now() + after, peer, Due::Open);
+        opening.round += 1;
+        opening.later = Some(what);
+        let left = opening.reader_left;
+        self.opening.insert(peer, opening);
+        if left {
+            self.open_again(peer);
+        }
+    }
+
+    /// Looks again whether a pair may be opened.
+    fn open_again(&mut self, peer: PeerId) {
+        let Some(opening) = self.opening.get_mut(&peer) else { return };
+        if let Some(mut what) = opening.later.take() {
+            what.reader_left = mem::take(&mut opening.reader_left);
+            self.jobs.push_back(Job::Open(peer, what));
         }
     }
 
@@ -88,13 +148,16 @@ impl Loop {
         instance: &Instance,
         pair: &Arc<PipePair>,
         port: Box<Port>,
+        told: bool,
     ) -> io::Result<()> {
         let path = pair.path().display().to_string();
         log::debug!("serving {instance} at {path}");
         let descriptors = port.descriptors();
         self.slots.add(peer, instance.to_string(), Arc::clone(pair), port);
         self.register(peer, descriptors)?;
-        self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
+        if !told {
+            self.worker.tell(FromReactor::PairOpened(peer, Ok(path)));
+        }
         Ok(())
     }
 
@@ -111,8 +174,8 @@ impl Loop {
         Ok(())
     }
 
-    fn unregister(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) {
-        self.watches.remove(peer);
+    /// Events of a pair's descriptors are of no interest any more.
+    fn deregister(&self, descriptors: (RawFd, RawFd)) {
         let (from_workload, to_workload) = descriptors;
         let registry = self.poll.registry();
         for forgotten in [
@@ -129,10 +192,17 @@ impl Loop {
     pub(super) fn close(&mut self, peer: PeerId) {
         let pair = if let Some(opening) = self.opening.get_mut(&peer) {
             opening.removed = true;
-            Some(Arc::clone(&opening.pair))
+            let pair = Arc::clone(&opening.pair);
+            if let Some(what) = opening.later.take() {
+                self.jobs.push_back(Job::GiveUp(what));
+                self.opening.remove(&peer);
+            }
+            self.watches.remove(peer);
+            Some(pair)
         } else if let Some(slot) = self.slots.remove(peer) {
+            self.watches.remove(peer);
             if !slot.is_muted() {
-                self.unregister(peer, slot.descriptors());
+                self.deregister(slot.descriptors());
             }
             let pair = Arc::clone(slot.pair());
             // One that is away is closed when it comes back.
@@ -144,7 +214,8 @@ impl Loop {
         if let Some(pair) = pair
             && let Err(error) = self.run_dir.remove_pair(&pair)
         {
-            log::warn!("{error}");
+            let name = pair.path().display().to_string();
+            self.pace.say(Level::Warn, Kind::Pair, &name, format_args!("{error}"));
         }
         self.worker.tell(FromReactor::PairClosed(peer));
     }
@@ -165,7 +236,8 @@ impl Loop {
             && let Some(visit) = take(&parcel)
         {
             let name = self.slots.get(peer).map_or("", Slot::name);
-            log::error!("no thread for {name}: {error}");
+            let text = format_args!("no thread for {name}: {error}");
+            self.pace.say(Level::Error, Kind::NoThread, name, text);
             self.slots.try_again_later(visit, now);
         }
     }
@@ -180,16 +252,29 @@ impl Loop {
         after.oddities.into_iter().for_each(|oddity| self.report(peer, oddity));
         if let Some(held) = after.held {
             let name = self.slots.get(peer).map_or("", Slot::name);
-            log::info!("{name} has let go of its pipe after {} ms", held.as_millis());
-        }
-        if after.wakes {
-            self.report(peer, Oddity::Wakes);
-            if let Some(descriptors) = self.slots.get(peer).map(Slot::descriptors) {
-                self.unregister(peer, descriptors);
-            }
+            let after = held.as_millis();
+            let text = format_args!("{name} has let go of its pipe after {after} ms");
+            self.pace.say(Level::Info, Kind::LetGo, name, text);
         }
         if let Some((before, now)) = after.waited {
             self.wait_for(peer, before, now);
+        }
+        self.tell_less(peer, after.less);
+    }
+
+    /// Has the kernel tell less of a workload for a while.
+    fn tell_less(&mut self, peer: PeerId, less: Less) {
+        let Some(descriptors) = self.slots.get(peer).map(Slot::descriptors) else { return };
+        match less {
+            Less::Nothing => {}
+            Less::Reads => {
+                self.watches.set_reads(peer, descriptors.1, false);
+            }
+            Less::All => {
+                self.report(peer, Oddity::Wakes);
+                self.deregister(descriptors);
+                self.watches.watch_leaving(peer, descriptors.1);
+            }
         }
     }
 
@@ -210,7 +295,7 @@ impl Loop {
             Wait::Edge => self.reregister(slot, Interest::WRITABLE),
             Wait::Reader => {
                 // What was read before that was not seen.
-                if self.watches.set_reads(peer, to_workload, true) {
+                if !slot.is_quiet() && self.watches.set_reads(peer, to_workload, true) {
                     self.slots.look_at(peer);
                 }
             }
@@ -228,8 +313,13 @@ impl Loop {
 
     pub(super) fn do_what_is_due(&mut self, now: Instant) {
         for (peer, due) in self.slots.take_due(now) {
+            if due == Due::Open {
+                self.open_again(peer);
+                continue;
+            }
             let Some(slot) = self.slots.get_mut(peer) else { continue };
             match due {
+                Due::Open => {}
                 Due::Look => self.slots.look_at(peer),
                 Due::Held => {
                     slot.set_suspect();
@@ -244,6 +334,19 @@ impl Loop {
                     }
                     self.slots.look_at(peer);
                 }
+                Due::Leave => {
+                    if slot.is_muted() {
+                        let (_, to_workload) = slot.descriptors();
+                        self.watches.watch_leaving(peer, to_workload);
+                        self.slots.look_at(peer);
+                    }
+                }
+                Due::Hear => {
+                    let (_, to_workload) = slot.descriptors();
+                    if slot.hear() && self.watches.set_reads(peer, to_workload, true) {
+                        self.slots.look_at(peer);
+                    }
+                }
             }
         }
     }
@@ -253,7 +356,9 @@ impl Loop {
         if let Some(slot) = self.slots.get_mut(peer)
             && slot.note_oddity(oddity)
         {
-            log::warn!("{} {}; reported once", slot.name(), oddity.text());
+            let name = slot.name();
+            let text = format_args!("{name} {}; reported once", oddity.text());
+            self.pace.say(Level::Warn, Kind::Oddity, name, text);
         }
     }
 
@@ -263,13 +368,24 @@ impl Loop {
         for seen in &seen {
             match seen {
                 Seen::Reader(peer) => self.slots.look_at(*peer),
-                Seen::ReaderLeft(peer) => self.slots.note_reader_left(*peer),
+                Seen::ReaderLeft(peer) => self.note_reader_left(*peer),
                 Seen::Name(peer) => self.check_names(*peer),
                 Seen::Overflow => self.slots.look_at_all(),
             }
         }
         if !seen.is_empty() {
             self.rearm_watches();
+        }
+    }
+
+    fn note_reader_left(&mut self, peer: PeerId) {
+        if let Some(opening) = self.opening.get_mut(&peer) {
+            opening.reader_left = true;
+            return self.open_again(peer);
+        }
+        self.slots.note_reader_left(peer);
+        if self.slots.get(peer).is_some_and(Slot::is_muted) {
+            self.slots.schedule(Instant::now() + LEAVE, peer, Due::Leave);
         }
     }
 

@@ -16,8 +16,8 @@ use super::{
     in_flight::InFlight,
 };
 
-use slot::{After, HELD, Notes, Times, WINDOW, Why};
-pub(super) use slot::{Back, Slot, Visit};
+use slot::{After, HELD, Notes, Times, Why};
+pub(super) use slot::{Back, Less, Slot, Visit};
 
 /// All ports.
 pub(super) struct Slots {
@@ -46,6 +46,12 @@ pub(super) enum Due {
     Held,
     /// The kernel may tell of it again.
     Unmute,
+    /// The kernel may tell again of what its reader reads.
+    Hear,
+    /// The next reader that leaves may be told of.
+    Leave,
+    /// Its pair may be opened by now.
+    Open,
 }
 
 impl Slots {
@@ -288,20 +294,22 @@ impl Slots {
         notes.set_look(&mut self.times, peer);
         let was_unsure = std::mem::replace(&mut notes.unsure, turn.unsure);
         self.unsure = self.unsure + usize::from(turn.unsure) - usize::from(was_unsure);
-        let (mut waited, mut wakes) = (None, false);
+        let (mut waited, mut less) = (None, Less::Nothing);
         if !notes.muted {
-            wakes = notes.count(turn.is_idle(), self.limits.max_wakeups);
-            waited = Some(before).filter(|before| *before != turn.wait && !wakes);
+            less = notes.count(turn.worth(), self.limits.max_wakeups);
+            waited = Some(before).filter(|before| *before != turn.wait && less != Less::All);
         }
-        if wakes {
-            notes.muted = true;
-            self.times.insert((Instant::now() + WINDOW, peer, Due::Unmute));
-        }
+        notes.tell_less(&mut self.times, peer, less);
         if !notes.mail.is_empty() {
             queue(&mut self.queues, slot, Why::Event);
         }
         let Turn { notices, wait, oddities, .. } = turn;
-        Ok(After { messages, notices, oddities, held, waited: waited.zip(Some(wait)), wakes })
+        Ok(After { messages, notices, oddities, held, waited: waited.zip(Some(wait)), less })
+    }
+
+    /// Has something become due.
+    pub(super) fn schedule(&mut self, at: Instant, peer: PeerId, due: Due) {
+        self.times.insert((at, peer, due));
     }
 
     pub(super) fn next_time(&self) -> Option<Instant> {

@@ -13,7 +13,7 @@ use super::{
     super::{
         super::{
             fifo::PipePair,
-            port::{FromPort, Mail, Notices, Oddity, Port, Turn, Wait},
+            port::{FromPort, Mail, Notices, Oddity, Port, Turn, Wait, Worth},
             worker::FromReactor,
         },
         FIRST_LOOK, LAST_LOOK,
@@ -78,10 +78,50 @@ pub(super) struct Notes {
     pub(super) away: Option<Instant>,
     /// When it is looked at next, and how often that was for nothing.
     pub(super) look: Option<(Instant, u32)>,
-    /// Turns for nothing since this time, but for those that others make up for.
-    pub(super) idle: Option<(Instant, usize)>,
+    /// Turns for nothing, but for those that others make up for.
+    pub(super) idle: Count,
+    /// Turns of which nothing came but that the reader had read on.
+    pub(super) read_on: Count,
+    /// Its reader reads in so small pieces that the kernel was told not to tell of each for now.
+    pub(super) quiet: bool,
     /// What was reported of it.
     pub(super) reported: Vec<Oddity>,
+}
+
+/// Turns of one kind since a time.
+#[derive(Default)]
+pub(super) struct Count(Option<(Instant, usize)>);
+
+impl Count {
+    /// Counts one more; tells whether there were more than `most` in the last while.
+    fn is_above(&mut self, most: usize) -> bool {
+        let now = Instant::now();
+        let (since, count) = match self.0 {
+            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
+                (since, count + 1)
+            }
+            _ => (now, 1),
+        };
+        self.0 = Some((since, count));
+        count > most
+    }
+
+    fn make_up(&mut self) {
+        if let Some((_, count)) = &mut self.0 {
+            *count = count.saturating_sub(MADE_UP);
+        }
+    }
+}
+
+/// What the kernel is to be told not to tell for now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in super::super) enum Less {
+    #[default]
+    Nothing,
+    /// That something was read.
+    Reads,
+    /// Anything, but for a reader that leaves.
+    All,
 }
 
 /// Times at which something becomes due.
@@ -106,7 +146,8 @@ impl Notes {
             times.remove(&(at, peer, Due::Look));
         }
         if self.wait == Wait::Reader {
-            let round = before.map_or(0, |(_, round)| round + 1);
+            // Nothing else tells of what is read then.
+            let round = if self.quiet { 0 } else { before.map_or(0, |(_, round)| round + 1) };
             let after = FIRST_LOOK.saturating_mul(1 << round.min(10)).min(LAST_LOOK);
             let at = Instant::now() + after;
             self.look = Some((at, round));
@@ -114,24 +155,35 @@ impl Notes {
         }
     }
 
-    /// Counts a turn for nothing, or one of which something came; tells whether there were more of the
-    /// first kind than `most`.
-    pub(super) fn count(&mut self, idle: bool, most: usize) -> bool {
-        if !idle {
-            if let Some((_, count)) = &mut self.idle {
-                *count = count.saturating_sub(MADE_UP);
-            }
-            return false;
-        }
-        let now = Instant::now();
-        let (since, count) = match self.idle {
-            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
-                (since, count + 1)
-            }
-            _ => (now, 1),
+    /// Notes what the kernel is to be told not to tell, and when it may again.
+    pub(super) fn tell_less(&mut self, times: &mut Times, peer: PeerId, less: Less) {
+        let due = match less {
+            Less::Nothing => return,
+            Less::Reads => Due::Hear,
+            Less::All => Due::Unmute,
         };
-        self.idle = Some((since, count));
-        count > most
+        self.quiet |= less == Less::Reads;
+        self.muted |= less == Less::All;
+        times.insert((Instant::now() + WINDOW, peer, due));
+    }
+
+    /// Counts a turn; tells what there were too many of. A reader that reads on in small pieces is not
+    /// to be blamed for it, and what else it does is served all the same.
+    pub(super) fn count(&mut self, worth: Worth, most: usize) -> Less {
+        match worth {
+            Worth::Useful => self.idle.make_up(),
+            Worth::ReadOn if !self.quiet => {
+                if self.read_on.is_above(most) {
+                    return Less::Reads;
+                }
+            }
+            Worth::ReadOn | Worth::Nothing => {
+                if self.idle.is_above(most) {
+                    return Less::All;
+                }
+            }
+        }
+        Less::Nothing
     }
 }
 
@@ -147,9 +199,9 @@ pub(in super::super) struct After {
     pub(in super::super) held: Option<Duration>,
     /// What it waited for before, and what it waits for now, if that is another.
     pub(in super::super) waited: Option<(Wait, Wait)>,
-    /// It had too many turns for nothing: the kernel is to tell nothing more of it until
-    /// [`Due::Unmute`].
-    pub(in super::super) wakes: bool,
+    /// It had too many turns of a kind: the kernel is to tell less of it until [`Due::Unmute`] or
+    /// [`Due::Hear`].
+    pub(in super::super) less: Less,
 }
 
 /// A port on its way through a turn, with all that came for it.
@@ -219,6 +271,17 @@ impl Slot {
 
     pub(in super::super) fn is_muted(&self) -> bool {
         self.notes.muted
+    }
+
+    /// Whether what its reader reads is not watched for now.
+    pub(in super::super) fn is_quiet(&self) -> bool {
+        self.notes.quiet
+    }
+
+    /// What its reader reads is watched again; tells whether the port waits for that.
+    pub(in super::super) fn hear(&mut self) -> bool {
+        self.notes.quiet = false;
+        self.notes.wait == Wait::Reader && !self.notes.muted
     }
 
     /// The kernel tells of it again, and of nothing special.

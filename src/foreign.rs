@@ -1,0 +1,102 @@
+//! Text that somebody else chose, as it is shown to a person: short, on one line, and without anything
+//! that a terminal would obey.
+
+use std::fmt;
+
+/// How much of a foreign text is shown within a sentence of ours.
+const SHOWN: usize = 64;
+/// How long a line of the log gets.
+const LINE: usize = 2_000;
+
+/// A foreign text within a sentence of ours: at most 64 characters of it, and `...` if there are more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaping { to: f, left: SHOWN, cut: false }.put(self.0)
+    }
+}
+
+/// One line of the log, whatever is in it: at most 2,000 characters, and `...` if there are more.
+pub(crate) struct Line<'a>(pub(crate) &'a fmt::Arguments<'a>);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::write(&mut Escaping { to: f, left: LINE, cut: false }, *self.0)
+    }
+}
+
+struct Escaping<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
+    /// Characters that may still be written, before the dots.
+    left: usize,
+    /// The dots were written.
+    cut: bool,
+}
+
+impl Escaping<'_, '_> {
+    fn put(&mut self, text: &str) -> fmt::Result {
+        for own in text.chars() {
+            if self.cut {
+                return Ok(());
+            }
+            // Quotes and backslashes do no harm, and versions and paths stay as they are.
+            let plain = matches!(own, '"' | '\'' | '\\') || own.escape_debug().len() == 1;
+            let len = if plain { 1 } else { own.escape_debug().len() };
+            if len > self.left {
+                self.cut = true;
+                return self.to.write_str("...");
+            }
+            self.left -= len;
+            if plain {
+                fmt::Write::write_char(self.to, own)?;
+            } else {
+                write!(self.to, "{}", own.escape_debug())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpt_is_the_text_if_that_is_short_and_harmless() {
+        for text in ["", "1.0", "2.0.0-'a'\\\"b\"", "Grüße", &"x".repeat(64)] {
+            assert_eq!(Excerpt(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn excerpt_is_cut_at_64_characters_and_nothing_in_it_is_obeyed() {
+        let long = Excerpt(&"ü".repeat(1_000_000)).to_string();
+        assert_eq!(long, "ü".repeat(64) + "...");
+        for (text, shown) in [
+            ("a\nb\r\t", "a\\nb\\r\\t"),
+            ("\u{1b}[2J\u{7}", "\\u{1b}[2J\\u{7}"),
+            ("\u{202e}x\u{85}\u{2028}", "\\u{202e}x\\u{85}\\u{2028}"),
+            ("\0", "\\0"),
+        ] {
+            assert_eq!(Excerpt(text).to_string(), shown);
+        }
+        let hostile = Excerpt(&"\u{1b}".repeat(100)).to_string();
+        assert!(hostile.chars().count() <= SHOWN + 3 && hostile.ends_with("..."), "{hostile}");
+    }
+
+    #[test]
+    fn line_is_one_line_of_bounded_length() {
+        let text = "x\n".repeat(10_000);
+        let line = Line(&format_args!("a says {text} to {text}")).to_string();
+        assert!(line.starts_with("a says x\\nx\\n") && line.ends_with("..."));
+        assert!(line.chars().count() <= LINE + 3, "{} characters", line.chars().count());
+    }
+}
