@@ -58,6 +58,7 @@ soak:  ## killed processes, rules, nested values, dear inputs at random: SCHEDUL
 	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \
 		$(CARGO) test --test search -- --nocapture --test-threads 1
+	SEARCH_SECONDS=$(SEARCH_SECONDS) SEED=$(SEED) $(CARGO) test --release -p fifogate-agent --lib search
 
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.

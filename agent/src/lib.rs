@@ -6,9 +6,11 @@
 //! to the store. What an update makes of the state is decided in [`model`] and [`render`], which are
 //! pure.
 
+pub mod apart;
 pub mod cli;
 pub mod fence;
 mod folders;
+pub mod limits;
 pub mod link;
 pub mod log_text;
 pub mod logs;
@@ -21,3 +23,4 @@ pub mod runtime;
 mod status;
 pub mod store;
 pub mod supervisor;
+mod updates;

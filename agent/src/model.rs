@@ -4,6 +4,7 @@
 //! The state is a tree of the component's kind that holds all four parts; its effective state always
 //! belongs to its desired state.
 
+mod bounds;
 mod current;
 mod fitted;
 mod named;

@@ -33,8 +33,9 @@ use crate::{
     logs::{Campaigns, Logs},
     model::{self, Update},
     pairs::Pairs,
-    store::{Change, Event, Events, Refused, Store},
+    store::{Change, Event, Events, Store},
     supervisor::Supervisor,
+    updates::{Answer, Asked, decide},
 };
 
 /// What is waited before a fifogate that ended is started again; twice as long each time.
@@ -72,22 +73,6 @@ struct Running {
     messages: mpsc::Receiver<FromGate>,
     child: Child,
     since: Instant,
-}
-
-/// An update that a workload asked for.
-#[derive(Debug)]
-struct Asked {
-    by: Instance,
-    request_id: String,
-    update: Update,
-}
-
-/// What became of it.
-#[derive(Debug)]
-struct Answer {
-    by: Instance,
-    request_id: String,
-    result: Result<pb::UpdateStateSuccess, Refused>,
 }
 
 /// What a node is made of.
@@ -387,20 +372,6 @@ impl Node {
     async fn tell_all(&self, gate: &Gate) {
         let state = convert::to_pb(&self.tree, Fill::Full);
         gate.tell_state(Content::ReplaceState(ReplaceState { state: Some(state) })).await;
-    }
-}
-
-/// Does updates one after the other.
-async fn decide(
-    store: Store,
-    mut asked: mpsc::UnboundedReceiver<Asked>,
-    answered: mpsc::UnboundedSender<Answer>,
-) {
-    while let Some(Asked { by, request_id, update }) = asked.recv().await {
-        let result = store.update(update).await;
-        if answered.send(Answer { by, request_id, result }).is_err() {
-            return;
-        }
     }
 }
 

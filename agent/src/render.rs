@@ -4,42 +4,38 @@
 //! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
 //! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
 //! only at workloads that changed or whose configs did: [`Uses`] knows which those are.
+//!
+//! A workload may write any template. So [`scan`] bounds its nesting before the engine reads it, and all
+//! that the engine does for it counts [`steps`]: [`tame`] and [`helpers`] see to that.
 
+mod data;
+mod fuzz;
+mod helpers;
+mod scan;
+mod steps;
+mod tame;
 mod uses;
 
 use std::{
     collections::BTreeSet,
     fmt,
-    io::{self, Write},
-    sync::{
-        LazyLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock},
 };
 
 use fifogate::state::{
     API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, check::is_name,
 };
-use handlebars::{
-    Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason, Template,
-    no_escape,
-    template::{Parameter, TemplateElement},
-};
+use handlebars::{Handlebars, Template, no_escape};
 
+use crate::limits::MOST_REASON;
+use data::Data;
+use steps::{Bounded, Meter};
+
+#[doc(hidden)]
+pub use fuzz::fuzz_template;
+pub use steps::Budget;
 pub use uses::{Uses, configs_of};
-
-/// Most bytes that one field may become.
-const MOST_RENDERED: usize = 1 << 20;
-
-/// Most runs through blocks that the templates of one workload may take: lists in lists in lists need
-/// not write anything to take for ever, and an agent does one thing at a time.
-const MOST_STEPS: usize = 10_000;
-
-/// Most expressions of a template times its bytes: reading each takes as long as all before it.
-const MOST_TO_READ: usize = 32 << 20;
-
-/// Most bytes of the reason why a field cannot be rendered.
-const MOST_REASON: usize = 2_000;
 
 /// Why a workload cannot be made from its templates. The text is the reason for the client
 /// (PROTOCOL 6.3), without what the refusal of an update puts around it.
@@ -49,6 +45,8 @@ pub struct RenderError {
     pub workload: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether it could not be made before either, and is the same workload.
+    pub is_old: bool,
 }
 
 impl fmt::Display for RenderError {
@@ -60,10 +58,22 @@ impl fmt::Display for RenderError {
 impl std::error::Error for RenderError {}
 
 /// The effective state for the desired state of `new`, given that the one that `old` holds belongs
-/// to its desired state, and `uses` to both; and the workloads that cannot be rendered, which are left
-/// out of it.
+/// to its desired state, and `uses` to both; and the workloads that cannot be rendered. Where the agent
+/// is known that would run such a workload, it is in the effective state as it is in the desired one,
+/// with its `configs`: see [`is_unrendered`]. The others are left out.
 #[must_use]
 pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>) {
+    effective_within(old, uses, new, &mut Budget::unbounded())
+}
+
+/// The same within the steps of an update.
+#[must_use]
+pub fn effective_within(
+    old: &Tree,
+    uses: &Uses,
+    new: &Tree,
+    budget: &mut Budget,
+) -> (Node, Vec<RenderError>) {
     let (was, is) = (old.entries(&WORKLOADS), new.entries(&WORKLOADS));
     let configs = new.entries(&CONFIGS);
     let mut again: BTreeSet<&Key> = BTreeSet::new();
@@ -77,8 +87,6 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
             again.extend(uses.of(key.as_str()));
         }
     });
-    // One that could not be rendered before may be rendered now.
-    again.extend(uses.unrendered());
     let version = new.get(&[DESIRED_STATE, API_VERSION]);
     if let Some(state) = old.get(&[EFFECTIVE_STATE])
         && again.is_empty()
@@ -90,11 +98,20 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
     let mut rendered = old.entries(&RENDERED).clone();
     let mut faults = Vec::new();
     for name in again {
+        let before = rendered.get(name.as_str()).cloned();
         rendered.remove(name.as_str());
         let Some(workload) = is.get(name.as_str()) else { continue };
-        match render(workload, configs) {
+        budget.begin_workload();
+        match render(workload, configs, budget) {
             Ok(workload) => rendered.insert(name.clone(), workload),
-            Err(reason) => faults.push(RenderError { workload: name.to_string(), reason }),
+            Err(Fault { reason, rest }) => {
+                let was_so = before.is_none_or(|own| is_unrendered(&own));
+                let is_old = was_so && was.get(name.as_str()) == Some(workload);
+                faults.push(RenderError { workload: name.to_string(), reason, is_old });
+                if let Some(rest) = rest {
+                    rendered.insert(name.clone(), rest);
+                }
+            }
         }
     }
     let version = version.cloned().unwrap_or_else(|| Node::text("v1"));
@@ -106,66 +123,98 @@ const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 const CONFIGS: [&str; 2] = [DESIRED_STATE, "configs"];
 const RENDERED: [&str; 2] = [EFFECTIVE_STATE, "workloads"];
 
+/// Whether a workload of the effective state is one that could not be rendered. It is not to be started.
+#[must_use]
+pub fn is_unrendered(workload: &Node) -> bool {
+    workload.get("configs").is_some_and(|configs| !configs.is_empty_collection())
+}
+
+/// Whether a workload is desired and could not be rendered.
+#[must_use]
+pub fn lacks(tree: &Tree, name: &str) -> bool {
+    let made = tree.entries(&RENDERED).get(name);
+    tree.entries(&WORKLOADS).get(name).is_some() && made.is_none_or(is_unrendered)
+}
+
+/// Why a workload of the desired state cannot be rendered; `None` if it can be.
+#[must_use]
+pub fn fault_of(tree: &Tree, name: &str) -> Option<String> {
+    let workload = tree.entries(&WORKLOADS).get(name)?;
+    let rendered = render(workload, tree.entries(&CONFIGS), &mut Budget::unbounded());
+    rendered.err().map(|fault| fault.reason)
+}
+
+/// Why a workload was not rendered.
+struct Fault {
+    reason: String,
+    /// The workload with no more of it rendered than its agent, if there is one.
+    rest: Option<Node>,
+}
+
 /// A workload of the desired state as it is meant.
-fn render(workload: &Node, configs: &Map<Node>) -> Result<Node, String> {
+fn render(workload: &Node, configs: &Map<Node>, budget: &mut Budget) -> Result<Node, Fault> {
     let mut rendered = workload.as_map().cloned().unwrap_or_default();
-    rendered.remove("configs");
     let aliases = workload.get("configs").and_then(Node::as_map).filter(|map| !map.is_empty());
-    if let Some(aliases) = aliases {
-        let data = aliases.iter().map(|(alias, key)| {
-            let config = configs.get(key.as_str().unwrap_or_default());
-            (alias.to_string(), config.map_or(serde_json::Value::Null, json))
-        });
-        let data = serde_json::Value::Object(data.collect());
-        let engine = &engine();
-        for field in ["agent", "runtimeConfig"] {
-            if let Some(text) = workload.str_at(field) {
-                let text = fill_in(engine, field, text, &data)?;
-                rendered.insert(field, Node::text(&text));
-            }
-        }
-        if let Some(files) = workload.get("files").and_then(Node::as_seq) {
-            let files = files.iter().map(|file| render_file(engine, file, &data));
-            let files = files.collect::<Result<Vec<_>, _>>()?;
-            rendered.insert("files", Node::seq(files));
-        }
+    let mut work = aliases.map(|aliases| Work { aliases, configs, data: None, budget });
+    let unknown = |reason| Fault { reason, rest: None };
+    if let Some(work) = &mut work
+        && let Some(text) = workload.str_at("agent")
+        && let Some(text) = work.fill_in("agent", text).map_err(unknown)?
+    {
+        rendered.insert("agent", Node::text(&text));
     }
     let agent = rendered.get("agent").and_then(Node::as_str).unwrap_or_default();
     if !agent.is_empty() && !is_name(agent) {
-        return Err(format!(
+        return Err(unknown(format!(
             "Unsupported agent name '{agent}'. Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen \
              (-) allowed. Maximum length is 63 characters."
-        ));
+        )));
     }
+    if let Some(work) = &mut work {
+        let rest = (!agent.is_empty()).then(|| Node::Map(rendered.clone()));
+        let filled = fill_in_rest(work, workload, &mut rendered);
+        filled.map_err(|reason| Fault { reason, rest })?;
+    }
+    rendered.remove("configs");
     Ok(Node::Map(rendered))
 }
 
-fn render_file(
-    engine: &Handlebars<'_>,
-    file: &Node,
-    data: &serde_json::Value,
-) -> Result<Node, String> {
-    let mut rendered = file.as_map().cloned().unwrap_or_default();
-    let field = format!("files with mount point {}", file.str_at("mountPoint").unwrap_or_default());
+/// All but its agent.
+fn fill_in_rest(
+    work: &mut Work<'_>,
+    workload: &Node,
+    rendered: &mut Map<Node>,
+) -> Result<(), String> {
+    if let Some(text) = workload.str_at("runtimeConfig")
+        && let Some(text) = work.fill_in("runtimeConfig", text)?
+    {
+        rendered.insert("runtimeConfig", Node::text(&text));
+    }
+    if let Some(files) = workload.get("files").and_then(Node::as_seq) {
+        let files = files.iter().map(|file| render_file(work, file));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        rendered.insert("files", Node::seq(files));
+    }
+    Ok(())
+}
+
+fn render_file(work: &mut Work<'_>, file: &Node) -> Result<Node, String> {
+    let mut rendered = None;
     for content in ["data", "binaryData"] {
-        if let Some(text) = file.str_at(content) {
-            let text = fill_in(engine, &field, text, data)?;
-            rendered.insert(content, Node::text(&text));
+        let Some(text) = file.str_at(content).filter(|text| is_template(text)) else { continue };
+        let point = file.str_at("mountPoint").unwrap_or_default();
+        let field = format!("files with mount point {point}");
+        if let Some(text) = work.fill_in(&field, text)? {
+            let all = rendered.get_or_insert_with(|| file.as_map().cloned().unwrap_or_default());
+            all.insert(content, Node::text(&text));
         }
     }
-    Ok(Node::Map(rendered))
+    Ok(rendered.map_or_else(|| file.clone(), Node::Map))
 }
 
-fn json(node: &Node) -> serde_json::Value {
-    match node {
-        Node::Map(map) => {
-            serde_json::Value::Object(map.iter().map(|(k, v)| (k.to_string(), json(v))).collect())
-        }
-        Node::Seq(values) => serde_json::Value::Array(values.iter().map(json).collect()),
-        Node::Str(text) => serde_json::Value::String(text.as_ref().to_owned()),
-        Node::Uint(number) => (*number).into(),
-        Node::Unset => serde_json::Value::Null,
-    }
+/// Most fields hold no template: nothing of theirs is anything but text.
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
 }
 
 static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
@@ -184,64 +233,60 @@ static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 /// The one partial that templates may name.
 const INDENT: &str = "indent";
 
-/// What every block ends with. No template can name it, so it hides nothing of theirs.
-const STEP: &str = "\0step";
+/// What it takes to render the fields of one workload.
+struct Work<'a> {
+    aliases: &'a Map<Node>,
+    configs: &'a Map<Node>,
+    /// Made for the first template.
+    data: Option<Data>,
+    budget: &'a mut Budget,
+}
 
-static COUNTED: LazyLock<Option<TemplateElement>> = LazyLock::new(|| {
-    let Some(TemplateElement::Expression(mut step)) =
-        Template::compile("{{step}}").ok()?.elements.pop()
-    else {
-        return None;
-    };
-    step.name = Parameter::Name(STEP.to_owned());
-    Some(TemplateElement::Expression(step))
-});
-
-/// For one workload.
-fn engine() -> Handlebars<'static> {
-    let mut engine = ENGINE.clone();
-    let steps = AtomicUsize::new(0);
-    let count = move |_: &Helper<'_>,
-                      _: &Handlebars<'_>,
-                      _: &Context,
-                      _: &mut RenderContext<'_, '_>,
-                      _: &mut dyn Output|
-          -> HelperResult {
-        if steps.fetch_add(1, Ordering::Relaxed) < MOST_STEPS {
-            return Ok(());
+impl Work<'_> {
+    /// The text of a field; `None` if it is as it stands.
+    fn fill_in(&mut self, field: &str, template: &str) -> Result<Option<String>, String> {
+        if !is_template(template) {
+            return Ok(None);
         }
-        let text = format!("the workload's templates go through more than {MOST_STEPS} blocks");
-        Err(RenderErrorReason::Other(text).into())
-    };
-    engine.register_helper(STEP, Box::new(count));
-    engine
+        let data = match self.data.take() {
+            Some(data) => data,
+            None => Data::new(self.aliases, self.configs, self.budget)?,
+        };
+        let wrong =
+            |what: String| format!("Failed to render field '{field}': '{}'", shortened(what));
+        // A defect of the engine is to end nobody else.
+        let filled = catch_unwind(AssertUnwindSafe(|| fill_in(self.budget, template, &data)));
+        self.data = Some(data);
+        filled
+            .unwrap_or_else(|_| Err("the template engine failed".to_owned()))
+            .map(Some)
+            .map_err(wrong)
+    }
 }
 
-fn fill_in(
-    engine: &Handlebars<'_>,
-    field: &str,
-    template: &str,
-    data: &serde_json::Value,
-) -> Result<String, String> {
-    let wrong = |what: String| format!("Failed to render field '{field}': '{}'", shortened(what));
-    // Most fields hold no template: nothing of theirs is anything but text.
-    if !template.contains("{{") {
-        return Ok(template.to_owned());
-    }
-    let (expressions, bytes) = (template.matches("{{").count(), template.len());
-    if expressions.saturating_mul(bytes) > MOST_TO_READ {
-        return Err(wrong(format!(
-            "{expressions} expressions in {bytes} bytes are too many: split the template"
-        )));
-    }
-    let mut parsed = Template::compile(template).map_err(|error| wrong(error.to_string()))?;
-    tame(&mut parsed).map_err(wrong)?;
-    let mut engine = engine.clone();
-    engine.register_template("", parsed);
-    let mut text = Bounded(Vec::new());
-    engine.render_to_write("", data, &mut text).map_err(|error| wrong(error.to_string()))?;
-    String::from_utf8(text.0).map_err(|error| wrong(error.to_string()))
+fn fill_in(budget: &mut Budget, template: &str, data: &Data) -> Result<String, String> {
+    let meter = budget.field();
+    let filled = fill_in_by(&meter, template, data);
+    budget.settle(&meter);
+    filled
 }
+
+fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String, String> {
+    meter.charge(AN_ENGINE + scan::scan(template)?)?;
+    let mut parsed = Template::compile(template).map_err(|error| error.to_string())?;
+    let steps = tame::tame(&mut parsed, data.way)?;
+    meter.charge(steps)?;
+    let mut engine = ENGINE.clone();
+    helpers::register(&mut engine, meter);
+    engine.register_template("", parsed);
+    let mut text = Bounded::new(meter);
+    let done = engine.render_with_context_to_write("", &data.context, &mut text);
+    done.map_err(|error| error.to_string())?;
+    String::from_utf8(text.bytes).map_err(|error| error.to_string())
+}
+
+/// Steps of making an engine for a field.
+const AN_ENGINE: u64 = 200;
 
 /// Errors quote the template.
 fn shortened(mut text: String) -> String {
@@ -252,54 +297,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// Refuses what a template can use to call itself, as it would exhaust the stack, and makes every run
-/// through a block count.
-fn tame(template: &mut Template) -> Result<(), String> {
-    for element in &mut template.elements {
-        match element {
-            TemplateElement::RawString(_)
-            | TemplateElement::Expression(_)
-            | TemplateElement::HtmlExpression(_)
-            | TemplateElement::Comment(_) => {}
-            TemplateElement::HelperBlock(block) => {
-                for inner in [&mut block.template, &mut block.inverse].into_iter().flatten() {
-                    tame(inner)?;
-                    inner.elements.extend(COUNTED.clone());
-                }
-            }
-            TemplateElement::PartialExpression(partial) => {
-                if partial.name.as_name() != Some(INDENT) {
-                    return Err(format!("there is no partial but `{INDENT}`"));
-                }
-            }
-            TemplateElement::PartialBlock(_)
-            | TemplateElement::DecoratorExpression(_)
-            | TemplateElement::DecoratorBlock(_) => {
-                return Err("partial blocks and decorators are not supported".to_owned());
-            }
-            _ => return Err("this kind of expression is not supported".to_owned()),
-        }
-    }
-    Ok(())
-}
-
-/// A text that does not grow without end.
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST_RENDERED {
-            let text = format!("the field would take more than {MOST_RENDERED} bytes");
-            return Err(io::Error::other(text));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
+#[cfg(test)]
+mod search;
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ fn state(name: &str, item: pb::ConfigItem) -> pb::CompleteState {
 
 fn update(name: &str, item: pb::ConfigItem) -> Update {
     let masks = vec![format!("desiredState.configs.{name}")];
-    Update { by: "w".to_owned(), new_state: state(name, item), masks }
+    Update { by: String::new(), new_state: state(name, item), masks }
 }
 
 fn open(dir: &Path) -> Result<(Store, Tree), OpenError> {
@@ -237,7 +237,10 @@ fn request_that_does_not_decode_is_answered_with_an_error_and_fifogate_goes_on()
                   cat says\nexec cat > said\n";
     fs::write(file("gate"), script).unwrap();
     fs::set_permissions(file("gate"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(file("m.yaml"), "apiVersion: v1\n").unwrap();
+    let rules = "{allowRules: [{type: StateRule, operation: Write, filterMasks: [desiredState]}]}";
+    let sender =
+        format!("{{agent: other, runtime: x, runtimeConfig: x, controlInterfaceAccess: {rules}}}");
+    fs::write(file("m.yaml"), format!("apiVersion: v1\nworkloads: {{w: {sender}}}\n")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_fifogate-agent"));
     command.arg("run").arg("--fifogate").arg(file("gate")).arg("--manifest").arg(file("m.yaml"));
     command.arg("--run-dir").arg(file("run")).stdin(Stdio::null());

@@ -1,5 +1,7 @@
 //! The state of now, and what is known of it so that each step costs what it changes.
 
+use std::sync::Arc;
+
 use fifogate::{
     pb::ank_base as pb,
     state::{
@@ -10,12 +12,15 @@ use fifogate::{
     },
 };
 
+use prost::Message;
+
 use super::{
-    Planned, Update, changes_between, empty, grants_itself, instance, instances, nobody_ends,
-    sender::Sender,
+    Planned, Update, bounds, changes_between, empty, grants_itself, instance, instances,
+    nobody_ends, sender::Sender,
 };
 use crate::{
-    render::{self, RenderError, Uses},
+    apart,
+    render::{self, Budget, RenderError, Uses},
     store::{Change, Refused},
 };
 
@@ -24,7 +29,8 @@ use crate::{
 pub struct Current {
     tree: Tree,
     bytes: usize,
-    uses: Uses,
+    /// Shared, so that a copy of all this is cheap.
+    uses: Arc<Uses>,
 }
 
 impl Default for Current {
@@ -41,7 +47,7 @@ impl Current {
         let bytes = weight_after(&Tree::default(), 0, &tree);
         let mut uses = Uses::default();
         uses.follow(&tree);
-        Self { tree, bytes, uses }
+        Self { tree, bytes, uses: Arc::new(uses) }
     }
 
     /// The state.
@@ -67,10 +73,47 @@ impl Current {
         self.uses.of(config).map(|name| name.as_str())
     }
 
+    /// The bytes that an update is about: as many as it has, unless something may have to be rendered.
+    #[must_use]
+    pub fn bytes_of(&self, update: &Update) -> usize {
+        let is_plain = |mask: &String| {
+            let mut names = mask.split('.');
+            match (names.next(), names.next(), names.next()) {
+                (Some(DESIRED_STATE), Some("configs"), Some(name)) => {
+                    self.users_of(name).next().is_none()
+                }
+                (Some(AGENTS), Some(_), _) => true,
+                _ => false,
+            }
+        };
+        if update.masks.is_empty() || !update.masks.iter().all(is_plain) {
+            return apart::LARGE;
+        }
+        update.new_state.encoded_len()
+    }
+
+    /// The same of changes.
+    #[must_use]
+    pub fn bytes_of_changes(&self, changes: &[Change]) -> usize {
+        let of = |change: &Change| match change {
+            Change::Config(name, _) if self.users_of(name).next().is_some() => apart::LARGE,
+            Change::Config(_, config) => config.as_ref().map_or(0, Message::encoded_len),
+            Change::Workload(_, Some(own)) => match &own.configs {
+                Some(configs) if !configs.configs.is_empty() => apart::LARGE,
+                _ => own.encoded_len(),
+            },
+            Change::Workload(_, None)
+            | Change::ApiVersion(_)
+            | Change::Agent(..)
+            | Change::WorkloadState(..) => 0,
+        };
+        changes.iter().map(of).fold(0, usize::saturating_add)
+    }
+
     /// Goes on to another state.
     pub fn set(&mut self, tree: Tree) {
         self.bytes = self.bytes_with(&tree);
-        self.uses.follow(&tree);
+        Arc::make_mut(&mut self.uses).follow(&tree);
         self.tree = tree;
     }
 
@@ -98,12 +141,25 @@ impl Current {
         if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
             return Err(denied());
         }
-        let (effective, faults) = render::effective(current, &self.uses, &updated.tree);
-        if let Some(fault) = faults.first() {
-            let text = sender.told(current, &updated.tree, fault);
-            return Err(invalid(UpdateError::Invalid(text)));
+        let is_asked = !update.by.is_empty();
+        if is_asked {
+            let over = |what: String| invalid(UpdateError::Invalid(what));
+            bounds::check_entries(&updated.changes).map_err(over)?;
+        }
+        let told = |fault: &RenderError| {
+            invalid(UpdateError::Invalid(sender.told(current, &updated.tree, fault)))
+        };
+        let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
+        let (effective, faults) =
+            render::effective_within(current, &self.uses, &updated.tree, &mut budget);
+        // Those that were so before are nobody's fault here.
+        if let Some(fault) = faults.iter().find(|fault| !fault.is_old) {
+            return Err(told(fault));
         }
         let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
+        if is_asked {
+            bounds::check_rendered(current, &tree, &mut budget).map_err(|own| told(&own))?;
+        }
         let (ended, started) = instances(current, &tree);
         let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
         let states = follow_workloads(tree.entries(&[WORKLOAD_STATES]), &gone, &started);

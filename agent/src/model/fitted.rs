@@ -1,10 +1,15 @@
 //! The state that the items of a store make. An item that does not fit is left out, and all others
 //! count: a state that an older version kept, or that somebody else wrote, keeps no agent from starting.
 
+use std::collections::BTreeMap;
+
 use fifogate::state::Tree;
 
 use super::Current;
-use crate::{render::RenderError, store::Change};
+use crate::{
+    render::{RenderError, lacks},
+    store::Change,
+};
 
 /// A state after changes that a store told.
 #[derive(Debug)]
@@ -34,7 +39,8 @@ impl Current {
 /// A state that takes changes one by one.
 struct Fitting {
     current: Current,
-    faults: Vec<RenderError>,
+    /// By workload. Each step finds those of the workloads that it looked at.
+    faults: BTreeMap<String, RenderError>,
     taken: Vec<Change>,
     left_out: Vec<(Change, String)>,
 }
@@ -42,8 +48,8 @@ struct Fitting {
 impl Fitting {
     fn of(current: Current, mut changes: Vec<Change>) -> Fitted {
         changes.sort_by_key(rank);
-        let (faults, taken, left_out) = (Vec::new(), Vec::new(), Vec::new());
-        let mut fitting = Self { current, faults, taken, left_out };
+        let (taken, left_out) = (Vec::new(), Vec::new());
+        let mut fitting = Self { current, faults: BTreeMap::new(), taken, left_out };
         loop {
             let before = changes.len();
             fitting.take(changes);
@@ -51,7 +57,11 @@ impl Fitting {
             // Of two workloads that exchange a dependency, the second may make room for the first.
             if left_out.is_empty() || left_out.len() == before {
                 let Self { current, faults, taken, .. } = fitting;
-                return Fitted { tree: current.tree().clone(), faults, taken, left_out };
+                let tree = current.tree().clone();
+                // A later change may have mended what an earlier one broke.
+                let faults = faults.into_values().filter(|own| lacks(&tree, &own.workload));
+                let faults = faults.collect();
+                return Fitted { tree, faults, taken, left_out };
             }
             changes = left_out.into_iter().map(|(change, _)| change).collect();
         }
@@ -62,7 +72,7 @@ impl Fitting {
         match self.current.apply(&changes) {
             Ok((tree, faults)) => {
                 self.current.set(tree);
-                self.faults = faults;
+                self.faults.extend(faults.into_iter().map(|own| (own.workload.clone(), own)));
                 self.taken.extend(changes);
             }
             Err(why) if changes.len() <= 1 => {

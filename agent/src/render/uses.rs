@@ -4,24 +4,22 @@ use std::collections::{BTreeSet, HashMap};
 
 use fifogate::state::{Key, Map, Node, Tree};
 
-use super::{RENDERED, WORKLOADS};
+use super::WORKLOADS;
 
 /// What of a state says what is to be rendered again. It follows the state: each step costs what it
 /// changes.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
-    /// The workloads of the state that this belongs to, and what was made of them.
+    /// The workloads of the state that this belongs to.
     workloads: Map<Node>,
-    rendered: Map<Node>,
     /// By config.
     users: HashMap<Key, BTreeSet<Key>>,
-    unrendered: BTreeSet<Key>,
 }
 
 impl Uses {
     /// Makes it belong to `tree`, from the state that it belongs to.
     pub fn follow(&mut self, tree: &Tree) {
-        let (workloads, rendered) = (tree.entries(&WORKLOADS), tree.entries(&RENDERED));
+        let workloads = tree.entries(&WORKLOADS);
         self.workloads.diff(workloads, |name, was, is| {
             for config in was.into_iter().flat_map(configs_of) {
                 if let Some(users) = self.users.get_mut(config) {
@@ -35,27 +33,12 @@ impl Uses {
                 self.users.entry(config.into()).or_default().insert(name.clone());
             }
         });
-        let mut look_at = |name: &Key, _: Option<&Node>, _: Option<&Node>| {
-            let is_missing = |all: &Map<Node>| all.get(name.as_str()).is_none();
-            if is_missing(rendered) && !is_missing(workloads) {
-                self.unrendered.insert(name.clone());
-            } else {
-                self.unrendered.remove(name);
-            }
-        };
-        self.workloads.diff(workloads, &mut look_at);
-        self.rendered.diff(rendered, &mut look_at);
-        (self.workloads, self.rendered) = (workloads.clone(), rendered.clone());
+        self.workloads = workloads.clone();
     }
 
     /// The workloads that refer to a config, by name.
     pub fn of(&self, config: &str) -> impl Iterator<Item = &Key> {
         self.users.get(config).into_iter().flatten()
-    }
-
-    /// The workloads that could not be rendered.
-    pub(super) fn unrendered(&self) -> impl Iterator<Item = &Key> {
-        self.unrendered.iter()
     }
 }
 
@@ -90,10 +73,8 @@ mod tests {
             uses.follow(&tree(&states[at]));
             let of = |config| uses.of(config).map(Key::as_str).collect::<Vec<_>>();
             assert_eq!((of("c").as_slice(), of("d").as_slice()), users[at]);
-            // Nothing was rendered.
-            assert_eq!(uses.unrendered().count(), [2, 1, 1][at]);
         }
         uses.follow(&Tree::default());
-        assert!(uses.users.is_empty() && uses.unrendered.is_empty());
+        assert!(uses.users.is_empty());
     }
 }

@@ -3,8 +3,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::capabilities;
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use saphyr::Scalar;
+
+use crate::limits::MOST_VALUES;
+
+use super::{
+    capabilities,
+    yaml::{self, Data, Fault, Yaml},
+};
 
 /// A process as a workload asks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,113 +36,139 @@ const KEYS: &str = "command, args, env, workingDir, user, capabilities, noNewPri
 /// Reads a `runtimeConfig`.
 ///
 /// # Errors
-/// What is wrong, with its line and column.
+/// The fault, with its line and column.
 pub fn parse(text: &str) -> Result<Command, String> {
-    let documents = MarkedYaml::load_from_str(text).map_err(|error| {
-        let marker = error.marker();
-        at(marker.line(), marker.col() + 1, error.info())
+    read(text).map_err(|fault| format!("runtimeConfig, {}", told(&fault)))
+}
+
+/// Whether a text keeps the bounds of a `runtimeConfig`. It may be wrong otherwise: that is told when it
+/// is to be started.
+///
+/// # Errors
+/// The bound that it is over, and the line and column.
+pub fn check_bounds(text: &str) -> Result<(), String> {
+    match yaml::load(text) {
+        Err(fault) if fault.is_over => Err(told(&fault)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads what `data` says, and checks that all ways to read it agree.
+///
+/// The entry of the fuzz target `runtime_configs`, and of a test over its seeds.
+///
+/// # Panics
+/// When the parser does, or they do not agree.
+#[doc(hidden)]
+pub fn fuzz_runtime_config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match (check_bounds(&text), parse(&text)) {
+        (Err(over), Err(refused)) => assert!(refused.ends_with(&over), "{refused}: {over}"),
+        (Err(over), Ok(_)) => unreachable!("it is read although it is over a bound: {over}"),
+        (Ok(()), Ok(command)) => {
+            assert!(!command.command.is_empty());
+            let all = command.args.iter().chain(command.env.keys()).chain(command.env.values());
+            assert!(all.chain([&command.command]).all(|own| !own.contains('\0')));
+            assert!(command.args.len() + command.env.len() <= MOST_VALUES);
+        }
+        (Ok(()), Err(_)) => {}
+    }
+}
+
+fn told(Fault { line, column, what, .. }: &Fault) -> String {
+    match (line, column) {
+        (0, _) => what.clone(),
+        _ => format!("line {line}, column {column}: {what}"),
+    }
+}
+
+fn read(text: &str) -> Result<Command, Fault> {
+    let document = yaml::load(text)?.ok_or_else(|| {
+        let what = "is empty; it needs at least `command: PROGRAM`".to_owned();
+        Fault { line: 0, column: 0, what, is_over: false }
     })?;
-    let document = match &documents[..] {
-        [document] => document,
-        [] => return Err("runtimeConfig is empty; it needs at least `command: PROGRAM`".to_owned()),
-        [_, second, ..] => return Err(fault(second, "a second document begins here")),
-    };
     let mut command = Command::default();
-    for (key, value) in mapping(document, &format!("expected a mapping with {KEYS}"))? {
-        match scalar(text, key)?.as_str() {
-            "command" => command.command = scalar(text, value)?,
+    for (key, value) in mapping(&document, &format!("expected a mapping with {KEYS}"))? {
+        match scalar(key)? {
+            "command" => command.command = scalar(value)?.to_owned(),
             "args" => {
-                let YamlData::Sequence(values) = &value.data else {
-                    return Err(fault(
-                        value,
-                        "args must be a sequence, such as [\"-c\", \"true\"]",
-                    ));
+                let Data::Sequence(values) = &value.data else {
+                    let what = "args must be a sequence, such as [\"-c\", \"true\"]";
+                    return Err(fault(value, what));
                 };
-                command.args =
-                    values.iter().map(|arg| scalar(text, arg)).collect::<Result<_, _>>()?;
+                let args = values.iter().map(|arg| scalar(arg).map(str::to_owned));
+                command.args = args.collect::<Result<_, _>>()?;
             }
             "env" => {
                 for (name, value) in mapping(value, "env must be a mapping from name to value")? {
-                    let spelled = scalar(text, name)?;
+                    let spelled = scalar(name)?;
                     if spelled.is_empty() || spelled.contains(['=', '\0']) {
                         return Err(fault(name, "this is no name for an environment variable"));
                     }
-                    command.env.insert(spelled, scalar(text, value)?);
+                    command.env.insert(spelled.to_owned(), scalar(value)?.to_owned());
                 }
             }
-            "workingDir" => command.working_dir = Some(scalar(text, value)?.into()),
-            "user" => command.user = Some(scalar(text, value)?),
-            "capabilities" => command.capabilities = capability_bits(text, value)?,
+            "workingDir" => command.working_dir = Some(scalar(value)?.into()),
+            "user" => command.user = Some(scalar(value)?.to_owned()),
+            "capabilities" => command.capabilities = capability_bits(value)?,
             "noNewPrivileges" => {
-                let YamlData::Value(Scalar::Boolean(given)) = &value.data else {
+                let Scalar::Boolean(given) = Scalar::parse_from_cow(scalar(value)?.into()) else {
                     return Err(fault(value, "noNewPrivileges is true or false"));
                 };
-                command.no_new_privileges = Some(*given);
+                command.no_new_privileges = Some(given);
             }
             other => {
-                let text = format!("unknown key '{other}'; there are {KEYS}");
-                return Err(fault(key, &text));
+                return Err(fault(key, &format!("unknown key '{other}'; there are {KEYS}")));
             }
         }
     }
     if command.command.is_empty() {
-        return Err(fault(document, "`command` is missing"));
+        return Err(fault(&document, "`command` is missing"));
     }
     Ok(command)
 }
 
-fn capability_bits(text: &str, node: &MarkedYaml<'_>) -> Result<u64, String> {
-    let YamlData::Sequence(names) = &node.data else {
+fn capability_bits(node: &Yaml<'_>) -> Result<u64, Fault> {
+    let Data::Sequence(names) = &node.data else {
         return Err(fault(node, "capabilities must be a sequence, such as [NET_ADMIN]"));
     };
     names.iter().try_fold(0, |bits, name| {
-        let own = capabilities::parse(&scalar(text, name)?);
+        let own = capabilities::parse(scalar(name)?);
         Ok(bits | own.map_err(|reason| fault(name, &reason))?)
     })
 }
 
-type Entry<'n, 'i> = (&'n MarkedYaml<'i>, &'n MarkedYaml<'i>);
+type Entry<'i> = (Yaml<'i>, Yaml<'i>);
 
-fn mapping<'n, 'i>(
-    node: &'n MarkedYaml<'i>,
-    expected: &str,
-) -> Result<impl Iterator<Item = Entry<'n, 'i>> + use<'n, 'i>, String> {
+fn mapping<'n, 'i>(node: &'n Yaml<'i>, expected: &str) -> Result<&'n [Entry<'i>], Fault> {
     match &node.data {
-        YamlData::Mapping(map) => Ok(map.iter()),
+        Data::Mapping(entries) => Ok(entries),
         _ => Err(fault(node, expected)),
     }
 }
 
 /// The text of a scalar, as it is written: `60` and `"60"` are the same argument.
-fn scalar(text: &str, node: &MarkedYaml<'_>) -> Result<String, String> {
-    let written = || {
-        let (start, end) = (node.span.start.index(), node.span.end.index());
-        text.chars().skip(start).take(end.saturating_sub(start)).collect::<String>()
-    };
-    let value = match &node.data {
-        YamlData::Value(Scalar::String(text)) => text.to_string(),
-        YamlData::Value(Scalar::Null) => return Err(fault(node, "a value is missing")),
-        YamlData::Value(_) => written().trim().to_owned(),
-        _ => return Err(fault(node, "expected a single value")),
-    };
-    if value.contains('\0') {
-        return Err(fault(node, "a process cannot be given a zero byte"));
+fn scalar<'n>(node: &'n Yaml<'_>) -> Result<&'n str, Fault> {
+    match &node.data {
+        Data::Text(text) if text.contains('\0') => {
+            Err(fault(node, "a process cannot be given a zero byte"))
+        }
+        Data::Text(text) => Ok(text),
+        Data::Null => Err(fault(node, "a value is missing")),
+        Data::Bad | Data::Sequence(_) | Data::Mapping(_) => {
+            Err(fault(node, "expected a single value"))
+        }
     }
-    Ok(value)
 }
 
-fn fault(node: &MarkedYaml<'_>, what: &str) -> String {
-    let start = node.span.start;
-    at(start.line(), start.col() + 1, what)
-}
-
-fn at(line: usize, column: usize, what: &str) -> String {
-    format!("runtimeConfig, line {line}, column {column}: {what}")
+fn fault(node: &Yaml<'_>, what: &str) -> Fault {
+    Fault { line: node.line, column: node.column, what: what.to_owned(), is_over: false }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MOST_BYTES;
 
     #[test]
     fn all_keys_are_read_and_numbers_stay_as_they_are_written() {
@@ -168,6 +200,11 @@ mod tests {
             ("just text", "line 1, column 1: expected a mapping with command, args"),
             ("command: 'a", "line 1"),
             ("command:", "a value is missing"),
+            ("command: a\nenv: {A: b, A: c}", "line 2, column 13: duplicated key `A`"),
+            ("command: a\nargs: [[b]]", "line 2, column 8: expected a single value"),
+            ("command: a\n---\ncommand: b", "line 3, column 1: a second document begins here"),
+            ("command: a\nargs: &a [*a]", "line 2, column 11: expected a single value"),
+            ("command: a\nargs: [*a]", "line 2, column 8"),
             ("command: a\ncapabilities: ALL", "capabilities must be a sequence"),
             ("command: a\ncapabilities: [[]]", "line 2, column 16: expected a single value"),
             (
@@ -178,6 +215,90 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn comments_tags_and_aliases_of_scalars_are_read() {
+        let text = [
+            "%YAML 1.2",
+            "---",
+            "command: &c !!str sleep # b",
+            "args:",
+            "- *c",
+            "- !!str 1",
+            "- >",
+            "  x",
+            "  y",
+            "",
+        ];
+        let command = parse(&text.join("\n")).unwrap();
+        assert_eq!(command.args, ["sleep", "1", "x y\n"]);
+    }
+
+    #[test]
+    fn texts_pass_at_each_bound_and_not_one_above_it() {
+        let ones = |count| format!("command: a\nargs: [{}1]\n", "1,".repeat(count));
+        // The mapping, three texts in it, and the sequence are values, too.
+        for (at, above, expected) in [
+            (nested("- ", 20), nested("- ", 21), "nests more than 20 levels"),
+            (nested("? ", 20), nested("? ", 21), "nests more than 20 levels"),
+            (nested("- ? ", 20), nested("- ? ", 22), "nests more than 20 levels"),
+            (flow(20), flow(21), "nests more than 20 levels"),
+            (flow(20), flow(20_000), "nests more than 20 levels"),
+            (nested("- ", 20), nested("- ", 100_000), "nests more than 20 levels"),
+            (ones(MOST_VALUES - 6), ones(MOST_VALUES - 5), "more than 65536 values"),
+            (long(MOST_BYTES), long(MOST_BYTES + 1), "more than 1048576 bytes"),
+            (repeated(16), repeated(17), "aliases repeat more than 1048576 bytes"),
+        ] {
+            let short = |text: &str| text.chars().take(50).collect::<String>();
+            assert_eq!(check_bounds(&at), Ok(()), "{}", short(&at));
+            let refused = check_bounds(&above).unwrap_err();
+            assert!(refused.contains(expected), "{}: {refused}", short(&above));
+            assert!(parse(&above).unwrap_err().contains(expected), "{}", short(&above));
+        }
+    }
+
+    /// A text of so many levels, all of them opened by `open`, a few bytes each.
+    fn nested(open: &str, levels: usize) -> String {
+        format!("{}x", open.repeat(levels / open.matches(' ').count()))
+    }
+
+    fn flow(levels: usize) -> String {
+        format!("{}x{}", "[".repeat(levels), "]".repeat(levels))
+    }
+
+    fn long(bytes: usize) -> String {
+        format!("command: {}", "x".repeat(bytes - 9))
+    }
+
+    fn repeated(count: usize) -> String {
+        let text = "x".repeat(MOST_BYTES / 16);
+        format!("command: &a {text}\nargs: [{}]", vec!["*a"; count].join(","))
+    }
+
+    #[test]
+    fn what_breaks_off_in_its_nesting_or_multiplies_by_aliases_is_read_in_no_time() {
+        let laughs: String = (1..10)
+            .map(|own| {
+                format!("a{own}: &a{own} [{}]\n", vec![format!("*a{}", own - 1); 10].join(","))
+            })
+            .collect();
+        for text in [
+            format!("a0: &a0 lol\n{laughs}"),
+            "[".repeat(1 << 19),
+            "{a: ".repeat(1 << 17),
+            "- - ".repeat(1 << 17),
+            "&a ".repeat(1 << 17),
+            "!t ".repeat(1 << 17),
+            "\"".repeat(1 << 19),
+            "#\n".repeat(1 << 18),
+            "---\n".repeat(1 << 17),
+            "- |\n".repeat(1 << 17),
+        ] {
+            let begun = std::time::Instant::now();
+            assert!(parse(&text).is_err());
+            assert!(begun.elapsed().as_secs() < 5, "{:?}", &text[..20]);
         }
     }
 }

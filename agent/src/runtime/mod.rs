@@ -7,6 +7,7 @@ mod exec;
 pub mod launch;
 mod mounts;
 mod process;
+mod yaml;
 
 use std::path::PathBuf;
 

@@ -19,6 +19,7 @@ use super::{
     Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk, log_left_out,
 };
 use crate::{
+    apart,
     log_text::Quoted,
     model::{self, Current, Fitted, Update},
 };
@@ -98,8 +99,14 @@ impl Local {
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
-        let planned = inner.current.update(&update)?;
-        check_size(&inner.current, &planned.tree, &update.by)?;
+        // All that changes the state waits for this; the agent's thread does not.
+        let current = inner.current.clone();
+        let planned = apart::plan(current.bytes_of(&update), move || {
+            let planned = current.update(&update)?;
+            check_size(&current, &planned.tree, &update.by)?;
+            Ok(planned)
+        });
+        let planned = planned.await?;
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;

@@ -10,10 +10,11 @@ use log::Level;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    apart,
     log_text::{self, Quoted},
     logs::{Captured, Log},
     model,
-    render::configs_of,
+    render::{self, configs_of},
     runtime::{Exit, PROCESS, Process, StartError, Surroundings, config},
 };
 
@@ -241,8 +242,7 @@ impl Task {
             let text = format!("unknown runtime '{runtime}'; this agent has '{PROCESS}'");
             return Err(StartError::Wrong(text));
         }
-        let text = workload.runtime_config.as_deref().unwrap_or_default();
-        let config = config::parse(text).map_err(StartError::Wrong)?;
+        let config = self.read_config(wanted).await?;
         let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
         let owner = account.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
         let mut around = Surroundings {
@@ -260,6 +260,22 @@ impl Task {
         }
         let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
         Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
+    }
+
+    /// The `runtimeConfig`, or the reason why there is none that could be run.
+    async fn read_config(&self, wanted: &Wanted) -> Result<config::Command, StartError> {
+        let text = wanted.message.runtime_config.clone().unwrap_or_default();
+        let fault_in = render::is_unrendered(&wanted.workload)
+            .then(|| (self.shared.tree.borrow().clone(), self.name.clone()));
+        let bytes = if fault_in.is_some() { apart::LARGE } else { text.len() };
+        let config = apart::start(bytes, move || match fault_in {
+            Some((tree, name)) => {
+                let fault = render::fault_of(&tree, &name);
+                Err(fault.unwrap_or_else(|| "it is not rendered".to_owned()))
+            }
+            None => config::parse(&text),
+        });
+        config.await.map_err(StartError::Wrong)
     }
 
     /// Ends what runs, and all that belongs to it unless the same instance goes on.

@@ -21,6 +21,7 @@ use super::{
     view::{Entry, View},
 };
 use crate::{
+    apart,
     model::{Current, Update},
     store::{Change, OpenError, Refused},
 };
@@ -336,7 +337,9 @@ pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Troub
         let text = format!("{} is not there any more", keys.layout());
         return Err(Trouble::Lasting(text));
     }
-    View::new(keys.clone(), revision, entries).map_err(|error| {
+    let own = keys.clone();
+    let view = apart::plan(apart::LARGE, move || View::new(own, revision, entries)).await;
+    view.map_err(|error| {
         Trouble::Lasting(format!("what is below {} makes no state: {error}", keys.prefix()))
     })
 }

@@ -15,7 +15,7 @@ use super::{
     member,
     view::Entry,
 };
-use crate::store::Event;
+use crate::{apart, store::Event};
 
 /// What is waited between attempts to connect.
 const DELAY: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
     shared.set_connection(None);
 }
 
-async fn follow(shared: &Shared, events: &Sender<Event>) {
+async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
     let Ok(mut connection) = shared.connection() else { return };
     let mut away = false;
     let mut reason = String::new();
@@ -97,6 +97,7 @@ async fn read_again(
     events: &Sender<Event>,
     client: &mut Client,
 ) -> Result<(), Trouble> {
+    let _turn = shared.turn.lock().await;
     let mut view = connect::read(client, &shared.keys).await?;
     view.remember(&shared.view());
     let (tree, revision) = (view.current.tree().clone(), view.revision);
@@ -110,7 +111,7 @@ async fn read_again(
 
 /// Passes on what a connection tells, until it ends.
 async fn stay(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     events: &Sender<Event>,
     connection: &Connection,
     away: &mut bool,
@@ -122,7 +123,7 @@ async fn stay(
 }
 
 async fn pass_on(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     events: &Sender<Event>,
     connection: &Connection,
     away: &mut bool,
@@ -151,7 +152,11 @@ async fn pass_on(
                     let _ = events.send(Event::Reachable(true)).await;
                 }
             }
-            tell(shared, events, &response).await;
+            // A task of its own: a view that began to go on goes on, also if the connection is lost.
+            let told = tell(shared.clone(), events.clone(), revisions(&response));
+            if tokio::spawn(told).await.is_err() {
+                return Err(Trouble::Away("its changes cannot be told".to_owned()));
+            }
         }
     }
 }
@@ -168,17 +173,27 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
 }
 
 /// Tells the changes of each revision as one event.
-async fn tell(shared: &Shared, events: &Sender<Event>, response: &WatchResponse) {
-    for (revision, entries) in revisions(response) {
-        let step = {
+async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, Vec<Entry>)>) {
+    let _turn = shared.turn.lock().await;
+    for (revision, entries) in revisions {
+        let (changes, bytes, current) = {
             let mut view = shared.view();
             if revision <= view.revision {
                 continue;
             }
-            view.advance(revision, entries)
+            let changes = view.begin(revision, entries);
+            // Where some did not fit before, there may be many attempts.
+            let is_small = !view.has_left_out();
+            let bytes =
+                if is_small { view.current.bytes_of_changes(&changes) } else { apart::LARGE };
+            (changes, bytes, view.current.clone())
         };
-        if let Some((tree, changes)) = step {
-            let _ = events.send(Event::State { tree, changes: Some(changes) }).await;
+        if !changes.is_empty() {
+            let fitted = apart::plan(bytes, move || current.apply_what_fits(changes)).await;
+            let finished = shared.view().finish(fitted);
+            if let Some((tree, changes)) = finished {
+                let _ = events.send(Event::State { tree, changes: Some(changes) }).await;
+            }
         }
         shared.told.send_replace(revision);
     }

@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store, check_size};
 use crate::{
+    apart,
     fence::Lease,
     model::{self, Update},
 };
@@ -84,6 +85,8 @@ struct Shared {
     /// That it is not any more, and why.
     lost: watch::Sender<Option<String>>,
     view: Mutex<View>,
+    /// Held while the view goes on to another revision: its parts do not belong together meanwhile.
+    turn: tokio::sync::Mutex<()>,
     /// Up to which revision all is in the queue of events.
     told: watch::Sender<i64>,
     connection: Mutex<Option<Connection>>,
@@ -132,6 +135,7 @@ impl Etcd {
             kept: watch::Sender::new(kept),
             lost: watch::Sender::new(None),
             view: Mutex::new(view),
+            turn: tokio::sync::Mutex::default(),
             told,
             connection: Mutex::new(Some(Connection { client, lease })),
             doubt: Notify::new(),
@@ -144,14 +148,17 @@ impl Etcd {
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let shared = &self.shared;
         let deadline = Instant::now() + PATIENCE;
+        let update = Arc::new(update);
         for attempt in 0..MOST_ATTEMPTS {
             let client = shared.keys_and_values()?;
-            let (plan, success, known) = {
-                let view = shared.view();
+            let view = shared.known().await;
+            let (known, update) = (view.revision, update.clone());
+            let planned = apart::plan(view.current.bytes_of(&update), move || {
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
-                (view.plan_update(&update, &planned), planned.success, view.revision)
-            };
+                Ok((view.plan_update(&update, &planned), planned.success))
+            });
+            let (plan, success) = planned.await?;
             if plan.is_empty() {
                 return Ok(success);
             }
@@ -197,7 +204,7 @@ impl Etcd {
         for _ in 0..MOST_ATTEMPTS {
             let client = shared.keys_and_values()?;
             let (plan, known) = {
-                let view = shared.view();
+                let view = shared.known().await;
                 if view.agent(name).is_none() {
                     return Err(shared.not_ours());
                 }
@@ -254,6 +261,12 @@ enum Outcome {
 impl Shared {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view as it is at one revision.
+    async fn known(&self) -> View {
+        let _turn = self.turn.lock().await;
+        self.view().snapshot()
     }
 
     fn connection(&self) -> Result<Connection, Refused> {

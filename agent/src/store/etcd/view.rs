@@ -4,7 +4,10 @@
 //! The state is a function of the items alone, so all agents that know the same revision know the
 //! same state: what an agent that is not there last said of a workload counts as `AgentDisconnected`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use fifogate::{
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
@@ -17,7 +20,7 @@ use super::keys::{Keys, Meaning, Write};
 use crate::{
     log_text::{self, Quoted},
     model::{Current, Fitted, Item, Named, Planned, Update},
-    render::configs_of,
+    render::{RenderError, configs_of, lacks},
     store::{Change, log_left_out},
 };
 
@@ -38,7 +41,7 @@ pub(super) struct View {
     pub(super) revision: i64,
     pub(super) current: Current,
     /// When each key that there is was last written.
-    written: HashMap<String, i64>,
+    written: Arc<HashMap<String, i64>>,
     /// What agents said of their workloads, by agent and the rest of the key.
     said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
     present: BTreeSet<String>,
@@ -70,20 +73,10 @@ impl Plan {
 impl View {
     /// All items at a revision.
     pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
-        let mut view = Self {
-            keys,
-            revision,
-            current: Current::default(),
-            written: HashMap::new(),
-            said: BTreeMap::new(),
-            present: BTreeSet::new(),
-            attributes: HashMap::new(),
-            unrendered: BTreeSet::new(),
-            left_out: BTreeMap::new(),
-            foreign: HashSet::new(),
-        };
+        let mut view = Self::empty(keys, revision, Current::default());
         let changes = view.take(entries);
-        let (tree, _) = view.after(changes);
+        let fitted = view.current.apply_what_fits(changes);
+        let (tree, _) = view.note(fitted);
         view.current.set(tree);
         match view.left_out.get(&Change::ApiVersion(String::new()).path()) {
             Some((_, why)) => Err(why.clone()),
@@ -91,35 +84,74 @@ impl View {
         }
     }
 
+    fn empty(keys: Keys, revision: i64, current: Current) -> Self {
+        Self {
+            keys,
+            revision,
+            current,
+            written: Arc::default(),
+            said: BTreeMap::new(),
+            present: BTreeSet::new(),
+            attributes: HashMap::new(),
+            unrendered: BTreeSet::new(),
+            left_out: BTreeMap::new(),
+            foreign: HashSet::new(),
+        }
+    }
+
+    /// As much of it as an update is planned from. It stays as it is when the view goes on.
+    pub(super) fn snapshot(&self) -> Self {
+        let own = Self::empty(self.keys.clone(), self.revision, self.current.clone());
+        Self { written: self.written.clone(), ..own }
+    }
+
+    /// Takes the items of one revision. The state does not belong to them before [`View::finish`].
+    pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
+        self.revision = revision;
+        let mut changes = self.take(entries);
+        if !changes.is_empty() && !self.left_out.is_empty() {
+            let written: HashSet<_> = changes.iter().map(Change::path).collect();
+            let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
+            changes.extend(before.map(|(_, (item, _))| item.clone()));
+        }
+        changes
+    }
+
+    /// Whether changes may be many attempts to apply: some items made no state before.
+    pub(super) fn has_left_out(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+
+    /// Goes on to the state that changes made of the one before. If it is another one, gives it, and
+    /// those of the changes that are in it.
+    pub(super) fn finish(&mut self, fitted: Fitted) -> Option<(Tree, Vec<Change>)> {
+        let (tree, taken) = self.note(fitted);
+        if tree == *self.current.tree() {
+            return None;
+        }
+        self.current.set(tree.clone());
+        Some((tree, taken))
+    }
+
     /// Takes what happened at one revision. If that made another state, gives it, and what made it.
+    #[cfg(test)]
     pub(super) fn advance(
         &mut self,
         revision: i64,
         entries: Vec<Entry>,
     ) -> Option<(Tree, Vec<Change>)> {
-        let changes = self.take(entries);
-        self.revision = revision;
+        let changes = self.begin(revision, entries);
         if changes.is_empty() {
             return None;
         }
-        let (tree, changes) = self.after(changes);
-        if tree == *self.current.tree() {
-            return None;
-        }
-        self.current.set(tree.clone());
-        Some((tree, changes))
+        let fitted = self.current.apply_what_fits(changes);
+        self.finish(fitted)
     }
 
     /// The state after changes, and those of them that are in it. Agents check before they write; an item
-    /// that somebody else wrote and that makes no state is left out until it does, and logged once. A
-    /// workload that cannot be rendered is left out of the effective state.
-    fn after(&mut self, mut changes: Vec<Change>) -> (Tree, Vec<Change>) {
-        if !self.left_out.is_empty() {
-            let written: HashSet<_> = changes.iter().map(Change::path).collect();
-            let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
-            changes.extend(before.map(|(_, (item, _))| item.clone()));
-        }
-        let Fitted { tree, faults, taken, left_out } = self.current.apply_what_fits(changes);
+    /// that somebody else wrote and that makes no state is left out until it does, and logged once.
+    fn note(&mut self, fitted: Fitted) -> (Tree, Vec<Change>) {
+        let Fitted { tree, faults, taken, left_out } = fitted;
         let before = std::mem::take(&mut self.left_out);
         for (item, why) in left_out {
             if before.get(&item.path()).is_none_or(|(_, told)| *told != why) {
@@ -127,15 +159,22 @@ impl View {
             }
             self.left_out.insert(item.path(), (item, why));
         }
-        let faults: BTreeSet<_> =
-            faults.into_iter().map(|own| (own.workload, own.reason)).collect();
-        for (workload, reason) in faults.difference(&self.unrendered) {
-            let (name, reason) = (Quoted(workload), Quoted(reason));
-            let text = format_args!("workload {name} is left out: {reason}");
-            log_text::about(workload, Level::Error, text);
-        }
-        self.unrendered = faults;
+        self.note_faults(&tree, faults);
         (tree, taken)
+    }
+
+    /// Each workload that cannot be rendered is logged once.
+    fn note_faults(&mut self, tree: &Tree, faults: Vec<RenderError>) {
+        for own in faults {
+            let both = (own.workload, own.reason);
+            if !self.unrendered.contains(&both) {
+                let (name, reason) = (Quoted(&both.0), Quoted(&both.1));
+                let text = format_args!("workload {name} is not started: {reason}");
+                log_text::about(&both.0, Level::Error, text);
+                self.unrendered.insert(both);
+            }
+        }
+        self.unrendered.retain(|(name, _)| lacks(tree, name));
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
@@ -169,8 +208,8 @@ impl View {
                 Meaning::Foreign => self.warn(&key),
             }
             match value {
-                Some(_) => self.written.insert(key, revision),
-                None => self.written.remove(&key),
+                Some(_) => Arc::make_mut(&mut self.written).insert(key, revision),
+                None => Arc::make_mut(&mut self.written).remove(&key),
             };
         }
         for agent in turned {

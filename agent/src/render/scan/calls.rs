@@ -1,0 +1,156 @@
+//! Calls in a template: their parameters, which may be calls again, and references to values.
+
+use super::{BYTES_A_STEP, Scan, Scanned, is_symbol, over, wrong};
+use crate::limits::{FIELD_STEPS, MOST_PARAMETERS};
+
+/// A call in parentheses that is open.
+struct Inner {
+    /// Where its name begins.
+    begun: usize,
+    has_name: bool,
+    parameters: usize,
+}
+
+enum Item {
+    None,
+    Value,
+    /// A call in parentheses begins.
+    Call,
+}
+
+impl Scan<'_> {
+    /// A call in parentheses that is the name of something.
+    pub(super) fn inner(&mut self) -> Scanned {
+        let mut open = Vec::new();
+        self.open(&mut open)?;
+        self.walk(open).map(drop)
+    }
+
+    /// Parameters, with the calls in them; gives how many there are.
+    pub(super) fn parameters(&mut self) -> Scanned<usize> {
+        self.walk(Vec::new())
+    }
+
+    /// Goes on until all that is open is closed, and, if nothing was open, to the last parameter.
+    fn walk(&mut self, mut open: Vec<Inner>) -> Scanned<usize> {
+        let is_name = !open.is_empty();
+        let mut outside = 0;
+        loop {
+            let takes = open.last().is_none_or(|inner| inner.has_name);
+            let item = if takes { self.item(open.len())? } else { Item::None };
+            if !matches!(item, Item::None) {
+                let count = open.last_mut().map_or(&mut outside, |inner| &mut inner.parameters);
+                *count += 1;
+                if *count > MOST_PARAMETERS {
+                    return over(format!("more than {MOST_PARAMETERS} parameters"));
+                }
+            }
+            match item {
+                Item::Value => {}
+                // It counts where it begins: if it does not end, this is no template.
+                Item::Call => self.open(&mut open)?,
+                Item::None => {
+                    let Some(inner) = open.pop() else { return Ok(outside) };
+                    self.end_inner(&inner)?;
+                    if is_name && open.is_empty() {
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, open: &mut Vec<Inner>) -> Scanned {
+        self.work += 8;
+        self.check_depth(open.len() + 1)?;
+        self.at += 1;
+        self.white();
+        let begun = self.at;
+        let has_name = self.identifier();
+        open.push(Inner { begun, has_name, parameters: 0 });
+        Ok(())
+    }
+
+    fn end_inner(&mut self, inner: &Inner) -> Scanned {
+        if inner.parameters == 0 {
+            // Without parameters it is a reference.
+            self.at = inner.begun;
+            if !self.reference() {
+                return wrong("expected a name");
+            }
+        }
+        self.white();
+        self.end(")")
+    }
+
+    fn item(&mut self, open: usize) -> Scanned<Item> {
+        self.work += 4;
+        if self.work > usize::try_from(FIELD_STEPS).unwrap_or(usize::MAX) {
+            return over("it takes too many steps to read".to_owned());
+        }
+        let before = self.at;
+        self.white();
+        let begun = self.at;
+        if self.identifier() {
+            self.white();
+            if self.take("=") {
+                self.white();
+            } else {
+                self.at = begun;
+            }
+        }
+        if self.peek() == Some(b'(') {
+            return Ok(Item::Call);
+        }
+        if !self.is_keyword() && (self.literal(open)? || self.reference()) {
+            return Ok(Item::Value);
+        }
+        self.at = before;
+        Ok(Item::None)
+    }
+
+    /// `as` and `else` are no parameters, unless a name goes on behind them.
+    fn is_keyword(&mut self) -> bool {
+        let begun = self.at;
+        let is_word = self.take("as") || self.take("else");
+        self.white();
+        let goes_on = self.peek().is_some_and(is_symbol);
+        self.at = begun;
+        is_word && !goes_on
+    }
+
+    pub(super) fn reference(&mut self) -> bool {
+        let begun = self.at;
+        let _ = self.take("./") || self.take("this/") || self.take("this.");
+        let _ = self.take("@root/") || self.take("@root.");
+        let _ = self.take("@");
+        while self.take("../") || self.take("...") {}
+        if !self.path_item() {
+            self.at = begun;
+            return false;
+        }
+        loop {
+            let before = self.at;
+            if !(self.take("/") || self.take(".")) || !self.path_item() {
+                self.at = before;
+                return true;
+            }
+        }
+    }
+
+    fn path_item(&mut self) -> bool {
+        if self.peek() != Some(b'[') {
+            return self.identifier();
+        }
+        match self.rest().iter().position(|byte| *byte == b']') {
+            Some(end) => {
+                self.at += end + 1;
+                true
+            }
+            None => {
+                self.work += self.rest().len() / BYTES_A_STEP;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Counts the steps of rendering: how many a field, its workload and its update have left.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use handlebars::{RenderError, RenderErrorReason};
+
+use crate::limits::{FIELD_STEPS, MOST_BYTES, UPDATE_STEPS, WORKLOAD_STEPS};
+
+/// Rendered bytes that are one step. Sequences in sequences are copied once for each level.
+const BYTES_A_STEP: u64 = 8;
+
+/// The steps that an update may take: a counter that goes down.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    update: u64,
+    workload: u64,
+}
+
+impl Budget {
+    /// For an update that a workload asks for.
+    #[must_use]
+    pub fn of_update() -> Self {
+        Self { update: UPDATE_STEPS, workload: WORKLOAD_STEPS }
+    }
+
+    /// For something that was accepted already, or that the agent itself was told to do: only each
+    /// workload is bounded.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self { update: u64::MAX, workload: WORKLOAD_STEPS }
+    }
+
+    /// Another workload is next.
+    pub(super) fn begin_workload(&mut self) {
+        self.workload = WORKLOAD_STEPS;
+    }
+
+    /// A meter for one field.
+    pub(super) fn field(&self) -> Arc<Meter> {
+        let most = FIELD_STEPS.min(self.workload).min(self.update);
+        let whose = match most {
+            most if most == self.update && self.update < self.workload => ("update", UPDATE_STEPS),
+            most if most == self.workload && self.workload < FIELD_STEPS => {
+                ("workload", WORKLOAD_STEPS)
+            }
+            _ => ("field", FIELD_STEPS),
+        };
+        Arc::new(Meter { most, whose, used: AtomicU64::new(0) })
+    }
+
+    /// Takes the steps that were used.
+    ///
+    /// # Errors
+    /// There are not as many left.
+    pub fn charge(&mut self, steps: u64) -> Result<(), String> {
+        let meter = self.field();
+        self.take(steps);
+        meter.charge(steps)
+    }
+
+    /// The same for something that is no part of a workload's rendering.
+    ///
+    /// # Errors
+    /// There are not as many left.
+    pub fn charge_update(&mut self, steps: u64) -> Result<(), String> {
+        if steps > self.update {
+            return Err(format!("the update takes more than {UPDATE_STEPS} steps"));
+        }
+        self.take(steps);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn left(&self) -> u64 {
+        self.update
+    }
+
+    pub(super) fn settle(&mut self, meter: &Meter) {
+        self.take(meter.used());
+    }
+
+    fn take(&mut self, steps: u64) {
+        self.workload = self.workload.saturating_sub(steps);
+        if self.update != u64::MAX {
+            self.update = self.update.saturating_sub(steps);
+        }
+    }
+}
+
+/// The steps of one field. Shared, as the engine's helpers have it.
+#[derive(Debug)]
+pub(super) struct Meter {
+    most: u64,
+    whose: (&'static str, u64),
+    used: AtomicU64,
+}
+
+impl Meter {
+    /// Takes steps.
+    pub(super) fn charge(&self, steps: u64) -> Result<(), String> {
+        let before = self.used.fetch_add(steps, Ordering::Relaxed);
+        if before.saturating_add(steps) <= self.most {
+            return Ok(());
+        }
+        let (whose, most) = self.whose;
+        Err(format!("rendering takes more than the {most} steps of one {whose}"))
+    }
+
+    /// Takes steps within the engine.
+    pub(super) fn step(&self, steps: u64) -> Result<(), RenderError> {
+        self.charge(steps).map_err(|text| RenderErrorReason::Other(text).into())
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.most.saturating_sub(self.used())
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// A text that does not grow without end.
+pub(super) struct Bounded<'m> {
+    pub(super) bytes: Vec<u8>,
+    meter: &'m Meter,
+}
+
+impl<'m> Bounded<'m> {
+    pub(super) fn new(meter: &'m Meter) -> Self {
+        Self { bytes: Vec::new(), meter }
+    }
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > MOST_BYTES {
+            let text = format!("the field would take more than {MOST_BYTES} bytes");
+            return Err(io::Error::other(text));
+        }
+        let steps = 1 + u64::try_from(bytes.len()).unwrap_or(u64::MAX) / BYTES_A_STEP;
+        self.meter.charge(steps).map_err(io::Error::other)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
