@@ -229,3 +229,39 @@ fn config_is_referred_to_by_those_who_may_read_it_and_a_missing_one_is_not_told_
     assert!(ask(&tree, "w", refers("c"), &[mask]).is_ok());
     assert_eq!(ask(&tree, "w", refers("missing"), &[mask]), Err(denied()));
 }
+
+#[test]
+fn place_at_which_a_rendered_text_is_over_a_bound_is_told_only_to_those_who_may_read_its_configs() {
+    let renders =
+        "runtimeConfig: '{{x.d}}{{y.d}}'\n    configs: {x: c, y: e}\n    restartPolicy: NEVER";
+    let rule = |operation: &str, masks: &str| {
+        format!("{{type: StateRule, operation: {operation}, filterMasks: [{masks}]}}")
+    };
+    for (read, is_told) in [
+        ("desiredState.configs.c", false),
+        ("desiredState.configs", false),
+        ("'desiredState.configs.c', 'desiredState.workloads'", false),
+        ("'desiredState.configs', 'desiredState.workloads.w'", true),
+    ] {
+        let rules = [rule("Write", "desiredState.configs"), rule("Read", read)].join(", ");
+        let sender = format!(
+            "  s: {{agent: '', runtime: x, runtimeConfig: x, controlInterfaceAccess: \
+             {{allowRules: [{rules}]}}}}\n"
+        );
+        let text = TWO.replace("runtimeConfig: x", renders);
+        let text =
+            text.replace("configs:\n  c:", &format!("{sender}configs:\n  e: {{d: secret}}\n  c:"));
+        let tree = seeded(&text);
+        let deep = format!("{}x", "- ".repeat(21));
+        let new = fifogate::manifest::parse(
+            "t.yaml",
+            &format!("apiVersion: v1\nconfigs: {{c: {{d: '{deep}'}}}}"),
+        );
+        let new = convert::to_pb(&new.unwrap().updated.tree, Fill::Full).desired_state.unwrap();
+        let refused = ask(&tree, "s", new.clone(), &["desiredState.configs.c"]).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("desiredState.workloads.w"), "{text}");
+        assert_eq!(text.contains("line 1, column 41: nests"), is_told, "{read}: {text}");
+        assert!(ask(&tree, "", new, &["desiredState.configs.c"]).is_ok(), "the agent itself");
+    }
+}

@@ -316,3 +316,39 @@ fn value_that_is_written_wrong_over_one_that_is_there_leaves_that_one() {
     view.advance(5, vec![entry(&Change::Workload("w".to_owned(), None), 5)]).unwrap();
     assert_eq!((names(&view, "workloads"), value(&view, "k")), (vec![], None));
 }
+
+#[test]
+fn workload_that_cannot_be_rendered_is_told_although_items_beside_it_are_left_out() {
+    let wrong = |name: &str| {
+        let Change::Workload(name, Some(mut own)) = workload(name, Some("k")) else { panic!() };
+        own.runtime_config = Some("{{alias.none}}".to_owned());
+        Change::Workload(name, Some(own))
+    };
+    let items = |more: &[Change]| {
+        let mut all = vec![nested("above", MAX_NESTING + 1, || true), wrong("broken")];
+        all.extend([workload("good", None), workload("dangling", Some("none"))]);
+        all.extend_from_slice(more);
+        all
+    };
+    let mut current = Current::default();
+    current.set(current.apply(&[config("k", "v")]).unwrap().0);
+    let told = |changes: Vec<Change>| {
+        let Fitted { tree, faults, left_out, .. } = current.apply_what_fits(changes);
+        let faults: Vec<_> = faults.into_iter().map(|own| own.workload).collect();
+        assert!(faults.iter().all(|name| lacks(&tree, name)));
+        (faults, left_out.len())
+    };
+    assert_eq!(told(items(&[])), (vec!["broken".to_owned()], 2));
+    let more = [wrong("also"), workload("last", None)];
+    assert_eq!(told(items(&more)), (vec!["also".to_owned(), "broken".to_owned()], 2));
+    assert_eq!(told(items(&[Change::Workload("broken".to_owned(), None)])), (vec![], 2));
+    let mut view = View::new(keys(), 0, vec![entry(&config("k", "v"), 0)]).unwrap();
+    view.advance(1, items(&[]).iter().map(|own| entry(own, 1)).collect());
+    let unrendered = |view: &View| view.unrendered.iter().map(|own| own.0.clone()).collect();
+    let names: Vec<String> = unrendered(&view);
+    assert_eq!(names, ["broken"]);
+    view.advance(2, vec![entry(&config("other", "v"), 2)]);
+    assert_eq!(unrendered(&view), names, "it is remembered while it is so");
+    view.advance(3, vec![entry(&workload("broken", None), 3)]);
+    assert_eq!(unrendered(&view), Vec::<String>::new());
+}
