@@ -221,7 +221,6 @@ fn log_is_bounded_and_stays_in_its_lines_whatever_workloads_say() {
     for line in &lines {
         assert!(line.len() < 1000 && !line.contains('\u{1b}'), "{line}");
     }
-    assert!(
-        about[0].contains(r"9.0\n[2026] forged\u{1b}[2Jxxx") && about[0].contains("bytes more")
-    );
+    // fifogate has cut the version that it quotes.
+    assert!(about[0].contains(r"9.0\n[2026] forged\u{1b}[2Jxxx") && about[0].contains("x...'"));
 }
