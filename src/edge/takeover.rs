@@ -27,7 +27,7 @@ use super::{
 /// next byte see end-of-file at once; this is for those that look now and then.
 const SEEN: Duration = Duration::from_secs(1);
 
-/// Sizes of pipes as the kernel makes them, for users within and beyond their share (FIFO-FACTS 5.2). A
+/// Sizes of pipes as the kernel makes them: 64 KiB, or two pages once a user has more pipes than its share. A
 /// pipe of another size had a fifogate.
 const NEW: [usize; 2] = [64 << 10, 8 << 10];
 
