@@ -5,8 +5,8 @@
 //! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
 //! only at workloads that changed or whose configs did: [`Uses`] knows which those are.
 //!
-//! A workload may write any template. So [`scan`] bounds its nesting before the engine reads it, and all
-//! that the engine does for it counts [`steps`]: [`tame`] and [`helpers`] see to that.
+//! A workload may write any template. So `scan` bounds its nesting before the engine reads it, and all
+//! that the engine does for it counts `steps`: `tame` and `helpers` see to that.
 
 mod data;
 mod fuzz;

@@ -7,7 +7,7 @@
 //! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
 //! the keeper is killed. Without one, the keeper is the subreaper of all that the command starts.
 //!
-//! A third process ([`exec`](super::exec)) gives up rights, and becomes the command.
+//! A third process (`exec`) gives up rights, and becomes the command.
 
 use std::{
     fs,
