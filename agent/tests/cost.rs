@@ -214,7 +214,8 @@ const MOST_WAIT: Duration = Duration::from_secs(4);
 /// The dearest inputs that are known, by name: the configs that they need, and the workload.
 fn dear() -> BTreeMap<&'static str, (String, String)> {
     let ones = |count: usize| format!("command: sleep\nargs: [{}1000]\n", "1,".repeat(count));
-    let large = format!("[{}y]", "y,".repeat(100_000));
+    // As much as the fields of a message allow for two of them.
+    let large = format!("[{}y]", format!("{},", "y".repeat(70)).repeat(14_000));
     let compare = "{{#if (ne @root.b @root.d)}}{{/if}}".repeat(100);
     let compare = format!("command: sleep\n# {{{{#each l}}}}{compare}{{{{/each}}}}");
     let each = format!("# {}{}", "{{#each @root}}".repeat(500), "{{/each}}".repeat(500));
@@ -226,8 +227,8 @@ fn dear() -> BTreeMap<&'static str, (String, String)> {
         format!("# {{{{#each l}}}}{}{{{{/each}}}}", "{{#if (eq 1 2)}}{{/if}}".repeat(1_000));
     let comments = format!("# {}", "{{!-- }}".repeat(2_000));
     let files: Vec<_> =
-        (0..80_000).map(|own| format!("{{mountPoint: /f/{own}, data: x}}")).collect();
-    let dependencies: Vec<_> = (0..200_000).map(|own| format!("d{own}: ADD_COND_FAILED")).collect();
+        (0..15_000).map(|own| format!("{{mountPoint: /f/{own}, data: x}}")).collect();
+    let dependencies: Vec<_> = (0..20_000).map(|own| format!("d{own}: ADD_COND_FAILED")).collect();
     let configs = format!("configs:\n  l: [{}]\n", ["x"; 50].join(", "));
     let two = format!("configs:\n  b: {large}\n  d: {large}\n  l: [{}]\n", ["x"; 50].join(", "));
     let uses = ", configs: {b: b, d: d, l: l}";

@@ -234,7 +234,7 @@ fn request_that_does_not_decode_is_answered_with_an_error_and_fifogate_goes_on()
     ];
     fs::write(file("says"), says.concat()).unwrap();
     let script = "#!/bin/sh\ncd \"${0%/*}\"\necho >> starts\ncat greeting\nhead -c 1 > seen\n\
-                  cat says\nexec cat > said\n";
+                  cat says\nexec 3>&1\nexec cat > said\n"; // its end of the link stays open
     fs::write(file("gate"), script).unwrap();
     fs::set_permissions(file("gate"), fs::Permissions::from_mode(0o755)).unwrap();
     let rules = "{allowRules: [{type: StateRule, operation: Write, filterMasks: [desiredState]}]}";
