@@ -137,6 +137,19 @@ impl Gate {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        // A signal is sent, not obeyed, when `kill` returns: a thread may still write.
+        while signal == Signal::SIGSTOP && !self.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether all threads of the process stand still.
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.filter_map(Result::ok).all(|thread| {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && line.contains("stopped"))
+        })
     }
 
     /// The status to exit with, after SIGTERM.
