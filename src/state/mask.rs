@@ -267,9 +267,14 @@ fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Option<Node> {
             next.extend(selection.any.as_deref());
             next.extend(selection.keys.get(key));
         }
+        if next.is_empty() {
+            return;
+        }
         picked.extend(pick(node, &next).map(|node| (key.clone(), node)));
     };
-    if at.iter().any(|selection| selection.any.is_some()) {
+    let names: usize = at.iter().map(|selection| selection.keys.len()).sum();
+    // Whichever is less is gone through: hundreds of names are not looked for in each small mapping.
+    if names > map.len() || at.iter().any(|selection| selection.any.is_some()) {
         map.iter().for_each(|(key, node)| take(key, node));
     } else {
         let mut wanted: Vec<_> = at.iter().flat_map(|selection| selection.keys.keys()).collect();
