@@ -311,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn fields_at_their_limit_pass_and_one_above_is_over_under_the_id_of_the_request() {
+        // The request, its id and content, and the masks.
+        let body = encode(read(vec!["m".to_owned(); 50])).into();
+        let ask = |max_fields| {
+            let limits = Limits { max_fields, ..Limits::default() };
+            match FromWorkload::decode(&body, &limits) {
+                FromWorkload::Request(request) => (request.id, request.ask),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(ask(53), (id, Ask::State { .. }) if id == "r1"));
+        assert!(matches!(ask(52), (id, Ask::OverLimit(why)) if id == "r1" && why.contains("52")));
+    }
+
+    #[test]
     fn id_at_its_limit_passes_and_one_above_is_over() {
         let limits = |max_request_id| Limits { max_request_id, ..Limits::default() };
         let over = |limits: &Limits| match FromWorkload::decode(
