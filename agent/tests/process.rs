@@ -348,17 +348,25 @@ fn mounted_files_are_not_loaded_by_what_starts_a_workload() {
     if !is_root() {
         return;
     }
-    // The dynamic linker complains of it in each program that is started where it is mounted.
-    let text = "  w: {runtime: process, agent: agent_A, runtimeConfig: '{command: sleep, args: \
-                [100000], user: nobody}', files: [{mountPoint: /etc/ld.so.preload, data: \
-                \"/evil/preloaded.so\\n\"}]}\n";
-    let agent = Agent::start(text, &[]);
-    let id = agent.connect().until_state("w", "Running(Ok)");
-    let log = agent.path("run/agent/logs").join(format!("w.{id}"));
-    let said = wait_for("its log", || {
-        let first = fs::read_dir(&log).ok()?.next()?.ok()?;
-        let bytes = fs::read(first.path()).ok()?;
-        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
-    });
-    assert_eq!(said.matches("/evil/preloaded.so").count(), 1, "{said}");
+    // The dynamic linker complains of it in each program that is started where it is mounted. Many start
+    // at once, as a program that is slow to be loaded may find it mounted meanwhile.
+    let workload = |n| {
+        format!(
+            "  w{n}: {{runtime: process, agent: agent_A, runtimeConfig: '{{command: sleep, args: \
+             [100000], user: nobody}}', files: [{{mountPoint: /etc/ld.so.preload, data: \
+             \"/evil/preloaded.so\\n\"}}]}}\n"
+        )
+    };
+    let agent = Agent::start(&(0..20).map(workload).collect::<String>(), &[]);
+    let mut ctl = agent.connect();
+    for n in 0..20 {
+        let id = ctl.until_state(&format!("w{n}"), "Running(Ok)");
+        let log = agent.path("run/agent/logs").join(format!("w{n}.{id}"));
+        let said = wait_for("its log", || {
+            let first = fs::read_dir(&log).ok()?.next()?.ok()?;
+            let bytes = fs::read(first.path()).ok()?;
+            (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+        });
+        assert_eq!(said.matches("/evil/preloaded.so").count(), 1, "{said}");
+    }
 }

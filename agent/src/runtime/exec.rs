@@ -1,8 +1,8 @@
 //! The process that becomes a workload's command. In: one line of JSON on standard input, a socket to
-//! the keeper. Out: a line that all is ready, and behind it nothing if the command was started, else the
-//! reason.
+//! the keeper. Out: a line that this program is loaded, a line that all is ready, and behind it nothing
+//! if the command was started, else the reason.
 //!
-//! It is started before anything is mounted for the workload, as a file that is mounted in place of a
+//! It is loaded before anything is mounted for the workload, as a file that is mounted in place of a
 //! library would run here with all rights.
 
 use std::{
@@ -54,6 +54,10 @@ impl Identity {
     }
 }
 
+/// The line that says that the dynamic linker is done with this program. The keeper waits for it before
+/// it mounts: that the program was started does not say that its libraries were opened.
+pub(super) const LOADED: &str = "loaded";
+
 /// The line that says that nothing is missing but the command itself.
 pub(super) const READY: &str = "ready";
 
@@ -74,6 +78,9 @@ pub(super) fn close_inherited() -> io::Result<()> {
 pub(super) fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     let mut socket = UnixStream::from(socket);
+    if writeln!(socket, "{LOADED}").is_err() {
+        return ExitCode::FAILURE;
+    }
     let error = match prepare(&socket) {
         // Comes back only if it fails.
         Ok(mut command) => match writeln!(socket, "{READY}") {

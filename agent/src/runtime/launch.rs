@@ -37,7 +37,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    exec::{self, Identity, READY},
+    exec::{self, Identity, LOADED, READY},
     mounts::{self, Bind, Hidden},
 };
 
@@ -212,7 +212,7 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
         |error: &dyn std::fmt::Display| format!("command '{command}' cannot be started: {error}");
     let mut line = serde_json::to_string(&plan.identity).map_err(|error| failed(&error))?;
     line.push('\n');
-    socket.write_all(line.as_bytes()).map_err(|error| failed(&error))?;
+    socket.get_mut().write_all(line.as_bytes()).map_err(|error| failed(&error))?;
     // Its end of the socket closes when it becomes the command.
     let mut said = String::new();
     socket.read_to_string(&mut said).map_err(|error| failed(&error))?;
@@ -224,14 +224,22 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
     }
 }
 
-/// Starts the process that becomes the command when it is told which.
-fn start_waiting(isolation: Isolation) -> io::Result<(Pid, UnixStream)> {
+/// Starts the process that becomes the command when it is told which, and waits until it is loaded.
+fn start_waiting(isolation: Isolation) -> io::Result<(Pid, BufReader<UnixStream>)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["launch", "--isolation", isolation.name(), "--stage", "command"]);
     let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
+    // Or the keeper would hold the other end open, and never learn that the process has ended.
+    drop(command);
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    Ok((Pid::from_raw(pid), ours))
+    let mut socket = BufReader::new(ours);
+    let mut said = String::new();
+    socket.read_line(&mut said)?;
+    if said.trim_end() != LOADED {
+        return Err(io::Error::other("it ended before it was loaded"));
+    }
+    Ok((Pid::from_raw(pid), socket))
 }
 
 /// Does what the agent wants, until there is no agent any more.
