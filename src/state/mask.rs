@@ -197,28 +197,13 @@ impl Selection {
         self.keys.entry(key.clone()).or_default()
     }
 
-    /// What this selection names of the mapping; `None` if that is nothing.
+    /// The part of the mapping that this selection names; `None` if that is nothing.
     pub(super) fn pick_map(&self, map: &Map<Node>) -> Option<Node> {
-        self.pick_named(map)
-    }
-
-    /// As [`pick_map`], by this selection alone: without wildcards, which is how events pick, nobody
-    /// looks for more.
-    fn pick_named(&self, map: &Map<Node>) -> Option<Node> {
-        if self.ends || self.any.is_some() {
-            return pick_map(map, &[self]);
+        match pick_map(map, &[self]) {
+            Picked::Nothing => None,
+            Picked::Whole => Some(Node::Map(map.clone())),
+            Picked::Part(part) => Some(Node::Map(part)),
         }
-        let mut picked = Vec::with_capacity(self.keys.len());
-        for (key, below) in &self.keys {
-            let Some((key, node)) = map.get_key_value(key.as_str()) else { continue };
-            let node = match node {
-                _ if below.ends => Some(node.clone()),
-                Node::Map(map) => below.pick_named(map),
-                _ => None,
-            };
-            picked.extend(node.map(|node| (key.clone(), node)));
-        }
-        (!picked.is_empty()).then(|| Node::Map(picked.into_iter().collect()))
     }
 }
 
@@ -245,44 +230,95 @@ fn state_partner(segments: &[Segment]) -> Option<Vec<Segment>> {
 /// wildcards, which all match the same path, would be asked one after the other at each node below it.
 const MOST_APART: usize = 8;
 
-fn pick(node: &Node, at: &[&Selection]) -> Option<Node> {
-    if at.iter().any(|selection| selection.ends) {
-        return Some(node.clone());
-    }
-    pick_map(node.as_map()?, at)
+/// How much of a node is named.
+enum Picked {
+    Nothing,
+    /// All of it: the node is shared, with nothing allocated for it.
+    Whole,
+    /// Some entries of a mapping.
+    Part(Map<Node>),
 }
 
-fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Option<Node> {
+fn pick(node: &Node, at: &[&Selection]) -> Picked {
     if at.iter().any(|selection| selection.ends) {
-        return Some(Node::Map(map.clone()));
+        return Picked::Whole;
+    }
+    node.as_map().map_or(Picked::Nothing, |map| pick_map(map, at))
+}
+
+fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Picked {
+    if at.iter().any(|selection| selection.ends) {
+        return Picked::Whole;
     }
     if at.len() > MOST_APART {
         return pick_map(map, &[&Selection::union(at)]);
     }
-    let mut picked = Vec::new();
-    let mut next = Vec::new();
-    let mut take = |key: &Key, node: &Node| {
+    let names: usize = at.iter().map(|selection| selection.keys.len()).sum();
+    // The smaller side is iterated: hundreds of names are not looked up in each small mapping.
+    if names > map.len() || at.iter().any(|selection| selection.any.is_some()) {
+        return pick_entries(map, at);
+    }
+    if let [only] = at {
+        return pick_keys(map, only.keys.iter().map(|(key, below)| (key, [below])));
+    }
+    let mut wanted = BTreeMap::<_, Vec<_>>::new();
+    for (key, below) in at.iter().flat_map(|selection| &selection.keys) {
+        wanted.entry(key).or_default().push(below);
+    }
+    pick_keys(map, wanted.into_iter())
+}
+
+/// Picks by looking at each entry of the mapping.
+fn pick_entries(map: &Map<Node>, at: &[&Selection]) -> Picked {
+    // Entries are copied from the first one on that is not named as a whole.
+    let mut part: Option<Vec<(Key, Node)>> = None;
+    let mut next = Vec::with_capacity(2 * at.len());
+    for (passed, (key, node)) in map.iter().enumerate() {
         next.clear();
         for selection in at {
             next.extend(selection.any.as_deref());
             next.extend(selection.keys.get(key));
         }
-        if next.is_empty() {
-            return;
+        let picked = pick(node, &next);
+        if part.is_none() && !matches!(picked, Picked::Whole) {
+            let before = map.iter().take(passed);
+            part = Some(before.map(|(key, node)| (key.clone(), node.clone())).collect());
         }
-        picked.extend(pick(node, &next).map(|node| (key.clone(), node)));
-    };
-    let names: usize = at.iter().map(|selection| selection.keys.len()).sum();
-    // Whichever is less is gone through: hundreds of names are not looked for in each small mapping.
-    if names > map.len() || at.iter().any(|selection| selection.any.is_some()) {
-        map.iter().for_each(|(key, node)| take(key, node));
-    } else {
-        let mut wanted: Vec<_> = at.iter().flat_map(|selection| selection.keys.keys()).collect();
-        wanted.sort();
-        wanted.dedup();
-        for (key, node) in wanted.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
-            take(key, node);
+        if let Some(part) = &mut part {
+            part.extend(picked.of(key, node));
         }
     }
-    (!picked.is_empty()).then(|| Node::Map(picked.into_iter().collect()))
+    match part {
+        None if map.is_empty() => Picked::Nothing,
+        None => Picked::Whole,
+        Some(part) => Picked::some_of(part),
+    }
+}
+
+/// Picks by looking up each name; names are sorted.
+fn pick_keys<'a, S: AsRef<[&'a Selection]>>(
+    map: &Map<Node>,
+    wanted: impl ExactSizeIterator<Item = (&'a Key, S)>,
+) -> Picked {
+    let mut part = Vec::with_capacity(wanted.len());
+    for (key, below) in wanted {
+        let Some((key, node)) = map.get_key_value(key.as_str()) else { continue };
+        part.extend(pick(node, below.as_ref()).of(key, node));
+    }
+    Picked::some_of(part)
+}
+
+impl Picked {
+    /// The entry for what is picked of `node`.
+    fn of(self, key: &Key, node: &Node) -> Option<(Key, Node)> {
+        match self {
+            Self::Nothing => None,
+            Self::Whole => Some((key.clone(), node.clone())),
+            Self::Part(part) => Some((key.clone(), Node::Map(part))),
+        }
+    }
+
+    fn some_of(part: Vec<(Key, Node)>) -> Self {
+        if part.is_empty() { Self::Nothing } else { Self::Part(part.into_iter().collect()) }
+    }
 }

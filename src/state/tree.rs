@@ -239,6 +239,7 @@ impl fmt::Debug for Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::MaskSet;
 
     #[test]
     fn a_part_put_where_it_is_leaves_the_tree_where_it_is() {
@@ -250,5 +251,26 @@ mod tests {
         let other = tree.with(EFFECTIVE_STATE, Some(part));
         assert!(!other.root.ptr_eq(&tree.root));
         assert_eq!(other.with(EFFECTIVE_STATE, None), tree);
+    }
+
+    #[test]
+    fn what_is_selected_as_a_whole_is_shared_and_empty_mappings_are_not_selected_by_wildcards() {
+        let inner = |n: usize| Node::map((0..n).map(|k| (format!("k{k}"), Node::text("v"))));
+        let tree = |n| {
+            let configs = Node::map([("a", inner(2)), ("b", inner(n))]);
+            Tree::default().with(DESIRED_STATE, Some(Node::map([("configs", configs)])))
+        };
+        let configs = &[DESIRED_STATE, "configs"];
+        let select =
+            |tree: &Tree, mask| tree.select(&Selection::of_masks(MaskSet::parse([mask]).masks()));
+        for mask in ["desiredState.configs.*.*", "desiredState.*", "*.*.*"] {
+            let tree = tree(40);
+            assert!(select(&tree, mask).entries(configs).ptr_eq(tree.entries(configs)), "{mask}");
+        }
+        let with_empty = tree(0);
+        let picked = select(&with_empty, "desiredState.configs.*.*");
+        assert_eq!(picked.entries(configs), &[("a".into(), inner(2))].into_iter().collect());
+        let picked = select(&with_empty, "desiredState.configs.*.k1");
+        assert_eq!(picked.leaves(), 1);
     }
 }
