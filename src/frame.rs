@@ -55,7 +55,7 @@ pub struct FrameDecoder {
 #[derive(Debug)]
 enum Step {
     Length { value: u64, read: usize },
-    Body { left: usize, body: BytesMut },
+    ResponseBody { left: usize, body: BytesMut },
     Failed(FrameError),
 }
 
@@ -97,7 +97,7 @@ impl FrameDecoder {
                         }
                     }
                 }
-                Step::Body { left, body } => {
+                Step::ResponseBody { left, body } => {
                     let take = (*left).min(input.len());
                     let (now, rest) = input.split_at(take);
                     *input = rest;
@@ -130,7 +130,7 @@ impl FrameDecoder {
     #[must_use]
     pub fn held(&self) -> usize {
         match &self.step {
-            Step::Body { body, .. } => body.len(),
+            Step::ResponseBody { body, .. } => body.len(),
             _ => 0,
         }
     }
@@ -142,7 +142,7 @@ impl FrameDecoder {
 
     fn begin_body(&mut self, left: usize) {
         let body = BytesMut::new();
-        self.step = Step::Body { left, body };
+        self.step = Step::ResponseBody { left, body };
     }
 
     fn fail<T>(&mut self, error: FrameError) -> Result<T, FrameError> {
@@ -202,8 +202,9 @@ pub fn fuzz_frames(data: &[u8]) {
     const LIMIT: usize = 300;
     let whole = collect(data, |rest| rest);
     let mut cuts = data.iter().cycle();
-    let pieces = collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
-    assert_eq!(whole, pieces, "frames depend on where the stream was cut");
+    let leaf_cache =
+        collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
+    assert_eq!(whole, leaf_cache, "frames depend on where the stream was cut");
 
     fn collect(
         mut data: &[u8],

@@ -2,14 +2,14 @@
 pub mod agent;
 pub mod broker;
 pub mod cli;
-pub mod edge;
 mod foreign;
 pub mod frame;
+mod id_map;
 pub mod limits;
 pub mod manifest;
 pub mod message;
-mod numbered;
 pub mod pb;
-mod queue;
+pub mod server;
+mod small_deque;
 pub mod state;
-pub mod stats;
+pub mod status;

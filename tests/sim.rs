@@ -12,11 +12,11 @@ mod sim {
     pub(crate) mod acts;
     pub(crate) mod asks;
     pub(crate) mod counts;
-    pub(crate) mod edge;
     pub(crate) mod link;
     pub(crate) mod pbs;
     pub(crate) mod peer;
     pub(crate) mod serve;
+    pub(crate) mod server;
     pub(crate) mod tree;
     pub(crate) mod update;
     pub(crate) mod words;

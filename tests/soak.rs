@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use soak::{
     child,
-    crew::{Crew, Fault},
+    crew::{Fault, Processes},
 };
 
 /// How many readers there are, and how many writers.
@@ -38,7 +38,7 @@ fn child_with_a_role() {
 fn whatever_becomes_of_readers_and_writers_each_view_is_the_state_in_the_end() {
     let (schedules, seed) = (number("SCHEDULES", 12), number("SEED", 1));
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut crew = Crew::start(EACH);
+    let mut crew = Processes::start(EACH);
     crew.settle();
     let (descriptors, memory) = crew.held();
     for schedule in 0..schedules {

@@ -11,13 +11,13 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
-use fifogate::state::check::is_name;
+use fifogate::state::validate::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
     fence, log_text, run,
-    runtime::{Isolation, launch},
+    runtime::{Isolation, shim},
     store::etcd,
 };
 
@@ -167,7 +167,7 @@ struct LaunchArgs {
     #[arg(long, value_enum)]
     isolation: Isolation,
     #[arg(long, value_enum, default_value = "outside")]
-    stage: launch::Stage,
+    stage: shim::Stage,
     #[arg(long)]
     probe: bool,
 }
@@ -205,7 +205,7 @@ where
     let cli = Cli::parse_from(args);
     start_logging(&cli);
     let done = match cli.command {
-        Command::Launch(args) => return launch::main(args.isolation, args.stage, args.probe),
+        Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
         Command::Run(args) => options(*args).and_then(run::run),
     };

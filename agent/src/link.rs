@@ -48,7 +48,7 @@ pub enum FromGate {
     /// It said something that answers no command.
     Said(Box<to_agent::Content>),
     /// It refused to follow a step of the state; it has to be told the whole.
-    OutOfStep(String),
+    StateRejected(String),
     /// It has gone.
     Gone,
 }
@@ -90,7 +90,7 @@ type Caller = oneshot::Sender<Result<(), NotDone>>;
 
 /// One running fifogate. Handles are cheap, and all of one start are the same.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub struct GateProcess {
     commands: mpsc::Sender<Queued>,
 }
 
@@ -98,14 +98,14 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Started {
     /// To command it.
-    pub gate: Gate,
+    pub gate: GateProcess,
     /// What it says; the last is [`FromGate::Gone`].
     pub messages: mpsc::Receiver<FromGate>,
     /// Its process.
     pub child: Child,
 }
 
-impl Gate {
+impl GateProcess {
     /// Starts a fifogate and greets it. It ends with its link, so it never outlives this process.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Gate {
         let _ = self.commands.send((content, Waiter::Nobody)).await;
     }
 
-    /// Tells a step of the state. If it is refused, that is told by [`FromGate::OutOfStep`].
+    /// Tells a step of the state. If it is refused, that is told by [`FromGate::StateRejected`].
     pub async fn tell_state(&self, content: from_agent::Content) {
         let _ = self.commands.send((content, Waiter::State)).await;
     }
@@ -251,7 +251,7 @@ async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Wai
             }
             // Nobody else hears of rejections only.
             (None, Err(error)) => {
-                let _ = said.send(FromGate::OutOfStep(error.to_string())).await;
+                let _ = said.send(FromGate::StateRejected(error.to_string())).await;
             }
             (None, Ok(())) => {}
         }
@@ -326,10 +326,10 @@ mod tests {
             frame(to_agent::Content::Rejected(rejected)),
         ];
         let config = pretender(&folder, &answers.concat());
-        let Started { gate, mut messages, .. } = Gate::start(&config).await.unwrap();
+        let Started { gate, mut messages, .. } = GateProcess::start(&config).await.unwrap();
         gate.tell_state(from_agent::Content::ReplaceState(ReplaceState::default())).await;
         match messages.recv().await {
-            Some(FromGate::OutOfStep(reason)) => assert!(reason.contains("out of step")),
+            Some(FromGate::StateRejected(reason)) => assert!(reason.contains("out of step")),
             other => panic!("{other:?}"),
         }
     }
@@ -356,7 +356,7 @@ mod tests {
     async fn commands_that_are_written_together_all_arrive_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
         let config = pretender(&folder, &frame(to_agent::Content::Ack(Ack { id: 1 })));
-        let Started { gate, mut child, .. } = Gate::start(&config).await.unwrap();
+        let Started { gate, mut child, .. } = GateProcess::start(&config).await.unwrap();
         // Together they are more than is written at once.
         let reasons: Vec<_> = (0..9).map(|at| at.to_string().repeat(MOST_TOGETHER / 4)).collect();
         for reason in reasons.clone() {

@@ -5,11 +5,11 @@
 //! belongs to its desired state.
 
 mod bounds;
-mod current;
 mod fitted;
-mod named;
 mod rights;
 mod sender;
+mod state_model;
+mod targets;
 
 use fifogate::{
     pb::ank_base as pb,
@@ -22,14 +22,14 @@ use fifogate::{
 };
 
 use crate::{
-    render::{self, Uses},
+    render::{self, ConfigIndex},
     store::Change,
 };
 
-pub use current::Current;
 pub use fitted::Fitted;
-pub use named::{Item, Named};
 pub use rights::{common_rights, rights_of};
+pub use state_model::StateModel;
+pub use targets::{Item, UpdateTargets};
 
 /// An update as somebody asks for it.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ pub struct Update {
 
 /// What a change would make of the state, and how to tell it.
 #[derive(Debug)]
-pub struct Planned {
+pub struct UpdatePlan {
     /// The state then.
     pub tree: Tree,
     /// What differs, item by item; empty if nothing does.
@@ -57,7 +57,7 @@ pub struct Planned {
 #[must_use]
 pub fn empty() -> Tree {
     let initial = Tree::initial();
-    let (effective, _) = render::effective(&initial, &Uses::default(), &initial);
+    let (effective, _) = render::effective(&initial, &ConfigIndex::default(), &initial);
     initial.with(EFFECTIVE_STATE, Some(effective))
 }
 

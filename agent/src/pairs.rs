@@ -17,7 +17,7 @@ use fifogate::{
 use tokio::sync::watch;
 
 use crate::{
-    link::{Gate, NotDone},
+    link::{GateProcess, NotDone},
     model,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Pairs {
     run_dir: PathBuf,
-    gate: watch::Receiver<Option<Gate>>,
+    gate: watch::Receiver<Option<GateProcess>>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -39,7 +39,7 @@ struct Known {
 impl Pairs {
     /// None are open; `gate` is the fifogate of the moment.
     #[must_use]
-    pub fn new(run_dir: &Path, gate: watch::Receiver<Option<Gate>>) -> Self {
+    pub fn new(run_dir: &Path, gate: watch::Receiver<Option<GateProcess>>) -> Self {
         Self { run_dir: run_dir.to_owned(), gate, known: Arc::default() }
     }
 
@@ -48,7 +48,7 @@ impl Pairs {
     /// before the state itself and all answers are sent to the same fifogate counts before them.
     ///
     /// Gives the instances whose rules differ, for [`Pairs::widen`].
-    pub async fn narrow(&self, gate: Option<&Gate>, new: &Tree) -> Vec<Instance> {
+    pub async fn narrow(&self, gate: Option<&GateProcess>, new: &Tree) -> Vec<Instance> {
         let narrowed = self.with(|known| known.narrow(new));
         tell_all(gate, &narrowed).await;
         narrowed.into_iter().map(|(instance, _)| instance).collect()
@@ -56,7 +56,7 @@ impl Pairs {
 
     /// The state counts that was given to [`Pairs::narrow`]: workloads that go on in it have all rights
     /// that it gives them.
-    pub async fn widen(&self, gate: Option<&Gate>, instances: Vec<Instance>) {
+    pub async fn widen(&self, gate: Option<&GateProcess>, instances: Vec<Instance>) {
         let widened = self.with(|known| known.widen(instances));
         tell_all(gate, &widened).await;
     }
@@ -178,7 +178,7 @@ impl Known {
     }
 }
 
-async fn tell_all(gate: Option<&Gate>, all: &[(Instance, AddWorkload)]) {
+async fn tell_all(gate: Option<&GateProcess>, all: &[(Instance, AddWorkload)]) {
     let Some(gate) = gate else { return };
     for (_, add) in all {
         gate.tell(Content::AddWorkload(add.clone())).await;

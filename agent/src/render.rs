@@ -3,18 +3,18 @@
 //!
 //! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
 //! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
-//! only at workloads that changed or whose configs did: [`Uses`] knows which those are.
+//! only at workloads that changed or whose configs did: [`ConfigIndex`] knows which those are.
 //!
 //! A workload may write any template. So `scan` bounds its nesting before the engine reads it, and all
 //! that the engine does for it counts `steps`: `tame` and `helpers` see to that.
 
+mod config_index;
 mod data;
 mod fuzz;
 mod helpers;
 mod scan;
 mod steps;
 mod tame;
-mod uses;
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use std::{
 };
 
 use fifogate::state::{
-    API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, check::is_name,
+    API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, validate::is_name,
 };
 use handlebars::{Handlebars, Template, no_escape};
 
@@ -32,10 +32,10 @@ use crate::limits::MOST_REASON;
 use data::Data;
 use steps::{Bounded, Meter};
 
+pub use config_index::{ConfigIndex, configs_of};
 #[doc(hidden)]
 pub use fuzz::fuzz_template;
 pub use steps::Budget;
-pub use uses::{Uses, configs_of};
 
 /// Why a workload cannot be made from its templates. The text is the reason for the client
 /// (PROTOCOL 6.3), without what the refusal of an update puts around it.
@@ -62,7 +62,7 @@ impl std::error::Error for RenderError {}
 /// is known that would run such a workload, it is in the effective state as it is in the desired one,
 /// with its `configs`: see [`is_unrendered`]. The others are left out.
 #[must_use]
-pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>) {
+pub fn effective(old: &Tree, uses: &ConfigIndex, new: &Tree) -> (Node, Vec<RenderError>) {
     effective_within(old, uses, new, &mut Budget::unbounded())
 }
 
@@ -70,7 +70,7 @@ pub fn effective(old: &Tree, uses: &Uses, new: &Tree) -> (Node, Vec<RenderError>
 #[must_use]
 pub fn effective_within(
     old: &Tree,
-    uses: &Uses,
+    uses: &ConfigIndex,
     new: &Tree,
     budget: &mut Budget,
 ) -> (Node, Vec<RenderError>) {

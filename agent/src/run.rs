@@ -31,8 +31,8 @@ use crate::{
     link::GateConfig,
     log_text,
     logs::Logs,
+    main_loop::{Agent, Parts},
     model,
-    node::{Node, Parts},
     pairs::Pairs,
     runtime::{Around, Hidden, Isolation, Launcher},
     status,
@@ -63,7 +63,7 @@ pub(crate) fn run(options: Options) -> Result<(), CliError> {
     // All that the agent makes is for its user alone, whoever makes it and however.
     let umask = umask(Mode::from_bits_truncate(0o077)).bits();
     let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
-    // One thread: a workload's keeper ends with the thread that started it.
+    // One thread: a workload's shim ends with the thread that started it.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
     // A task like all others: what a runtime blocks on is polled only when it has looked for I/O.
@@ -125,7 +125,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     tokio::spawn(log_text::count_for_ever());
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
-    let mut node = Node::start(parts).await.map_err(|error| no_gate(options, &error))?;
+    let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // This node is there when the first workload looks.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
@@ -136,11 +136,11 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
             text = has_to_end(ending) => reason = Some(text),
         }
     };
-    node.run(stopped).await;
+    agent.run(stopped).await;
     log::info!("stopping");
     status.abort();
     stop.send_replace(true);
-    let finished = finish(node, options.grace).await;
+    let finished = finish(agent, options.grace).await;
     store.close().await;
     reason.map_or(finished, |text| Err(CliError::Failed(text)))
 }
@@ -203,11 +203,11 @@ impl Signals {
     }
 }
 
-async fn finish(node: Node, grace: Duration) -> Result<(), CliError> {
+async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
     // Workloads that do not end are killed when their time is over; more than that is a defect.
     let patience = grace * 2 + Duration::from_secs(10);
     let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
-    timeout(patience, node.finish()).await.map_err(late)
+    timeout(patience, agent.finish()).await.map_err(late)
 }
 
 /// The agent's own folders. They are checked before anything in them is looked at.

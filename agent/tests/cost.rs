@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Agent, Ctl, state_of, wait_for, workload};
+use common::{Agent, Session, state_of, wait_for, workload};
 use fifogate::pb::ank_base as pb;
 use nix::sys::signal::Signal;
 use prost::Message;
@@ -176,7 +176,7 @@ fn kept_state_that_nests_too_deep_is_loaded_and_costs_only_the_workload_that_it_
 }
 
 /// The longest that small updates of `neighbour` take while `work` is done.
-fn longest_wait(neighbour: &mut Ctl, work: impl FnOnce() + Send) -> Duration {
+fn longest_wait(neighbour: &mut Session, work: impl FnOnce() + Send) -> Duration {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

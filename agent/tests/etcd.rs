@@ -14,7 +14,7 @@ use fifogate::{
     state::{Tree, WORKLOAD_STATES},
 };
 use fifogate_agent::{
-    model::{self, Current, Update},
+    model::{self, StateModel, Update},
     store::{
         EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store,
         etcd::{Options, Place},
@@ -138,7 +138,7 @@ fn update(state: pb::State, part: &str, name: &str) -> Update {
 }
 
 fn seed() -> Tree {
-    Current::default().update(&workload("seeded", "agent_A", "x")).unwrap().tree
+    StateModel::default().update(&workload("seeded", "agent_A", "x")).unwrap().tree
 }
 
 /// What the state says of the only instance of a workload.
@@ -203,7 +203,7 @@ async fn an_update_is_answered_when_its_change_is_in_the_queue() {
 #[tokio::test]
 async fn an_empty_cluster_is_seeded_once_and_updates_reach_all_by_one_watch_each() {
     let server = Server::start();
-    let other = Current::default().update(&workload("late", "agent_B", "y")).unwrap().tree;
+    let other = StateModel::default().update(&workload("late", "agent_B", "y")).unwrap().tree;
     let a = open(&server, "agent_A", Some(&seed())).await;
     let b = open(&server, "agent_B", Some(&other)).await;
     let c = open(&server, "agent_C", None).await;

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Agent, Ctl, state_of, wait_for, workload};
+use common::{Agent, Session, state_of, wait_for, workload};
 use fifogate::pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent};
 use prost::Message;
 
@@ -18,13 +18,13 @@ fn name(workload: &str, id: &str) -> pb::WorkloadInstanceName {
     }
 }
 
-fn ask(ctl: &mut Ctl, names: &[pb::WorkloadInstanceName], request: pb::LogsRequest) -> String {
+fn ask(ctl: &mut Session, names: &[pb::WorkloadInstanceName], request: pb::LogsRequest) -> String {
     let workload_names = names.to_vec();
     ctl.ask(RequestContent::LogsRequest(pb::LogsRequest { workload_names, ..request }))
 }
 
 /// All lines until the log stops.
-fn lines(ctl: &mut Ctl, id: &str) -> Vec<String> {
+fn lines(ctl: &mut Session, id: &str) -> Vec<String> {
     let mut all = Vec::new();
     loop {
         match ctl.answer(id) {
@@ -39,7 +39,7 @@ fn lines(ctl: &mut Ctl, id: &str) -> Vec<String> {
 }
 
 /// All lines of an instance that has ended, which are so many.
-fn whole_log(ctl: &mut Ctl, own: &pb::WorkloadInstanceName, count: usize) -> Vec<String> {
+fn whole_log(ctl: &mut Session, own: &pb::WorkloadInstanceName, count: usize) -> Vec<String> {
     wait_for("all lines", || {
         let request = ask(ctl, std::slice::from_ref(own), pb::LogsRequest::default());
         Some(lines(ctl, &request)).filter(|lines| lines.len() == count)

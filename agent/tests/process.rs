@@ -76,7 +76,7 @@ fn an_orphan_killed_by_a_real_time_signal_costs_its_workload_nothing() {
         }
         let seen = Seen::new();
         let orphan = |signal: u8| format!("(sh -c 'kill -{signal} $$' &);");
-        // The keeper has reaped all of them when no process is left but the workload's own.
+        // The shim has reaped all of them when no process is left but the workload's own.
         let script = format!("{} {} {} sleep 0.5", orphan(34), orphan(64), orphan(11));
         let agent = Agent::start(
             &workload("w", &seen.script("w", &script), ", restartPolicy: ON_FAILURE"),
@@ -177,9 +177,9 @@ fn ways_out(agent: &Agent) -> Vec<(&'static str, String)> {
         ("nsenter", "nsenter -t 1 -m true".to_owned()),
         ("unshare", "unshare -m true".to_owned()),
         ("mknod", format!("{scratch} mknod $d/null c 1 3")),
-        ("keeper-root", "ls /proc/1/root/".to_owned()),
-        ("keeper-memory", "exec 3< /proc/1/mem".to_owned()),
-        ("keeper-fd", "ls -L /proc/1/fd/0".to_owned()),
+        ("shim-root", "ls /proc/1/root/".to_owned()),
+        ("shim-memory", "exec 3< /proc/1/mem".to_owned()),
+        ("shim-fd", "ls -L /proc/1/fd/0".to_owned()),
         ("agent-root", format!("ls /proc/{pid}/root/{run}/agent")),
         ("agent-signal", format!("kill -0 {pid}")),
         ("user-umount", format!("unshare -Urm sh -c 'umount {run}; umount -l {run}; {ls}'")),

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Agent, Ctl, processes_with, state_of, wait_for, workload};
+use common::{Agent, Session, processes_with, state_of, wait_for, workload};
 use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
 
 /// Ignores that it is to end, so it takes all of its grace.
@@ -21,7 +21,7 @@ fn rule(operation: &str, masks: &str) -> String {
 }
 
 /// Whether a session may write a config, and read.
-fn may(session: &mut Ctl) -> (bool, bool) {
+fn may(session: &mut Session) -> (bool, bool) {
     let wrote = session.update("configs: {k: v}", &["desiredState.configs.k"]);
     assert!(wrote.is_ok() || wrote == Err("Access denied".to_owned()), "{wrote:?}");
     let ask = pb::CompleteStateRequest {

@@ -1,7 +1,7 @@
 //! The core with frames around it, without files and threads: bytes in, bytes out.
 
 use fifogate::{
-    broker::{Broker, Config, Input, Notice, Output, PeerId, Seq, Tick},
+    broker::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick},
     frame::{FrameDecoder, encode},
     limits::Limits,
     manifest,
@@ -34,7 +34,7 @@ impl Core {
     pub(crate) fn start(state: usize, served: usize) -> Self {
         let limits =
             Limits { max_subscriptions: 1 << 20, subscription_bytes: 1 << 30, ..Limits::default() };
-        let config = Config { limits: limits.clone(), settle_ms: 0, ..Config::default() };
+        let config = Config { limits: limits.clone(), subscribe_grace_ms: 0, ..Config::default() };
         let mut broker = Broker::new(config);
         let text = messages::manifest(state, served);
         broker.start(&manifest::parse("manifest", &text).unwrap().updated);
@@ -61,7 +61,7 @@ impl Core {
         self.broker.handle(Tick::default(), input);
         let mut told = self.hand_out();
         // Many are told of a change in slices.
-        while self.broker.is_telling() {
+        while self.broker.is_fanning_out() {
             self.broker.handle(Tick::default(), Input::Tick);
             told += self.hand_out();
         }
@@ -78,19 +78,19 @@ impl Core {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::OpenPair(peer, _, _) => self.open(peer),
-                Output::Send { peer, seq, message, notice } => {
+                Output::Send { peer, seq, message, ack } => {
                     told += 1;
                     self.bytes += framed(&message.into_frame());
-                    self.take(peer, seq, notice);
+                    self.take(peer, seq, ack);
                 }
-                Output::Share { body, recipients } => {
-                    told += recipients.len();
-                    for own in recipients {
+                Output::Multicast { body, deliveries } => {
+                    told += deliveries.len();
+                    for own in deliveries {
                         self.bytes += framed(&Frame::to_workload(own.request_id, body.clone()));
-                        self.take(own.peer, own.seq, own.notice);
+                        self.take(own.peer, own.seq, own.ack);
                     }
                 }
-                Output::Reset(_) | Output::Reading(..) => {}
+                Output::Reset(_) | Output::SetReadEnabled(..) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -106,13 +106,13 @@ impl Core {
     }
 
     /// The reader has taken it.
-    fn take(&mut self, peer: PeerId, seq: Seq, notice: Notice) {
+    fn take(&mut self, peer: PeerId, seq: Seq, ack: AckMode) {
         let place = self.workloads.binary_search_by_key(&peer, |own| own.peer).unwrap();
         self.workloads[place].written = seq;
-        let input = match notice {
-            Notice::None => return,
-            Notice::Written => Input::Written(peer, seq),
-            Notice::Taken => Input::Taken(peer, seq),
+        let input = match ack {
+            AckMode::None => return,
+            AckMode::Written => Input::Written(peer, seq),
+            AckMode::Taken => Input::Taken(peer, seq),
         };
         self.broker.handle(Tick::default(), input);
     }

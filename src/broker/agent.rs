@@ -13,9 +13,9 @@ use crate::{
 
 use super::{
     Broker, Output, PeerId, Rules, Session, check_version,
-    outbox::{Kind, Outgoing, Total},
+    flow_control::LINK_WINDOW,
+    outbox::{Kind, MemoryBudget, Outgoing},
     peer::Peer,
-    settling::LINK_WINDOW,
 };
 
 /// Version of the link that we speak.
@@ -28,7 +28,7 @@ pub(super) struct Link {
     agent_name: Option<String>,
     /// What keeps it from doing its work.
     trouble: Option<String>,
-    /// Answers that are due, in the order of the commands.
+    /// ReadCache that are due, in the order of the commands.
     acks: VecDeque<Ack>,
     /// Instances whose pairs are being removed.
     removing: BTreeMap<PeerId, Instance>,
@@ -57,12 +57,12 @@ enum Done {
 impl Broker {
     pub(super) fn begin_link(&mut self, run_dir: String) {
         let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
-        let mut agent = Peer::new(nobody, Rules::everything(), Total::default());
+        let mut agent = Peer::new(nobody, Rules::everything(), MemoryBudget::default());
         agent.session = Session::Open;
         self.peers.insert(PeerId::AGENT, Box::new(agent));
         self.link = Some(Link::default());
         self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
-        self.settle_outboxes();
+        self.flush_outboxes();
     }
 
     /// The agent's name, once it has said Hello.
@@ -167,7 +167,7 @@ impl Broker {
             Command::Response { instance, request_id, kind, bodies } => {
                 self.on_forwarded_response(&instance, &request_id, kind, bodies)
             }
-            Command::Trouble(trouble) => {
+            Command::PortStatus(trouble) => {
                 if let Some(link) = &mut self.link {
                     link.trouble = trouble;
                 }
@@ -230,7 +230,7 @@ impl Broker {
             let instance = peer.instance.clone();
             self.tell_agent(ToAgent::WorkloadReady(instance, dir));
         }
-        self.settle_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Ok(()));
+        self.send_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Ok(()));
     }
 
     pub(super) fn on_pair_failed(&mut self, id: PeerId, reason: String) {
@@ -238,7 +238,7 @@ impl Broker {
         if let Some(peer) = self.peers.remove(&id) {
             self.by_instance.remove(&peer.instance);
         }
-        self.settle_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Err(reason));
+        self.send_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Err(reason));
     }
 
     pub(super) fn on_pair_closed(&mut self, id: PeerId) {
@@ -247,11 +247,11 @@ impl Broker {
         if let Some(instance) = removed {
             self.tell_agent(ToAgent::WorkloadRemoved(instance));
         }
-        self.settle_acks(|done| matches!(done, Done::Closing(own) if *own == id), &Ok(()));
+        self.send_acks(|done| matches!(done, Done::Closing(own) if *own == id), &Ok(()));
     }
 
     /// What these commands waited for has happened.
-    fn settle_acks(&mut self, waited: impl Fn(&Done) -> bool, result: &Result<(), String>) {
+    fn send_acks(&mut self, waited: impl Fn(&Done) -> bool, result: &Result<(), String>) {
         let acks = self.link.iter_mut().flat_map(|link| &mut link.acks);
         for ack in acks.filter(|ack| waited(&ack.done)) {
             ack.done = Done::Now(result.clone());

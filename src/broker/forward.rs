@@ -12,15 +12,15 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    message::{Body, ReplyKind, ToAgent, cancel_logs},
+    message::{ReplyKind, ResponseBody, ToAgent, cancel_logs},
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer, settling::budget_of};
+use super::{Broker, PeerId, Rules, Tick, Timer, flow_control::budget_of};
 
 /// What was asked of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum ForwardedKind {
     Update,
     /// The logs of these workloads, by name: rules that change meanwhile are asked again.
     Logs(Arc<[String]>),
@@ -41,7 +41,7 @@ pub(super) struct Forwards {
 
 /// What becomes of an answer of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
+enum ValidState {
     /// The workload waits for it.
     Deliver,
     /// Nobody waits for it any more.
@@ -52,7 +52,7 @@ enum Settled {
 struct Pending {
     number: u64,
     request_id: Arc<str>,
-    wanted: Wanted,
+    wanted: ForwardedKind,
 }
 
 impl Forwards {
@@ -61,17 +61,17 @@ impl Forwards {
     }
 
     /// Takes in an answer; an error if nothing waits for one of this kind.
-    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Settled, String> {
+    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<ValidState, String> {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
-            return Ok(Settled::Drop);
+            return Ok(ValidState::Drop);
         }
         let settled = match kind {
-            ReplyKind::Updated => self.take(request_id, |own| *own == Wanted::Update),
+            ReplyKind::Updated => self.take(request_id, |own| *own == ForwardedKind::Update),
             ReplyKind::Error => {
                 self.take(request_id, |_| true) || self.campaigns.remove(request_id).is_some()
             }
             ReplyKind::LogsAccepted(instances) => {
-                let taken = self.take(request_id, |own| matches!(own, Wanted::Logs(_)));
+                let taken = self.take(request_id, |own| matches!(own, ForwardedKind::Logs(_)));
                 if taken && !instances.is_empty() {
                     let instances = instances.into_iter().collect();
                     self.campaigns.insert(Arc::clone(request_id), instances);
@@ -87,19 +87,21 @@ impl Forwards {
             }
             ReplyKind::LogsCancelled => {
                 let ended = self.campaigns.remove(request_id).is_some();
-                self.take(request_id, |own| *own == Wanted::CancelLogs) || ended
+                self.take(request_id, |own| *own == ForwardedKind::CancelLogs) || ended
             }
         };
         let why =
             || format!("no request '{request_id}' of this instance waits for such a response");
-        if settled { Ok(Settled::Deliver) } else { Err(why()) }
+        if settled { Ok(ValidState::Deliver) } else { Err(why()) }
     }
 
     /// Ends what `rules` do not allow any more: requests for logs, answered or not. Gives their ids.
     pub(super) fn revoke(&mut self, rules: &Rules) -> Vec<Arc<str>> {
         let mut ended = Vec::new();
         self.pending.retain(|pending| match &pending.wanted {
-            Wanted::Logs(names) if !rules.may_read_logs(names.iter().map(String::as_str)) => {
+            ForwardedKind::Logs(names)
+                if !rules.may_read_logs(names.iter().map(String::as_str)) =>
+            {
                 ended.push(Arc::clone(&pending.request_id));
                 false
             }
@@ -118,17 +120,17 @@ impl Forwards {
 
     /// Whether this asks for the end of something that has its place here: then it needs no other,
     /// or nobody could ask for it when all places are taken. Once is enough.
-    fn ends_own(&self, request_id: &Arc<str>, wanted: &Wanted) -> bool {
-        let waits = |is: fn(&Wanted) -> bool| {
+    fn ends_own(&self, request_id: &Arc<str>, wanted: &ForwardedKind) -> bool {
+        let waits = |is: fn(&ForwardedKind) -> bool| {
             self.pending.iter().any(|own| own.request_id == *request_id && is(&own.wanted))
         };
-        *wanted == Wanted::CancelLogs
+        *wanted == ForwardedKind::CancelLogs
             && (self.campaigns.contains_key(request_id)
-                || waits(|own| matches!(own, Wanted::Logs(_))))
-            && !waits(|own| *own == Wanted::CancelLogs)
+                || waits(|own| matches!(own, ForwardedKind::Logs(_))))
+            && !waits(|own| *own == ForwardedKind::CancelLogs)
     }
 
-    fn take(&mut self, request_id: &Arc<str>, wanted: impl Fn(&Wanted) -> bool) -> bool {
+    fn take(&mut self, request_id: &Arc<str>, wanted: impl Fn(&ForwardedKind) -> bool) -> bool {
         let waits =
             |pending: &Pending| pending.request_id == *request_id && wanted(&pending.wanted);
         let at = self.pending.iter().position(waits);
@@ -142,11 +144,11 @@ impl Broker {
         &mut self,
         id: PeerId,
         request_id: Arc<str>,
-        wanted: Wanted,
+        wanted: ForwardedKind,
         request: Bytes,
     ) {
         if let Err(why) = self.can_forward(id, &request_id, &wanted) {
-            return self.answer(id, &request_id, Body::error(why));
+            return self.answer(id, &request_id, ResponseBody::error(why));
         }
         let number = self.next_forward;
         self.next_forward += 1;
@@ -163,7 +165,7 @@ impl Broker {
         &self,
         id: PeerId,
         request_id: &Arc<str>,
-        wanted: &Wanted,
+        wanted: &ForwardedKind,
     ) -> Result<(), String> {
         let most = self.config.limits.max_forwarded;
         let has_place =
@@ -186,7 +188,7 @@ impl Broker {
         instance: &Instance,
         request_id: &Arc<str>,
         kind: ReplyKind,
-        bodies: Vec<Body>,
+        bodies: Vec<ResponseBody>,
     ) -> Result<(), String> {
         let unknown = || format!("unknown instance {instance}");
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
@@ -195,7 +197,7 @@ impl Broker {
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }
-        if peer.forwards.settle(request_id, kind)? == Settled::Deliver {
+        if peer.forwards.settle(request_id, kind)? == ValidState::Deliver {
             for body in bodies {
                 self.answer(id, request_id, body);
             }
@@ -223,6 +225,6 @@ impl Broker {
         let request_id = pending.remove(at).request_id;
         let seconds = self.config.forward_timeout_ms as f64 / 1_000.0;
         let text = format!("The agent did not answer within {seconds} s");
-        self.answer(id, &request_id, Body::error(text));
+        self.answer(id, &request_id, ResponseBody::error(text));
     }
 }

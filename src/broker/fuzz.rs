@@ -10,7 +10,7 @@ use crate::{
     state::{DESIRED_STATE, Node, Tree, update},
 };
 
-use super::{Broker, Config, Input, Notice, Output, PeerId, Seq, Tick};
+use super::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick};
 
 /// Bytes that may wait for a workload here.
 const BUDGET: usize = 2_000;
@@ -25,7 +25,11 @@ const BUDGET: usize = 2_000;
 pub fn fuzz_requests(data: &[u8]) {
     let limits = Limits { outbox_bytes: BUDGET, max_subscriptions: 4, ..Limits::default() };
     let mut world = World {
-        broker: Broker::new(Config { limits: limits.clone(), settle_ms: 2, ..Config::default() }),
+        broker: Broker::new(Config {
+            limits: limits.clone(),
+            subscribe_grace_ms: 2,
+            ..Config::default()
+        }),
         now: 0,
         handed: BTreeMap::new(),
         taken: BTreeMap::new(),
@@ -91,36 +95,36 @@ impl World {
         self.step(Input::Taken(peer, taken));
     }
 
-    fn sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, notice: Notice) {
+    fn sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, ack: AckMode) {
         let last = self.handed.entry(peer).or_default();
         assert_eq!(seq, *last + 1, "a message is missing");
         *last = seq;
         let len = message.encoded_len();
         assert!(message.into_frame().to_vec().len() > len);
         let waiting = seq - self.taken.get(&peer).copied().unwrap_or(0);
-        assert!(waiting <= 2 && (waiting < 2 || notice != Notice::None));
+        assert!(waiting <= 2 && (waiting < 2 || ack != AckMode::None));
     }
 
     fn look(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             match output {
-                Output::Share { body, recipients } => {
-                    for own in recipients {
-                        self.sent(own.peer, own.seq, own.message(&body), own.notice);
+                Output::Multicast { body, deliveries } => {
+                    for own in deliveries {
+                        self.sent(own.peer, own.seq, own.message(&body), own.ack);
                     }
                 }
-                Output::Send { peer, seq, message, notice } => {
-                    self.sent(peer, seq, message, notice);
+                Output::Send { peer, seq, message, ack } => {
+                    self.sent(peer, seq, message, ack);
                 }
                 Output::Reset(peer) => {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }
                 Output::Slow(..) | Output::CaughtUp(..) => {}
-                Output::Tell { .. } | Output::Stop | Output::EndLink(_) => {
+                Output::SendToAgent { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")
                 }
-                Output::OpenPair(..) | Output::ClosePair(_) | Output::Reading(..) => {}
+                Output::OpenPair(..) | Output::ClosePair(_) | Output::SetReadEnabled(..) => {}
             }
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::message::Body;
+use crate::message::ResponseBody;
 
 /// Bytes from which a body is large.
 pub(super) const LARGE: usize = 64 << 10;
@@ -50,7 +50,7 @@ impl LargeBodies {
     ///
     /// # Errors
     /// All together would have more than `most` bytes then; gives how many it has.
-    pub(super) fn charge(&self, body: Body, most: usize) -> Result<Body, usize> {
+    pub(super) fn charge(&self, body: ResponseBody, most: usize) -> Result<ResponseBody, usize> {
         let len = body.len();
         if !self.fits(len, most) {
             return Err(len);
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn large_body_counts_once_until_nobody_holds_it_and_a_small_one_never() {
         let all = LargeBodies::default();
-        let body = |len| Body::error("x".repeat(len));
+        let body = |len| ResponseBody::error("x".repeat(len));
         let small = all.charge(body(100), 0).unwrap();
         let large = all.charge(body(LARGE), 2 * LARGE).unwrap();
         let len = large.len();

@@ -7,20 +7,20 @@
 
 mod access;
 mod agent;
-mod answers;
+mod fanout;
+mod flow_control;
 mod forward;
 mod fuzz;
 mod large;
 mod outbox;
 mod peer;
+mod read_cache;
 mod references;
 mod report;
 mod requests;
 mod session;
-mod settling;
+mod snapshots;
 mod subscriptions;
-mod telling;
-mod versions;
 mod workloads;
 
 use std::{
@@ -29,10 +29,10 @@ use std::{
 };
 
 use crate::{
+    id_map::IdMap,
     limits::Limits,
-    message::{Body, FromAgent, FromWorkload, Owner, ToAgent, ToWorkload},
-    numbered::Numbered,
-    state::{Instance, Tree, convert::Pieces, weight_after},
+    message::{FromAgent, FromWorkload, Owner, ResponseBody, ToAgent, ToWorkload},
+    state::{Instance, Tree, convert::LeafCache, weight_after},
 };
 
 pub use access::Rules;
@@ -45,13 +45,13 @@ pub use session::{Session, check_version};
 pub use subscriptions::SubscriptionId;
 
 use agent::Link;
-use answers::Answers;
+use fanout::FanOut;
 use large::LargeBodies;
-use outbox::Total;
-use peer::{Peer, Unsettled};
+use outbox::MemoryBudget;
+use peer::{DirtyOutboxes, Peer};
+use read_cache::ReadCache;
+use snapshots::Version;
 use subscriptions::Subscriptions;
-use telling::Telling;
-use versions::Version;
 
 /// A point in time: milliseconds since whenever the caller began to count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ pub struct Config {
     /// What bounds a workload.
     pub limits: Limits,
     /// Milliseconds that a subscriber hears nothing after its first answer was taken (DECISIONS 19).
-    pub settle_ms: u64,
+    pub subscribe_grace_ms: u64,
     /// Most messages in a workload's pipe (DECISIONS 17).
     pub window: usize,
     /// Most work on events before others are served, counted in subscribers that are told something that
@@ -106,7 +106,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            settle_ms: 20,
+            subscribe_grace_ms: 20,
             window: 1,
             slice: 512,
             most_at_once: 128 << 10,
@@ -173,25 +173,25 @@ pub enum Output {
         /// What.
         message: ToWorkload,
         /// What is to be told of it.
-        notice: Notice,
+        ack: AckMode,
     },
     /// Send the same to many, to each under the id of its own request and behind all before it.
-    Share {
+    Multicast {
         /// What.
-        body: Body,
+        body: ResponseBody,
         /// To whom.
-        recipients: Vec<Recipient>,
+        deliveries: Vec<Delivery>,
     },
     /// Read what the peer says, or leave it in its pipe.
-    Reading(PeerId, bool),
+    SetReadEnabled(PeerId, bool),
     /// Send a message to the agent, behind all before it.
-    Tell {
+    SendToAgent {
         /// Its number.
         seq: Seq,
         /// What.
         message: ToAgent,
         /// What is to be told of it.
-        notice: Notice,
+        ack: AckMode,
     },
     /// This workload reads so slowly that events are merged for it, or that it is not read: so many
     /// bytes wait for it. Said once, until it has caught up.
@@ -206,7 +206,7 @@ pub enum Output {
 
 /// One of many that are sent the same.
 #[derive(Debug)]
-pub struct Recipient {
+pub struct Delivery {
     /// Who.
     pub peer: PeerId,
     /// The number of the message.
@@ -214,20 +214,20 @@ pub struct Recipient {
     /// The id of the request that it belongs to.
     pub request_id: Arc<str>,
     /// What is to be told of it.
-    pub notice: Notice,
+    pub ack: AckMode,
 }
 
-impl Recipient {
+impl Delivery {
     /// What it is sent.
     #[must_use]
-    pub fn message(&self, body: &Body) -> ToWorkload {
+    pub fn message(&self, body: &ResponseBody) -> ToWorkload {
         ToWorkload::Response { request_id: Arc::clone(&self.request_id), body: body.clone() }
     }
 }
 
 /// What the broker wants to hear of a message that it hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum AckMode {
     /// Nothing.
     None,
     /// [`Input::Written`], when it is in the pipe.
@@ -248,25 +248,25 @@ pub struct Broker {
     version: Version,
     /// The last version with something that a subscription looks below, and was told nothing of.
     unseen: Version,
-    /// Answers to reads of this state.
-    answers: Answers,
+    /// ReadCache to reads of this state.
+    read_cache: ReadCache,
     /// Parts of answers to earlier ones.
-    pieces: Pieces,
+    leaf_cache: LeafCache,
     /// Bytes that wait for all workloads together.
-    queued: Total,
-    /// Answers and events of any size that somebody still holds.
+    queued: MemoryBudget,
+    /// ReadCache and events of any size that somebody still holds.
     large: LargeBodies,
     /// Peers that are behind, by the bytes of the event for which there was no room.
     starved: BTreeSet<(usize, PeerId)>,
-    peers: Numbered<PeerId, Box<Peer>>,
+    peers: IdMap<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
     /// Whose input is being handled.
     asking: Option<PeerId>,
-    telling: Option<Telling>,
+    fanout: Option<FanOut>,
     timers: BTreeSet<(Tick, Timer)>,
-    unsettled: Unsettled,
+    dirty: DirtyOutboxes,
     /// All work on events so far.
     #[cfg(test)]
     work_done: usize,
@@ -284,7 +284,7 @@ const RETRY_MS: u64 = 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A subscription had its time to get ready.
-    Settled(SubscriptionId),
+    GraceOver(SubscriptionId),
     /// The agent had its time to answer this forwarded request of a peer.
     Forward(PeerId, u64),
 }
@@ -301,19 +301,19 @@ impl Broker {
             state: Tree::initial(),
             version: 0,
             unseen: 0,
-            answers: Answers::default(),
-            pieces: Pieces::default(),
-            queued: Total::default(),
+            read_cache: ReadCache::default(),
+            leaf_cache: LeafCache::default(),
+            queued: MemoryBudget::default(),
             large: LargeBodies::default(),
             starved: BTreeSet::new(),
-            peers: Numbered::default(),
+            peers: IdMap::default(),
             by_instance: BTreeMap::new(),
             next_peer: 0,
             subscriptions: Subscriptions::default(),
             asking: None,
-            telling: None,
+            fanout: None,
             timers: BTreeSet::new(),
-            unsettled: Unsettled::default(),
+            dirty: DirtyOutboxes::default(),
             #[cfg(test)]
             work_done: 0,
             work_left: 0,
@@ -339,7 +339,7 @@ impl Broker {
         match input {
             Input::Message { peer, message, written } => {
                 self.note_written(peer, written);
-                self.tell_before(peer);
+                self.deliver_pending(peer);
                 self.on_message(peer, message);
             }
             Input::Broken { peer, reason } => self.on_broken(peer, reason),
@@ -357,12 +357,12 @@ impl Broker {
         if goes_on {
             self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
             if let Ok(work @ 1..) = usize::try_from(self.work_left) {
-                let done = self.tell_some(work);
+                let done = self.deliver_some(work);
                 self.spend(done);
             }
         }
         self.feed_starved();
-        self.settle_outboxes();
+        self.flush_outboxes();
     }
 
     /// Has those looked at again for whose event there is room now.
@@ -373,7 +373,7 @@ impl Broker {
             self.starved.pop_first();
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.needs = 0;
-                self.unsettled.note(id, peer);
+                self.dirty.note(id, peer);
                 return; // the next one when it is known what this one took
             }
         }
@@ -440,8 +440,8 @@ impl Broker {
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
         if let Some(found) = self.peers.get_mut(&peer) {
             found.outbox.note_written(seq, self.now);
-            if !found.is_settled() {
-                self.unsettled.note(peer, found);
+            if !found.is_clean() {
+                self.dirty.note(peer, found);
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What one workload is owed, in order, and how much of it is with the edge already.
+//! What one workload is owed, in order, and how much of it is with the server already.
 //!
 //! At most a window of messages, and one that stands ready, are handed out; the rest waits here,
-//! where it is counted and can be taken back. The edge tells which message it has put into the pipe
+//! where it is counted and can be taken back. The server tells which message it has put into the pipe
 //! last, but only now and then: with each request that comes from the workload anyway, or when asked
-//! to by the [`Notice`] on a message.
+//! to by the [`AckMode`] on a message.
 
 use std::{
     collections::VecDeque,
@@ -15,10 +15,10 @@ use std::{
 
 use crate::{
     message::{ToAgent, ToWorkload},
-    queue::Queue,
+    small_deque::SmallDeque,
 };
 
-use super::{Notice, SubscriptionId, Tick};
+use super::{AckMode, SubscriptionId, Tick};
 
 /// Number of a message to one workload, counted from 1 over all its sessions.
 pub type Seq = u64;
@@ -57,12 +57,12 @@ struct Queued {
     len: usize,
 }
 
-/// A message on its way to the edge.
+/// A message on its way to the server.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) seq: Seq,
     pub(super) message: Outgoing,
-    pub(super) notice: Notice,
+    pub(super) ack: AckMode,
 }
 
 /// What may wait in an outbox.
@@ -74,9 +74,9 @@ pub(super) struct Budget {
 
 /// Bytes that wait in several outboxes together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Total(Arc<AtomicUsize>);
+pub(super) struct MemoryBudget(Arc<AtomicUsize>);
 
-impl Total {
+impl MemoryBudget {
     pub(super) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -84,12 +84,12 @@ impl Total {
 
 /// The bytes of one outbox, given back when it goes.
 #[derive(Debug, Default)]
-struct Share {
+struct Charge {
     bytes: usize,
-    total: Total,
+    total: MemoryBudget,
 }
 
-impl Share {
+impl Charge {
     fn set(&mut self, bytes: usize) {
         // Wraps, and so does the addition.
         self.total.0.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
@@ -97,7 +97,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Charge {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -109,18 +109,18 @@ impl Drop for Share {
 pub(super) struct Outbox {
     handed: Seq,
     written: Seq,
-    queue: Queue<Box<Queued>>,
+    queue: SmallDeque<Box<Queued>>,
     /// Since when nothing was put into the pipe, though something waits.
     stuck_since: Option<Tick>,
-    bytes: Share,
+    bytes: Charge,
     /// First answers that were handed out and not yet taken, oldest first.
     awaited: VecDeque<(Seq, SubscriptionId)>,
 }
 
 impl Outbox {
     /// An empty one that counts into `total` as well.
-    pub(super) fn new(total: Total) -> Self {
-        Self { bytes: Share { bytes: 0, total }, ..Self::default() }
+    pub(super) fn new(total: MemoryBudget) -> Self {
+        Self { bytes: Charge { bytes: 0, total }, ..Self::default() }
     }
 
     /// Bytes of the messages that wait here.
@@ -163,39 +163,39 @@ impl Outbox {
         self.queue.push_back(Box::new(Queued { message, kind, len }));
     }
 
-    /// The next message to hand out, if the edge has room for one with this window.
+    /// The next message to hand out, if the server has room for one with this window.
     pub(super) fn hand(&mut self, window: usize) -> Option<Handed> {
         if !self.may_hand(window) {
             return None;
         }
         let Queued { message, kind, len } = *self.queue.pop_front()?;
         self.bytes.set(self.bytes() - len);
-        let (seq, mut notice) = self.number(window);
+        let (seq, mut ack) = self.number(window);
         if let Kind::FirstAnswer(subscription) = kind {
             self.awaited.push_back((seq, subscription));
-            notice = Notice::Taken;
+            ack = AckMode::Taken;
         }
-        Some(Handed { seq, message, notice })
+        Some(Handed { seq, message, ack })
     }
 
-    /// The number of an event that is handed out at once, if nothing waits and the edge has room.
-    pub(super) fn pass(&mut self, window: usize) -> Option<(Seq, Notice)> {
+    /// The number of an event that is handed out at once, if nothing waits and the server has room.
+    pub(super) fn pass(&mut self, window: usize) -> Option<(Seq, AckMode)> {
         (self.queue.is_empty() && self.may_hand(window)).then(|| self.number(window))
     }
 
-    /// A window of messages may be with the edge, and one that stands ready.
+    /// A window of messages may be with the server, and one that stands ready.
     fn may_hand(&self, window: usize) -> bool {
         self.handed - self.written <= window as Seq
     }
 
     /// The number of the next message; to hear of the last one for which there is room is asked for.
-    fn number(&mut self, window: usize) -> (Seq, Notice) {
+    fn number(&mut self, window: usize) -> (Seq, AckMode) {
         self.handed += 1;
         let is_last = !self.may_hand(window);
-        (self.handed, if is_last { Notice::Written } else { Notice::None })
+        (self.handed, if is_last { AckMode::Written } else { AckMode::None })
     }
 
-    /// The edge has put all messages up to `seq` into the pipe.
+    /// The server has put all messages up to `seq` into the pipe.
     pub(super) fn note_written(&mut self, seq: Seq, now: Tick) {
         let written = self.written.max(seq.min(self.handed));
         if written > self.written {
@@ -212,7 +212,7 @@ impl Outbox {
         self.awaited.drain(..taken).map(|(_, subscription)| subscription).collect()
     }
 
-    /// Forgets everything, also what was handed out and not put into the pipe: the edge is told to
+    /// Forgets everything, also what was handed out and not put into the pipe: the server is told to
     /// forget it too.
     pub(super) fn reset(&mut self) {
         self.queue.clear();
@@ -246,20 +246,20 @@ mod tests {
         outbox
     }
 
-    fn hand_all(outbox: &mut Outbox, window: usize) -> Vec<(Seq, Notice)> {
-        std::iter::from_fn(|| outbox.hand(window)).map(|out| (out.seq, out.notice)).collect()
+    fn hand_all(outbox: &mut Outbox, window: usize) -> Vec<(Seq, AckMode)> {
+        std::iter::from_fn(|| outbox.hand(window)).map(|out| (out.seq, out.ack)).collect()
     }
 
     #[test]
     fn window_and_one_are_handed_out_and_the_last_of_them_asks_for_a_notice() {
         let mut outbox = outbox(5);
         assert_eq!(outbox.bytes(), 10);
-        assert_eq!(hand_all(&mut outbox, 1), [(1, Notice::None), (2, Notice::Written)]);
+        assert_eq!(hand_all(&mut outbox, 1), [(1, AckMode::None), (2, AckMode::Written)]);
         assert_eq!(outbox.bytes(), 6);
         outbox.note_written(2, Tick(0));
         assert_eq!(
             hand_all(&mut outbox, 2),
-            [(3, Notice::None), (4, Notice::None), (5, Notice::Written)]
+            [(3, AckMode::None), (4, AckMode::None), (5, AckMode::Written)]
         );
         assert_eq!(outbox.bytes(), 0);
     }
@@ -268,18 +268,18 @@ mod tests {
     fn what_need_not_wait_passes_and_counts_as_what_is_handed_out() {
         let mut outbox = outbox(1);
         assert_eq!(outbox.pass(1), None, "it would overtake");
-        assert_eq!(hand_all(&mut outbox, 1), [(1, Notice::None)]);
-        assert_eq!(outbox.pass(1), Some((2, Notice::Written)));
-        assert_eq!(outbox.pass(1), None, "the edge has no room");
+        assert_eq!(hand_all(&mut outbox, 1), [(1, AckMode::None)]);
+        assert_eq!(outbox.pass(1), Some((2, AckMode::Written)));
+        assert_eq!(outbox.pass(1), None, "the server has no room");
         outbox.note_written(1, Tick(0));
-        assert_eq!(outbox.pass(1), Some((3, Notice::Written)));
+        assert_eq!(outbox.pass(1), Some((3, AckMode::Written)));
         outbox.note_written(3, Tick(0));
-        assert_eq!((outbox.pass(1), outbox.bytes()), (Some((4, Notice::None)), 0));
+        assert_eq!((outbox.pass(1), outbox.bytes()), (Some((4, AckMode::None)), 0));
     }
 
     #[test]
     fn bytes_are_counted_together_and_given_back_by_who_goes() {
-        let total = Total::default();
+        let total = MemoryBudget::default();
         let mut all = [Outbox::new(total.clone()), Outbox::new(total.clone())];
         for outbox in &mut all {
             outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
@@ -301,7 +301,7 @@ mod tests {
         hand_all(&mut outbox, 1);
         outbox.reset();
         outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));
-        assert_eq!(hand_all(&mut outbox, 1), [(3, Notice::None)]);
+        assert_eq!(hand_all(&mut outbox, 1), [(3, AckMode::None)]);
         outbox.note_written(1, Tick(0));
         outbox.note_written(99, Tick(0));
         assert_eq!(outbox.written, 3);

@@ -6,17 +6,17 @@ use std::{
 };
 
 use crate::{
-    message::{Body, FromWorkload, Phase, ToAgent, ToWorkload},
+    message::{FromWorkload, Phase, ResponseBody, ToAgent, ToWorkload},
     state::Instance,
 };
 
 use super::{
     Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId, Tick,
     forward::Forwards,
-    outbox::{Kind, Outbox, Outgoing, Total},
+    outbox::{Kind, MemoryBudget, Outbox, Outgoing},
     session::Verdict,
-    subscriptions::Missed,
-    versions::Versions,
+    snapshots::Snapshots,
+    subscriptions::Lag,
 };
 
 /// What has been counted of one instance.
@@ -38,7 +38,7 @@ pub(super) struct Peer {
     /// Whether what it says is being read.
     pub(super) reading: bool,
     /// Whether its outbox changed since it was last looked at.
-    pub(super) unsettled: bool,
+    pub(super) dirty: bool,
     /// Whether its FIFOs are there.
     pub(super) has_pair: bool,
     pub(super) session: Session,
@@ -48,8 +48,8 @@ pub(super) struct Peer {
     pub(super) outbox: Outbox,
     /// Those that were not told of a change because too much was queued already.
     pub(super) behind: VecDeque<SubscriptionId>,
-    /// Old versions of the state that are kept for its subscriptions.
-    pub(super) versions: Versions,
+    /// Old snapshots of the state that are kept for its subscriptions.
+    pub(super) snapshots: Snapshots,
     /// Its subscriptions by request id.
     pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
     /// What its subscriptions count towards their limit.
@@ -68,17 +68,17 @@ pub(super) struct Peer {
 
 impl Peer {
     /// What waits for it counts into `queued` as well.
-    pub(super) fn new(instance: Instance, rules: Rules, queued: Total) -> Self {
+    pub(super) fn new(instance: Instance, rules: Rules, queued: MemoryBudget) -> Self {
         Self {
             reading: true,
-            unsettled: false,
+            dirty: false,
             has_pair: false,
             session: Session::default(),
             slow_since: None,
             counters: Counters::default(),
             outbox: Outbox::new(queued),
             behind: VecDeque::new(),
-            versions: Versions::default(),
+            snapshots: Snapshots::default(),
             subscriptions: BTreeMap::new(),
             subscription_bytes: 0,
             malformed: 0,
@@ -91,9 +91,9 @@ impl Peer {
     }
 
     /// Whether nothing waits for it, and nothing has to be said or done about how it reads.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         let slow = self.slow_since.is_some() || !self.reading || !self.behind.is_empty();
-        !slow && !self.unsettled && self.outbox.is_empty()
+        !slow && !self.dirty && self.outbox.is_empty()
     }
 }
 
@@ -130,7 +130,7 @@ impl Broker {
     pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let ready = peer.outbox.note_taken(seq, self.now);
-        self.unsettled.note(id, peer);
+        self.dirty.note(id, peer);
         for subscription in ready {
             self.first_answer_taken(subscription);
         }
@@ -149,7 +149,7 @@ impl Broker {
         self.tell_session(id, Phase::Connected);
     }
 
-    /// The session is over. Answers that it is still owed come first.
+    /// The session is over. ReadCache that it is still owed come first.
     fn close_session(&mut self, id: PeerId, reason: String) {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.get_mut(&id) {
@@ -169,7 +169,7 @@ impl Broker {
         }
         peer.behind.clear();
         peer.needs = 0;
-        peer.versions = Versions::default();
+        peer.snapshots = Snapshots::default();
         peer.subscription_bytes = 0;
     }
 
@@ -179,11 +179,11 @@ impl Broker {
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
         let Some(removed) = self.subscriptions.remove(subscription) else { return false };
         peer.subscription_bytes -= removed.cost;
-        if removed.missed.is_some() {
+        if removed.lag.is_some() {
             peer.behind.retain(|behind| *behind != subscription);
         }
-        if let Some(Missed::Since(version)) = removed.missed {
-            peer.versions.release(version);
+        if let Some(Lag::Since(version)) = removed.lag {
+            peer.snapshots.release(version);
         }
         true
     }
@@ -202,12 +202,18 @@ impl Broker {
         over
     }
 
-    pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: Body) {
+    pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: ResponseBody) {
         self.respond(id, Arc::clone(request_id), body, Kind::Answer);
     }
 
     /// Queues a response.
-    pub(super) fn respond(&mut self, id: PeerId, request_id: Arc<str>, body: Body, kind: Kind) {
+    pub(super) fn respond(
+        &mut self,
+        id: PeerId,
+        request_id: Arc<str>,
+        body: ResponseBody,
+        kind: Kind,
+    ) {
         self.push(id, response(id, request_id, body), kind);
     }
 
@@ -215,20 +221,20 @@ impl Broker {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.counters.denied += 1;
         }
-        self.answer(id, request_id, Body::error("Access denied"));
+        self.answer(id, request_id, ResponseBody::error("Access denied"));
     }
 
     pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
-        self.tell_before(id);
+        self.deliver_pending(id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(message, kind, self.now);
-            self.unsettled.note(id, peer);
+            self.dirty.note(id, peer);
         }
     }
 }
 
 /// A response in the form that its receiver understands.
-pub(super) fn response(to: PeerId, request_id: Arc<str>, body: Body) -> Outgoing {
+pub(super) fn response(to: PeerId, request_id: Arc<str>, body: ResponseBody) -> Outgoing {
     if to == PeerId::AGENT {
         Outgoing::Agent(ToAgent::Response { request_id, body })
     } else {
@@ -238,15 +244,15 @@ pub(super) fn response(to: PeerId, request_id: Arc<str>, body: Body) -> Outgoing
 
 /// Peers whose outbox changed since it was last looked at, each once.
 #[derive(Debug, Default)]
-pub(super) struct Unsettled {
+pub(super) struct DirtyOutboxes {
     pub(super) peers: VecDeque<PeerId>,
     /// Those with subscriptions that can catch up when there is work left for it.
     pub(super) later: Vec<PeerId>,
 }
 
-impl Unsettled {
+impl DirtyOutboxes {
     pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
-        if !std::mem::replace(&mut peer.unsettled, true) {
+        if !std::mem::replace(&mut peer.dirty, true) {
             self.peers.push_back(id);
         }
     }

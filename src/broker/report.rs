@@ -17,11 +17,11 @@ pub struct WorkloadReport {
     pub subscriptions: Vec<SubscriptionReport>,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
-    /// Answers that wait for it.
+    /// ReadCache that wait for it.
     pub answers_waiting: usize,
     /// Milliseconds since its reader took something, if something waits.
     pub reader_idle_ms: Option<u64>,
-    /// Old versions of the state that are kept for its subscriptions.
+    /// Old snapshots of the state that are kept for its subscriptions.
     pub versions_kept: usize,
     /// What was counted.
     pub counters: Counters,
@@ -61,14 +61,14 @@ impl Broker {
                         masks: masks.iter().map(ToString::to_string).collect(),
                         events_sent: subscription.events,
                         events_merged: subscription.merged,
-                        behind: subscription.missed.is_some(),
+                        behind: subscription.lag.is_some(),
                     })
                 })
                 .collect(),
             queued_bytes: peer.outbox.bytes(),
             answers_waiting: peer.outbox.answers(),
             reader_idle_ms: peer.outbox.stuck_since().map(|since| self.now.0 - since.0),
-            versions_kept: peer.versions.len(),
+            versions_kept: peer.snapshots.len(),
             counters: peer.counters,
         };
         self.workloads().into_iter().map(report).collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    message::{Ask, Body, FromWorkload, NewState, Request, SealedUpdate},
+    message::{FromWorkload, NewState, Request, RequestKind, ResponseBody, SealedUpdate},
     state::{
         DESIRED_STATE, Instance, Map, Mask, MaskSet, Node, Selection, WorkloadChange,
         convert::Fill,
@@ -16,10 +16,10 @@ use crate::{
 
 use super::{
     Broker, PeerId, Updates,
-    forward::Wanted,
+    forward::ForwardedKind,
     outbox::Kind,
     peer::Peer,
-    subscriptions::{Pace, cost},
+    subscriptions::{SubscriptionPhase, cost},
 };
 
 impl Broker {
@@ -32,7 +32,7 @@ impl Broker {
                 let closed = self.note_malformed(id);
                 if let Some(request_id) = request_id.filter(|_| !closed) {
                     let text = format!("Could not decode the request: {reason}");
-                    self.answer(id, &request_id.into(), Body::error(text));
+                    self.answer(id, &request_id.into(), ResponseBody::error(text));
                 }
             }
             FromWorkload::Empty => {
@@ -56,34 +56,38 @@ impl Broker {
     pub(super) fn serve_request(&mut self, id: PeerId, request: Request) {
         let request_id: Arc<str> = request.id.into();
         match request.ask {
-            Ask::State { masks, subscribe } => self.serve_state(id, request_id, &masks, subscribe),
-            Ask::Update { masks, .. } if self.forwards_updates(id) => {
+            RequestKind::State { masks, subscribe } => {
+                self.serve_state(id, request_id, &masks, subscribe)
+            }
+            RequestKind::Update { masks, .. } if self.forwards_updates(id) => {
                 if self.peers.get(&id).is_some_and(|peer| peer.rules.may_write(&masks)) {
-                    self.forward(id, request_id, Wanted::Update, request.original);
+                    self.forward(id, request_id, ForwardedKind::Update, request.original);
                 } else {
                     self.deny(id, &request_id);
                 }
             }
-            Ask::Update { new_state, masks } => {
+            RequestKind::Update { new_state, masks } => {
                 self.serve_update(id, &request_id, new_state, &masks);
             }
-            Ask::Logs(instances) => self.serve_logs(id, request_id, &instances, request.original),
-            Ask::CancelLogs if self.link.is_some() && id != PeerId::AGENT => {
-                self.forward(id, request_id, Wanted::CancelLogs, request.original);
+            RequestKind::Logs(instances) => {
+                self.serve_logs(id, request_id, &instances, request.original)
             }
-            Ask::CancelLogs => self.answer(id, &request_id, Body::logs_cancelled()),
-            Ask::CancelEvents => {
+            RequestKind::CancelLogs if self.link.is_some() && id != PeerId::AGENT => {
+                self.forward(id, request_id, ForwardedKind::CancelLogs, request.original);
+            }
+            RequestKind::CancelLogs => self.answer(id, &request_id, ResponseBody::logs_cancelled()),
+            RequestKind::CancelEvents => {
                 self.end_subscription(id, &request_id);
-                self.answer(id, &request_id, Body::events_cancelled());
+                self.answer(id, &request_id, ResponseBody::events_cancelled());
             }
-            Ask::Nothing => {
+            RequestKind::Nothing => {
                 if !self.note_malformed(id) {
                     self.deny(id, &request_id);
                 }
             }
-            Ask::OverLimit(reason) => {
+            RequestKind::OverLimit(reason) => {
                 if !self.note_malformed(id) {
-                    self.answer(id, &request_id, Body::error(reason));
+                    self.answer(id, &request_id, ResponseBody::error(reason));
                 }
             }
         }
@@ -96,7 +100,7 @@ impl Broker {
             return self.deny(id, &request_id);
         }
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
-            return self.answer(id, &request_id, Body::error(why));
+            return self.answer(id, &request_id, ResponseBody::error(why));
         }
         let body = match self.read(id, masks) {
             Ok(body) => body,
@@ -106,7 +110,7 @@ impl Broker {
                     "The answer takes {len} bytes, and at most {most} may wait for all workloads \
                      together; try again later"
                 );
-                return self.answer(id, &request_id, Body::error(text));
+                return self.answer(id, &request_id, ResponseBody::error(text));
             }
         };
         if subscribe {
@@ -134,18 +138,18 @@ impl Broker {
     }
 
     /// The answer to a read of `masks`; an error, with its length, if too much waits for all workloads.
-    fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<Body, usize> {
-        if let Some(body) = self.answers.get(masks) {
+    fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<ResponseBody, usize> {
+        if let Some(body) = self.read_cache.get(masks) {
             return Ok(body);
         }
         let body = self.encode(masks);
         let most = self.most_large(id);
         if !self.large.fits(body.len(), most) {
             // What is kept is not waited for by anybody.
-            self.answers.clear();
+            self.read_cache.clear();
         }
         let body = self.large.charge(body, most)?;
-        self.answers.keep(masks, &body);
+        self.read_cache.keep(masks, &body);
         Ok(body)
     }
 
@@ -154,23 +158,30 @@ impl Broker {
         if id == PeerId::AGENT { usize::MAX } else { self.config.limits.total_bytes }
     }
 
-    fn encode(&mut self, masks: &MaskSet) -> Body {
+    fn encode(&mut self, masks: &MaskSet) -> ResponseBody {
         if masks.is_everything() {
-            return Body::state(&self.state, Fill::Full, Some(&mut self.pieces));
+            return ResponseBody::state(&self.state, Fill::Full, Some(&mut self.leaf_cache));
         }
         let part = self.state.select(&Selection::of_masks(masks.masks()));
         // What a wildcard selects is put together anew each time.
         let whole = !masks.masks().iter().any(Mask::has_wildcard);
-        Body::state(&part, Fill::Sparse, whole.then_some(&mut self.pieces))
+        ResponseBody::state(&part, Fill::Sparse, whole.then_some(&mut self.leaf_cache))
     }
 
-    fn subscribe(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, first: Body) {
+    fn subscribe(
+        &mut self,
+        id: PeerId,
+        request_id: Arc<str>,
+        masks: &MaskSet,
+        first: ResponseBody,
+    ) {
         self.end_subscription(id, &request_id);
         // The agent's client is ready when it asks.
-        let waits = self.config.settle_ms > 0 && id != PeerId::AGENT;
-        let pace = if waits { Pace::FirstAnswerWaits } else { Pace::Live };
+        let waits = self.config.subscribe_grace_ms > 0 && id != PeerId::AGENT;
+        let phase =
+            if waits { SubscriptionPhase::AwaitingFirstRead } else { SubscriptionPhase::Live };
         let own_id = Arc::clone(&request_id);
-        let subscription = self.subscriptions.add(id, own_id, masks, pace, self.version);
+        let subscription = self.subscriptions.add(id, own_id, masks, phase, self.version);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.subscription_bytes += cost(&request_id, masks);
             peer.subscriptions.insert(Arc::clone(&request_id), subscription);
@@ -194,28 +205,30 @@ impl Broker {
             NewState::Given(tree) => tree,
             NewState::Missing => {
                 let text = "The UpdateStateRequest does not contain a new state";
-                return self.answer(id, request_id, Body::error(text));
+                return self.answer(id, request_id, ResponseBody::error(text));
             }
             NewState::Unknown(number) => {
                 let error = UpdateError::Invalid(format!("Failed to parse new state, '{number}'"));
-                return self.answer(id, request_id, Body::error(error.to_string()));
+                return self.answer(id, request_id, ResponseBody::error(error.to_string()));
             }
         };
         let proposed = match update::propose(&self.state, &new_state, masks) {
             Ok(proposed) => proposed,
-            Err(error) => return self.answer(id, request_id, Body::error(error.to_string())),
+            Err(error) => {
+                return self.answer(id, request_id, ResponseBody::error(error.to_string()));
+            }
         };
         // Before anything is said of the configs: whether one exists is a read, too.
         if !self.may_refer(id, &proposed) {
             return self.deny(id, request_id);
         }
         match update::accept(&self.state, &proposed) {
-            Err(error) => self.answer(id, request_id, Body::error(error.to_string())),
+            Err(error) => self.answer(id, request_id, ResponseBody::error(error.to_string())),
             Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
             Ok(updated) if self.grows_too_large(id, &updated) => {
                 let most = self.config.limits.max_state_bytes;
                 let text = format!("The state would take more than {most} bytes");
-                self.answer(id, request_id, Body::error(text));
+                self.answer(id, request_id, ResponseBody::error(text));
             }
             Ok(updated) => self.apply(id, request_id, updated),
         }
@@ -259,7 +272,7 @@ impl Broker {
     fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
         let (ended, started) = self.commit(&updated);
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
-        self.answer(id, request_id, Body::updated(names(&started), names(&ended)));
+        self.answer(id, request_id, ResponseBody::updated(names(&started), names(&ended)));
         if self.link.is_none() {
             self.follow_desired(&updated.changes);
         }
@@ -283,13 +296,13 @@ impl Broker {
         }
         if self.link.is_some() && id != PeerId::AGENT {
             let names = instances.iter().map(|instance| instance.workload.clone()).collect();
-            return self.forward(id, request_id, Wanted::Logs(names), original);
+            return self.forward(id, request_id, ForwardedKind::Logs(names), original);
         }
         let text = if id == PeerId::AGENT {
             "Logs are not available here: the agent collects them itself"
         } else {
             "Logs are not available: fifogate runs without an agent that could collect them"
         };
-        self.answer(id, &request_id, Body::error(text));
+        self.answer(id, &request_id, ResponseBody::error(text));
     }
 }

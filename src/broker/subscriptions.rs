@@ -11,12 +11,12 @@ use std::{
 };
 
 use crate::{
+    id_map::IdMap,
     limits::SEGMENT,
-    numbered::Numbered,
     state::{Change, ChangeSet, Key, Map, Mask, MaskSet, Node, Segment},
 };
 
-use super::{PeerId, Tick, versions::Version};
+use super::{PeerId, Tick, snapshots::Version};
 
 /// Name of a subscription; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,22 +28,22 @@ pub(super) struct GroupId(u64);
 
 /// When a subscription may be told something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum SubscriptionPhase {
     /// Its first answer has not been taken.
-    FirstAnswerWaits,
+    AwaitingFirstRead,
     /// Its first answer was taken; its reader is given until then to get ready (DECISIONS 19).
-    Settling(Tick),
+    Grace(Tick),
     /// At once.
     Live,
 }
 
 /// What a subscription has to be told when there is room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missed {
+pub(super) enum Lag {
     /// What differs from this version, which is kept for it.
     Since(Version),
-    /// Everything that it sees: too many versions would have had to be kept.
-    Everything,
+    /// Everything that it sees: too many snapshots would have had to be kept.
+    Resync,
 }
 
 /// One subscription.
@@ -52,12 +52,12 @@ pub(super) struct Subscription {
     pub(super) peer: PeerId,
     pub(super) request_id: Arc<str>,
     pub(super) group: GroupId,
-    pub(super) pace: Pace,
+    pub(super) phase: SubscriptionPhase,
     /// What the reader was last told of, where that is not the state of now. All that happened since
     /// is told by one event.
-    pub(super) missed: Option<Missed>,
+    pub(super) lag: Option<Lag>,
     /// The version of the state at which it was told something last, or had missed nothing.
-    pub(super) told: Version,
+    pub(super) last_seen: Version,
     /// What it counts towards the limit of its workload.
     pub(super) cost: usize,
     /// Events sent.
@@ -68,9 +68,9 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// It is sent an event with all that happened up to `version`.
-    pub(super) fn note_told(&mut self, version: Version) {
+    pub(super) fn note_seen(&mut self, version: Version) {
         self.events += 1;
-        self.told = version;
+        self.last_seen = version;
     }
 }
 
@@ -85,8 +85,8 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
-    all: Numbered<SubscriptionId, Subscription>,
-    groups: Numbered<GroupId, Group>,
+    all: IdMap<SubscriptionId, Subscription>,
+    groups: IdMap<GroupId, Group>,
     by_masks: BTreeMap<MaskSet, GroupId>,
     index: Index,
 }
@@ -97,8 +97,8 @@ impl Subscriptions {
         peer: PeerId,
         request_id: Arc<str>,
         masks: &MaskSet,
-        pace: Pace,
-        told: Version,
+        phase: SubscriptionPhase,
+        last_seen: Version,
     ) -> SubscriptionId {
         let id = SubscriptionId(self.next);
         let group = match self.by_masks.get(masks) {
@@ -114,9 +114,9 @@ impl Subscriptions {
             peer,
             request_id,
             group,
-            pace,
-            missed: None,
-            told,
+            phase,
+            lag: None,
+            last_seen,
             cost,
             events: 0,
             merged: 0,
@@ -161,7 +161,7 @@ impl Subscriptions {
     pub(super) fn group_mut(
         &mut self,
         id: GroupId,
-    ) -> Option<(&Group, &mut Numbered<SubscriptionId, Subscription>)> {
+    ) -> Option<(&Group, &mut IdMap<SubscriptionId, Subscription>)> {
         Some((self.groups.get(&id)?, &mut self.all))
     }
 
@@ -376,7 +376,7 @@ mod tests {
             .iter()
             .map(|text| {
                 let masks = MaskSet::parse([text]);
-                let id = subscriptions.add(peer(), "r".into(), &masks, Pace::Live, 0);
+                let id = subscriptions.add(peer(), "r".into(), &masks, SubscriptionPhase::Live, 0);
                 (subscriptions.get(id).unwrap().group, *text)
             })
             .collect();
@@ -396,7 +396,13 @@ mod tests {
     fn what_is_no_mapping_is_unseen_by_masks_that_look_below_it() {
         let unseen = |mask: &str, old: &Tree, new: &Tree| {
             let mut subscriptions = Subscriptions::default();
-            subscriptions.add(peer(), "r".into(), &MaskSet::parse([mask]), Pace::Live, 0);
+            subscriptions.add(
+                peer(),
+                "r".into(),
+                &MaskSet::parse([mask]),
+                SubscriptionPhase::Live,
+                0,
+            );
             subscriptions.touched(&ChangeSet::between(old, new)).unseen
         };
         let (none, one, two) = (Tree::default(), tree(&[("a", "1")]), tree(&[("a", "2")]));
@@ -413,8 +419,9 @@ mod tests {
     fn nothing_is_left_when_the_last_subscription_goes() {
         let mut subscriptions = Subscriptions::default();
         let masks = MaskSet::parse(["a.*.b", "c", "a.x"]);
-        let ids: Vec<_> =
-            (0..3).map(|_| subscriptions.add(peer(), "r".into(), &masks, Pace::Live, 0)).collect();
+        let ids: Vec<_> = (0..3)
+            .map(|_| subscriptions.add(peer(), "r".into(), &masks, SubscriptionPhase::Live, 0))
+            .collect();
         assert_eq!(subscriptions.groups.len(), 1);
         for id in ids {
             assert!(subscriptions.remove(id).is_some());

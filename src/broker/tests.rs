@@ -2,7 +2,7 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    message::{Ask, NewState, Request},
+    message::{NewState, Request, RequestKind},
     pb::{
         ank_base::{self as pb, response::ResponseContent},
         control_api::{FromAnkaios, from_ankaios::FromAnkaiosEnum},
@@ -14,19 +14,19 @@ mod limits;
 mod rights;
 mod slices;
 
-/// A broker with workloads, and an edge that can be told to read slowly.
+/// A broker with workloads, and an server that can be told to read slowly.
 struct World {
     broker: Broker,
     now: u64,
     /// Messages handed out and not looked at.
-    sent: Vec<(PeerId, Seq, ToWorkload, Notice)>,
+    sent: Vec<(PeerId, Seq, ToWorkload, AckMode)>,
     reading: Vec<(PeerId, bool)>,
     /// What was said of slow readers.
     episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
     /// Messages handed out for the agent.
-    told: Vec<ToAgent>,
+    last_seen: Vec<ToAgent>,
     /// Everything is taken as soon as it is handed out.
     prompt: bool,
 }
@@ -76,7 +76,7 @@ impl World {
             episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
-            told: Vec::new(),
+            last_seen: Vec::new(),
             prompt: true,
         };
         world.collect();
@@ -84,7 +84,7 @@ impl World {
     }
 
     fn new(workloads: &[(&str, Node)]) -> Self {
-        Self::with(Config { settle_ms: 0, ..Config::default() }, workloads)
+        Self::with(Config { subscribe_grace_ms: 0, ..Config::default() }, workloads)
     }
 
     fn peer(&self, name: &str) -> PeerId {
@@ -108,23 +108,23 @@ impl World {
                 Output::Reset(peer) => self.resets.push(peer),
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
-                Output::Tell { message, .. } => self.told.push(message),
+                Output::SendToAgent { message, .. } => self.last_seen.push(message),
                 Output::Stop | Output::EndLink(_) => {}
-                Output::Reading(peer, on) => self.reading.push((peer, on)),
-                Output::Send { peer, seq, message, notice } => {
-                    self.note_sent(peer, seq, message, notice);
+                Output::SetReadEnabled(peer, on) => self.reading.push((peer, on)),
+                Output::Send { peer, seq, message, ack } => {
+                    self.note_sent(peer, seq, message, ack);
                 }
-                Output::Share { body, recipients } => {
-                    for own in recipients {
-                        self.note_sent(own.peer, own.seq, own.message(&body), own.notice);
+                Output::Multicast { body, deliveries } => {
+                    for own in deliveries {
+                        self.note_sent(own.peer, own.seq, own.message(&body), own.ack);
                     }
                 }
             }
         }
     }
 
-    fn note_sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, notice: Notice) {
-        self.sent.push((peer, seq, message, notice));
+    fn note_sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, ack: AckMode) {
+        self.sent.push((peer, seq, message, ack));
         if self.prompt {
             self.broker.handle(Tick(self.now), Input::Taken(peer, seq));
         }
@@ -141,7 +141,7 @@ impl World {
         peer
     }
 
-    fn ask(&mut self, peer: PeerId, id: &str, ask: Ask) {
+    fn ask(&mut self, peer: PeerId, id: &str, ask: RequestKind) {
         self.say(
             peer,
             FromWorkload::Request(Request {
@@ -153,12 +153,12 @@ impl World {
     }
 
     fn subscribe(&mut self, peer: PeerId, id: &str, masks: &[&str]) {
-        self.ask(peer, id, Ask::State { masks: MaskSet::parse(masks), subscribe: true });
+        self.ask(peer, id, RequestKind::State { masks: MaskSet::parse(masks), subscribe: true });
     }
 
     fn update(&mut self, peer: PeerId, new_state: Tree, masks: &[&str]) {
         let masks = masks.iter().map(|mask| Mask::parse(mask)).collect();
-        self.ask(peer, "u", Ask::Update { new_state: NewState::Given(new_state), masks });
+        self.ask(peer, "u", RequestKind::Update { new_state: NewState::Given(new_state), masks });
     }
 
     fn set(&mut self, peer: PeerId, key: &str, value: &str) {
@@ -277,9 +277,9 @@ fn every_compatible_hello_is_answered_and_ends_what_was_before() {
 fn refused_handshake_is_told_once_and_a_later_hello_opens() {
     let mut world = World::new(&[("a", workload("", anything(), vec![]))]);
     let a = world.peer("a");
-    world.ask(a, "r", Ask::CancelEvents);
+    world.ask(a, "r", RequestKind::CancelEvents);
     assert_eq!(world.heard(a), ["closed: Initial Hello missing!"]);
-    world.ask(a, "r", Ask::CancelEvents);
+    world.ask(a, "r", RequestKind::CancelEvents);
     assert!(world.heard(a).is_empty());
     world.input(Input::EndOfFile(a));
     world.say(a, FromWorkload::Undecodable { request_id: None, reason: String::new() });
@@ -324,7 +324,7 @@ fn what_makes_no_sense_is_answered_where_an_id_is_known_and_always_counted() {
     assert!(world.heard(a).is_empty());
     let request_id = Some("r".to_owned());
     world.say(a, FromWorkload::Undecodable { request_id, reason: "bad tag".to_owned() });
-    world.ask(a, "n", Ask::Nothing);
+    world.ask(a, "n", RequestKind::Nothing);
     let expected = ["r error: Could not decode the request: bad tag", "n error: Access denied"];
     assert_eq!(world.heard(a), expected);
     let counters = *world.broker.peers().next().unwrap().2;
@@ -343,8 +343,8 @@ fn id_used_again_replaces_the_masks_and_cancel_ends_for_good() {
         world.heard(a),
         ["s state", "s state", "u done +0 -0", "s event +y y=1", "u done +0 -0"]
     );
-    world.ask(a, "s", Ask::CancelEvents);
-    world.ask(a, "unknown", Ask::CancelEvents);
+    world.ask(a, "s", RequestKind::CancelEvents);
+    world.ask(a, "unknown", RequestKind::CancelEvents);
     world.set(a, "y", "2");
     assert_eq!(world.heard(a), ["s cancelled", "unknown cancelled", "u done +0 -0"]);
 }
@@ -352,7 +352,7 @@ fn id_used_again_replaces_the_masks_and_cancel_ends_for_good() {
 #[test]
 fn subscriptions_at_the_limit_pass_and_one_above_is_refused() {
     let limits = Limits { max_subscriptions: 2, ..Limits::default() };
-    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let mut world = World::with(config, &[("a", workload("", anything(), vec![]))]);
     let a = world.hello("a");
     for id in ["1", "2", "3", "2"] {
@@ -364,7 +364,7 @@ fn subscriptions_at_the_limit_pass_and_one_above_is_refused() {
 
 #[test]
 fn subscriber_is_told_nothing_until_it_had_time_to_get_ready_and_then_all_at_once() {
-    let config = Config { settle_ms: 20, ..Config::default() };
+    let config = Config { subscribe_grace_ms: 20, ..Config::default() };
     let mut world = World::with(
         config,
         &[("a", workload("", anything(), vec![])), ("b", workload("", anything(), vec![]))],
@@ -372,7 +372,7 @@ fn subscriber_is_told_nothing_until_it_had_time_to_get_ready_and_then_all_at_onc
     let (a, b) = (world.hello("a"), world.hello("b"));
     world.prompt = false;
     world.subscribe(a, "s", &["desiredState.configs"]);
-    assert_eq!(world.sent.last().unwrap().3, Notice::Taken);
+    assert_eq!(world.sent.last().unwrap().3, AckMode::Taken);
     world.set(b, "k", "1");
     world.now = 1_000;
     world.input(Input::Tick);
@@ -392,7 +392,7 @@ fn subscriber_is_told_nothing_until_it_had_time_to_get_ready_and_then_all_at_onc
 #[test]
 fn slow_reader_costs_its_budget_and_ends_at_the_newest_state() {
     let limits = Limits { outbox_bytes: 2_000, ..Limits::default() };
-    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let mut world = World::with(
         config,
         &[("a", workload("", anything(), vec![])), ("b", workload("", anything(), vec![]))],
@@ -417,7 +417,7 @@ fn slow_reader_costs_its_budget_and_ends_at_the_newest_state() {
 #[test]
 fn workload_that_asks_and_does_not_read_is_not_read_until_it_does() {
     let limits = Limits { outbox_bytes: 300, ..Limits::default() };
-    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let mut world = World::with(config, &[("a", workload("", anything(), vec![]))]);
     let a = world.hello("a");
     world.prompt = false;
@@ -426,7 +426,7 @@ fn workload_that_asks_and_does_not_read_is_not_read_until_it_does() {
         world.ask(
             a,
             &asked.to_string(),
-            Ask::State { masks: MaskSet::parse([""; 0]), subscribe: false },
+            RequestKind::State { masks: MaskSet::parse([""; 0]), subscribe: false },
         );
         asked += 1;
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    message::{Body, Owner},
+    message::{Owner, ResponseBody},
     state::{Instance, Node, WorkloadChange, update::Updated},
 };
 
@@ -103,7 +103,7 @@ impl Broker {
         }
         // All have ended before anything is said: what it is still to be told comes before an answer.
         for request_id in lost.iter().map(|(request_id, _)| request_id).chain(&lost_logs) {
-            self.answer(id, request_id, Body::error("Access denied"));
+            self.answer(id, request_id, ResponseBody::error("Access denied"));
         }
     }
 }

@@ -13,7 +13,7 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use super::{error::CliError, examples};
-use crate::{edge::LinkAddress, limits::Limits};
+use crate::{limits::Limits, server::LinkAddress};
 
 /// Serves the Ankaios control interface of a node's workloads
 ///
@@ -112,7 +112,7 @@ pub(super) struct RunArgs {
     /// The Ankaios SDKs register what handles an event only after they have that answer. What
     /// changes meanwhile is told in the first event.
     #[arg(long = "settle", value_name = "MS", default_value_t = 20)]
-    pub(super) settle_ms: u64,
+    pub(super) subscribe_grace_ms: u64,
     /// Messages in a workload's pipe at a time
     ///
     /// More than one is faster for clients that read ahead, and breaks those that cannot cope with

@@ -23,9 +23,9 @@ use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags};
 use prost::Message;
 
 use super::{
-    departures::Departures,
     error::CliError,
     wait::{Stop, Woken, wait},
+    writer_close::WriterClose,
 };
 use crate::{
     frame::{self, FrameDecoder},
@@ -50,7 +50,7 @@ pub(super) struct Client {
     from_workload: File,
     to_workload: File,
     /// Of who writes `to_workload`.
-    departures: Departures,
+    writer_close: WriterClose,
     has_departed: bool,
     decoder: FrameDecoder,
     /// Messages that came together with one that was asked for.
@@ -97,20 +97,20 @@ impl Client {
             timeout,
             from_workload,
             to_workload,
-            departures: Departures::none(),
+            writer_close: WriterClose::none(),
             has_departed: false,
             decoder: FrameDecoder::new(MAX_ANSWER),
             received: VecDeque::new(),
             id_prefix: format!("fifogate-{}-{:x}", process::id(), now.as_nanos()),
             requests: 0,
         };
-        let departures = Departures::of(&dir.join("input"));
+        let writer_close = WriterClose::of(&dir.join("input"));
         client.discard_leftovers(until)?;
         client.put(ToAnkaiosEnum::Hello(Hello { protocol_version: VERSION.to_owned() }))?;
         client.await_accepted(until, stop)?;
         // One who began to serve just now opened and closed the pipe on the way.
-        departures.take();
-        client.departures = departures;
+        writer_close.take();
+        client.writer_close = writer_close;
         Ok(client)
     }
 
@@ -245,12 +245,12 @@ impl Client {
                 }
                 continue;
             }
-            let departures = self.departures.as_fd();
-            let fds = iter::once(self.to_workload.as_fd()).chain(departures);
+            let writer_close = self.writer_close.as_fd();
+            let fds = iter::once(self.to_workload.as_fd()).chain(writer_close);
             let fds: Vec<_> = fds.map(|fd| (fd, PollFlags::POLLIN)).collect();
             match wait(&fds, until, stop).map_err(|error| self.broken(&error))? {
                 Woken::Ready => {
-                    self.has_departed = self.departures.take();
+                    self.has_departed = self.writer_close.take();
                     self.fill()?;
                 }
                 Woken::Stopped => return Ok(Incoming::Stopped),

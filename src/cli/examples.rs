@@ -12,7 +12,7 @@ Exit status:
 Environment:
   RUST_LOG         what is logged to standard error, unless -v or -q says it: error, warn, info
                    (which is the default: starts, stops and faults), debug or trace, also for one
-                   module (fifogate::edge=trace)
+                   module (fifogate::server=trace)
   XDG_RUNTIME_DIR  where `fifogate run` keeps its pipes, if not root and without --run-dir
 
 Examples:

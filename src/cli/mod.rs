@@ -7,7 +7,6 @@
 mod args;
 mod check;
 mod client;
-mod departures;
 mod error;
 mod examples;
 mod frames;
@@ -23,6 +22,7 @@ mod stdout;
 mod systemd;
 mod wait;
 mod watch;
+mod writer_close;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 

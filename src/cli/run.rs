@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     broker::{self, Updates},
-    edge::{Daemon, DaemonConfig},
     limits::Limits,
     manifest,
+    server::{Server, ServerConfig},
     state::update::Updated,
 };
 
@@ -31,11 +31,11 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         return Err(CliError::unusable(text));
     }
     let start = args.manifest.as_deref().map(read_manifest).transpose()?;
-    let config = DaemonConfig {
+    let config = ServerConfig {
         run_dir: args.run_dir.resolve()?,
         broker: broker::Config {
             limits: Limits::from(&args.limits),
-            settle_ms: args.settle_ms,
+            subscribe_grace_ms: args.subscribe_grace_ms,
             window: args.window.into(),
             agent_name: args.agent_name,
             link: None,
@@ -49,7 +49,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         link: args.agent_link,
     };
     let failed = |error: io::Error| CliError::failed(error.to_string());
-    let daemon = Daemon::new(config, start.as_ref()).map_err(failed)?;
+    let daemon = Server::new(config, start.as_ref()).map_err(failed)?;
     daemon.run(|| ready(args.notification_fd)).map_err(failed)
 }
 

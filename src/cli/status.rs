@@ -15,7 +15,7 @@ use super::{
     error::CliError,
     stdout::Stdout,
 };
-use crate::edge::STATUS_SOCKET;
+use crate::server::STATUS_SOCKET;
 
 mod prometheus;
 mod text;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     limits::{MAX_NESTING, too_deep},
-    state::{Key, Map, Node, check},
+    state::{Key, Map, Node, validate},
 };
 
 /// A place and what is to be said of it: line, column, message.
@@ -136,7 +136,7 @@ impl Reader {
     fn workloads(&mut self, node: &Yaml<'_>) -> Option<Node> {
         let mut workloads = Map::new();
         for (name, key, value) in self.entries(node, "workloads")? {
-            if let Some(why) = check::workload_name_fault(name) {
+            if let Some(why) = validate::workload_name_fault(name) {
                 self.fault::<()>(key, format!("Unsupported workload name '{name}'. {why}"));
             }
             if let Some(workload) = self.workload(name, key, value) {
@@ -178,9 +178,9 @@ impl Reader {
 
     fn agent(&mut self, node: &Yaml<'_>) -> Option<Node> {
         let agent = self.text(node, "agent")?;
-        if !agent.is_empty() && !agent.contains("{{") && !check::is_name(&agent) {
+        if !agent.is_empty() && !agent.contains("{{") && !validate::is_name(&agent) {
             return self
-                .fault(node, format!("Unsupported agent name '{agent}'. {}", check::NAME_RULE));
+                .fault(node, format!("Unsupported agent name '{agent}'. {}", validate::NAME_RULE));
         }
         Some(self.leaf(&agent))
     }
@@ -188,13 +188,13 @@ impl Reader {
     fn config_reference(&mut self, alias: &Yaml<'_>, value: &Yaml<'_>) -> Option<Node> {
         let reference = self.text(value, "a config reference")?;
         let name = alias.as_str().unwrap_or_default();
-        if !check::is_name(name) {
-            let text = format!("Unsupported config alias '{name}'. {}", check::NAME_RULE);
+        if !validate::is_name(name) {
+            let text = format!("Unsupported config alias '{name}'. {}", validate::NAME_RULE);
             return self.fault(alias, text);
         }
-        if !check::is_name(&reference) {
+        if !validate::is_name(&reference) {
             let text =
-                format!("Unsupported config reference key '{reference}'. {}", check::NAME_RULE);
+                format!("Unsupported config reference key '{reference}'. {}", validate::NAME_RULE);
             return self.fault(value, text);
         }
         Some(self.leaf(&reference))
@@ -274,8 +274,8 @@ impl Reader {
     fn config_map(&mut self, node: &Yaml<'_>, what: &str, depth: usize) -> Option<Node> {
         let mut map = Map::new();
         for (name, key, value) in self.entries(node, what)? {
-            if !check::is_name(name) {
-                let text = format!("Unsupported config item key '{name}'. {}", check::NAME_RULE);
+            if !validate::is_name(name) {
+                let text = format!("Unsupported config item key '{name}'. {}", validate::NAME_RULE);
                 self.fault::<()>(key, text);
             }
             if let Some(item) = self.config(value, depth + 1) {

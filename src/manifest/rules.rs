@@ -1,7 +1,7 @@
 //! The access rules of a workload in a manifest.
 
 use super::{reader::Reader, yaml::Yaml};
-use crate::state::{Map, Node, check};
+use crate::state::{Map, Node, validate};
 
 const OPERATIONS: &[&str] = &["Nothing", "Read", "Write", "ReadWrite"];
 
@@ -36,12 +36,14 @@ fn rule(reader: &mut Reader, node: &Yaml<'_>) -> Option<Node> {
         let (field, read) = match name {
             "type" => (name, Some(kind.clone())),
             "operation" if is_state => (name, reader.one_of(value, name, OPERATIONS)),
-            "filterMasks" if is_state => (name, list(reader, value, name, check::filter_mask)),
+            "filterMasks" if is_state => (name, list(reader, value, name, validate::filter_mask)),
             "filterMask" if is_state => {
                 reader.deprecated(key, "filterMask", "filterMasks");
-                ("filterMasks", list(reader, value, name, check::filter_mask))
+                ("filterMasks", list(reader, value, name, validate::filter_mask))
             }
-            "workloadNames" if !is_state => (name, list(reader, value, name, check::name_pattern)),
+            "workloadNames" if !is_state => {
+                (name, list(reader, value, name, validate::name_pattern))
+            }
             _ => (name, reader.unknown_key(key, name, "a rule", known)),
         };
         if let Some(read) = read {

@@ -15,10 +15,10 @@ use crate::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base as pb,
     },
-    state::{Instance, Mask, Node, Tree, check, convert},
+    state::{Instance, Mask, Node, Tree, convert, validate},
 };
 
-use super::{Body, Request, outgoing::Frame, response::ReplyKind, undecodable};
+use super::{Request, ResponseBody, outgoing::Frame, response::ReplyKind, undecodable};
 
 /// Longest id of an instance. Real ones have 64 characters.
 const MAX_ID: usize = 128;
@@ -86,10 +86,10 @@ pub enum Command {
         /// What kind of answer it is.
         kind: ReplyKind,
         /// The answer; several messages where one would be too large.
-        bodies: Vec<Body>,
+        bodies: Vec<ResponseBody>,
     },
     /// This keeps it from doing its work; `None`: nothing does.
-    Trouble(Option<String>),
+    PortStatus(Option<String>),
     /// The end.
     Shutdown,
     /// Something that cannot be done, for this reason.
@@ -149,7 +149,7 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         Content::Request(request) => Command::Request(Request::check(request, limits)),
         Content::Response(response) => forwarded_response(response)?,
         Content::Trouble(trouble) => {
-            Command::Trouble(Some(trouble.reason).filter(|reason| !reason.is_empty()))
+            Command::PortStatus(Some(trouble.reason).filter(|reason| !reason.is_empty()))
         }
         Content::Shutdown(_) => Command::Shutdown,
     })
@@ -161,7 +161,7 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, String> {
         Some(access) => convert::access_from_pb(access).map_err(|error| error.to_string())?,
     };
     if let Some(access) = &access {
-        check::check_access(access)?;
+        validate::check_access(access)?;
     }
     let owner = Owner { uid: add.uid, gid: add.gid };
     Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
@@ -171,13 +171,13 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, String> {
 fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, String> {
     let name = name.ok_or("instanceName is missing")?;
     let instance = Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
-    if let Some(why) = check::workload_name_fault(&instance.workload) {
+    if let Some(why) = validate::workload_name_fault(&instance.workload) {
         return Err(format!(
             "unsupported workloadName '{}': {why}",
             instance.workload.escape_debug()
         ));
     }
-    if !instance.agent.is_empty() && !check::is_name(&instance.agent) {
+    if !instance.agent.is_empty() && !validate::is_name(&instance.agent) {
         let agent = instance.agent.escape_debug();
         return Err(format!("unsupported agentName '{agent}': at most 63 of [a-zA-Z0-9_-]"));
     }
@@ -213,7 +213,7 @@ fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, Str
     let instance = instance(forwarded.instance_name)?;
     let response = forwarded.response.ok_or("response is missing")?;
     let content = response.response_content.ok_or("the response has no content")?;
-    let (kind, bodies) = Body::of_forwarded(content)?;
+    let (kind, bodies) = ResponseBody::of_forwarded(content)?;
     Ok(Command::Response { instance, request_id: response.request_id.into(), kind, bodies })
 }
 
@@ -242,7 +242,7 @@ pub enum ToAgent {
         /// The id of its request.
         request_id: Arc<str>,
         /// What it says.
-        body: Body,
+        body: ResponseBody,
     },
     /// A workload's session began, or ended for a reason.
     Session(Instance, Phase),

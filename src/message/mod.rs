@@ -6,19 +6,19 @@
 use crate::limits::too_deep;
 
 mod agent;
-pub mod hello;
 mod logs;
 mod outgoing;
 mod outline;
 mod request;
 mod response;
+pub mod resync;
 
 pub(crate) use logs::cancel_logs;
 
 pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
 pub use outgoing::Frame;
-pub use request::{Ask, FromWorkload, NewState, Request, SealedUpdate};
-pub use response::{Body, ReplyKind, ToWorkload};
+pub use request::{FromWorkload, NewState, Request, RequestKind, SealedUpdate};
+pub use response::{ReplyKind, ResponseBody, ToWorkload};
 
 /// Why a body is no message, for its sender. The decoder's own bound of nesting is above ours, and
 /// ours is the one that a sender has to keep to.

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::frame::{put_varint, varint_len};
 
-use super::Body;
+use super::ResponseBody;
 
 /// Key of `FromAnkaios.response`: field 3, length-delimited.
 const RESPONSE: u8 = 3 << 3 | 2;
@@ -42,12 +42,12 @@ impl Frame {
 
     /// A response to a workload; `body` is all of it but its request id.
     #[must_use]
-    pub fn to_workload(request_id: Arc<str>, body: Body) -> Self {
+    pub fn to_workload(request_id: Arc<str>, body: ResponseBody) -> Self {
         Self { head: Some(Head { key: RESPONSE, request_id }), body: body.into_bytes() }
     }
 
     /// A response to the agent.
-    pub(super) fn to_agent(request_id: Arc<str>, body: Body) -> Self {
+    pub(super) fn to_agent(request_id: Arc<str>, body: ResponseBody) -> Self {
         Self { head: Some(Head { key: RESPONSE_TO_AGENT, request_id }), body: body.into_bytes() }
     }
 
@@ -123,8 +123,8 @@ mod tests {
         for (id, body) in [(0, 0), (0, 200), (36, 20), (36, 90), (126, 16_300), (1_024, 1 << 21)] {
             let (id, body) = (Arc::<str>::from("i".repeat(id)), Bytes::from(vec![7; body]));
             for frame in [
-                Frame::to_workload(Arc::clone(&id), Body::from(body.clone())),
-                Frame::to_agent(id.clone(), Body::from(body.clone())),
+                Frame::to_workload(Arc::clone(&id), ResponseBody::from(body.clone())),
+                Frame::to_agent(id.clone(), ResponseBody::from(body.clone())),
                 Frame::whole(body.clone()),
             ] {
                 let mut head = Vec::new();
@@ -133,7 +133,7 @@ mod tests {
                 let all = frame.to_vec();
                 assert_eq!((all.len(), &all[head.len()..]), (frame.len(), &body[..]));
             }
-            let frame = Frame::to_workload(Arc::clone(&id), Body::from(body.clone()));
+            let frame = Frame::to_workload(Arc::clone(&id), ResponseBody::from(body.clone()));
             let message = encoded_len(&id, body.len());
             assert_eq!(frame.len(), varint_len(message as u64) + message);
         }

@@ -64,14 +64,14 @@ pub struct Request {
     /// What the answers carry; chosen by the workload, may be empty.
     pub id: String,
     /// What it asks for.
-    pub ask: Ask,
+    pub ask: RequestKind,
     /// The request as it came, where it may have to be forwarded; else empty.
     pub original: Bytes,
 }
 
 /// What a request asks for.
 #[derive(Debug)]
-pub enum Ask {
+pub enum RequestKind {
     /// The parts of the state that the masks name, and every later change of them if so wished.
     State {
         /// What is asked for.
@@ -122,7 +122,7 @@ impl FromWorkload {
             return match id {
                 Some(id) => Self::Request(Request {
                     id,
-                    ask: Ask::OverLimit(reason),
+                    ask: RequestKind::OverLimit(reason),
                     original: Bytes::new(),
                 }),
                 None => Self::Undecodable { request_id: None, reason },
@@ -169,23 +169,23 @@ impl Request {
         let ask = match request.request_content {
             _ if request.request_id.len() > limits.max_request_id => {
                 let (len, most) = (request.request_id.len(), limits.max_request_id);
-                Ask::OverLimit(format!(
+                RequestKind::OverLimit(format!(
                     "Request has an id of {len} bytes, at most {most} are allowed"
                 ))
             }
-            None => Ask::Nothing,
+            None => RequestKind::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
                 match over(&ask.field_mask, limits) {
-                    Some(reason) => Ask::OverLimit(reason),
-                    None => Ask::State {
+                    Some(reason) => RequestKind::OverLimit(reason),
+                    None => RequestKind::State {
                         masks: MaskSet::parse(&ask.field_mask),
                         subscribe: ask.subscribe_for_events,
                     },
                 }
             }
             Some(RequestContent::UpdateStateRequest(ask)) => match over_in_update(&ask, limits) {
-                Some(reason) => Ask::OverLimit(reason),
-                None => Ask::Update {
+                Some(reason) => RequestKind::OverLimit(reason),
+                None => RequestKind::Update {
                     new_state: match ask.new_state.as_ref().map(convert::new_state_from_pb) {
                         None => NewState::Missing,
                         Some(Ok(tree)) => NewState::Given(tree),
@@ -195,10 +195,10 @@ impl Request {
                 },
             },
             Some(RequestContent::LogsRequest(ask)) => {
-                Ask::Logs(ask.workload_names.into_iter().map(instance).collect())
+                RequestKind::Logs(ask.workload_names.into_iter().map(instance).collect())
             }
-            Some(RequestContent::LogsCancelRequest(_)) => Ask::CancelLogs,
-            Some(RequestContent::EventsCancelRequest(_)) => Ask::CancelEvents,
+            Some(RequestContent::LogsCancelRequest(_)) => RequestKind::CancelLogs,
+            Some(RequestContent::EventsCancelRequest(_)) => RequestKind::CancelEvents,
         };
         Self { id: request.request_id, ask, original }
     }
@@ -305,9 +305,9 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(matches!(ask(&["abc", "abc"]), Ask::State { .. }));
-        assert!(matches!(ask(&["a", "b", "c"]), Ask::OverLimit(_)));
-        assert!(matches!(ask(&["abcd"]), Ask::OverLimit(_)));
+        assert!(matches!(ask(&["abc", "abc"]), RequestKind::State { .. }));
+        assert!(matches!(ask(&["a", "b", "c"]), RequestKind::OverLimit(_)));
+        assert!(matches!(ask(&["abcd"]), RequestKind::OverLimit(_)));
     }
 
     #[test]
@@ -321,8 +321,10 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(matches!(ask(53), (id, Ask::State { .. }) if id == "r1"));
-        assert!(matches!(ask(52), (id, Ask::OverLimit(why)) if id == "r1" && why.contains("52")));
+        assert!(matches!(ask(53), (id, RequestKind::State { .. }) if id == "r1"));
+        assert!(
+            matches!(ask(52), (id, RequestKind::OverLimit(why)) if id == "r1" && why.contains("52"))
+        );
     }
 
     #[test]
@@ -332,7 +334,7 @@ mod tests {
             &encode(read(Vec::new())).into(),
             limits,
         ) {
-            FromWorkload::Request(request) => matches!(request.ask, Ask::OverLimit(_)),
+            FromWorkload::Request(request) => matches!(request.ask, RequestKind::OverLimit(_)),
             other => panic!("{other:?}"),
         };
         assert!(!over(&limits(2)) && over(&limits(1)));
@@ -350,6 +352,6 @@ mod tests {
         else {
             panic!("no request");
         };
-        assert!(matches!(request.ask, Ask::Nothing));
+        assert!(matches!(request.ask, RequestKind::Nothing));
     }
 }

@@ -1,6 +1,6 @@
 //! What goes to a workload, and how it looks on the wire.
 //!
-//! A response is a request id and a [`Body`], which all that are told the same share: it is encoded
+//! A response is a request id and a [`ResponseBody`], which all that are told the same share: it is encoded
 //! once.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{
     },
     state::{
         Altered, Instance, Tree,
-        convert::{Fill, Pieces, Writer, write_state},
+        convert::{Fill, LeafCache, Writer, write_state},
     },
 };
 
@@ -45,7 +45,7 @@ pub enum ToWorkload {
         /// The id of the request that it belongs to.
         request_id: Arc<str>,
         /// What it says.
-        body: Body,
+        body: ResponseBody,
     },
 }
 
@@ -87,7 +87,7 @@ impl ToWorkload {
 
 /// The content of a response, encoded, without a request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Body(Bytes);
+pub struct ResponseBody(Bytes);
 
 /// What kind of answer the agent gave to a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub enum ReplyKind {
     LogsCancelled,
 }
 
-impl Body {
+impl ResponseBody {
     /// How many bytes it has.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -181,11 +181,11 @@ impl Body {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
-    /// The state that was asked for. `pieces` is what is kept of answers like this one, if it is
+    /// The state that was asked for. `leaf_cache` is what is kept of answers like this one, if it is
     /// likely that there will be more.
     #[must_use]
-    pub fn state(state: &Tree, fill: Fill, pieces: Option<&mut Pieces>) -> Self {
-        let mut writer = pieces.map_or_else(Writer::default, |own| Writer::with(own, fill));
+    pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {
+        let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
         writer.message(COMPLETE_STATE_RESPONSE, |own| {
             own.message(COMPLETE_STATE, |own| write_state(own, state, fill));
         });
@@ -236,7 +236,7 @@ impl Body {
 }
 
 #[cfg(test)]
-impl From<Bytes> for Body {
+impl From<Bytes> for ResponseBody {
     fn from(bytes: Bytes) -> Self {
         Self(bytes)
     }
@@ -258,7 +258,7 @@ mod tests {
     fn head_and_body_together_are_the_message_for_ids_of_any_length() {
         for len in [0, 1, 127, 128, 20_000] {
             let request_id: Arc<str> = "i".repeat(len).into();
-            let body = Body::error("e".repeat(len));
+            let body = ResponseBody::error("e".repeat(len));
             let message = ToWorkload::Response { request_id: Arc::clone(&request_id), body };
             let Some(FromAnkaiosEnum::Response(response)) = decode(&message).from_ankaios_enum
             else {
@@ -276,9 +276,9 @@ mod tests {
         let new = old.with("agents", Some(Node::map([("a", Node::map([("", Node::Unset); 0]))])));
         let altered = ChangeSet::between(&old, &new).altered(&MaskSet::parse([""; 0])).unwrap();
         for (body, fill, altered_fields) in [
-            (Body::state(&new, Fill::Full, None), Fill::Full, None),
+            (ResponseBody::state(&new, Fill::Full, None), Fill::Full, None),
             (
-                Body::event(&new, &altered),
+                ResponseBody::event(&new, &altered),
                 Fill::Sparse,
                 Some(pb::AlteredFields {
                     added_fields: altered.added.clone(),
@@ -289,7 +289,7 @@ mod tests {
         ] {
             let complete_state = Some(to_pb(&new, fill));
             let content = pb::CompleteStateResponse { complete_state, altered_fields };
-            assert_eq!(body, Body::of(ResponseContent::CompleteStateResponse(content)));
+            assert_eq!(body, ResponseBody::of(ResponseContent::CompleteStateResponse(content)));
         }
     }
 

@@ -6,9 +6,10 @@
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
-    Tree, WORKLOAD_STATES, check, instance,
-    share::shared,
+    Tree, WORKLOAD_STATES, instance,
+    reuse::reused,
     update::{find, set, unset},
+    validate,
 };
 
 /// All parts of the state.
@@ -24,7 +25,7 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
     for part in PARTS {
         let node = given.root().get(part).or_else(|| initial.root().get(part));
         if let Some(node) = node {
-            root.insert(part, shared(current.root().get(part), node));
+            root.insert(part, reused(current.root().get(part), node));
         }
     }
     finish(current, root)
@@ -40,7 +41,7 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
     let mut root = current.root().clone();
     if masks.is_empty() {
         for (part, node) in new_state.root() {
-            root.insert(part.clone(), shared(current.root().get(part.as_str()), node));
+            root.insert(part.clone(), reused(current.root().get(part.as_str()), node));
         }
     }
     for mask in masks {
@@ -94,9 +95,9 @@ fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, String> {
         return Err("effectiveState has no apiVersion".to_owned());
     }
     let desired = root.get(DESIRED_STATE).cloned();
-    let settled =
-        check::settle(current.get(&[DESIRED_STATE]), desired).map_err(|error| error.to_string())?;
-    let mut desired = settled.desired;
+    let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)
+        .map_err(|error| error.to_string())?;
+    let mut desired = valid.desired;
     if let (Node::Map(own), Some(Node::Map(old))) = (&desired, current.root().get(DESIRED_STATE))
         && holds_the_same(old, own)
     {
@@ -123,7 +124,7 @@ where
     let there = path.split_first().and_then(|(first, rest)| {
         rest.iter().try_fold(root.get(first.as_ref())?, |node, name| node.get(name.as_ref()))
     });
-    let value = shared(there, value);
+    let value = reused(there, value);
     there.is_some_and(|old| old.ptr_eq(&value)) || set(root, path, value)
 }
 

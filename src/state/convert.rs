@@ -9,22 +9,22 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, WORKLOAD_STATES,
-    check::MAX_NAME,
+    validate::MAX_NAME,
 };
 use crate::{
     limits::{MAX_NESTING, too_deep},
     pb::ank_base as pb,
 };
 
-mod names;
-mod pieces;
-mod wire;
+mod encode;
+mod enums;
+mod leaf_cache;
 
-use names::Enum;
+use enums::Enum;
 
-pub use names::{execution_state_from_pb, execution_state_to_pb};
-pub use pieces::Pieces;
-pub use wire::{Writer, write_state};
+pub use encode::{Writer, write_state};
+pub use enums::{execution_state_from_pb, execution_state_to_pb};
+pub use leaf_cache::LeafCache;
 
 /// Why a message is no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

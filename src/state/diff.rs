@@ -213,7 +213,7 @@ struct Found<'m> {
 /// Most masks that are matched one after the other.
 const MOST_APART: usize = 8;
 
-/// Telling a path takes about as long as looking at this many masks.
+/// FanOut a path takes about as long as looking at this many masks.
 const WORK_TO_TELL: usize = 16;
 
 #[derive(Clone, Copy)]

@@ -4,22 +4,22 @@
 //! It knows no subscriber and no permission, and does no I/O.
 
 pub mod agent_update;
-pub mod check;
 pub mod convert;
 mod diff;
 mod instance;
 mod key;
 mod map;
 mod mask;
-mod share;
+mod reuse;
+mod size;
 mod tree;
 pub mod update;
-mod weight;
+pub mod validate;
 
 pub use diff::{Altered, Change, ChangeSet, Changes};
 pub use instance::{Instance, WorkloadChange, follow_workloads};
 pub use key::{Key, is_addressable};
 pub use map::Map;
 pub use mask::{Mask, MaskSet, Segment, Selection};
+pub use size::weight_after;
 pub use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};
-pub use weight::weight_after;

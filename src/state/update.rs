@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
-    Tree, WORKLOAD_STATES, WorkloadChange, check,
+    Tree, WORKLOAD_STATES, WorkloadChange, validate,
 };
 
 /// Why an update changes nothing. Its text is what the client is told (PROTOCOL 6.3).
@@ -85,15 +85,15 @@ pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated
 /// The first thing that is wrong; `current` holds then.
 pub fn accept(current: &Tree, proposed: &Map<Node>) -> Result<Updated, UpdateError> {
     let desired = proposed.get(DESIRED_STATE).cloned();
-    let settled = check::settle(current.get(&[DESIRED_STATE]), desired)?;
-    let mut tree = current.with(DESIRED_STATE, Some(settled.desired));
+    let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)?;
+    let mut tree = current.with(DESIRED_STATE, Some(valid.desired));
     if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
         let agents = current.entries(&[AGENTS]);
         if !agents.ptr_eq(wanted) {
             tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents.clone(), wanted))));
         }
     }
-    Ok(Updated { tree, changes: settled.changes })
+    Ok(Updated { tree, changes: valid.changes })
 }
 
 /// The desired state and the agents as the masks put them together, unchecked, beside parts that an
@@ -179,7 +179,7 @@ impl Draft {
     fn take(&mut self, new_state: &Tree, mask: &Mask) -> Result<(), UpdateError> {
         let path = concrete(mask)?;
         self.ensure_part(&path);
-        self.spell_out(&path);
+        self.expand_defaults(&path);
         let done = match find(new_state.root(), &path) {
             Some(value) => set(&mut self.root, &path, value.clone()),
             None => unset(&mut self.root, &path),
@@ -189,7 +189,7 @@ impl Draft {
 
     /// Before a mask reaches into a workload or an agent for the first time, gives it all its
     /// collections.
-    fn spell_out(&mut self, path: &[Key]) {
+    fn expand_defaults(&mut self, path: &[Key]) {
         let names: Vec<_> = path.iter().map(Key::as_str).collect();
         let (item, collections): (usize, fn(&mut Map<Node>)) = match names[..] {
             [DESIRED_STATE] | [DESIRED_STATE, "workloads"] => {

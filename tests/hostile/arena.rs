@@ -36,7 +36,7 @@ const FEW: usize = 4;
 
 /// When an attack has done enough to judge by.
 #[derive(Clone, Copy)]
-pub(crate) enum Bites {
+pub(crate) enum StopWhen {
     /// It has done so much.
     After(u64),
     /// Threads of fifogate were seen that hang in the kernel.
@@ -44,13 +44,13 @@ pub(crate) enum Bites {
 }
 
 /// What an attack may cost.
-pub(crate) struct Price {
+pub(crate) struct Budget {
     pub(crate) worst: Duration,
     pub(crate) growth_kib: usize,
     pub(crate) said: usize,
 }
 
-impl Price {
+impl Budget {
     pub(crate) const OF_ONE: Self =
         Self { worst: Duration::from_millis(250), growth_kib: 32 << 10, said: 64 << 10 };
     pub(crate) const OF_TWENTY: Self =
@@ -68,7 +68,7 @@ pub(crate) struct Cost {
     said: usize,
 }
 
-pub(crate) struct Arena {
+pub(crate) struct TestServer {
     // Ended first: fifogate cannot end while an attacker holds its pipe.
     attackers: Attackers,
     pub(crate) good: Workload,
@@ -77,7 +77,7 @@ pub(crate) struct Arena {
     _alone: MutexGuard<'static, ()>,
 }
 
-impl Arena {
+impl TestServer {
     /// With a workload `good`, those named here, and many more in the state that have no pair.
     pub(crate) fn start(bad: &[&str], many: usize, options: &[&str]) -> Self {
         let alone = alone();
@@ -115,7 +115,7 @@ impl Arena {
     }
 
     /// Measures while all attacks go on, then ends them.
-    pub(crate) fn measure(&mut self, bites: Bites) -> Cost {
+    pub(crate) fn measure(&mut self, bites: StopWhen) -> Cost {
         let (before, said) = (Memory::of(self.gate.child.id()), self.gate.said().len());
         let watcher = Watcher::start(self.gate.child.id());
         let (mut round_trips, end) = (Vec::new(), Instant::now() + PATIENCE);
@@ -132,8 +132,8 @@ impl Arena {
             };
             let long_enough = self.attackers.0.iter_mut().all(in_force);
             let bitten = match bites {
-                Bites::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
-                Bites::Stuck => watcher.saw_stuck(),
+                StopWhen::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
+                StopWhen::Stuck => watcher.saw_stuck(),
             };
             if long_enough && bitten {
                 break;
@@ -188,7 +188,7 @@ impl Arena {
 impl Cost {
     /// One line for the reader, and the verdict.
     #[allow(clippy::print_stdout)]
-    pub(crate) fn check(mut self, price: &Price) {
+    pub(crate) fn check(mut self, price: &Budget) {
         self.round_trips.sort_unstable();
         let worst = *self.round_trips.last().unwrap();
         let median = self.round_trips[self.round_trips.len() / 2];

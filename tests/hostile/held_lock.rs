@@ -23,7 +23,7 @@ use nix::{
 };
 
 use super::{
-    arena::{Arena, alone, say_hello_anew},
+    arena::{TestServer, alone, say_hello_anew},
     attacker::{Attacker, Attackers},
     watched::is_stuck,
 };
@@ -65,7 +65,7 @@ fn has_ended(child: &mut Child) -> bool {
 #[test]
 #[allow(clippy::print_stdout)]
 fn thousand_updates_go_on_beside_held_locks() {
-    let mut arena = Arena::start(&["bad"], 0, &[]);
+    let mut arena = TestServer::start(&["bad"], 0, &[]);
     let held = hold_both(&arena.gate.pair("bad"), arena.gate.child.id());
     let mut worst = Duration::ZERO;
     for number in 0..1_000 {
@@ -84,7 +84,7 @@ fn thousand_updates_go_on_beside_held_locks() {
 
 #[test]
 fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
-    let mut arena = Arena::start(&["bad", "other"], 0, &[]);
+    let mut arena = TestServer::start(&["bad", "other"], 0, &[]);
     let pair = arena.gate.pair("bad");
     let held = hold_both(&pair, arena.gate.child.id());
     terminate(&arena.gate.child);
@@ -149,7 +149,7 @@ fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
 /// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
 #[test]
 fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
-    let mut arena = Arena::start(&["bad"], 0, &["--settle", "0"]);
+    let mut arena = TestServer::start(&["bad"], 0, &["--settle", "0"]);
     let pair = arena.gate.pair("bad");
     let mut bad = Workload::connect(&pair);
     bad.read("s", &["desiredState.configs"], true);

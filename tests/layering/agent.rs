@@ -53,7 +53,7 @@ fn the_reference_agent_speaks_through_the_link_and_decides_in_pure_rooms() {
     let all: Vec<_> = files.iter().flat_map(|(file, code)| agent_faults(file, code)).collect();
     assert!(all.is_empty(), "{}", all.join("\n"));
     for (file, code) in [
-        ("node.rs", "use fifogate::{edge::Daemon, state::Tree};"),
+        ("node.rs", "use fifogate::{server::Server, state::Tree};"),
         ("node.rs", "use fifogate::broker;"),
         ("node.rs", "use fifogate::broker::{Broker, Rules};"),
         ("model.rs", "use std::{fmt, fs};"),

@@ -25,7 +25,7 @@ pub(crate) const ROOMS: &[Room] = &[
     // Bytes and numbers alone.
     room("frame", &[], &["bytes"], &[]),
     room("limits", &[], &[], &[]),
-    room("numbered", &[], &[], &[]),
+    room("id_map", &[], &[], &[]),
     room("queue", &[], &[], &[]),
     room("foreign", &[], &[], &[]),
     room("stats", &["broker"], &["serde_json"], &[]),
@@ -37,44 +37,44 @@ pub(crate) const ROOMS: &[Room] = &[
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
     room(
         "broker",
-        &["foreign", "limits", "message", "numbered", "queue", "state"],
+        &["foreign", "limits", "message", "id_map", "queue", "state"],
         &["bytes", "semver"],
         &[],
     ),
     room("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
-    // The edge knows no mask and no value. Of the state it names what an instance is called, which is
+    // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     room(
-        "edge",
-        &["broker", "limits", "numbered", "state::Instance", "state::update::Updated"],
+        "server",
+        &["broker", "limits", "id_map", "state::Instance", "state::update::Updated"],
         &["bytes", "crossbeam_channel", "log", "mio", "nix"],
         &["fs", "io", "os", "thread", "time"],
     ),
     room(
-        "edge/link",
-        &["broker::Notice", "frame", "message::Frame"],
+        "server/link",
+        &["broker::AckMode", "frame", "message::Frame"],
         &["bytes", "log", "nix"],
         &["fs", "io", "os"],
     ),
-    room("edge/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
+    room("server/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
     // The two that touch FIFOs see frames, never what is in them.
     room(
-        "edge/port",
-        &["broker::Notice", "broker::Seq", "frame", "message::Frame", "message::hello", "queue"],
+        "server/port",
+        &["broker::AckMode", "broker::Seq", "frame", "message::Frame", "message::hello", "queue"],
         &["bytes", "log", "nix", "rustix"],
         &["io", "os"],
     ),
     room(
-        "edge/reactor",
+        "server/reactor",
         &[
             "broker::PeerId",
-            "broker::Recipient",
+            "broker::Delivery",
             "broker::Seq",
             "limits",
             "message::Body",
             "message::Frame",
             "message::Owner",
-            "numbered",
+            "id_map",
             "state::Instance",
         ],
         &["crossbeam_channel", "log", "mio", "signal_hook"],
@@ -82,15 +82,15 @@ pub(crate) const ROOMS: &[Room] = &[
     ),
     // The one that looks into frames has nothing to touch a FIFO with.
     room(
-        "edge/worker",
-        &["broker", "frame", "limits", "message", "numbered", "state::Instance", "stats"],
+        "server/worker",
+        &["broker", "frame", "limits", "message", "id_map", "state::Instance", "stats"],
         &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
     room("agent", &["frame", "pb"], &["log", "prost"], &["io", "process"]),
     room(
         "cli",
-        &["broker", "edge", "foreign", "frame", "limits", "manifest", "pb", "state"],
+        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "state"],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),

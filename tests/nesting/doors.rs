@@ -6,7 +6,9 @@ use fifogate::{
     frame::encode,
     limits::{Limits, MAX_NESTING},
     manifest,
-    message::{Ask, Body, Command, FromAgent, FromWorkload, NewState, ToAgent, ToWorkload},
+    message::{
+        Command, FromAgent, FromWorkload, NewState, RequestKind, ResponseBody, ToAgent, ToWorkload,
+    },
     pb::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base::{self as pb, response::ResponseContent},
@@ -34,7 +36,7 @@ fn request_of(value: &Node) -> pb::Request {
 }
 
 /// The message that a workload's update is decoded to.
-fn by_workload(value: &Node) -> Ask {
+fn by_workload(value: &Node) -> RequestKind {
     let request = ToAnkaiosEnum::Request(request_of(value));
     let body = ToAnkaios { to_ankaios_enum: Some(request) }.encode_to_vec();
     let limits = Limits::default();
@@ -44,13 +46,13 @@ fn by_workload(value: &Node) -> Ask {
     };
     match message {
         FromWorkload::Request(request) => {
-            if let Ask::Update { .. } = request.ask {
+            if let RequestKind::Update { .. } = request.ask {
                 forwarded(&request.original);
             }
             request.ask
         }
         FromWorkload::Undecodable { request_id: Some(id), reason } if id == "r" => {
-            Ask::OverLimit(reason)
+            RequestKind::OverLimit(reason)
         }
         other => panic!("{other:?}"),
     }
@@ -106,7 +108,7 @@ fn manifests(value: &Node) -> [Result<Tree, String>; 3] {
 /// Every message that a state with the value is in can be decoded.
 fn check_messages(tree: &Tree, value: &Node) {
     let item = convert::config_to_pb(value);
-    let body = Body::state(tree, Fill::Full, None);
+    let body = ResponseBody::state(tree, Fill::Full, None);
     let to_workload = ToWorkload::Response { request_id: "r".into(), body: body.clone() };
     let frame = to_workload.into_frame().to_vec();
     let answer = FromAnkaios::decode_length_delimited(&frame[..]).unwrap();
@@ -132,7 +134,8 @@ fn check_messages(tree: &Tree, value: &Node) {
 #[test]
 fn value_within_the_bound_passes_each_door_and_all_messages_that_it_is_in() {
     for_each(256, within(), |value| {
-        let Ask::Update { new_state: NewState::Given(given), .. } = by_workload(value) else {
+        let RequestKind::Update { new_state: NewState::Given(given), .. } = by_workload(value)
+        else {
             panic!("refused to a workload")
         };
         let tree = updated(&given);
@@ -146,7 +149,9 @@ fn value_within_the_bound_passes_each_door_and_all_messages_that_it_is_in() {
         let Command::UpdateState { new_state, masks } = update else { panic!("{update:?}") };
         let tree = agent_update::update(&Tree::initial(), &new_state, &masks).unwrap();
         assert_eq!(tree.get(&PATH), Some(value));
-        assert!(matches!(own, Command::Request(own) if matches!(own.ask, Ask::Update { .. })));
+        assert!(
+            matches!(own, Command::Request(own) if matches!(own.ask, RequestKind::Update { .. }))
+        );
 
         for tree in manifests(value) {
             assert_eq!(tree.unwrap().get(&PATH), Some(value));
@@ -157,13 +162,13 @@ fn value_within_the_bound_passes_each_door_and_all_messages_that_it_is_in() {
 #[test]
 fn value_above_the_bound_is_refused_at_each_door_by_a_message_that_names_it() {
     for_each(256, above(), |value| {
-        let Ask::OverLimit(reason) = by_workload(value) else { panic!("accepted") };
+        let RequestKind::OverLimit(reason) = by_workload(value) else { panic!("accepted") };
         assert!(reason.contains(LIMIT), "{reason}");
         for command in by_agent(value) {
             let reason = match command {
                 Command::Refused(reason) => reason,
                 Command::Request(own) => match own.ask {
-                    Ask::OverLimit(reason) => reason,
+                    RequestKind::OverLimit(reason) => reason,
                     other => panic!("{other:?}"),
                 },
                 other => panic!("{other:?}"),
@@ -180,7 +185,7 @@ fn value_above_the_bound_is_refused_at_each_door_by_a_message_that_names_it() {
 #[test]
 fn refusal_names_the_config_whose_value_it_is() {
     let value = tower(MAX_NESTING + 1, 0);
-    let Ask::OverLimit(reason) = by_workload(&value) else { panic!("accepted") };
+    let RequestKind::OverLimit(reason) = by_workload(&value) else { panic!("accepted") };
     assert!(reason.contains("desiredState.configs.k is nested too deep"), "{reason}");
     let mut effective = state(&Node::text("x"));
     effective.effective_state = state(&value).desired_state;

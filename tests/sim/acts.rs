@@ -1,6 +1,6 @@
 //! What happens in a world, by chance: who says what, who reads, how time passes.
 
-use fifogate::broker::{Input, Notice, PeerId, Tick};
+use fifogate::broker::{AckMode, Input, PeerId, Tick};
 use rand::{
     Rng,
     seq::{IndexedRandom, IteratorRandom},
@@ -8,8 +8,8 @@ use rand::{
 
 use super::{
     asks::{self, Saying},
-    edge::Seen,
     peer::Habit,
+    server::Seen,
     tree, words,
     world::World,
 };
@@ -153,7 +153,7 @@ impl World {
             }
         }
         let old =
-            self.peers.values().map(|peer| (peer.id, peer.edge.written)).choose(&mut self.rng);
+            self.peers.values().map(|peer| (peer.id, peer.server.written)).choose(&mut self.rng);
         if let Some((id, written)) = old {
             let seq = self.rng.random_range(0..=written);
             self.handle_written(id, seq);
@@ -182,7 +182,7 @@ impl World {
         let prompt = |habit| habit == Habit::Prompt;
         loop {
             let peers = self.peers.values();
-            let busy = peers.filter(|peer| prompt(peer.habit) && !peer.edge.is_idle());
+            let busy = peers.filter(|peer| prompt(peer.habit) && !peer.server.is_idle());
             let Some(id) = busy.map(|peer| peer.id).next() else { break };
             self.write(id);
             self.take(id);
@@ -193,14 +193,14 @@ impl World {
     fn write(&mut self, id: PeerId) {
         let window = self.config.window;
         let peer = self.peers.get_mut(&id);
-        if let Some(Some(seq)) = peer.and_then(|peer| peer.edge.write(window)) {
+        if let Some(Some(seq)) = peer.and_then(|peer| peer.server.write(window)) {
             self.handle_written(id, seq);
         }
     }
 
     fn take(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(frame) = peer.edge.take() else { return };
+        let Some(frame) = peer.server.take() else { return };
         if frame.session == peer.session {
             match frame.seen {
                 Seen::Other => {}
@@ -213,10 +213,10 @@ impl World {
                 }
             }
         }
-        if frame.notice == Notice::Taken {
+        if frame.ack == AckMode::Taken {
             let seq = frame.seq;
             peer.has_written(seq);
-            let live_at = self.now + self.config.settle_ms;
+            let live_at = self.now + self.config.subscribe_grace_ms;
             for own in peer.subscriptions.values_mut() {
                 let first = own.live_at.is_none() && own.first_seq.is_some_and(|own| own <= seq);
                 own.live_at = own.live_at.or(first.then_some(live_at));

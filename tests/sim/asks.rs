@@ -15,7 +15,7 @@ use super::{access::Rules, pbs, words};
 
 /// What a request asks for.
 #[derive(Clone)]
-pub(crate) enum Ask {
+pub(crate) enum RequestKind {
     State { masks: Vec<String>, subscribe: bool },
     Update { new: Option<Value>, masks: Vec<String>, unknown: Unknown },
     Logs(Vec<String>),
@@ -39,7 +39,7 @@ pub(crate) enum Saying {
     Hello(&'static str),
     Request {
         id: String,
-        ask: Ask,
+        ask: RequestKind,
     },
     /// A request of which all but the id is spoiled.
     Spoiled {
@@ -50,7 +50,7 @@ pub(crate) enum Saying {
     Empty,
 }
 
-impl fmt::Debug for Ask {
+impl fmt::Debug for RequestKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State { masks, subscribe: true } => write!(f, "to be told of {masks:?}"),
@@ -76,7 +76,7 @@ impl Saying {
             }
             Self::Request { id, ask } => whole(ToAnkaiosEnum::Request(ask.request(id))),
             Self::Spoiled { id } => {
-                let ask = Ask::State { masks: vec!["mask".to_owned()], subscribe: false };
+                let ask = RequestKind::State { masks: vec!["mask".to_owned()], subscribe: false };
                 let mut bytes = whole(ToAnkaiosEnum::Request(ask.request(id)));
                 *bytes.last_mut().unwrap() = 0xff; // the mask is no UTF-8 now
                 bytes
@@ -87,7 +87,7 @@ impl Saying {
     }
 }
 
-impl Ask {
+impl RequestKind {
     pub(crate) fn request(&self, id: &str) -> pb::Request {
         let content = match self {
             Self::State { masks, subscribe } => {
@@ -164,13 +164,13 @@ pub(crate) fn saying(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>
 }
 
 /// Something to ask for; most of the time, something that is allowed.
-fn allowed_ask(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>) -> Ask {
+fn allowed_ask(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>) -> RequestKind {
     let rules = Rules::of(access);
     let mut found = ask(rng, state, access);
     for _ in 0..*[0, 10, 30].choose(rng).unwrap() {
         let allowed = match &found {
-            Ask::State { masks, .. } => rules.may_read(masks),
-            Ask::Update { masks, .. } => rules.may_write(masks),
+            RequestKind::State { masks, .. } => rules.may_read(masks),
+            RequestKind::Update { masks, .. } => rules.may_write(masks),
             _ => true,
         };
         if allowed {
@@ -181,18 +181,18 @@ fn allowed_ask(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>) -> A
     found
 }
 
-fn ask(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>) -> Ask {
+fn ask(rng: &mut ChaCha8Rng, state: &Value, access: Option<&Value>) -> RequestKind {
     match rng.random_range(0..100) {
-        0..15 => Ask::State { masks: masks(rng, access), subscribe: false },
-        15..35 => Ask::State { masks: masks(rng, access), subscribe: true },
+        0..15 => RequestKind::State { masks: masks(rng, access), subscribe: false },
+        15..35 => RequestKind::State { masks: masks(rng, access), subscribe: true },
         35..88 => update(rng, state),
-        88..93 => Ask::CancelEvents,
+        88..93 => RequestKind::CancelEvents,
         93..96 => {
             let names = (0..rng.random_range(0..3)).map(|_| words::one_of(rng, &words::WORKLOADS));
-            Ask::Logs(names.map(str::to_owned).collect())
+            RequestKind::Logs(names.map(str::to_owned).collect())
         }
-        96..98 => Ask::CancelLogs,
-        _ => Ask::Nothing,
+        96..98 => RequestKind::CancelLogs,
+        _ => RequestKind::Nothing,
     }
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn masks(rng: &mut ChaCha8Rng, access: Option<&Value>) -> Vec<String>
     masks
 }
 
-pub(crate) fn update(rng: &mut ChaCha8Rng, state: &Value) -> Ask {
+pub(crate) fn update(rng: &mut ChaCha8Rng, state: &Value) -> RequestKind {
     let change = words::change(rng, state);
     let unknown = match rng.random_range(0..60) {
         0 => Unknown::Desired,
@@ -220,5 +220,5 @@ pub(crate) fn update(rng: &mut ChaCha8Rng, state: &Value) -> Ask {
         _ => Unknown::Nowhere,
     };
     let new = (!rng.random_bool(0.01)).then_some(change.new);
-    Ask::Update { new, masks: change.masks, unknown }
+    RequestKind::Update { new, masks: change.masks, unknown }
 }

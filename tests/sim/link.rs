@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fifogate::{
-    broker::{Input, Notice, PeerId, Seq},
+    broker::{AckMode, Input, PeerId, Seq},
     message::{FromAgent, ToAgent},
     pb::{
         agent_link::{self as link, from_agent, to_agent},
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     access::Rules,
-    asks::{self, Ask},
+    asks::{self, RequestKind},
     pbs,
     peer::{Expected, Place},
     tree, update,
@@ -31,7 +31,7 @@ use super::{
 
 /// What was asked of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum ForwardedKind {
     Update,
     Logs,
     CancelLogs,
@@ -42,7 +42,7 @@ pub(crate) enum Wanted {
 struct Pending {
     peer: PeerId,
     request_id: String,
-    wanted: Wanted,
+    wanted: ForwardedKind,
     /// The workloads whose logs are wanted.
     workloads: Vec<String>,
     due: u64,
@@ -73,8 +73,8 @@ pub(crate) struct Agent {
     outcomes: VecDeque<(u64, bool, Outcome)>,
     next_id: u64,
     handed: Seq,
-    /// A notice that it wants.
-    notice: Option<Seq>,
+    /// A ack that it wants.
+    ack: Option<Seq>,
     pending: Vec<Pending>,
     /// Requests for logs that new rules ended, whose cancel the agent was sent.
     revoked: BTreeSet<(PeerId, String)>,
@@ -93,7 +93,7 @@ impl Default for Agent {
             outcomes: VecDeque::new(),
             next_id: 1,
             handed: 0,
-            notice: None,
+            ack: None,
             pending: Vec::new(),
             revoked: BTreeSet::new(),
             removing: Vec::new(),
@@ -183,20 +183,27 @@ impl World {
     }
 
     /// A request is the agent's to answer.
-    pub(crate) fn forward(&mut self, id: PeerId, request_id: &str, wanted: Wanted, ask: &Ask) {
+    pub(crate) fn forward(
+        &mut self,
+        id: PeerId,
+        request_id: &str,
+        wanted: ForwardedKind,
+        ask: &RequestKind,
+    ) {
         let instance_name = Some(name(&self.peers[&id].instance));
         let due = self.now + self.config.forward_timeout_ms;
         let agent = self.agent.as_mut().unwrap();
         let own = || agent.pending.iter().filter(|own| own.peer == id);
         let waits = |wanted| own().any(|own| own.request_id == request_id && own.wanted == wanted);
         // The end of something that has its place needs no other.
-        let ends_own =
-            wanted == Wanted::CancelLogs && waits(Wanted::Logs) && !waits(Wanted::CancelLogs);
+        let ends_own = wanted == ForwardedKind::CancelLogs
+            && waits(ForwardedKind::Logs)
+            && !waits(ForwardedKind::CancelLogs);
         if own().count() >= self.config.limits.max_forwarded && !ends_own {
             return self.due(id, Place::Answer, Expected::some_error(request_id));
         }
         self.counts.one("requests forwarded");
-        let workloads = if let Ask::Logs(names) = ask { names.clone() } else { Vec::new() };
+        let workloads = if let RequestKind::Logs(names) = ask { names.clone() } else { Vec::new() };
         let request_id = request_id.to_owned();
         agent.pending.push(Pending {
             peer: id,
@@ -215,13 +222,13 @@ impl World {
         let instance = self.peers[&id].instance.clone();
         let Some(agent) = &mut self.agent else { return };
         let lost = |own: &mut Pending| {
-            let logs = own.peer == id && own.wanted == Wanted::Logs;
+            let logs = own.peer == id && own.wanted == ForwardedKind::Logs;
             logs && !rules.may_read_logs(&own.workloads)
         };
         let lost: Vec<_> = agent.pending.extract_if(.., lost).collect();
         for Pending { request_id, .. } in lost {
             let agent = self.agent.as_mut().unwrap();
-            let request = Some(Ask::CancelLogs.request(&request_id));
+            let request = Some(RequestKind::CancelLogs.request(&request_id));
             let instance_name = Some(name(&instance));
             let cancel = link::ForwardedRequest { instance_name, request };
             agent.expect(to_agent::Content::Request(cancel));
@@ -241,15 +248,15 @@ impl World {
         }
     }
 
-    pub(crate) fn told_to_agent(&mut self, seq: Seq, message: &ToAgent, notice: Notice) {
+    pub(crate) fn told_to_agent(&mut self, seq: Seq, message: &ToAgent, ack: AckMode) {
         let bytes = message.clone().into_frame().to_vec();
         let message = link::ToAgent::decode_length_delimited(&*bytes).unwrap();
         let content = message.content.unwrap();
         let agent = self.agent.as_mut().unwrap();
         assert_eq!(seq, agent.handed + 1);
         agent.handed = seq;
-        if notice != Notice::None {
-            agent.notice = Some(seq);
+        if ack != AckMode::None {
+            agent.ack = Some(seq);
         }
         let Some(expected) = agent.expected.pop_front() else {
             panic!("the agent is told what nobody expects: {content:?}");
@@ -274,7 +281,7 @@ impl World {
 
     /// Whatever is told to the agent, it reads at once.
     pub(crate) fn pump_agent(&mut self) {
-        while let Some(seq) = self.agent.as_mut().and_then(|agent| agent.notice.take()) {
+        while let Some(seq) = self.agent.as_mut().and_then(|agent| agent.ack.take()) {
             self.handle(Input::Written(PeerId::AGENT, seq));
         }
     }
@@ -311,7 +318,7 @@ impl World {
     pub(crate) fn agent_acts(&mut self) {
         let all = &self.agent.as_ref().unwrap().pending;
         let pending = all.len();
-        let logs = all.iter().find(|own| own.wanted == Wanted::Logs).map(|own| own.peer);
+        let logs = all.iter().find(|own| own.wanted == ForwardedKind::Logs).map(|own| own.peer);
         if let Some(id) = logs.filter(|_| self.rng.random_bool(0.3)) {
             return self.add_workload(self.peers[&id].instance.clone());
         }
@@ -477,10 +484,10 @@ impl World {
         let ask = match self.rng.random_range(0..4) {
             0 => {
                 let masks = asks::masks(&mut self.rng, None);
-                Ask::State { masks, subscribe: false }
+                RequestKind::State { masks, subscribe: false }
             }
-            1 => Ask::CancelEvents,
-            2 => Ask::Nothing,
+            1 => RequestKind::CancelEvents,
+            2 => RequestKind::Nothing,
             _ => asks::update(&mut self.rng, &self.state),
         };
         self.note(format!("the agent asks {ask:?}"));
@@ -506,9 +513,9 @@ impl World {
         let (id, request_id) = (some.peer, some.request_id.clone());
         let fits = |own: &Pending| {
             let wanted = match &content {
-                ResponseContent::UpdateStateSuccess(_) => own.wanted == Wanted::Update,
-                ResponseContent::LogsRequestAccepted(_) => own.wanted == Wanted::Logs,
-                ResponseContent::LogsCancelAccepted(_) => own.wanted == Wanted::CancelLogs,
+                ResponseContent::UpdateStateSuccess(_) => own.wanted == ForwardedKind::Update,
+                ResponseContent::LogsRequestAccepted(_) => own.wanted == ForwardedKind::Logs,
+                ResponseContent::LogsCancelAccepted(_) => own.wanted == ForwardedKind::CancelLogs,
                 _ => true,
             };
             own.peer == id && own.request_id == request_id && wanted

@@ -23,8 +23,8 @@ use serde_json::Value;
 use super::{
     access::Rules,
     counts::Counts,
-    edge::{Edge, Seen},
     pbs,
+    server::{Edge, Seen},
     tree::{self, Masks, Path},
     update::Instance,
 };
@@ -212,7 +212,7 @@ pub(crate) struct Peer {
     /// Bytes that wait for it, as reported.
     pub(crate) queued: usize,
     pub(crate) has_pair: bool,
-    pub(crate) edge: Edge,
+    pub(crate) server: Edge,
     pub(crate) habit: Habit,
     pub(crate) views: BTreeMap<u64, Value>,
 }
@@ -246,7 +246,7 @@ impl Peer {
             reading: true,
             queued: 0,
             has_pair: false,
-            edge: Edge::default(),
+            server: Edge::default(),
             habit,
             views: BTreeMap::new(),
         }

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use super::{
     access::Rules,
-    asks::{Ask, Saying, Unknown},
-    edge::Seen,
-    link::Wanted,
+    asks::{RequestKind, Saying, Unknown},
+    link::ForwardedKind,
     peer::{Expected, Place, Subscription},
+    server::Seen,
     tree::{self, Masks},
     update::{self, Refused},
     world::{World, assert_may_see},
@@ -28,7 +28,7 @@ impl World {
     pub(crate) fn say(&mut self, id: PeerId, saying: &Saying) {
         self.note(format!("{id:?} says {saying:?}"));
         let message = FromWorkload::decode(&saying.encode().into(), &self.config.limits);
-        let written = self.peers.get(&id).map_or(0, |peer| peer.edge.written);
+        let written = self.peers.get(&id).map_or(0, |peer| peer.server.written);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.has_written(written);
             let phase = peer.phase;
@@ -114,7 +114,7 @@ impl World {
         self.handle(Input::EndOfFile(id));
     }
 
-    pub(crate) fn request(&mut self, id: PeerId, request_id: &str, ask: &Ask) {
+    pub(crate) fn request(&mut self, id: PeerId, request_id: &str, ask: &RequestKind) {
         let limits = &self.config.limits;
         let masks = ask.masks();
         if masks.len() > limits.max_masks
@@ -125,11 +125,11 @@ impl World {
         }
         let rules = self.rules_of(id);
         let allowed = match ask {
-            Ask::State { masks, .. } => rules.may_read(masks),
-            Ask::Update { masks, .. } => rules.may_write(masks),
-            Ask::Logs(names) => rules.may_read_logs(names),
-            Ask::CancelLogs | Ask::CancelEvents => true,
-            Ask::Nothing => false,
+            RequestKind::State { masks, .. } => rules.may_read(masks),
+            RequestKind::Update { masks, .. } => rules.may_write(masks),
+            RequestKind::Logs(names) => rules.may_read_logs(names),
+            RequestKind::CancelLogs | RequestKind::CancelEvents => true,
+            RequestKind::Nothing => false,
         };
         if !allowed {
             self.counts.one("denied");
@@ -137,26 +137,26 @@ impl World {
         }
         let is_agent = id == PeerId::AGENT;
         match ask {
-            Ask::State { masks, subscribe } => self.read(id, request_id, masks, *subscribe),
-            Ask::Update { .. } if self.forwards_updates(id) => {
-                self.forward(id, request_id, Wanted::Update, ask);
+            RequestKind::State { masks, subscribe } => self.read(id, request_id, masks, *subscribe),
+            RequestKind::Update { .. } if self.forwards_updates(id) => {
+                self.forward(id, request_id, ForwardedKind::Update, ask);
             }
-            Ask::Update { new, masks, unknown } => {
+            RequestKind::Update { new, masks, unknown } => {
                 self.update(id, request_id, new.as_ref(), masks, *unknown);
             }
-            Ask::Logs(_) if self.is_linked() && !is_agent => {
-                self.forward(id, request_id, Wanted::Logs, ask)
+            RequestKind::Logs(_) if self.is_linked() && !is_agent => {
+                self.forward(id, request_id, ForwardedKind::Logs, ask)
             }
-            Ask::CancelLogs if self.is_linked() && !is_agent => {
-                self.forward(id, request_id, Wanted::CancelLogs, ask);
+            RequestKind::CancelLogs if self.is_linked() && !is_agent => {
+                self.forward(id, request_id, ForwardedKind::CancelLogs, ask);
             }
-            Ask::Logs(_) => self.due(id, Place::Answer, Expected::some_error(request_id)),
-            Ask::CancelLogs => {
+            RequestKind::Logs(_) => self.due(id, Place::Answer, Expected::some_error(request_id)),
+            RequestKind::CancelLogs => {
                 let content = ResponseContent::LogsCancelAccepted(LogsCancelAccepted {});
                 self.due(id, Place::Answer, Expected::response(request_id, content));
             }
-            Ask::CancelEvents => self.cancel(id, request_id),
-            Ask::Nothing => {}
+            RequestKind::CancelEvents => self.cancel(id, request_id),
+            RequestKind::Nothing => {}
         }
     }
 
@@ -209,7 +209,7 @@ impl World {
             self.counts.one(what);
             let starred = texts.iter().any(|text| text.contains('*'));
             self.counts.many("subscriptions by wildcard", starred.into());
-            let live_at = (self.config.settle_ms == 0).then_some(0);
+            let live_at = (self.config.subscribe_grace_ms == 0).then_some(0);
             let told = Rc::clone(&self.state);
             let own = Subscription::new(uid, masks, told, live_at);
             peer.subscriptions.insert(request_id.to_owned(), own);

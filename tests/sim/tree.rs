@@ -326,7 +326,7 @@ fn merge(into: &mut Value, path: &[String], node: &Value) {
 }
 
 /// Places where a mapping became something else, or the other way round. Whoever looks deeper than
-/// such a place is not told (as recorded in the vectors, `edge/type-change`).
+/// such a place is not told (as recorded in the vectors, `server/type-change`).
 pub(crate) fn kind_changes(old: &Value, new: &Value) -> Vec<Path> {
     let changed = differences(old, new).into_iter().filter(|own| own.kind == Kind::Updated);
     let mapping = |tree, path: &Path| at(tree, path).is_some_and(Value::is_object);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fifogate::{
-    broker::{Broker, Config, Input, Notice, Output, PeerId, Seq, Tick, Updates, WorkloadReport},
+    broker::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick, Updates, WorkloadReport},
     limits::Limits,
     message::ToWorkload,
     pb::{
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 
 use super::{
     counts::Counts,
-    edge::{Frame, Seen},
     link::Agent,
     pbs,
     peer::{Expected, Habit, Moment, Peer, Place},
+    server::{Frame, Seen},
     tree,
     update::{self, Instance},
     words,
@@ -93,14 +93,14 @@ fn config(rng: &mut ChaCha8Rng) -> Config {
         max_forwarded: 3,
         ..Limits::default()
     };
-    let settle_ms = choose(&[0, 20, 20, 100]) as u64;
+    let subscribe_grace_ms = choose(&[0, 20, 20, 100]) as u64;
     let window = choose(&[1, 1, 2, 5]);
     let slice = choose(&[1, 2, 512]);
     let linked = choose(&[0, 1]) == 1;
     let forward = linked && choose(&[0, 0, 1]) == 1;
     Config {
         limits,
-        settle_ms,
+        subscribe_grace_ms,
         window,
         slice,
         most_at_once: Config::default().most_at_once,
@@ -340,23 +340,23 @@ impl World {
             Output::Reset(id) => {
                 assert_eq!(self.round.reset.take(), Some(id), "reset");
                 let peer = self.peers.get_mut(&id).unwrap();
-                peer.edge.reset();
+                peer.server.reset();
                 peer.has_written(peer.handed);
             }
-            Output::Reading(id, on) => {
+            Output::SetReadEnabled(id, on) => {
                 let peer = self.peers.get_mut(&id).expect("it is served");
                 assert_ne!(peer.reading, on, "reading is {on} twice");
                 peer.reading = on;
                 self.counts.many("reading stopped", (!on).into());
             }
-            Output::Send { peer, seq, message, notice } => self.sent(peer, seq, &message, notice),
-            Output::Share { body, recipients } => {
-                self.counts.many("told the same as others", recipients.len() as u64);
-                for own in recipients {
-                    self.sent(own.peer, own.seq, &own.message(&body), own.notice);
+            Output::Send { peer, seq, message, ack } => self.sent(peer, seq, &message, ack),
+            Output::Multicast { body, deliveries } => {
+                self.counts.many("told the same as others", deliveries.len() as u64);
+                for own in deliveries {
+                    self.sent(own.peer, own.seq, &own.message(&body), own.ack);
                 }
             }
-            Output::Tell { seq, message, notice } => self.told_to_agent(seq, &message, notice),
+            Output::SendToAgent { seq, message, ack } => self.told_to_agent(seq, &message, ack),
             Output::Slow(..) | Output::CaughtUp(..) => {}
             Output::Stop | Output::EndLink(_) => panic!("{output:?}"),
         }
@@ -368,7 +368,7 @@ impl World {
             .unwrap()
     }
 
-    fn sent(&mut self, id: PeerId, seq: Seq, message: &ToWorkload, notice: Notice) {
+    fn sent(&mut self, id: PeerId, seq: Seq, message: &ToWorkload, ack: AckMode) {
         let bytes = message.clone().into_frame().to_vec();
         let message_len = message.encoded_len();
         let message = FromAnkaios::decode_length_delimited(&*bytes).unwrap();
@@ -389,15 +389,15 @@ impl World {
             if let Some(own) = peer.subscriptions.values_mut().find(|own| own.uid == *uid) {
                 own.first_seq = Some(seq);
             }
-            let waits = self.config.settle_ms > 0;
-            assert!(!waits || notice == Notice::Taken, "first answer without a notice");
+            let waits = self.config.subscribe_grace_ms > 0;
+            assert!(!waits || ack == AckMode::Taken, "first answer without a ack");
         }
         if matches!(&expected.seen, Seen::Event(_, event) if event.resync) {
             self.counts.one("events that resynchronise");
         }
         check_leaves(peer, &message, &expected);
         let session = peer.session;
-        peer.edge.send(Frame { seq, notice, seen: expected.seen, session });
+        peer.server.send(Frame { seq, ack, seen: expected.seen, session });
     }
 
     /// Bytes up to which a workload is served as it comes, and from which it is not: what lies between
@@ -429,8 +429,8 @@ impl World {
         }
         let owed = self.peers.values().any(|peer| !peer.owes_nothing());
         assert!(!owed || !self.broker.is_drained(), "called drained");
-        let settling = self.peers.values().flat_map(|peer| peer.subscriptions.values());
-        let due = settling.filter_map(|own| own.live_at).filter(|at| *at > self.now).min();
+        let flow_control = self.peers.values().flat_map(|peer| peer.subscriptions.values());
+        let due = flow_control.filter_map(|own| own.live_at).filter(|at| *at > self.now).min();
         if let Some(due) = due {
             let next = self.broker.next_deadline();
             assert!(next.is_some_and(|Tick(next)| next <= due), "{next:?}, but {due} is due");

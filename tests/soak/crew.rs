@@ -98,7 +98,7 @@ impl Drop for Process {
     }
 }
 
-pub(crate) struct Crew {
+pub(crate) struct Processes {
     readers: Vec<Process>,
     writers: Vec<Process>,
     /// Nothing of these is left but to be started again.
@@ -112,7 +112,7 @@ pub(crate) struct Crew {
 
 const RIGHTS: &str = "{type: StateRule, operation: ReadWrite, filterMasks: [desiredState.configs]}";
 
-impl Crew {
+impl Processes {
     pub(crate) fn start(each: usize) -> Self {
         let readers = (0..each).map(|n| format!("reader{n}"));
         let writers = (0..each).map(|n| format!("writer{n}"));

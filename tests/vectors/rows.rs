@@ -1,4 +1,4 @@
-//! Reading rows and telling how many passed.
+//! Reading rows and fanout how many passed.
 
 use std::{env, fs, path::PathBuf};
 

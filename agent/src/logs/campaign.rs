@@ -20,10 +20,10 @@ use tokio::{
 
 use super::{
     Logs,
-    ring::{Found, Line, Reader},
+    segmented_log::{Found, Line, Reader},
 };
 use crate::{
-    link::{Gate, NotDone},
+    link::{GateProcess, NotDone},
     model,
 };
 
@@ -53,7 +53,7 @@ impl Campaigns {
     /// Answers a request for the logs of `accepted`, which are of this agent, and begins to send them.
     pub fn begin(
         &mut self,
-        gate: &Gate,
+        gate: &GateProcess,
         logs: &Logs,
         by: &Instance,
         request_id: &str,
@@ -151,7 +151,7 @@ impl Range {
 /// Whoever asked.
 #[derive(Clone, Debug)]
 struct Collector {
-    gate: Gate,
+    gate: GateProcess,
     by: Instance,
     request_id: String,
 }

@@ -3,7 +3,7 @@
 
 mod campaign;
 mod record;
-mod ring;
+mod segmented_log;
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 pub use campaign::Campaigns;
-pub use ring::Log;
+pub use segmented_log::Log;
 
 use record::Lines;
 

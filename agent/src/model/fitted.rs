@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use fifogate::state::Tree;
 
-use super::Current;
+use super::StateModel;
 use crate::{
     render::{RenderError, lacks},
     store::Change,
@@ -24,7 +24,7 @@ pub struct Fitted {
     pub left_out: Vec<(Change, String)>,
 }
 
-impl Current {
+impl StateModel {
     /// The state after those of the changes that make a state of it. All are applied together; smaller
     /// parts are tried only where that fails.
     #[must_use]
@@ -38,7 +38,7 @@ impl Current {
 
 /// A state that takes changes one by one.
 struct Fitting {
-    current: Current,
+    current: StateModel,
     /// By workload. Each step finds those of the workloads that it looked at.
     faults: BTreeMap<String, RenderError>,
     taken: Vec<Change>,
@@ -46,7 +46,7 @@ struct Fitting {
 }
 
 impl Fitting {
-    fn of(current: Current, mut changes: Vec<Change>) -> Fitted {
+    fn of(current: StateModel, mut changes: Vec<Change>) -> Fitted {
         changes.sort_by_key(rank);
         let (taken, left_out) = (Vec::new(), Vec::new());
         let mut fitting = Self { current, faults: BTreeMap::new(), taken, left_out };

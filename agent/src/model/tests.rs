@@ -11,7 +11,7 @@ fn seeded(text: &str) -> Tree {
     let tree = fifogate::manifest::parse("t.yaml", text).unwrap().updated.tree;
     let new_state = convert::to_pb(&tree, Fill::Full);
     let update = Update { new_state, ..Update::default() };
-    Current::new(Tree::initial()).update(&update).unwrap().tree
+    StateModel::new(Tree::initial()).update(&update).unwrap().tree
 }
 
 /// Whoever has `old` and is told the difference has `new`; so has whoever is told the changes.
@@ -25,7 +25,7 @@ fn assert_told(old: &Tree, new: &Tree) {
         let told = agent_update::update(old, &convert::from_pb(&state).unwrap(), &masks).unwrap();
         assert!(told == *new, "{:?}\n{:?}", told.root(), new.root());
     }
-    let (applied, faults) = Current::new(old.clone()).apply(&changes_between(old, new)).unwrap();
+    let (applied, faults) = StateModel::new(old.clone()).apply(&changes_between(old, new)).unwrap();
     assert!(applied == *new && faults.is_empty(), "{:?}\n{:?}", applied.root(), new.root());
 }
 
@@ -71,7 +71,7 @@ fn a_removed_workload_stays_until_its_agent_says_so_unless_it_never_began() {
     let seeded = seeded(TWO);
     let remove = |tree: &Tree| {
         let masks = vec!["desiredState.workloads".to_owned()];
-        Current::new(tree.clone()).update(&Update { masks, ..Update::default() }).unwrap().tree
+        StateModel::new(tree.clone()).update(&Update { masks, ..Update::default() }).unwrap().tree
     };
     let entries = |tree: &Tree| tree.entries(&[WORKLOAD_STATES]).len();
     assert_eq!(entries(&seeded), 2);
@@ -98,22 +98,27 @@ fn an_update_determines_a_config_that_a_mask_names_whole() {
     for (masks, is_determined) in cases {
         let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
         let update = Update { masks, ..Update::default() };
-        assert_eq!(Named::by(&update.masks).determines(&set), is_determined, "{:?}", update.masks);
+        assert_eq!(
+            UpdateTargets::by(&update.masks).overwrites(&set),
+            is_determined,
+            "{:?}",
+            update.masks
+        );
         // That is so because it becomes the same, whatever it was.
         let from = |value: &str| {
             seeded(&TWO.replace("{d: [x]}", &format!("{value}\n  other: o\n  cc: o")))
         };
         let update = Update { new_state: convert::to_pb(&from("{d: new}"), Fill::Full), ..update };
         let made = |before: &str| {
-            let tree = Current::new(from(before)).update(&update).unwrap().tree;
+            let tree = StateModel::new(from(before)).update(&update).unwrap().tree;
             tree.get(&[DESIRED_STATE, "configs", "c"]).cloned()
         };
         let is_same = made("{d: x, e: y}") == made("{d: x, e: z}");
         assert_eq!(is_same, is_determined, "{:?}", update.masks);
     }
-    let all = Named::by(&[]);
-    assert!(!all.determines(&Change::Config("c".to_owned(), None)), "it may be gone already");
-    assert!(!all.determines(&Change::Workload("w".to_owned(), Some(Box::default()))));
+    let all = UpdateTargets::by(&[]);
+    assert!(!all.overwrites(&Change::Config("c".to_owned(), None)), "it may be gone already");
+    assert!(!all.overwrites(&Change::Workload("w".to_owned(), Some(Box::default()))));
 }
 
 #[test]
@@ -128,7 +133,7 @@ fn an_update_names_the_items_of_its_masks_once() {
         "desiredState.workloads",
     ];
     let masks = masks.map(ToOwned::to_owned);
-    let named = Named::by(&masks);
+    let named = UpdateTargets::by(&masks);
     let items: Vec<_> = named.items().collect();
     assert_eq!(items, [Item::Agent("a"), Item::Config("c"), Item::Workload("w")]);
 }
@@ -150,7 +155,7 @@ fn ask(tree: &Tree, by: &str, desired: pb::State, masks: &[&str]) -> Result<Tree
     let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
     let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
     let update = Update { by: by.to_owned(), new_state, masks };
-    Current::new(tree.clone()).update(&update).map(|planned| planned.tree)
+    StateModel::new(tree.clone()).update(&update).map(|planned| planned.tree)
 }
 
 fn denied() -> Refused {

@@ -16,7 +16,7 @@ fn workload(template: &str) -> Tree {
 }
 
 fn rendered(template: &str) -> Result<String, String> {
-    let (state, faults) = effective(&Tree::initial(), &Uses::default(), &workload(template));
+    let (state, faults) = effective(&Tree::initial(), &ConfigIndex::default(), &workload(template));
     if let Some(fault) = faults.first() {
         return Err(fault.reason.clone());
     }
@@ -32,7 +32,7 @@ fn fields_are_filled_in_without_escaping() {
         rendered("t={{c.text}} {{#each c.list}}[{{this}}]{{/each}}").unwrap(),
         "t=<a&b>\nnext [x][y]"
     );
-    let (state, _) = effective(&Tree::initial(), &Uses::default(), &workload(""));
+    let (state, _) = effective(&Tree::initial(), &ConfigIndex::default(), &workload(""));
     let files = state.get("workloads").unwrap().get("w").unwrap().get("files").unwrap();
     assert_eq!(files.as_seq().unwrap()[0].str_at("data"), Some("<a&b>\nnext"));
 }
@@ -74,9 +74,9 @@ fn a_config_that_changes_renders_those_that_use_it_and_no_other() {
         )
     };
     let one = manifest(&text("1"));
-    let one =
-        one.with(EFFECTIVE_STATE, Some(effective(&Tree::initial(), &Uses::default(), &one).0));
-    let mut uses = Uses::default();
+    let one = one
+        .with(EFFECTIVE_STATE, Some(effective(&Tree::initial(), &ConfigIndex::default(), &one).0));
+    let mut uses = ConfigIndex::default();
     uses.follow(&one);
     let two = effective(&one, &uses, &manifest(&text("2"))).0;
     let config = |state: &Node, name: &str| {

@@ -1,5 +1,5 @@
 //! The process that becomes a workload's command. In: one line of JSON on standard input, a socket to
-//! the keeper. Out: a line that this program is loaded, a line that all is ready, and behind it nothing
+//! the shim. Out: a line that this program is loaded, a line that all is ready, and behind it nothing
 //! if the command was started, else the reason.
 //!
 //! It is loaded before anything is mounted for the workload, as a file that is mounted in place of a
@@ -54,7 +54,7 @@ impl Identity {
     }
 }
 
-/// The line that says that the dynamic linker is done with this program. The keeper waits for it before
+/// The line that says that the dynamic linker is done with this program. The shim waits for it before
 /// it mounts: that the program was started does not say that its libraries were opened.
 pub(super) const LOADED: &str = "loaded";
 

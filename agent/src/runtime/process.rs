@@ -1,4 +1,4 @@
-//! The agent's side of a running workload: started, told to end, and waited for through its keeper.
+//! The agent's side of a running workload: started, told to end, and waited for through its shim.
 
 use std::{
     collections::BTreeMap,
@@ -35,17 +35,17 @@ use tokio::{
 };
 
 use super::{
-    Isolation, Surroundings, capabilities,
+    Isolation, LaunchContext, capabilities,
     config::Command as Config,
     exec::Identity,
-    launch::{PAIR, Plan, TERMINATE, Told},
     mounts::{Bind, Hidden},
+    shim::{PAIR, Plan, ShimEvent, TERMINATE},
 };
 
 /// What of the agent's own environment a workload is given.
 const PASSED_ON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
-/// What a keeper may take to end when there is nothing left for it to keep.
+/// What a shim may take to end when there is nothing left for it to keep.
 const KEEPER_GRACE: Duration = Duration::from_secs(1);
 
 /// How workloads are launched on this node.
@@ -82,7 +82,7 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// Nobody knows; its keeper has gone.
+    /// Nobody knows; its shim has gone.
     Lost,
 }
 
@@ -153,7 +153,7 @@ impl Launcher {
     pub async fn start(
         &self,
         config: &Config,
-        around: &Surroundings,
+        around: &LaunchContext,
     ) -> Result<(Process, ChildStdout, ChildStderr), StartError> {
         let plan = self.plan(config, around)?;
         let failed = |error: io::Error| StartError::Failed(format!("cannot launch: {error}"));
@@ -178,13 +178,13 @@ impl Launcher {
         line.push('\n');
         process.orders.write_all(line.as_bytes()).await.map_err(failed)?;
         match process.next_told().await {
-            Some(Told::Started) => Ok((process, stdout, stderr)),
-            Some(Told::Failed(reason)) => Err(StartError::Failed(reason)),
+            Some(ShimEvent::Started) => Ok((process, stdout, stderr)),
+            Some(ShimEvent::Failed(reason)) => Err(StartError::Failed(reason)),
             _ => Err(StartError::Failed("its launcher ended at once".to_owned())),
         }
     }
 
-    fn plan(&self, config: &Config, around: &Surroundings) -> Result<Plan, StartError> {
+    fn plan(&self, config: &Config, around: &LaunchContext) -> Result<Plan, StartError> {
         let account = config.user.as_deref().map(account).transpose()?;
         let mut env: BTreeMap<String, String> = PASSED_ON
             .iter()
@@ -234,7 +234,7 @@ impl Launcher {
     /// Writes the workload's files to its folder, from where they are mounted.
     fn write_files(
         &self,
-        around: &Surroundings,
+        around: &LaunchContext,
         owner: Option<(u32, u32)>,
     ) -> Result<Vec<Bind>, StartError> {
         if !around.files.is_empty() && self.isolation == Isolation::None {
@@ -313,7 +313,7 @@ pub struct Process {
 }
 
 impl Process {
-    async fn next_told(&mut self) -> Option<Told> {
+    async fn next_told(&mut self) -> Option<ShimEvent> {
         let line = self.told.next_line().await.ok()??;
         serde_json::from_str(&line).ok()
     }
@@ -321,11 +321,11 @@ impl Process {
     /// Waits for its end. Nothing is lost if this is not waited for to the end.
     pub async fn wait(&mut self) -> Exit {
         let exit = match self.next_told().await {
-            Some(Told::Exited(code)) => Exit::Code(code),
-            Some(Told::Killed(signal)) => Exit::Signal(signal),
+            Some(ShimEvent::Exited(code)) => Exit::Code(code),
+            Some(ShimEvent::Killed(signal)) => Exit::Signal(signal),
             _ => Exit::Lost,
         };
-        // Its keeper ends right behind it, and reaps what it started before.
+        // Its shim ends right behind it, and reaps what it started before.
         if timeout(KEEPER_GRACE, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
@@ -341,7 +341,7 @@ impl Process {
             return exit;
         }
         let Self { mut child, told, orders } = self;
-        // Without the agent at the other end, the keeper kills what it keeps.
+        // Without the agent at the other end, the shim kills what it keeps.
         drop((told, orders));
         if timeout(KEEPER_GRACE, child.wait()).await.is_err() {
             let _ = child.kill().await;

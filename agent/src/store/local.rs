@@ -21,7 +21,7 @@ use super::{
 use crate::{
     apart,
     log_text::Quoted,
-    model::{self, Current, Fitted, Update},
+    model::{self, Fitted, StateModel, Update},
 };
 
 /// Why a store cannot be opened.
@@ -51,7 +51,7 @@ pub struct Local {
 
 #[derive(Debug)]
 struct Inner {
-    current: Current,
+    current: StateModel,
     disk: Option<Arc<Disk>>,
     events: mpsc::Sender<Event>,
 }
@@ -80,7 +80,7 @@ impl Local {
             (None, Some(seed)) => {
                 let new_state = convert::to_pb(seed, Fill::Full);
                 let update = Update { new_state, ..Update::default() };
-                let planned = Current::default()
+                let planned = StateModel::default()
                     .update(&update)
                     .map_err(|refused| OpenError::Seed(refused.to_string()))?;
                 if let Some(disk) = &disk {
@@ -92,7 +92,7 @@ impl Local {
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // There is room for the first.
         let _ = events.try_send(Event::State { tree: tree.clone(), changes: None });
-        let current = Current::new(tree);
+        let current = StateModel::new(tree);
         let inner = Inner { current, disk: disk.map(Arc::new), events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
     }
@@ -152,7 +152,7 @@ impl Inner {
 
 /// The state that was kept, with every workload at its beginning.
 fn restored(kept: Vec<Change>) -> Result<Tree, String> {
-    let Fitted { tree, faults, left_out, .. } = Current::default().apply_what_fits(kept);
+    let Fitted { tree, faults, left_out, .. } = StateModel::default().apply_what_fits(kept);
     for (item, why) in left_out {
         if let Change::ApiVersion(_) = item {
             return Err(why); // the state of another version is not to be taken for one of ours

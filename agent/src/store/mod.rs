@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     fence::Lease,
-    model::{Current, Update},
+    model::{StateModel, Update},
 };
 
 mod disk;
@@ -105,7 +105,7 @@ impl std::error::Error for Refused {}
 const MOST_STATE: usize = 64 << 20;
 
 /// Whether `by` may make `new` of the state. Nobody is nobody's workload.
-fn check_size(current: &Current, new: &Tree, by: &str) -> Result<(), Refused> {
+fn check_size(current: &StateModel, new: &Tree, by: &str) -> Result<(), Refused> {
     let more = current.bytes_with(new);
     if more > current.bytes() && more > MOST_STATE && !by.is_empty() {
         let text = format!("The state would take more than {MOST_STATE} bytes");

@@ -63,8 +63,11 @@ mod tests {
 
     fn tree(text: &str, states: &[(&str, &str)]) -> Tree {
         let tree = fifogate::manifest::parse("t.yaml", text).unwrap().updated.tree;
-        let (effective, _) =
-            crate::render::effective(&Tree::initial(), &crate::render::Uses::default(), &tree);
+        let (effective, _) = crate::render::effective(
+            &Tree::initial(),
+            &crate::render::ConfigIndex::default(),
+            &tree,
+        );
         let tree = tree.with(EFFECTIVE_STATE, Some(effective));
         let states: Vec<_> = states
             .iter()

@@ -15,7 +15,7 @@ use crate::{
     logs::{Captured, Log},
     model,
     render::{self, configs_of},
-    runtime::{Exit, PROCESS, Process, StartError, Surroundings, config},
+    runtime::{Exit, LaunchContext, PROCESS, Process, StartError, config},
 };
 
 use super::{
@@ -245,7 +245,7 @@ impl Task {
         let config = self.read_config(wanted).await?;
         let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
         let owner = account.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
-        let mut around = Surroundings {
+        let mut around = LaunchContext {
             files: workload.files.clone().unwrap_or_default().files,
             folder: self.shared.folder.join(format!("{}.{}", self.name, wanted.instance.id)),
             pair: None,

@@ -20,7 +20,7 @@ use super::{
 
 /// What it was told.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct ShimEvent {
     pub(crate) view: View,
     /// The digests of its view after each message.
     digests: Vec<u64>,
@@ -32,14 +32,14 @@ pub(crate) struct Told {
 
 pub(crate) struct Follower {
     name: String,
-    pub(crate) told: Arc<Mutex<Told>>,
+    pub(crate) told: Arc<Mutex<ShimEvent>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Follower {
     pub(crate) fn start(run_dir: PathBuf, workload: &str) -> Self {
-        let (told, stop) = (Arc::<Mutex<Told>>::default(), Arc::<AtomicBool>::default());
+        let (told, stop) = (Arc::<Mutex<ShimEvent>>::default(), Arc::<AtomicBool>::default());
         let (name, own, stopped) = (workload.to_owned(), told.clone(), stop.clone());
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -85,7 +85,7 @@ impl Drop for Follower {
 fn follow(
     run_dir: &Path,
     workload: &str,
-    told: &Mutex<Told>,
+    told: &Mutex<ShimEvent>,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut session = Session::open(run_dir, workload)?;

@@ -97,11 +97,11 @@ impl Agent {
     }
 
     /// The test's own session, when the agent has its pair ready.
-    pub(crate) fn connect(&self) -> Ctl {
+    pub(crate) fn connect(&self) -> Session {
         self.connect_as("ctl")
     }
 
-    pub(crate) fn connect_as(&self, workload: &str) -> Ctl {
+    pub(crate) fn connect_as(&self, workload: &str) -> Session {
         let prefix = format!("{workload}.");
         let pair = wait_for(&format!("a pair of {workload}"), || {
             let entries = fs::read_dir(self.path("run")).ok()?;
@@ -110,7 +110,7 @@ impl Agent {
             let pair = self.path("run").join(name).join("control_interface");
             pair.join("output").exists().then_some(pair)
         });
-        Ctl::open(&pair)
+        Session::open(&pair)
     }
 
     pub(crate) fn said(&self) -> String {
@@ -172,13 +172,13 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
 }
 
 /// A workload's end of its pair.
-pub(crate) struct Ctl {
+pub(crate) struct Session {
     output: File,
     messages: Receiver<FromAnkaiosEnum>,
     last_id: u32,
 }
 
-impl Ctl {
+impl Session {
     fn open(pair: &Path) -> Self {
         let output = OpenOptions::new().write(true).open(pair.join("output")).unwrap();
         // What is not taken stays in the pipe: a test that does not look is a slow reader.

@@ -71,7 +71,7 @@ impl World {
     fn look(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             let done = match output {
-                Output::Tell { seq, message, .. } => {
+                Output::SendToAgent { seq, message, .. } => {
                     arrives(message);
                     Input::Written(PeerId::AGENT, seq)
                 }

@@ -11,7 +11,7 @@ use crate::{
 
 /// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
 fn world(limits: Limits) -> (World, PeerId, PeerId) {
-    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let both = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
     let mut world = World::with(config, &both);
     let (a, b) = (world.hello("a"), world.hello("b"));
@@ -24,10 +24,10 @@ fn session_ends_with_one_message_without_sense_too_many_and_the_next_begins_anew
     for _ in 0..2 {
         for n in 0..2 {
             world.say(a, FromWorkload::Empty);
-            world.ask(a, &n.to_string(), Ask::CancelLogs);
+            world.ask(a, &n.to_string(), RequestKind::CancelLogs);
         }
         assert_eq!(world.heard(a).len(), 2, "at the limit, it is served");
-        world.ask(a, "r", Ask::Nothing);
+        world.ask(a, "r", RequestKind::Nothing);
         let closed = "closed: Too many messages without sense, at most 2 are allowed";
         assert_eq!(world.heard(a), [closed]);
         world.hello("a");
@@ -46,7 +46,7 @@ fn bytes_of_subscriptions_at_the_limit_pass_one_above_is_refused_and_what_ends_i
     assert_eq!(world.heard(a), ["1 state", "2 state", &refused, "2 state"]);
     world.subscribe(a, "2", &["agents.agents1"]);
     assert!(world.heard(a)[0].contains("error"), "one byte more");
-    world.ask(a, "1", Ask::CancelEvents);
+    world.ask(a, "1", RequestKind::CancelEvents);
     world.subscribe(a, "3", &["agents.agents"]);
     assert_eq!(world.heard(a).last().unwrap(), "3 state");
     world.hello("a");
@@ -126,7 +126,7 @@ fn slow_reader_is_told_what_came_where_something_went_that_it_does_not_see() {
 #[test]
 fn slow_reader_is_told_again_of_what_had_come_and_gone_before_it_got_ready() {
     let limits = Limits { outbox_bytes: 1, ..Limits::default() };
-    let config = Config { limits, settle_ms: 10, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 10, ..Config::default() };
     let both = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
     let mut world = World::with(config, &both);
     let (a, b) = (world.hello("a"), world.hello("b"));
@@ -211,19 +211,19 @@ fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
     let limits = Limits { total_bytes: 600, ..Limits::default() };
     let (mut world, a, b) = world(limits);
     world.prompt = false;
-    let everything = || Ask::State { masks: MaskSet::parse([""; 0]), subscribe: false };
+    let everything = || RequestKind::State { masks: MaskSet::parse([""; 0]), subscribe: false };
     while world.reading.is_empty() {
         world.ask(a, "r", everything());
     }
     assert_eq!(world.reading, [(a, false)]);
-    world.ask(b, "1", Ask::CancelLogs);
-    world.ask(b, "2", Ask::CancelLogs);
+    world.ask(b, "1", RequestKind::CancelLogs);
+    world.ask(b, "2", RequestKind::CancelLogs);
     assert_eq!(
         world.heard(b),
         [1, 2].map(|id| format!("{id} LogsCancelAccepted(LogsCancelAccepted)")),
         "what is taken at once"
     );
-    world.ask(b, "3", Ask::CancelLogs);
+    world.ask(b, "3", RequestKind::CancelLogs);
     assert_eq!(world.reading, [(a, false), (b, false)], "what waits counts");
     world.take_all(a);
     world.input(Input::Taken(b, Seq::MAX));
@@ -237,7 +237,7 @@ fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
     let masks = ["*.configs", "*", "*.configs.k", "agents", "*.*.k", "desiredState.*.k", "*.x.*"];
     for mask in masks {
         let limits = Limits { outbox_bytes: 1, max_versions: 0, ..Limits::default() };
-        let config = Config { limits, settle_ms: 0, ..Config::default() };
+        let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
         let reader = workload("", vec![rule("Read", &[mask])], vec![]);
         let writer = workload("", anything(), vec![]);
         let mut world = World::with(config, &[("a", reader), ("b", writer)]);
@@ -261,7 +261,7 @@ fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
 /// A broker with an agent at a link, which has said Hello and reads nothing; and `w`, which it added.
 fn with_an_agent_that_does_not_read() -> (World, PeerId) {
     let link = Some("/run".to_owned());
-    let mut world = World::with(Config { link, settle_ms: 0, ..Config::default() }, &[]);
+    let mut world = World::with(Config { link, subscribe_grace_ms: 0, ..Config::default() }, &[]);
     let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
     let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
     let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
@@ -293,10 +293,10 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
     assert_eq!(waiting(&world), after_some);
     // The agent reads at last: the session's last change is what it ends with.
     say(&mut world, "1.0.0");
-    world.told.clear();
+    world.last_seen.clear();
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
-    let sessions = world.told.iter().filter_map(|message| match message {
+    let sessions = world.last_seen.iter().filter_map(|message| match message {
         ToAgent::Session(instance, phase) if instance.workload == "w" => Some(phase.clone()),
         _ => None,
     });
@@ -308,7 +308,7 @@ const KIB: usize = 1 << 10;
 /// Ten workloads that may do everything, and `writer`, where 1 MiB may wait for all together.
 fn ten() -> (World, Vec<PeerId>, PeerId) {
     let limits = Limits { total_bytes: 1024 * KIB, ..Limits::default() };
-    let config = Config { limits, settle_ms: 0, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let names: Vec<_> = (0..10).map(|n| format!("w{n}")).collect();
     let all = names.iter().map(String::as_str).chain(["writer"]);
     let all: Vec<_> = all.map(|name| (name, workload("", anything(), vec![]))).collect();
@@ -328,7 +328,8 @@ fn own_masks(n: usize) -> Vec<String> {
 fn answers_of_all_workloads_together_are_bounded_and_who_gets_none_is_told_why() {
     let (mut world, peers, writer) = ten();
     world.set(writer, "k", &"v".repeat(200 * KIB));
-    let read = |n| Ask::State { masks: MaskSet::parse(own_masks(n)), subscribe: n % 2 == 0 };
+    let read =
+        |n| RequestKind::State { masks: MaskSet::parse(own_masks(n)), subscribe: n % 2 == 0 };
     let mut served = 0;
     for (n, peer) in peers.iter().enumerate() {
         world.ask(*peer, "r", read(n));
@@ -342,7 +343,7 @@ fn answers_of_all_workloads_together_are_bounded_and_who_gets_none_is_told_why()
         world.ask(
             *peer,
             "small",
-            Ask::State { masks: MaskSet::parse(["agents"]), subscribe: false },
+            RequestKind::State { masks: MaskSet::parse(["agents"]), subscribe: false },
         );
     }
     assert_eq!(served, 5, "of 200 KiB each");

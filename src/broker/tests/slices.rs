@@ -19,20 +19,21 @@ type Told = BTreeMap<PeerId, Vec<pb::Response>>;
 /// A broker whose readers take everything.
 struct Side {
     broker: Broker,
-    told: Told,
+    last_seen: Told,
     /// The last message to each that was handed out.
     handed: BTreeMap<PeerId, Seq>,
 }
 
 impl Side {
     fn new(slice: usize) -> Self {
-        let config = Config { settle_ms: 0, window: 1_000_000, slice, ..Config::default() };
+        let config =
+            Config { subscribe_grace_ms: 0, window: 1_000_000, slice, ..Config::default() };
         let mut broker = Broker::new(config);
         let names: Vec<_> = (0..PEERS).map(|n| format!("w{n}")).collect();
         let own = || workload("", anything(), vec![]);
         let all: Vec<_> = names.iter().map(|name| (name.as_str(), own())).collect();
         broker.start(&update::apply(&Tree::initial(), &desired(&all, &[]), &[]).unwrap());
-        let mut side = Self { broker, told: Told::new(), handed: BTreeMap::new() };
+        let mut side = Self { broker, last_seen: Told::new(), handed: BTreeMap::new() };
         side.collect();
         side
     }
@@ -46,8 +47,8 @@ impl Side {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Send { peer, seq, message, .. } => self.note_sent(peer, seq, message),
-                Output::Share { body, recipients } => {
-                    for own in recipients {
+                Output::Multicast { body, deliveries } => {
+                    for own in deliveries {
                         self.note_sent(own.peer, own.seq, own.message(&body));
                     }
                 }
@@ -61,7 +62,7 @@ impl Side {
         let frame = message.into_frame().to_vec();
         let message = FromAnkaios::decode_length_delimited(&*frame).unwrap();
         if let Some(FromAnkaiosEnum::Response(response)) = message.from_ankaios_enum {
-            self.told.entry(peer).or_default().push(response);
+            self.last_seen.entry(peer).or_default().push(response);
         }
     }
 
@@ -80,13 +81,16 @@ fn words(seed: u64, step: u64) -> FromWorkload {
     let masks = MaskSet::parse([mask.choose(rng).unwrap()]);
     let id = format!("s{}", rng.random_range(0..4));
     let (id, ask) = match rng.random_range(0..10) {
-        0..=2 => (id, Ask::State { masks, subscribe: true }),
-        3 => (id, Ask::CancelEvents),
-        4..=6 => (format!("read {step}"), Ask::State { masks, subscribe: false }),
+        0..=2 => (id, RequestKind::State { masks, subscribe: true }),
+        3 => (id, RequestKind::CancelEvents),
+        4..=6 => (format!("read {step}"), RequestKind::State { masks, subscribe: false }),
         _ => {
             let new_state = desired(&[], &[(key, &format!("{step:04}"))]);
             let masks = vec![Mask::parse(&mask[1])];
-            (format!("u{step}"), Ask::Update { new_state: NewState::Given(new_state), masks })
+            (
+                format!("u{step}"),
+                RequestKind::Update { new_state: NewState::Given(new_state), masks },
+            )
         }
     };
     FromWorkload::Request(Request { id, ask, original: bytes::Bytes::new() })
@@ -117,12 +121,12 @@ fn converse(seed: u64) -> [Told; 2] {
         };
     }
     sides.iter_mut().for_each(|side| side.finish(400));
-    sides.map(|side| side.told)
+    sides.map(|side| side.last_seen)
 }
 
-fn by_request(told: &Told) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> {
+fn by_request(last_seen: &Told) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (peer, responses) in told {
+    for (peer, responses) in last_seen {
         for response in responses {
             all.entry((*peer, response.request_id.as_str())).or_default().push(response);
         }
@@ -149,8 +153,8 @@ fn values<'a>(response: &'a pb::Response) -> (bool, BTreeMap<&'a str, &'a str>) 
 fn streams_of_a_broker_that_tells_one_at_a_time_are_those_of_one_that_tells_all_at_once() {
     let mut events = 0;
     for seed in 0..50 {
-        let told = converse(seed);
-        let [whole, sliced] = told.each_ref().map(by_request);
+        let last_seen = converse(seed);
+        let [whole, sliced] = last_seen.each_ref().map(by_request);
         assert_eq!(whole, sliced, "seed {seed}");
         events += sliced.values().flatten().filter(|own| values(own).0).count();
     }
@@ -160,9 +164,9 @@ fn streams_of_a_broker_that_tells_one_at_a_time_are_those_of_one_that_tells_all_
 #[test]
 fn whoever_has_read_a_value_is_not_told_of_it_afterwards() {
     for seed in 0..50 {
-        for told in converse(seed)[1].values() {
+        for last_seen in converse(seed)[1].values() {
             let mut read = BTreeMap::new();
-            for response in told {
+            for response in last_seen {
                 let (is_event, values) = values(response);
                 for (key, value) in values {
                     if is_event {
@@ -179,7 +183,7 @@ fn whoever_has_read_a_value_is_not_told_of_it_afterwards() {
 
 #[test]
 fn request_of_another_is_answered_while_many_are_being_told() {
-    let config = Config { settle_ms: 0, slice: 1, ..Config::default() };
+    let config = Config { subscribe_grace_ms: 0, slice: 1, ..Config::default() };
     let names: Vec<_> =
         ["a", "b", "c", "d"].map(|name| (name, workload("", anything(), vec![]))).into();
     let mut world = World::with(config, &names);
@@ -196,11 +200,11 @@ fn request_of_another_is_answered_while_many_are_being_told() {
     };
     let new_state = NewState::Given(desired(&[], &[("k", "v")]));
     let masks = vec![Mask::parse("desiredState.configs.k")];
-    say(&mut world, all[0], "u", Ask::Update { new_state, masks });
+    say(&mut world, all[0], "u", RequestKind::Update { new_state, masks });
     assert_eq!(world.heard(all[1]), ["s event +k k=v"]);
-    assert_eq!(world.broker.next_deadline(), Some(Tick(0)), "the others are told at once");
+    assert_eq!(world.broker.next_deadline(), Some(Tick(0)), "the others are last_seen at once");
     let masks = MaskSet::parse(["desiredState.configs.k"]);
-    say(&mut world, all[3], "r", Ask::State { masks, subscribe: false });
+    say(&mut world, all[3], "r", RequestKind::State { masks, subscribe: false });
     assert_eq!(world.heard(all[3]), ["s event +k k=v", "r state"]);
     assert_eq!(world.heard(all[2]), ["s event +k k=v"]);
     assert_eq!(world.heard(all[0]), [""; 0], "its answer comes behind all events");
@@ -212,7 +216,7 @@ fn request_of_another_is_answered_while_many_are_being_told() {
 #[test]
 fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
     let limits = Limits { outbox_bytes: 1, ..Limits::default() };
-    let config = Config { limits, settle_ms: 0, window: 1, slice: 2, ..Config::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, window: 1, slice: 2, ..Config::default() };
     let names = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
     let mut world = World::with(config, &names);
     let (a, b) = (world.hello("a"), world.hello("b"));
@@ -222,7 +226,7 @@ fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
     world.heard(b);
     world.prompt = false;
     // One more that is not taken, and it has what it may have.
-    world.ask(b, "read", Ask::State { masks: MaskSet::parse([KEYS[0]]), subscribe: false });
+    world.ask(b, "read", RequestKind::State { masks: MaskSet::parse([KEYS[0]]), subscribe: false });
     let all = KEYS.map(|key| (key, "1"));
     let masks = KEYS.map(|key| format!("desiredState.configs.{key}"));
     world.update(a, desired(&[], &all), &masks.each_ref().map(String::as_str));
@@ -237,7 +241,7 @@ fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
 
 /// A broker in which `b` has subscribed 300 times, with 40 masks each, to what `a` changes, and `c` once.
 fn with_costly_subscriptions(most_at_once: usize) -> (World, PeerId, PeerId, PeerId) {
-    let config = Config { settle_ms: 0, slice: 100, most_at_once, ..Config::default() };
+    let config = Config { subscribe_grace_ms: 0, slice: 100, most_at_once, ..Config::default() };
     let names = ["a", "b", "c"].map(|name| (name, workload("", anything(), vec![])));
     let mut world = World::with(config, &names);
     let (a, b, c) = (world.hello("a"), world.hello("b"), world.hello("c"));
@@ -264,7 +268,7 @@ fn change_much(world: &mut World, a: PeerId, value: &str) {
     let state = Node::map([("apiVersion", Node::text("v1")), ("configs", configs)]);
     let new_state = NewState::Given(Tree::default().with(DESIRED_STATE, Some(state)));
     let masks = vec![Mask::parse("desiredState.configs")];
-    let ask = Ask::Update { new_state, masks };
+    let ask = RequestKind::Update { new_state, masks };
     let message =
         FromWorkload::Request(Request { id: "u".into(), ask, original: bytes::Bytes::new() });
     world.broker.handle(Tick(0), Input::Message { peer: a, message, written: 0 });
@@ -276,7 +280,7 @@ fn slice_of_events_ends_by_the_work_that_they_take_and_not_by_their_number() {
     let (mut world, a, _, c) = with_costly_subscriptions(usize::MAX);
     change_much(&mut world, a, "1");
     let mut inputs = 0;
-    while world.broker.is_telling() {
+    while world.broker.is_fanning_out() {
         inputs += 1;
         world.broker.handle(Tick(0), Input::Tick);
         world.collect();
@@ -292,7 +296,7 @@ fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
     let (mut world, a, _, c) = with_costly_subscriptions(200);
     for value in ["1", "2", "3", "4"] {
         change_much(&mut world, a, value);
-        assert!(world.broker.is_busy(), "there is more to be told than one input may take");
+        assert!(world.broker.is_busy(), "there is more to be last_seen than one input may take");
     }
     let mut seen = Vec::new();
     while world.broker.is_busy() {
@@ -302,8 +306,8 @@ fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
     seen.extend(world.take_states(c));
     let last = seen.last().unwrap().desired_state.as_ref().unwrap().configs.as_ref().unwrap();
     let truth = convert::to_pb(world.broker.state(), Fill::Sparse).desired_state.unwrap();
-    assert_eq!(Some(last), truth.configs.as_ref(), "the newest state is told in the end");
-    assert!(seen.len() < 4, "changes were told together: {}", seen.len());
+    assert_eq!(Some(last), truth.configs.as_ref(), "the newest state is last_seen in the end");
+    assert!(seen.len() < 4, "changes were last_seen together: {}", seen.len());
     assert_eq!(world.heard(a).len(), 4, "each update was answered");
 }
 
@@ -311,7 +315,8 @@ fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
 fn peer_that_speaks_while_its_costly_events_are_due_is_answered_all_the_same() {
     let (mut world, a, b, _) = with_costly_subscriptions(200);
     change_much(&mut world, a, "1");
-    let ask = Ask::State { masks: MaskSet::parse(["desiredState.apiVersion"]), subscribe: false };
+    let ask =
+        RequestKind::State { masks: MaskSet::parse(["desiredState.apiVersion"]), subscribe: false };
     let message =
         FromWorkload::Request(Request { id: "r".into(), ask, original: bytes::Bytes::new() });
     let before = world.broker.work_done;

@@ -204,8 +204,8 @@ fn bytes_of_every_field_are_those_of_the_message() {
     }
 }
 
-fn written(tree: &Tree, fill: Fill, pieces: Option<&mut Pieces>) -> Vec<u8> {
-    let mut writer = pieces.map_or_else(Writer::default, |own| Writer::with(own, fill));
+fn written(tree: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Vec<u8> {
+    let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
     write_state(&mut writer, tree, fill);
     let (buffer, start) = writer.finish(fill);
     buffer[start..].to_vec()
@@ -232,18 +232,18 @@ fn many(count: usize) -> Tree {
 
 #[test]
 fn what_did_not_change_is_copied_and_the_bytes_are_the_same() {
-    let mut pieces = Pieces::default();
+    let mut leaf_cache = LeafCache::default();
     let mut tree = many(1_000);
     let mut encoded = 0;
     for round in 0..50 {
         for fill in [Fill::Full, Fill::Sparse] {
-            let bytes = written(&tree, fill, Some(&mut pieces));
+            let bytes = written(&tree, fill, Some(&mut leaf_cache));
             assert_eq!(bytes, to_pb(&tree, fill).encode_to_vec(), "round {round}");
         }
         // Of each of the three maps one leaf at most, and workloads in two fillings.
-        let new = pieces.encoded() - encoded;
+        let new = leaf_cache.encoded() - encoded;
         assert!(round == 0 || new <= 4, "{new} leaves were encoded anew");
-        encoded = pieces.encoded();
+        encoded = leaf_cache.encoded();
         let desired = tree.root().get(DESIRED_STATE).unwrap();
         let name = format!("w{}", round * 17);
         let mut workloads = desired.get("workloads").and_then(Node::as_map).unwrap().clone();
@@ -253,7 +253,7 @@ fn what_did_not_change_is_copied_and_the_bytes_are_the_same() {
         parts.insert(Key::from("workloads"), Node::Map(workloads));
         tree = tree.with(DESIRED_STATE, Some(Node::Map(parts)));
     }
-    let kept = pieces.bytes();
+    let kept = leaf_cache.bytes();
     assert!(
         kept < 3 * written(&tree, Fill::Full, None).len(),
         "what is no part of it goes: {kept}"

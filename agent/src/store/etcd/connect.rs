@@ -17,12 +17,12 @@ use super::{
     channel::channel,
     holder::Holder,
     keys::{self, Keys, Write},
-    member,
-    view::{Entry, View},
+    lease,
+    replica::{Entry, View},
 };
 use crate::{
     apart,
-    model::{Current, Update},
+    model::{StateModel, Update},
     store::{Change, OpenError, Refused},
 };
 
@@ -116,7 +116,7 @@ pub(super) async fn answer<T>(
 /// The desired state of a manifest as items.
 pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     let update = Update { new_state: convert::to_pb(seed, Fill::Full), ..Update::default() };
-    let planned = Current::default()
+    let planned = StateModel::default()
         .update(&update)
         .map_err(|refused| OpenError::Seed(refused.to_string()))?;
     Ok(planned.changes)
@@ -140,7 +140,7 @@ pub(super) async fn open(
         };
         let named = |trouble: Trouble| format!("etcd at {endpoint}: {trouble}");
         begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
-        let lease = member::join(&mut client, options, keys, own).await.map_err(named)?;
+        let lease = lease::join(&mut client, options, keys, own).await.map_err(named)?;
         let view = read(&mut client, keys).await.map_err(named)?;
         return Ok((client, lease, view));
     }

@@ -1,7 +1,7 @@
 //! The layout in etcd: one item per key below a prefix, so that an update touches what it changes.
 //! Pure: a change makes keys and values, and keys and values make a change.
 
-use fifogate::{pb::ank_base as pb, state::check::is_name};
+use fifogate::{pb::ank_base as pb, state::validate::is_name};
 use prost::Message;
 
 use crate::store::Change;

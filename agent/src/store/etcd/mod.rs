@@ -3,11 +3,11 @@
 
 mod channel;
 mod connect;
-mod follow;
 mod holder;
 mod keys;
-mod member;
-mod view;
+mod lease;
+mod replica;
+mod watcher;
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use connect::Trouble;
 use holder::Holder;
 pub use holder::Place;
 use keys::{Keys, Write};
-use view::{Plan, View};
+use replica::{Plan, View};
 
 /// Longest that somebody waits for an update.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,7 +118,7 @@ impl Etcd {
     /// breaks a rule.
     pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
         let keys = Keys::new(&options.prefix);
-        let id = member::new_id().map_err(OpenError::Storage)?;
+        let id = lease::new_id().map_err(OpenError::Storage)?;
         let ends_after = options.takeover_after.map(|time| time.as_secs_f64());
         let holder = Holder { id, place: options.place.clone(), ends_after };
         let seed = seed.map(connect::seeded).transpose()?;
@@ -141,7 +141,7 @@ impl Etcd {
             doubt: Notify::new(),
             closing: watch::Sender::new(false),
         });
-        tokio::spawn(follow::run(shared.clone(), events));
+        tokio::spawn(watcher::run(shared.clone(), events));
         Ok((Store::Etcd(Self { shared }), receiver))
     }
 
@@ -171,7 +171,7 @@ impl Etcd {
                 }
                 Outcome::Outdated(revision) => {
                     shared.told(revision.max(known + 1), deadline).await?;
-                    sleep(member::pause(attempt)).await;
+                    sleep(lease::pause(attempt)).await;
                 }
             }
         }

@@ -1,0 +1,405 @@
+//! The agent's one loop: what the store tells goes to fifogate and to the workloads' tasks, and what
+//! workloads ask through fifogate goes to the store.
+//!
+//! The loop itself waits for nobody: whatever may take time is a task that comes back with a result.
+//! So the order is kept in one place: fifogate is told every change before the answer to the update
+//! that made it.
+
+use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
+
+use fifogate::{
+    pb::{
+        agent_link::{
+            AgentTrouble, ForwardedRequest, ForwardedResponse, Phase, ReplaceState, Shutdown,
+            UpdateState, from_agent::Content, to_agent,
+        },
+        ank_base::{self as pb, request::RequestContent, response::ResponseContent},
+    },
+    state::{
+        EFFECTIVE_STATE, Instance, Tree,
+        convert::{self, Fill},
+    },
+};
+use log::Level;
+use tokio::{
+    process::Child,
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    link::{FromGate, GateConfig, GateProcess, Started},
+    log_text::{self, Quoted},
+    logs::{Campaigns, Logs},
+    model::{self, Update},
+    pairs::Pairs,
+    store::{Change, Event, Events, Store},
+    supervisor::Supervisor,
+    updates::{Answer, Asked, decide},
+};
+
+/// What is waited before a fifogate that ended is started again; twice as long each time.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// What fifogate may take to end.
+const GATE_GRACE: Duration = Duration::from_secs(3);
+
+/// All that the loop has.
+#[derive(Debug)]
+pub struct Agent {
+    agent: String,
+    config: GateConfig,
+    events: Events,
+    tree: Tree,
+    /// The last state in which something was different for workloads that run or wait.
+    follow: watch::Sender<Tree>,
+    gate: watch::Sender<Option<GateProcess>>,
+    running: Option<Running>,
+    delay: Duration,
+    respawn_at: Instant,
+    pairs: Pairs,
+    logs: Logs,
+    campaigns: Campaigns,
+    supervisor: Supervisor,
+    updates: mpsc::UnboundedSender<Asked>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+    /// What `fifogate status` is to say of us.
+    trouble: String,
+}
+
+/// A running fifogate.
+#[derive(Debug)]
+struct Running {
+    messages: mpsc::Receiver<FromGate>,
+    child: Child,
+    since: Instant,
+}
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// How fifogate is started.
+    pub config: GateConfig,
+    /// Where updates go.
+    pub store: Store,
+    /// What it tells.
+    pub events: Events,
+    /// For all who follow workloads and their states; other changes are not told there.
+    pub follow: watch::Sender<Tree>,
+    /// The fifogate of the moment.
+    pub gate: watch::Sender<Option<GateProcess>>,
+    /// The open pairs.
+    pub pairs: Pairs,
+    /// The logs.
+    pub logs: Logs,
+    /// The workloads.
+    pub supervisor: Supervisor,
+}
+
+impl Agent {
+    /// Puts a node together and starts its fifogate.
+    ///
+    /// # Errors
+    /// fifogate cannot be started.
+    pub async fn start(parts: Parts) -> io::Result<Self> {
+        let (updates, asked) = mpsc::unbounded_channel();
+        let (answered, answers) = mpsc::unbounded_channel();
+        tokio::spawn(decide(parts.store, asked, answered));
+        let tree = parts.follow.borrow().clone();
+        let mut node = Self {
+            agent: parts.config.agent_name.clone(),
+            config: parts.config,
+            events: parts.events,
+            tree,
+            follow: parts.follow,
+            gate: parts.gate,
+            running: None,
+            delay: FIRST_DELAY,
+            respawn_at: Instant::now(),
+            pairs: parts.pairs,
+            logs: parts.logs,
+            campaigns: Campaigns::default(),
+            supervisor: parts.supervisor,
+            updates,
+            answers,
+            trouble: String::new(),
+        };
+        let started = GateProcess::start(&node.config).await?;
+        node.begin_gate(started).await;
+        Ok(node)
+    }
+
+    /// Runs until `stop`, also if fifogate does not take what it is told.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            () = stop => {}
+            never = self.turn_for_ever() => match never {},
+        }
+    }
+
+    async fn turn_for_ever(&mut self) -> Infallible {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.events.recv() => self.on_event(event).await,
+                Some(answer) = self.answers.recv() => {
+                    // Its change was put into the queue before it was answered.
+                    while let Ok(event) = self.events.try_recv() {
+                        self.on_event(event).await;
+                    }
+                    self.on_answer(answer).await;
+                }
+                Some(message) = next(&mut self.running) => self.on_gate(message).await,
+                () = sleep_until(self.respawn_at), if self.running.is_none() => {
+                    self.restart_gate().await;
+                }
+            }
+        }
+    }
+
+    /// Ends the workloads, and fifogate last, so that what they are told of their end arrives.
+    pub async fn finish(mut self) {
+        let supervisor = self.supervisor;
+        let finished = tokio::spawn(supervisor.finish());
+        tokio::pin!(finished);
+        let gate = self.gate.borrow().clone();
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut finished => break,
+                Some(event) = self.events.recv() => {
+                    if let (Event::State { tree, changes }, Some(gate)) = (event, &gate) {
+                        tell_change(Some(gate), &self.pairs, &self.tree, &tree, changes).await;
+                        self.follow.send_replace(tree.clone());
+                        self.tree = tree;
+                    }
+                }
+                Some(_) = next(&mut self.running) => {}
+            }
+        }
+        let Some(mut running) = self.running else { return };
+        if let Some(gate) = gate {
+            gate.tell(Content::Shutdown(Shutdown {})).await;
+        }
+        if timeout(GATE_GRACE, running.child.wait()).await.is_err() {
+            log::warn!("fifogate does not end; it is killed");
+            let _ = running.child.kill().await;
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        let (tree, changes) = match event {
+            Event::State { tree, changes } => (tree, changes),
+            Event::Reachable(reachable) => return self.note_store(reachable).await,
+        };
+        let gate = self.gate.borrow().clone();
+        tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
+        let old = std::mem::replace(&mut self.tree, tree);
+        if model::concerns_workloads(&old, &self.tree) {
+            self.follow.send_replace(self.tree.clone());
+            self.supervisor.follow(&self.tree);
+        }
+    }
+
+    async fn note_store(&mut self, reachable: bool) {
+        if reachable {
+            log::warn!("the store is back");
+            self.trouble.clear();
+        } else {
+            log::warn!("the store is not there");
+            let now = jiff::Timestamp::now().strftime("%FT%TZ");
+            self.trouble =
+                format!("the store cannot be reached since {now}: updates are refused until it is");
+        }
+        let gate = self.gate.borrow().clone();
+        if let Some(gate) = gate {
+            self.tell_trouble(&gate).await;
+        }
+    }
+
+    async fn tell_trouble(&self, gate: &GateProcess) {
+        gate.tell(Content::Trouble(AgentTrouble { reason: self.trouble.clone() })).await;
+    }
+
+    async fn on_answer(&mut self, answer: Answer) {
+        let content = match answer.result {
+            Ok(success) => ResponseContent::UpdateStateSuccess(success),
+            Err(refused) => ResponseContent::Error(pb::Error { message: refused.to_string() }),
+        };
+        self.respond(&answer.by, answer.request_id, content).await;
+    }
+
+    async fn respond(&self, to: &Instance, request_id: String, content: ResponseContent) {
+        let gate = self.gate.borrow().clone();
+        if let Some(gate) = gate {
+            let response = pb::Response { request_id, response_content: Some(content) };
+            // Whoever asked may be gone, and nothing waits for the answer then.
+            gate.tell(Content::Response(ForwardedResponse {
+                instance_name: Some(model::instance_name(to)),
+                response: Some(response),
+            }))
+            .await;
+        }
+    }
+
+    async fn on_gate(&mut self, message: FromGate) {
+        match message {
+            FromGate::Said(said) => self.on_said(*said).await,
+            FromGate::StateRejected(reason) => {
+                log::error!("fifogate does not follow the state and is told all of it: {reason}");
+                let gate = self.gate.borrow().clone();
+                if let Some(gate) = gate {
+                    self.tell_all(&gate).await;
+                }
+            }
+            FromGate::Gone => {
+                self.gate.send_replace(None);
+                self.campaigns.clear();
+                if let Some(mut running) = self.running.take() {
+                    let _ = running.child.kill().await;
+                    if running.since.elapsed() > LONGEST_DELAY {
+                        self.delay = FIRST_DELAY;
+                    }
+                    let status = running.child.wait().await.map(|status| status.to_string());
+                    let how = status.unwrap_or_else(|error| error.to_string());
+                    log::error!("fifogate ended ({how}); it is started again in {:?}", self.delay);
+                }
+                self.plan_restart();
+            }
+        }
+    }
+
+    async fn on_said(&mut self, said: to_agent::Content) {
+        match said {
+            to_agent::Content::Request(request) => self.on_request(request).await,
+            to_agent::Content::Session(change) => {
+                // With a session its campaigns end, also if another begins.
+                let own = model::instance(&change.instance_name.clone().unwrap_or_default());
+                self.campaigns.cancel_all_of(&own);
+                if change.phase() == Phase::Closed {
+                    let (name, reason) = (Quoted(&own.workload), Quoted(&change.reason));
+                    let text = format_args!("the session of {name} ended: {reason}");
+                    log_text::about(&own.workload, Level::Info, text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    async fn on_request(&mut self, forwarded: ForwardedRequest) {
+        let by = model::instance(&forwarded.instance_name.unwrap_or_default());
+        let request = forwarded.request.unwrap_or_default();
+        let request_id = request.request_id;
+        match request.request_content {
+            Some(RequestContent::UpdateStateRequest(update)) => match update.new_state {
+                None => {
+                    let message = "The UpdateStateRequest does not contain a new state".to_owned();
+                    self.respond(&by, request_id, ResponseContent::Error(pb::Error { message }))
+                        .await;
+                }
+                Some(new_state) => {
+                    let workload = by.workload.clone();
+                    let update = Update { by: workload, new_state, masks: update.update_mask };
+                    // Its receiver lives as long as this loop.
+                    let _ = self.updates.send(Asked { by, request_id, update });
+                }
+            },
+            Some(RequestContent::LogsRequest(request)) => {
+                let accepted = self.logs_of(&request);
+                let gate = self.gate.borrow().clone();
+                if let Some(gate) = gate {
+                    self.campaigns.begin(&gate, &self.logs, &by, &request_id, &request, accepted);
+                }
+            }
+            Some(RequestContent::LogsCancelRequest(_)) => {
+                self.campaigns.cancel(&by, &request_id);
+                let accepted = ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {});
+                self.respond(&by, request_id, accepted).await;
+            }
+            // Also one of which no more could be read than who sent it.
+            _ => {
+                let message = "The agent cannot read this request".to_owned();
+                self.respond(&by, request_id, ResponseContent::Error(pb::Error { message })).await;
+            }
+        }
+    }
+
+    /// Of the instances that a request names, those that are wanted and of this agent.
+    fn logs_of(&self, request: &pb::LogsRequest) -> Vec<Instance> {
+        let tree = &self.tree;
+        let is_ours = |own: &Instance| {
+            let workload = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
+            own.agent == self.agent
+                && workload.is_some_and(|workload| Instance::of(&own.workload, workload) == *own)
+        };
+        let named: BTreeSet<_> = request.workload_names.iter().map(model::instance).collect();
+        named.into_iter().filter(is_ours).collect()
+    }
+
+    async fn restart_gate(&mut self) {
+        match GateProcess::start(&self.config).await {
+            Ok(started) => {
+                self.begin_gate(started).await;
+                log::info!("fifogate runs again");
+            }
+            Err(error) => {
+                log::error!("{} cannot be started: {error}", self.config.program.display());
+                self.plan_restart();
+            }
+        }
+    }
+
+    fn plan_restart(&mut self) {
+        self.respawn_at = Instant::now() + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST_DELAY);
+    }
+
+    /// Tells a new fifogate everything: the state first, so that no workload sees an empty one.
+    async fn begin_gate(&mut self, started: Started) {
+        let Started { gate, messages, child } = started;
+        self.running = Some(Running { messages, child, since: Instant::now() });
+        self.tell_all(&gate).await;
+        if !self.trouble.is_empty() {
+            self.tell_trouble(&gate).await;
+        }
+        for add in self.pairs.all() {
+            gate.tell(Content::AddWorkload(add)).await;
+        }
+        self.gate.send_replace(Some(gate));
+    }
+
+    async fn tell_all(&self, gate: &GateProcess) {
+        let state = convert::to_pb(&self.tree, Fill::Full);
+        gate.tell_state(Content::ReplaceState(ReplaceState { state: Some(state) })).await;
+    }
+}
+
+async fn next(running: &mut Option<Running>) -> Option<FromGate> {
+    running.as_mut()?.messages.recv().await
+}
+
+/// Tells what makes `new` of `old`, and the rules that go with it: rights that are lost are lost before
+/// anything of the new state can be read, and those that are won come with it.
+async fn tell_change(
+    gate: Option<&GateProcess>,
+    pairs: &Pairs,
+    old: &Tree,
+    new: &Tree,
+    changes: Option<Vec<Change>>,
+) {
+    let differ = pairs.narrow(gate, new).await;
+    if let Some(gate) = gate {
+        tell_step(gate, old, new, changes).await;
+    }
+    pairs.widen(gate, differ).await;
+}
+
+/// Tells what makes `new` of `old`, which fifogate has.
+async fn tell_step(gate: &GateProcess, old: &Tree, new: &Tree, changes: Option<Vec<Change>>) {
+    let known = changes.and_then(|changes| model::update_of(old, new, changes));
+    if let Some((new_state, update_mask)) = known.or_else(|| model::difference(old, new)) {
+        let update = UpdateState { new_state: Some(new_state), update_mask };
+        gate.tell_state(Content::UpdateState(update)).await;
+    }
+}

@@ -1,0 +1,210 @@
+//! The state of now, and what is known of it so that each step costs what it changes.
+
+use std::sync::Arc;
+
+use fifogate::{
+    pb::ank_base as pb,
+    state::{
+        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Mask, Node, Tree,
+        WORKLOAD_STATES, agent_update, convert, follow_workloads,
+        update::{self, UpdateError},
+        weight_after,
+    },
+};
+
+use prost::Message;
+
+use super::{
+    Update, UpdatePlan, bounds, changes_between, empty, grants_itself, instance, instances,
+    nobody_ends, sender::Sender,
+};
+use crate::{
+    apart,
+    render::{self, Budget, ConfigIndex, RenderError},
+    store::{Change, Refused},
+};
+
+/// A state that changes.
+#[derive(Clone, Debug)]
+pub struct StateModel {
+    tree: Tree,
+    bytes: usize,
+    /// Shared, so that a copy of all this is cheap.
+    uses: Arc<ConfigIndex>,
+}
+
+impl Default for StateModel {
+    /// The state in which nothing is desired.
+    fn default() -> Self {
+        Self::new(empty())
+    }
+}
+
+impl StateModel {
+    /// What there is to know of a state.
+    #[must_use]
+    pub fn new(tree: Tree) -> Self {
+        let bytes = weight_after(&Tree::default(), 0, &tree);
+        let mut uses = ConfigIndex::default();
+        uses.follow(&tree);
+        Self { tree, bytes, uses: Arc::new(uses) }
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What another state would take.
+    #[must_use]
+    pub fn bytes_with(&self, tree: &Tree) -> usize {
+        weight_after(&self.tree, self.bytes, tree)
+    }
+
+    /// The workloads that refer to a config, by name.
+    pub fn users_of(&self, config: &str) -> impl Iterator<Item = &str> {
+        self.uses.of(config).map(|name| name.as_str())
+    }
+
+    /// The bytes that an update is about: as many as it has, unless something may have to be rendered.
+    #[must_use]
+    pub fn bytes_of(&self, update: &Update) -> usize {
+        let is_plain = |mask: &String| {
+            let mut names = mask.split('.');
+            match (names.next(), names.next(), names.next()) {
+                (Some(DESIRED_STATE), Some("configs"), Some(name)) => {
+                    self.users_of(name).next().is_none()
+                }
+                (Some(AGENTS), Some(_), _) => true,
+                _ => false,
+            }
+        };
+        if update.masks.is_empty() || !update.masks.iter().all(is_plain) {
+            return apart::LARGE;
+        }
+        update.new_state.encoded_len()
+    }
+
+    /// The same of changes.
+    #[must_use]
+    pub fn bytes_of_changes(&self, changes: &[Change]) -> usize {
+        let of = |change: &Change| match change {
+            Change::Config(name, _) if self.users_of(name).next().is_some() => apart::LARGE,
+            Change::Config(_, config) => config.as_ref().map_or(0, Message::encoded_len),
+            Change::Workload(_, Some(own)) => match &own.configs {
+                Some(configs) if !configs.configs.is_empty() => apart::LARGE,
+                _ => own.encoded_len(),
+            },
+            Change::Workload(_, None)
+            | Change::ApiVersion(_)
+            | Change::Agent(..)
+            | Change::WorkloadState(..) => 0,
+        };
+        changes.iter().map(of).fold(0, usize::saturating_add)
+    }
+
+    /// Goes on to another state.
+    pub fn set(&mut self, tree: Tree) {
+        self.bytes = self.bytes_with(&tree);
+        Arc::make_mut(&mut self.uses).follow(&tree);
+        self.tree = tree;
+    }
+
+    /// The state after an update.
+    ///
+    /// # Errors
+    /// It is wrong as it stands; the text is for whoever asked (PROTOCOL 6.3).
+    pub fn update(&self, update: &Update) -> Result<UpdatePlan, Refused> {
+        let current = &self.tree;
+        let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
+        let denied = || Refused::Invalid("Access denied".to_owned());
+        let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        let sender = Sender::of(current, &update.by);
+        if !sender.may_write(&masks) {
+            return Err(denied());
+        }
+        let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
+            invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
+        })?;
+        let proposed = update::propose(current, &new_state, &masks).map_err(invalid)?;
+        if !sender.may_refer(current, &proposed) {
+            return Err(denied());
+        }
+        let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
+        if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
+            return Err(denied());
+        }
+        let is_asked = !update.by.is_empty();
+        if is_asked {
+            let over = |what: String| invalid(UpdateError::Invalid(what));
+            bounds::check_entries(&updated.changes).map_err(over)?;
+        }
+        let told = |fault: &RenderError| {
+            invalid(UpdateError::Invalid(sender.told(current, &updated.tree, fault)))
+        };
+        let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
+        let (effective, faults) =
+            render::effective_within(current, &self.uses, &updated.tree, &mut budget);
+        // Those that were so before are nobody's fault here.
+        if let Some(fault) = faults.iter().find(|fault| !fault.is_old) {
+            return Err(told(fault));
+        }
+        let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
+        if is_asked {
+            bounds::check_rendered(current, &tree, &mut budget).map_err(|own| told(&own))?;
+        }
+        let (ended, started) = instances(current, &tree);
+        let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
+        let states = follow_workloads(tree.entries(&[WORKLOAD_STATES]), &gone, &started);
+        let tree = tree.with(WORKLOAD_STATES, Some(Node::Map(states)));
+        let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
+        let success = pb::UpdateStateSuccess {
+            added_workloads: names(&started),
+            deleted_workloads: names(&ended),
+        };
+        Ok(UpdatePlan { changes: changes_between(current, &tree), tree, success })
+    }
+
+    /// The state after changes that a store told, and the workloads that cannot be rendered in it.
+    ///
+    /// # Errors
+    /// They make no state of it.
+    pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
+        let (mut items, mut states) = (Vec::new(), Vec::new());
+        let unknown = |error: convert::ConvertError| error.to_string();
+        for change in changes {
+            items.push(match change {
+                Change::ApiVersion(version) => {
+                    (vec![DESIRED_STATE, API_VERSION], Some(Node::text(version)))
+                }
+                Change::Workload(name, workload) => {
+                    let node = workload.as_deref().map(convert::workload_from_pb);
+                    (vec![DESIRED_STATE, "workloads", name], node.transpose().map_err(unknown)?)
+                }
+                Change::Config(name, config) => {
+                    let node = config.as_ref().map(|own| convert::config_from_pb(name, own));
+                    (vec![DESIRED_STATE, "configs", name], node.transpose().map_err(unknown)?)
+                }
+                Change::Agent(name, attributes) => {
+                    (vec![AGENTS, name], attributes.as_ref().map(convert::agent_from_pb))
+                }
+                Change::WorkloadState(name, state) => {
+                    let state = state.as_ref().map(convert::execution_state_from_pb);
+                    states.push((instance(name), state.transpose().map_err(unknown)?));
+                    continue;
+                }
+            });
+        }
+        let mut tree = agent_update::set_items(&self.tree, items)?;
+        tree = agent_update::set_states(&tree, &states);
+        let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
+        Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
+    }
+}

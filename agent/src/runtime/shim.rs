@@ -1,0 +1,323 @@
+//! What runs between the agent and a workload's process: this program again, as its launcher.
+//!
+//! The agent may not fork and do things in the child, so the child is this program, which unshares
+//! namespaces, mounts, and starts the command. It stays as the command's shim: it tells the agent
+//! how the command began and ended, passes on what the agent wants, and reaps what others leave. Its
+//! standard input is a socket to the agent. When that closes, the agent is gone, and the shim ends
+//! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
+//! the shim is killed. Without one, the shim is the subreaper of all that the command starts.
+//!
+//! A third process (`exec`) gives up rights, and becomes the command.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Command, ExitCode},
+    thread,
+};
+
+use clap::ValueEnum;
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl::{set_child_subreaper, set_pdeathsig},
+        signal::{Signal, kill, killpg},
+        stat::{Mode, umask},
+    },
+    unistd::{Pid, getegid, geteuid},
+};
+use rustix::{
+    io::Errno,
+    process::{WaitOptions, WaitStatus, wait},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    exec::{self, Identity, LOADED, READY},
+    mounts::{self, Bind, Hidden},
+};
+
+/// What keeps a workload apart from its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// Its own mounts, and its own processes, all of which end with the first.
+    Full,
+    /// Its own mounts.
+    Mounts,
+    /// Nothing.
+    None,
+}
+
+impl Isolation {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Mounts => "mounts",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What the shim is told to start: one line of JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) identity: Identity,
+    pub(super) binds: Vec<Bind>,
+    pub(super) hidden: Vec<Hidden>,
+    /// Whether parts of `/proc` are to be read only.
+    pub(super) protects_kernel: bool,
+}
+
+/// The processes between the agent and a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Makes the namespaces.
+    Outside,
+    /// Is in the namespaces, and keeps the command.
+    Inside,
+    /// Becomes the command.
+    Command,
+}
+
+/// What the shim tells: one line of JSON each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ShimEvent {
+    Started,
+    /// Not started, and why.
+    Failed(String),
+    Exited(i32),
+    Killed(i32),
+}
+
+/// What the agent wants of a running command: one line each.
+pub(super) const TERMINATE: &str = "terminate";
+
+/// Where a workload looks for its pair.
+pub(super) const PAIR: &str = "/run/ankaios/control_interface";
+
+/// Becomes the shim of one command, or one of the processes around it. With `probe`, only finds out
+/// whether it could.
+#[must_use]
+pub fn main(isolation: Isolation, stage: Stage, probe: bool) -> ExitCode {
+    let status = exec::close_inherited().and_then(|()| match (stage, isolation) {
+        (Stage::Command, _) => Ok(exec::main()),
+        (Stage::Outside, Isolation::Full) => enter(isolation).and_then(|()| go_inside(probe)),
+        (Stage::Outside, Isolation::Mounts) => {
+            enter(isolation).and_then(|()| keep(isolation, probe))
+        }
+        _ => keep(isolation, probe),
+    });
+    status.unwrap_or_else(|error| {
+        if !probe {
+            tell(&ShimEvent::Failed(format!("its launcher failed: {error}")));
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// Unshares what `isolation` asks for. Who is not root becomes root of a user namespace first.
+fn enter(isolation: Isolation) -> io::Result<()> {
+    let (uid, gid) = (geteuid(), getegid());
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if isolation == Isolation::Full {
+        flags |= CloneFlags::CLONE_NEWPID;
+    }
+    if !uid.is_root() {
+        flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(flags)?;
+    if !uid.is_root() {
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    }
+    mounts::make_private()
+}
+
+/// Only a child is inside a new PID namespace: this program once more.
+fn go_inside(probe: bool) -> io::Result<ExitCode> {
+    end_with_parent()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["launch", "--isolation", "full", "--stage", "inside"]);
+    if probe {
+        command.arg("--probe");
+    }
+    let status = command.status()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
+
+fn end_with_parent() -> io::Result<()> {
+    Ok(set_pdeathsig(Signal::SIGKILL)?)
+}
+
+fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
+    match isolation {
+        Isolation::Full => {
+            end_with_parent()?;
+            mounts::mount_proc()?;
+        }
+        // Here nothing ends with the shim, so it has to outlive the agent and end it all. What its
+        // children leave behind becomes its own, and can be reaped.
+        Isolation::Mounts | Isolation::None => set_child_subreaper(true)?,
+    }
+    if probe {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut orders = BufReader::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
+    let mut line = String::new();
+    orders.read_line(&mut line)?;
+    let plan: Plan = serde_json::from_str(&line)?;
+    let mounts = !(plan.binds.is_empty() && plan.hidden.is_empty()) || plan.protects_kernel;
+    if isolation == Isolation::None && mounts {
+        return Err(io::Error::other("it would mount on the host"));
+    }
+    let pid = match start(isolation, &plan) {
+        Ok(pid) => pid,
+        Err(reason) => {
+            tell(&ShimEvent::Failed(reason));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    tell(&ShimEvent::Started);
+    thread::spawn(move || obey(orders, pid));
+    let told = reap(pid);
+    if isolation != Isolation::Full {
+        end_all();
+    }
+    tell(&told);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
+    // It is loaded before a file of the workload can take the place of what it is loaded from.
+    let (pid, mut socket) = start_waiting(isolation)
+        .map_err(|error| format!("the process for the command cannot be started: {error}"))?;
+    // Folders on the way to a mount point are for all users.
+    umask(Mode::from_bits_truncate(0o022));
+    mounts::mount_all(&plan.binds, &plan.hidden)?;
+    if plan.protects_kernel {
+        mounts::protect_kernel()?;
+    }
+    let Identity { command, working_dir, .. } = &plan.identity;
+    if !working_dir.is_dir() {
+        return Err(format!("workingDir {} is no folder", working_dir.display()));
+    }
+    let failed =
+        |error: &dyn std::fmt::Display| format!("command '{command}' cannot be started: {error}");
+    let mut line = serde_json::to_string(&plan.identity).map_err(|error| failed(&error))?;
+    line.push('\n');
+    socket.get_mut().write_all(line.as_bytes()).map_err(|error| failed(&error))?;
+    // Its end of the socket closes when it becomes the command.
+    let mut said = String::new();
+    socket.read_to_string(&mut said).map_err(|error| failed(&error))?;
+    match said.strip_prefix(READY).map(str::trim) {
+        Some("") => Ok(pid),
+        Some(reason) => Err(failed(&reason)),
+        None if said.is_empty() => Err(failed(&"its process ended before")),
+        None => Err(said),
+    }
+}
+
+/// Starts the process that becomes the command when it is told which, and waits until it is loaded.
+fn start_waiting(isolation: Isolation) -> io::Result<(Pid, BufReader<UnixStream>)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["launch", "--isolation", isolation.name(), "--stage", "command"]);
+    let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
+    // Or the shim would hold the other end open, and never learn that the process has ended.
+    drop(command);
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let mut socket = BufReader::new(ours);
+    let mut said = String::new();
+    socket.read_line(&mut said)?;
+    if said.trim_end() != LOADED {
+        return Err(io::Error::other("it ended before it was loaded"));
+    }
+    Ok((Pid::from_raw(pid), socket))
+}
+
+/// Does what the agent wants, until there is no agent any more.
+fn obey(orders: BufReader<UnixStream>, pid: Pid) {
+    for line in orders.lines().map_while(Result::ok) {
+        if line == TERMINATE {
+            // It may be gone already.
+            let _ = killpg(pid, Signal::SIGTERM);
+        }
+    }
+    let _ = killpg(pid, Signal::SIGKILL);
+    // It may have left its group. When it has ended, `keep` goes on, and ends all that it started.
+    kill_children();
+}
+
+/// Waits for the command, and meanwhile for all that others left.
+fn reap(pid: Pid) -> ShimEvent {
+    loop {
+        match next_end() {
+            Ok((own, status)) if own == pid => match status.terminating_signal() {
+                Some(signal) => return ShimEvent::Killed(signal),
+                None => return ShimEvent::Exited(status.exit_status().unwrap_or_default()),
+            },
+            Ok(_) => {}
+            Err(error) => return ShimEvent::Failed(format!("it was lost: {error}")),
+        }
+    }
+}
+
+/// Waits for the end of any child. Its status is a number, as a child can be killed by signals that
+/// have no name.
+fn next_end() -> Result<(Pid, WaitStatus), Errno> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => {
+                return Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status));
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Ends what the command left behind, where no PID namespace does. Wherever it went, it is ours as soon
+/// as nobody else is its parent: we are its subreaper.
+fn end_all() {
+    loop {
+        kill_children();
+        if next_end().is_err() {
+            return;
+        }
+    }
+}
+
+fn kill_children() {
+    let us = Pid::this();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in pids.map(Pid::from_raw).filter(|pid| parent_of(*pid) == Some(us)) {
+        // It may be gone already.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; behind it come the state and the parent.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut rest = str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
+    rest.nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+fn tell(told: &ShimEvent) {
+    let stdin = io::stdin();
+    let Ok(fd) = stdin.as_fd().try_clone_to_owned() else { return };
+    if let Ok(mut line) = serde_json::to_string(told) {
+        line.push('\n');
+        // If nobody listens, there is no agent any more, and `obey` ends everything.
+        let _ = UnixStream::from(fd).write_all(line.as_bytes());
+    }
+}

@@ -1,0 +1,70 @@
+//! Maps by numbers that we give out ourselves, one after the other.
+//!
+//! Neighbours stand side by side, so whoever goes through many of them in order, as an event to a
+//! thousand subscribers does, goes through memory in order. For numbers that somebody else chooses this
+//! would be no good.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+/// A map by the numbers `K`.
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<InOrder>>;
+
+/// The number itself, but for the bits that tell keys of one place apart.
+#[derive(Debug, Default)]
+pub(crate) struct InOrder(u64);
+
+/// The map takes a key's place from the low bits of its hash, and compares these at once for many
+/// places before it compares keys: they are to differ.
+const TAG: u64 = !(u64::MAX >> 7);
+
+impl Hasher for InOrder {
+    fn finish(&self) -> u64 {
+        let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (self.0 & !TAG) | (mixed & TAG)
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    /// For keys that are no single number; none of ours is.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_have_neighbouring_places_and_tags_of_their_own() {
+        let hash = |number| {
+            let mut hasher = InOrder::default();
+            hasher.write_u64(number);
+            hasher.finish()
+        };
+        let places = (0..1_000).map(|number| hash(number) & 0xffff);
+        assert!(places.eq(0..1_000));
+        let tags: std::collections::BTreeSet<_> =
+            (0..16).map(|number| hash(number) & TAG).collect();
+        assert_eq!(tags.len(), 16);
+    }
+
+    #[test]
+    fn map_holds_what_was_put_into_it() {
+        let mut map = IdMap::default();
+        (0..10_000_u64).for_each(|number| assert!(map.insert(number * 3, number).is_none()));
+        map.insert(u64::MAX, 7);
+        (0..10_000).filter(|number| number % 2 == 0).for_each(|number| {
+            map.remove(&(number * 3));
+        });
+        assert_eq!((map.len(), map.get(&u64::MAX)), (5_001, Some(&7)));
+        assert!((0..10_000).all(|number| map.contains_key(&(number * 3)) == (number % 2 == 1)));
+    }
+}

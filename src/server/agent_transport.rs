@@ -1,0 +1,226 @@
+//! The agent as one more port: framed messages over standard input and output, or over a Unix
+//! socket (CONTRACT section 4).
+//!
+//! A stream to a trusted peer takes frames in any leaf_cache, so there is no waiting for a reader here.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    fs::File,
+    io,
+    io::IoSlice,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use bytes::Buf;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::uio::writev,
+    unistd::{dup2_stdin, dup2_stdout, read},
+};
+
+use crate::{broker::AckMode, frame::FrameDecoder};
+
+use super::port::{FromPort, Notices, OutFrame};
+
+/// Reads in one turn.
+const READS_PER_TURN: usize = 16;
+
+/// Where the agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkAddress {
+    /// At our standard input and output.
+    Stdio,
+    /// Listening at this Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for LinkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("standard input and output"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What a turn came to.
+#[derive(Debug)]
+pub(super) enum LinkTurn {
+    /// Everything that could be done was.
+    Dry,
+    /// There may be more to read.
+    More,
+    /// The agent has hung up.
+    Ended,
+    /// The stream cannot be understood any more.
+    Broken(String),
+}
+
+#[derive(Debug)]
+pub(super) struct LinkPort {
+    from_agent: OwnedFd,
+    to_agent: OwnedFd,
+    decoder: FrameDecoder,
+    queue: VecDeque<OutFrame>,
+    /// Bytes of the first frame in the queue that were written.
+    written: usize,
+    /// Whether it is read now.
+    pub(super) reading: bool,
+    /// Whether the broker wants it to be read.
+    pub(super) wanted: bool,
+    hung_up: bool,
+    stdio: bool,
+}
+
+impl LinkPort {
+    pub(super) fn open(address: &LinkAddress, max_frame: usize) -> io::Result<Self> {
+        let (from_agent, to_agent) = match address {
+            LinkAddress::Stdio => (
+                io::stdin().as_fd().try_clone_to_owned()?,
+                io::stdout().as_fd().try_clone_to_owned()?,
+            ),
+            LinkAddress::Unix(path) => connect(path)?,
+        };
+        for fd in [&from_agent, &to_agent] {
+            let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+            fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self {
+            from_agent,
+            to_agent,
+            decoder: FrameDecoder::new(max_frame),
+            queue: VecDeque::new(),
+            written: 0,
+            reading: true,
+            wanted: true,
+            hung_up: false,
+            stdio: *address == LinkAddress::Stdio,
+        })
+    }
+
+    /// The descriptors to be told of: what to read, what to write.
+    pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
+        (self.from_agent.as_raw_fd(), self.to_agent.as_raw_fd())
+    }
+
+    /// Hangs up, on standard input and output too: at its end the process may stay in the kernel for as
+    /// long as a workload holds a pipe, and the agent is not to wait for that.
+    pub(super) fn hang_up(self) {
+        if self.stdio
+            && let Ok(null) = File::options().read(true).write(true).open("/dev/null")
+            && let Err(errno) = dup2_stdin(&null).and_then(|()| dup2_stdout(&null))
+        {
+            log::warn!("cannot hang up on the agent: {}", errno.desc());
+        }
+    }
+
+    pub(super) fn push(&mut self, frame: OutFrame) {
+        self.queue.push_back(frame);
+    }
+
+    /// Whether nothing waits to be written, or never can be.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.queue.is_empty() || self.hung_up
+    }
+
+    /// Writes what can be written, and reads for one turn.
+    pub(super) fn turn(
+        &mut self,
+        buffer: &mut [u8],
+        events: &mut Vec<FromPort>,
+        notices: &mut Notices,
+    ) -> LinkTurn {
+        if self.hung_up {
+            return LinkTurn::Dry;
+        }
+        if !self.flush(notices) {
+            self.queue.clear();
+            self.written = 0;
+            // What it said last is still read, and then its end; unless it is not read at all.
+            if !self.wanted {
+                self.hung_up = true;
+                return LinkTurn::Ended;
+            }
+        }
+        if !self.reading {
+            return LinkTurn::Dry;
+        }
+        for _ in 0..READS_PER_TURN {
+            match read(&self.from_agent, buffer) {
+                Ok(0) => return self.end(),
+                Ok(count) => {
+                    if let Err(error) = self.take(&buffer[..count], events) {
+                        return LinkTurn::Broken(error.to_string());
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return LinkTurn::Dry,
+                // It is gone, and has not read all that was said.
+                Err(Errno::ECONNRESET) => return self.end(),
+                Err(errno) => return LinkTurn::Broken(errno.desc().to_owned()),
+            }
+        }
+        LinkTurn::More
+    }
+
+    fn take(
+        &mut self,
+        mut bytes: &[u8],
+        events: &mut Vec<FromPort>,
+    ) -> Result<(), crate::frame::FrameError> {
+        while let Some(frame) = self.decoder.next_frame(&mut bytes)? {
+            events.push(FromPort::Frame(frame));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> LinkTurn {
+        self.hung_up = true;
+        if self.decoder.is_mid_frame() {
+            return LinkTurn::Broken("it ended in the middle of a message".to_owned());
+        }
+        LinkTurn::Ended
+    }
+
+    /// Writes what can be written; false if nobody will ever read it. An agent that is not read, as
+    /// too much waits for it, is found to be gone only here.
+    fn flush(&mut self, notices: &mut Notices) -> bool {
+        while let Some(frame) = self.queue.front() {
+            let mut head = Vec::with_capacity(frame.frame.head_len());
+            frame.frame.put_head(&mut head);
+            let mut whole = head.chain(&frame.frame.body()[..]);
+            whole.advance(self.written);
+            let leaf_cache = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
+            match writev(&self.to_agent, &leaf_cache) {
+                Ok(count) => {
+                    self.written += count;
+                    if self.written == frame.frame.len() {
+                        if frame.ack != AckMode::None {
+                            notices.written = Some(frame.seq);
+                        }
+                        self.queue.pop_front();
+                        self.written = 0;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return true,
+                Err(errno) => {
+                    log::debug!("cannot write to the agent: {}", errno.desc());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
+
+fn connect(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    let stream = UnixStream::connect(path)?;
+    Ok((stream.try_clone()?.into(), stream.into()))
+}

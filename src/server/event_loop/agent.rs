@@ -1,0 +1,114 @@
+//! The agent's turns, and the answers to those who ask for the status.
+
+use std::{io, sync::Arc, time::Instant};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+
+use crate::{broker::PeerId, limits::Limits};
+
+use super::{
+    super::{
+        agent_transport::{LinkPort, LinkTurn},
+        port::{FromPort, Notices, OutFrame},
+        status_socket::{ClientId, StatusSocket},
+        worker::{PortStatuses, ToWorker},
+    },
+    FROM_AGENT, InFlight, Link, Loop, STATUS_CLIENTS, TO_AGENT,
+    port_table::PortEntry,
+};
+
+pub(super) fn register(registry: &Registry, port: LinkPort, limits: &Limits) -> io::Result<Link> {
+    let (from_agent, to_agent) = port.descriptors();
+    let not_pollable = |error: io::Error| {
+        let text = format!("the agent link has to be a pipe or a socket, not a file: {error}");
+        io::Error::new(error.kind(), text)
+    };
+    registry
+        .register(&mut SourceFd(&from_agent), FROM_AGENT, Interest::READABLE)
+        .map_err(not_pollable)?;
+    registry
+        .register(&mut SourceFd(&to_agent), TO_AGENT, Interest::WRITABLE)
+        .map_err(not_pollable)?;
+    Ok(Link { port, due: true, in_flight: Arc::new(InFlight::new(limits)) })
+}
+
+impl Loop {
+    /// A turn of the agent's port, if one is due.
+    pub(super) fn link_turn(&mut self) {
+        let Some(link) = self.link.as_mut().filter(|link| link.due) else { return };
+        link.due = false;
+        let (mut events, mut notices) = (Vec::new(), Notices::default());
+        let turn = link.port.turn(&mut self.buffer, &mut events, &mut notices);
+        let in_flight = Arc::clone(&link.in_flight);
+        self.worker.send_notices(PeerId::AGENT, notices);
+        for event in events {
+            let bytes = if let FromPort::Frame(body) = &event { body.len() } else { 0 };
+            in_flight.add(bytes);
+            let in_flight = Arc::clone(&in_flight);
+            let (peer, written) = (PeerId::AGENT, 0);
+            self.worker.tell(ToWorker::Port { peer, event, written, bytes, in_flight });
+        }
+        match turn {
+            LinkTurn::Dry => {}
+            LinkTurn::More => self.read_agent(None),
+            LinkTurn::Ended => {
+                log::info!("the agent has hung up");
+                self.worker.tell(ToWorker::AgentLost);
+                self.begin_stop();
+            }
+            LinkTurn::Broken(why) => {
+                self.worker.tell(ToWorker::AgentLost);
+                self.fail(format!("the stream of the agent cannot be trusted any more: {why}"));
+            }
+        }
+    }
+
+    pub(super) fn send_to_agent(&mut self, frame: OutFrame) {
+        if let Some(link) = &mut self.link {
+            link.port.push(frame);
+            link.due = true;
+        }
+    }
+
+    /// Reads on what the agent says, unless too much of it is on its way; `on` sets whether it is to
+    /// be read at all.
+    pub(super) fn read_agent(&mut self, on: Option<bool>) {
+        let stopping = self.stopping.is_some();
+        let Some(link) = &mut self.link else { return };
+        link.port.wanted = on.unwrap_or(link.port.wanted) && !stopping;
+        link.port.reading = link.port.wanted && !link.in_flight.park();
+        link.due |= link.port.reading;
+    }
+
+    pub(super) fn take_status_clients(&mut self) {
+        for client in self.status.iter_mut().flat_map(StatusSocket::accept).collect::<Vec<_>>() {
+            self.worker.tell(ToWorker::Status(client, self.port_statuses()));
+        }
+    }
+
+    /// What only this side knows of the workloads.
+    fn port_statuses(&self) -> PortStatuses {
+        let now = Instant::now();
+        let port_status = |entry: &PortEntry| {
+            let (held, misbehaviors) = entry.port_status(now);
+            let any = held.is_some() || !misbehaviors.is_empty();
+            any.then(|| (entry.peer(), (held, misbehaviors)))
+        };
+        self.ports.all().filter_map(port_status).collect()
+    }
+
+    pub(super) fn answer_status(&mut self, client: ClientId, answer: Vec<u8>) {
+        let Some(status) = &mut self.status else { return };
+        if !status.answer(client, answer) {
+            // A place is free for whoever waited for one.
+            self.take_status_clients();
+            return;
+        }
+        let token = Token(STATUS_CLIENTS + client);
+        let Some(fd) = status.client_descriptor(client) else { return };
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut SourceFd(&fd), token, Interest::WRITABLE) {
+            log::error!("cannot answer on the status socket: {error}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Which readers have taken what they were sent, asked of the kernel for many at once.
+//!
+//! A pipe of one page is full with a frame in it, and has room again when its reader has taken that.
+//! The kernel state it in a list of which nobody is waiting: a reader that reads wakes nobody, and to
+//! ask for hundreds is one call that sleeps on no pipe.
+
+use std::{io, os::fd::RawFd, time::Duration};
+
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+
+/// Those that one call tells of.
+const MOST: usize = 512;
+
+pub(super) struct DrainWatch {
+    poll: Poll,
+    events: Events,
+}
+
+impl DrainWatch {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { poll: Poll::new()?, events: Events::with_capacity(MOST) })
+    }
+
+    /// PortState from now on when there is room in this pipe.
+    pub(super) fn register(&self, to_workload: RawFd, token: Token) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&to_workload), token, Interest::WRITABLE)
+    }
+
+    pub(super) fn deregister(&self, to_workload: RawFd) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&to_workload))
+    }
+
+    /// The pipes in which there is room, and was not always since they were told of last; and whether
+    /// there may be more of them.
+    pub(super) fn next(&mut self) -> io::Result<(impl Iterator<Item = Token>, bool)> {
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => other?,
+        }
+        let more = self.events.iter().count() == MOST;
+        let tokens = self.events.iter().filter(|event| event.is_writable());
+        Ok((tokens.map(mio::event::Event::token), more))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::{Read, Write},
+        os::fd::AsRawFd,
+    };
+
+    use nix::{
+        fcntl::{FcntlArg, OFlag, fcntl},
+        unistd::pipe2,
+    };
+
+    use super::*;
+
+    fn tokens(drained: &mut DrainWatch) -> Vec<usize> {
+        let (tokens, more) = drained.next().unwrap();
+        let mut tokens: Vec<_> = tokens.map(|Token(token)| token).collect();
+        tokens.sort_unstable();
+        assert_eq!(more, tokens.len() == MOST);
+        tokens
+    }
+
+    #[test]
+    fn those_are_told_once_whose_readers_have_read_since() {
+        let mut drained = DrainWatch::new().unwrap();
+        let mut pipes: Vec<(File, File)> = Vec::new();
+        for token in 0..3 {
+            let (reader, writer) = pipe2(OFlag::O_NONBLOCK).unwrap();
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+            drained.register(writer.as_raw_fd(), Token(token)).unwrap();
+            pipes.push((reader.into(), writer.into()));
+        }
+        assert_eq!(tokens(&mut drained), [0, 1, 2], "all are empty at first");
+        assert_eq!(tokens(&mut drained), [0; 0]);
+        pipes.iter_mut().for_each(|(_, writer)| writer.write_all(b"frame").unwrap());
+        assert_eq!(tokens(&mut drained), [0; 0]);
+        let mut buffer = [0; 5];
+        pipes[0].0.read_exact(&mut buffer[..3]).unwrap();
+        assert_eq!(tokens(&mut drained), [0; 0], "there is something left");
+        pipes[0].0.read_exact(&mut buffer[..2]).unwrap();
+        pipes[2].0.read_exact(&mut buffer).unwrap();
+        pipes[2].1.write_all(b"next").unwrap();
+        assert_eq!(tokens(&mut drained), [0], "in the other there is the next one");
+        drained.deregister(pipes[1].1.as_raw_fd()).unwrap();
+        pipes[1].0.read_exact(&mut buffer).unwrap();
+        assert_eq!(tokens(&mut drained), [0; 0]);
+    }
+}

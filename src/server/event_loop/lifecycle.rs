@@ -1,0 +1,441 @@
+//! Pairs that come and go, what became of their turns, and what their workloads do to them that they
+//! should not.
+
+use std::{
+    io, mem,
+    os::fd::RawFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use log::Level;
+use mio::{Interest, unix::SourceFd};
+
+use crate::{broker::PeerId, message::Owner, state::Instance};
+
+use super::{
+    super::{
+        fifo::PipePair,
+        inotify::Seen,
+        log_limiter::Kind,
+        port::{Misbehavior, Port, Wait},
+        takeover,
+        worker::ToWorker,
+    },
+    FIRST_READER_POLL, Job, LAST_READER_POLL, Loop, WATCHES,
+    jobs::{Opened, PortSettings, ToOpen},
+    port_table::{CheckedOut, Due, PortEntry, PortTable, Throttle, TurnResult},
+};
+
+/// How soon the next leaving of a reader is seen whose workload wakes us for nothing.
+const LEAVE: Duration = Duration::from_millis(1);
+
+/// A pair whose FIFOs are being opened.
+pub(super) struct Opening {
+    instance: Instance,
+    pair: Arc<PipePair>,
+    /// It was removed before they were open.
+    removed: bool,
+    /// What is opened later, when nobody can be in the middle of half a frame any more.
+    later: Option<Box<ToOpen>>,
+    /// How often that was looked at for nothing.
+    round: u32,
+    /// The last look was one by which readers are looked for.
+    blind: bool,
+    /// What was seen of its readers since the last look.
+    seen: takeover::Seen,
+}
+
+impl Opening {
+    fn new(instance: Instance, pair: PipePair) -> Self {
+        let (pair, later) = (Arc::new(pair), None);
+        Self {
+            instance,
+            pair,
+            removed: false,
+            later,
+            round: 0,
+            blind: false,
+            seen: takeover::Seen::All,
+        }
+    }
+}
+
+impl Loop {
+    /// Makes the names of a pair, and has its FIFOs opened.
+    pub(super) fn begin_open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) {
+        let pair = self.has_descriptors().and_then(|()| {
+            let pair = self.run_dir.open_pair(instance, owner);
+            pair.map_err(|error| error.to_string())
+        });
+        match pair {
+            Ok((pair, fifos)) => {
+                let (reused, window) = (pair.is_reused(), self.settings.window);
+                let max_frame = self.settings.limits.max_frame;
+                let settings = PortSettings { reused, max_frame, window };
+                let (what, mut opening) =
+                    (ToOpen::new(fifos, settings), Opening::new(instance.clone(), pair));
+                if what.is_in_parts() {
+                    opening.seen = self.watch_leaving(peer, &what);
+                }
+                self.jobs.push_back(Job::Open(peer, what));
+                self.opening.insert(peer, opening);
+            }
+            Err(why) => self.refuse(peer, instance, why),
+        }
+    }
+
+    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
+        let name = instance.to_string();
+        let text = format_args!("no control interface for {name}: {why}");
+        self.pace.say(Level::Error, Kind::Pair, &name, text);
+        self.worker.tell(ToWorker::PairOpened(peer, Err(why)));
+    }
+
+    /// A workload too many is refused, before those that are served get into port_status.
+    fn has_descriptors(&self) -> Result<(), String> {
+        let lifecycle = self.ports.len() + self.opening.len();
+        if lifecycle < self.settings.most_pairs {
+            return Ok(());
+        }
+        Err(format!(
+            "{lifecycle} workloads are served, and the process may have no more descriptors \
+             (RLIMIT_NOFILE)"
+        ))
+    }
+
+    pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
+        let Some(opening) = self.opening.remove(&peer) else { return };
+        if !matches!(opened, Ok(Opened::Later(_))) {
+            // Also what was seen and is not told yet: it is not about a port.
+            self.watches.remove(peer);
+        }
+        let Opening { instance, pair, removed, round, .. } = &opening;
+        match opened {
+            Ok(Opened::Port(port)) if *removed => self.jobs.push_back(Job::Close(port)),
+            Ok(Opened::Later(what)) if *removed => self.jobs.push_back(Job::GiveUp(what)),
+            Ok(Opened::Port(port)) => {
+                if let Err(error) = self.serve(peer, instance, pair, port, *round > 0) {
+                    self.refuse(peer, instance, error.to_string());
+                }
+            }
+            Ok(Opened::Later(what)) => self.open_later(peer, opening, what),
+            Err(_) if *removed => {}
+            Err(error) => self.refuse(peer, instance, error.to_string()),
+        }
+    }
+
+    /// Watches for a reader of half a frame that leaves; gives what is seen of readers before it does.
+    fn watch_leaving(&mut self, peer: PeerId, what: &ToOpen) -> takeover::Seen {
+        // Another watch: what the one before saw was our own last look.
+        self.watches.remove(peer);
+        let watched = self.watches.watch_leaving(peer, what.to_workload());
+        if watched { takeover::Seen::All } else { takeover::Seen::Some }
+    }
+
+    /// The agent need not wait for a reader, of which nobody knows when it reads.
+    fn open_later(&mut self, peer: PeerId, mut opening: Opening, what: Box<ToOpen>) {
+        if opening.round == 0 {
+            let path = opening.pair.path().display().to_string();
+            let name = opening.instance.to_string();
+            let text = format_args!(
+                "a message to {name} was cut off when the fifogate before ended; it is served when \
+                 its reader has seen the end"
+            );
+            self.pace.say(Level::Info, Kind::CutOff, &name, text);
+            self.worker.tell(ToWorker::PairOpened(peer, Ok(path)));
+        }
+        let after =
+            FIRST_READER_POLL.saturating_mul(1 << opening.round.min(10)).min(LAST_READER_POLL / 8);
+        self.ports.schedule(Instant::now() + after, peer, Due::Open);
+        opening.round += 1;
+        if opening.blind {
+            opening.seen = self.watch_leaving(peer, &what);
+        }
+        opening.later = Some(what);
+        let left = opening.seen == takeover::Seen::Left;
+        self.opening.insert(peer, opening);
+        if left {
+            self.open_again(peer);
+        }
+    }
+
+    /// Looks again whether a pair may be opened.
+    fn open_again(&mut self, peer: PeerId) {
+        let Some(opening) = self.opening.get_mut(&peer) else { return };
+        if let Some(mut what) = opening.later.take() {
+            what.seen = mem::take(&mut opening.seen);
+            opening.blind = what.seen == takeover::Seen::Some;
+            self.jobs.push_back(Job::Open(peer, what));
+        }
+    }
+
+    fn serve(
+        &mut self,
+        peer: PeerId,
+        instance: &Instance,
+        pair: &Arc<PipePair>,
+        port: Box<Port>,
+        told: bool,
+    ) -> io::Result<()> {
+        let path = pair.path().display().to_string();
+        log::debug!("serving {instance} at {path}");
+        let descriptors = port.descriptors();
+        self.ports.add(peer, instance.to_string(), Arc::clone(pair), port);
+        self.register(peer, descriptors)?;
+        if !told {
+            self.worker.tell(ToWorker::PairOpened(peer, Ok(path)));
+        }
+        Ok(())
+    }
+
+    /// Has the kernel tell of everything that happens at a pair.
+    fn register(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let tokens = PortTable::tokens(peer);
+        let (from_workload, to_workload) = descriptors;
+        registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
+        // Not for being writable, which it nearly always is: for the reader's leaving.
+        registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
+        self.drained.register(to_workload, tokens.1)?;
+        self.watches.watch(peer, descriptors);
+        Ok(())
+    }
+
+    /// Events of a pair's descriptors are of no interest any more.
+    fn deregister(&self, descriptors: (RawFd, RawFd)) {
+        let (from_workload, to_workload) = descriptors;
+        let registry = self.poll.registry();
+        for forgotten in [
+            registry.deregister(&mut SourceFd(&from_workload)),
+            registry.deregister(&mut SourceFd(&to_workload)),
+            self.drained.deregister(to_workload),
+        ] {
+            if let Err(error) = forgotten {
+                log::error!("cannot forget a descriptor: {error}");
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, peer: PeerId) {
+        let pair = if let Some(opening) = self.opening.get_mut(&peer) {
+            opening.removed = true;
+            let pair = Arc::clone(&opening.pair);
+            if let Some(what) = opening.later.take() {
+                self.jobs.push_back(Job::GiveUp(what));
+                self.opening.remove(&peer);
+            }
+            self.watches.remove(peer);
+            Some(pair)
+        } else if let Some(entry) = self.ports.remove(peer) {
+            self.watches.remove(peer);
+            if !entry.is_throttled() {
+                self.deregister(entry.descriptors());
+            }
+            let pair = Arc::clone(entry.pair());
+            // One that is checked out is closed when it comes back.
+            self.jobs.extend(entry.into_port().map(Job::Close));
+            Some(pair)
+        } else {
+            None
+        };
+        if let Some(pair) = pair
+            && let Err(error) = self.run_dir.remove_pair(&pair)
+        {
+            let name = pair.path().display().to_string();
+            self.pace.say(Level::Warn, Kind::Pair, &name, format_args!("{error}"));
+        }
+        self.worker.tell(ToWorker::PairClosed(peer));
+    }
+
+    /// A turn that is expected to sleep.
+    pub(super) fn start_blocking(&mut self, visit: CheckedOut) {
+        let Some(blocking_threads) = &self.blocking_threads else { return };
+        let (peer, now) = (visit.peer(), Instant::now());
+        self.ports.note_checked_out(peer, now);
+        // It is taken by the thread, or by us if there is none.
+        let parcel = Arc::new(Mutex::new(Some(visit)));
+        let take = |parcel: &Mutex<Option<CheckedOut>>| {
+            parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let own = Arc::clone(&parcel);
+        let job = move |buffer: &mut [u8]| take(&own).map(|own| Job::Turn(own).work(buffer));
+        if let Err(error) = blocking_threads.start(job)
+            && let Some(visit) = take(&parcel)
+        {
+            let name = self.ports.get(peer).map_or("", PortEntry::name);
+            let text = format_args!("no thread for {name}: {error}");
+            self.pace.say(Level::Error, Kind::NoThread, name, text);
+            self.ports.try_again_later(visit, now);
+        }
+    }
+
+    pub(super) fn after_turn(&mut self, peer: PeerId, back: TurnResult) {
+        let after = match self.ports.after_turn(peer, back) {
+            Ok(after) => after,
+            Err(port) => return self.jobs.push_back(Job::Close(port)),
+        };
+        self.worker.send_notices(peer, after.notices);
+        after.messages.into_iter().for_each(|message| self.worker.tell(message));
+        after.misbehaviors.into_iter().for_each(|misbehavior| self.report(peer, misbehavior));
+        if let Some(held) = after.held {
+            let name = self.ports.get(peer).map_or("", PortEntry::name);
+            let after = held.as_millis();
+            let text = format_args!("{name} has let go of its pipe after {after} ms");
+            self.pace.say(Level::Info, Kind::LetGo, name, text);
+        }
+        if let Some((before, now)) = after.waited {
+            self.wait_for(peer, before, now);
+        }
+        self.throttle(peer, after.less);
+    }
+
+    /// Has the kernel tell less of a workload for a while.
+    fn throttle(&mut self, peer: PeerId, less: Throttle) {
+        let Some(descriptors) = self.ports.get(peer).map(PortEntry::descriptors) else { return };
+        match less {
+            Throttle::Nothing => {}
+            Throttle::Reads => {
+                self.watches.set_reads(peer, descriptors.1, false);
+            }
+            Throttle::All => {
+                self.report(peer, Misbehavior::WakeupFlood);
+                self.deregister(descriptors);
+                self.watches.watch_leaving(peer, descriptors.1);
+            }
+        }
+    }
+
+    /// Has the kernel tell what a port waits for, and no more what it waited for before.
+    fn wait_for(&mut self, peer: PeerId, before: Wait, now: Wait) {
+        let Some(entry) = self.ports.get(peer) else { return };
+        let (_, to_workload) = entry.descriptors();
+        match before {
+            Wait::No => {}
+            Wait::Edge => self.reregister(entry, Interest::READABLE),
+            Wait::Reader => {
+                self.watches.set_reads(peer, to_workload, false);
+            }
+        }
+        match now {
+            Wait::No => {}
+            // If the pipe has room by now, the server comes at once.
+            Wait::Edge => self.reregister(entry, Interest::WRITABLE),
+            Wait::Reader => {
+                // What was read before that was not seen.
+                if !entry.is_quiet() && self.watches.set_reads(peer, to_workload, true) {
+                    self.ports.poll_reader(peer);
+                }
+            }
+        }
+    }
+
+    fn reregister(&self, entry: &PortEntry, interest: Interest) {
+        let tokens = PortTable::tokens(entry.peer());
+        let (_, fd) = entry.descriptors();
+        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), tokens.1, interest)
+        {
+            log::error!("cannot wait for {}: {error}", entry.name());
+        }
+    }
+
+    pub(super) fn do_what_is_due(&mut self, now: Instant) {
+        for (peer, due) in self.ports.take_due(now) {
+            if due == Due::Open {
+                self.open_again(peer);
+                continue;
+            }
+            let Some(entry) = self.ports.get_mut(peer) else { continue };
+            match due {
+                Due::Open => {}
+                Due::PollReader => self.ports.poll_reader(peer),
+                Due::Blocked => {
+                    entry.quarantine();
+                    self.report(peer, Misbehavior::Blocked);
+                }
+                Due::Unthrottle => {
+                    entry.unthrottle();
+                    let descriptors = entry.descriptors();
+                    if let Err(error) = self.register(peer, descriptors) {
+                        let name = self.ports.get(peer).map_or("", PortEntry::name);
+                        log::error!("cannot wait for {name}: {error}");
+                    }
+                    self.ports.poll_reader(peer);
+                }
+                Due::Leave => {
+                    if entry.is_throttled() {
+                        let (_, to_workload) = entry.descriptors();
+                        self.watches.watch_leaving(peer, to_workload);
+                        self.ports.poll_reader(peer);
+                    }
+                }
+                Due::WatchReads => {
+                    let (_, to_workload) = entry.descriptors();
+                    if entry.watch_reads() && self.watches.set_reads(peer, to_workload, true) {
+                        self.ports.poll_reader(peer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says once of each workload what it does that it should not.
+    fn report(&mut self, peer: PeerId, misbehavior: Misbehavior) {
+        if let Some(entry) = self.ports.get_mut(peer)
+            && entry.note_misbehavior(misbehavior)
+        {
+            let name = entry.name();
+            let text = format_args!("{name} {}; reported once", misbehavior.text());
+            self.pace.say(Level::Warn, Kind::Misbehavior, name, text);
+        }
+    }
+
+    pub(super) fn take_watches(&mut self) {
+        // One buffer a round: a workload that makes many events makes others wait for one buffer.
+        let seen = self.watches.read();
+        for seen in &seen {
+            match seen {
+                Seen::Reader(peer) => self.ports.poll_reader(*peer),
+                Seen::ReaderLeft(peer) => self.note_reader_left(*peer),
+                Seen::Name(peer) => self.check_names(*peer),
+                Seen::Overflow => {
+                    self.ports.poll_all_readers();
+                    let opening = self.opening.values_mut();
+                    opening.for_each(|own| own.seen = takeover::Seen::Some);
+                }
+            }
+        }
+        if !seen.is_empty() {
+            self.rearm_watches();
+        }
+    }
+
+    fn note_reader_left(&mut self, peer: PeerId) {
+        if let Some(opening) = self.opening.get_mut(&peer) {
+            opening.seen = takeover::Seen::Left;
+            return self.open_again(peer);
+        }
+        self.ports.note_reader_left(peer);
+        if self.ports.get(peer).is_some_and(PortEntry::is_throttled) {
+            self.ports.schedule(Instant::now() + LEAVE, peer, Due::Leave);
+        }
+    }
+
+    fn check_names(&mut self, peer: PeerId) {
+        let Some(entry) = self.ports.get(peer) else { return };
+        if !self.run_dir.has_names_of(entry.pair()) {
+            self.report(peer, Misbehavior::Renamed);
+        }
+    }
+
+    /// More may be in the queue than was read, and an server comes only once.
+    fn rearm_watches(&self) {
+        if let Some(fd) = self.watches.descriptor() {
+            let registry = self.poll.registry();
+            if let Err(error) = registry.reregister(&mut SourceFd(&fd), WATCHES, Interest::READABLE)
+            {
+                log::error!("cannot watch readers any more: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The ports of a loop, and which of them is due for a turn.
+
+mod entry;
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use crate::{broker::PeerId, id_map::IdMap, limits::Limits};
+use mio::{Token, event::Event};
+
+use super::{
+    super::{
+        fifo::PipePair,
+        port::{FromPort, OutFrame, Pending, Port, Turn, Wait},
+    },
+    FIRST_READER_POLL,
+    in_flight::InFlight,
+};
+
+use entry::{BLOCKED_AFTER, Effects, PortState, Times, Why};
+pub(super) use entry::{CheckedOut, PortEntry, Throttle, TurnResult};
+
+/// All ports.
+pub(super) struct PortTable {
+    all: IdMap<PeerId, Box<PortEntry>>,
+    /// Who wants a turn, by [`Why`]. They take turns, so that those who ask for something do not wait
+    /// until thousands of others were told what happened.
+    queues: Queues,
+    /// Which of the queues is next.
+    next: usize,
+    /// How many readers may have taken what they were sent.
+    maybe_drained: usize,
+    times: Times,
+    limits: Limits,
+    stopped: bool,
+}
+
+/// For fewer than so many it is no more work to ask each when there is something to write.
+const MIN_MAYBE_DRAINED: usize = 16;
+
+/// What becomes due for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// A look at its reader: watches are hints.
+    PollReader,
+    /// Its turn has taken too long.
+    Blocked,
+    /// The kernel may tell of it again.
+    Unthrottle,
+    /// The kernel may tell again of what its reader reads.
+    WatchReads,
+    /// The next reader that leaves may be told of.
+    Leave,
+    /// Its pair may be opened by now.
+    Open,
+}
+
+impl PortTable {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            all: IdMap::default(),
+            queues: Default::default(),
+            next: 0,
+            maybe_drained: 0,
+            times: Times::new(),
+            limits: limits.clone(),
+            stopped: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn get(&self, peer: PeerId) -> Option<&PortEntry> {
+        self.all.get(&peer).map(AsRef::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut PortEntry> {
+        self.all.get_mut(&peer).map(AsMut::as_mut)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &PortEntry> {
+        self.all.values().map(AsRef::as_ref)
+    }
+
+    /// The tokens of a peer's two descriptors: from the workload, to the workload.
+    pub(super) fn tokens(peer: PeerId) -> (Token, Token) {
+        let first = usize::try_from(peer.0 * 2).unwrap_or(usize::MAX);
+        (Token(first), Token(first + 1))
+    }
+
+    pub(super) fn add(&mut self, peer: PeerId, name: String, pair: Arc<PipePair>, port: Box<Port>) {
+        let entry = PortEntry {
+            descriptors: port.descriptors(),
+            port: Some(port),
+            state: PortState { reading: !self.stopped, ..PortState::default() },
+            in_flight: Arc::new(InFlight::new(&self.limits)),
+            peer,
+            name,
+            pair,
+        };
+        self.all.insert(peer, Box::new(entry));
+        // What stands in the pipe already may never be announced.
+        self.post(peer, Why::Event, |pending| pending.readable = true);
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<PortEntry>> {
+        let entry = self.all.remove(&peer)?;
+        self.times.retain(|(_, own, _)| *own != peer);
+        self.maybe_drained -= usize::from(entry.state.maybe_drained);
+        Some(entry)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// The next port for a turn, and whether that is expected to sleep. It is checked out until
+    /// [`PortTable::after_turn`].
+    pub(super) fn next_due(&mut self) -> Option<(CheckedOut, bool)> {
+        loop {
+            if self.queues[self.next].is_empty() {
+                self.next = 1 - self.next;
+            }
+            let why = self.next;
+            let peer = self.queues[why].pop_front()?;
+            self.next = 1 - why;
+            let Some(entry) = self.all.get_mut(&peer) else { continue };
+            entry.state.queued[why] = false;
+            // It may be queued again when it is back, or have stood in both queues.
+            if let Some(visit) = entry.visit() {
+                return Some((visit, entry.is_quarantined()));
+            }
+        }
+    }
+
+    /// Whether the next turn is one of those who are sent something, and none of them waits here. They
+    /// take turns with those to whom something happened.
+    pub(super) fn is_turn_of_outbound(&mut self) -> bool {
+        let [events, pending] =
+            [Why::Event, Why::Pending].map(|why| self.queues[why as usize].is_empty());
+        let next = pending && (events || self.next == Why::Pending as usize);
+        if next {
+            self.next = Why::Event as usize;
+        }
+        next
+    }
+
+    /// Sends a port on its turn with one frame; or lets the frame wait for the port's turn, if that is
+    /// checked out, has others to send first or is expected to sleep.
+    pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<CheckedOut> {
+        let entry = self.all.get_mut(&peer)?;
+        if entry.state.pending.is_empty()
+            && !entry.is_quarantined()
+            && let Some(port) = entry.port.take()
+        {
+            let mut pending = Pending::default();
+            pending.frames.push_back(frame);
+            return Some(entry.visit_with(port, pending));
+        }
+        entry.state.pending.frames.push_back(frame);
+        queue(&mut self.queues, entry, Why::Pending);
+        None
+    }
+
+    /// Whether so many readers may have taken what they were sent that it is worth asking for all.
+    pub(super) fn many_maybe_drained(&self) -> bool {
+        self.maybe_drained >= MIN_MAYBE_DRAINED
+    }
+
+    /// There is room again in the pipe with this token.
+    pub(super) fn on_drained(&mut self, token: Token) {
+        let Some(entry) = self.all.get_mut(&peer_of(token)) else { return };
+        // A port that is checked out finds out itself.
+        if entry.state.maybe_drained
+            && let Some(port) = &mut entry.port
+        {
+            port.on_drained();
+            entry.state.maybe_drained = false;
+            self.maybe_drained -= 1;
+        }
+    }
+
+    /// A thread sleeps in this port's turn, or is expected to.
+    pub(super) fn note_checked_out(&mut self, peer: PeerId, now: Instant) {
+        if let Some(entry) = self.all.get_mut(&peer) {
+            entry.state.checked_out = Some(now);
+            self.times.insert((now + BLOCKED_AFTER, peer, Due::Blocked));
+        }
+    }
+
+    /// The turn was not begun; its pending waits.
+    pub(super) fn try_again_later(&mut self, visit: CheckedOut, now: Instant) {
+        let peer = visit.peer();
+        let Some(entry) = self.all.get_mut(&peer) else { return };
+        entry.state.note_back(&mut self.times, peer);
+        entry.reclaim(visit);
+        self.times.insert((now + FIRST_READER_POLL, peer, Due::PollReader));
+    }
+
+    /// An event of the kernel.
+    pub(super) fn note(&mut self, token: Token, event: &Event) {
+        let peer = peer_of(token);
+        if token.0.is_multiple_of(2) {
+            let gone = event.is_read_closed();
+            self.post(peer, Why::Event, |pending| {
+                pending.readable = true;
+                pending.writers_gone |= gone;
+            });
+        } else {
+            self.poll_reader(peer);
+        }
+    }
+
+    pub(super) fn poll_reader(&mut self, peer: PeerId) {
+        self.post(peer, Why::Event, |pending| pending.poll_reader = true);
+    }
+
+    pub(super) fn note_reader_left(&mut self, peer: PeerId) {
+        self.post(peer, Why::Event, |pending| pending.reader_left = true);
+    }
+
+    pub(super) fn poll_all_readers(&mut self) {
+        let waiting = self.all().filter(|entry| entry.state.wait != Wait::No);
+        let all: Vec<_> = waiting.map(|entry| entry.peer).collect();
+        all.into_iter().for_each(|peer| self.poll_reader(peer));
+    }
+
+    pub(super) fn reset(&mut self, peer: PeerId) {
+        self.post(peer, Why::Pending, |pending| {
+            pending.reset = true;
+            pending.frames.clear();
+        });
+    }
+
+    pub(super) fn send(&mut self, peer: PeerId, frame: OutFrame) {
+        self.post(peer, Why::Pending, |pending| pending.frames.push_back(frame));
+    }
+
+    pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
+        let on = on && !self.stopped;
+        if let Some(entry) = self.all.get_mut(&peer) {
+            entry.state.reading = on;
+        }
+        if on {
+            self.read_on(peer);
+        }
+    }
+
+    /// What is unread and was announced before may be read now.
+    pub(super) fn read_on(&mut self, peer: PeerId) {
+        let unread = self.all.get(&peer).is_some_and(|entry| entry.state.unread);
+        if unread {
+            self.post(peer, Why::Event, |pending| pending.readable = true);
+        }
+    }
+
+    pub(super) fn stop_reading(&mut self) {
+        self.stopped = true;
+        for entry in self.all.values_mut() {
+            entry.state.reading = false;
+        }
+    }
+
+    /// Whether nothing that could be written waits to be. A pair that is held cannot be.
+    pub(super) fn all_flushed(&self) -> bool {
+        let flushed = |entry: &PortEntry| {
+            let (state, checked_out) = (&entry.state, entry.port.is_none());
+            let waits = !state.pending.is_empty() || checked_out || state.wait != Wait::No;
+            !waits || (checked_out && state.quarantine > 0)
+        };
+        self.all().all(flushed)
+    }
+
+    /// PortState what came of a turn, and queues the next one if it has to follow. The port comes back if
+    /// nobody wants it any more.
+    pub(super) fn after_turn(
+        &mut self,
+        peer: PeerId,
+        back: TurnResult,
+    ) -> Result<Effects, Box<Port>> {
+        let TurnResult { port, mut turn } = back;
+        let Some(entry) = self.all.get_mut(&peer) else { return Err(port) };
+        entry.port = Some(port);
+        let events = std::mem::take(&mut turn.events);
+        turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
+        // They count as on their way from here on.
+        let messages: Vec<_> =
+            events.into_iter().map(|event| entry.to_worker(event, turn.written)).collect();
+        let state = &mut entry.state;
+        let held = state.note_back(&mut self.times, peer);
+        state.unread |= turn.more;
+        // With too much on its way to the worker, a port waits for the worker to say so.
+        if state.unread && !entry.in_flight.park() && state.reading {
+            state.pending.readable = true;
+        }
+        let before = std::mem::replace(&mut state.wait, turn.wait);
+        state.schedule_reader_poll(&mut self.times, peer);
+        let was_unsure = std::mem::replace(&mut state.maybe_drained, turn.maybe_drained);
+        self.maybe_drained =
+            self.maybe_drained + usize::from(turn.maybe_drained) - usize::from(was_unsure);
+        let (mut waited, mut less) = (None, Throttle::Nothing);
+        if !state.throttled {
+            less = state.count(turn.worth(), self.limits.max_wakeups);
+            waited = Some(before).filter(|before| *before != turn.wait && less != Throttle::All);
+        }
+        state.throttle(&mut self.times, peer, less);
+        if !state.pending.is_empty() {
+            queue(&mut self.queues, entry, Why::Event);
+        }
+        let Turn { notices, wait, misbehaviors, .. } = turn;
+        Ok(Effects { messages, notices, misbehaviors, held, waited: waited.zip(Some(wait)), less })
+    }
+
+    /// Has something become due.
+    pub(super) fn schedule(&mut self, at: Instant, peer: PeerId, due: Due) {
+        self.times.insert((at, peer, due));
+    }
+
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.times.first().map(|(at, ..)| *at)
+    }
+
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(PeerId, Due)> {
+        let mut found = Vec::new();
+        while self.times.first().is_some_and(|(at, ..)| *at <= now) {
+            found.extend(self.times.pop_first().map(|(_, peer, due)| (peer, due)));
+        }
+        found
+    }
+
+    fn post(&mut self, peer: PeerId, why: Why, write: impl FnOnce(&mut Pending)) {
+        let Some(entry) = self.all.get_mut(&peer) else { return };
+        write(&mut entry.state.pending);
+        queue(&mut self.queues, entry, why);
+    }
+}
+
+/// Whose descriptor has this token.
+fn peer_of(token: Token) -> PeerId {
+    PeerId((token.0 / 2) as u64)
+}
+
+type Queues = [VecDeque<PeerId>; 2];
+
+fn queue(queues: &mut Queues, entry: &mut PortEntry, why: Why) {
+    if !std::mem::replace(&mut entry.state.queued[why as usize], true) {
+        queues[why as usize].push_back(entry.peer);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the worker is to be told, in batches: it is not to be woken for each message, and for a few not
+//! at all.
+
+use std::{mem, sync::Arc};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::broker::{PeerId, Seq};
+
+use super::{
+    super::{
+        port::Notices,
+        worker::{FromWorker, SharedWorker, ToWorker},
+    },
+    ROUND,
+};
+
+/// What was written to so many is told, even if there is more to write.
+const MOST_NOTICES: usize = 4096;
+
+/// So many messages, of so many bytes together, are handled here if nobody works at the moment. More
+/// are work for two.
+const FEW: usize = 8;
+const FEW_BYTES: usize = 16 << 10;
+
+pub(in super::super) struct WorkerHandle {
+    shared_worker: Arc<SharedWorker>,
+    sender: Sender<Vec<ToWorker>>,
+    /// WakeupFlood the worker's thread. `None`: nobody is told anything any more.
+    notified: Option<Sender<()>>,
+    messages: Vec<ToWorker>,
+    /// What their handling may cost, in bytes.
+    weight: usize,
+    /// What was written, as far as the worker wants to know.
+    written: Vec<(PeerId, Seq)>,
+    /// Somebody waits for the worker to do something about it.
+    urgent: bool,
+}
+
+impl WorkerHandle {
+    pub(in super::super) fn new(
+        shared_worker: Arc<SharedWorker>,
+        sender: Sender<Vec<ToWorker>>,
+        notified: Sender<()>,
+    ) -> Self {
+        let (messages, written) = (Vec::new(), Vec::new());
+        Self {
+            shared_worker,
+            sender,
+            notified: Some(notified),
+            messages,
+            weight: 0,
+            written,
+            urgent: false,
+        }
+    }
+
+    /// It hears of it at the end of the round.
+    pub(super) fn tell(&mut self, message: ToWorker) {
+        self.weight = self.weight.saturating_add(match &message {
+            ToWorker::Port { bytes, .. } => *bytes,
+            // It goes through everything.
+            ToWorker::Status(..) => usize::MAX,
+            _ => 0,
+        });
+        self.messages.push(message);
+        self.urgent = true;
+        if self.messages.len() >= ROUND {
+            self.flush();
+        }
+    }
+
+    /// It hears of these when there is nothing else to do: many are told something at a time.
+    pub(super) fn send_notices(&mut self, peer: PeerId, notices: Notices) {
+        let Notices { written, drained } = notices;
+        self.written.extend(written.map(|seq| (peer, seq)));
+        self.messages.extend(drained.map(|seq| ToWorker::Taken(peer, seq)));
+        if self.written.len() + self.messages.len() >= MOST_NOTICES {
+            self.flush();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.written.is_empty()
+    }
+
+    /// Has what is to be told handled here, if that is little and nobody works at the moment; gives
+    /// what came of it. It comes behind nothing in `inbox`.
+    pub(super) fn try_run_inline(
+        &mut self,
+        inbox: &Receiver<Vec<FromWorker>>,
+    ) -> Option<Vec<FromWorker>> {
+        let little = self.messages.len() <= FEW && self.weight <= FEW_BYTES;
+        if self.is_empty() || !little || self.notified.is_none() {
+            return None;
+        }
+        let messages = self.take();
+        match self.shared_worker.try_run_inline(messages, inbox) {
+            Ok(worked) => {
+                if worked.more {
+                    self.notify();
+                }
+                Some(worked.told)
+            }
+            Err(messages) => {
+                self.send(messages);
+                None
+            }
+        }
+    }
+
+    /// Tells what is to be told by the end of a round. `busy`: there is more to do.
+    pub(super) fn flush_batch(&mut self, busy: bool) {
+        if self.urgent || (!busy && !self.is_empty()) {
+            self.flush();
+        }
+    }
+
+    /// Tells everything now; gives whether the worker is still there.
+    pub(super) fn flush(&mut self) -> bool {
+        let messages = self.take();
+        self.send(messages)
+    }
+
+    fn take(&mut self) -> Vec<ToWorker> {
+        let mut messages = mem::take(&mut self.messages);
+        if !self.written.is_empty() {
+            messages.push(ToWorker::Written(mem::take(&mut self.written)));
+        }
+        (self.weight, self.urgent) = (0, false);
+        messages
+    }
+
+    fn send(&self, messages: Vec<ToWorker>) -> bool {
+        let there = !self.shared_worker.has_failed() && self.notified.is_some();
+        let sent = there && self.sender.send(messages).is_ok();
+        if sent {
+            self.notify();
+        } else {
+            log::debug!("the worker has ended");
+        }
+        sent
+    }
+
+    fn notify(&self) {
+        // It rings already if there is no room.
+        let _ = self.notified.as_ref().map(|notified| notified.try_send(()));
+    }
+
+    /// Whether a fault of ours ended the work for good.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared_worker.has_failed()
+    }
+
+    /// It is told nothing any more, and ends.
+    pub(super) fn hang_up(&mut self) {
+        self.notified = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::{
+        limits::Limits,
+        server::{event_loop::InFlight, port::FromPort},
+    };
+
+    /// Tells so many messages, one of them with so many bytes; gives whether they were handled here,
+    /// and how many went to the worker's thread.
+    fn tell(count: usize, bytes: usize) -> (bool, usize) {
+        let (sender, to_worker_rx) = unbounded();
+        let (from_worker_tx, inbox) = unbounded();
+        let (notified, _rung) = bounded(1);
+        let shared_worker = Arc::new(SharedWorker::for_test(to_worker_rx.clone(), from_worker_tx));
+        let mut worker = WorkerHandle::new(shared_worker, sender, notified);
+        let in_flight = Arc::new(InFlight::new(&Limits::default()));
+        in_flight.add(bytes);
+        let (peer, event, written) = (PeerId(7), FromPort::EndOfFile, 0);
+        worker.tell(ToWorker::Port { peer, event, written, bytes, in_flight });
+        (1..count).for_each(|seq| worker.tell(ToWorker::Taken(peer, seq as Seq)));
+        let here = worker.try_run_inline(&inbox).is_some();
+        worker.flush_batch(true);
+        (here, to_worker_rx.try_iter().map(|batch| batch.len()).sum())
+    }
+
+    #[test]
+    fn little_is_handled_here_and_more_than_that_is_left_to_the_thread() {
+        assert_eq!(tell(FEW, FEW_BYTES), (true, 0));
+        assert_eq!(tell(FEW + 1, FEW_BYTES), (false, FEW + 1));
+        assert_eq!(tell(FEW, FEW_BYTES + 1), (false, FEW));
+    }
+}

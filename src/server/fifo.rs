@@ -1,0 +1,400 @@
+//! Makes, verifies, opens and removes the pair of FIFOs of one workload (FIFO-FACTS 3.2 and 4,
+//! DECISIONS 21).
+//!
+//! Everything below the run directory is reached from descriptors of folders that are ours, and never
+//! through a symbolic link. Each FIFO is opened once by its name, with `O_PATH`, and from then on through
+//! a descriptor of it: what a workload does to the names later is not followed. A pair that is served
+//! costs two descriptors.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, open, openat},
+    libc::{dev_t, ino_t},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
+    unistd::{Gid, Uid, UnlinkatFlags, chown, geteuid, mkdir, mkfifoat, unlinkat},
+};
+
+use crate::{message::Owner, state::Instance};
+
+/// Name of the FIFO that the workload reads.
+const TO_WORKLOAD: &str = "input";
+/// Name of the FIFO that the workload writes.
+const FROM_WORKLOAD: &str = "output";
+/// The folder of a pair within its workload's.
+const PAIR_DIR: &str = "control_interface";
+
+/// Whoever has a FIFO may read and write it, and nobody else.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+/// On the FIFO that the workload reads: a frame is being written to it in parts. The kernel gives this
+/// bit no meaning on a FIFO, and it outlives a fifogate that is killed.
+const IN_PARTS: Mode = Mode::S_ISVTX;
+
+const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Something below the run directory is not as it has to be.
+#[derive(Debug)]
+pub struct FifoError {
+    path: PathBuf,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Failed(&'static str, Errno),
+    Wrong(String),
+}
+
+impl FifoError {
+    fn failed(path: &Path, doing: &'static str) -> impl FnOnce(Errno) -> Self {
+        let path = path.to_owned();
+        move |errno| Self { path, what: What::Failed(doing, errno) }
+    }
+
+    fn wrong(path: &Path, what: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), what: What::Wrong(what.into()) }
+    }
+}
+
+impl fmt::Display for FifoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.what {
+            What::Failed(doing, errno) => write!(f, "cannot {doing} {path}: {}", errno.desc()),
+            What::Wrong(what) => write!(f, "{path} {what}"),
+        }
+    }
+}
+
+impl std::error::Error for FifoError {}
+
+impl From<FifoError> for io::Error {
+    fn from(error: FifoError) -> Self {
+        match &error.what {
+            What::Failed(_, errno) => Self::new(Self::from(*errno).kind(), error.to_string()),
+            What::Wrong(_) => Self::new(io::ErrorKind::InvalidInput, error.to_string()),
+        }
+    }
+}
+
+/// The folder below which all lifecycle are. It is ours alone.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl RunDir {
+    /// Opens the run directory, and makes it where it is missing (its parent has to be there).
+    ///
+    /// # Errors
+    /// It cannot be made or opened, belongs to somebody else, or is open to others: who could
+    /// replace what is in it could read what every workload is told.
+    pub fn open(path: &Path) -> Result<Self, FifoError> {
+        match mkdir(path, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(FifoError::failed(path, "make run directory")(errno)),
+        }
+        let dir = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(FifoError::failed(path, "open run directory"))?;
+        let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
+        check_owner(path, &stat)?;
+        if stat.st_mode & 0o077 != 0 {
+            if !is_empty(path) {
+                let mode = stat.st_mode & 0o777;
+                let why = format!(
+                    "is open to other users (mode {mode:04o}); run `chmod 700` on it, or give an \
+                     empty or new folder"
+                );
+                return Err(FifoError::wrong(path, why));
+            }
+            fchmod(&dir, Mode::S_IRWXU).map_err(FifoError::failed(path, "restrict"))?;
+        }
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path, dir })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the pair of `instance`, or takes over the one that is there.
+    ///
+    /// # Errors
+    /// A folder or FIFO cannot be made, belongs to somebody else, or something else has its name.
+    pub fn open_pair(
+        &self,
+        instance: &Instance,
+        owner: Owner,
+    ) -> Result<(PipePair, Unopened), FifoError> {
+        let name = format!("{}.{}", instance.workload, instance.id);
+        let workload_path = self.path.join(&name);
+        let workload_dir = make_dir(&self.dir, &name, &workload_path)?;
+        let path = workload_path.join(PAIR_DIR);
+        let dir = make_dir(&workload_dir, PAIR_DIR, &path)?;
+        let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path, owner)?;
+        let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path, owner)?;
+        let reused = to_workload.reused || from_workload.reused;
+        let files = [(TO_WORKLOAD, to_workload.file), (FROM_WORKLOAD, from_workload.file)];
+        let fifos = Unopened {
+            in_parts: to_workload.in_parts,
+            to_workload: to_workload.fd,
+            from_workload: from_workload.fd,
+        };
+        Ok((PipePair { name, path, files, reused }, fifos))
+    }
+
+    /// Removes the names of a pair, and its folders if nothing else is in them. Names that are not
+    /// our FIFOs any more are left alone.
+    ///
+    /// # Errors
+    /// A name cannot be removed, or is no longer that of our FIFO.
+    pub fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
+        let (workload_dir, dir) = self.open_folders(pair)?;
+        for (name, file) in pair.files {
+            let path = pair.path.join(name);
+            match file_named(&dir, name) {
+                Ok(named) if named == file => unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
+                    .map_err(FifoError::failed(&path, "remove"))?,
+                Ok(_) => {
+                    let why = "is not the FIFO that was made there; it is left alone";
+                    return Err(FifoError::wrong(&path, why));
+                }
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(FifoError::failed(&path, "look at")(errno)),
+            }
+        }
+        remove_dir(&workload_dir, PAIR_DIR, &pair.path)?;
+        remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name))
+    }
+
+    /// Whether both names of a pair are still those of our FIFOs.
+    #[must_use]
+    pub fn has_names_of(&self, pair: &PipePair) -> bool {
+        self.open_folders(pair).is_ok_and(|(_, dir)| {
+            pair.files.iter().all(|(name, file)| file_named(&dir, name) == Ok(*file))
+        })
+    }
+
+    /// The workload's folder, and that of its pair.
+    fn open_folders(&self, pair: &PipePair) -> Result<(OwnedFd, OwnedFd), FifoError> {
+        let workload_path = self.path.join(&pair.name);
+        let workload_dir = openat(&self.dir, pair.name.as_str(), DIR, Mode::empty())
+            .map_err(FifoError::failed(&workload_path, "open"))?;
+        let dir = openat(&workload_dir, PAIR_DIR, DIR, Mode::empty())
+            .map_err(FifoError::failed(&pair.path, "open"))?;
+        Ok((workload_dir, dir))
+    }
+}
+
+/// A file, for as long as somebody has it open: numbers are used again at once.
+type FileId = (dev_t, ino_t);
+
+/// The names of a workload's two FIFOs, and which files they are.
+#[derive(Debug)]
+pub struct PipePair {
+    name: String,
+    path: PathBuf,
+    files: [(&'static str, FileId); 2],
+    reused: bool,
+}
+
+impl PipePair {
+    /// The folder that the workload gets to see.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a FIFO stood there before: what is in it may begin anywhere in a message.
+    #[must_use]
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+}
+
+/// The two FIFOs of a workload, held by descriptors that touch nothing of the pipes. Opening them may
+/// sleep for as long as the workload likes (FIFO-FACTS 0.5).
+#[derive(Debug)]
+pub struct Unopened {
+    to_workload: OwnedFd,
+    from_workload: OwnedFd,
+    /// A fifogate died while it wrote a frame to the workload in parts.
+    in_parts: bool,
+}
+
+impl Unopened {
+    /// Whether a fifogate died while it wrote a frame to the workload in parts: the last one in the pipe
+    /// may then lack its end.
+    #[must_use]
+    pub fn is_in_parts(&self) -> bool {
+        self.in_parts
+    }
+
+    /// A descriptor of the FIFO that the workload reads; it touches nothing of the pipe.
+    pub(super) fn to_workload(&self) -> &OwnedFd {
+        &self.to_workload
+    }
+
+    /// Opens the FIFO that the workload writes, for reading.
+    ///
+    /// # Errors
+    /// What `open` reports.
+    pub fn open_from_workload(&self) -> io::Result<OwnedFd> {
+        reopen(&self.from_workload, OFlag::O_RDONLY)
+    }
+
+    /// Opens the FIFO that the workload reads, for writing, though nobody may read it yet: a writer
+    /// needs a reader to open, so we are that reader for a moment (FIFO-FACTS 3.2). From then on a
+    /// workload's blocking open succeeds at once, and we learn of readers that leave.
+    ///
+    /// # Errors
+    /// What `open` reports.
+    pub fn open_to_workload(&self) -> io::Result<OwnedFd> {
+        let _reader = reopen(&self.to_workload, OFlag::O_RDWR)?;
+        reopen(&self.to_workload, OFlag::O_WRONLY)
+    }
+}
+
+/// Opens the file of a descriptor once more, whatever became of its name.
+///
+/// # Errors
+/// What `open` reports; there has to be a `/proc`.
+pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
+    try_reopen(fd, mode).map_err(|errno| {
+        let why = if errno == Errno::ENOENT { "; is /proc mounted?" } else { "" };
+        let path = path_of(fd.as_raw_fd());
+        let text = format!("cannot open {}: {}{why}", path.display(), errno.desc());
+        io::Error::new(io::Error::from(errno).kind(), text)
+    })
+}
+
+/// Like [`reopen`], for whoever can tell the errors apart.
+pub(super) fn try_reopen(fd: &OwnedFd, mode: OFlag) -> Result<OwnedFd, Errno> {
+    let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    open(&path_of(fd.as_raw_fd()), flags, Mode::empty())
+}
+
+/// PortState at the FIFO itself whether a frame is being written to it in parts, for the next fifogate if
+/// this one dies meanwhile. Who else may open it stays as an operator has set it.
+///
+/// # Errors
+/// What `fstat` and `fchmod` report.
+pub(super) fn note_in_parts(to_workload: &OwnedFd, on: bool) -> Result<(), Errno> {
+    let mut mode = Mode::from_bits_truncate(fstat(to_workload)?.st_mode);
+    mode.set(IN_PARTS, on);
+    fchmod(to_workload, mode)
+}
+
+/// A path to the file of a descriptor.
+#[must_use]
+pub(super) fn path_of(fd: RawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{fd}"))
+}
+
+/// A FIFO just made or found.
+struct Fifo {
+    fd: OwnedFd,
+    file: FileId,
+    reused: bool,
+    in_parts: bool,
+}
+
+impl Fifo {
+    fn make(dir: &OwnedFd, name: &str, parent: &Path, owner: Owner) -> Result<Self, FifoError> {
+        let path = parent.join(name);
+        let reused = match mkfifoat(dir, name, PRIVATE) {
+            Ok(()) => false,
+            Err(Errno::EEXIST) => true,
+            Err(errno) => return Err(FifoError::failed(&path, "make FIFO")(errno)),
+        };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(dir, name, flags, Mode::empty())
+            .map_err(FifoError::failed(&path, "open FIFO"))?;
+        let stat = fstat(&fd).map_err(FifoError::failed(&path, "look at"))?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        if kind != SFlag::S_IFIFO {
+            let why = format!("is a {}, and a FIFO belongs there; remove it", kind_name(kind));
+            return Err(FifoError::wrong(&path, why));
+        }
+        // One that was there may belong to its workload already.
+        if owner.uid != Some(stat.st_uid) {
+            check_owner(&path, &stat)?;
+        }
+        let link = path_of(fd.as_raw_fd());
+        if owner != Owner::default() {
+            let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+            chown(&link, uid, gid).map_err(FifoError::failed(&path, "give to its workload"))?;
+        }
+        let in_parts = reused && stat.st_mode & IN_PARTS.bits() != 0;
+        // Also one that was there already, and in spite of a strange umask.
+        if stat.st_mode & 0o777 != PRIVATE.bits() {
+            let mode = if in_parts { PRIVATE | IN_PARTS } else { PRIVATE };
+            fchmodat(nix::fcntl::AT_FDCWD, &link, mode, FchmodatFlags::FollowSymlink)
+                .map_err(FifoError::failed(&path, "restrict"))?;
+        }
+        Ok(Self { fd, file: (stat.st_dev, stat.st_ino), reused, in_parts })
+    }
+}
+
+fn file_named(dir: &OwnedFd, name: &str) -> Result<FileId, Errno> {
+    let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn make_dir(parent: &impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, FifoError> {
+    let shared = Mode::from_bits_truncate(0o755);
+    let made = match mkdirat(parent, name, shared) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(errno) => return Err(FifoError::failed(path, "make folder")(errno)),
+    };
+    let dir =
+        openat(parent, name, DIR, Mode::empty()).map_err(FifoError::failed(path, "open folder"))?;
+    let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
+    check_owner(path, &stat)?;
+    if made {
+        // A workload of another user has to get through, whatever the umask.
+        fchmod(&dir, shared).map_err(FifoError::failed(path, "open up"))?;
+    }
+    Ok(dir)
+}
+
+fn remove_dir(parent: &OwnedFd, name: &str, path: &Path) -> Result<(), FifoError> {
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        // Somebody else's files are not ours to remove.
+        Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(FifoError::failed(path, "remove")(errno)),
+    }
+}
+
+fn check_owner(path: &Path, stat: &FileStat) -> Result<(), FifoError> {
+    let us = geteuid();
+    if stat.st_uid == us.as_raw() {
+        return Ok(());
+    }
+    let owner = stat.st_uid;
+    Err(FifoError::wrong(path, format!("belongs to user {owner}, and fifogate runs as user {us}")))
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn kind_name(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFREG => "regular file",
+        SFlag::S_IFDIR => "folder",
+        SFlag::S_IFLNK => "symbolic link",
+        SFlag::S_IFSOCK => "socket",
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "device",
+        _ => "file of another kind",
+    }
+}

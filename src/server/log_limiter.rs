@@ -1,0 +1,145 @@
+//! Log lines that a workload can cause, at a bounded rate: so many a minute of each kind, for each
+//! workload and for all together. What is left out is counted, and the count is logged later.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use log::Level;
+
+/// Lines of one kind about one workload in a minute.
+const OF_ONE: usize = 10;
+/// Lines of one kind about all workloads in a minute: whoever may write the state can make workloads
+/// of any name.
+const OF_ALL: usize = 200;
+/// That minute.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// No pair for a workload, or its pair cannot be removed.
+    Pair,
+    /// It does something to its pair that it should not.
+    Misbehavior,
+    /// It let go of its pipe.
+    LetGo,
+    /// No thread to serve it.
+    NoThread,
+    /// It was in the middle of a message when the fifogate before ended.
+    CutOff,
+    /// It reads too slowly.
+    Slow,
+    /// It has caught up.
+    CaughtUp,
+}
+
+impl Kind {
+    /// What lines of this kind are about.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pair => "its pair",
+            Self::Misbehavior => "what it does to its pair",
+            Self::LetGo => "letting go of its pipe",
+            Self::NoThread => "threads that are missing",
+            Self::CutOff => "messages that were cut off",
+            Self::Slow => "slow reading",
+            Self::CaughtUp => "catching up",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    said: usize,
+    left_out: usize,
+}
+
+/// What was logged in the last minute.
+#[derive(Debug, Default)]
+pub(super) struct LogLimiter {
+    of_one: HashMap<(Kind, String), Window>,
+    of_all: HashMap<Kind, Window>,
+}
+
+impl LogLimiter {
+    /// Logs this about a workload, unless there was too much of the kind.
+    pub(super) fn say(&mut self, level: Level, kind: Kind, name: &str, text: fmt::Arguments<'_>) {
+        let now = Instant::now();
+        for line in self.take_left_out(now) {
+            log::log!(level, "{line}");
+        }
+        if self.admit(kind, name, now) {
+            log::log!(level, "{text}");
+        }
+    }
+
+    fn admit(&mut self, kind: Kind, name: &str, now: Instant) -> bool {
+        let new = || Window { since: now, said: 0, left_out: 0 };
+        let all = self.of_all.entry(kind).or_insert_with(new);
+        if all.said >= OF_ALL {
+            all.left_out += 1;
+            return false;
+        }
+        let one = self.of_one.entry((kind, name.to_owned())).or_insert_with(new);
+        if one.said >= OF_ONE {
+            one.left_out += 1;
+            return false;
+        }
+        (one.said, all.said) = (one.said + 1, all.said + 1);
+        true
+    }
+
+    /// Ends minutes that are over; gives what is to be said of what was left out in them.
+    fn take_left_out(&mut self, now: Instant) -> Vec<String> {
+        let over = |window: &Window| now.saturating_duration_since(window.since) >= WINDOW;
+        let ones = self
+            .of_one
+            .extract_if(|_, window| over(window))
+            .map(|((kind, name), window)| (window.left_out, format!("{name}: {}", kind.name())));
+        let all = self
+            .of_all
+            .extract_if(|_, window| over(window))
+            .map(|(kind, window)| (window.left_out, format!("all workloads: {}", kind.name())));
+        ones.chain(all)
+            .filter(|(left_out, _)| *left_out > 0)
+            .map(|(left_out, about)| format!("{about}: {left_out} lines were not logged"))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_workload_are_bounded_and_those_of_others_go_on() {
+        let (mut pace, now) = (LogLimiter::default(), Instant::now());
+        let said = (0..1_000).filter(|_| pace.admit(Kind::Slow, "a", now)).count();
+        assert_eq!(said, OF_ONE);
+        assert!(pace.admit(Kind::Slow, "b", now) && pace.admit(Kind::CaughtUp, "a", now));
+    }
+
+    #[test]
+    fn lines_of_workloads_of_any_name_are_bounded_and_so_is_what_is_kept_of_them() {
+        let (mut pace, now) = (LogLimiter::default(), Instant::now());
+        let said = (0..10_000).filter(|n| pace.admit(Kind::Pair, &n.to_string(), now)).count();
+        assert_eq!((said, pace.of_one.len()), (OF_ALL, OF_ALL));
+    }
+
+    #[test]
+    fn number_of_lines_that_were_left_out_is_told_a_minute_later_and_then_they_go_on() {
+        let (mut pace, now) = (LogLimiter::default(), Instant::now());
+        assert_eq!((0..25).filter(|_| pace.admit(Kind::LetGo, "a", now)).count(), OF_ONE);
+        assert_eq!((0..3).filter(|_| pace.admit(Kind::LetGo, "b", now)).count(), 3);
+        assert_eq!(pace.take_left_out(now + WINDOW / 2), [""; 0]);
+        let later = now + WINDOW;
+        let told = ["a: letting go of its pipe: 15 lines were not logged"];
+        assert_eq!(pace.take_left_out(later), told);
+        assert!(pace.admit(Kind::LetGo, "a", later));
+        assert_eq!(pace.take_left_out(later + WINDOW), [""; 0]);
+    }
+}

@@ -1,0 +1,488 @@
+//! The writing half of a port (FIFO-FACTS sections 2 and 5, DECISIONS 17 and 20).
+
+mod calls;
+mod written;
+
+use std::{
+    io::IoSlice,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use bytes::Buf;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::uio::writev,
+    unistd::{read, write},
+};
+
+use crate::{
+    broker::{AckMode, Seq},
+    message::Frame,
+    small_deque::SmallDeque,
+};
+
+use super::{
+    super::{
+        fifo::{note_in_parts, reopen},
+        takeover::is_size_of_new,
+    },
+    Misbehavior, Notices, OutFrame, Turn, Wait, unread,
+};
+
+use calls::{Progress, again, put_together};
+use written::WrittenFrames;
+
+/// The kernel counts room in ports of one page, of which a frame alone in its pipe takes
+/// `len / SLOT`, rounded up.
+const SLOT: usize = 4096;
+
+/// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
+const MAX_PIPE: usize = 1 << 20;
+
+/// Frames of so many bytes are copied rather than written in two leaf_cache.
+const FEW: usize = 512;
+
+/// Frames that one call can take: each is two leaf_cache, of which the kernel takes 1024.
+const MOST_AT_ONCE: usize = 512;
+
+#[derive(Debug)]
+#[repr(C)] // in the order in which a frame that need not wait comes by
+pub(super) struct PipeWriter {
+    /// A frame that did not fit as a whole: what of it has not been written.
+    rest: Option<Box<(OutFrame, usize)>>,
+    queue: SmallDeque<OutFrame>,
+    /// Last frame that came here.
+    pushed: Seq,
+    /// Last frame that is in the pipe or was dropped.
+    written: Seq,
+    fd: OwnedFd,
+    /// The reader has taken everything, and nothing was written since.
+    known_empty: bool,
+    /// There was something in the pipe before us, for a reader that is there.
+    adopted: bool,
+    /// So much of it was there still.
+    left_of_inherited: usize,
+    /// A frame went into the pipe or was taken out of it since the last turn.
+    moved: bool,
+    /// A reader has taken something since the last turn.
+    read_on: bool,
+    /// The FIFO says that a frame is being written in parts.
+    in_parts: bool,
+    window: usize,
+    /// Size of the pipe as we last set it; the workload may have changed it since.
+    capacity: usize,
+    written_frames: WrittenFrames,
+    /// What the workload was seen to do since the last turn.
+    misbehaviors: Vec<Misbehavior>,
+}
+
+/// Frames that may be written now.
+#[derive(Debug, Clone, Copy, Default)]
+struct Next {
+    count: usize,
+    bytes: usize,
+}
+
+impl PipeWriter {
+    pub(super) fn new(fd: OwnedFd, window: usize) -> Self {
+        let mut writer = Self {
+            fd,
+            window,
+            capacity: 0,
+            queue: SmallDeque::default(),
+            rest: None,
+            written_frames: WrittenFrames::default(),
+            written: 0,
+            pushed: 0,
+            adopted: false,
+            left_of_inherited: usize::MAX,
+            known_empty: false,
+            moved: false,
+            read_on: false,
+            in_parts: false,
+            misbehaviors: Vec::new(),
+        };
+        writer.resize(SLOT * window.min(MAX_PIPE / SLOT));
+        writer
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub(super) fn written(&self) -> Seq {
+        self.written
+    }
+
+    /// Behind a fifogate that died: if nobody reads, nobody is in the middle of what is there.
+    /// A reader that is there takes it out itself, and no frame is written before.
+    pub(super) fn adopt(&mut self) {
+        self.in_parts = true; // as far as we know
+        self.note_in_parts(false);
+        self.adopted = self.has_reader() || !self.drain();
+    }
+
+    /// PortState at the FIFO whether a frame is being written in parts: if we die meanwhile, its reader would
+    /// take what the next fifogate writes for the rest of it.
+    fn note_in_parts(&mut self, on: bool) {
+        if self.in_parts == on {
+            return;
+        }
+        self.in_parts = on;
+        if let Err(errno) = note_in_parts(&self.fd, on) {
+            log::debug!("cannot note that a message goes in parts: {}", errno.desc());
+        }
+    }
+
+    pub(super) fn push(&mut self, frames: SmallDeque<OutFrame>) {
+        self.pushed = frames.back().map_or(self.pushed, |frame| frame.seq);
+        self.queue.append(frames);
+    }
+
+    /// Writes a single frame for which nothing has to be asked first, as most events are: it need not
+    /// lie about. False if there is more to it; then nothing was done.
+    pub(super) fn write_at_once(
+        &mut self,
+        frames: &mut SmallDeque<OutFrame>,
+        scratch: &mut [u8],
+        turn: &mut Turn,
+    ) -> bool {
+        let Some(frame) = frames.front().filter(|_| frames.len() == 1) else { return false };
+        let len = frame.frame.len();
+        if !self.known_empty || !self.queue.is_empty() || frame.ack == AckMode::Taken || len > FEW {
+            return false;
+        }
+        self.fit(len);
+        // What goes wrong is seen when it is tried again.
+        let Some(whole) = put_together([&frame.frame].into_iter(), len, scratch) else {
+            return false;
+        };
+        let Ok(count) = again(|| write(&self.fd, whole)) else { return false };
+        if let Some(frame) = frames.pop_front() {
+            self.pushed = frame.seq;
+            self.written_frames.calls += 1;
+            self.wrote(frame, 0, count, &mut turn.notices);
+        }
+        turn.wait = if self.rest.is_some() { Wait::Edge } else { Wait::No };
+        self.moved = false;
+        true
+    }
+
+    /// Drops what was not begun to be written. What is in the pipe whole stays, and what is there in
+    /// part is finished: behind half a frame nobody could read on.
+    pub(super) fn reset(&mut self) {
+        self.queue.clear();
+        if self.rest.is_none() {
+            self.written = self.pushed;
+        }
+    }
+
+    /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
+    pub(super) fn flush(&mut self, reader_left: bool, scratch: &mut [u8], turn: &mut Turn) {
+        let waits = self.rest.is_some() || !self.queue.is_empty() || self.adopted;
+        if self.written_frames.frames.is_empty() && !waits {
+            turn.wait = Wait::No;
+            return;
+        }
+        let mut unread = if self.known_empty { 0 } else { self.note_read(&mut turn.notices) };
+        if unread > 0 || self.rest.is_some() {
+            let begun = self.adopted || self.is_partly_read();
+            let swapped = reader_left && begun && self.has_reader();
+            if swapped {
+                self.misbehaviors.push(Misbehavior::SwapsReaders);
+            }
+            if (swapped || !self.has_reader()) && self.reclaim(unread) {
+                unread = 0;
+            }
+        }
+        turn.wait = self.write_all(unread, scratch, &mut turn.notices);
+        turn.useful |= std::mem::take(&mut self.moved);
+        turn.read_on = std::mem::take(&mut self.read_on);
+        turn.misbehaviors = std::mem::take(&mut self.misbehaviors);
+    }
+
+    /// There was room in a pipe that is full with one frame in it: the reader has taken that, so it is
+    /// given up, and whoever writes the next one need not ask. A workload that enlarges its pipe makes
+    /// room too, and gets two frames at once for it.
+    pub(super) fn on_drained(&mut self) {
+        if self.is_maybe_drained() {
+            self.written_frames.forget();
+            (self.known_empty, self.moved) = (true, true);
+        }
+    }
+
+    /// Whether a frame is in the pipe that its reader may have taken since, nobody waits for that, and
+    /// there is room when it has.
+    pub(super) fn is_maybe_drained(&self) -> bool {
+        let waits = self.rest.is_some() || !self.queue.is_empty() || self.adopted;
+        !self.written_frames.frames.is_empty() && !waits && self.capacity == SLOT
+    }
+
+    /// Writes on; `unread` is what is in the pipe.
+    fn write_all(&mut self, mut unread: usize, scratch: &mut [u8], notices: &mut Notices) -> Wait {
+        loop {
+            if self.rest.is_none() && self.queue.is_empty() {
+                let awaited = |(frame, ..): &(OutFrame, _, _)| frame.ack == AckMode::Taken;
+                let awaits = self.written_frames.frames.iter().any(awaited);
+                return if awaits { self.wait_for_room() } else { Wait::No };
+            }
+            let progress = if self.rest.is_some() {
+                self.write_rest(notices)
+            } else {
+                match self.make_room(unread) {
+                    Next { count: 0, .. } => return self.wait_for_room(),
+                    next => self.write_next(next, scratch, notices),
+                }
+            };
+            match progress {
+                Progress::Done if self.rest.is_none() && self.queue.is_empty() => {}
+                Progress::Done => unread = self.note_read(notices),
+                Progress::Full if self.rest.is_some() => return Wait::Edge,
+                Progress::Full => return self.wait_for_room(),
+                Progress::NoReader => {
+                    let unread = self.note_read(notices);
+                    self.reclaim(unread);
+                    return Wait::Reader;
+                }
+            }
+        }
+    }
+
+    /// PortState which frames the reader has taken out of the pipe since; gives what is in it.
+    fn note_read(&mut self, notices: &mut Notices) -> usize {
+        let unread = unread(&self.fd).unwrap_or(usize::MAX);
+        if self.adopted {
+            self.read_on |= unread < self.left_of_inherited;
+            self.left_of_inherited = unread;
+            self.adopted = unread > 0;
+        }
+        // More than we wrote is somebody else's, who writes into its own input: we wait until it has
+        // read that too.
+        if unread > self.written_frames.bytes && !self.adopted {
+            self.misbehaviors.push(Misbehavior::WritesItsInput);
+        }
+        let mut drained = self.written_frames.bytes.saturating_sub(unread);
+        self.read_on |= drained > 0;
+        self.written_frames.bytes -= drained;
+        let unfinished = self.rest.as_ref().map(|rest| rest.0.seq);
+        while let Some((frame, left, _)) = self.written_frames.frames.front_mut() {
+            if drained < *left {
+                *left -= drained;
+                break;
+            }
+            drained -= *left;
+            if frame.ack == AckMode::Taken && unfinished != Some(frame.seq) {
+                notices.drained = Some(frame.seq);
+            }
+            self.moved = true;
+            self.written_frames.frames.pop_front();
+        }
+        unread
+    }
+
+    /// How many frames may be written now, by one call. Sets the size of an empty pipe so that they
+    /// just fit. In a pipe that is full when a small frame is in it, the kernel announces that the
+    /// reader has taken it.
+    fn make_room(&mut self, unread: usize) -> Next {
+        // What is not ours, or was there before us, has to be read first.
+        if unread > self.written_frames.bytes {
+            return Next::default();
+        }
+        let empty = unread == 0;
+        let free = if empty {
+            MAX_PIPE
+        } else {
+            self.capacity.saturating_sub(self.written_frames.ports() * SLOT)
+        };
+        let most = self.window.saturating_sub(self.written_frames.frames.len()).min(MOST_AT_ONCE);
+        let (mut count, mut bytes) = (0, 0);
+        for frame in self.queue.iter().take(most) {
+            let more = bytes + frame.frame.len();
+            if more > free && !(empty && count == 0) {
+                break;
+            }
+            (count, bytes) = (count + 1, more);
+        }
+        if empty {
+            self.fit(bytes);
+        }
+        Next { count, bytes }
+    }
+
+    /// Sets the size of an empty pipe so that so many bytes just fit.
+    fn fit(&mut self, bytes: usize) {
+        let ports = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
+        let wanted = (ports * SLOT).min(MAX_PIPE).next_power_of_two();
+        if wanted != self.capacity {
+            self.resize(wanted);
+        }
+        // By its size a pipe with half a frame is told from a new one.
+        if bytes > self.capacity && is_size_of_new(self.capacity) {
+            self.resize(self.capacity / 2);
+        }
+    }
+
+    fn resize(&mut self, wanted: usize) {
+        let size = i32::try_from(wanted).unwrap_or(i32::MAX);
+        // Refused beyond a user's share of pipe pages (FIFO-FACTS 5.2): then what does not fit goes
+        // in parts.
+        let set = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(size));
+        let set = set.or_else(|_| fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ));
+        self.capacity = set.ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(SLOT);
+    }
+
+    /// Writes the next frames by one call.
+    fn write_next(&mut self, next: Next, scratch: &mut [u8], notices: &mut Notices) -> Progress {
+        if next.bytes > self.capacity {
+            self.note_in_parts(true);
+        }
+        let mut wrote = match self.write_frames(next, scratch) {
+            Ok(wrote) => wrote,
+            Err(errno) => return Progress::failed(errno),
+        };
+        self.written_frames.calls += 1;
+        while wrote > 0
+            && let Some(frame) = self.queue.pop_front()
+        {
+            let bytes = wrote.min(frame.frame.len());
+            wrote -= bytes;
+            self.wrote(frame, 0, bytes, notices);
+        }
+        Progress::Done
+    }
+
+    /// A few bytes are put together in `scratch` sooner than the kernel takes their leaf_cache one by one.
+    fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
+        let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
+        if next.bytes <= FEW * next.count
+            && let Some(whole) = put_together(frames(), next.bytes, scratch)
+        {
+            return again(|| write(&self.fd, whole));
+        }
+        let mut heads = Vec::with_capacity(frames().map(Frame::head_len).sum());
+        frames().for_each(|frame| frame.put_head(&mut heads));
+        let (mut leaf_cache, mut rest) = (Vec::with_capacity(2 * next.count), &*heads);
+        for frame in frames() {
+            let (head, others) = rest.split_at(frame.head_len());
+            leaf_cache.extend([IoSlice::new(head), IoSlice::new(frame.body())]);
+            rest = others;
+        }
+        again(|| writev(&self.fd, &leaf_cache))
+    }
+
+    fn write_rest(&mut self, notices: &mut Notices) -> Progress {
+        let Some((frame, written)) = self.rest.take().map(|rest| *rest) else {
+            return Progress::Done;
+        };
+        let mut head = Vec::with_capacity(frame.frame.head_len());
+        frame.frame.put_head(&mut head);
+        let mut whole = head.chain(&frame.frame.body()[..]);
+        whole.advance(written);
+        let leaf_cache = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
+        match again(|| writev(&self.fd, &leaf_cache)) {
+            Ok(count) => {
+                self.written_frames.calls += 1;
+                self.wrote(frame, written, count, notices);
+                if self.rest.is_some() { Progress::Full } else { Progress::Done }
+            }
+            Err(errno) => {
+                self.rest = Some(Box::new((frame, written)));
+                Progress::failed(errno)
+            }
+        }
+    }
+
+    fn wrote(&mut self, frame: OutFrame, before: usize, count: usize, notices: &mut Notices) {
+        self.moved = true;
+        self.known_empty = false;
+        if before + count < frame.frame.len() {
+            self.note_in_parts(true);
+            self.written_frames.push(frame.clone(), count);
+            self.rest = Some(Box::new((frame, before + count)));
+            return;
+        }
+        self.note_in_parts(false);
+        self.written = if self.queue.is_empty() { self.pushed } else { frame.seq };
+        if frame.ack == AckMode::Written {
+            notices.written = Some(frame.seq);
+        }
+        self.written_frames.push(frame, count);
+    }
+
+    /// Which event will tell that the reader has read on. A full pipe gives an server, but only for
+    /// the first entry that is freed: good for one entry. Otherwise the file is watched. The size is
+    /// asked for, as the workload can change it, and then no pipe that we take for full would be.
+    fn wait_for_room(&mut self) -> Wait {
+        let capacity = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok();
+        let capacity = capacity.and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+        if capacity < self.capacity {
+            self.misbehaviors.push(Misbehavior::ShrinksItsPipe);
+        }
+        self.capacity = capacity;
+        if capacity == SLOT && self.has_reader() { Wait::Edge } else { Wait::Reader }
+    }
+
+    fn has_reader(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, PollTimeout::ZERO);
+        !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+    }
+
+    /// Whether a reader has taken a piece of the oldest frame in the pipe, or all that was written of
+    /// one that is not all written.
+    fn is_partly_read(&self) -> bool {
+        let rest = self.rest.as_ref().map(|rest| (rest.0.seq, rest.1));
+        let Some((frame, left, _)) = self.written_frames.frames.front() else {
+            return rest.is_some();
+        };
+        let whole = match rest {
+            Some((seq, count)) if seq == frame.seq => count,
+            _ => frame.frame.len(),
+        };
+        *left < whole
+    }
+
+    /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
+    /// frame of it (DECISIONS 20). False if that is not possible: then it is left for the next reader,
+    /// rather than told it twice.
+    fn reclaim(&mut self, unread: usize) -> bool {
+        // Opening the pipe is seen by whoever watches for readers, us too: not for nothing.
+        if unread > 0 && !self.drain() {
+            return false;
+        }
+        self.adopted = false;
+        self.note_in_parts(false);
+        let part = self.rest.take().map(|rest| rest.0);
+        let part_seq = part.as_ref().map(|frame| frame.seq);
+        if let Some(frame) = part {
+            self.queue.push_front(frame);
+        }
+        self.written_frames.bytes = 0;
+        while let Some((frame, ..)) = self.written_frames.frames.pop_back() {
+            if part_seq != Some(frame.seq) {
+                self.queue.push_front(frame);
+            }
+        }
+        true
+    }
+
+    /// Takes out what nobody will read; false if that is not possible. Bounded by the size of a pipe: a
+    /// workload may be writing.
+    fn drain(&self) -> bool {
+        let Ok(fd) = reopen(&self.fd, OFlag::O_RDWR) else { return false };
+        let mut buffer = vec![0; 64 << 10];
+        for _ in 0..2 * MAX_PIPE / buffer.len() {
+            match read(&fd, &mut buffer) {
+                Ok(count) if count > 0 => {}
+                Err(Errno::EINTR) => {}
+                _ => break,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The encoded leaves of large maps, kept from one answer to the next: what did not change in between
+//! is copied, not encoded.
+//!
+//! A leaf is told by its address, and held: so its address cannot be another's while its bytes are
+//! kept.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    super::{Key, Node},
+    Fill,
+};
+
+/// Most bytes that are kept.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Answers that a leaf may be no part of until it goes.
+const PATIENCE: u64 = 8;
+
+/// What the entries of a map are, and so how they are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Workloads(Fill),
+    Configs,
+    States,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct LeafCache {
+    kept: HashMap<(usize, Kind), Piece>,
+    bytes: usize,
+    /// Answers so far.
+    answers: u64,
+    #[cfg(test)]
+    encoded: u64,
+    /// Length of the last answer with everything.
+    everything: usize,
+}
+
+type Leaf = Arc<[(Key, Node)]>;
+
+struct Piece {
+    leaf: Leaf,
+    bytes: Box<[u8]>,
+    /// The last answer that it was part of.
+    used: u64,
+}
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of {} entries", self.bytes.len(), self.leaf.len())
+    }
+}
+
+impl LeafCache {
+    pub(super) fn get(&mut self, leaf: &Leaf, kind: Kind) -> Option<&[u8]> {
+        let piece = self.kept.get_mut(&(leaf.as_ptr() as usize, kind))?;
+        piece.used = self.answers;
+        Some(&piece.bytes)
+    }
+
+    pub(super) fn keep(&mut self, leaf: &Leaf, kind: Kind, bytes: &[u8]) {
+        #[cfg(test)]
+        (self.encoded += 1);
+        if self.bytes + bytes.len() > MOST_BYTES {
+            return;
+        }
+        self.bytes += bytes.len();
+        let piece = Piece { leaf: Arc::clone(leaf), bytes: bytes.into(), used: self.answers };
+        self.kept.insert((leaf.as_ptr() as usize, kind), piece);
+    }
+
+    /// How many leaves were encoded so far.
+    #[cfg(test)]
+    pub(super) fn encoded(&self) -> u64 {
+        self.encoded
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.values().map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// About how long the answer will be.
+    pub(super) fn expected(&self, fill: Fill) -> usize {
+        if fill == Fill::Full { self.everything + self.everything / 64 } else { 0 }
+    }
+
+    /// An answer of so many bytes was made.
+    pub(super) fn end_answer(&mut self, fill: Fill, len: usize) {
+        if fill == Fill::Full {
+            self.everything = len;
+        }
+        self.answers += 1;
+        let (answers, bytes) = (self.answers, &mut self.bytes);
+        self.kept.retain(|_, piece| {
+            let keep = piece.used + PATIENCE >= answers;
+            *bytes -= if keep { 0 } else { piece.bytes.len() };
+            keep
+        });
+    }
+}

@@ -1,0 +1,272 @@
+//! Whether a desired state is one, and what it changes (PROTOCOL 6.3, 6.4, 8.5).
+//!
+//! Only what differs from the state of before is looked at, so that a small update of a large state
+//! costs little. What did not change is taken over as it stood in memory.
+
+use std::collections::BTreeSet;
+
+use super::{
+    API_VERSION, Key, Map, Node, Tree, WorkloadChange, reuse::reuse, tree::NO_ENTRIES,
+    update::UpdateError,
+};
+
+mod rules;
+mod shape;
+
+pub use rules::check_access;
+pub(crate) use rules::{filter_mask, name_pattern};
+
+/// Longest name of a workload, agent, config or alias.
+pub const MAX_NAME: usize = 63;
+
+/// What the reference says of a name that is not one.
+pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
+                         Maximum length is 63 characters.";
+
+/// A desired state that keeps the rules.
+#[derive(Debug)]
+pub struct ValidState {
+    /// The desired state: defaults filled in, empty collections left out.
+    pub desired: Node,
+    /// The workloads that differ from before, by name.
+    pub changes: Vec<WorkloadChange>,
+}
+
+/// Checks `proposed` against the rules, given that `current` keeps them. Without one, nothing is
+/// desired.
+///
+/// # Errors
+/// The first rule that is broken, in the reference's order; workloads and configs by name.
+pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidState, UpdateError> {
+    let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
+    let mut desired = proposed.as_ref().map(Node::entries).cloned().unwrap_or_default();
+    let version = desired.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
+        UpdateError::Shape("missing field `apiVersion` in desiredState".to_owned())
+    })?;
+
+    let (workloads, changes) =
+        workloads(part(current, "workloads"), part(proposed.as_ref(), "workloads"))?;
+    let old_configs = part(current, "configs");
+    let (configs, changed_configs) = configs(old_configs, part(proposed.as_ref(), "configs"))?;
+
+    if !["v1", "v0.1"].contains(&version) {
+        let text = format!("Unsupported API version. Received '{version}', expected 'v1'");
+        return Err(UpdateError::Refused(text));
+    }
+    for key in &changed_configs {
+        if let Some(item) = configs.get(key.as_str()) {
+            check_config_keys(key, item)?;
+        }
+    }
+    let started = || changes.iter().filter_map(|change| Some((&change.name, change.new.as_ref()?)));
+    for (_, workload) in started() {
+        check_config_names(workload)?;
+    }
+    check_references(&workloads, &configs, started(), &changed_configs)?;
+    for (name, workload) in started() {
+        check_names(name, workload)?;
+        rules::check(workload).map_err(UpdateError::Invalid)?;
+    }
+    check_cycles(&workloads, started().map(|(name, _)| name))?;
+
+    put(&mut desired, "workloads", workloads);
+    if configs.is_empty() {
+        desired.remove("configs");
+    } else {
+        put(&mut desired, "configs", configs);
+    }
+    Ok(ValidState { desired: Node::Map(desired), changes })
+}
+
+/// Sets a part, unless it is that already: then what others share of `state` stays shared.
+fn put(state: &mut Map<Node>, name: &str, part: Map<Node>) {
+    let is_there = matches!(state.get(name), Some(Node::Map(own)) if own.ptr_eq(&part));
+    if !is_there {
+        state.insert(name, Node::Map(part));
+    }
+}
+
+fn part<'a>(state: Option<&'a Node>, name: &str) -> &'a Map<Node> {
+    state.and_then(|state| state.get(name)).map_or(&NO_ENTRIES, Node::entries)
+}
+
+/// The workloads of the new state, built upon the old ones, and those that differ.
+fn workloads(
+    old: &Map<Node>,
+    proposed: &Map<Node>,
+) -> Result<(Map<Node>, Vec<WorkloadChange>), UpdateError> {
+    let mut changed = Vec::new();
+    old.diff(proposed, |name, was, wanted| changed.push((name, was, wanted)));
+    let mut all = old.clone();
+    let mut changes = Vec::new();
+    for (name, was, wanted) in changed {
+        let new = wanted.map(|wanted| shape::workload(name, wanted)).transpose();
+        let new = new.map_err(UpdateError::Shape)?;
+        if was == new.as_ref() {
+            continue;
+        }
+        match &new {
+            Some(new) => all.insert(name.clone(), new.clone()),
+            None => {
+                all.remove(name.as_str());
+            }
+        }
+        changes.push(WorkloadChange { name: name.clone(), old: was.cloned(), new });
+    }
+    Ok((all, changes))
+}
+
+/// The configs of the new state, with those that did not change as they stand in the old one, and
+/// the keys of those that differ.
+fn configs(
+    old: &Map<Node>,
+    proposed: &Map<Node>,
+) -> Result<(Map<Node>, BTreeSet<Key>), UpdateError> {
+    let mut all = proposed.clone();
+    reuse(old, &mut all);
+    let mut changed = Vec::new();
+    old.diff(&all, |key, was, wanted| {
+        if was != wanted {
+            changed.push((key.clone(), wanted));
+        }
+    });
+    for (key, wanted) in &changed {
+        if let Some(item) = wanted {
+            shape::config(&format!("desiredState.configs.{key}"), item)
+                .map_err(UpdateError::Shape)?;
+        }
+    }
+    let changed = changed.into_iter().map(|(key, _)| key).collect();
+    Ok((all, changed))
+}
+
+/// Whether `name` is 1 to 63 of `[A-Za-z0-9_-]`.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && has_name_characters(name)
+}
+
+fn has_name_characters(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+fn check_config_keys(key: &Key, item: &Node) -> Result<(), UpdateError> {
+    if !is_name(key.as_str()) {
+        let text = format!("Unsupported config item key '{key}'. {NAME_RULE}");
+        return Err(UpdateError::Refused(text));
+    }
+    match item {
+        Node::Map(fields) => fields.iter().try_for_each(|(key, item)| check_config_keys(key, item)),
+        // As in the reference, objects are looked into in a sequence, but not deeper sequences.
+        Node::Seq(values) => values
+            .iter()
+            .filter_map(Node::as_map)
+            .flatten()
+            .try_for_each(|(key, item)| check_config_keys(key, item)),
+        _ => Ok(()),
+    }
+}
+
+fn check_config_names(workload: &Node) -> Result<(), UpdateError> {
+    for (alias, key) in workload.get("configs").and_then(Node::as_map).into_iter().flatten() {
+        let key = key.as_str().unwrap_or_default();
+        for (what, name) in [("config alias", alias.as_str()), ("config reference key", key)] {
+            if !is_name(name) {
+                let text = format!("Unsupported {what} '{name}'. {NAME_RULE}");
+                return Err(UpdateError::Refused(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every config that a workload refers to has to be there. A workload that did not change can only
+/// miss one that was removed.
+fn check_references<'a>(
+    workloads: &'a Map<Node>,
+    configs: &Map<Node>,
+    changed: impl Iterator<Item = (&'a Key, &'a Node)>,
+    changed_configs: &BTreeSet<Key>,
+) -> Result<(), UpdateError> {
+    let missing = |workload: &Node| {
+        let references = workload.get("configs").and_then(Node::as_map).into_iter().flatten();
+        let mut keys = references.filter_map(|(_, key)| key.as_str());
+        keys.find(|key| configs.get(key).is_none()).map(str::to_owned)
+    };
+    let removed = changed_configs.iter().any(|key| configs.get(key.as_str()).is_none());
+    let all = removed.then(|| workloads.iter()).into_iter().flatten();
+    match changed.chain(all).find_map(|(_, workload)| missing(workload)) {
+        None => Ok(()),
+        Some(key) => Err(UpdateError::Invalid(format!(
+            "Workload references config key '{key}' that does not exist"
+        ))),
+    }
+}
+
+fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
+    if let Some(why) = workload_name_fault(name.as_str()) {
+        return Err(UpdateError::Invalid(format!("Unsupported workload name '{name}'. {why}")));
+    }
+    let agent = workload.str_at("agent").unwrap_or_default();
+    // A template is the agent's to render; until then it is no name (DECISIONS 12).
+    let is_template = agent.contains("{{");
+    if !agent.is_empty() && !is_template && !is_name(agent) {
+        let text = format!("Unsupported agent name '{agent}'. {NAME_RULE}");
+        return Err(UpdateError::Invalid(text));
+    }
+    Ok(())
+}
+
+/// What is wrong with the name of a workload, in the reference's words.
+#[must_use]
+pub fn workload_name_fault(name: &str) -> Option<String> {
+    if name.is_empty() {
+        Some("Is empty.".to_owned())
+    } else if !has_name_characters(name) {
+        Some("Expected to have characters in [a-zA-Z0-9_-].".to_owned())
+    } else if name.len() > MAX_NAME {
+        let len = name.len();
+        Some(format!("Length {len} exceeds the maximum limit of {MAX_NAME} characters."))
+    } else {
+        None
+    }
+}
+
+/// A new cycle leads through a workload that changed, so only what can be reached from those is
+/// walked. No recursion: a chain of dependencies may be as long as the state is large.
+fn check_cycles<'a>(
+    workloads: &'a Map<Node>,
+    changed: impl Iterator<Item = &'a Key>,
+) -> Result<(), UpdateError> {
+    let dependencies = |name: &str| {
+        let workload = workloads.get(name);
+        let map = workload.and_then(|workload| workload.get("dependencies"));
+        let names: Vec<&'a str> =
+            map.and_then(Node::as_map).into_iter().flat_map(Map::keys).map(Key::as_str).collect();
+        names.into_iter()
+    };
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    for start in changed {
+        let mut way = vec![(start.as_str(), dependencies(start.as_str()))];
+        let mut on_way = BTreeSet::from([start.as_str()]);
+        while let Some((name, rest)) = way.last_mut() {
+            let name = *name;
+            match rest.next() {
+                Some(next) if on_way.contains(next) => {
+                    return Err(UpdateError::Cycle(next.to_owned()));
+                }
+                Some(next) if !done.contains(next) => {
+                    on_way.insert(next);
+                    way.push((next, dependencies(next)));
+                }
+                Some(_) => {}
+                None => {
+                    on_way.remove(name);
+                    done.insert(name);
+                    way.pop();
+                }
+            }
+        }
+    }
+    Ok(())
+}

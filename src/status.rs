@@ -1,0 +1,106 @@
+//! What fifogate is doing, as the JSON object that its status socket gives (CONTRACT section 5).
+
+use std::{collections::HashMap, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::broker::{Counters, PeerId, Session, SubscriptionReport, WorkloadReport};
+
+/// What only the server knows.
+#[derive(Debug, Clone)]
+pub struct ServerStatus<'a> {
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Where the pairs are.
+    pub run_dir: &'a Path,
+    /// `none`, `connected` or `lost`.
+    pub agent_link: &'a str,
+    /// What keeps the agent from doing its work.
+    pub agent_trouble: Option<&'a str>,
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Leaves of the state.
+    pub state_leaves: usize,
+    /// What the state weighs, as its limit counts it.
+    pub state_bytes: usize,
+    /// Workloads that do what they should not.
+    pub port_statuses: HashMap<PeerId, PortStatus>,
+}
+
+/// What a workload does to its pair that it should not.
+#[derive(Debug, Clone, Default)]
+pub struct PortStatus {
+    /// For how long it has been holding its pipe, in milliseconds, if it is.
+    pub held_ms: Option<u64>,
+    /// What was seen of it since its pair was made, each once.
+    pub misbehaviors: Vec<&'static str>,
+}
+
+/// The status of all workloads, and of the whole.
+#[must_use]
+pub fn status(around: &ServerStatus<'_>, workloads: &[WorkloadReport]) -> Value {
+    let sum = |number: fn(&WorkloadReport) -> u64| workloads.iter().map(number).sum::<u64>();
+    let of_subscriptions = |number: fn(&SubscriptionReport) -> u64| {
+        workloads.iter().flat_map(|workload| &workload.subscriptions).map(number).sum::<u64>()
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": around.uptime_s,
+        "run_dir": around.run_dir,
+        "agent_link": around.agent_link,
+        "agent_trouble": around.agent_trouble,
+        "workloads": workloads.iter().map(|own| workload(own, around)).collect::<Vec<_>>(),
+        "totals": {
+            "workloads": workloads.len(),
+            "subscriptions": sum(|workload| workload.subscriptions.len() as u64),
+            "events_sent": of_subscriptions(|subscription| subscription.events_sent),
+            "events_merged": of_subscriptions(|subscription| subscription.events_merged),
+            "behind": of_subscriptions(|subscription| subscription.behind.into()),
+            "queued_bytes": sum(|workload| workload.queued_bytes as u64),
+            "frames_in": sum(|workload| workload.counters.frames_in),
+            "frames_out": sum(|workload| workload.counters.frames_out),
+            "denied": sum(|workload| workload.counters.denied),
+            "malformed": sum(|workload| workload.counters.malformed),
+            "rss_bytes": around.rss_bytes,
+            "state_leaves": around.state_leaves,
+            "state_bytes": around.state_bytes,
+        },
+    })
+}
+
+fn workload(report: &WorkloadReport, around: &ServerStatus<'_>) -> Value {
+    let port = around.port_statuses.get(&report.peer).cloned().unwrap_or_default();
+    let instance = &report.instance;
+    let folder = format!("{}.{}", instance.workload, instance.id);
+    let Counters { frames_in, frames_out, denied, malformed } = report.counters;
+    json!({
+        "name": instance.workload,
+        "agent": instance.agent,
+        "id": instance.id,
+        "dir": around.run_dir.join(folder).join("control_interface"),
+        "session": match report.session {
+            Session::AwaitHello => "awaiting_hello",
+            Session::Open => "open",
+            Session::Closed => "closed",
+        },
+        "subscriptions": report.subscriptions.iter().map(|own| json!({
+            "request_id": own.request_id,
+            "masks": own.masks,
+            "events_sent": own.events_sent,
+            "events_merged": own.events_merged,
+            "behind": own.behind,
+        })).collect::<Vec<_>>(),
+        "queued_bytes": report.queued_bytes,
+        "answers_waiting": report.answers_waiting,
+        "reader_idle_ms": report.reader_idle_ms,
+        "versions_kept": report.versions_kept,
+        "held_ms": port.held_ms,
+        "misbehaviors": port.misbehaviors,
+        // The name of before, for one release.
+        "oddities": port.misbehaviors,
+        "frames_in": frames_in,
+        "frames_out": frames_out,
+        "denied": denied,
+        "malformed": malformed,
+    })
+}
