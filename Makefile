@@ -41,11 +41,11 @@ protoc:
 	tests/etcd/setup.sh build
 
 .PHONY: check
-check: protoc  ## format, lints, documentation, unit tests, layering: under a minute when warm
+check: protoc  ## format, lints, documentation, unit tests, layering, links: under a minute when warm
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
-	$(CARGO) test --workspace --lib --test layering
+	$(CARGO) test --workspace --lib --test layering --test links
 
 .PHONY: sim
 sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""A dashboard: follows how its neighbours are doing, and a config, with the Ankaios Python SDK.
+"""A dashboard of workload states and one config, with the Ankaios Python SDK.
 
-It is told changes as they happen and never asks again. Usage: dashboard.py FILE, to which it adds a
-line for each change.
+It subscribes once, and adds a line to FILE for each change. Usage: dashboard.py FILE
 """
 
 import sys
@@ -13,12 +12,12 @@ FOLLOWED = ["workloadStates.*.*.*.state", "desiredState.configs.speed"]
 
 
 def main(path):
-    """Writes what is true first, then what changes."""
+    """Writes the current values first, then each change."""
     known = {}
     with open(path, "a", encoding="utf-8") as out, Ankaios(AnkaiosLogLevel.ERROR) as ankaios:
         events = ankaios.register_event(FOLLOWED)
         while True:
-            # The first one is the state to begin with.
+            # The first one holds the current state.
             state = events.get().complete_state
             now = {f"speed {value}": "" for value in [state.get_configs().get("speed")] if value}
             for instance in state.get_workload_states().get_as_list():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A workload with nothing but a shell and the command line: it tries what it may not, then tells its
+# A workload with nothing but a shell and the command line. It tries a forbidden update, then reports its
 # speed again and again. Usage: engine.sh PATH-TO-FIFOGATE FILE
 set -u
 tell() { "$1" -q set -d "$CONTROL_INTERFACE_DIR" "$2"; }

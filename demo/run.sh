@@ -1,9 +1,9 @@
 #!/bin/sh
-# Shows in half a minute what fifogate and its agent are for: real processes of one node, none of which
-# knows another, what each of them is told, and what happens when one dies. No container engine.
+# Shows the purpose of fifogate and its agent in half a minute: real processes of one node without knowledge
+# of each other, the events of each, and the death of one. It needs no container engine.
 #
-# Runs as any user, in a folder of its own, and leaves nothing behind. Usage: run.sh [FOLDER], where
-# `fifogate` and `fifogate-agent` are; PYTHON is one that has the Python SDK.
+# Runs as any user, in a folder of its own, and leaves nothing behind. Usage: run.sh [FOLDER]. The folder has
+# `fifogate` and `fifogate-agent`. PYTHON names an interpreter with the Python SDK.
 set -eu
 cd "$(dirname "$0")/.."
 folder=$(cd "${1:-target/debug}" && pwd)
@@ -21,7 +21,7 @@ typed() { printf '    $ %s\n' "$@"; }
 shown() { sed -E "s/([0-9a-f]{8})[0-9a-f]{56}/\1…/g; s|$work|…|g; s/^/    ${1:-}/"; }
 
 lines_of() { wc -l < "$work/$1" 2> /dev/null || echo 0; }
-# Prints the first line of a file that matches, after its first $3 lines; fails if none comes.
+# Prints the first matching line of a file, after its first $3 lines. Fails if none comes.
 await() {
     for _ in $(seq 200); do
         if tail -n "+$((${3:-0} + 1))" "$work/$1" 2> /dev/null | grep -m 1 -e "$2"; then return; fi
@@ -31,7 +31,7 @@ await() {
     shown < "$work/log" >&2
     return 1
 }
-# The same, shown; not in a pipeline, where a failure would be lost.
+# Does the same with output on the terminal. In a pipeline a failure would be lost.
 tells() {
     line=$(await "$@")
     printf '%s\n' "$line" | shown "$1 < "
@@ -43,7 +43,7 @@ pair() {
     printf '%s/control_interface' "$1"
 }
 
-# Processes by what stands in their command lines.
+# Finds processes by the content of their command lines.
 process_of() {
     for line in /proc/[0-9]*/cmdline; do
         if tr '\0' ' ' < "$line" 2> /dev/null | grep -q -e "$1"; then
@@ -52,7 +52,7 @@ process_of() {
     done
 }
 
-# The SDK looks for its pair in one place only, which takes a mount namespace.
+# The SDK looks for its pair in one place only, so it needs a mount namespace.
 if "$python" -c 'import ankaios_sdk' 2> /dev/null && unshare --mount --map-root-user true 2> /dev/null
 then
     dashboard=$python

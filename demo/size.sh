@@ -1,9 +1,9 @@
 #!/bin/sh
-# Prints the size of a fifogate, and what it holds in memory when it serves 10 and 1,000 idle workloads.
+# Prints the size of a fifogate, and its resident memory with 10 and with 1,000 idle workloads.
 # Usage: size.sh PATH-TO-FIFOGATE
 #
-# The pipes are made in memory, where they usually are (`/run`): on a disk, most of the time until it is
-# ready goes into making four names for each workload.
+# The pipes are in memory, as they usually are (`/run`). On a disk, most of the time until readiness goes
+# into making four names for each workload.
 set -eu
 fifogate=$1
 # Five descriptors a workload.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A complete agent for fifogate in Python, with nothing but protobuf.
 
-It spawns fifogate, adds two workloads, changes the state, and answers an update that one of them
-asks for. Usage: agent.py PATH-TO-FIFOGATE PATH-TO-GENERATED-PYTHON RUN-DIR
+It spawns fifogate, adds two workloads, changes the state, and answers the update of one of them.
+Usage: agent.py PATH-TO-FIFOGATE PATH-TO-GENERATED-PYTHON RUN-DIR
 
 The generated modules come from the schemas in `proto/`:
     protoc --proto_path proto --python_out GENERATED proto/*.proto
@@ -14,12 +14,12 @@ import sys
 
 fifogate, generated, run_dir = sys.argv[1:4]
 sys.path.insert(0, generated)
-import agent_link_pb2 as link  # noqa: E402  (found in the folder that was given)
+import agent_link_pb2 as link  # noqa: E402  (in the folder of the second argument)
 import ank_base_pb2 as ank  # noqa: E402
 
 
 class Gate:
-    """fifogate as a child: commands go in, messages come out."""
+    """fifogate as a child process: it takes commands and sends messages."""
 
     def __init__(self):
         command = [fifogate, "run", "--agent-link", "stdio", "--updates", "forward"]
@@ -31,7 +31,7 @@ class Gate:
         self.call(hello=link.AgentHello(protocolVersion="1.0.0", agentName="node_a"))
 
     def send(self, **content):
-        """Writes one command: its length as a varint, then itself."""
+        """Writes one command as a frame: its length as a varint, then the message."""
         message = link.FromAgent(id=next(self.ids), **content)
         body = message.SerializeToString()
         length, rest = bytearray(), len(body)
@@ -44,7 +44,7 @@ class Gate:
         return message.id
 
     def receive(self):
-        """Waits for one message; None when fifogate has hung up."""
+        """Waits for one message. Returns None at the end of the link."""
         length = shift = 0
         while True:
             byte = self.process.stdout.read(1)
@@ -57,7 +57,7 @@ class Gate:
         return link.ToAgent.FromString(self.process.stdout.read(length))
 
     def call(self, **content):
-        """Sends a command and waits until fifogate has done it."""
+        """Sends a command and waits for its acknowledgement."""
         wanted = self.send(**content)
         while message := self.receive():
             if message.WhichOneof("content") == "ack" and message.ack.id == wanted:
@@ -105,7 +105,7 @@ while message := gate.receive():
         asked = message.request
         update = asked.request.updateStateRequest
         print(f"{asked.instanceName.workloadName} updates {list(update.updateMask)}", flush=True)
-        # The agent decides: here it does what was asked, and says so.
+        # The agent decides. This one applies every update, and then answers.
         gate.call(update_state=link.UpdateState(newState=update.newState, updateMask=update.updateMask))
         done = ank.Response(requestId=asked.request.requestId)
         done.UpdateStateSuccess.SetInParent()

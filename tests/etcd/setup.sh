@@ -1,10 +1,10 @@
 #!/bin/sh
-# Gets what etcd wants beside Rust: protoc and the types that come with it, which build its client; and
-# for the tests etcd itself, etcdctl and `ip`, which makes networks. `setup.sh build` gets only the first.
-# Run it as often as you like; it does what is missing.
+# Installs the tools for etcd beside Rust. The build of its client needs protoc with its types; the tests need
+# etcd, etcdctl, and `ip` for their networks. `setup.sh build` installs only the tools for the build.
+# Repeated runs install only missing tools.
 set -eu
 
-# Whether protoc is there and finds its own types, which Debian has in a package of their own.
+# True if protoc is there and finds its own types. Debian has them in a separate package.
 has_protoc() {
     command -v protoc >/dev/null || return 1
     dir=$(mktemp -d)
@@ -29,13 +29,13 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing$wanted"
 apt-get update -qq
-# A server of the package's own is not wanted: the tests start theirs.
+# The package must not start a server: the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
 fi
-# Word splitting is meant: one word per package.
+# Word splitting is intended: one word per package.
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null

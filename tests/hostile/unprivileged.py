@@ -1,8 +1,8 @@
-"""Runs an attack as a workload would: unprivileged.py UID ATTACK [ARGUMENT...]
+"""Runs an attack with the rights of a workload: unprivileged.py UID ATTACK [ARGUMENT...]
 
-UID 0 means: as who we are. The working folder is that of the pair, as if it were mounted for a
-container. All code is loaded before rights are given up, so nothing of it has to be open to others.
-The attack and its children end with the test, whose end of our standard input then closes.
+UID 0 keeps the current user. The working folder is the folder of the pair, as if it were mounted for a
+container. All code is loaded before the process gives up its rights, so none of it has to be readable
+for others. The test ends the attack and its children by closing our standard input.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Gets what `cargo test --test sdk` needs: the Python SDK in target/sdk-venv, and the workload that
-# uses the Rust SDK in target/sdk. Run it as often as you like; it does what is missing.
+# Installs the SDKs for `cargo test --test sdk`: the Python SDK in target/sdk-venv, and a workload with the
+# Rust SDK in target/sdk. Repeated runs install only missing parts.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -8,13 +8,13 @@ requirements=tests/sdk/python/requirements.txt
 venv=target/sdk-venv
 wanted=
 
-# want PACKAGE COMMAND...: PACKAGE is wanted unless the command succeeds.
+# want PACKAGE COMMAND...: notes PACKAGE for installation unless the command succeeds.
 want() {
     package=$1
     shift
     "$@" >/dev/null 2>&1 || wanted="$wanted $package"
 }
-# Debian splits ensurepip, without which there is no pip in a venv, from python3.
+# A venv gets its pip from ensurepip. Debian packages ensurepip apart from python3.
 want "python3 python3-venv" python3 -c 'import ensurepip, venv'
 want protobuf-compiler protoc --version
 want util-linux unshare --version
@@ -27,13 +27,13 @@ if [ -n "$wanted" ]; then
     fi
     echo "installing$wanted"
     apt-get update -qq
-    # Word splitting is meant: one word per package.
+    # Word splitting is intended: one word per package.
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
 fi
 
-# The copy is made last, so an interrupted installation is not taken for a finished one; the import
-# finds a venv whose interpreter has gone.
+# The copy comes last, so an interrupted installation does not look like a finished one. The import detects
+# a venv without its interpreter.
 if ! cmp -s "$requirements" "$venv/requirements.txt" ||
     ! "$venv/bin/python" -c 'import ankaios_sdk' 2>/dev/null; then
     echo "installing the Python SDK into $venv"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Says what no workload should, and is served afterwards all the same. The fourth argument is the pair
-# of another workload.
+# Sends malformed frames, and is served afterwards all the same. The fourth argument is the pair of another
+# workload.
 . "$(dirname "$0")/workload.sh"
 other=$4
 
@@ -12,12 +12,12 @@ expect controlInterfaceAccepted
 say read-everything
 expect '"requestId":"all"' 'Access denied'
 
-# To these there is no answer: the next one is that to a request behind them.
+# Malformed messages get no answer. The next answer belongs to the request behind them.
 say no-content no-protobuf read-speed
 expect '"requestId":"read"' completeState
 
-# The only writer closes within a frame. That the other workload is served twice from here on means
-# that it was seen: a writer that comes sooner would write the rest of that frame.
+# The only writer closes within a frame. fifogate has seen this close once it has served the other workload
+# twice. A writer before that moment would write the rest of the half frame.
 say half-of-subscribe-speed
 exec 3>&-
 sh "$(dirname "$0")/publisher.sh" "$other" "$frames" "$fifogate"
@@ -28,7 +28,7 @@ expect '"requestId":"read"' completeState
 for misfit in length-over-the-limit length-of-too-many-bytes; do
     say "$misfit"
     expect connectionClosed 'Frame'
-    # What follows cannot be understood, up to the next Hello.
+    # fifogate skips all bytes up to the next Hello.
     say subscribe-speed hello
     expect controlInterfaceAccepted
     say read-speed

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says Hello and sends one custom event.
+# Sends Hello and one custom event.
 . "$(dirname "$0")/workload.sh"
 
 say hello

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says Hello, follows one config, is told of one event, and cancels.
+# Sends Hello, subscribes to one config, receives one event, and cancels.
 . "$(dirname "$0")/workload.sh"
 
 say hello
@@ -8,13 +8,13 @@ expect controlInterfaceAccepted
 say subscribe-speed
 expect '"requestId":"speed"' completeState '"String":"0"'
 
-echo subscribed # whoever sends the event waits for this
+echo subscribed # the sender of the event waits for this line
 expect '"requestId":"speed"' alteredFields '"updatedFields":["desiredState.configs.speed"]' \
     '"String":"80"'
 
 say cancel-speed
 expect '"requestId":"speed"' eventsCancelAccepted
 
-# Nothing was left in between: the next answer is that to the next request.
+# No other message is left: the next answer belongs to the next request.
 say read-speed
 expect '"requestId":"read"' '"String":"80"'

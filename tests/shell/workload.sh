@@ -1,8 +1,8 @@
-# A workload that has nothing but a shell, for the scripts beside this file, which take as their first
-# arguments: PAIR-FOLDER FRAMES-FOLDER FIFOGATE.
+# A workload with nothing but a shell, for the scripts beside this file. Their first arguments are
+# PAIR-FOLDER FRAMES-FOLDER FIFOGATE.
 #
-# What it says are prepared frames; `fifogate decode` turns what it is told into lines, and is only
-# there to look at them. Nothing sleeps: each line is waited for.
+# It sends prepared frames. `fifogate decode` turns the received ones into lines, only to compare them.
+# The scripts never sleep: they wait for each line.
 set -eu
 pair=$1 frames=$2 fifogate=$3
 
@@ -12,7 +12,7 @@ mkfifo "$work/told"
 decoder=$!
 trap 'kill "$decoder" 2> /dev/null || true; rm -r "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-# Descriptor 3 is what we say, from now on without a break; 4 is what we are told.
+# Descriptor 3 is the open `output` from now on; 4 has the decoded messages.
 exec 3> "$pair/output" 4< "$work/told"
 
 # say FRAME...: writes prepared frames.
@@ -22,7 +22,7 @@ say() {
     done
 }
 
-# expect WORD...: the next message holds all of these.
+# expect WORD...: checks that the next message has all of these words.
 expect() {
     IFS= read -r line <&4
     printf '%s\n' "$line"

@@ -161,7 +161,7 @@ fn the_tutorial_of_three_nodes_holds() {
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = fs::read_to_string(root.join("docs/tutorial-three-nodes.md")).unwrap();
+    let text = fs::read_to_string(root.join("docs/tutorials/three-nodes.md")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let work = folder.path().join("three");
     let text = text.replace(FOLDER, work.to_str().unwrap());

@@ -1,5 +1,7 @@
-"""Announces the longest frame that there may be, and sends it one byte a time: each byte wakes the
-daemon, and the frame never seems to end."""
+"""Announces a frame of the maximum length and sends it one byte at a time.
+
+Each byte wakes the daemon, and the frame never seems to end.
+"""
 
 import itertools
 import os

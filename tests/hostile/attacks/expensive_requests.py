@@ -1,9 +1,9 @@
-"""Asks for everything in the dearest way, again and again.
+"""Asks for the complete state in the most expensive ways, again and again.
 
-Either by 256 masks, each of which has to look at every workload: a few of them give the whole state,
-the rest look everywhere and find nothing. Or by so short a request that thousands of them fit into
-the pipe. Arguments: masks, or short; how answers are read: silent (not at all), slow, or reading (as
-fast as they come).
+`masks` sends requests with 256 masks, each with a visit to every workload: a few masks give the whole
+state, the others find nothing. `short` sends requests so short that thousands of them fit into the
+pipe. The second argument is the way of reading the answers: silent (not at all), slow, or reading (at
+full speed).
 """
 
 import itertools

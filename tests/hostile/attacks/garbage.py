@@ -1,7 +1,7 @@
-"""Writes bytes without meaning into `output` without end.
+"""Writes meaningless bytes into `output` without end.
 
-Argument: random (the framing is lost again and again), or zeros (each byte is a whole message, and an
-empty one: a full pipe holds 65,536 of them, in an open session).
+Argument: random (the framing is lost again and again), or zeros (each byte is a whole, empty message:
+a full pipe holds 65,536 of them, in an open session).
 """
 
 import os
@@ -16,7 +16,7 @@ def run(kind):
     in_force()
     count = 0
     while True:
-        # Never cut at the same place twice.
+        # Each piece starts at another place of the noise.
         start = int.from_bytes(os.urandom(2), "big")
         write(output, noise[start : start + 65_536])
         count += 65_536

@@ -1,7 +1,7 @@
-"""Sends half of a frame of 4 MiB and leaves, again and again: whoever gathers it holds it in vain.
+"""Sends half of a frame of 4 MiB and leaves, again and again. A daemon holds this half in vain.
 
-The last writer's leaving is the only sign that the rest will not come (FIFO-FACTS 1.2), and another
-may have opened before anybody looked (1.6).
+The end of the last writer is the only sign of a missing rest. Another writer may open the pipe
+before the daemon notices this end.
 """
 
 import itertools

@@ -1,7 +1,7 @@
-"""Holds the lock of `input`: splices an answer from it into a socket that is full.
+"""Holds the lock of `input` by splicing an answer from it into a full socket.
 
-splice() from a pipe into a full socket sleeps with the pipe's lock held (FIFO-FACTS 0.1), so the
-daemon's next call on that pipe sleeps too. Then more is asked, so that it makes that call.
+splice() from a pipe into a full socket sleeps and keeps the lock of the pipe, so the next call of the
+daemon on this pipe sleeps too. More requests provoke such a call.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from workload import CONFIGS, HELLO, child, did, in_force, open_input, open_outp
 
 
 def is_held(fd):
-    """Whether somebody holds the lock of this pipe: then asking for its length takes for ever."""
+    """Whether the lock of this pipe is held: a question for its length then never returns."""
     pid = os.fork()
     if pid == 0:
         fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4)

@@ -1,14 +1,14 @@
-"""Holds the lock of `output`: three splicers that wait for bytes of something idle.
+"""Holds the lock of `output` by three splicers, each with an idle source.
 
-splice() and sendfile() from a socket or a terminal into a pipe sleep with the pipe's lock held
-(FIFO-FACTS 0.1). One byte for the splicer that holds it wakes the daemon, and the lock goes on to the
-next splicer: the daemon's read() then sleeps too, non-blocking or not. A common writer waits among
-them, as it would in a workload. All bytes belong to one long frame, so nothing looks wrong.
+splice() and sendfile() from a socket or a terminal into a pipe sleep and keep the lock of the pipe.
+One byte for the splicer with the lock wakes the daemon, and the lock passes to the next splicer: the
+read() of the daemon then sleeps too, even a non-blocking one. An ordinary writer waits among them, as
+in a real workload. All bytes belong to one long frame, so the content looks correct.
 
-Which of them comes next is the kernel's choice, so some bytes are fed quickly, one after the other,
-before the lock is held for a while.
+The kernel chooses the next holder of the lock. So the attack feeds some bytes quickly, one after the
+other, before it holds the lock for a while.
 
-Arguments: socket, tty or sendfile; for how many seconds to hold it; how many bytes to feed between.
+Arguments: socket, tty or sendfile; seconds to hold the lock; bytes to feed between two holds.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from workload import child, did, in_force, open_output, varint, write
 
 
 def idle(how):
-    """Something that has no bytes until they are put in: gives both its ends."""
+    """Both ends of a source without bytes until the attack feeds some."""
     if how == "tty":
         master, slave = pty.openpty()
         tty.setraw(slave)

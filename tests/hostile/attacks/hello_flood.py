@@ -1,4 +1,4 @@
-"""Says Hello as fast as the pipe takes it: each begins another session and is owed an answer.
+"""Sends Hello as fast as the pipe accepts it. Each one begins another session and needs an answer.
 
 Argument: silent, or reading.
 """

@@ -1,7 +1,7 @@
-"""Makes as many events of its FIFO as it can while the daemon waits for it to read on.
+"""Causes as many events of its FIFO as possible while the daemon waits for its next read.
 
-A daemon that watches the file is told of each open, read and close; equal neighbours merge, so they
-take turns (FIFO-FACTS 3.5). The queue of 16,384 is shared with all that it watches.
+A daemon with a watch on the file gets an event for each open, read and close. The kernel merges equal
+neighbours, so the attack alternates between them. All watched files share one queue of 16,384 events.
 """
 
 import itertools
@@ -14,7 +14,7 @@ def run():
     output, answers = open_output(), open_input(0)
     forged = os.open("input", os.O_WRONLY | os.O_NONBLOCK)
     write(output, HELLO)
-    # An answer of some pages stays in the pipe, and another waits behind it.
+    # One answer of several pages stays in the pipe, and another waits behind it.
     os.read(answers, 16)
     write(output, read("r", ["desiredState"]) * 4)
     os.read(answers, 16)

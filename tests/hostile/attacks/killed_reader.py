@@ -1,5 +1,7 @@
-"""Readers that are killed in the middle of a frame, one after the other, while more is asked: what
-the dead one left stands in the pipe (FIFO-FACTS 2.5, 2.6, 8)."""
+"""Kills readers in the middle of a frame, one after the other, and sends more requests meanwhile.
+
+The rest of the frame of a killed reader stays in the pipe.
+"""
 
 import itertools
 import os
@@ -9,7 +11,7 @@ from workload import HELLO, child, did, in_force, open_input, open_output, read,
 
 
 def read_a_little(told):
-    """Reads some of what comes, says so, and waits for its end."""
+    """Reads a part of the answers, reports this on `told`, and waits to be killed."""
     os.read(open_input(0), 700)
     os.write(told, b"\0")
     signal.pause()

@@ -1,5 +1,7 @@
-"""Masks as deep and as long as they may be and far beyond, and request ids of 3 MiB, which each answer
-has to repeat."""
+"""Sends masks at the limits of depth and length and far beyond, and request ids of 3 MiB.
+
+Each answer has to repeat the request id.
+"""
 
 import itertools
 

@@ -1,7 +1,7 @@
-"""Frames that are whole and make no sense, in an open session; each is owed an answer.
+"""Sends whole frames with malformed messages in an open session. Each one is owed an answer.
 
-Nothing at all, no content, unknown fields, a wrong kind of field, a length beyond the end, a group
-that does not end, text that is no UTF-8. Argument: silent, or reading.
+The messages: empty, without content, with unknown fields, with a wrong kind of field, with a length
+beyond the end, with an open group, with text in no valid UTF-8. Argument: silent, or reading.
 """
 
 import itertools

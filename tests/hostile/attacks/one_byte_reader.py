@@ -1,5 +1,7 @@
-"""Asks for much and reads it one byte a time: the pipe has room for so little that nothing fits, and
-each read may wake the daemon (FIFO-FACTS 2.2, 3.3)."""
+"""Asks for much and reads it one byte at a time.
+
+The pipe rarely has room for a whole frame, and each read may wake the daemon.
+"""
 
 import itertools
 import os

@@ -1,5 +1,6 @@
-"""Opens and closes its FIFOs in a tight loop: each close of the last writer or reader is an event
-(FIFO-FACTS 1.5, 2.4). Argument: output, input, or hold (opens both a thousand times and keeps them).
+"""Opens and closes its FIFOs in a tight loop. Each close of the last writer or reader is an event.
+
+Argument: output, input, or hold (opens both a thousand times and keeps them open).
 """
 
 import itertools

@@ -1,7 +1,6 @@
-"""Writes into its own `input` what looks like the beginning of a frame, and asks for more answers.
+"""Writes the beginning of a forged frame into its own `input`, and asks for more answers.
 
-The daemon is then not the only writer of that pipe: what it counts in it is not what it wrote
-(FIFO-FACTS 5.7).
+So the daemon is not the only writer of this pipe: the bytes in it are more than its own.
 """
 
 import itertools

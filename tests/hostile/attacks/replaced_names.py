@@ -1,7 +1,7 @@
-"""Puts something else where its FIFOs are named, and goes on asking through those that it has open.
+"""Replaces the names of its FIFOs, and continues to send requests through its open descriptors.
 
-A name that is opened again would lead elsewhere (FIFO-FACTS 4.3). Arguments: a file of the host, and
-another workload's folder.
+A daemon would reach another file if it opened such a name again. Arguments: a file of the host, and
+the folder of another workload.
 """
 
 import itertools

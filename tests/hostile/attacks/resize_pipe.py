@@ -1,5 +1,7 @@
-"""Shrinks and grows its pipes while frames of many sizes come and go (FIFO-FACTS 2.8): what fitted a
-moment ago fits only in part."""
+"""Shrinks and grows its pipes during the exchange of frames of many sizes.
+
+A frame with enough room a moment ago fits only in part.
+"""
 
 import fcntl
 import itertools
@@ -17,7 +19,7 @@ def resize(fds, sizes):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, next(sizes))
         except OSError:
-            pass  # more is in it, or more than our share
+            pass  # The pipe holds more bytes, or the size is over our share.
 
 
 def run():

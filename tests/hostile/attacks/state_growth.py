@@ -1,6 +1,6 @@
-"""Sets ever new configs of 1 MiB, and hears each answer: counts those that are refused.
+"""Sets new configs of 1 MiB without end, reads each answer, and counts the rejected updates.
 
-Frames are told apart only as far as needed: an Error is field 3 of a response, and holds its text.
+It parses answers only as far as needed: field 3 of a response is an Error with its text.
 """
 
 import os
@@ -18,7 +18,7 @@ def run():
     while True:
         count += 1
         write(output, set_config("u", f"key{count}", "x" * (1 << 20)))
-        # Body: FromAnkaios.response (1a LEN), requestId "u" (0a 01 75), and the content's tag.
+        # The body is FromAnkaios.response (1a LEN), requestId "u" (0a 01 75), and the tag of the content.
         answer = os.read(answers, 65_536)
         refused += answer[answer.index(b"\x0a\x01u") + 3] == 3 << 3 | 2
         did(refused)

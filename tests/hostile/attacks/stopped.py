@@ -1,5 +1,8 @@
-"""A writer and a reader that stop (SIGSTOP) in the middle of a frame: they hold their ends open, and
-nothing tells that no more will come. Each is replaced by another after a while."""
+"""Stops a writer and a reader (SIGSTOP) in the middle of a frame.
+
+Both hold their ends open, and the kernel reports no event for this. After a while the attack replaces
+both by new ones.
+"""
 
 import itertools
 import os

@@ -1,8 +1,7 @@
-"""Subscribes 1,024 times with different masks, reads nothing, and rewrites a large config between any
-two of them. Each subscription misses one small change, so it is left behind at another version of the
-whole state.
+"""Subscribes 1,024 times with different masks, reads nothing, and rewrites a large config in between.
 
-The answers are small, so the session stays within its budget while what they refer to grows.
+Each subscription misses one small change, so each lags behind from another version of the whole state.
+The answers are small, so the session stays within its budget while the versions behind them grow.
 """
 
 import itertools

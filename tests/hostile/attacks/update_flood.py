@@ -1,4 +1,4 @@
-"""Writes one config at full speed while a hundred subscriptions of its own want to hear of each."""
+"""Writes one config at full speed. A hundred of its own subscriptions need an event for each write."""
 
 import itertools
 

@@ -1,6 +1,6 @@
-"""What the attacks share: the pair, messages, and a word to the test on standard output.
+"""Shared code of the attacks: the pair, messages, and reports to the test on standard output.
 
-A line "in force" says that the attack bites from now on, a number how much it has done.
+The line "in force" reports the begin of the effect. A number reports the work done so far.
 """
 
 import os
@@ -17,7 +17,7 @@ def in_force():
 
 
 def did(count):
-    """Notes how much was done; it is told now and then."""
+    """Notes the work done so far. A thread reports it at intervals."""
     global _done
     _done = count
 
@@ -37,7 +37,7 @@ def open_input(flags=os.O_NONBLOCK):
 
 
 def child(work, *arguments):
-    """Runs `work` for ever in a process of its own."""
+    """Repeats `work` forever in a process of its own."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -49,13 +49,13 @@ def child(work, *arguments):
 
 
 def drain_in_child():
-    """Reads all answers as fast as they come, so that we may go on asking."""
+    """Reads all answers at full speed, so the daemon continues to accept requests."""
     fd = open_input(0)
     return child(os.read, fd, 1 << 20)
 
 
 def write(fd, data):
-    """Writes all of it, also where a signal cuts the call short."""
+    """Writes all of `data`, even if a signal interrupts a call."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -71,7 +71,7 @@ def varint(number):
 
 
 def field(number, content):
-    """A field of protobuf that holds bytes."""
+    """A field of protobuf with bytes as its value."""
     content = content.encode() if isinstance(content, str) else content
     return varint(number << 3 | 2) + varint(len(content)) + content
 
@@ -94,7 +94,7 @@ def read(name, masks, subscribe=False):
 
 
 def set_config(name, key, value):
-    """An UpdateStateRequest that sets one config to a text."""
+    """An UpdateStateRequest with a text for one config."""
     item = field(1, field(1, key) + field(2, field(1, value)))
     new_state = field(1, field(3, item))
     return request(name, 2, field(1, new_state) + field(2, f"{CONFIGS}.{key}"))

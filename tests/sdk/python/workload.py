@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A workload that a test driver remote-controls, through the unmodified Ankaios Python SDK.
+"""A workload under the remote control of a test driver, on the unmodified Ankaios Python SDK.
 
 Commands come in on standard input and answers go out on standard output, one JSON object a line;
 ../README.md describes them. ../rust/src/main.rs is the same program for the Rust SDK.
@@ -21,7 +21,7 @@ from ankaios_sdk import (
 )
 from ankaios_sdk.utils import get_logger
 
-# Who an exception blames, in words that both SDKs' workloads share.
+# The cause of an exception, in the shared words of both SDKs' workloads.
 BLAME = [
     (AnkaiosResponseError, "refused"),
     (ConnectionClosedException, "closed"),
@@ -33,20 +33,20 @@ _output = threading.Lock()
 
 
 def say(step, **fields):
-    """Tells the driver one thing. Events are told by threads of their own, hence the lock."""
+    """Sends one message to the driver. Events come from threads of their own, hence the lock."""
     with _output:
         print(json.dumps({"step": step, **fields}), flush=True)
 
 
 def camel_case(name):
-    """AGENT_DISCONNECTED -> AgentDisconnected, as the Rust SDK spells the same names."""
+    """AGENT_DISCONNECTED -> AgentDisconnected, the spelling of the Rust SDK."""
     return "".join(word.title() for word in name.split("_"))
 
 
 class LogWatcher(logging.Handler):
-    """Tells the driver what the SDK shows nowhere but in its log.
+    """Reports facts from the log of the SDK to the driver, because no interface shows them.
 
-    That is the state of its connection, and events which it drops because nobody here asked.
+    They are the state of the connection, and events dropped by the SDK for want of a subscription.
     """
 
     def emit(self, record):
@@ -58,7 +58,7 @@ class LogWatcher(logging.Handler):
 
 
 def plain(state):
-    """A CompleteState as both SDKs' workloads print it: only what the scenarios look at."""
+    """A CompleteState in the form of both SDKs' workloads: only the parts used by scenarios."""
     return {
         "apiVersion": state.get_api_version(),
         "configs": state.get_configs(),
@@ -73,21 +73,21 @@ def plain(state):
 
 
 class Subscription:
-    """One event campaign, and the thread that passes its events on."""
+    """One subscription, and the thread for its events."""
 
     def __init__(self, name, queue):
         self.name = name
         self.queue = queue
-        # The SDK puts the state at the time of the subscription in front of the events.
+        # The SDK puts the state at the time of subscribing in front of the events.
         self.initial_state = plain(queue.get().complete_state)
         self._forwarder = threading.Thread(target=self._forward, daemon=True)
 
     def start(self):
-        """Begins to pass events on; called when the driver knows of the subscription."""
+        """Begins to forward events. The driver knows of the subscription by then."""
         self._forwarder.start()
 
     def finish(self):
-        """Returns when every event that the SDK had received has been told."""
+        """Returns after every event received by the SDK has been forwarded."""
         self.queue.put(None)
         self._forwarder.join()
 
@@ -104,14 +104,14 @@ class Subscription:
 
 
 class RemoteControl:
-    """The commands: one method each, which says its own answer."""
+    """The commands: one method each, with its own answer."""
 
     def __init__(self, ankaios):
         self.ankaios = ankaios
         self.subscriptions = {}
 
     def obey(self, command):
-        """Carries out one command; whatever the SDK raises is the answer to it."""
+        """Carries out one command. Any exception of the SDK becomes its answer."""
         action = command.pop("do")
         try:
             getattr(self, f"do_{action}")(**command)
@@ -124,7 +124,7 @@ class RemoteControl:
         say("read", state=plain(self.ankaios.get_state(masks)))
 
     def do_subscribe(self, name, masks):
-        """Subscribes to events, which are told under the given name."""
+        """Subscribes to events, reported under the given name."""
         subscription = Subscription(name, self.ankaios.register_event(masks))
         self.subscriptions[name] = subscription
         say("subscribed", name=name, state=subscription.initial_state)
@@ -143,7 +143,7 @@ class RemoteControl:
         say("updated", config=config)
 
     def do_count(self, config, upto):
-        """Sets one config item to 1, 2, 3, ..., each after the answer to the one before."""
+        """Sets one config item to 1, 2, 3, ..., each after the answer to the previous one."""
         for number in range(1, upto + 1):
             self.ankaios.add_config(config, str(number))
         say("counted", config=config, upto=upto)
@@ -163,8 +163,8 @@ class RemoteControl:
 
 
 def main():
-    """Connects, obeys until standard input ends, and disconnects."""
-    # Before the SDK connects, so that no change of state goes unseen.
+    """Connects, carries out commands until standard input ends, and disconnects."""
+    # It starts before the SDK connects, so no change of state is missed.
     get_logger().addHandler(LogWatcher())
     try:
         ankaios = Ankaios(log_level=AnkaiosLogLevel.DEBUG)

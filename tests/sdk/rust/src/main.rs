@@ -1,8 +1,8 @@
 //! A workload that a test driver remote-controls, through the unmodified Ankaios Rust SDK.
 //!
 //! Commands come in on standard input and answers go out on standard output, one JSON object a
-//! line; `../README.md` describes them. `../python/workload.py` is the same program for the
-//! Python SDK.
+//! line; `tests/sdk/README.md` describes them. `tests/sdk/python/workload.py` is the same program
+//! for the Python SDK.
 
 mod log_watcher;
 
