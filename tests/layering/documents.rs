@@ -22,8 +22,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn limits_in_the_readme_are_those_of_the_code() {
-    let readme = document("README.md");
+fn limits_in_the_documents_are_those_of_the_code() {
     // All fields are named, so that a new limit is missed here.
     let Limits {
         max_frame,
@@ -71,9 +70,12 @@ fn limits_in_the_readme_are_those_of_the_code() {
         ("max-link-frame", size(max_link_frame)),
         ("link-bytes", size(link_bytes)),
     ];
-    for (flag, value) in rows {
-        let row = format!("\n| `--{flag}` | {value} |");
-        assert!(readme.contains(&row), "README.md has no row {row}");
+    for page in ["README.md", "docs/operations.md"] {
+        let text = document(page);
+        for (flag, value) in &rows {
+            let row = format!("\n| `--{flag}` | {value} |");
+            assert!(text.contains(&row), "{page} has no row {row}");
+        }
     }
 }
 
