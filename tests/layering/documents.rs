@@ -22,8 +22,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn limits_in_the_readme_are_those_of_the_code() {
-    let readme = document("README.md");
+fn limits_in_the_documents_are_those_of_the_code() {
     // All fields are named, so that a new limit is missed here.
     let Limits {
         max_frame,
@@ -71,9 +70,12 @@ fn limits_in_the_readme_are_those_of_the_code() {
         ("max-link-frame", size(max_link_frame)),
         ("link-bytes", size(link_bytes)),
     ];
-    for (flag, value) in rows {
-        let row = format!("\n| `--{flag}` | {value} |");
-        assert!(readme.contains(&row), "README.md has no row {row}");
+    for page in ["README.md", "docs/operations.md"] {
+        let text = document(page);
+        for (flag, value) in &rows {
+            let row = format!("\n| `--{flag}` | {value} |");
+            assert!(text.contains(&row), "{page} has no row {row}");
+        }
     }
 }
 
@@ -99,18 +101,20 @@ impl<'ast> Visit<'ast> for Tests {
 }
 
 #[test]
-fn tests_that_security_md_names_are_there() {
+fn tests_that_documents_name_are_there() {
     let mut all = BTreeSet::new();
     for (file, code) in ["src", "tests", "agent/src", "agent/tests"].map(sources).concat() {
         let mut tests = Tests { module: module_of(&file), found: BTreeSet::new() };
         tests.visit_file(&syn::parse_file(&code).unwrap());
         all.extend(tests.found);
     }
-    let text = document("SECURITY.md");
-    let named: Vec<_> = quoted(&text).filter(|name| name.contains("::")).collect();
-    assert!(named.len() > 20);
-    let missing: Vec<_> = named.into_iter().filter(|name| !all.contains(*name)).collect();
-    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:#?}");
+    for page in ["SECURITY.md", "docs/pipes.md"] {
+        let text = document(page);
+        let named: Vec<_> = quoted(&text).filter(|name| name.contains("::")).collect();
+        assert!(named.len() > 20);
+        let missing: Vec<_> = named.iter().filter(|name| !all.contains(**name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that are not there: {missing:#?}");
+    }
 }
 
 #[test]

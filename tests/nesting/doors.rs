@@ -316,12 +316,12 @@ const DECODERS: [(&str, Decodes); 6] = [
 /// The numbers of the documentation are measured here.
 #[test]
 fn every_decoder_behind_a_door_takes_more_levels_than_the_bound_as_documented() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/limits.md");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
     let document = std::fs::read_to_string(path).unwrap();
     for (what, decodes) in DECODERS {
         let (mappings, sequences) = most_of(decodes);
         assert!(mappings > MAX_NESTING && sequences > MAX_NESTING, "{what}");
         let row = format!("| {what} | {mappings} | {sequences} |");
-        assert!(document.contains(&row), "docs/limits.md lacks {row}");
+        assert!(document.contains(&row), "docs/operations.md lacks {row}");
     }
 }
