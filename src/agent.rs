@@ -1,4 +1,4 @@
-//! A client of the agent link, for agents written in Rust (CONTRACT section 4).
+//! A client of the agent link, for agents written in Rust (docs/agent-link.md).
 //!
 //! [`AgentLink`] is one connection to a fifogate: commands go out, messages come in, and
 //! [`AgentLink::call`] waits for the answer to one command. It blocks and needs no async runtime;

@@ -1,5 +1,5 @@
 //! Bytes to frames and back: `varint(length) || body`, as in the control interface and the agent
-//! link (PROTOCOL section 1.3).
+//! link (docs/protocol.md#frames).
 //!
 //! In go slices of any size, cut anywhere; out come whole bodies. The half-received frame is owned
 //! here, no byte is looked at twice, and a length over the limit is refused before a byte is

@@ -1,4 +1,4 @@
-//! A manifest: YAML in, the desired state to start from out (PROTOCOL section 10).
+//! A manifest: YAML in, the desired state to start from out (docs/protocol.md#manifests).
 //!
 //! Strict: what it does not know is an error that names the nearest thing it knows, and every error
 //! tells its file, line and column. All that is wrong is told, not only the first. Deprecated

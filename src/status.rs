@@ -1,4 +1,4 @@
-//! What fifogate is doing, as the JSON object that its status socket gives (CONTRACT section 5).
+//! What fifogate is doing, as the JSON object that its status socket gives (docs/operations.md#status).
 
 use std::{collections::HashMap, path::Path};
 

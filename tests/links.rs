@@ -143,7 +143,7 @@ fn links(document: &str) -> Vec<(usize, String)> {
     inline.chain(definitions).map(target).filter(is_here).collect()
 }
 
-/// The documents named in any text, each with its place: `docs/limits.md` or `docs/limits.md#anchor`.
+/// The documents named in any text, each with its place: `docs/NAME.md` or `docs/NAME.md#anchor`.
 fn mentions(text: &str) -> Vec<(usize, &str)> {
     let is_of_name = |letter: char| letter.is_alphanumeric() || "_./-".contains(letter);
     let mut found = Vec::new();

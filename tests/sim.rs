@@ -1,5 +1,5 @@
 //! Seeded simulation: worlds of workloads that say, read and miss things at random, against a naive
-//! model that computes everything from whole states (STYLE habit 13).
+//! model that computes everything from whole states.
 //!
 //! The model (`sim/tree.rs`, `access.rs`, `update.rs`, `serve.rs`) shares no code with the crate;
 //! what goes between them are the protocol's messages, encoded. `SEEDS=N` runs that many worlds,

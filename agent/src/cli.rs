@@ -46,7 +46,7 @@ Examples:
   fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B
 
   # As another agent, with options for fifogate itself behind `--`
-  fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --settle 0";
+  fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --subscribe-grace-ms 0";
 
 /// Runs a manifest's workloads as processes, and serves their control interface by fifogate
 #[derive(Debug, Parser)]

@@ -61,7 +61,8 @@ pub fn empty() -> Tree {
     initial.with(EFFECTIVE_STATE, Some(effective))
 }
 
-/// Whether a workload would set its own rights (DECISIONS 16). Removing itself gives it none.
+/// Whether a workload would set its own rights (docs/differences.md#16-no-rights-for-oneself). Removing
+/// itself gives it none.
 fn grants_itself(change: &WorkloadChange, by: &str) -> bool {
     let access = |workload: &Option<Node>| {
         workload.as_ref().and_then(|workload| workload.get("controlInterfaceAccess").cloned())
@@ -104,7 +105,7 @@ pub fn concerns_workloads(old: &Tree, new: &Tree) -> bool {
 }
 
 /// Whether no agent will report the end of an instance: it has none, or one that is not there and
-/// never began with it (PROTOCOL 6.6).
+/// never began with it (docs/protocol.md#workload-states).
 fn nobody_ends(current: &Tree, instance: &Instance) -> bool {
     let state = current.get(&[WORKLOAD_STATES, &instance.agent, &instance.workload, &instance.id]);
     let initial = state.is_none_or(|state| {

@@ -1,5 +1,6 @@
 //! Templates: what a workload is once its `{{...}}` are filled in from the configs that it names
-//! (PROTOCOL sections 4, 6 and 10), and the effective state that is made of all of them.
+//! (docs/protocol.md#state-tree, docs/protocol.md#updates, docs/protocol.md#manifests), and the effective
+//! state that is made of all of them.
 //!
 //! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
 //! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
@@ -38,7 +39,7 @@ pub use fuzz::fuzz_template;
 pub use steps::Budget;
 
 /// Why a workload cannot be made from its templates. The text is the reason for the client
-/// (PROTOCOL 6.3), without what the refusal of an update puts around it.
+/// (docs/protocol.md#error-texts), without what the refusal of an update puts around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderError {
     /// The workload.

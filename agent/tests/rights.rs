@@ -60,7 +60,10 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
     ];
     for (what, then, allowed) in cases {
         let workloads = [workload("deaf", DEAF, &all), workload("needs", DEAF, &needed)];
-        let agent = Agent::start(&workloads.concat(), &["--grace", "60", "--", "--settle", "0"]);
+        let agent = Agent::start(
+            &workloads.concat(),
+            &["--grace", "60", "--", "--subscribe-grace-ms", "0"],
+        );
         let mut ctl = agent.connect();
         ctl.until_state("needs", "Running(Ok)");
         // Only then do they ignore it.
@@ -93,8 +96,10 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
 fn lost_right_ends_what_was_subscribed_to_before_anything_of_the_new_state_is_told() {
     let all = access(&rule("ReadWrite", "'*'"));
     let script = DEAF.replace("98761", "98762");
-    let agent =
-        Agent::start(&workload("deaf", &script, &all), &["--grace", "60", "--", "--settle", "0"]);
+    let agent = Agent::start(
+        &workload("deaf", &script, &all),
+        &["--grace", "60", "--", "--subscribe-grace-ms", "0"],
+    );
     let mut ctl = agent.connect();
     ctl.until_state("deaf", "Running(Ok)");
     let mut deaf = agent.connect_as("deaf");

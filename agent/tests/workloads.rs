@@ -31,7 +31,7 @@ fn an_update_starts_replaces_and_stops_a_process() {
 
 #[test]
 fn states_are_told_in_order_from_start_to_removal() {
-    let agent = Agent::start("", &["--", "--settle", "0"]);
+    let agent = Agent::start("", &["--", "--subscribe-grace-ms", "0"]);
     let mut ctl = agent.connect();
     let events = ctl.subscribe(&["workloadStates.agent_A.w"]);
     ctl.answer(&events);

@@ -1,4 +1,5 @@
-//! What one workload may do (PROTOCOL section 8, DECISIONS 13, 14, 16).
+//! What one workload may do (docs/protocol.md#access-rules, docs/differences.md#13-sound-authorization,
+//! docs/differences.md#14-every-log-rule-entry-counts, docs/differences.md#16-no-rights-for-oneself).
 //!
 //! Sound: a request is allowed only if everything that its masks can reach is allowed and nothing
 //! that they can reach is denied, whatever the state holds now or later. So an answer needs no

@@ -1,5 +1,4 @@
-//! The agent's end of the link: what it commands is done, in order, and acknowledged (CONTRACT
-//! section 4).
+//! The agent's end of the link: what it commands is done, in order, and acknowledged (docs/agent-link.md).
 //!
 //! The agent is one more peer, with all rights, a session from the start and a larger budget; its
 //! own requests and subscriptions are served like a workload's.

@@ -1,5 +1,5 @@
-//! From a change of the state to what each subscriber is told of it (PROTOCOL section 7, DECISIONS 9,
-//! 17 to 19).
+//! From a change of the state to what each subscriber is told of it (docs/protocol.md#events,
+//! docs/differences.md#9-no-missed-events, docs/differences.md#delivery).
 //!
 //! What subscribers of the same masks are told is made once. They are told some at a time, and others
 //! are served between; but whatever a subscriber is told after a change comes behind its event, and

@@ -136,5 +136,5 @@ pub(super) fn budget_of(limits: &Limits, queued: &MemoryBudget, id: PeerId, peer
 const EPISODE_MS: u64 = 10_000;
 
 /// Most messages to the agent that the server is given at a time: its stream takes any number of them
-/// in any leaf_cache.
+/// in any pieces.
 pub(super) const LINK_WINDOW: usize = 64;

@@ -1,5 +1,5 @@
-//! Requests that are the agent's to answer: updates, if it decides them, and logs always (CONTRACT
-//! section 4).
+//! Requests that are the agent's to answer: updates, if it decides them, and logs always
+//! (docs/agent-link.md).
 //!
 //! A workload may have a bounded number of them, and each ends: by an answer, by the agent's time
 //! running out, or with the session. What the agent answers to something else is refused.

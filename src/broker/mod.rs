@@ -81,9 +81,10 @@ pub enum Updates {
 pub struct Config {
     /// What bounds a workload.
     pub limits: Limits,
-    /// Milliseconds that a subscriber hears nothing after its first answer was taken (DECISIONS 19).
+    /// Milliseconds that a subscriber hears nothing after its first answer was taken
+    /// (docs/differences.md#19-grace-time-for-subscribers).
     pub subscribe_grace_ms: u64,
-    /// Most messages in a workload's pipe (DECISIONS 17).
+    /// Most messages in a workload's pipe (docs/differences.md#17-one-frame-at-a-time).
     pub window: usize,
     /// Most work on events before others are served, counted in subscribers that are told something that
     /// is made already.

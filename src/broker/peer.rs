@@ -136,7 +136,8 @@ impl Broker {
         }
     }
 
-    /// Everything of the session before ends here, also what is on its way (DECISIONS 1).
+    /// Everything of the session before ends here, also what is on its way
+    /// (docs/differences.md#1-every-hello-is-answered).
     fn begin_session(&mut self, id: PeerId) {
         self.end_subscriptions(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };

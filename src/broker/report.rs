@@ -1,4 +1,4 @@
-//! What the broker is doing, in numbers, for those who ask from outside (CONTRACT section 5).
+//! What the broker is doing, in numbers, for those who ask from outside (docs/operations.md#status).
 
 use crate::state::Instance;
 

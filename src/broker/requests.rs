@@ -1,4 +1,5 @@
-//! What a workload asks for in an open session, answered in one step (PROTOCOL sections 5 to 9).
+//! What a workload asks for in an open session, answered in one step
+//! (docs/protocol.md#requests-and-responses).
 
 use std::sync::Arc;
 
@@ -243,7 +244,8 @@ impl Broker {
         id == PeerId::AGENT || workloads.is_none_or(may)
     }
 
-    /// Who may write a workload may write its access rules; but nobody its own (DECISIONS 16).
+    /// Who may write a workload may write its access rules; but nobody its own
+    /// (docs/differences.md#16-no-rights-for-oneself).
     fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
         if id == PeerId::AGENT {
             return true;
@@ -267,7 +269,8 @@ impl Broker {
         over && id != PeerId::AGENT
     }
 
-    /// Makes an update's state the state of now. Events go out before the answer (DECISIONS 5), and
+    /// Makes an update's state the state of now. Events go out before the answer
+    /// (docs/differences.md#5-events-precede-the-answer), and
     /// pairs come and go after it.
     fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
         let (ended, started) = self.commit(&updated);

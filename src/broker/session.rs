@@ -1,5 +1,7 @@
 //! Where a workload stands in the protocol: what is legal when, and in which words it is refused
-//! (PROTOCOL section 2, DECISIONS 1 to 4).
+//! (docs/protocol.md#sessions, docs/differences.md#1-every-hello-is-answered,
+//! docs/differences.md#2-a-refusal-is-not-the-end, docs/differences.md#3-end-of-file-keeps-the-session,
+//! docs/differences.md#4-every-request-gets-an-answer).
 
 use semver::Version;
 
@@ -53,7 +55,8 @@ impl Session {
         }
     }
 
-    /// The phase after all writers have gone. An open session stays (DECISIONS 3); one that was
+    /// The phase after all writers have gone. An open session stays
+    /// (docs/differences.md#3-end-of-file-keeps-the-session); one that was
     /// refused is forgotten, so that the next writer is told anew.
     pub(super) fn after_end_of_file(self) -> Self {
         match self {

@@ -1,4 +1,4 @@
-//! Who waits for what (PROTOCOL section 7, DECISIONS 6).
+//! Who waits for what (docs/protocol.md#events, docs/differences.md#6-subscriptions-belong-to-a-session).
 //!
 //! Subscriptions of the same masks form a group, so that what they are told is made once. Groups are
 //! found through an index over their masks, a tree of names in which `*` is one more name: a change
@@ -31,7 +31,8 @@ pub(super) struct GroupId(u64);
 pub(super) enum SubscriptionPhase {
     /// Its first answer has not been taken.
     AwaitingFirstRead,
-    /// Its first answer was taken; its reader is given until then to get ready (DECISIONS 19).
+    /// Its first answer was taken; its reader is given until then to get ready
+    /// (docs/differences.md#19-grace-time-for-subscribers).
     Grace(Tick),
     /// At once.
     Live,

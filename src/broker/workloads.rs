@@ -1,7 +1,7 @@
 //! Which instances are served, and by which rules.
 //!
 //! Without an agent that says so, the pairs follow the desired state: a workload with allow rules has
-//! one, and loses it with its rules or its end (CONTRACT section 3).
+//! one, and loses it with its rules or its end (docs/operations.md#run).
 
 use std::sync::Arc;
 
@@ -77,7 +77,8 @@ impl Broker {
     }
 
     /// Rules count at once: a subscription or a request for logs that they no longer allow ends with an
-    /// error under its own id, and what it was not yet told, it is not told (DECISIONS 15).
+    /// error under its own id, and what it was not yet told, it is not told
+    /// (docs/differences.md#15-rules-change-in-a-session).
     pub(super) fn replace_rules(&mut self, id: PeerId, rules: Rules) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.rules == rules {

@@ -111,7 +111,7 @@ pub(super) struct RunArgs {
     ///
     /// The Ankaios SDKs register what handles an event only after they have that answer. What
     /// changes meanwhile is told in the first event.
-    #[arg(long = "settle", value_name = "MS", default_value_t = 20)]
+    #[arg(long = "subscribe-grace-ms", alias = "settle", value_name = "MS", default_value_t = 20)]
     pub(super) subscribe_grace_ms: u64,
     /// Messages in a workload's pipe at a time
     ///

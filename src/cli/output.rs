@@ -1,6 +1,6 @@
 //! The state and its changes as people and scripts read them: YAML, or JSON in one line.
 //!
-//! What is printed is the tree of PROTOCOL section 4, without the wrappers of the schema, so that
+//! What is printed is the tree of docs/protocol.md#state-tree, without the wrappers of the schema, so that
 //! every mask that can be asked for can be read off it.
 
 use saphyr::{Mapping, ScalarStyle, Yaml, YamlEmitter};

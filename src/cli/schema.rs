@@ -1,4 +1,4 @@
-//! What an update may set, as a table: the tree of PROTOCOL section 4.1 with the kind of each value.
+//! What an update may set, as a table: the tree of docs/protocol.md#fields with the kind of each value.
 //!
 //! It checks what a user gives before it is sent: the schema of the messages has no room for what is
 //! misspelled, so that would be lost without a word.

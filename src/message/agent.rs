@@ -1,4 +1,4 @@
-//! What the agent that spawned fifogate and fifogate tell each other (CONTRACT section 4).
+//! What the agent that spawned fifogate and fifogate tell each other (docs/agent-link.md).
 //!
 //! In come frame bodies of the link and become a [`FromAgent`], checked as far as that needs no
 //! state; a [`ToAgent`] goes out as bytes. The agent is trusted, but not to make no mistakes: what

@@ -1,4 +1,4 @@
-//! How large log entries are sent on (PROTOCOL section 9.3).
+//! How large log entries are sent on (docs/protocol.md#size-of-log-entries).
 
 use bytes::Bytes;
 use prost::Message;

@@ -1,4 +1,4 @@
-//! A frame body as the message that it is (PROTOCOL sections 2.1 and 3).
+//! A frame body as the message that it is (docs/protocol.md#phases, docs/protocol.md#messages).
 
 use bytes::Bytes;
 use prost::Message;

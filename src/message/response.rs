@@ -145,7 +145,7 @@ impl ResponseBody {
                 ReplyKind::LogsAccepted(names)
             }
             ResponseContent::LogEntriesResponse(entries) => {
-                // An SDK breaks on an entry that names nobody (PROTOCOL 2.5).
+                // An SDK breaks on an entry that names nobody (docs/protocol.md#rust-sdk).
                 for entry in &entries.log_entries {
                     name(&entry.workload_name)?;
                 }
@@ -181,7 +181,7 @@ impl ResponseBody {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
-    /// The state that was asked for. `leaf_cache` is what is kept of answers like this one, if it is
+    /// The state that was asked for. `pieces` is what is kept of answers like this one, if it is
     /// likely that there will be more.
     #[must_use]
     pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {

@@ -1,7 +1,7 @@
 //! The agent as one more port: framed messages over standard input and output, or over a Unix
-//! socket (CONTRACT section 4).
+//! socket (docs/agent-link.md).
 //!
-//! A stream to a trusted peer takes frames in any leaf_cache, so there is no waiting for a reader here.
+//! A stream to a trusted peer takes frames in any pieces, so there is no waiting for a reader here.
 
 use std::{
     collections::VecDeque,

@@ -60,7 +60,7 @@ const TO_AGENT: Token = Token(usize::MAX - 5);
 /// Connections to the status socket have the tokens from here on.
 const STATUS_CLIENTS: usize = usize::MAX / 2;
 
-/// How long what is queued is flushed at the end (CONTRACT section 4).
+/// How long what is queued is flushed at the end (docs/agent-link.md).
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// A waiting port is looked at now and then even if nothing is seen: watches are hints.
@@ -328,7 +328,7 @@ impl Loop {
     }
 
     /// Hangs up on everybody. The sockets go first: a process that a workload keeps from ending in the
-    /// kernel would otherwise go on holding them (FIFO-FACTS 0.3).
+    /// kernel would otherwise go on holding them (docs/pipes.md#a-held-process-does-not-end).
     fn finish(&mut self) {
         self.status = None;
         if let Some(link) = self.link.take() {

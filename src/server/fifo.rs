@@ -1,5 +1,5 @@
-//! Makes, verifies, opens and removes the pair of FIFOs of one workload (FIFO-FACTS 3.2 and 4,
-//! DECISIONS 21).
+//! Makes, verifies, opens and removes the pair of FIFOs of one workload (docs/pipes.md#names-and-files,
+//! docs/differences.md#21-pairs-are-opened-once).
 //!
 //! Everything below the run directory is reached from descriptors of folders that are ours, and never
 //! through a symbolic link. Each FIFO is opened once by its name, with `O_PATH`, and from then on through
@@ -221,7 +221,7 @@ impl PipePair {
 }
 
 /// The two FIFOs of a workload, held by descriptors that touch nothing of the pipes. Opening them may
-/// sleep for as long as the workload likes (FIFO-FACTS 0.5).
+/// sleep for as long as the workload likes (docs/pipes.md#opening-a-held-pipe-sleeps).
 #[derive(Debug)]
 pub struct Unopened {
     to_workload: OwnedFd,
@@ -252,7 +252,8 @@ impl Unopened {
     }
 
     /// Opens the FIFO that the workload reads, for writing, though nobody may read it yet: a writer
-    /// needs a reader to open, so we are that reader for a moment (FIFO-FACTS 3.2). From then on a
+    /// needs a reader to open, so we are that reader for a moment (docs/pipes.md#write-end-without-a-reader).
+    /// From then on a
     /// workload's blocking open succeeds at once, and we learn of readers that leave.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Tells when somebody opens, reads, closes or renames a FIFO: what the kernel's readiness events do
-//! not say (FIFO-FACTS 2.3, 2.6, 3.2 and 3.3).
+//! not say (docs/pipes.md#watching-by-inotify).
 //!
 //! What is seen is a hint to look again. Reads cost the reader a little when they are watched, so
 //! they are only while a port waits for one. Without inotify, or when its queue overflowed, the

@@ -2,7 +2,8 @@
 //!
 //! A port does one bounded turn at a time, when the event loop says that something may have happened,
 //! and tells what came of it. Nothing here waits. A frame goes into the pipe by one call and when
-//! the reader has taken the one before (DECISIONS 17): so a reader that cannot cope with leaf_cache or
+//! the reader has taken the one before (docs/differences.md#17-one-frame-at-a-time): so a reader that cannot
+//! cope with pieces or
 //! with two frames at once works, and what a reader leaves behind is at most one frame.
 
 mod reader;

@@ -2,7 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors of a pair that is served: one for each FIFO (FIFO-FACTS 7.4).
+/// Descriptors of a pair that is served: one for each FIFO (docs/pipes.md#descriptors-of-a-pair).
 const OF_A_PAIR: u64 = 2;
 
 /// What is needed beside the lifecycle: the loop, the log, the link, answers on the status socket, and those

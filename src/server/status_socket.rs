@@ -1,4 +1,4 @@
-//! The status socket: each connection gets one JSON object and is closed (CONTRACT section 5).
+//! The status socket: each connection gets one JSON object and is closed (docs/operations.md#status).
 //!
 //! Only our own user can connect, so nothing is read from a connection; but nobody is waited for
 //! either.
@@ -120,7 +120,7 @@ impl Drop for StatusSocket {
 }
 
 /// Whether somebody answers. A process that was killed but cannot end, because a workload holds it,
-/// still lets others connect (FIFO-FACTS 0.3); it does not answer.
+/// still lets others connect (docs/pipes.md#a-held-process-does-not-end); it does not answer.
 fn is_alive(path: &Path) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else { return false };
     let _ = stream.set_read_timeout(Some(ALIVE));

@@ -1,5 +1,5 @@
-//! What the agent makes of the state: unlike a workload's update, it may touch every part (CONTRACT
-//! section 4).
+//! What the agent makes of the state: unlike a workload's update, it may touch every part
+//! (docs/agent-link.md).
 //!
 //! What stays equal stays where it is in memory, so that comparing the versions later costs what
 //! differs, however much was sent.

@@ -1,4 +1,5 @@
-//! Protobuf state to tree and back (PROTOCOL sections 4.1 and 5.3); the only file of the room that
+//! Protobuf state to tree and back (docs/protocol.md#fields, docs/protocol.md#reads); the only file of the
+//! room that
 //! names the generated types.
 //!
 //! The wrapper messages of the schema are dissolved on the way in and rebuilt on the way out. On the
@@ -60,7 +61,7 @@ pub fn from_pb(state: &pb::CompleteState) -> Result<Tree, ConvertError> {
 }
 
 /// The tree of a new state in a request to update. What an update cannot set need not be right
-/// (DECISIONS 11): such a part is left out then.
+/// (docs/differences.md#11-updates): such a part is left out then.
 ///
 /// # Errors
 /// A number that an enum does not have, in what an update can set; a config that is nested too deep

@@ -1,5 +1,6 @@
-//! What differs between two versions of the state, and what of it a list of masks names (PROTOCOL
-//! section 7, DECISIONS 7, 9, 10).
+//! What differs between two versions of the state, and what of it a list of masks names
+//! (docs/protocol.md#events, docs/differences.md#7-altered-fields-are-sorted,
+//! docs/differences.md#9-no-missed-events, docs/differences.md#10-paths-lead-somewhere).
 //!
 //! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts
 //! of the trees are never looked at, so the cost follows the change.
@@ -98,7 +99,7 @@ fn change(old: &Node, new: &Node) -> Option<Change> {
             let inner = changes(old, new);
             (!inner.is_empty()).then_some(Change::Inner(inner))
         }
-        // An empty sequence counts as absent (PROTOCOL 7.3).
+        // An empty sequence counts as absent (docs/protocol.md#comparison).
         (Node::Seq(old), Node::Seq(values)) if old.is_empty() && !values.is_empty() => {
             Some(Change::Added(new.clone()))
         }
@@ -329,7 +330,7 @@ impl Found<'_> {
 
     /// Puts the path on `list` if a mask from `first` on ends here. A key that a path cannot address ends
     /// it: its parent is told instead, and told as updated where the parent was there before and after
-    /// (DECISIONS 10).
+    /// (docs/differences.md#10-paths-lead-somewhere).
     fn tell(&mut self, mut list: List, first: usize) {
         let here = self.rests[first..].iter().filter(|rest| rest.left.is_empty());
         // Of several, the shortest has the most come along.

@@ -1,5 +1,5 @@
-//! Which instances a desired state asks for, and their entries in `workloadStates` (PROTOCOL 6.5,
-//! 6.6).
+//! Which instances a desired state asks for, and their entries in `workloadStates`
+//! (docs/protocol.md#instances-and-ids, docs/protocol.md#workload-states).
 
 use std::{
     collections::BTreeSet,
@@ -40,7 +40,7 @@ impl fmt::Display for Instance {
     }
 }
 
-/// The id that a configuration gives: white space around it does not count (DECISIONS 11).
+/// The id that a configuration gives: white space around it does not count (docs/differences.md#11-updates).
 fn id_of(runtime_config: &str) -> String {
     let mut id = String::with_capacity(64);
     for byte in Sha256::digest(runtime_config.trim().as_bytes()) {

@@ -1,4 +1,4 @@
-//! Paths with wildcards: what a request names of the state (PROTOCOL section 5).
+//! Paths with wildcards: what a request names of the state (docs/protocol.md#masks).
 //!
 //! In go texts as a workload sends them; out come masks that match, and selections that pick what a
 //! list of masks names from a tree. A mask is never refused: one that names nothing finds nothing.
@@ -84,7 +84,7 @@ impl fmt::Debug for Mask {
 
 /// The masks of one request, in order and without duplicates.
 ///
-/// No mask, or one that is empty, means everything (DECISIONS 8).
+/// No mask, or one that is empty, means everything (docs/differences.md#8-no-mask-means-everything).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaskSet {
     masks: Arc<[Mask]>,
@@ -126,7 +126,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What `masks` name, with what is always added to it (PROTOCOL 5.2).
+    /// What `masks` name, with what is always added to it (docs/protocol.md#additions).
     #[must_use]
     pub fn of_masks(masks: &[Mask]) -> Self {
         let mut selection = Self::default();
@@ -147,7 +147,8 @@ impl Selection {
         path.iter().fold(self, Self::below).ends = true;
     }
 
-    /// Adds the version of the part that `text` begins with, whatever follows (PROTOCOL 5.2: even
+    /// Adds the version of the part that `text` begins with, whatever follows (docs/protocol.md#additions:
+    /// even
     /// `desiredStateX`).
     pub(super) fn ask_version(&mut self, text: &str) {
         for part in [tree::DESIRED_STATE, tree::EFFECTIVE_STATE] {

@@ -1,5 +1,6 @@
 //! What is true now: the state as a persistent tree, masks over it, differences between versions,
-//! and updates (PROTOCOL sections 4 to 7).
+//! and updates (docs/protocol.md#state-tree, docs/protocol.md#masks, docs/protocol.md#updates,
+//! docs/protocol.md#events).
 //!
 //! It knows no subscriber and no permission, and does no I/O.
 

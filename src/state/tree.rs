@@ -1,4 +1,4 @@
-//! The state as values by path, with cheap snapshots (PROTOCOL section 4).
+//! The state as values by path, with cheap snapshots (docs/protocol.md#state-tree).
 //!
 //! A [`Tree`] is a mapping of up to four parts; below them are mappings, sequences and scalars. Who
 //! may see what, and who waits for it, is not known here.
@@ -210,7 +210,8 @@ impl Tree {
             Some(Node::Map(root)) => root,
             _ => Map::new(),
         };
-        // A State without its version cannot be read by anyone (PROTOCOL 5.2, DECISIONS 8).
+        // A State without its version cannot be read by anyone (docs/protocol.md#additions,
+        // docs/differences.md#8-no-mask-means-everything).
         for part in [DESIRED_STATE, EFFECTIVE_STATE] {
             let wanted = selection.wants_version_of(part) || root.get(part).is_some();
             let version = self.get(&[part, API_VERSION]).filter(|_| wanted);

@@ -1,5 +1,5 @@
 //! What an update makes of the state: masked parts of a new state put into the current one
-//! (PROTOCOL section 6, DECISIONS 11).
+//! (docs/protocol.md#updates, docs/differences.md#11-updates).
 //!
 //! Pure and atomic: out comes a whole new state with what became of its workloads, or an error whose
 //! text is for the client. Whether the sender may do this is not asked here.
@@ -11,7 +11,7 @@ use super::{
     Tree, WORKLOAD_STATES, WorkloadChange, validate,
 };
 
-/// Why an update changes nothing. Its text is what the client is told (PROTOCOL 6.3).
+/// Why an update changes nothing. Its text is what the client is told (docs/protocol.md#error-texts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateError {
     /// A mask leads through something that is no mapping, or is missing, or is empty.
@@ -241,7 +241,8 @@ fn concrete(mask: &Mask) -> Result<Vec<Key>, UpdateError> {
     mask.segments().iter().map(key).collect()
 }
 
-/// What is at `path`. Here, and only here, a decimal name reaches into a sequence (PROTOCOL 5.1).
+/// What is at `path`. Here, and only here, a decimal name reaches into a sequence
+/// (docs/protocol.md#update-masks).
 pub(super) fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
     let (first, rest) = path.split_first()?;
     rest.iter().try_fold(root.get(first.as_str())?, |node, name| match node {

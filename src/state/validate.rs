@@ -1,4 +1,5 @@
-//! Whether a desired state is one, and what it changes (PROTOCOL 6.3, 6.4, 8.5).
+//! Whether a desired state is one, and what it changes (docs/protocol.md#error-texts,
+//! docs/protocol.md#names-and-versions, docs/protocol.md#rule-validation).
 //!
 //! Only what differs from the state of before is looked at, so that a small update of a large state
 //! costs little. What did not change is taken over as it stood in memory.
@@ -208,7 +209,8 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
         return Err(UpdateError::Invalid(format!("Unsupported workload name '{name}'. {why}")));
     }
     let agent = workload.str_at("agent").unwrap_or_default();
-    // A template is the agent's to render; until then it is no name (DECISIONS 12).
+    // A template is the agent's to render; until then it is no name
+    // (docs/differences.md#12-templates-belong-to-the-agent).
     let is_template = agent.contains("{{");
     if !agent.is_empty() && !is_template && !is_name(agent) {
         let text = format!("Unsupported agent name '{agent}'. {NAME_RULE}");

@@ -142,7 +142,7 @@ fn unusable_state_file_is_told_with_its_line_and_nothing_is_sent() {
 
 #[test]
 fn watch_prints_the_state_and_then_each_event_until_there_are_enough() {
-    let gate = Gate::with(MANIFEST, &["--settle", "0"]);
+    let gate = Gate::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
     let pair = gate.pair("reader");
     let dir = pair.to_str().unwrap();
     let mask = "desiredState.configs.mode";
@@ -163,7 +163,7 @@ fn watch_prints_the_state_and_then_each_event_until_there_are_enough() {
 
 #[test]
 fn watch_separates_yaml_documents() {
-    let gate = Gate::with(MANIFEST, &["--settle", "0"]);
+    let gate = Gate::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
     let pair = gate.pair("reader");
     let dir = pair.to_str().unwrap();
     let mut watch = start(&["watch", "-d", dir, "--count", "1", "desiredState.configs"]);

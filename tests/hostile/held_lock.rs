@@ -1,4 +1,5 @@
-//! A workload that holds the locks of both its pipes for as long as it likes (FIFO-FACTS 0.1 to 0.5):
+//! A workload that holds the locks of both its pipes for as long as it likes
+//! (docs/pipes.md#the-lock-of-a-pipe):
 //! what goes on beside it, how fifogate ends, and how another takes its place.
 
 use std::{
@@ -149,7 +150,7 @@ fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
 /// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
 #[test]
 fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
-    let mut arena = TestServer::start(&["bad"], 0, &["--settle", "0"]);
+    let mut arena = TestServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);
     let pair = arena.gate.pair("bad");
     let mut bad = Workload::connect(&pair);
     bad.read("s", &["desiredState.configs"], true);

@@ -163,7 +163,7 @@ fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_de
     ];
     for transport in BOTH {
         for end in ways {
-            let mut agent = Agent::start(transport, &["--settle", "0"]);
+            let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
             let mut workload = agent.workload("w");
             workload.read("s", &["desiredState.configs"], true);
             workload.response();
@@ -235,7 +235,7 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
     for transport in BOTH {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
-        let mut agent = Agent::start_at(transport, &run_dir, &["--settle", "0"]);
+        let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
         let mut workload = agent.workload("w");
         workload.read("s", &["desiredState.configs"], true);
@@ -246,7 +246,7 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
         // As an SDK: end-of-file, and Hello again on the same descriptors.
         assert_eq!(workload.receive_within(PATIENCE), None);
 
-        let mut agent = Agent::start_at(transport, &run_dir, &["--settle", "0"]);
+        let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
         workload.hello();

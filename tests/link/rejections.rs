@@ -158,7 +158,7 @@ fn wrong_others() -> Vec<Wrong> {
 #[test]
 fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--settle", "0"]);
+        let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
         let mut observer = agent.workload("observer");
         observer.read("s", &[], true);

@@ -23,7 +23,7 @@ fn status(agent: &Agent, output: &str) -> String {
 
 #[test]
 fn all_of_it_is_true() {
-    let mut agent = Agent::start(Transport::Stdio, &["--settle", "0"]);
+    let mut agent = Agent::start(Transport::Stdio, &["--subscribe-grace-ms", "0"]);
     let masks = ["desiredState.configs", "agents"];
     let pair = agent.add("w", ReadWriteEnum::RwRead, &masks);
     agent.add("idle", ReadWriteEnum::RwRead, &masks);

@@ -36,7 +36,8 @@ fn read(workload: &mut Workload, masks: &[String], subscribe: bool) -> pb::Compl
 
 /// A pair of sessions: one may do everything.
 fn start() -> (Agent, Workload) {
-    let mut agent = Agent::start(Transport::Stdio, &["--settle", "0", "--max-frame", "100000000"]);
+    let mut agent =
+        Agent::start(Transport::Stdio, &["--subscribe-grace-ms", "0", "--max-frame", "100000000"]);
     let workload = agent.workload("observer");
     (agent, workload)
 }
@@ -47,7 +48,7 @@ fn events_over_the_link_are_those_of_the_functions() {
     let (mut count, mut refused) = (Count::default(), 0);
     for row in rows("events") {
         if ["dotted-key", "star-key"].iter().any(|quirk| has_quirk(&row, quirk)) {
-            continue; // decision 10
+            continue; // docs/differences.md#10-paths-lead-somewhere
         }
         let states = ["old_pb", "new_pb"].map(|name| message(&row[name]));
         // The agent is held to the rules for names and references; some rows are not.
@@ -98,7 +99,7 @@ fn reads_over_the_link_are_those_of_the_functions() {
     let (mut count, mut refused) = (Count::default(), 0);
     for row in rows("state") {
         if !row["quirk"].is_null() {
-            continue; // decision 8
+            continue; // docs/differences.md#8-no-mask-means-everything
         }
         if replace(&mut agent, message(&row["state_pb"])).is_err() {
             refused += 1;

@@ -45,7 +45,7 @@ fn workload_is_announced_served_and_removed_with_its_pair() {
 #[test]
 fn rules_count_at_once_when_they_are_narrowed_and_widened() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--settle", "0"]);
+        let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
         let (x, y) = ("desiredState.configs.x", "desiredState.configs.y");
         let pair = agent.add("w", ReadWriteEnum::RwRead, &[x, y]);
         let mut workload = Workload::connect(&pair);

@@ -131,7 +131,7 @@ impl Workload {
 
     /// Causes events until the newest one has arrived at the named subscription, and takes them.
     ///
-    /// For a moment after the first answer fifogate holds back and merges events (`--settle`),
+    /// For a moment after the first answer fifogate holds back and merges events (`--subscribe-grace-ms`),
     /// since the SDKs listen only then; and a machine may be so slow that the moment was too
     /// short. After this, each change is an event of its own and is heard.
     pub(crate) fn probe(&mut self, subscription: &str, sender: &mut Workload) {

@@ -1,5 +1,6 @@
 //! The naive model of access rules: every concrete path that a mask can reach is written down, and
-//! looked at one by one (the "sound answer" of the vectors' README, DECISIONS 13 and 14).
+//! looked at one by one (docs/protocol.md#coverage, docs/differences.md#13-sound-authorization,
+//! docs/differences.md#14-every-log-rule-entry-counts).
 //!
 //! Names are unlimited, so beside the names that rules and mask hold, one that nobody knows stands
 //! for all others.
@@ -147,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// The tables of PROTOCOL 8.2, with the repairs of 8.4.
+    /// The tables of docs/protocol.md#coverage, with the repairs of 8.4.
     #[test]
     fn naive_rules_give_the_tables() {
         let rules = |list: &str, mask: &str| {

@@ -1,5 +1,5 @@
 //! The agent at the other end of the link, where a world has one: it changes the state in all its
-//! parts, adds and removes workloads, and answers what is forwarded to it (CONTRACT section 4).
+//! parts, adds and removes workloads, and answers what is forwarded to it (docs/agent-link.md).
 //!
 //! It reads at once and subscribes to nothing. Log campaigns are not played.
 

@@ -1,4 +1,4 @@
-//! The naive model's trees as protobuf messages (PROTOCOL sections 3.3 and 4.1).
+//! The naive model's trees as protobuf messages (docs/protocol.md#state-messages, docs/protocol.md#fields).
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! The naive model of the protocol: what each input is to bring about (PROTOCOL sections 2 and 5 to
-//! 9, DECISIONS 1 to 6).
+//! The naive model of the protocol: what each input is to bring about (docs/protocol.md#sessions,
+//! docs/protocol.md#masks, docs/protocol.md#reads, docs/protocol.md#events, docs/protocol.md#updates,
+//! docs/protocol.md#access-rules, docs/protocol.md#logs, docs/differences.md#sessions-and-answers).
 
 use std::rc::Rc;
 

@@ -1,7 +1,9 @@
 //! The naive model of the state: whole trees as JSON, walked from end to end each time.
 //!
 //! Reads, differences and their three lists are written down as the protocol's text defines them
-//! (PROTOCOL sections 5 and 7, DECISIONS 7 to 10), without any thought of cost.
+//! (docs/protocol.md#masks, docs/protocol.md#events, docs/differences.md#7-altered-fields-are-sorted,
+//! docs/differences.md#8-no-mask-means-everything, docs/differences.md#9-no-missed-events,
+//! docs/differences.md#10-paths-lead-somewhere), without any thought of cost.
 
 use std::collections::BTreeSet;
 
@@ -289,7 +291,7 @@ fn told(difference: &Difference<'_>, mask: &[String]) -> Vec<Path> {
 
 impl Event {
     /// A key that no path can name is told as its parent, which comes along whole, unless the mask
-    /// looks deeper than that key (DECISIONS 10).
+    /// looks deeper than that key (docs/differences.md#10-paths-lead-somewhere).
     fn tell(&mut self, new: &Value, path: &[String], mask: &[String], of: &Difference<'_>) {
         let odd = path.iter().position(|key| key.contains('.') || key == "*");
         let (told, kind) = match odd {
@@ -358,7 +360,9 @@ mod tests {
         [event.added, event.updated, event.removed].map(|list| list.into_iter().collect())
     }
 
-    /// The worked examples of PROTOCOL 7.6, as DECISIONS 7 to 10 want them.
+    /// The worked examples of docs/protocol.md#event-examples, as
+    /// docs/differences.md#7-altered-fields-are-sorted, docs/differences.md#8-no-mask-means-everything,
+    /// docs/differences.md#9-no-missed-events, docs/differences.md#10-paths-lead-somewhere want them.
     #[test]
     fn naive_model_tells_the_worked_examples() {
         let with = |workloads: Value| {

@@ -1,5 +1,5 @@
 //! The naive model of updates: the whole state is spelled out, masked, cleaned up and checked
-//! (PROTOCOL section 6, DECISIONS 11).
+//! (docs/protocol.md#updates, docs/differences.md#11-updates).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -443,7 +443,8 @@ pub(crate) fn forget(states: &mut Value, path: &[String]) {
     }
 }
 
-/// Whether a workload of this name with these rules may make this of the state (DECISIONS 16). It
+/// Whether a workload of this name with these rules may make this of the state
+/// (docs/differences.md#16-no-rights-for-oneself). It
 /// may end itself, but not change its own rules.
 pub(crate) fn may_change_access(old: &Value, made: &Made, name: &str, rules: &Rules) -> bool {
     let (olds, news) = (workloads(old), workloads(&made.state));

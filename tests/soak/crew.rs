@@ -127,7 +127,7 @@ impl Processes {
             .collect();
         let text = format!("apiVersion: v1\nworkloads:\n{workloads}");
         // So little that whoever stops is behind soon.
-        let gate = Gate::with(&text, &["--outbox-bytes", "8192", "--settle", "1"]);
+        let gate = Gate::with(&text, &["--outbox-bytes", "8192", "--subscribe-grace-ms", "1"]);
         let observer = gate.workload("observer");
         let mut crew = Self {
             readers: Vec::new(),
@@ -208,7 +208,8 @@ impl Processes {
             }
         }
         // Once this is answered, fifogate has seen that they are gone. A reader that comes before that
-        // may be given the rest of a frame: the kernel does not tell the two apart (FIFO-FACTS 2.6).
+        // may be given the rest of a frame: the kernel does not tell the two apart
+        // (docs/pipes.md#reader-replaced-between-two-looks).
         self.state();
         for (reader, n) in std::mem::take(&mut self.dead) {
             let process = self.process(reader, n);

@@ -36,7 +36,8 @@ fn queued(gate: &Gate) -> (u64, u64) {
 
 /// Stops for all updates and then reads on: gives the events read, and the most bytes that waited.
 fn stop_and_read_on(budget: u64, masks: &[&str]) -> (usize, u64) {
-    let options = ["--outbox-bytes", &budget.to_string(), "--window", "64", "--settle", "0"];
+    let options =
+        ["--outbox-bytes", &budget.to_string(), "--window", "64", "--subscribe-grace-ms", "0"];
     let gate = Gate::with(&manifest(), &options);
     let mut slow = Workload::connect(&gate.pair("slow"));
     for (n, mask) in masks.iter().enumerate() {

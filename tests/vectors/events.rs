@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::rows::{Count, has_quirk, message, rows, same, strings};
 
-/// Sorted and without duplicates (decision 7), by `intended` where the row has it (decision 9).
+/// Sorted and without duplicates (docs/differences.md#7-altered-fields-are-sorted), by `intended` where the
+/// row has it (docs/differences.md#9-no-missed-events).
 fn list(row: &Value, name: &str) -> Vec<String> {
     let lists = row.get("intended").filter(|value| !value.is_null()).unwrap_or(row);
     let mut list = strings(&lists[name]);

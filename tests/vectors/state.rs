@@ -15,7 +15,8 @@ fn read(tree: &Tree, masks: &[String]) -> fifogate::pb::ank_base::CompleteState 
 }
 
 /// Where the reference loses what a leading wildcard finds, or half an execution state, or takes an
-/// empty mask for an error, we answer what was asked (decision 8): as a reader finds by looking the
+/// empty mask for an error, we answer what was asked (docs/differences.md#8-no-mask-means-everything): as a
+/// reader finds by looking the
 /// masks up in the row's tree.
 fn asked(row: &Value, masks: &[String]) -> Value {
     let whole = &row["state"];

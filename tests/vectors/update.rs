@@ -70,7 +70,9 @@ fn updates_are_as_recorded() {
             Some(decision) => count.otherwise(&row, decision, check_otherwise(&row)),
         }
     }
-    println!("update.jsonl: {templates} rows hold templates (decision 12)");
+    println!(
+        "update.jsonl: {templates} rows hold templates (docs/differences.md#12-templates-belong-to-the-agent)"
+    );
     count.finish("update.jsonl");
 }
 
@@ -99,7 +101,7 @@ fn check(row: &Value) -> Result<(), String> {
     agents(row)
 }
 
-/// What decision 11 says of the row.
+/// What docs/differences.md#11-updates says of the row.
 fn check_otherwise(row: &Value) -> Result<(), String> {
     let ours = apply(row);
     if strings(&row["masks"]).iter().any(|mask| mask.contains('*')) {

@@ -1,5 +1,5 @@
 //! What workloads write to standard output and standard error: kept for a while, and told to whoever
-//! asks (PROTOCOL section 9).
+//! asks (docs/protocol.md#logs).
 
 mod campaign;
 mod record;

@@ -3,7 +3,8 @@
 /// Bytes in front of each line: microseconds since 1970, then its length.
 pub(super) const HEAD: usize = 12;
 
-/// Longest line that is kept whole. It is above what may be sent (PROTOCOL 9.3), so that whoever
+/// Longest line that is kept whole. It is above what may be sent (docs/protocol.md#size-of-log-entries), so
+/// that whoever
 /// sends it sees that it has to be cut.
 pub(super) const MOST_LINE: usize = (2 << 20) + 1024;
 

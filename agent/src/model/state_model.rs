@@ -120,7 +120,7 @@ impl StateModel {
     /// The state after an update.
     ///
     /// # Errors
-    /// It is wrong as it stands; the text is for whoever asked (PROTOCOL 6.3).
+    /// It is wrong as it stands; the text is for whoever asked (docs/protocol.md#error-texts).
     pub fn update(&self, update: &Update) -> Result<UpdatePlan, Refused> {
         let current = &self.tree;
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());

@@ -1,4 +1,4 @@
-//! Execution states as this agent reports them (PROTOCOL 6.6).
+//! Execution states as this agent reports them (docs/protocol.md#workload-states).
 
 use fifogate::pb::ank_base::{
     ExecutionState, Failed, Pending, Removed, Running, Stopping, Succeeded,

@@ -79,7 +79,7 @@ impl Cluster {
             let name = format!("agent_{}", NAMES[node]);
             let mut options = vec!["--name", &name, "--etcd", &endpoint, "--prefix", PREFIX];
             // A subscriber is told from its first answer on.
-            options.extend(["--grace", "2", "--", "--settle", "0"]);
+            options.extend(["--grace", "2", "--", "--subscribe-grace-ms", "0"]);
             network.nodes[node].enter(|| {
                 prepared(node);
                 Agent::start(&workloads, &options)

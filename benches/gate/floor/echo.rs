@@ -116,7 +116,7 @@ impl Server {
         }
     }
 
-    /// One call for one frame, as fifogate promises (DECISIONS 17).
+    /// One call for one frame, as fifogate promises (docs/differences.md#17-one-frame-at-a-time).
     fn answer(&mut self) {
         if let Err(error) = self.input.write_all(&self.response) {
             assert_eq!(error.kind(), ErrorKind::BrokenPipe);

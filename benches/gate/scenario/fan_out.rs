@@ -93,7 +93,7 @@ struct Round {
 
 impl Round {
     fn new(state: usize, count: usize) -> Self {
-        let world = World::start(state, count + 1, &["--settle", "0"]);
+        let world = World::start(state, count + 1, &["--subscribe-grace-ms", "0"]);
         let mut publisher = Publisher::new(&world, 0);
         let mut subscribers = world.subscribers(1..=count);
         publisher.update();

@@ -30,7 +30,7 @@ impl Follower {
     fn new(state: usize, subscriptions: usize) -> Self {
         let most = subscriptions.max(1).to_string();
         let bytes = ((subscriptions + 10_000) << 12).to_string();
-        let options = ["--settle", "0", "--window", "64", "--max-subscriptions", &most];
+        let options = ["--subscribe-grace-ms", "0", "--window", "64", "--max-subscriptions", &most];
         let options = [&options[..], &["--subscription-bytes", &bytes]].concat();
         let world = World::start(state - 3, 3, &options);
         let mut publisher = Publisher::new(&world, 0);

@@ -2,7 +2,8 @@
 //! sleeps in a call on a FIFO.
 //!
 //! A workload that splices between its FIFO and something idle holds the pipe's lock, and then any
-//! call on that pipe sleeps, non-blocking or not, for as long as the workload likes (FIFO-FACTS 0.1).
+//! call on that pipe sleeps, non-blocking or not, for as long as the workload likes
+//! (docs/pipes.md#lock-held-by-splice).
 //! So all calls on FIFOs are jobs, done while the loop's state is not locked; a job that does not end
 //! keeps its thread and its own pair, and nothing else. What came of it is handed in whenever it ends.
 

@@ -1,4 +1,4 @@
-//! The reading half of a port (FIFO-FACTS section 1).
+//! The reading half of a port (docs/pipes.md#reading-output).
 
 use std::{mem, os::fd::OwnedFd};
 
@@ -155,7 +155,8 @@ impl PipeReader {
         }
     }
 
-    /// A half frame is dropped: the next writer starts a new one (DECISIONS 3).
+    /// A half frame is dropped: the next writer starts a new one
+    /// (docs/differences.md#3-end-of-file-keeps-the-session).
     fn end_of_file(&mut self, events: &mut Vec<FromPort>) {
         self.mode = Mode::Frames(FrameDecoder::new(self.max_frame));
         if !matches!(events.last(), Some(FromPort::EndOfFile)) {

@@ -1,4 +1,5 @@
-//! The writing half of a port (FIFO-FACTS sections 2 and 5, DECISIONS 17 and 20).
+//! The writing half of a port (docs/pipes.md#writing-input, docs/differences.md#17-one-frame-at-a-time,
+//! docs/differences.md#20-a-reader-may-leave).
 
 mod calls;
 mod written;
@@ -41,10 +42,10 @@ const SLOT: usize = 4096;
 /// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
 const MAX_PIPE: usize = 1 << 20;
 
-/// Frames of so many bytes are copied rather than written in two leaf_cache.
+/// Frames of so many bytes are copied rather than written in two pieces.
 const FEW: usize = 512;
 
-/// Frames that one call can take: each is two leaf_cache, of which the kernel takes 1024.
+/// Frames that one call can take: each is two pieces, of which the kernel takes 1024.
 const MOST_AT_ONCE: usize = 512;
 
 #[derive(Debug)]
@@ -326,7 +327,8 @@ impl PipeWriter {
 
     fn resize(&mut self, wanted: usize) {
         let size = i32::try_from(wanted).unwrap_or(i32::MAX);
-        // Refused beyond a user's share of pipe pages (FIFO-FACTS 5.2): then what does not fit goes
+        // Refused beyond a user's share of pipe pages (docs/pipes.md#pages-of-a-user): then what does not fit
+        // goes
         // in parts.
         let set = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(size));
         let set = set.or_else(|_| fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ));
@@ -353,7 +355,7 @@ impl PipeWriter {
         Progress::Done
     }
 
-    /// A few bytes are put together in `scratch` sooner than the kernel takes their leaf_cache one by one.
+    /// A few bytes are put together in `scratch` sooner than the kernel takes their pieces one by one.
     fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
         let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
         if next.bytes <= FEW * next.count
@@ -445,7 +447,8 @@ impl PipeWriter {
     }
 
     /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
-    /// frame of it (DECISIONS 20). False if that is not possible: then it is left for the next reader,
+    /// frame of it (docs/differences.md#20-a-reader-may-leave). False if that is not possible: then it is
+    /// left for the next reader,
     /// rather than told it twice.
     fn reclaim(&mut self, unread: usize) -> bool {
         // Opening the pipe is seen by whoever watches for readers, us too: not for nothing.

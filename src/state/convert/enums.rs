@@ -1,4 +1,4 @@
-//! How the values of enums are spelled in the tree (PROTOCOL section 4.1).
+//! How the values of enums are spelled in the tree (docs/protocol.md#fields).
 
 use super::{ConvertError, Entries, pb};
 use crate::state::Node;

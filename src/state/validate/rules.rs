@@ -1,4 +1,4 @@
-//! Whether access rules are ones that can mean something (PROTOCOL 8.5).
+//! Whether access rules are ones that can mean something (docs/protocol.md#rule-validation).
 
 use super::{has_name_characters, workload_name_fault};
 use crate::state::Node;

@@ -82,7 +82,7 @@ pub(super) struct PortState {
     pub(super) idle: Count,
     /// Turns of which nothing came but that the reader had read on.
     pub(super) read_on: Count,
-    /// Its reader reads in so small leaf_cache that the kernel was told not to tell of each for now.
+    /// Its reader reads in so small pieces that the kernel was told not to tell of each for now.
     pub(super) quiet: bool,
     /// What was reported of it.
     pub(super) reported: Vec<Misbehavior>,
@@ -167,7 +167,7 @@ impl PortState {
         times.insert((Instant::now() + WINDOW, peer, due));
     }
 
-    /// Counts a turn; tells what there were too many of. A reader that reads on in small leaf_cache is not
+    /// Counts a turn; tells what there were too many of. A reader that reads on in small pieces is not
     /// to be blamed for it, and what else it does is served all the same.
     pub(super) fn count(&mut self, worth: Worth, most: usize) -> Throttle {
         match worth {
