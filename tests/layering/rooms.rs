@@ -26,9 +26,9 @@ pub(crate) const ROOMS: &[Room] = &[
     room("frame", &[], &["bytes"], &[]),
     room("limits", &[], &[], &[]),
     room("id_map", &[], &[], &[]),
-    room("queue", &[], &[], &[]),
+    room("small_deque", &[], &[], &[]),
     room("foreign", &[], &[], &[]),
-    room("stats", &["broker"], &["serde_json"], &[]),
+    room("status", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
     room("state", &["limits"], &["sha2"], &[]),
     room("state/convert", &["limits", "pb"], &[], &[]),
@@ -37,7 +37,7 @@ pub(crate) const ROOMS: &[Room] = &[
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
     room(
         "broker",
-        &["foreign", "limits", "message", "id_map", "queue", "state"],
+        &["foreign", "limits", "message", "id_map", "small_deque", "state"],
         &["bytes", "semver"],
         &[],
     ),
@@ -51,7 +51,7 @@ pub(crate) const ROOMS: &[Room] = &[
         &["fs", "io", "os", "thread", "time"],
     ),
     room(
-        "server/link",
+        "server/agent_transport",
         &["broker::AckMode", "frame", "message::Frame"],
         &["bytes", "log", "nix"],
         &["fs", "io", "os"],
@@ -60,18 +60,18 @@ pub(crate) const ROOMS: &[Room] = &[
     // The two that touch FIFOs see frames, never what is in them.
     room(
         "server/port",
-        &["broker::AckMode", "broker::Seq", "frame", "message::Frame", "message::hello", "queue"],
+        &["broker::AckMode", "broker::Seq", "frame", "message::Frame", "message::resync", "small_deque"],
         &["bytes", "log", "nix", "rustix"],
         &["io", "os"],
     ),
     room(
-        "server/reactor",
+        "server/event_loop",
         &[
             "broker::PeerId",
             "broker::Delivery",
             "broker::Seq",
             "limits",
-            "message::Body",
+            "message::ResponseBody",
             "message::Frame",
             "message::Owner",
             "id_map",
@@ -83,7 +83,7 @@ pub(crate) const ROOMS: &[Room] = &[
     // The one that looks into frames has nothing to touch a FIFO with.
     room(
         "server/worker",
-        &["broker", "frame", "limits", "message", "id_map", "state::Instance", "stats"],
+        &["broker", "frame", "limits", "message", "id_map", "state::Instance", "status"],
         &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
