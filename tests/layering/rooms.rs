@@ -60,7 +60,14 @@ pub(crate) const ROOMS: &[Room] = &[
     // The two that touch FIFOs see frames, never what is in them.
     room(
         "server/port",
-        &["broker::AckMode", "broker::Seq", "frame", "message::Frame", "message::resync", "small_deque"],
+        &[
+            "broker::AckMode",
+            "broker::Seq",
+            "frame",
+            "message::Frame",
+            "message::resync",
+            "small_deque",
+        ],
         &["bytes", "log", "nix", "rustix"],
         &["io", "os"],
     ),

@@ -57,7 +57,8 @@ fn all_of_it_is_true() {
         json!({
             "name": "w", "agent": "agent_A", "id": "1", "dir": pair, "session": "open",
             "subscriptions": [subscription], "queued_bytes": 0, "answers_waiting": 0,
-            "reader_idle_ms": null, "versions_kept": 0, "held_ms": null, "oddities": [],
+            "reader_idle_ms": null, "versions_kept": 0, "held_ms": null, "misbehaviors": [],
+            "oddities": [],
             "frames_in": 5, "frames_out": 5,
             "denied": 1, "malformed": 1,
         })
