@@ -1,4 +1,91 @@
 //! fifogate serves the control interface of a node's workloads.
+//!
+//! An agent runs workloads: containers and processes without its trust. A workload reads parts of the
+//! cluster's state, subscribes to changes and updates the state through a pair of named pipes, as far as its
+//! access rules allow. One process of fifogate serves all pairs of a node. The messages are those of Eclipse
+//! Ankaios (docs/protocol.md); docs/differences.md lists the deliberate differences.
+//!
+//! ```text
+//!   workload ── output FIFO ──▶ ┌────────────── server ──────────────┐
+//!                               │ event loop ──▶ worker ──▶ broker   │ ◀── agent link ──▶ agent
+//!   workload ◀── input FIFO ─── │  ports   ◀── frames ◀── outputs    │
+//!                               └────────────────────────────────────┘
+//! ```
+//!
+//! # Layers
+//!
+//! * [`frame`] cuts a stream of bytes into frames; [`pb`] has the generated protobuf types.
+//! * [`state`] is pure: a persistent tree, masks, differences, updates and their validation.
+//! * [`message`] holds checked, typed messages. Protobuf ends there.
+//! * [`broker`] is the synchronous core: sessions, access rules, subscriptions, outboxes, flow control. It knows
+//!   no file, thread or clock.
+//! * [`server`] owns descriptors, threads and clocks, and drives the broker.
+//! * [`agent`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
+//!   command line.
+//!
+//! # Life of an update
+//!
+//! An `UpdateStateRequest` of one workload becomes events of its subscribers in twelve steps. ARCHITECTURE.md
+//! explains the threads between them.
+//!
+//! 1. `server/port/reader.rs` `fill`: reads the workload's output FIFO and cuts frames.
+//! 2. `server/event_loop/lifecycle.rs` `after_turn`: takes the frames of a port's turn to the worker.
+//! 3. `server/worker/inline.rs` `try_run_inline`: runs the worker on this thread if it is idle; otherwise the
+//!    frames wait for the worker's thread.
+//! 4. `server/worker.rs` `serve`: takes the next frame from the fair queue of all workloads.
+//! 5. `message/request.rs` `decode`: checks the frame and counts its fields; the new state stays sealed.
+//! 6. `broker/requests.rs` `serve_sealed`: asks the rules before anything is spent on the new state.
+//! 7. `broker/requests.rs` `serve_update`: applies the masks (`update::propose`) and validates (`update::accept`).
+//! 8. `broker/fanout.rs` `replace_state`: compares the states and begins the fan-out.
+//! 9. `broker/fanout.rs` `deliver_some`: makes one event per set of masks and queues it for each subscriber.
+//! 10. `broker/flow_control.rs` `flush_outbox`: hands out events, and the answer behind them, within the window.
+//! 11. `server/worker.rs` `hand_out`: turns the broker's outputs into frames for the event loop.
+//! 12. `server/port/writer.rs` `write_at_once`: writes the frame into the subscriber's input FIFO by one call.
+//!
+//! # The core without a pipe
+//!
+//! The broker takes inputs and the time, and gives outputs. A test or another transport drives it directly:
+//!
+//! ```
+//! use fifogate::{
+//!     broker::{Broker, Config, Input, Output, Tick},
+//!     message::{FromWorkload, ToWorkload},
+//!     state::{DESIRED_STATE, Node, Tree, update},
+//! };
+//!
+//! let rule = Node::map([
+//!     ("type", Node::text("StateRule")),
+//!     ("operation", Node::text("ReadWrite")),
+//!     ("filterMasks", Node::seq([Node::text("desiredState.configs")])),
+//! ]);
+//! // Only a workload with an allow rule has a pair.
+//! let access = Node::map([("allowRules", Node::seq([rule]))]);
+//! let workload = Node::map([
+//!     ("agent", Node::text("agent_A")),
+//!     ("runtime", Node::text("process")),
+//!     ("runtimeConfig", Node::text("command: ./hello")),
+//!     ("controlInterfaceAccess", access),
+//! ]);
+//! let desired = Node::map([
+//!     ("apiVersion", Node::text("v1")),
+//!     ("workloads", Node::map([("hello", workload)])),
+//! ]);
+//! let state = Tree::default().with(DESIRED_STATE, Some(desired));
+//! let start = update::apply(&Tree::initial(), &state, &[]).unwrap();
+//!
+//! let mut broker = Broker::new(Config::default());
+//! broker.start(&start);
+//! let Some(Output::OpenPair(peer, instance, _)) = broker.poll_output() else { panic!("no pair") };
+//! assert_eq!(instance.workload, "hello");
+//!
+//! broker.handle(Tick(0), Input::PairOpened(peer, "/run/fifogate/hello".to_owned()));
+//! let message = FromWorkload::Hello { version: "1.0.0".to_owned() };
+//! broker.handle(Tick(1), Input::Message { peer, message, written: 0 });
+//! let accepted = std::iter::from_fn(|| broker.poll_output())
+//!     .any(|output| matches!(output, Output::Send { message: ToWorkload::Accepted, .. }));
+//! assert!(accepted);
+//! ```
+
 pub mod agent;
 pub mod broker;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! fifogate-agent runs the workloads of a manifest as processes, and serves their control interface
 //! by fifogate, to which it speaks through the agent link alone.
 //!
-//! One loop, one thread: a [`store`] owns the state and tells every change; [`node`] passes each on to
+//! One loop, one thread: a [`store`] owns the state and tells every change; [`main_loop`] passes each on to
 //! fifogate ([`link`]) and to the tasks of the workloads ([`supervisor`]), and takes what workloads ask
 //! to the store. What an update makes of the state is decided in [`model`] and [`render`], which are
 //! pure.

@@ -131,3 +131,27 @@ fn architecture_is_short_and_names_what_there_is() {
         assert!(words.contains(name), "ARCHITECTURE.md names {name}, and src/ does not");
     }
 }
+
+/// The steps of an update in `src/lib.rs`: a file and a function each.
+const MOST_STEPS: usize = 12;
+
+#[test]
+fn life_of_an_update_names_functions_that_are_there() {
+    let sources = sources("src");
+    let page = &sources.iter().find(|(file, _)| file == "lib.rs").unwrap().1;
+    let life = page.split("# Life of an update").nth(1).unwrap().split("//! # ").next().unwrap();
+    let numbered = |line: &str| {
+        let line = line.strip_prefix("//! ")?;
+        let (number, step) = line.split_once(". ")?;
+        number.parse::<usize>().ok().map(|_| step.to_owned())
+    };
+    let steps: Vec<_> = life.lines().filter_map(numbered).collect();
+    assert!((8..=MOST_STEPS).contains(&steps.len()), "{steps:?}");
+    for step in steps {
+        let names: Vec<_> = quoted(&step).collect();
+        let (file, function) = (names[0], names[1]);
+        let code = &sources.iter().find(|(own, _)| own == file).expect(file).1;
+        let heads = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(heads.iter().any(|head| code.contains(head)), "{file} has no {function}");
+    }
+}
