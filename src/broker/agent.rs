@@ -3,7 +3,7 @@
 //! The agent is one more peer, with all rights, a session from the start and a larger budget; its
 //! own requests and subscriptions are served like a workload's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::{
     message::{Command, FromAgent, Owner, Phase, ToAgent},
@@ -11,7 +11,9 @@ use crate::{
 };
 
 use super::{
-    Broker, Output, PeerId, Rules, Session, check_version,
+    Broker, Output, PeerId, Rules, Session,
+    acks::{Ack, Acks, Done},
+    check_version,
     flow_control::LINK_WINDOW,
     outbox::{Kind, MemoryBudget, Outgoing},
     peer::Peer,
@@ -27,30 +29,12 @@ pub(super) struct Link {
     agent_name: Option<String>,
     /// What keeps it from doing its work.
     trouble: Option<String>,
-    /// ReadCache that are due, in the order of the commands.
-    acks: VecDeque<Ack>,
+    /// Acknowledgements that are due.
+    acks: Acks,
     /// Instances whose pairs are being removed.
     removing: BTreeMap<PeerId, Instance>,
     /// Sessions that changed while something else waited for the agent: the last change of each.
     sessions: BTreeMap<PeerId, (Instance, Phase)>,
-}
-
-/// The answer to one command.
-#[derive(Debug)]
-struct Ack {
-    id: u64,
-    rejections_only: bool,
-    done: Done,
-}
-
-/// What became of a command.
-#[derive(Debug)]
-enum Done {
-    Now(Result<(), String>),
-    /// It is done when the pair of this peer is there.
-    Opening(PeerId),
-    /// It is done when the pair of this peer is gone.
-    Closing(PeerId),
 }
 
 impl Broker {
@@ -130,7 +114,7 @@ impl Broker {
             }
         };
         if let Some(link) = &mut self.link {
-            link.acks.push_back(Ack { id, rejections_only, done });
+            link.acks.push(Ack { id, rejections_only, done });
         }
         self.acknowledge();
     }
@@ -200,10 +184,12 @@ impl Broker {
                 _ => Done::Now(Ok(())),
             };
         }
-        // Both would have the same folder.
-        let same_folder =
-            |own: &&Instance| own.workload == instance.workload && own.id == instance.id;
-        if let Some(other) = self.by_instance.keys().find(same_folder) {
+        // Both would have the same folder. Instances are ordered by workload, so only its own are asked.
+        let workload = instance.workload.clone();
+        let first = Instance { workload, agent: String::new(), id: String::new() };
+        let own = self.by_instance.range(first..).map(|(own, _)| own);
+        let mut own = own.take_while(|own| own.workload == instance.workload);
+        if let Some(other) = own.find(|own| own.id == instance.id) {
             return Done::Now(Err(format!("{other} has this workload name and id already")));
         }
         Done::Opening(self.open_pair(instance, rules, owner))
@@ -229,7 +215,7 @@ impl Broker {
             let instance = peer.instance.clone();
             self.tell_agent(ToAgent::WorkloadReady(instance, dir));
         }
-        self.send_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Ok(()));
+        self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Ok(()));
     }
 
     pub(super) fn on_pair_failed(&mut self, id: PeerId, reason: String) {
@@ -237,7 +223,7 @@ impl Broker {
         if let Some(peer) = self.peers.remove(&id) {
             self.by_instance.remove(&peer.instance);
         }
-        self.send_acks(|done| matches!(done, Done::Opening(own) if *own == id), &Err(reason));
+        self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Err(reason));
     }
 
     pub(super) fn on_pair_closed(&mut self, id: PeerId) {
@@ -246,27 +232,26 @@ impl Broker {
         if let Some(instance) = removed {
             self.tell_agent(ToAgent::WorkloadRemoved(instance));
         }
-        self.send_acks(|done| matches!(done, Done::Closing(own) if *own == id), &Ok(()));
+        self.resolve_acks(id, |done| matches!(done, Done::Closing(_)), &Ok(()));
     }
 
-    /// What these commands waited for has happened.
-    fn send_acks(&mut self, waited: impl Fn(&Done) -> bool, result: &Result<(), String>) {
-        let acks = self.link.iter_mut().flat_map(|link| &mut link.acks);
-        for ack in acks.filter(|ack| waited(&ack.done)) {
-            ack.done = Done::Now(result.clone());
+    /// Notes the result of all commands that wait for this peer in this way.
+    fn resolve_acks(
+        &mut self,
+        id: PeerId,
+        waits: impl Fn(&Done) -> bool,
+        result: &Result<(), String>,
+    ) {
+        if let Some(link) = &mut self.link {
+            link.acks.resolve(id, waits, result);
         }
         self.acknowledge();
     }
 
     /// Tells the agent what became of its commands, in their order, as far as that is known.
     fn acknowledge(&mut self) {
-        while let Some(link) = &mut self.link
-            && let Some(Ack { done: Done::Now(_), .. }) = link.acks.front()
-        {
-            let Some(Ack { id, rejections_only, done: Done::Now(result) }) = link.acks.pop_front()
-            else {
-                return;
-            };
+        while let Some((ack, result)) = self.link.as_mut().and_then(|link| link.acks.pop()) {
+            let Ack { id, rejections_only, .. } = ack;
             match result {
                 _ if id == 0 => {}
                 Ok(()) if rejections_only => {}

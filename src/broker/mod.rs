@@ -6,6 +6,7 @@
 //! tested without a pipe.
 
 mod access;
+mod acks;
 mod agent;
 mod fanout;
 mod flow_control;
@@ -249,13 +250,13 @@ pub struct Broker {
     version: Version,
     /// The last version with something that a subscription looks below, and was told nothing of.
     unseen: Version,
-    /// ReadCache to reads of this state.
+    /// Answers to reads of this state.
     read_cache: ReadCache,
     /// Parts of answers to earlier ones.
     leaf_cache: LeafCache,
     /// Bytes that wait for all workloads together.
     queued: MemoryBudget,
-    /// ReadCache and events of any size that somebody still holds.
+    /// Answers and events of any size that somebody still holds.
     large: LargeBodies,
     /// Peers that are behind, by the bytes of the event for which there was no room.
     starved: BTreeSet<(usize, PeerId)>,

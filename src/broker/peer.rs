@@ -150,7 +150,7 @@ impl Broker {
         self.tell_session(id, Phase::Connected);
     }
 
-    /// The session is over. ReadCache that it is still owed come first.
+    /// The session is over. Answers that it is still owed come first.
     fn close_session(&mut self, id: PeerId, reason: String) {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.get_mut(&id) {

@@ -1,4 +1,4 @@
-//! ReadCache to reads, encoded, for as long as the state stays what it is: who asks again, or asks the
+//! Answers to reads, encoded, for as long as the state stays what it is: who asks again, or asks the
 //! same as others, costs a look-up.
 
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ pub struct WorkloadReport {
     pub subscriptions: Vec<SubscriptionReport>,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
-    /// ReadCache that wait for it.
+    /// Answers that wait for it.
     pub answers_waiting: usize,
     /// Milliseconds since its reader took something, if something waits.
     pub reader_idle_ms: Option<u64>,
