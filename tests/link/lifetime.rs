@@ -189,7 +189,7 @@ fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
     };
     let before = descriptors();
-    let mut after_first = 0;
+    let mut residents = Vec::new();
     for round in 0..10 {
         let names: Vec<_> = (0..1_000).map(|n| format!("w{n}")).collect();
         let began = Instant::now();
@@ -213,12 +213,13 @@ fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
             std::thread::yield_now();
         }
         assert_eq!(fs::read_dir(&agent.run_dir).unwrap().count(), 1, "status.sock alone");
-        if round == 1 {
-            after_first = resident();
-        }
+        residents.push(resident());
     }
-    let grown = resident().saturating_sub(after_first);
-    assert!(grown < 2_048, "{grown} KiB more than after the second round of {after_first} KiB");
+    // A leak makes every round dearer. Commands that pile up once, because the machine is slow, do
+    // not: the median of the rounds is 128 bytes a workload at most.
+    let mut grown: Vec<_> = residents.windows(2).map(|of| of[1].saturating_sub(of[0])).collect();
+    grown.sort_unstable();
+    assert!(grown[grown.len() / 2] < 125, "KiB after each round: {residents:?}");
 }
 
 /// Until the command is done; none before it may have been rejected.
