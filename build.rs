@@ -1,6 +1,8 @@
-//! Compiles `proto/` without a system `protoc`: Rust types for the component, the descriptors from
-//! which `fifogate encode` and `decode` translate protobuf JSON, and the table of fields that hold
-//! messages, by which a frame is counted before it is decoded.
+//! Build script: compiles `proto/` with protox, so no system `protoc` is needed.
+//!
+//! It writes three results to `OUT_DIR`: the Rust types, the file descriptors for the protobuf JSON
+//! of `fifogate encode` and `decode`, and the table of message-typed fields. By this table the
+//! fields of a frame are counted before it is decoded.
 
 use std::{env, fmt::Write, fs, io, path::PathBuf};
 
@@ -15,12 +17,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     fs::write(out.join("message_fields.rs"), message_fields(&descriptors)?)?;
+    // Ordered maps: equal messages are encoded to equal bytes.
     prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
     Ok(())
 }
 
-/// Rust code of a table: for each type of message, its fields that hold messages, as the number of the
-/// field and the place of their type in the table.
+/// Generates the Rust code of the table: for each message type its message-typed fields, as pairs
+/// of a field number and the index of the field's type in the table.
 fn message_fields(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn std::error::Error>> {
     let mut types = Vec::new();
     for file in &descriptors.file {
@@ -31,6 +34,7 @@ fn message_fields(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn std
     let place = |name: &str| types.iter().position(|(own, _)| own == name);
     let mut code = "static MESSAGE_FIELDS: &[&[(u64, usize)]] = &[\n".to_owned();
     for (name, message) in &types {
+        // Scalars and enums have no index in the table, and are left out.
         let fields = message.field.iter().filter_map(|field| {
             place(field.type_name()).map(|place| format!("({}, {place})", field.number()))
         });

@@ -1,8 +1,9 @@
-//! A client of the agent link, for agents written in Rust (docs/agent-link.md).
+//! A blocking client of the agent link, for agents written in Rust (docs/agent-link.md).
 //!
-//! [`AgentLink`] is one connection to a fifogate: commands go out, messages come in, and
-//! [`AgentLink::call`] waits for the answer to one command. It blocks and needs no async runtime;
-//! [`AgentLink::split`] gives its two halves to two threads. See `examples/agent.rs`.
+//! [`AgentLink`] is one connection to a fifogate: commands go out, messages come in.
+//! [`AgentLink::call`] sends a command and waits for its `Ack` or `Rejected`. Messages received
+//! meanwhile are kept in order. No async runtime is needed; [`AgentLink::split`] gives the two
+//! halves to two threads. See `examples/agent.rs`.
 
 use std::{
     collections::VecDeque,
@@ -25,20 +26,20 @@ use crate::{
     },
 };
 
-/// Version of the link that this client speaks.
+/// Version of the agent link spoken by this client.
 pub const VERSION: &str = "1.0.0";
 
-/// Longest message that is taken from fifogate. It forwards what workloads say, and answers what
-/// the agent asks, at most the whole state.
+/// Longest accepted message of fifogate: a forwarded request, or an answer with up to the whole
+/// state.
 const MAX_FRAME: usize = 256 << 20;
 
-/// Most characters of the reason for which a message does not decode, from its end.
+/// Most characters logged of a decoding error, from its end.
 const LONGEST_CAUSE: usize = 200;
 
 /// Bytes read at a time.
 const READ_BUFFER: usize = 64 << 10;
 
-/// fifogate did not do what it was told, and nothing of it.
+/// fifogate rejected a command, and applied no part of it. The text is its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected(pub String);
 
@@ -50,7 +51,7 @@ impl fmt::Display for Rejected {
 
 impl std::error::Error for Rejected {}
 
-/// The half that sends commands.
+/// The sending half of a link, for commands.
 #[derive(Debug)]
 pub struct CommandSender<W> {
     writer: W,
@@ -63,11 +64,12 @@ impl<W: Write> CommandSender<W> {
         Self { writer, last_id: 0 }
     }
 
-    /// Sends a command; its answer will carry the id that is returned.
+    /// Sends a command under a new id, and returns the id; the answer to the command repeats it.
     ///
     /// # Errors
-    /// fifogate has gone.
+    /// fifogate has closed the link.
     pub fn send(&mut self, content: Content) -> io::Result<u64> {
+        // Ids start at 1: a command with id 0 gets no answer.
         self.last_id += 1;
         let (id, content) = (self.last_id, Some(content));
         let message = FromAgent { id, content, rejections_only: false };
@@ -77,27 +79,27 @@ impl<W: Write> CommandSender<W> {
     }
 }
 
-/// What fifogate says, out of the bytes of its stream: for a client that reads them in its own way.
+/// Decoder of fifogate's messages, without I/O: for a client with its own way to read.
 ///
-/// [`MessageDecoder::next_message`] gives what there is; when it gives nothing, read into
-/// [`MessageDecoder::space`] and tell by [`MessageDecoder::filled`] how much that was.
+/// [`MessageDecoder::next_message`] returns the next decoded message. If it returns `None`, read
+/// into [`MessageDecoder::space`], and pass the number of bytes to [`MessageDecoder::filled`].
 ///
-/// A message that does not decode is no reason to give up a fifogate that serves all workloads: the
-/// framing is intact. It is logged and skipped. If it forwards a request of which sender and id can be
-/// read, a [`to_agent::Content::Request`] without `request_content` comes in its place: to be answered
-/// with an error.
+/// An undecodable message is logged and skipped: the framing is intact, and a fifogate in service
+/// for all workloads is not given up for it. If it is a forwarded request with readable sender and
+/// id, a [`to_agent::Content::Request`] without `request_content` comes in its place, and the agent
+/// answers it with an error.
 #[derive(Debug)]
 pub struct MessageDecoder {
     decoder: FrameDecoder,
     buffer: Vec<u8>,
-    /// What of the buffer was read and not yet decoded.
+    /// Range of `buffer` with undecoded bytes.
     unread: Range<usize>,
-    /// Messages that did not decode.
+    /// Number of undecodable messages so far.
     undecodable: u64,
 }
 
-/// The sender and the id of a forwarded request. Decoding them skips the content of the request by its
-/// length, whatever is in it and however deep.
+/// Sender and id of a forwarded request. Decoding this type skips the content of the request by its
+/// length, so neither its errors nor its depth matter.
 #[derive(Clone, PartialEq, Message)]
 struct RequestHead {
     #[prost(message, optional, tag = "6")]
@@ -118,7 +120,7 @@ struct IdOfRequest {
     request_id: String,
 }
 
-/// The request that a body forwards, as far as it takes to answer it.
+/// The forwarded request in `body`, reduced to sender and id.
 fn salvage(body: &[u8]) -> Option<to_agent::Content> {
     let forwarded = RequestHead::decode(body).ok()?.forwarded?;
     let request_id = forwarded.request?.request_id;
@@ -135,10 +137,10 @@ impl Default for MessageDecoder {
 }
 
 impl MessageDecoder {
-    /// The next message, if all of it was read.
+    /// The next message, if it has been read completely.
     ///
     /// # Errors
-    /// The framing makes no sense, so nothing that follows can be found.
+    /// The framing is broken, so no later message can be found.
     pub fn next_message(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
             let mut rest = &self.buffer[self.unread.clone()];
@@ -152,18 +154,19 @@ impl MessageDecoder {
                     salvage(&body)
                 }
             };
-            // Without, it is something that a later fifogate says.
+            // A message without content is of a type added by a later fifogate: skip it.
             if content.is_some() {
                 return Ok(content);
             }
         }
     }
 
-    /// Logs the first, second, fourth, eighth and so on: a workload that causes them fills no log.
+    /// Logs the first, second, fourth, eighth ... undecodable message, so no workload can fill the
+    /// log.
     fn note_undecodable(&mut self, error: &DecodeError) {
         self.undecodable += 1;
         if self.undecodable.is_power_of_two() {
-            // The decoder puts a name for each level in front of the cause.
+            // The decoder prefixes the cause with one name for each level: keep the end.
             let text = error.to_string();
             let cause: String = text.chars().rev().take(LONGEST_CAUSE).collect();
             let cause: String = cause.chars().rev().collect();
@@ -172,15 +175,16 @@ impl MessageDecoder {
         }
     }
 
-    /// Where to read to, when all that was read before is decoded.
+    /// Buffer for the next read. Call it only when all earlier bytes are decoded: it is
+    /// overwritten.
     pub fn space(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
 
-    /// So many bytes were read.
+    /// Accepts the first `bytes` bytes of the buffer as read; 0 is the end of the stream.
     ///
     /// # Errors
-    /// None were, as the stream has ended, and in the middle of a message.
+    /// The stream has ended in the middle of a message.
     pub fn filled(&mut self, bytes: usize) -> io::Result<()> {
         self.unread = 0..bytes.min(self.buffer.len());
         if bytes == 0 && self.decoder.is_mid_frame() {
@@ -190,7 +194,7 @@ impl MessageDecoder {
     }
 }
 
-/// The half that receives what fifogate says.
+/// The receiving half of a link, for messages of fifogate.
 #[derive(Debug)]
 pub struct MessageReceiver<R> {
     reader: R,
@@ -203,11 +207,11 @@ impl<R: Read> MessageReceiver<R> {
         Self { reader, decoder: MessageDecoder::default() }
     }
 
-    /// Waits for the next message; `None` when fifogate has hung up.
+    /// Waits for the next message; `None` after fifogate has closed the link.
     ///
     /// # Errors
-    /// The stream cannot be read, ends in the middle of a message, or makes no sense. After a read
-    /// that only timed out, it can be called again.
+    /// The stream cannot be read, ends in the middle of a message, or has broken framing. After a
+    /// read with a timeout, `recv` can be called again.
     pub fn recv(&mut self) -> io::Result<Option<to_agent::Content>> {
         loop {
             if let Some(content) = self.decoder.next_message()? {
@@ -219,7 +223,7 @@ impl<R: Read> MessageReceiver<R> {
         }
     }
 
-    /// Reads once; gives how much.
+    /// Reads once, and returns the number of bytes.
     fn fill(&mut self) -> io::Result<usize> {
         let bytes = loop {
             match self.reader.read(self.decoder.space()) {
@@ -237,17 +241,17 @@ impl<R: Read> MessageReceiver<R> {
 pub struct AgentLink<R, W> {
     receiver: MessageReceiver<R>,
     sender: CommandSender<W>,
-    /// What came while an answer was waited for.
+    /// Messages received while `call` waited for an answer.
     early: VecDeque<to_agent::Content>,
     run_dir: String,
 }
 
 impl AgentLink<ChildStdout, ChildStdin> {
-    /// Starts a fifogate, `command` being its program and its options but for `--agent-link`, and
-    /// opens a link to it. Its standard error is that of this process.
+    /// Starts a fifogate and opens a link to it. `command` has its program and all options except
+    /// `--agent-link`. The child shares standard error with this process.
     ///
     /// # Errors
-    /// It cannot be started, or does not greet.
+    /// The program cannot be started, or does not send its hello.
     pub fn spawn(command: &mut Command, agent_name: &str) -> io::Result<(Self, Child)> {
         command.args(["--agent-link", "stdio"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -259,10 +263,10 @@ impl AgentLink<ChildStdout, ChildStdin> {
 }
 
 impl<R: Read, W: Write> AgentLink<R, W> {
-    /// Greets the fifogate at the other end of `reader` and `writer`.
+    /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`.
     ///
     /// # Errors
-    /// It hangs up, or says something else first.
+    /// fifogate closes the link, sends another message first, or rejects the hello.
     pub fn open(reader: R, writer: W, agent_name: &str) -> io::Result<Self> {
         let mut receiver = MessageReceiver::new(reader);
         let run_dir = match receiver.recv()? {
@@ -277,7 +281,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         Ok(link)
     }
 
-    /// The folder in which fifogate keeps its pairs.
+    /// The folder with fifogate's pairs.
     #[must_use]
     pub fn run_dir(&self) -> &str {
         &self.run_dir
@@ -286,12 +290,12 @@ impl<R: Read, W: Write> AgentLink<R, W> {
     /// Sends a command without waiting for its answer.
     ///
     /// # Errors
-    /// fifogate has gone.
+    /// fifogate has closed the link.
     pub fn send(&mut self, content: Content) -> io::Result<u64> {
         self.sender.send(content)
     }
 
-    /// Waits for the next message; `None` when fifogate has hung up.
+    /// Waits for the next message; `None` after fifogate has closed the link.
     ///
     /// # Errors
     /// As [`MessageReceiver::recv`].
@@ -302,11 +306,11 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         }
     }
 
-    /// Sends a command and waits until it is done or refused. What comes meanwhile is kept for
-    /// [`AgentLink::recv`].
+    /// Sends a command and waits for its answer. Other messages are kept for [`AgentLink::recv`].
     ///
     /// # Errors
-    /// The outer one: fifogate has gone. The inner one: it refused.
+    /// The outer error: the link is closed or broken. The inner error: fifogate rejected the
+    /// command.
     pub fn call(&mut self, content: Content) -> io::Result<Result<(), Rejected>> {
         let id = self.send(content)?;
         loop {
@@ -321,7 +325,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         }
     }
 
-    /// Opens a pair for an instance, or replaces the rules of one that is open.
+    /// Opens a pair for an instance, or replaces the rules of an open pair.
     ///
     /// # Errors
     /// As [`AgentLink::call`].
@@ -338,7 +342,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         }))
     }
 
-    /// Replaces the whole state; subscribers are told what differs.
+    /// Replaces the whole state; subscribers get an event with the difference.
     ///
     /// # Errors
     /// As [`AgentLink::call`].
@@ -346,7 +350,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         self.call(Content::ReplaceState(ReplaceState { state: Some(state) }))
     }
 
-    /// Replaces the parts of the state that `masks` name.
+    /// Replaces the parts of the state named by `masks`.
     ///
     /// # Errors
     /// As [`AgentLink::call`].
@@ -359,7 +363,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         self.call(Content::UpdateState(update))
     }
 
-    /// Answers a request that was forwarded.
+    /// Answers a forwarded request.
     ///
     /// # Errors
     /// As [`AgentLink::call`].
@@ -372,7 +376,8 @@ impl<R: Read, W: Write> AgentLink<R, W> {
         self.call(Content::Response(ForwardedResponse { instance_name, response }))
     }
 
-    /// The two halves, for two threads. What came early is to be looked at first.
+    /// Splits the link for two threads. Handle the messages of the iterator first: they came
+    /// earlier.
     pub fn split(
         self,
     ) -> (MessageReceiver<R>, CommandSender<W>, impl Iterator<Item = to_agent::Content>) {

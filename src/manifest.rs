@@ -1,8 +1,8 @@
-//! A manifest: YAML in, the desired state to start from out (docs/protocol.md#manifests).
+//! Manifest: YAML in, the initial desired state out (docs/protocol.md#manifests).
 //!
-//! Strict: what it does not know is an error that names the nearest thing it knows, and every error
-//! tells its file, line and column. All that is wrong is told, not only the first. Deprecated
-//! spellings are accepted with a warning. Templates are kept as they are.
+//! The reader is strict. An unknown name is a fault with the nearest known one as a hint. Every
+//! fault has file, line and column, and all faults are reported, not only the first. Deprecated
+//! spellings are accepted with a warning. Templates are kept unrendered.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -17,28 +17,28 @@ pub(crate) mod yaml;
 
 use reader::Reader;
 
-/// Faults that are shown; more are counted.
+/// Most faults printed; further ones are counted.
 const MOST_SHOWN: usize = 20;
 
-/// The desired state of a manifest.
+/// A valid manifest.
 #[derive(Debug)]
 pub struct Manifest {
-    /// What the initial state becomes by it.
+    /// The update of the initial state by this manifest.
     pub updated: Updated,
-    /// What will not be accepted for ever.
+    /// Deprecated spellings, accepted for now.
     pub warnings: Vec<Fault>,
 }
 
-/// One thing that is wrong, and where.
+/// A mistake and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The file.
     pub file: String,
-    /// Line, counted from 1; 0 if it is the file as a whole.
+    /// Line, counted from 1; 0 for the file as a whole.
     pub line: usize,
     /// Column, counted from 1 in characters.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// The mistake, and the expected form.
     pub message: String,
 }
 
@@ -52,10 +52,10 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a manifest; never empty.
+/// All faults of a manifest; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// In the order of their places.
+    /// Sorted by place.
     pub faults: Vec<Fault>,
 }
 
@@ -77,7 +77,7 @@ impl std::error::Error for ManifestError {}
 /// Reads the manifest in a file.
 ///
 /// # Errors
-/// The file cannot be read, or everything that is wrong in it.
+/// The file cannot be read, or is no valid manifest.
 pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
     let file = path.display().to_string();
     let whole = |message: String| ManifestError {
@@ -93,11 +93,12 @@ fn cannot_read(error: &io::Error) -> String {
     format!("cannot read the manifest: {error}")
 }
 
-/// The manifest that `text` spells; `file` is what it is called in messages.
+/// Parses the manifest in `text`; messages call it `file`.
 ///
 /// # Errors
-/// Everything that is wrong in it.
+/// All faults of the text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
+    // Some editors write a byte-order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let fault =
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
@@ -112,13 +113,15 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
             reader.fault(second, "a second document begins here; a manifest is one document")
         }
     };
+    // The tree is as large as the manifest: freed before the update is computed.
     drop(documents);
     let warnings = reader.warnings.into_iter().map(named).collect();
     let mut faults: Vec<_> = reader.faults.into_iter().map(named).collect();
+    // References are checked after all else, so faults were not found in the order of their places.
     faults.sort_by_key(|fault| (fault.line, fault.column));
     match desired.filter(|_| faults.is_empty()) {
         None => Err(ManifestError { faults }),
-        // What the reader lets through is still judged like any update.
+        // The state has rules of its own: the result is validated like any update.
         Some(desired) => match apply(desired) {
             Ok(updated) => Ok(Manifest { updated, warnings }),
             Err(error) => Err(one(fault(0, 0, error.to_string()))),

@@ -1,4 +1,8 @@
-//! What fifogate is doing, as the JSON object that its status socket gives (docs/operations.md#status).
+//! The JSON object of the status socket (docs/operations.md#status).
+//!
+//! [`status`] combines the broker's [`WorkloadReport`]s with the server's [`ServerStatus`]. It is
+//! pure. The totals are sums over the listed workloads, except for the size of the process and of
+//! the state.
 
 use std::{collections::HashMap, path::Path};
 
@@ -6,37 +10,37 @@ use serde_json::{Value, json};
 
 use crate::broker::{Counters, PeerId, Session, SubscriptionReport, WorkloadReport};
 
-/// What only the server knows.
+/// Figures of the server, unknown to the broker.
 #[derive(Debug, Clone)]
 pub struct ServerStatus<'a> {
     /// Seconds since the start.
     pub uptime_s: u64,
-    /// Where the pairs are.
+    /// The run directory.
     pub run_dir: &'a Path,
     /// `none`, `connected` or `lost`.
     pub agent_link: &'a str,
-    /// What keeps the agent from doing its work.
+    /// A fault of the agent, as reported by the agent itself.
     pub agent_trouble: Option<&'a str>,
     /// Resident memory.
     pub rss_bytes: u64,
     /// Leaves of the state.
     pub state_leaves: usize,
-    /// What the state weighs, as its limit counts it.
+    /// Size of the state, as counted by `--max-state-bytes`.
     pub state_bytes: usize,
-    /// Workloads that do what they should not.
+    /// Blocked or misbehaving ports.
     pub port_statuses: HashMap<PeerId, PortStatus>,
 }
 
-/// What a workload does to its pair that it should not.
+/// Behavior of a workload on its pair, beyond normal use.
 #[derive(Debug, Clone, Default)]
 pub struct PortStatus {
-    /// For how long it has been holding its pipe, in milliseconds, if it is.
+    /// Milliseconds since a call on its pipe blocked; `None` if no call is blocked.
     pub held_ms: Option<u64>,
-    /// What was seen of it since its pair was made, each once.
+    /// Misbehaviors since its pair was opened, without duplicates.
     pub misbehaviors: Vec<&'static str>,
 }
 
-/// The status of all workloads, and of the whole.
+/// Builds the status object: totals, and one entry for each workload.
 #[must_use]
 pub fn status(around: &ServerStatus<'_>, workloads: &[WorkloadReport]) -> Value {
     let sum = |number: fn(&WorkloadReport) -> u64| workloads.iter().map(number).sum::<u64>();
@@ -96,7 +100,7 @@ fn workload(report: &WorkloadReport, around: &ServerStatus<'_>) -> Value {
         "versions_kept": report.versions_kept,
         "held_ms": port.held_ms,
         "misbehaviors": port.misbehaviors,
-        // The name of before, for one release.
+        // The former name of `misbehaviors`, kept for one release.
         "oddities": port.misbehaviors,
         "frames_in": frames_in,
         "frames_out": frames_out,

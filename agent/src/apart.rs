@@ -1,29 +1,32 @@
-//! Work that may take long, apart from the agent's one thread. Of each kind one piece is done at a time, in
-//! the order in which they were asked for: so all of it never has more than two threads.
+//! Offloading of long computations from the agent's only thread to the blocking pool.
+//!
+//! Input is a closure and the number of bytes it works on; the result comes back to the caller. Small
+//! work runs inline. Of larger work, each kind (planning, starting) runs one closure at a time in the
+//! order of the calls, so at most two threads are busy.
 
 use std::{future::pending, panic::resume_unwind};
 
 use tokio::{sync::Semaphore, task};
 
-/// Less than this is done at once: to wake a thread takes longer.
+/// Work on at most this many bytes runs inline: waking a thread takes longer.
 pub const SMALL: usize = 4 << 10;
 
-/// Something whose size is not known before it is done.
+/// The size of work with a cost unknown in advance.
 pub const LARGE: usize = usize::MAX;
 
-/// Finding out the state after an update or a change.
+/// Computing the state after an update or a change.
 static PLANS: Semaphore = Semaphore::const_new(1);
-/// Reading what is to be started.
+/// Reading the configuration of workloads before their start.
 static STARTS: Semaphore = Semaphore::const_new(1);
 
-/// Finds out what an update or a change makes of the state; it is of so many bytes.
+/// Computes the state after an update or a change of `bytes` bytes.
 ///
-/// Work that has begun is done to its end even if nobody waits for it any more.
+/// Work runs to its end once it has begun, even if the caller has gone.
 pub async fn plan<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     run(&PLANS, bytes, work).await
 }
 
-/// Reads what is to be started; it is of so many bytes.
+/// Reads the configuration of workloads to be started, of `bytes` bytes.
 pub async fn start<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -41,6 +44,7 @@ async fn run<T: Send + 'static>(
     }
     let turn = kind.acquire().await;
     let done = task::spawn_blocking(move || {
+        // The closure owns the permit: a dropped caller must not let the next work run beside this one.
         let _turn = turn;
         work()
     });
@@ -48,7 +52,7 @@ async fn run<T: Send + 'static>(
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
-            // It is aborted only when the runtime ends, and whoever waits for it.
+            // The runtime aborts a blocking task only at its own end, together with this caller.
             Err(_) => pending().await,
         },
     }

@@ -1,4 +1,7 @@
-//! The command line of `fifogate-agent`: arguments in, exit status out.
+//! Command line of `fifogate-agent`: arguments go in, an exit status comes out.
+//!
+//! Options are checked here, before `run` makes anything. The hidden subcommands are the shim and the
+//! watchdog.
 
 use std::{
     env,
@@ -141,7 +144,7 @@ struct ClusterArgs {
     takeover_after: Takeover,
 }
 
-/// How long another agent waits for one that does not keep its name.
+/// Time until another agent may take over a name no longer kept; `None` for never.
 #[derive(Clone, Copy, Debug)]
 struct Takeover(Option<Duration>);
 
@@ -172,7 +175,7 @@ struct LaunchArgs {
     probe: bool,
 }
 
-/// `HOST:PORT`, or a URL of that.
+/// Checks for `HOST:PORT`, or a URL of it.
 fn endpoint(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let (host, port) = address.unwrap_or(text).rsplit_once(':').unwrap_or_default();
@@ -187,7 +190,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400".to_owned()) }
 }
 
-/// Why a command ends with another status than 0.
+/// Failure of a command, by its exit status.
 #[derive(Debug)]
 pub(crate) enum CliError {
     /// Status 1.
@@ -196,12 +199,12 @@ pub(crate) enum CliError {
     Unusable(String),
 }
 
-/// Runs the command that `args` spell, the program's name first.
+/// Runs the command in `args`; the first one is the program's name.
 pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    // Help and faults end the process here, with status 0 or 2.
+    // clap ends the process here for help and faults, with status 0 or 2.
     let cli = Cli::parse_from(args);
     start_logging(&cli);
     let done = match cli.command {
@@ -232,12 +235,13 @@ fn start_logging(cli: &Cli) {
         }
         (level, _) => {
             let level = level.unwrap_or(LevelFilter::Info);
+            // Libraries log warnings at most, whatever level is chosen for the agent.
             logger
                 .filter_level(level.min(LevelFilter::Warn))
                 .filter_module("fifogate_agent", level);
         }
     }
-    // One line each, whatever is quoted in it.
+    // One line for each record, whatever it quotes.
     logger.format(|to, record| {
         let (time, level) = (to.timestamp(), record.level());
         let style = to.default_level_style(level);
@@ -270,7 +274,7 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
     })
 }
 
-/// An agent that is not heard of for this long is taken to be gone.
+/// An agent without a sign of life for this long counts as gone.
 const LEASE: Duration = Duration::from_secs(5);
 
 fn cluster(
@@ -285,7 +289,7 @@ fn cluster(
         fs::read_to_string(path)
             .map_err(|error| CliError::Unusable(format!("--{option} {}: {error}", path.display())))
     };
-    // They are read again for each connection; what is wrong from the start is said at the start.
+    // The files are read again for each connection; faults at the start are reported at the start.
     let files =
         [("etcd-ca", &args.etcd_ca), ("etcd-cert", &args.etcd_cert), ("etcd-key", &args.etcd_key)];
     for (option, path) in files {

@@ -1,9 +1,10 @@
-//! Sees to it that workloads end when this agent may have lost its name to another one.
+//! Fencing: workloads end before another agent can run them under the same name.
 //!
-//! The agent cannot do this alone: it may be stopped, or hang. So a process of its own, this program
-//! again, is told by the agent each time that the name was kept, and kills the agent when it has not
-//! been told for as long as another one waits. With the agent its workloads end, however it ended.
-//! Time is counted by a clock that goes on while the machine sleeps.
+//! Input is the [`Lease`] of the agent's name; output is the order to end ([`Ending`]). The agent alone
+//! cannot guarantee this, since it may be stopped or hang. It therefore starts its own program as a
+//! watchdog process and writes a line to it for each renewal of the lease. The watchdog kills the agent
+//! when no renewal arrives within the takeover time; the workloads end with the agent, however it ended.
+//! The clock includes the time of a suspended machine.
 
 use std::{
     io::{self, Read},
@@ -31,34 +32,34 @@ use tokio::{
     time::sleep,
 };
 
-/// The time since the machine was started, also while it slept.
+/// The time since the machine was started, including suspends.
 #[must_use]
 pub fn now() -> Duration {
-    // This clock is there on every Linux. Without it, no time would ever pass, and the watchdog ends.
+    // Every Linux has this clock. Without it no time would ever pass, and the watchdog ends.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
-/// What there is to know of a name that is kept for a time only.
+/// The state of a name held for a limited time.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// When it was last known to be ours.
+    /// Time of the last confirmed renewal.
     pub kept: watch::Receiver<Duration>,
-    /// That it is lost, and why.
+    /// The reason for the loss of the name, once it is lost.
     pub lost: watch::Receiver<Option<String>>,
-    /// After this time without being kept, another one may have it. `None`: never.
+    /// Time without renewal after which another agent may take the name. `None`: never.
     pub ends_after: Option<Duration>,
 }
 
-/// Why the agent has to end.
+/// The reason for the agent to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// There is time to end workloads as usual.
+    /// There is time to end the workloads in order.
     InOrder(String),
-    /// Another agent may run them already.
+    /// Another agent may run the workloads already.
     AtOnce(String),
 }
 
-/// Keeps the watchdog informed, and tells when the agent has to end.
+/// Starts the watchdog and reports to it; the receiver yields the reason for the agent to end.
 ///
 /// # Errors
 /// The watchdog cannot be started.
@@ -74,7 +75,7 @@ pub fn start(
     Ok(told)
 }
 
-/// The watchdog as the agent sees it.
+/// The agent's side of the watchdog.
 #[derive(Debug)]
 struct Dog {
     child: Child,
@@ -85,7 +86,8 @@ impl Dog {
     fn start(program: &Path, name: &str, ends_after: Duration) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.arg("watchdog").arg(ends_after.as_secs_f64().to_string()).arg(name);
-        // What stops the agent in a terminal is not to stop it.
+        // In a process group of its own: a signal from the terminal to the agent must not reach the
+        // watchdog.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn()?;
         let orders =
@@ -129,14 +131,15 @@ async fn guard(
                     "etcd could not be reached: {time} s after that another agent may take the name \
                      (--takeover-after), so all workloads were ended"
                 ))));
-                // The watchdog ends what takes longer than there is time.
+                // The watchdog kills the agent if ending the workloads takes longer than the remaining
+                // time.
                 return ended(&mut dog).await;
             }
         }
     }
 }
 
-/// Why the name is lost, when it is; `None` if nobody will tell any more.
+/// Waits for the loss of the name and returns the reason; `None` if the sender has gone.
 async fn lost(told: &mut watch::Receiver<Option<String>>) -> Option<String> {
     told.wait_for(Option::is_some).await.ok().and_then(|text| text.clone())
 }
@@ -148,20 +151,20 @@ async fn ended(dog: &mut Option<Dog>) {
     }
 }
 
-/// Waits until there is just time left to end all workloads in order.
+/// Waits until the remaining time just suffices to end all workloads in order.
 async fn late(kept: Duration, ends_after: Option<Duration>, grace: Duration) {
     let Some(ends_after) = ends_after else { return std::future::pending().await };
     let needed = (grace + Duration::from_secs(2)).min(ends_after / 2);
     sleep((kept + ends_after - needed).saturating_sub(now())).await;
 }
 
-/// Becomes the watchdog of the parent: reads when the name was kept, one line each, and kills the
-/// parent when that is `seconds` ago. Ends with the parent.
+/// Runs the watchdog of the parent process: reads the times of renewals, one per line, and kills the
+/// parent `seconds` after the latest of them. Ends with the parent.
 #[must_use]
 pub fn main(seconds: f64, name: &str) -> ExitCode {
     let parent = getppid();
-    // A service manager sends these to all processes of a service. This one ends with the agent, which
-    // ends its workloads first.
+    // A service manager sends these signals to all processes of a service. The watchdog blocks them: it
+    // has to guard the agent while that ends its workloads.
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|own| signals.add(own));
     let _ = signals.thread_block();
@@ -171,24 +174,25 @@ pub fn main(seconds: f64, name: &str) -> ExitCode {
             "error: {name} could not keep its name in etcd for {seconds} s and did not end: another \
              agent may have the name, so this one and its workloads are killed"
         ),
-        // Without a watchdog the agent ends itself.
+        // The agent ends itself when its watchdog is gone.
         Err(error) => {
             eprintln!("error: the watchdog of {name} failed: {error}");
             return ExitCode::FAILURE;
         }
     }
+    // A dead parent's id may belong to another process by now.
     if getppid() == parent {
         let _ = kill(parent, Signal::SIGKILL);
     }
     ExitCode::FAILURE
 }
 
-/// What the watchdog came to see.
+/// The event seen by the watchdog.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     /// The agent has ended.
     End,
-    /// It did not keep its name.
+    /// The agent did not renew its name in time.
     Late,
 }
 
@@ -213,6 +217,7 @@ fn watch(ends_after: Duration) -> io::Result<Seen> {
                 Err(error) => return Err(error.into()),
             }
         };
+        // Input before the timer: a renewal may be waiting although the timer has expired.
         if ready[1] {
             let mut some = [0; 1024];
             let count = input.read(&mut some)?;
@@ -231,7 +236,7 @@ fn watch(ends_after: Duration) -> io::Result<Seen> {
     }
 }
 
-/// The time that the last whole line tells; what comes after it is left.
+/// Removes all whole lines and returns the time in the last one; a partial line stays in `text`.
 fn last_line(text: &mut Vec<u8>) -> Option<Duration> {
     let end = text.iter().rposition(|byte| *byte == b'\n')?;
     let rest = text.split_off(end + 1);

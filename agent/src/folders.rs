@@ -1,6 +1,8 @@
-//! Paths that other users may have prepared. In: a path from the command line or from a workload. Out: a
-//! descriptor of exactly what the path names, or a refusal. A symbolic link is followed only if root or
-//! our user owns it: nobody else can decide where a path leads.
+//! Safe path walks, for paths possibly prepared by other users.
+//!
+//! In: a path from the command line or from a workload. Out: a descriptor of exactly the named file, or
+//! a refusal. A symbolic link is followed only if root or our user owns it, so nobody else decides
+//! where a path leads.
 
 use std::{
     collections::VecDeque,
@@ -19,16 +21,16 @@ use rustix::{
     process::geteuid,
 };
 
-/// Links that one path may lead through, as in the kernel.
+/// Bound on the links in one path, as in the kernel.
 const MOST_LINKS: usize = 40;
-/// The owner of what belongs to users that are not mapped into a user namespace.
+/// Owner shown for users not mapped into a user namespace.
 const NOBODY: u32 = 65_534;
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Something that a path leads to.
+/// A file found by a path.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// An `O_PATH` descriptor.
@@ -38,23 +40,23 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
 }
 
-/// The end of a walk.
+/// Result of a walk.
 #[derive(Debug)]
 pub(crate) enum Found {
     There(Place),
-    /// The last folder that is there, and the names that are missing in it.
+    /// The last existing folder, and the names missing in it.
     Missing(Place, Vec<OsString>),
 }
 
-/// Users whose links are followed and whose folders are trusted: root and our own. In a user namespace
-/// what belongs to the system's root seems to belong to nobody.
+/// Trusted owners of links and folders: root and our user. In a user namespace, files of the system's
+/// root seem to belong to nobody.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trusted {
     nobody: bool,
 }
 
 impl Trusted {
-    /// As it is for this process.
+    /// The trusted users of this process.
     pub(crate) fn here() -> Self {
         let map = fs::read("/proc/self/uid_map").unwrap_or_default();
         let mut words = map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -80,13 +82,13 @@ impl Place {
         Self::new(openat(&self.fd, name, PLACE, Mode::empty())?, self.path.join(name))
     }
 
-    /// A path that leads to exactly this, whatever becomes of its name.
+    /// A path to exactly this file, whatever becomes of its name.
     pub(crate) fn link(&self) -> PathBuf {
         link_of(&self.fd)
     }
 }
 
-/// A path that leads to the file of a descriptor.
+/// A path to the file of a descriptor.
 pub(crate) fn link_of(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
@@ -95,16 +97,16 @@ fn error(path: &Path, what: impl fmt::Display) -> io::Error {
     io::Error::other(format!("{} {what}", path.display()))
 }
 
-/// Follows an absolute path, one name after the other.
+/// Walks along an absolute path, one name after the other.
 ///
 /// # Errors
-/// A link of somebody else is on the way, something on the way is no folder, or what `open` reports.
+/// A link of another user, a file in place of a folder on the way, or an error of `open`.
 pub(crate) fn walk(path: &Path, trusted: Trusted) -> io::Result<Found> {
     Walk::new(trusted)?.to(path, |_| Ok(()))
 }
 
-/// A walk through the file system: all folders on the way stay open, so that `..` leads to the folder
-/// that the walk came through.
+/// A walk through the file system. All folders on the way stay open, so `..` leads back to the folder
+/// before.
 struct Walk {
     trusted: Trusted,
     folders: Vec<Place>,
@@ -117,13 +119,14 @@ impl Walk {
         Ok(Self { trusted, folders: vec![Place::new(root, "/".into())?], links: 0 })
     }
 
-    /// Gives each folder on the way, but not the end, to `look`.
+    /// Walks to the end of `path`. Passes each folder on the way, but not the end, to `look`.
     fn to(mut self, path: &Path, look: impl Fn(&Place) -> io::Result<()>) -> io::Result<Found> {
         let mut left: VecDeque<OsString> = names(path);
         while let Some(name) = left.pop_front() {
             let Some(folder) = self.folders.last() else { return Err(Errno::NOENT.into()) };
             look(folder)?;
             if name == ".." {
+                // As in the kernel, `..` of the root is the root.
                 if self.folders.len() > 1 {
                     self.folders.pop();
                 }
@@ -180,7 +183,7 @@ fn names(path: &Path) -> VecDeque<OsString> {
     names.collect()
 }
 
-/// A folder of our user's that nobody else can read or change.
+/// A folder of our user, closed to reads and writes of others.
 #[derive(Debug)]
 pub(crate) struct Private {
     /// Its path without links.
@@ -189,20 +192,20 @@ pub(crate) struct Private {
     pub(crate) fd: OwnedFd,
 }
 
-/// Folders that others could read before.
+/// Treatment of folders readable by others so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readable {
-    /// Are refused.
+    /// They are refused.
     Refused,
-    /// Are closed to others: nobody could change what is in them.
+    /// They are closed to others: nobody could change their content.
     Closed,
 }
 
 impl Private {
-    /// Makes a folder, or checks one that is there before anything in it is touched.
+    /// Creates a folder, or checks an existing one before anything in it is touched.
     ///
     /// # Errors
-    /// It belongs to somebody else, others can write in it or exchange it, or it cannot be made. The
+    /// It belongs to another user, others can write in it or replace it, or it cannot be created. The
     /// text says how to mend it.
     pub(crate) fn open(path: &Path, readable: Readable) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
@@ -220,7 +223,7 @@ impl Private {
         Self::check(place, readable)
     }
 
-    /// The folder of this name in this one, which is made if it is missing.
+    /// The folder of this name in this one, created if it is missing.
     ///
     /// # Errors
     /// As for [`Private::open`].
@@ -233,10 +236,10 @@ impl Private {
         Self::check(place, Readable::Closed)
     }
 
-    /// A file in this folder, for reading and writing; it is made if it is missing, and never emptied.
+    /// A file in this folder for reading and writing, created if it is missing, and never emptied.
     ///
     /// # Errors
-    /// Something else has its name.
+    /// Another kind of file, or a file of another user, has its name.
     pub(crate) fn file(&self, name: &str) -> io::Result<fs::File> {
         let path = self.path.join(name);
         let flags =
@@ -261,11 +264,13 @@ impl Private {
             return Err(error(&path, "is no folder"));
         }
         check_owner(&path, &stat)?;
+        // Opened through the checked descriptor: its name is not looked up again.
         let fd = openat(&fd, ".", FOLDER & !OFlags::NOFOLLOW, Mode::empty())
             .map_err(|errno| error(&path, io::Error::from(errno)))?;
         let (mode, others) = (stat.st_mode & 0o7777, stat.st_mode & 0o077);
         if others != 0 {
             let may_close = others & 0o022 == 0 && readable == Readable::Closed;
+            // An empty folder holds nothing prepared by others, so it can be closed in any case.
             if !may_close && fs::read_dir(link_of(&fd))?.next().is_some() {
                 let what = format!(
                     "is open to other users (mode {mode:04o}); run `chmod 700` on it if you trust \
@@ -285,7 +290,7 @@ impl Private {
     }
 }
 
-/// Makes a folder that was missing, for our user alone, whatever the umask.
+/// Creates a missing folder for our user alone, whatever the umask.
 fn make(parent: &Place, name: &OsStr) -> io::Result<Place> {
     let path = parent.path.join(name);
     match mkdirat(&parent.fd, name, Mode::RWXU) {
@@ -296,10 +301,10 @@ fn make(parent: &Place, name: &OsStr) -> io::Result<Place> {
     if place.kind() != FileType::Directory {
         return Err(error(&path, "is no folder"));
     }
-    // It may have been made by somebody else meanwhile.
+    // Another user may have created it meanwhile.
     check_owner(&path, &place.stat)?;
     if place.stat.st_mode & 0o700 != 0o700 {
-        // A strange umask; no other descriptor of it can be had then.
+        // A strange umask; without these bits no other descriptor of the folder can be opened.
         fs::set_permissions(place.link(), std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     }
     parent.entry(name)
@@ -317,8 +322,8 @@ fn check_owner(path: &Path, stat: &Stat) -> io::Result<()> {
     Err(error(path, what))
 }
 
-/// Whether nobody but root and us can exchange what is in a folder on the way. Its group is trusted, as
-/// many systems give each user a group of its own.
+/// Checks a folder on the way: only root and our user may replace its entries. Its group is trusted, as
+/// many systems give each user an own group.
 fn check_above(folder: &Place, trusted: Trusted) -> io::Result<()> {
     let (uid, mode) = (folder.stat.st_uid, folder.stat.st_mode);
     let is_sticky = mode & 0o1000 != 0;
@@ -333,7 +338,7 @@ fn check_above(folder: &Place, trusted: Trusted) -> io::Result<()> {
     Err(error(&folder.path, what))
 }
 
-/// The text of a link, as bytes.
+/// The target of a link, as bytes.
 pub(crate) fn target_of(link: &Place) -> io::Result<OsString> {
     let target = readlinkat(&link.fd, "", Vec::new())?;
     Ok(OsStr::from_bytes(target.as_bytes()).to_owned())

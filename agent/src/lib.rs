@@ -1,10 +1,9 @@
-//! fifogate-agent runs the workloads of a manifest as processes, and serves their control interface
-//! by fifogate, to which it speaks through the agent link alone.
+//! fifogate-agent: runs the workloads of a manifest as processes. fifogate serves their control
+//! interface, and is reached through the agent link alone.
 //!
-//! One loop, one thread: a [`store`] owns the state and tells every change; [`main_loop`] passes each on to
-//! fifogate ([`link`]) and to the tasks of the workloads ([`supervisor`]), and takes what workloads ask
-//! to the store. What an update makes of the state is decided in [`model`] and [`render`], which are
-//! pure.
+//! One loop, one thread: a [`store`] owns the state and emits every change. The [`main_loop`] sends
+//! each change to fifogate ([`link`]) and to the workload tasks ([`supervisor`]), and requests of
+//! workloads to the store. [`model`] and [`render`] compute the effect of an update; they are pure.
 
 pub mod apart;
 pub mod cli;

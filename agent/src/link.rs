@@ -1,5 +1,8 @@
-//! The agent's end of the agent link, for many tasks at once: a fifogate is spawned, commands go out
-//! in one order, and each acknowledgement finds whoever waits for it.
+//! Client of the agent link: spawns fifogate, writes commands, and routes acknowledgements.
+//!
+//! Commands of many tasks go in through one channel, and are written in its order. Messages of fifogate
+//! come out as [`FromGate`]. An `Ack` or `Rejected` reaches the caller of its command, by id
+//! (docs/agent-link.md#order-and-acknowledgements).
 
 use std::{
     collections::VecDeque,
@@ -22,43 +25,43 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Commands that may wait to be written. Whoever has more waits with them.
+/// Commands waiting to be written. Further callers wait with their commands.
 const COMMANDS_THAT_WAIT: usize = 256;
-/// Commands are written together up to so many bytes.
+/// Commands are written together up to this number of bytes.
 const MOST_TOGETHER: usize = 64 << 10;
-/// Messages that may wait to be looked at; then fifogate is not read, and bounds what it queues.
+/// Messages waiting for the main loop. When full, fifogate is not read, and bounds its own queue.
 const MESSAGES_THAT_WAIT: usize = 256;
 
-/// How a fifogate is started.
+/// Start parameters of fifogate.
 #[derive(Clone, Debug)]
 pub struct GateConfig {
     /// Its program.
     pub program: PathBuf,
-    /// Where it keeps its pairs.
+    /// The run directory, with its pairs.
     pub run_dir: PathBuf,
-    /// Our name.
+    /// Name of this agent.
     pub agent_name: String,
     /// Further options of `fifogate run`.
     pub options: Vec<OsString>,
 }
 
-/// What a fifogate lets us know.
+/// A message or event of fifogate.
 #[derive(Debug)]
 pub enum FromGate {
-    /// It said something that answers no command.
+    /// A message other than an acknowledgement.
     Said(Box<to_agent::Content>),
-    /// It refused to follow a step of the state; it has to be told the whole.
+    /// It rejected a step of the state, and needs the whole state.
     StateRejected(String),
-    /// It has gone.
+    /// It is gone.
     Gone,
 }
 
-/// Why a command was not done.
+/// Reason of a failed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotDone {
-    /// fifogate refused it, and did nothing of it.
+    /// fifogate rejected it, and did nothing of it.
     Rejected(String),
-    /// There is no such fifogate any more.
+    /// This fifogate is gone.
     Gone,
 }
 
@@ -73,48 +76,48 @@ impl fmt::Display for NotDone {
 
 impl std::error::Error for NotDone {}
 
-/// Who is told what became of a command.
+/// Recipient of the acknowledgement of a command.
 #[derive(Debug)]
 enum Waiter {
     Nobody,
     Caller(Caller),
-    /// A step of the state: without it, all steps after it would mean something else. It is done, unless
-    /// fifogate says that it is not.
+    /// A step of the state: all later steps build on it. fifogate answers it only by a rejection.
     State,
 }
 
-/// A command that waits to be written.
+/// A command waiting to be written.
 type Queued = (from_agent::Content, Waiter);
 
 type Caller = oneshot::Sender<Result<(), NotDone>>;
 
-/// One running fifogate. Handles are cheap, and all of one start are the same.
+/// Handle of one running fifogate. Cheap to clone; all clones belong to the same process.
 #[derive(Clone, Debug)]
 pub struct GateProcess {
     commands: mpsc::Sender<Queued>,
 }
 
-/// A fifogate that was just started: its handle, what it says, and its process.
+/// A fifogate just started: its handle, messages, and process.
 #[derive(Debug)]
 pub struct Started {
-    /// To command it.
+    /// Sends commands to it.
     pub gate: GateProcess,
-    /// What it says; the last is [`FromGate::Gone`].
+    /// Its messages; the last one is [`FromGate::Gone`].
     pub messages: mpsc::Receiver<FromGate>,
     /// Its process.
     pub child: Child,
 }
 
 impl GateProcess {
-    /// Starts a fifogate and greets it. It ends with its link, so it never outlives this process.
+    /// Starts a fifogate, and exchanges hellos. It ends with its link, so it never outlives this
+    /// process.
     ///
     /// # Errors
-    /// It cannot be started, or does not greet.
+    /// It cannot be started, or does not send a hello.
     pub async fn start(config: &GateConfig) -> io::Result<Started> {
         let mut command = Command::new(&config.program);
         command.args(["run", "--agent-link", "stdio", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
-        // A Ctrl-C in a terminal is for the agent, which ends fifogate last.
+        // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let missing = || io::Error::other("no pipe to fifogate");
@@ -138,10 +141,10 @@ impl GateProcess {
         Ok(Started { gate, messages, child })
     }
 
-    /// Has a command done, and waits until it is.
+    /// Sends a command, and waits for its acknowledgement.
     ///
     /// # Errors
-    /// It was not done.
+    /// The command was rejected, or fifogate is gone.
     pub async fn call(&self, content: from_agent::Content) -> Result<(), NotDone> {
         let (sender, answer) = oneshot::channel();
         let sent = self.commands.send((content, Waiter::Caller(sender))).await;
@@ -149,19 +152,19 @@ impl GateProcess {
         answer.await.unwrap_or(Err(NotDone::Gone))
     }
 
-    /// Has a command done some time; nobody wants to know whether it was.
+    /// Sends a command without waiting for an acknowledgement.
     pub async fn tell(&self, content: from_agent::Content) {
-        // It has gone then, which is told elsewhere.
+        // A closed channel means fifogate is gone; the reader task reports it.
         let _ = self.commands.send((content, Waiter::Nobody)).await;
     }
 
-    /// Tells a step of the state. If it is refused, that is told by [`FromGate::StateRejected`].
+    /// Sends a step of the state. A rejection arrives as [`FromGate::StateRejected`].
     pub async fn tell_state(&self, content: from_agent::Content) {
         let _ = self.commands.send((content, Waiter::State)).await;
     }
 }
 
-/// Who waits for answers, in the order of the commands.
+/// Callers waiting for acknowledgements, in the order of their commands.
 #[derive(Debug, Default)]
 struct Waiters(Mutex<VecDeque<(u64, Caller)>>);
 
@@ -172,11 +175,12 @@ impl Waiters {
 
     fn take(&self, id: u64) -> Option<Caller> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Acknowledgements come in the order of commands, so only the first caller can match.
         let is_first = queue.front().is_some_and(|(own, _)| *own == id);
         if is_first { queue.pop_front().map(|(_, caller)| caller) } else { None }
     }
 
-    /// Nobody will get an answer any more, and hears of that by the end of its channel.
+    /// Drops all callers. Each sees the end of its channel as [`NotDone::Gone`].
     fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -194,15 +198,15 @@ async fn write(mut writer: ChildStdin, mut queue: mpsc::Receiver<Queued>, waiter
     waiters.clear();
 }
 
-/// Gives each command its number, by which its answer finds who waits for it.
+/// Numbers the commands, and registers callers under these numbers.
 struct Numbering {
     last_id: u64,
     waiters: Arc<Waiters>,
 }
 
 impl Numbering {
-    /// A command and those that wait behind it, as what is to be written at once: so they wake fifogate
-    /// only once. None is begun when [`MOST_TOGETHER`] is reached.
+    /// Encodes a command and those queued behind it for one write, so they wake fifogate only once. No
+    /// command is added from [`MOST_TOGETHER`] bytes on.
     fn frames(&mut self, first: Queued, queue: &mut mpsc::Receiver<Queued>) -> Vec<u8> {
         let mut frames = self.frame(first);
         while frames.len() < MOST_TOGETHER
@@ -249,7 +253,7 @@ async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Wai
             (Some(caller), result) => {
                 let _ = caller.send(result); // it may not wait any more
             }
-            // Nobody else hears of rejections only.
+            // Only a step of the state is rejected without a caller.
             (None, Err(error)) => {
                 let _ = said.send(FromGate::StateRejected(error.to_string())).await;
             }
@@ -260,7 +264,7 @@ async fn read(mut reader: Reader, said: mpsc::Sender<FromGate>, waiters: Arc<Wai
     let _ = said.send(FromGate::Gone).await;
 }
 
-/// What a fifogate says, as it comes.
+/// Decodes the messages of fifogate from its standard output.
 #[derive(Debug)]
 struct Reader {
     stdout: ChildStdout,
@@ -302,8 +306,8 @@ mod tests {
         encode(&ToAgent { content: Some(content) }.encode_to_vec()).to_vec()
     }
 
-    /// What pretends to be a fifogate: it greets, and gives `answers` when the first byte of the hello
-    /// has come, which it puts into `seen`, and all others into `said`.
+    /// A fake fifogate: it greets, and writes `answers` after the first byte of the hello. It writes
+    /// this byte to `seen`, and all others to `said`.
     fn pretender(folder: &TempDir, answers: &[u8]) -> GateConfig {
         let hello = GateHello { protocol_version: VERSION.to_owned(), ..Default::default() };
         fs::write(folder.path().join("greeting"), frame(to_agent::Content::Hello(hello))).unwrap();
@@ -357,7 +361,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = pretender(&folder, &frame(to_agent::Content::Ack(Ack { id: 1 })));
         let Started { gate, mut child, .. } = GateProcess::start(&config).await.unwrap();
-        // Together they are more than is written at once.
+        // Together they exceed one write.
         let reasons: Vec<_> = (0..9).map(|at| at.to_string().repeat(MOST_TOGETHER / 4)).collect();
         for reason in reasons.clone() {
             gate.tell(from_agent::Content::Trouble(AgentTrouble { reason })).await;

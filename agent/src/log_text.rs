@@ -1,6 +1,7 @@
-//! Log lines about workloads. Texts that come from a workload are shortened and escaped, and each
-//! workload has its own limit of lines, so that none of them fills the disk, hides the lines of others,
-//! or writes lines that look like the agent's.
+//! Log lines about workloads: escaped, shortened, and limited in rate.
+//!
+//! Texts of a workload go in; lines of bounded length come out, up to a limit for each workload. No
+//! workload can fill the disk, hide the lines of others, or forge lines of the agent.
 
 use std::{
     collections::HashMap,
@@ -12,19 +13,19 @@ use std::{
 use log::Level;
 use tokio::time::sleep;
 
-/// Most characters of a text that comes from a workload.
+/// Bound on the characters of a workload's text.
 const MOST_QUOTED: usize = 128;
-/// Most characters of a line, whoever made it.
+/// Bound on the characters of a line from any source.
 const MOST_OF_A_LINE: usize = 4096;
 /// Lines of one workload at once; then one each [`REFILL`].
 const BURST: u32 = 20;
 const REFILL: Duration = Duration::from_secs(1);
-/// Under which name they are logged.
+/// Log target of these lines.
 const TARGET: &str = "fifogate_agent::workload";
-/// How often lines that were left out are counted in the log.
+/// Interval between reports of left-out lines.
 const COUNTED: Duration = Duration::from_secs(10);
 
-/// A text that comes from a workload, as it may stand in a line of the log.
+/// A text from a workload, escaped and shortened for a line of the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted<'a>(pub &'a str);
 
@@ -34,7 +35,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A line of the log: one line, of bounded length, that changes nothing in a terminal.
+/// Escapes and shortens a message: one line, of bounded length, without effect on a terminal.
 #[must_use]
 pub fn line(message: &fmt::Arguments<'_>) -> String {
     let mut text = String::new();
@@ -57,16 +58,15 @@ fn write_escaped(to: &mut impl Write, text: &str, most: usize) -> fmt::Result {
     Ok(())
 }
 
-/// Whether a character is shown where it stands. Those that are not: control characters, line ends of
-/// Unicode, and what turns the direction of a text.
+/// Whether a character is shown where it stands. Control characters, line ends of Unicode, and changes
+/// of the text direction are not.
 fn is_plain(char: char) -> bool {
     let turns = matches!(char,
         '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !char.is_control() && !turns
 }
 
-/// Logs a line about a workload, unless there were too many. Texts in it that the workload made are to
-/// be [`Quoted`].
+/// Logs a line about a workload, unless it had too many. Texts from the workload must be [`Quoted`].
 pub fn about(workload: &str, level: Level, text: fmt::Arguments<'_>) {
     if !log::log_enabled!(target: TARGET, level) {
         return;
@@ -78,7 +78,7 @@ pub fn about(workload: &str, level: Level, text: fmt::Arguments<'_>) {
     }
 }
 
-/// Counts in the log what was left out of it, for ever.
+/// Logs the number of left-out lines for each workload, for ever.
 pub async fn count_for_ever() {
     loop {
         sleep(COUNTED).await;
@@ -95,7 +95,7 @@ fn budgets() -> MutexGuard<'static, Budgets> {
     BUDGETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The lines that each workload may still cause. Only workloads that caused some lately are in it.
+/// Lines left for each workload. Only workloads with recent lines are in the map.
 #[derive(Debug, Default)]
 struct Budgets(HashMap<String, Budget>);
 
@@ -116,7 +116,7 @@ impl Budget {
 }
 
 impl Budgets {
-    /// Whether a workload may cause another line.
+    /// Takes one line from the budget of a workload; false if none is left.
     fn take(&mut self, workload: &str, now: Instant) -> bool {
         let new = || Budget { lines: BURST, since: now, left_out: 0 };
         let budget = self.0.entry(workload.to_owned()).or_insert_with(new);
@@ -133,7 +133,7 @@ impl Budgets {
         }
     }
 
-    /// How many lines were left out since this was asked last, by workload.
+    /// Left-out lines since the last call, by workload. Forgets workloads with a full budget.
     fn count(&mut self, now: Instant) -> Vec<(String, u64)> {
         let mut counts = Vec::new();
         self.0.retain(|workload, budget| {

@@ -1,9 +1,8 @@
-//! The agent's one loop: what the store tells goes to fifogate and to the workloads' tasks, and what
-//! workloads ask through fifogate goes to the store.
+//! Main loop of the agent: routes changes of the store to fifogate and to the workload tasks, and
+//! requests of workloads to the store.
 //!
-//! The loop itself waits for nobody: whatever may take time is a task that comes back with a result.
-//! So the order is kept in one place: fifogate is told every change before the answer to the update
-//! that made it.
+//! The loop never waits for slow work; a task does it, and returns the result through a channel. This
+//! keeps the order in one place: fifogate gets every change before the response to its update.
 
 use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
 
@@ -38,20 +37,20 @@ use crate::{
     updates::{Answer, Asked, decide},
 };
 
-/// What is waited before a fifogate that ended is started again; twice as long each time.
+/// Pause before an ended fifogate is started again; doubled each time.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
-/// What fifogate may take to end.
+/// Time for fifogate to end before it is killed.
 const GATE_GRACE: Duration = Duration::from_secs(3);
 
-/// All that the loop has.
+/// State of the main loop.
 #[derive(Debug)]
 pub struct Agent {
     agent: String,
     config: GateConfig,
     events: Events,
     tree: Tree,
-    /// The last state in which something was different for workloads that run or wait.
+    /// The last state with a difference for running or waiting workloads.
     follow: watch::Sender<Tree>,
     gate: watch::Sender<Option<GateProcess>>,
     running: Option<Running>,
@@ -63,7 +62,7 @@ pub struct Agent {
     supervisor: Supervisor,
     updates: mpsc::UnboundedSender<Asked>,
     answers: mpsc::UnboundedReceiver<Answer>,
-    /// What `fifogate status` is to say of us.
+    /// Trouble shown by `fifogate status`; empty if there is none.
     trouble: String,
 }
 
@@ -75,18 +74,18 @@ struct Running {
     since: Instant,
 }
 
-/// What a node is made of.
+/// Parts of an agent, for [`Agent::start`].
 #[derive(Debug)]
 pub struct Parts {
-    /// How fifogate is started.
+    /// Start parameters of fifogate.
     pub config: GateConfig,
-    /// Where updates go.
+    /// The store, for updates.
     pub store: Store,
-    /// What it tells.
+    /// Events of the store.
     pub events: Events,
-    /// For all who follow workloads and their states; other changes are not told there.
+    /// Publishes states to followers of workloads and execution states, without other changes.
     pub follow: watch::Sender<Tree>,
-    /// The fifogate of the moment.
+    /// Publishes the current fifogate.
     pub gate: watch::Sender<Option<GateProcess>>,
     /// The open pairs.
     pub pairs: Pairs,
@@ -97,7 +96,7 @@ pub struct Parts {
 }
 
 impl Agent {
-    /// Puts a node together and starts its fifogate.
+    /// Assembles an agent, and starts its fifogate.
     ///
     /// # Errors
     /// fifogate cannot be started.
@@ -129,7 +128,7 @@ impl Agent {
         Ok(node)
     }
 
-    /// Runs until `stop`, also if fifogate does not take what it is told.
+    /// Runs until `stop` completes, even if fifogate does not read its commands.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
         tokio::select! {
             biased;
@@ -140,11 +139,12 @@ impl Agent {
 
     async fn turn_for_ever(&mut self) -> Infallible {
         loop {
+            // Biased in this order: no response overtakes the change of its update.
             tokio::select! {
                 biased;
                 Some(event) = self.events.recv() => self.on_event(event).await,
                 Some(answer) = self.answers.recv() => {
-                    // Its change was put into the queue before it was answered.
+                    // The change was queued before its answer, so it is sent first.
                     while let Ok(event) = self.events.try_recv() {
                         self.on_event(event).await;
                     }
@@ -158,7 +158,7 @@ impl Agent {
         }
     }
 
-    /// Ends the workloads, and fifogate last, so that what they are told of their end arrives.
+    /// Ends the workloads, then fifogate, so messages about their end still reach the workloads.
     pub async fn finish(mut self) {
         let supervisor = self.supervisor;
         let finished = tokio::spawn(supervisor.finish());
@@ -175,6 +175,7 @@ impl Agent {
                         self.tree = tree;
                     }
                 }
+                // Read and dropped, so fifogate is not blocked in writing to us.
                 Some(_) = next(&mut self.running) => {}
             }
         }
@@ -234,7 +235,7 @@ impl Agent {
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             let response = pb::Response { request_id, response_content: Some(content) };
-            // Whoever asked may be gone, and nothing waits for the answer then.
+            // The requester may be gone; nothing waits for the response then.
             gate.tell(Content::Response(ForwardedResponse {
                 instance_name: Some(model::instance_name(to)),
                 response: Some(response),
@@ -258,6 +259,7 @@ impl Agent {
                 self.campaigns.clear();
                 if let Some(mut running) = self.running.take() {
                     let _ = running.child.kill().await;
+                    // It ran well for a while, so its next start is not delayed further.
                     if running.since.elapsed() > LONGEST_DELAY {
                         self.delay = FIRST_DELAY;
                     }
@@ -274,7 +276,7 @@ impl Agent {
         match said {
             to_agent::Content::Request(request) => self.on_request(request).await,
             to_agent::Content::Session(change) => {
-                // With a session its campaigns end, also if another begins.
+                // Campaigns end with their session, also if another session begins.
                 let own = model::instance(&change.instance_name.clone().unwrap_or_default());
                 self.campaigns.cancel_all_of(&own);
                 if change.phase() == Phase::Closed {
@@ -301,7 +303,7 @@ impl Agent {
                 Some(new_state) => {
                     let workload = by.workload.clone();
                     let update = Update { by: workload, new_state, masks: update.update_mask };
-                    // Its receiver lives as long as this loop.
+                    // The receiver lives as long as this loop.
                     let _ = self.updates.send(Asked { by, request_id, update });
                 }
             },
@@ -317,7 +319,7 @@ impl Agent {
                 let accepted = ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {});
                 self.respond(&by, request_id, accepted).await;
             }
-            // Also one of which no more could be read than who sent it.
+            // This includes requests without readable content.
             _ => {
                 let message = "The agent cannot read this request".to_owned();
                 self.respond(&by, request_id, ResponseContent::Error(pb::Error { message })).await;
@@ -325,7 +327,7 @@ impl Agent {
         }
     }
 
-    /// Of the instances that a request names, those that are wanted and of this agent.
+    /// Instances named by a log request, if they are wanted and of this agent.
     fn logs_of(&self, request: &pb::LogsRequest) -> Vec<Instance> {
         let tree = &self.tree;
         let is_ours = |own: &Instance| {
@@ -355,7 +357,7 @@ impl Agent {
         self.delay = (self.delay * 2).min(LONGEST_DELAY);
     }
 
-    /// Tells a new fifogate everything: the state first, so that no workload sees an empty one.
+    /// Sends everything to a new fifogate: the state first, so no workload sees an empty one.
     async fn begin_gate(&mut self, started: Started) {
         let Started { gate, messages, child } = started;
         self.running = Some(Running { messages, child, since: Instant::now() });
@@ -366,6 +368,7 @@ impl Agent {
         for add in self.pairs.all() {
             gate.tell(Content::AddWorkload(add)).await;
         }
+        // Published last: no task can send a command ahead of the state.
         self.gate.send_replace(Some(gate));
     }
 
@@ -379,8 +382,8 @@ async fn next(running: &mut Option<Running>) -> Option<FromGate> {
     running.as_mut()?.messages.recv().await
 }
 
-/// Tells what makes `new` of `old`, and the rules that go with it: rights that are lost are lost before
-/// anything of the new state can be read, and those that are won come with it.
+/// Sends the change from `old` to `new` with its access rules. Lost rights end before anything of the
+/// new state can be read; new rights come with it.
 async fn tell_change(
     gate: Option<&GateProcess>,
     pairs: &Pairs,
@@ -395,7 +398,7 @@ async fn tell_change(
     pairs.widen(gate, differ).await;
 }
 
-/// Tells what makes `new` of `old`, which fifogate has.
+/// Sends the change from `old`, known to fifogate, to `new`.
 async fn tell_step(gate: &GateProcess, old: &Tree, new: &Tree, changes: Option<Vec<Change>>) {
     let known = changes.and_then(|changes| model::update_of(old, new, changes));
     if let Some((new_state, update_mask)) = known.or_else(|| model::difference(old, new)) {

@@ -1,8 +1,8 @@
-//! What updates and reports make of the state, and how that is told item by item. Pure: every store
-//! decides with it, whatever it keeps the state in.
+//! The state model: computes the effect of updates and reports on the state, as a tree and item by item.
 //!
-//! The state is a tree of the component's kind that holds all four parts; its effective state always
-//! belongs to its desired state.
+//! Input is a state and an update, a report or a list of changes; output is a new tree, its changes, or
+//! the reason for a rejection. All functions are pure and shared by every store. The state is a tree of
+//! the component's kind with all four parts; its effective state always belongs to its desired state.
 
 mod bounds;
 mod fitted;
@@ -31,29 +31,29 @@ pub use rights::{common_rights, rights_of};
 pub use state_model::StateModel;
 pub use targets::{Item, UpdateTargets};
 
-/// An update as somebody asks for it.
+/// An update as requested.
 #[derive(Clone, Debug, Default)]
 pub struct Update {
-    /// The workload that asks; empty if it is the agent itself.
+    /// The requesting workload; empty for the agent itself.
     pub by: String,
-    /// Where the new values are.
+    /// The new values.
     pub new_state: pb::CompleteState,
-    /// What of it is meant.
+    /// The parts of `new_state` to apply.
     pub masks: Vec<String>,
 }
 
-/// What a change would make of the state, and how to tell it.
+/// The effect of an update on the state.
 #[derive(Debug)]
 pub struct UpdatePlan {
-    /// The state then.
+    /// The state after the update.
     pub tree: Tree,
-    /// What differs, item by item; empty if nothing does.
+    /// The differences, item by item; empty if there are none.
     pub changes: Vec<Change>,
     /// The answer to an update.
     pub success: pb::UpdateStateSuccess,
 }
 
-/// The state in which nothing is desired.
+/// The state with an empty desired state.
 #[must_use]
 pub fn empty() -> Tree {
     let initial = Tree::initial();
@@ -61,8 +61,8 @@ pub fn empty() -> Tree {
     initial.with(EFFECTIVE_STATE, Some(effective))
 }
 
-/// Whether a workload would set its own rights (docs/differences.md#16-no-rights-for-oneself). Removing
-/// itself gives it none.
+/// True if a workload sets its own rights (docs/differences.md#16-no-rights-for-oneself). Removing
+/// itself grants it nothing.
 fn grants_itself(change: &WorkloadChange, by: &str) -> bool {
     let access = |workload: &Option<Node>| {
         workload.as_ref().and_then(|workload| workload.get("controlInterfaceAccess").cloned())
@@ -70,7 +70,7 @@ fn grants_itself(change: &WorkloadChange, by: &str) -> bool {
     change.name.as_str() == by && change.new.is_some() && access(&change.old) != access(&change.new)
 }
 
-/// The instances that end and those that start between two states.
+/// The ended and the started instances between two states.
 #[must_use]
 pub fn instances(old: &Tree, new: &Tree) -> (Vec<Instance>, Vec<Instance>) {
     let pairs = workload_changes(old, new).into_iter().map(|change| change.instances());
@@ -78,7 +78,7 @@ pub fn instances(old: &Tree, new: &Tree) -> (Vec<Instance>, Vec<Instance>) {
     (ended.into_iter().flatten().collect(), started.into_iter().flatten().collect())
 }
 
-/// The workloads of the effective state that differ.
+/// The differing workloads of the effective state.
 #[must_use]
 pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
     let path = [EFFECTIVE_STATE, "workloads"];
@@ -95,8 +95,7 @@ pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
     changes
 }
 
-/// Whether something is different between two states for workloads that run or wait: what they are,
-/// or how they are doing.
+/// True if the effective workloads or the workload states differ between two states.
 #[must_use]
 pub fn concerns_workloads(old: &Tree, new: &Tree) -> bool {
     let mut differs = !workload_changes(old, new).is_empty();
@@ -104,7 +103,7 @@ pub fn concerns_workloads(old: &Tree, new: &Tree) -> bool {
     differs
 }
 
-/// Whether no agent will report the end of an instance: it has none, or one that is not there and
+/// True if no agent will report the end of an instance: it has no agent, or its agent is absent and
 /// never began with it (docs/protocol.md#workload-states).
 fn nobody_ends(current: &Tree, instance: &Instance) -> bool {
     let state = current.get(&[WORKLOAD_STATES, &instance.agent, &instance.workload, &instance.id]);
@@ -114,8 +113,8 @@ fn nobody_ends(current: &Tree, instance: &Instance) -> bool {
     instance.agent.is_empty() || (initial && current.get(&[AGENTS, &instance.agent]).is_none())
 }
 
-/// `current` with these execution states; those that say `removed` are deleted. `None` if one of
-/// them cannot be read.
+/// `current` with these execution states; a state `removed` deletes its entry. `None` if a state cannot
+/// be converted.
 #[must_use]
 pub fn report(current: &Tree, states: &[pb::WorkloadState]) -> Option<Tree> {
     let mut entries = Vec::new();
@@ -130,7 +129,7 @@ pub fn report(current: &Tree, states: &[pb::WorkloadState]) -> Option<Tree> {
     Some(agent_update::set_states(current, &entries))
 }
 
-/// `current` with what an agent says of itself, its tags kept; `None` if it has gone.
+/// `current` with the new status of an agent, its tags kept; a status of `None` removes the agent.
 #[must_use]
 pub fn set_agent(current: &Tree, name: &str, status: Option<pb::AgentStatus>) -> Tree {
     let mut agents = current.entries(&[AGENTS]).clone();
@@ -156,7 +155,7 @@ fn status_node(name: &str, status: pb::AgentStatus) -> Option<Node> {
     convert::from_pb(&state).ok()?.get(&[AGENTS, name, "status"]).cloned()
 }
 
-/// A state of which all workloads are at their beginning, whatever became of them before.
+/// The state with all workload states reset to their initial value.
 #[must_use]
 pub fn begun(tree: &Tree) -> Tree {
     let (_, started) = instances(&Tree::initial(), tree);
@@ -164,7 +163,8 @@ pub fn begun(tree: &Tree) -> Tree {
     tree.with(WORKLOAD_STATES, Some(Node::Map(states)))
 }
 
-/// What differs between two states, item by item. The effective state is no item: it follows.
+/// The differences between two states, item by item. The effective state is no item: it follows from
+/// them.
 #[must_use]
 pub fn changes_between(old: &Tree, new: &Tree) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -203,7 +203,7 @@ fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
     });
 }
 
-/// Calls `each` for every entry that differs below `path`, with what it is now.
+/// Calls `each` for every differing entry below `path`, with its new value.
 fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str, Option<&Node>)) {
     old.entries(path).diff(new.entries(path), |name, was, is| {
         if was != is {
@@ -212,13 +212,13 @@ fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str,
     });
 }
 
-/// A workload as a message.
+/// Converts a workload to a message.
 #[must_use]
 pub fn workload(node: &Node) -> pb::Workload {
     convert::workload_to_pb(node, Fill::Sparse)
 }
 
-/// The update that makes `new` of `old` at whoever has the old one; `None` if they are equal.
+/// The update from `old` to `new`, for a receiver of the old state; `None` if they are equal.
 #[must_use]
 pub fn difference(old: &Tree, new: &Tree) -> Option<(pb::CompleteState, Vec<String>)> {
     let altered = ChangeSet::between(old, new).altered(&MaskSet::parse([""; 0]))?;
@@ -227,9 +227,8 @@ pub fn difference(old: &Tree, new: &Tree) -> Option<(pb::CompleteState, Vec<Stri
     Some((message, masks))
 }
 
-/// The update that these changes are, which made `new` of `old`. `None` where it takes a
-/// [`difference`] to say what became of other items: of those in the effective state, or of what is empty
-/// then.
+/// The update from `old` to `new`, built from `changes` alone. `None` if only a [`difference`] covers
+/// it: other items of the effective state changed, or a collection became empty.
 #[must_use]
 pub fn update_of(
     old: &Tree,
@@ -237,6 +236,7 @@ pub fn update_of(
     changes: Vec<Change>,
 ) -> Option<(pb::CompleteState, Vec<String>)> {
     let effective = [EFFECTIVE_STATE];
+    // By pointer: rendering reuses an unchanged effective state, so this costs nothing.
     if !old.entries(&effective).ptr_eq(new.entries(&effective)) {
         return None;
     }
@@ -267,13 +267,13 @@ pub fn update_of(
     Some((state, masks))
 }
 
-/// A mask for one place; `None` if a mask cannot name it.
+/// A mask for one path; `None` if no mask can name it.
 fn mask(path: &[&str]) -> Option<String> {
     let is_named = |name: &&str| !name.is_empty() && is_addressable(name);
     path.iter().all(is_named).then(|| path.join("."))
 }
 
-/// An instance as messages name it.
+/// Converts an instance to its name in messages.
 #[must_use]
 pub fn instance_name(instance: &Instance) -> pb::WorkloadInstanceName {
     pb::WorkloadInstanceName {
@@ -283,7 +283,7 @@ pub fn instance_name(instance: &Instance) -> pb::WorkloadInstanceName {
     }
 }
 
-/// The instance that a message names.
+/// Converts a name in a message to the instance.
 #[must_use]
 pub fn instance(name: &pb::WorkloadInstanceName) -> Instance {
     Instance {

@@ -1,5 +1,7 @@
-//! Which workloads have a pair of pipes. A fifogate that was started anew is told of all of them, so
-//! a pair lives as long as its workload, whatever becomes of fifogate.
+//! Registry of open pairs and their access rules.
+//!
+//! Workload tasks open and close pairs; the main loop adapts the rules to each change of the state. A
+//! restarted fifogate gets all pairs again, so a pair lives as long as its workload.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +23,7 @@ use crate::{
     model,
 };
 
-/// All open pairs. Handles are cheap.
+/// All open pairs. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pairs {
     run_dir: PathBuf,
@@ -32,40 +34,39 @@ pub struct Pairs {
 #[derive(Debug, Default)]
 struct Known {
     open: BTreeMap<Instance, AddWorkload>,
-    /// The state whose rules count.
+    /// The state in effect for access rules.
     tree: Tree,
 }
 
 impl Pairs {
-    /// None are open; `gate` is the fifogate of the moment.
+    /// Creates an empty registry; `gate` holds the current fifogate.
     #[must_use]
     pub fn new(run_dir: &Path, gate: watch::Receiver<Option<GateProcess>>) -> Self {
         Self { run_dir: run_dir.to_owned(), gate, known: Arc::default() }
     }
 
-    /// Another state is about to count: no open pair has more rights from now on than before and in the
-    /// new state, also if its workload is only ending, and whatever time that takes. What is done here
-    /// before the state itself and all answers are sent to the same fifogate counts before them.
+    /// Prepares for the state `new`: each open pair keeps only rights granted both before and by `new`.
+    /// This includes pairs of ending workloads, however long they take. Commands sent here take effect
+    /// before the state and the responses sent to the same fifogate later.
     ///
-    /// Gives the instances whose rules differ, for [`Pairs::widen`].
+    /// Returns the instances with different rules, for [`Pairs::widen`].
     pub async fn narrow(&self, gate: Option<&GateProcess>, new: &Tree) -> Vec<Instance> {
         let narrowed = self.with(|known| known.narrow(new));
         tell_all(gate, &narrowed).await;
         narrowed.into_iter().map(|(instance, _)| instance).collect()
     }
 
-    /// The state counts that was given to [`Pairs::narrow`]: workloads that go on in it have all rights
-    /// that it gives them.
+    /// Completes [`Pairs::narrow`] when the new state is sent: workloads kept by it get all its rights.
     pub async fn widen(&self, gate: Option<&GateProcess>, instances: Vec<Instance>) {
         let widened = self.with(|known| known.widen(instances));
         tell_all(gate, &widened).await;
     }
 
-    /// Opens a pair, or replaces the rules of one that is open; gives its folder. Waits while there
-    /// is no fifogate. Where the state gives other rights by now, the pair has those that both give.
+    /// Opens a pair, or replaces the rules of an open one; returns its folder. Waits while there is no
+    /// fifogate. If the state grants other rights by now, the pair gets the rights common to both.
     ///
     /// # Errors
-    /// fifogate cannot make it.
+    /// fifogate rejects the pair.
     pub async fn open(
         &self,
         instance: &Instance,
@@ -83,9 +84,9 @@ impl Pairs {
         });
         let mut gate = self.gate.clone();
         loop {
-            // The sender lives as long as the agent does.
+            // The sender lives as long as the agent.
             let current = gate.wait_for(Option::is_some).await.ok().and_then(|gate| gate.clone());
-            // What counts now: it may have been narrowed while there was no fifogate.
+            // Read again: the rules may have been narrowed while there was no fifogate.
             let add = self.with(|known| known.open.get(instance).cloned());
             let (Some(current), Some(add)) = (current, add) else {
                 return Err(NotDone::Gone.to_string());
@@ -93,7 +94,8 @@ impl Pairs {
             match current.call(Content::AddWorkload(add)).await {
                 Ok(()) => return Ok(self.folder(instance)),
                 Err(NotDone::Gone) => {
-                    // The next one is told by whoever starts it; here its answer is waited for.
+                    // The main loop sends the pair to the next fifogate; sent once more here, it is
+                    // acknowledged.
                     let _ = gate.changed().await;
                 }
                 Err(rejected @ NotDone::Rejected(_)) => {
@@ -104,7 +106,7 @@ impl Pairs {
         }
     }
 
-    /// Removes a pair, if it is open.
+    /// Closes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
         if self.with(|known| known.open.remove(instance)).is_none() {
             return;
@@ -120,7 +122,7 @@ impl Pairs {
         }
     }
 
-    /// What a new fifogate has to be told.
+    /// All open pairs, for a new fifogate.
     #[must_use]
     pub fn all(&self) -> Vec<AddWorkload> {
         self.with(|known| known.open.values().cloned().collect())
@@ -132,6 +134,7 @@ impl Pairs {
             .join("control_interface")
     }
 
+    /// Runs `f` under the lock. `f` cannot await, so the lock is never held for long.
     fn with<T>(&self, f: impl FnOnce(&mut Known) -> T) -> T {
         f(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -147,6 +150,7 @@ impl Known {
         let mut narrowed = Vec::new();
         for change in model::workload_changes(&old, new) {
             let name = change.name.as_str();
+            // Instances sort by workload first; the empty agent and id come before all others.
             let (agent, id) = (String::new(), String::new());
             let first = Instance { workload: name.to_owned(), agent, id };
             let own = self.open.range_mut(first..).take_while(|(own, _)| own.workload == name);

@@ -1,13 +1,13 @@
-//! Templates: what a workload is once its `{{...}}` are filled in from the configs that it names
-//! (docs/protocol.md#state-tree, docs/protocol.md#updates, docs/protocol.md#manifests), and the effective
-//! state that is made of all of them.
+//! Template rendering: fills in the `{{...}}` of workloads from their configs, and builds the effective
+//! state (docs/protocol.md#state-tree, docs/protocol.md#updates, docs/protocol.md#manifests).
 //!
-//! Only workloads with a `configs` alias are rendered: their `agent`, their `runtimeConfig` and the
-//! contents of their files. Rendering is strict, and nothing is escaped. It is pure, and looks again
-//! only at workloads that changed or whose configs did: [`ConfigIndex`] knows which those are.
+//! Input is the old and the new desired state; output is the effective state and the failed workloads.
+//! Only the `agent`, the `runtimeConfig` and the file contents of workloads with a `configs` alias are
+//! rendered. Rendering is strict, pure and without escaping. It visits only workloads with a change in
+//! themselves or in their configs, found by [`ConfigIndex`].
 //!
-//! A workload may write any template. So `scan` bounds its nesting before the engine reads it, and all
-//! that the engine does for it counts `steps`: `tame` and `helpers` see to that.
+//! Templates are untrusted. `scan` bounds their nesting before the engine parses them; `tame` and
+//! `helpers` make the engine count its `steps`.
 
 mod config_index;
 mod data;
@@ -38,15 +38,15 @@ pub use config_index::{ConfigIndex, configs_of};
 pub use fuzz::fuzz_template;
 pub use steps::Budget;
 
-/// Why a workload cannot be made from its templates. The text is the reason for the client
-/// (docs/protocol.md#error-texts), without what the refusal of an update puts around it.
+/// The reason for a failed rendering. The text is for the client (docs/protocol.md#error-texts), without
+/// the frame added by the rejection of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderError {
     /// The workload.
     pub workload: String,
-    /// What is wrong with it.
+    /// The error.
     pub reason: String,
-    /// Whether it could not be made before either, and is the same workload.
+    /// True if the same workload could not be rendered before either.
     pub is_old: bool,
 }
 
@@ -58,16 +58,17 @@ impl fmt::Display for RenderError {
 
 impl std::error::Error for RenderError {}
 
-/// The effective state for the desired state of `new`, given that the one that `old` holds belongs
-/// to its desired state, and `uses` to both; and the workloads that cannot be rendered. Where the agent
-/// is known that would run such a workload, it is in the effective state as it is in the desired one,
-/// with its `configs`: see [`is_unrendered`]. The others are left out.
+/// Computes the effective state of `new`, and the workloads with a failed rendering. The effective state
+/// of `old` has to belong to its desired state, and `uses` to both.
+///
+/// A failed workload with a known agent is in the effective state as in the desired one, with its
+/// `configs`: see [`is_unrendered`]. Other failed workloads are left out.
 #[must_use]
 pub fn effective(old: &Tree, uses: &ConfigIndex, new: &Tree) -> (Node, Vec<RenderError>) {
     effective_within(old, uses, new, &mut Budget::unbounded())
 }
 
-/// The same within the steps of an update.
+/// Like [`effective`], within the step budget of an update.
 #[must_use]
 pub fn effective_within(
     old: &Tree,
@@ -124,20 +125,20 @@ const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 const CONFIGS: [&str; 2] = [DESIRED_STATE, "configs"];
 const RENDERED: [&str; 2] = [EFFECTIVE_STATE, "workloads"];
 
-/// Whether a workload of the effective state is one that could not be rendered. It is not to be started.
+/// True if this workload of the effective state could not be rendered. The agent must not start it.
 #[must_use]
 pub fn is_unrendered(workload: &Node) -> bool {
     workload.get("configs").is_some_and(|configs| !configs.is_empty_collection())
 }
 
-/// Whether a workload is desired and could not be rendered.
+/// True if a workload is desired but could not be rendered.
 #[must_use]
 pub fn lacks(tree: &Tree, name: &str) -> bool {
     let made = tree.entries(&RENDERED).get(name);
     tree.entries(&WORKLOADS).get(name).is_some() && made.is_none_or(is_unrendered)
 }
 
-/// Why a workload of the desired state cannot be rendered; `None` if it can be.
+/// The reason for the failed rendering of a desired workload; `None` if it can be rendered.
 #[must_use]
 pub fn fault_of(tree: &Tree, name: &str) -> Option<String> {
     let workload = tree.entries(&WORKLOADS).get(name)?;
@@ -145,17 +146,18 @@ pub fn fault_of(tree: &Tree, name: &str) -> Option<String> {
     rendered.err().map(|fault| fault.reason)
 }
 
-/// Why a workload was not rendered.
+/// The reason for a failed rendering, with the usable part of the workload.
 struct Fault {
     reason: String,
-    /// The workload with no more of it rendered than its agent, if there is one.
+    /// The workload with only its agent rendered, if it has an agent.
     rest: Option<Node>,
 }
 
-/// A workload of the desired state as it is meant.
+/// Renders a workload of the desired state.
 fn render(workload: &Node, configs: &Map<Node>, budget: &mut Budget) -> Result<Node, Fault> {
     let mut rendered = workload.as_map().cloned().unwrap_or_default();
     let aliases = workload.get("configs").and_then(Node::as_map).filter(|map| !map.is_empty());
+    // The agent is rendered first: with it, a failed workload can still be shown under its agent.
     let mut work = aliases.map(|aliases| Work { aliases, configs, data: None, budget });
     let unknown = |reason| Fault { reason, rest: None };
     if let Some(work) = &mut work
@@ -180,7 +182,7 @@ fn render(workload: &Node, configs: &Map<Node>, budget: &mut Budget) -> Result<N
     Ok(Node::Map(rendered))
 }
 
-/// All but its agent.
+/// Renders all fields except the agent.
 fn fill_in_rest(
     work: &mut Work<'_>,
     workload: &Node,
@@ -213,7 +215,7 @@ fn render_file(work: &mut Work<'_>, file: &Node) -> Result<Node, String> {
     Ok(rendered.map_or_else(|| file.clone(), Node::Map))
 }
 
-/// Most fields hold no template: nothing of theirs is anything but text.
+/// Most fields contain no template and stay as they are.
 fn is_template(text: &str) -> bool {
     text.contains("{{")
 }
@@ -221,30 +223,30 @@ fn is_template(text: &str) -> bool {
 static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
     let mut engine = Handlebars::new();
     engine.set_strict_mode(true);
-    // What configs hold is not for the log.
+    // Values of configs must not reach the log.
     engine.unregister_helper("log");
     engine.register_escape_fn(no_escape);
-    // Standing alone on its line, a partial gives its indentation to every line that it makes.
+    // A partial alone on its line indents every line of its output.
     if let Ok(template) = Template::compile("{{content}}") {
         engine.register_template(INDENT, template);
     }
     engine
 });
 
-/// The one partial that templates may name.
+/// The only partial available to templates.
 const INDENT: &str = "indent";
 
-/// What it takes to render the fields of one workload.
+/// The inputs for rendering the fields of one workload.
 struct Work<'a> {
     aliases: &'a Map<Node>,
     configs: &'a Map<Node>,
-    /// Made for the first template.
+    /// Built for the first template.
     data: Option<Data>,
     budget: &'a mut Budget,
 }
 
 impl Work<'_> {
-    /// The text of a field; `None` if it is as it stands.
+    /// Renders a field; `None` if it contains no template.
     fn fill_in(&mut self, field: &str, template: &str) -> Result<Option<String>, String> {
         if !is_template(template) {
             return Ok(None);
@@ -255,7 +257,7 @@ impl Work<'_> {
         };
         let wrong =
             |what: String| format!("Failed to render field '{field}': '{}'", shortened(what));
-        // A defect of the engine is to end nobody else.
+        // A panic of the engine must not end other workloads.
         let filled = catch_unwind(AssertUnwindSafe(|| fill_in(self.budget, template, &data)));
         self.data = Some(data);
         filled
@@ -274,6 +276,7 @@ fn fill_in(budget: &mut Budget, template: &str, data: &Data) -> Result<String, S
 
 fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String, String> {
     meter.charge(AN_ENGINE + scan::scan(template)?)?;
+    // Only after the scan: the engine's parser recurses, and would overflow the stack on deep nesting.
     let mut parsed = Template::compile(template).map_err(|error| error.to_string())?;
     let steps = tame::tame(&mut parsed, data.way)?;
     meter.charge(steps)?;
@@ -286,10 +289,10 @@ fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String,
     String::from_utf8(text.bytes).map_err(|error| error.to_string())
 }
 
-/// Steps of making an engine for a field.
+/// Steps for creating an engine for a field.
 const AN_ENGINE: u64 = 200;
 
-/// Errors quote the template.
+/// Bounds the length of an error: it quotes the template.
 fn shortened(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().find(|(at, _)| *at >= MOST_REASON) {
         text.truncate(end);

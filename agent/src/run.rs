@@ -1,4 +1,6 @@
-//! `fifogate-agent run`: puts a node together, runs it, and ends it in the right order.
+//! `fifogate-agent run`: assembles an agent, runs it, and ends it in order: workloads, fifogate, store.
+//!
+//! Options of the command line go in; an error with its exit status comes out.
 
 use std::{
     ffi::OsString,
@@ -40,10 +42,10 @@ use crate::{
     supervisor::{Reports, Shared, Supervisor},
 };
 
-/// What may be left to do when all has ended, such as writing to a disk that is slow.
+/// Time for work left after the end, such as writing to a slow disk.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the command line asks for.
+/// Options of the command line.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) manifest: Option<PathBuf>,
@@ -60,13 +62,13 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options) -> Result<(), CliError> {
-    // All that the agent makes is for its user alone, whoever makes it and however.
+    // All files of the agent are private to its user, whichever code creates them.
     let umask = umask(Mode::from_bits_truncate(0o077)).bits();
     let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
-    // One thread: a workload's shim ends with the thread that started it.
+    // One thread: a shim ends with the thread of its start.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
-    // A task like all others: what a runtime blocks on is polled only when it has looked for I/O.
+    // A task, as `block_on` would poll its own future only after looking for I/O.
     let node = runtime.spawn(async move { run_node(&options, seed.as_ref(), umask).await });
     let done = runtime.block_on(node);
     runtime.shutdown_timeout(LAST_PATIENCE);
@@ -83,13 +85,13 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
 
 async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<(), CliError> {
     let failed = |error: io::Error| CliError::Failed(error.to_string());
-    // From here on a signal ends all in order.
+    // From here on a signal ends everything in order.
     let mut signals = Signals::catch().map_err(failed)?;
     let Folders { run, state, alone } = Folders::open(options)?;
     let run_dir = run.path.clone();
     let opened = tokio::select! {
         opened = open_store(options, &alone, seed) => opened,
-        // It may wait long for its name.
+        // Waiting for the name may take long.
         () = signals.wait() => return Ok(()),
     };
     let (store, events) = opened?;
@@ -126,7 +128,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let parts =
         Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
-    // This node is there when the first workload looks.
+    // The status of this node is there for the first reads of workloads.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
     let mut reason = None;
@@ -145,7 +147,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     reason.map_or(finished, |text| Err(CliError::Failed(text)))
 }
 
-/// From when on workloads end if our name cannot be kept.
+/// Starts the watchdog of the lease, if there is one: workloads end if the name cannot be kept.
 fn guarded(
     options: &Options,
     store: &Store,
@@ -155,8 +157,8 @@ fn guarded(
     lease.map(start).transpose()
 }
 
-/// Waits until all is to end in order, and gives the reason. If there is no time for that, ends this
-/// process: its workloads end with it.
+/// Waits until everything is to end in order, and returns the reason. If time is too short for it, ends
+/// this process: its workloads end with it.
 async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
     let Some(mut ending) = ending else { return pending().await };
     let ending = ending.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
@@ -164,8 +166,7 @@ async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
         Some(Ending::InOrder(text)) => text,
         Some(Ending::AtOnce(text)) => {
             let _ = writeln!(io::stderr().lock(), "error: {text}; all workloads are ended");
-            // Nothing is to be dropped on the way: keepers end all that they keep when their sockets
-            // close.
+            // Nothing is dropped on the way: each shim ends its workload when its socket closes.
             std::process::exit(1)
         }
         None => pending().await,
@@ -183,7 +184,7 @@ fn no_gate(options: &Options, error: &io::Error) -> CliError {
     CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
 }
 
-/// The signals that end the agent in order.
+/// Signals for an end in order.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -204,17 +205,17 @@ impl Signals {
 }
 
 async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
-    // Workloads that do not end are killed when their time is over; more than that is a defect.
+    // Workloads are killed at the end of their grace; a longer wait is a defect.
     let patience = grace * 2 + Duration::from_secs(10);
     let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
     timeout(patience, agent.finish()).await.map_err(late)
 }
 
-/// The agent's own folders. They are checked before anything in them is looked at.
+/// The agent's own folders, checked before anything in them is read.
 struct Folders {
     run: Private,
     state: Option<Private>,
-    /// Sees to it that nobody else runs workloads from the run directory.
+    /// Lock against other agents in the same run directory.
     alone: Flock<fs::File>,
 }
 
@@ -223,7 +224,7 @@ impl Folders {
         let run_dir = options.run_dir.display();
         let named =
             |error| CliError::Failed(format!("cannot make run directory {run_dir}: {error}"));
-        // fifogate refuses one that others could read, too.
+        // fifogate refuses a folder readable by others, too.
         let run = Private::open(&options.run_dir, Readable::Refused).map_err(named)?;
         let state = options.state_dir.as_deref().map(|path| Private::open(path, Readable::Closed));
         let state = state
@@ -245,7 +246,7 @@ fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
     })
 }
 
-/// The folders that no workload is to see, without those that are in another of them.
+/// The folders to hide from workloads, without those inside of another one.
 fn hidden(run: &Private, state: Option<&Private>) -> io::Result<Vec<Hidden>> {
     let all: Vec<&Private> = [Some(run), state].into_iter().flatten().collect();
     let is_within = |own: &Private, other: &Private| {
@@ -262,7 +263,7 @@ fn hidden(run: &Private, state: Option<&Private>) -> io::Result<Vec<Hidden>> {
     Ok(found)
 }
 
-/// Where this process runs: another process can find out whether it still does.
+/// Place of this process: another process can check whether it still runs.
 fn place(lock: &Flock<fs::File>) -> etcd::Place {
     let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let file = lock.metadata().map(|own| format!("{}:{}", own.dev(), own.ino()));

@@ -1,4 +1,6 @@
-//! How this node is doing: processor and memory, for `agents.<name>.status`.
+//! Node status: processor usage and free memory, for `agents.<name>.status`.
+//!
+//! It is read from `/proc`, and written to the store.
 
 use std::{fs, time::Duration};
 
@@ -8,9 +10,10 @@ use crate::store::Store;
 
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Tells the store every two seconds, for ever.
+/// Reports the status to the store every two seconds, for ever.
 pub(crate) async fn report(store: Store, name: String) {
     let mut interval = tokio::time::interval(EVERY);
+    // No burst of reports after a stall.
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = Processor::now();
     loop {
@@ -27,7 +30,7 @@ pub(crate) async fn report(store: Store, name: String) {
     }
 }
 
-/// Time that all processors together spent, in the kernel's ticks.
+/// Time spent by all processors together, in ticks of the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Processor {
     all: u64,
@@ -41,7 +44,7 @@ impl Processor {
 
     fn parse(stat: &str) -> Self {
         let line = stat.lines().next().unwrap_or_default();
-        // user nice system idle iowait irq softirq steal; what guests use is in user already.
+        // user nice system idle iowait irq softirq steal; time of guests is part of user already.
         let ticks: Vec<u64> =
             line.split_whitespace().skip(1).take(8).filter_map(|tick| tick.parse().ok()).collect();
         let at = |place: usize| ticks.get(place).copied().unwrap_or(0);
@@ -56,7 +59,7 @@ impl Processor {
     }
 }
 
-/// Bytes that could be had without swapping.
+/// Bytes available without swapping.
 fn free_memory() -> Option<u64> {
     parse_memory(&fs::read_to_string("/proc/meminfo").ok()?)
 }

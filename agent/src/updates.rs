@@ -1,8 +1,8 @@
-//! Updates that workloads asked for, and whose turn it is.
+//! Fair queue of the updates requested by workloads.
 //!
-//! Those of one workload are done in the order in which it asked. Of the workloads that have one here, the
-//! one is next that has used the least time: a flood of dear updates delays its own sender, and another's
-//! small update waits for no more than the one that is under way.
+//! Updates of one workload are applied in the order of their requests. Among workloads with waiting
+//! updates, the one with the least used time is next. A flood of expensive updates therefore delays its
+//! own sender; a small update of another workload waits at most for the update in progress.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -17,14 +17,14 @@ use crate::{
     store::{Refused, Store},
 };
 
-/// Most updates of one workload that wait. fifogate holds back more than its `--max-forwarded`, which is
-/// less unless it was set otherwise.
+/// Most waiting updates of one workload. fifogate holds back more than its `--max-forwarded`, normally a
+/// smaller number.
 const MOST_WAITING: usize = 1024;
 
-/// Workloads that are remembered though they have nothing here.
+/// Most idle workloads whose used time is remembered.
 const MOST_IDLE: usize = 64;
 
-/// An update that a workload asked for.
+/// An update requested by a workload.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) by: Instance,
@@ -32,7 +32,7 @@ pub(crate) struct Asked {
     pub(crate) update: Update,
 }
 
-/// The result of one.
+/// The result of an update.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) by: Instance,
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) result: Result<pb::UpdateStateSuccess, Refused>,
 }
 
-/// Does updates one after the other, until nobody can ask for one or hear of it.
+/// Applies updates one after the other, until a channel is closed.
 pub(crate) async fn decide(
     store: Store,
     mut asked: mpsc::UnboundedReceiver<Asked>,
@@ -69,18 +69,19 @@ fn take(waiting: &mut Waiting<Asked>, asked: Asked, answered: &mpsc::UnboundedSe
     let name = asked.by.workload.clone();
     if let Err(Asked { by, request_id, .. }) = waiting.push(name, asked) {
         let text = format!("More than {MOST_WAITING} updates of this workload wait");
-        // If nobody hears it, the next answer ends the loop.
+        // With the receiver gone, the next answer ends the loop.
         let _ = answered.send(Answer { by, request_id, result: Err(Refused::Unavailable(text)) });
     }
 }
 
-/// Updates of many workloads.
+/// Waiting updates, one lane per workload.
 #[derive(Debug)]
 struct Waiting<T> {
     lanes: HashMap<String, Lane<T>>,
-    /// Those that have something here, by the time that they used.
+    /// Workloads with a waiting update, ordered by used time.
     ready: BTreeSet<(Duration, String)>,
-    /// The time that the one had used which was served last: time that was not used is not saved up.
+    /// Used time of the workload served last. An idle workload is raised to it, so it saves up no
+    /// credit.
     floor: Duration,
 }
 
@@ -101,7 +102,7 @@ impl<T> Waiting<T> {
         self.ready.is_empty()
     }
 
-    /// Gives it back if too many wait.
+    /// Queues an update, or returns it if too many wait.
     fn push(&mut self, name: String, own: T) -> Result<(), T> {
         let lane = self
             .lanes
@@ -118,7 +119,7 @@ impl<T> Waiting<T> {
         Ok(())
     }
 
-    /// The next one. [`Waiting::charge`] its sender before the next call.
+    /// The next update. Call [`Waiting::charge`] for its sender before the next call.
     fn pop(&mut self) -> Option<(String, T)> {
         let (used, name) = self.ready.pop_first()?;
         self.floor = used;
@@ -126,13 +127,14 @@ impl<T> Waiting<T> {
         Some((name, own))
     }
 
-    /// The time that one took which was popped.
+    /// Charges the time of a popped update to its sender, and makes the sender ready again.
     fn charge(&mut self, name: &str, time: Duration) {
         let Some(lane) = self.lanes.get_mut(name) else { return };
         lane.used += time;
         if !lane.all.is_empty() {
             self.ready.insert((lane.used, name.to_owned()));
         }
+        // No workload is ready only if all lanes are empty, so this drops no waiting update.
         if self.ready.is_empty() && self.lanes.len() > MOST_IDLE {
             self.lanes.clear();
         }
@@ -145,7 +147,7 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(1);
 
-    /// The order in which all are served, if each takes as many ticks as it says.
+    /// The order of service, if each update takes the number of ticks it holds.
     fn served(waiting: &mut Waiting<u32>) -> Vec<String> {
         let mut served = Vec::new();
         while let Some((name, ticks)) = waiting.pop() {

@@ -1,13 +1,14 @@
-//! What one workload may do (docs/protocol.md#access-rules, docs/differences.md#13-sound-authorization,
-//! docs/differences.md#14-every-log-rule-entry-counts, docs/differences.md#16-no-rights-for-oneself).
+//! Access rules of one workload (docs/protocol.md#access-rules,
+//! docs/differences.md#13-sound-authorization, docs/differences.md#14-every-log-rule-entry-counts,
+//! docs/differences.md#16-no-rights-for-oneself).
 //!
-//! Sound: a request is allowed only if everything that its masks can reach is allowed and nothing
-//! that they can reach is denied, whatever the state holds now or later. So an answer needs no
-//! filtering, and a subscription is decided once.
+//! In go masks, paths or workload names; out comes whether they are allowed. Sound: a request is
+//! allowed only if its masks reach nothing outside of the allow rules and nothing denied, for any
+//! content of the state now or later. So answers are not filtered, and a subscription is checked once.
 
 use crate::state::{Key, Mask, MaskSet, Node, Segment};
 
-/// One workload's rules, ready to be asked.
+/// The compiled rules of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     read: Lists<Mask>,
@@ -28,7 +29,7 @@ impl<T> Default for Lists<T> {
 }
 
 impl Rules {
-    /// The rules of a `controlInterfaceAccess` as the state holds it.
+    /// Compiles a `controlInterfaceAccess` of the state.
     #[must_use]
     pub fn compile(access: &Node) -> Self {
         let mut rules = Self::default();
@@ -37,7 +38,7 @@ impl Rules {
                 rules.add(rule, allow);
             }
         }
-        // Most have a mask or two, and there may be thousands.
+        // Most have a mask or two, and there may be thousands of rules: spare capacity would dominate.
         for lists in [&mut rules.read, &mut rules.write] {
             lists.allow.shrink_to_fit();
             lists.deny.shrink_to_fit();
@@ -45,7 +46,7 @@ impl Rules {
         rules
     }
 
-    /// Rules that allow everything: the agent's own.
+    /// Rules with everything allowed: those of the agent.
     #[must_use]
     pub fn everything() -> Self {
         let masks = || Lists { allow: vec![Mask::parse("*")], deny: Vec::new() };
@@ -70,16 +71,17 @@ impl Rules {
         list(&mut self.logs, allow).extend(texts(rule, "workloadNames").map(str::to_owned));
     }
 
-    /// Whether all that `masks` can reach may be read.
+    /// True if everything within reach of `masks` is readable.
     #[must_use]
     pub fn may_read(&self, masks: &MaskSet) -> bool {
+        // The root has no segments: only an allow rule `*` covers it, and any deny rule meets it.
         if masks.is_everything() {
             return self.read.permit(&[]);
         }
         masks.masks().iter().all(|mask| self.read.permit(mask.segments()))
     }
 
-    /// Whether all that `masks` can reach may be written; no mask reaches everything.
+    /// True if everything within reach of `masks` is writable. An empty list reaches everything.
     #[must_use]
     pub fn may_write(&self, masks: &[Mask]) -> bool {
         if masks.is_empty() {
@@ -88,19 +90,19 @@ impl Rules {
         masks.iter().all(|mask| self.write.permit(mask.segments()))
     }
 
-    /// Whether the value at `path`, with all that is below it, may be read.
+    /// True if the value at `path` is readable, with everything below it.
     #[must_use]
     pub fn may_read_path(&self, path: &[&str]) -> bool {
         self.read.permit(&segments(path))
     }
 
-    /// Whether the value at `path`, with all that is below it, may be written.
+    /// True if the value at `path` is writable, with everything below it.
     #[must_use]
     pub fn may_write_path(&self, path: &[&str]) -> bool {
         self.write.permit(&segments(path))
     }
 
-    /// Whether the logs of every one of these workloads may be read.
+    /// True if the logs of all these workloads are readable.
     pub fn may_read_logs<'a>(&self, mut workloads: impl Iterator<Item = &'a str>) -> bool {
         let matches = |patterns: &[String], name| {
             patterns.iter().any(|pattern| pattern_matches(pattern, name))
@@ -114,16 +116,16 @@ fn segments(path: &[&str]) -> Vec<Segment> {
 }
 
 impl Lists<Mask> {
-    /// Whether one allow mask covers all that `wanted` can reach, and no deny mask meets any of it.
+    /// True if one allow mask covers `wanted` completely, and no deny mask meets any part of it.
     fn permit(&self, wanted: &[Segment]) -> bool {
         self.allow.iter().any(|rule| covers(rule.segments(), wanted))
             && !self.deny.iter().any(|rule| meets(rule.segments(), wanted))
     }
 }
 
-/// Whether every path that `wanted` is a beginning of is one that `rule` is a beginning of. Names
-/// are unlimited, so only a `*` of the rule covers a `*` that is wanted. The rule `*` alone covers
-/// everything; a rule without segments covers nothing.
+/// True if every path beginning with `wanted` also begins with `rule`. Names are unlimited, so only a
+/// `*` of the rule covers a `*` in `wanted`. The rule `*` alone covers everything; a rule without
+/// segments covers nothing.
 fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
     if rule == [Segment::Any] {
         return true;
@@ -132,7 +134,7 @@ fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
     !rule.is_empty() && rule.len() <= wanted.len() && rule.iter().zip(wanted).all(covers_one)
 }
 
-/// Whether some path that `wanted` is a beginning of lies at, below or above what `rule` names.
+/// True if some path beginning with `wanted` lies at, below or above a path named by `rule`.
 fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
     let meet_one = |(rule, wanted): (&Segment, &Segment)| {
         *rule == Segment::Any || *wanted == Segment::Any || rule == wanted
@@ -140,7 +142,7 @@ fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
     !rule.is_empty() && rule.iter().zip(wanted).all(meet_one)
 }
 
-/// Whether `name` is `pattern`, in which the first `*` stands for any characters, or none.
+/// True if `name` matches `pattern`, with its first `*` standing for any characters, or none.
 fn pattern_matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

@@ -1,20 +1,21 @@
 //! Acknowledgements of the agent's commands, in the order of the commands.
 //!
-//! A command that opens or closes a pair is done later than the next one. Its acknowledgement keeps its
-//! place, and is found by its peer: the cost does not grow with the number of commands under way.
+//! In go the commands and, later, the results of opening or closing pairs; out come the results from
+//! the front, as far as they are known. A waiting acknowledgement keeps its place and is found by its
+//! peer, so the cost does not grow with the number of commands under way.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::PeerId;
 
-/// The outcome of a command.
+/// The progress of a command.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// It is known.
+    /// Done, with this result.
     Now(Result<(), String>),
-    /// The command is done when the pair of this peer is there.
+    /// Waiting until the pair of this peer exists.
     Opening(PeerId),
-    /// The command is done when the pair of this peer is gone.
+    /// Waiting until the pair of this peer is removed.
     Closing(PeerId),
 }
 
@@ -35,13 +36,13 @@ pub(super) struct Ack {
     pub(super) done: Done,
 }
 
-/// Acknowledgements that are not sent yet.
+/// Acknowledgements not yet sent.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     queue: VecDeque<Ack>,
-    /// Number of the first in the queue, counted over all commands.
+    /// Number of the first one in the queue, counted over all commands.
     first: u64,
-    /// Numbers of the acknowledgements that wait for a pair.
+    /// Numbers of the acknowledgements waiting for a pair.
     waiting: BTreeMap<PeerId, Vec<u64>>,
 }
 
@@ -53,7 +54,7 @@ impl Acks {
         self.queue.push_back(ack);
     }
 
-    /// Notes the result for all commands that wait for `peer` in this way.
+    /// Notes the result of all commands waiting for the pair of `peer` in this way.
     pub(super) fn resolve(
         &mut self,
         peer: PeerId,
@@ -62,6 +63,7 @@ impl Acks {
     ) {
         let mut numbers = self.waiting.remove(&peer).unwrap_or_default();
         numbers.retain(|number| {
+            // Waiting numbers are never below `first`: `pop` stops at an unresolved acknowledgement.
             let at = usize::try_from(number - self.first).unwrap_or(usize::MAX);
             let Some(ack) = self.queue.get_mut(at) else { return false };
             let resolved = waits(&ack.done);
@@ -75,7 +77,7 @@ impl Acks {
         }
     }
 
-    /// The next acknowledgement in the order of the commands, with the result, if that is known.
+    /// The next acknowledgement in the order of the commands, if its result is known.
     pub(super) fn pop(&mut self) -> Option<(Ack, Result<(), String>)> {
         let Done::Now(result) = &self.queue.front()?.done else { return None };
         let result = result.clone();

@@ -1,7 +1,9 @@
-//! The agent's end of the link: what it commands is done, in order, and acknowledged (docs/agent-link.md).
+//! The broker's side of the agent link (docs/agent-link.md).
 //!
-//! The agent is one more peer, with all rights, a session from the start and a larger budget; its
-//! own requests and subscriptions are served like a workload's.
+//! In go the agent's commands, applied in order. Out come their acknowledgements and rejections, in the
+//! same order, and messages about sessions and pairs. The agent is a peer with all rights, a session
+//! from the start and a larger budget; its own requests and subscriptions are served like those of a
+//! workload.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +21,21 @@ use super::{
     peer::Peer,
 };
 
-/// Version of the link that we speak.
+/// Version of the link protocol.
 const VERSION: &str = "1.0.0";
 
-/// What is known of the agent.
+/// The state of the agent link.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// Its name, when it has said Hello.
+    /// The agent's name, from its Hello.
     agent_name: Option<String>,
-    /// What keeps it from doing its work.
+    /// The problem keeping the agent from its work, as reported by it.
     trouble: Option<String>,
-    /// Acknowledgements that are due.
+    /// Acknowledgements not yet sent.
     acks: Acks,
-    /// Instances whose pairs are being removed.
+    /// Instances with a pair being removed.
     removing: BTreeMap<PeerId, Instance>,
-    /// Sessions that changed while something else waited for the agent: the last change of each.
+    /// Sessions changed while other messages waited for the agent: the last change of each.
     sessions: BTreeMap<PeerId, (Instance, Phase)>,
 }
 
@@ -48,13 +50,13 @@ impl Broker {
         self.flush_outboxes();
     }
 
-    /// The agent's name, once it has said Hello.
+    /// The agent's name, once its Hello has come.
     #[must_use]
     pub fn agent_name(&self) -> Option<&str> {
         self.link.as_ref()?.agent_name.as_deref()
     }
 
-    /// What keeps the agent from doing its work, as it says.
+    /// The problem keeping the agent from its work, as reported by it.
     #[must_use]
     pub fn agent_trouble(&self) -> Option<&str> {
         self.link.as_ref()?.trouble.as_deref()
@@ -64,16 +66,17 @@ impl Broker {
         self.agent_name().is_some()
     }
 
-    /// Queues a message to the agent, if there is a link to one.
+    /// Queues a message to the agent, if there is a link.
     pub(super) fn tell_agent(&mut self, message: ToAgent) {
         self.push(PeerId::AGENT, Outgoing::Agent(message), Kind::Answer);
     }
 
-    /// Queues a change of a peer's session for the agent. An agent that does not read is owed one change
-    /// for each peer, the last: a workload may begin sessions without end.
+    /// Queues a change of a peer's session for the agent. While the agent does not read, only the last
+    /// change of each peer is kept: a workload may begin any number of sessions.
     pub(super) fn tell_session(&mut self, id: PeerId, phase: Phase) {
         let Some(peer) = self.peers.get(&id) else { return };
         let instance = peer.instance.clone();
+        // An empty outbox means the agent keeps up: each change is then queued at once.
         let keeps_up = self.peers.get(&PeerId::AGENT).is_none_or(|agent| agent.outbox.is_empty());
         match &mut self.link {
             Some(link) if !keeps_up => {
@@ -83,7 +86,7 @@ impl Broker {
         }
     }
 
-    /// Queues the change of a peer's session that waits, before anything else of that peer.
+    /// Queues the kept change of a peer's session, before any other message about this peer.
     pub(super) fn tell_waiting_session(&mut self, id: PeerId) {
         let waiting = self.link.as_mut().and_then(|link| link.sessions.remove(&id));
         if let Some((instance, phase)) = waiting {
@@ -91,7 +94,7 @@ impl Broker {
         }
     }
 
-    /// Queues some of the changes of sessions that wait, now that nothing else does; gives whether there
+    /// Queues some of the kept changes of sessions, once no other message waits. Returns true if there
     /// were any.
     pub(super) fn tell_waiting_sessions(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
@@ -179,12 +182,12 @@ impl Broker {
         if let Some(id) = self.by_instance.get(&instance).copied() {
             self.replace_rules(id, rules);
             return match self.peers.get(&id) {
-                // Its pair may not be there yet, and may never be.
+                // The pair is still being made, and this may fail: the acknowledgement waits for it.
                 Some(peer) if !peer.has_pair => Done::Opening(id),
                 _ => Done::Now(Ok(())),
             };
         }
-        // Both would have the same folder. Instances are ordered by workload, so only its own are asked.
+        // Both would have the same folder. The map is ordered by workload, so the range is short.
         let workload = instance.workload.clone();
         let first = Instance { workload, agent: String::new(), id: String::new() };
         let own = self.by_instance.range(first..).map(|(own, _)| own);
@@ -209,7 +212,7 @@ impl Broker {
     }
 
     pub(super) fn on_pair_opened(&mut self, id: PeerId, dir: String) {
-        // It may have been removed again since; then it is opened all the same, and closed next.
+        // Removed again meanwhile: its pair is opened all the same, and closed next.
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.has_pair = true;
             let instance = peer.instance.clone();
@@ -235,7 +238,7 @@ impl Broker {
         self.resolve_acks(id, |done| matches!(done, Done::Closing(_)), &Ok(()));
     }
 
-    /// Notes the result of all commands that wait for this peer in this way.
+    /// Notes the result of all commands waiting for this peer's pair.
     fn resolve_acks(
         &mut self,
         id: PeerId,
@@ -248,7 +251,7 @@ impl Broker {
         self.acknowledge();
     }
 
-    /// Tells the agent what became of its commands, in their order, as far as that is known.
+    /// Queues the known results of commands for the agent, in the order of the commands.
     fn acknowledge(&mut self) {
         while let Some((ack, result)) = self.link.as_mut().and_then(|link| link.acks.pop()) {
             let Ack { id, rejections_only, .. } = ack;

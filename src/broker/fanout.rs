@@ -1,11 +1,11 @@
-//! From a change of the state to what each subscriber is told of it (docs/protocol.md#events,
+//! Fan-out: from one change of the state to the events of its subscribers (docs/protocol.md#events,
 //! docs/differences.md#9-no-missed-events, docs/differences.md#delivery).
 //!
-//! What subscribers of the same masks are told is made once. They are told some at a time, and others
-//! are served between; but whatever a subscriber is told after a change comes behind its event, and
-//! the next change waits until all were told of this one. One that is not ready, or has too much
-//! waiting already, keeps the state that it was last told of; when there is room, one event tells it
-//! the difference to the state of now.
+//! In goes a new state; out come events, encoded once per group of equal masks. Delivery is done in
+//! slices, with other inputs between them. Two invariants hold: later messages to a subscriber are
+//! queued after its event, unless it lags; and the next change begins after this one is delivered or
+//! recorded as lag. A subscription in its grace time, or with a full outbox, lags: the state before the
+//! change is kept if possible, and one later event reports the difference.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,31 +28,31 @@ use super::{
     subscriptions::{GroupId, Lag, Subscription, SubscriptionPhase, Touched},
 };
 
-/// The last change, while there are subscribers that were not told of it.
+/// The delivery of the last change, until all affected subscriptions are handled.
 #[derive(Debug)]
 pub(super) struct FanOut {
-    /// The state before it.
+    /// The state before the change.
     old: Tree,
     changes: ChangeSet,
-    /// Groups with members that were not told; in the first one, those up to `at` were.
+    /// Groups with members not yet handled. In the first group, the members up to `at` are handled.
     groups: BTreeSet<GroupId>,
     at: Option<SubscriptionId>,
-    /// What each group is told, made for the first member that is told at once: most of the time all
-    /// are, or none.
+    /// The event of each group, encoded for its first member with room: usually all members have room,
+    /// or none.
     events: BTreeMap<GroupId, Event>,
-    /// Members that were told before it was their turn.
+    /// Members handled before their turn by [`Broker::deliver_pending`].
     early: BTreeSet<SubscriptionId>,
-    /// Who made the change.
+    /// The author of the change.
     pub(super) asker: Option<PeerId>,
 }
 
-/// What the members of a group are told.
+/// The event of one group.
 #[derive(Debug)]
 enum Event {
-    /// They see nothing of the change.
+    /// The masks see nothing of the change.
     Nothing,
     Made(ResponseBody),
-    /// There is no room for it now: they are told later.
+    /// The memory budget has no room for the event: the members fall behind.
     NoRoom,
 }
 
@@ -70,7 +70,7 @@ impl Event {
 }
 
 impl FanOut {
-    /// Whether this member of a group is still to be told.
+    /// True if this member of a group is not yet handled.
     fn awaits(&self, group: GroupId, id: SubscriptionId) -> bool {
         let passed = self.groups.first() == Some(&group) && self.at.is_some_and(|at| id <= at);
         self.groups.contains(&group) && !passed && !self.early.contains(&id)
@@ -78,13 +78,13 @@ impl FanOut {
 }
 
 impl Broker {
-    /// Makes `updated` the state of now and tells its subscribers; gives the instances that ended
-    /// and those that started.
+    /// Makes `updated` the current state and begins its fan-out. Returns the instances ended and
+    /// started by it.
     pub(super) fn commit(&mut self, updated: &Updated) -> (Vec<Instance>, Vec<Instance>) {
         let (ended, started) = updated.instances();
         let mut tree = updated.tree.clone();
         if let Some(states) = tree.get(&[WORKLOAD_STATES]).and_then(Node::as_map) {
-            // An agent that is there tells itself how an instance ends.
+            // A linked agent reports the end of its instances itself; their states stay until then.
             let (scheduled, gone): (Vec<_>, Vec<_>) =
                 ended.iter().cloned().partition(|instance| !instance.agent.is_empty());
             let gone = if self.link.is_some() { gone } else { [scheduled, gone].concat() };
@@ -95,8 +95,9 @@ impl Broker {
         (ended, started)
     }
 
-    /// Makes `tree` the state of now, and begins to tell its subscribers what differs.
+    /// Makes `tree` the current state, and begins the fan-out of the difference.
     pub(super) fn replace_state(&mut self, tree: Tree) {
+        // Before the swap: the events of the last change are made from the state it led to.
         self.finish_fanout();
         let old = std::mem::replace(&mut self.state, tree);
         self.state_bytes = weight_after(&old, self.state_bytes, &self.state);
@@ -120,20 +121,20 @@ impl Broker {
         }
     }
 
-    /// Whether somebody is still to be told of the last change.
+    /// True while subscribers of the last change are not yet handled.
     #[must_use]
     pub fn is_fanning_out(&self) -> bool {
         self.fanout.is_some()
     }
 
-    /// Whether something is to be told for which no input is needed but time.
+    /// True if events are due without any further input: only a [`Tick`](super::Input::Tick) is needed.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.is_fanning_out() || !self.dirty.later.is_empty()
     }
 
-    /// Ends with fanout the last change: as much of it as others may have to wait for is told now; who is
-    /// left then is told later, together with the next change.
+    /// Ends the fan-out of the last change. Up to `most_at_once` work is done now, as the next change
+    /// waits for it; the remaining subscribers fall behind and get one event for both changes.
     fn finish_fanout(&mut self) {
         let mut left = self.config.most_at_once;
         while self.is_fanning_out() && left > 0 {
@@ -157,7 +158,7 @@ impl Broker {
         }
     }
 
-    /// Has the outbox of a subscriber looked at: it may have room for what it is behind with.
+    /// Marks the outbox of a subscriber as dirty: it may have room to catch up.
     fn mark_dirty_of(&mut self, id: SubscriptionId) {
         let Some(subscription) = self.subscriptions.get(id) else { return };
         let peer = subscription.peer;
@@ -166,7 +167,7 @@ impl Broker {
         }
     }
 
-    /// Tells some more subscribers of the last change, about `work` worth; gives how much it was.
+    /// Delivers the last change to more subscribers, for about `work`. Returns the work done.
     pub(super) fn deliver_some(&mut self, work: usize) -> usize {
         let Some(mut fanout) = self.fanout.take() else { return 0 };
         let work = work.max(1);
@@ -174,11 +175,13 @@ impl Broker {
         while done < work
             && let Some(group) = fanout.groups.first().copied()
         {
+            // Few members at a time: a group may have thousands, and each takes a share of the slice.
             let wanted = work - done;
             let members = self.subscriptions.members_after(group, fanout.at);
             let members: Vec<_> = members.take(wanted).collect();
             done += members.len() + self.deliver(&mut fanout, group, &members);
             fanout.at = members.last().copied();
+            // The group is exhausted. Dropping its event here frees its memory early.
             if members.len() < wanted {
                 fanout.groups.pop_first();
                 fanout.events.remove(&group);
@@ -196,8 +199,8 @@ impl Broker {
         done
     }
 
-    /// Tells a peer now what it is still to be told of the last change, as something else is to follow;
-    /// gives whether there was anything.
+    /// Delivers the last change to one peer ahead of its turn, before another message to it is queued.
+    /// Returns true if any delivery was due.
     pub(super) fn deliver_pending(&mut self, peer: PeerId) -> bool {
         let Some(fanout) = &self.fanout else { return false };
         let Some(peer) = self.peers.get(&peer) else { return false };
@@ -207,6 +210,7 @@ impl Broker {
         let mut left = self.config.most_at_once;
         for (group, id) in &awaited {
             let Some(mut fanout) = self.fanout.take() else { break };
+            // One peer may have many costly subscriptions: beyond the bound they fall behind.
             if left > 0 {
                 left = left.saturating_sub(1 + self.deliver(&mut fanout, *group, &[*id]));
             } else {
@@ -218,8 +222,8 @@ impl Broker {
         !awaited.is_empty()
     }
 
-    /// Tells some members of a group of the last change, or notes what they miss. Gives the work that it
-    /// took to make their event.
+    /// Delivers the last change to some members of a group; members without room fall behind. Returns
+    /// the work of encoding their event.
     fn deliver(
         &mut self,
         fanout: &mut FanOut,
@@ -232,7 +236,7 @@ impl Broker {
         let (mut late, mut deliveries) = (Vec::new(), Vec::with_capacity(members.len()));
         for id in members {
             let early = fanout.early.remove(id);
-            // Or it began, or caught up, after the change.
+            // A subscription added or caught up after the change has its effect already.
             let awaits = |own: &&mut Subscription| !early && own.last_seen != self.version;
             let Some(subscription) = all.get_mut(id).filter(awaits) else { continue };
             let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
@@ -258,7 +262,7 @@ impl Broker {
             };
             subscription.note_seen(self.version);
             let (to, request_id) = (subscription.peer, Arc::clone(&subscription.request_id));
-            // Most of the time nothing waits for it, and it need not either.
+            // Usual case: an empty outbox. The event skips the queue and joins the multicast.
             let direct = peer.is_clean() && to != PeerId::AGENT && fanout.asker != Some(to);
             if direct && let Some((seq, ack)) = peer.outbox.pass(self.config.window) {
                 peer.counters.frames_out += 1;
@@ -278,7 +282,8 @@ impl Broker {
         work
     }
 
-    /// Remembers what the subscriber was last told, instead of fanout it.
+    /// Records the state before the change as the base of the subscriber's next event, instead of an
+    /// event.
     fn fall_behind(&mut self, id: SubscriptionId, old: &Tree) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         let Some(peer) = self.peers.get_mut(&subscription.peer) else { return };
@@ -287,6 +292,7 @@ impl Broker {
             return;
         }
         let (version, most) = ((self.version - 1, old), self.config.limits.max_versions);
+        // Versions since its last event look alike to it, except across an unreported change.
         let alike = subscription.last_seen.max(self.unseen.min(version.0));
         let kept = peer.snapshots.keep(alike, version, most);
         subscription.lag = Some(kept.map_or(Lag::Resync, Lag::Since));
@@ -297,8 +303,8 @@ impl Broker {
         }
     }
 
-    /// Tells one event with all that the subscriber missed, if it missed anything. Gives the work that it
-    /// took to make it.
+    /// Queues one event with all changes missed by the subscription, if any. Returns the work of
+    /// encoding it.
     pub(super) fn catch_up(&mut self, id: SubscriptionId) -> usize {
         let most = self.subscriptions.get(id).map_or(0, |own| self.most_large(own.peer));
         let Some(subscription) = self.subscriptions.get_mut(id) else { return 1 };
@@ -324,6 +330,7 @@ impl Broker {
             }
         };
         if let Some(subscription) = self.subscriptions.get_mut(id)
+            // The lag ends only now: without memory for the event, its snapshot is still needed.
             && let Some(Lag::Since(version)) = subscription.lag.take()
             && let Some(peer) = self.peers.get_mut(&to)
         {
@@ -331,7 +338,7 @@ impl Broker {
         }
         match body {
             Some(body) => self.push_event(id, body),
-            // All went back to what it knows: it has seen the state of now all the same.
+            // The changes cancelled each other out: no event, but the state of now counts as seen.
             None => {
                 if let Some(subscription) = self.subscriptions.get_mut(id) {
                     subscription.last_seen = self.version;
@@ -357,7 +364,7 @@ impl Broker {
         }
     }
 
-    /// Does what is due by now.
+    /// Handles all timers due by now.
     pub(super) fn run_timers(&mut self) {
         while let Some(&(due, timer)) = self.timers.first()
             && due <= self.now
@@ -370,7 +377,7 @@ impl Broker {
         }
     }
 
-    /// The subscriber had its time to get ready; what happened meanwhile it is told now.
+    /// Ends the grace time of a subscription, and queues the changes made meanwhile as one event.
     fn go_live(&mut self, id: SubscriptionId) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         subscription.phase = SubscriptionPhase::Live;
@@ -388,8 +395,8 @@ impl Broker {
     }
 }
 
-/// The event that tells a subscriber of `masks` that anything that it sees may be another, and the work
-/// that it took.
+/// The resync event for a subscriber of `masks`, with everything visible reported as updated; and its
+/// work.
 fn everything_body(masks: &MaskSet, now: &Tree) -> (Option<ResponseBody>, usize) {
     let altered = Altered::everything(masks);
     let state = now.select(altered.selection());
@@ -398,8 +405,8 @@ fn everything_body(masks: &MaskSet, now: &Tree) -> (Option<ResponseBody>, usize)
     (Some(body), work)
 }
 
-/// The event that tells `changes` to a subscriber of `masks`, none if it sees nothing of them; and the
-/// work that it took.
+/// The event of `changes` for a subscriber of `masks`, `None` if nothing of them is visible; and its
+/// work.
 fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> (Option<ResponseBody>, usize) {
     let (altered, looked_at) = changes.altered_at_cost(masks);
     let body =
@@ -408,7 +415,7 @@ fn event_body(changes: &ChangeSet, masks: &MaskSet, now: &Tree) -> (Option<Respo
     (body, looked_at / LOOKS_A_SUBSCRIBER + bytes / BYTES_A_SUBSCRIBER)
 }
 
-/// Work is counted in subscribers that are told something that is made already. As long takes a look at
-/// so many masks, or so many bytes of an event.
+/// The unit of work is one delivery of an encoded event. Matching so many masks, or encoding so many
+/// bytes, takes as long.
 const LOOKS_A_SUBSCRIBER: usize = 64;
 const BYTES_A_SUBSCRIBER: usize = 256;

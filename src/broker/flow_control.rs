@@ -1,5 +1,9 @@
-//! From outboxes to the server: what there is room for is handed out, those that were behind catch up,
-//! and whoever has too much waiting is not read.
+//! Flow control: hands out queued messages, and pauses the reads of peers with a full outbox.
+//!
+//! In go the outboxes marked as dirty; out come [`Output::Send`] and [`Output::SetReadEnabled`]. At
+//! most a window and one message per peer are with the server. Lagging subscriptions catch up once
+//! their outbox is half empty, and reads resume at the same mark, so neither alternates with each
+//! message.
 
 use crate::limits::Limits;
 
@@ -10,15 +14,16 @@ use super::{
 };
 
 impl Broker {
-    /// Hands out what there is room for, and lets those catch up that were behind. Whoever made a change
-    /// that others are still being told of waits: the events that its update caused come before its
-    /// answer, also to others.
+    /// Flushes all dirty outboxes, except the one of the fan-out's author: the events of an update are
+    /// sent before its answer, to other subscribers too.
     pub(super) fn flush_outboxes(&mut self) {
         let waits = self.fanout.as_ref().and_then(|fanout| fanout.asker);
+        // Once per call: a peer deferred in the loop below waits for the next slice.
         let later = std::mem::take(&mut self.dirty.later);
         self.dirty.peers.extend(later);
         while let Some(id) = self.dirty.peers.pop_front() {
-            // It stays marked, so that it does not come here again before that.
+            // A skipped outbox stays marked as dirty; `deliver_some` flushes it at the end of the
+            // fan-out.
             if Some(id) != waits {
                 self.flush_outbox(id);
             }
@@ -36,29 +41,32 @@ impl Broker {
                 });
             }
             let all_handed = peer.outbox.is_empty();
+            // Kept session changes are queued only once all else is handed out: until then they merge.
             if id == PeerId::AGENT && all_handed && self.tell_waiting_sessions() {
                 continue;
             }
             let Some(peer) = self.peers.get_mut(&id) else { break };
-            // Most of the time that was all.
+            // Usual case: all messages are handed out, and there is no lag and no pause to end.
             let marked = std::mem::replace(&mut peer.dirty, false);
             if peer.is_clean() {
                 return;
             }
             peer.dirty = marked;
-            // What it is still to be told of the last change takes its room before them.
+            // The event of the running fan-out takes its room before any merged event.
             if self.deliver_pending(id) {
                 continue;
             }
             let Some(peer) = self.peers.get_mut(&id) else { break };
-            // Those behind go on at half the budget: at its server, every event would be a merged one.
+            // Catching up begins at half of the budget: at the full budget every event would be a
+            // merged one.
             let budget = budget_of(&self.config.limits, &self.queued, id, peer);
             let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
             let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
                 self.set_reading(id, budget);
                 break;
             };
-            // What one missed may take as long to tell as thousands of small messages to serve.
+            // A merged event may cost as much as thousands of small messages: leave it to a later
+            // slice.
             if self.work_left <= 0 {
                 peer.dirty = true;
                 self.dirty.later.push(id);
@@ -70,6 +78,7 @@ impl Broker {
             if let Some(peer) = self.peers.get_mut(&id)
                 && peer.needs > 0
             {
+                // Back to the front: its turn is not lost while it waits for memory.
                 peer.behind.push_front(subscription);
                 self.starved.insert((peer.needs, id));
             }
@@ -79,7 +88,8 @@ impl Broker {
         }
     }
 
-    /// Over its budget a workload is not read: it may ask again when it has taken its answers.
+    /// Pauses the reads of a peer over its budget, and resumes them at half of it: its requests wait
+    /// until it has read its answers.
     fn set_reading(&mut self, id: PeerId, budget: Budget) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let on = match peer.reading {
@@ -97,7 +107,7 @@ impl Broker {
         }
     }
 
-    /// Has it told once that a workload reads too slowly.
+    /// Reports a slow reader, at most once per [`EPISODE_MS`].
     pub(super) fn note_slow(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.slow_since.is_some() {
@@ -122,19 +132,20 @@ impl Broker {
     }
 }
 
-/// What may wait for this peer.
+/// The budget for the outbox of this peer.
 pub(super) fn budget_of(limits: &Limits, queued: &MemoryBudget, id: PeerId, peer: &Peer) -> Budget {
     if id == PeerId::AGENT {
         return Budget { bytes: limits.link_bytes, messages: usize::MAX };
     }
+    // The memory budget counts this outbox too; only the bytes of the others reduce its share.
     let others = queued.bytes().saturating_sub(peer.outbox.bytes());
     let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
     Budget { bytes, messages: limits.outbox_messages }
 }
 
-/// A workload that reads slowly again before this time, in milliseconds, is not told of again.
+/// Milliseconds before a workload is reported again as a slow reader.
 const EPISODE_MS: u64 = 10_000;
 
-/// Most messages to the agent that the server is given at a time: its stream takes any number of them
-/// in any pieces.
+/// Most messages to the agent handed out at a time: the link is a stream, and takes any number of
+/// messages in pieces of any size.
 pub(super) const LINK_WINDOW: usize = 64;

@@ -1,8 +1,9 @@
-//! Requests that are the agent's to answer: updates, if it decides them, and logs always
+//! Forwarded requests: updates with [`Updates::Forward`](super::Updates::Forward), and logs
 //! (docs/agent-link.md).
 //!
-//! A workload may have a bounded number of them, and each ends: by an answer, by the agent's time
-//! running out, or with the session. What the agent answers to something else is refused.
+//! In go allowed requests of workloads and responses of the agent; out come messages to the other side.
+//! Each workload has a bounded number of forwarded requests. Each ends with a response, with the
+//! timeout, or with the session; a response without a matching request is rejected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,33 +19,33 @@ use crate::{
 
 use super::{Broker, PeerId, Rules, Tick, Timer, flow_control::budget_of};
 
-/// What was asked of the agent.
+/// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ForwardedKind {
     Update,
-    /// The logs of these workloads, by name: rules that change meanwhile are asked again.
+    /// Logs of the workloads with these names: changed rules are checked against them.
     Logs(Arc<[String]>),
     CancelLogs,
 }
 
-/// What one session wants of the agent.
+/// The forwarded requests of one session.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
-    /// Requests without any answer yet, oldest first.
+    /// Requests without a response yet, oldest first.
     pending: Vec<Pending>,
-    /// Instances whose logs are still coming, by request id.
+    /// Campaigns: instances with unfinished logs, by request id.
     campaigns: BTreeMap<Arc<str>, BTreeSet<Instance>>,
-    /// Requests for logs that new rules ended: the agent was sent a cancel, and the workload is not sent
-    /// the agent's answer to it.
+    /// Log requests ended by new rules. The agent was sent a cancellation for each; its answer to it is
+    /// dropped.
     revoked: BTreeSet<Arc<str>>,
 }
 
-/// What becomes of an answer of the agent.
+/// The use of a valid response of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ValidState {
-    /// The workload waits for it.
+    /// Queue it for the workload.
     Deliver,
-    /// Nobody waits for it any more.
+    /// Drop it: the request has ended.
     Drop,
 }
 
@@ -60,7 +61,7 @@ impl Forwards {
         self.pending.len() + self.campaigns.len()
     }
 
-    /// Takes in an answer; an error if nothing waits for one of this kind.
+    /// Matches a response with its request. The error is the reason for rejecting it.
     fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<ValidState, String> {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(ValidState::Drop);
@@ -95,7 +96,7 @@ impl Forwards {
         if settled { Ok(ValidState::Deliver) } else { Err(why()) }
     }
 
-    /// Ends what `rules` do not allow any more: requests for logs, answered or not. Gives their ids.
+    /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids.
     pub(super) fn revoke(&mut self, rules: &Rules) -> Vec<Arc<str>> {
         let mut ended = Vec::new();
         self.pending.retain(|pending| match &pending.wanted {
@@ -118,8 +119,8 @@ impl Forwards {
         ended
     }
 
-    /// Whether this asks for the end of something that has its place here: then it needs no other,
-    /// or nobody could ask for it when all places are taken. Once is enough.
+    /// True if this cancels a log request counted here. The first such cancellation is not counted: a
+    /// workload at its limit could not cancel otherwise.
     fn ends_own(&self, request_id: &Arc<str>, wanted: &ForwardedKind) -> bool {
         let waits = |is: fn(&ForwardedKind) -> bool| {
             self.pending.iter().any(|own| own.request_id == *request_id && is(&own.wanted))
@@ -139,7 +140,7 @@ impl Forwards {
 }
 
 impl Broker {
-    /// Lets the agent answer a request.
+    /// Forwards a request to the agent, or answers it with an error.
     pub(super) fn forward(
         &mut self,
         id: PeerId,
@@ -157,6 +158,7 @@ impl Broker {
         peer.forwards.pending.push(Pending { number, request_id, wanted });
         let message = ToAgent::Request(peer.instance.clone(), request);
         self.timers.insert((due, Timer::Forward(id, number)));
+        // The agent must know the session before it gets a request of it.
         self.tell_waiting_session(id);
         self.tell_agent(message);
     }
@@ -182,7 +184,7 @@ impl Broker {
         }
     }
 
-    /// Hands the agent's answer to whoever asked.
+    /// Queues a response of the agent for the workload.
     pub(super) fn on_forwarded_response(
         &mut self,
         instance: &Instance,
@@ -194,6 +196,7 @@ impl Broker {
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
         let budget = budget_of(&self.config.limits, &self.queued, id, peer);
+        // Log entries have no bound per request; all other responses have, and are always queued.
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }
@@ -205,8 +208,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Ends requests for logs that `rules` do not allow any more. The agent is sent a cancel for each, so
-    /// that it does not go on to collect what nobody may read. Gives the ids of the requests.
+    /// Ends log requests no longer allowed by `rules`. The agent is sent a cancellation for each, to
+    /// stop collecting unreadable logs. Returns the ids of the requests.
     pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<Arc<str>> {
         let Some(peer) = self.peers.get_mut(&id) else { return Vec::new() };
         let ended = peer.forwards.revoke(rules);

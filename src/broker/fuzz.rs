@@ -1,4 +1,4 @@
-//! Bytes as a sequence of what three workloads do to the core.
+//! Fuzz target `requests`: bytes decoded as the acts of three workloads.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use crate::{
 
 use super::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick};
 
-/// Bytes that may wait for a workload here.
+/// Outbox budget of a workload, in bytes.
 const BUDGET: usize = 2_000;
 
-/// Does to a broker what `data` says, and checks after each step what must hold whatever happens.
+/// Runs the steps in `data` on a broker, and checks its invariants after each step.
 ///
-/// The entry of the fuzz target `requests`, and of a unit test over its seeds. Each step is a byte
-/// that says what it is, and, for a message, a byte for its length and the message.
+/// The entry of the fuzz target `requests`, and of a unit test over its seeds. A step is one byte for
+/// its kind; a message adds one byte for its length, and its bytes.
 ///
 /// # Panics
-/// When the core breaks a promise.
+/// When the core breaks an invariant.
 pub fn fuzz_requests(data: &[u8]) {
     let limits = Limits { outbox_bytes: BUDGET, max_subscriptions: 4, ..Limits::default() };
     let mut world = World {
@@ -69,7 +69,7 @@ pub fn fuzz_requests(data: &[u8]) {
 struct World {
     broker: Broker,
     now: u64,
-    /// The last message that each workload was handed, and the last that it has taken.
+    /// The last message handed to each workload, and the last one read by it.
     handed: BTreeMap<PeerId, Seq>,
     taken: BTreeMap<PeerId, Seq>,
 }

@@ -1,8 +1,8 @@
-//! Large answers and events: their bytes are counted for as long as anybody holds them.
+//! Byte accounting of large bodies of answers and events.
 //!
-//! A message that is handed out is not in its outbox any more, and one body may be shared by thousands:
-//! so what is counted is the body itself, from when it was made until its last reader has it. Small
-//! bodies are bounded by the outboxes alone.
+//! A message handed out has left its outbox, and thousands of receivers may share one body. So a large
+//! body is counted itself, from its encoding to the drop of its last reference. Small bodies are
+//! bounded by the outboxes alone.
 
 use std::sync::{
     Arc,
@@ -13,16 +13,16 @@ use bytes::Bytes;
 
 use crate::message::ResponseBody;
 
-/// Bytes from which a body is large.
+/// Least length of a large body, in bytes.
 pub(super) const LARGE: usize = 64 << 10;
 
-/// All large bodies that are alive.
+/// The total of all live large bodies.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LargeBodies {
     bytes: Arc<AtomicUsize>,
 }
 
-/// The bytes of one body, given back when nobody holds them.
+/// One large body; its bytes are subtracted from the total when it is dropped.
 struct Charged {
     body: Bytes,
     all: Arc<AtomicUsize>,
@@ -41,15 +41,15 @@ impl Drop for Charged {
 }
 
 impl LargeBodies {
-    /// Whether a body of so many bytes may be made now, where all together may have `most`.
+    /// True if a body of this length may be made now, with `most` bytes for all large ones together.
     pub(super) fn fits(&self, len: usize, most: usize) -> bool {
         len < LARGE || self.bytes().saturating_add(len) <= most
     }
 
-    /// Counts a body that was just made, if it is large.
+    /// Counts a new body, if it is large.
     ///
     /// # Errors
-    /// All together would have more than `most` bytes then; gives how many it has.
+    /// The total would exceed `most` bytes. The error is the length of the body.
     pub(super) fn charge(&self, body: ResponseBody, most: usize) -> Result<ResponseBody, usize> {
         let len = body.len();
         if !self.fits(len, most) {
@@ -58,6 +58,7 @@ impl LargeBodies {
         if len < LARGE {
             return Ok(body);
         }
+        // Relaxed: only the sum matters, no other memory depends on it.
         self.bytes.fetch_add(len, Ordering::Relaxed);
         let all = Arc::clone(&self.bytes);
         Ok(body.map_bytes(|body| Bytes::from_owner(Charged { body, all })))

@@ -1,9 +1,10 @@
-//! The synchronous core: it decides who may do what, who hears what, and what waits.
+//! The broker: the synchronous core of sessions, access rules, subscriptions and queues.
 //!
-//! [`Broker::handle`] takes one [`Input`] and the time; [`Broker::poll_output`] gives what is to be
-//! done about it, until there is no more; [`Broker::next_deadline`] tells when to come back even if
-//! nothing comes in. There are no files, threads, clocks, bytes or protobuf here, so all of it is
-//! tested without a pipe.
+//! [`Broker::handle`] takes one [`Input`] and the time, [`Broker::poll_output`] returns the resulting
+//! [`Output`]s one by one, and [`Broker::next_deadline`] is the time of the next call without an input.
+//! The same inputs at the same times give the same outputs: there are no files, threads, clocks, bytes
+//! or protobuf here, so tests need no pipe. Each peer receives its messages in the order of their
+//! queueing.
 
 mod access;
 mod acks;
@@ -54,53 +55,53 @@ use read_cache::ReadCache;
 use snapshots::Version;
 use subscriptions::Subscriptions;
 
-/// A point in time: milliseconds since whenever the caller began to count.
+/// A point in time: milliseconds since an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u64);
 
-/// One instance that is served. Never used twice.
+/// The number of a peer: one served instance, or the agent. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
 impl PeerId {
-    /// The agent, at the other end of the link.
+    /// The agent, at the other end of the agent link.
     pub const AGENT: Self = Self(u64::MAX);
 }
 
-/// Who decides what a workload's update makes of the state.
+/// The place where updates of workloads are applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Updates {
-    /// fifogate itself.
+    /// fifogate applies them.
     #[default]
     Apply,
-    /// The agent, which every update that the rules allow is forwarded to.
+    /// The agent applies them: fifogate forwards every update allowed by the rules.
     Forward,
 }
 
-/// How a broker is to behave.
+/// Settings of a broker.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What bounds a workload.
+    /// Limits of one workload and of all together.
     pub limits: Limits,
-    /// Milliseconds that a subscriber hears nothing after its first answer was taken
+    /// Milliseconds without events after a subscriber has read its first answer
     /// (docs/differences.md#19-grace-time-for-subscribers).
     pub subscribe_grace_ms: u64,
     /// Most messages in a workload's pipe (docs/differences.md#17-one-frame-at-a-time).
     pub window: usize,
-    /// Most work on events before others are served, counted in subscribers that are told something that
-    /// is made already.
+    /// Most work on events before other inputs are handled. The unit is one delivery of an encoded
+    /// event.
     pub slice: usize,
-    /// Most work, counted likewise, on events of a change when the next one comes: who is not told by then
-    /// is told of both by one event.
+    /// Most work, in the same unit, on the events of one change when the next change comes. The
+    /// remaining subscribers get one event for both.
     pub most_at_once: usize,
-    /// The agent whose workloads are served; all if `None`.
+    /// The agent of the served workloads; all workloads are served if `None`.
     pub agent_name: Option<String>,
-    /// Where the pairs are, if an agent says by a link what is served; without one, the pairs follow
-    /// the desired state.
+    /// The run directory, if an agent names the served instances over its link. Without a link, the
+    /// pairs follow the desired state.
     pub link: Option<String>,
-    /// Who decides updates.
+    /// The place where updates are applied.
     pub updates: Updates,
-    /// Milliseconds that the agent has to answer a forwarded request.
+    /// Milliseconds for the agent's answer to a forwarded request.
     pub forward_timeout_ms: u64,
 }
 
@@ -120,121 +121,121 @@ impl Default for Config {
     }
 }
 
-/// What happened.
+/// An occurrence reported by the server.
 #[derive(Debug)]
 pub enum Input {
-    /// A workload said something.
+    /// A workload sent a message.
     Message {
-        /// Who.
+        /// The sender.
         peer: PeerId,
-        /// What.
+        /// The decoded message.
         message: FromWorkload,
-        /// The last message to it that is in its pipe.
+        /// The last message to the sender already in its pipe.
         written: Seq,
     },
-    /// What a workload says can be understood no more; its next Hello will be found.
+    /// A workload's stream cannot be decoded any further. The server searches it for the next Hello.
     Broken {
-        /// Who.
+        /// The sender.
         peer: PeerId,
-        /// What is wrong.
+        /// The reason, as sent to the workload.
         reason: String,
     },
-    /// All writers of a workload have gone.
+    /// All writers of a workload have closed its pipe.
     EndOfFile(PeerId),
-    /// All messages up to this one are in the workload's pipe, or were forgotten by its reset.
+    /// All messages up to this one are in the workload's pipe, or were dropped by a reset.
     Written(PeerId, Seq),
-    /// The workload has taken all messages up to this one.
+    /// The workload has read all messages up to this one.
     Taken(PeerId, Seq),
-    /// The pair of a peer is there, in this folder.
+    /// The pair of a peer was made, in this folder.
     PairOpened(PeerId, String),
-    /// The pair of a peer cannot be made.
+    /// The pair of a peer could not be made, for this reason.
     PairFailed(PeerId, String),
-    /// The pair of a peer is gone.
+    /// The pair of a peer was removed.
     PairClosed(PeerId),
-    /// The agent said something.
+    /// The agent sent a command.
     Agent(FromAgent),
     /// Time has passed.
     Tick,
 }
 
-/// What is to be done.
+/// An action for the server.
 #[derive(Debug)]
 pub enum Output {
     /// Make the pair of an instance, and serve it.
     OpenPair(PeerId, Instance, Owner),
-    /// Remove the pair; nothing will be said to it any more.
+    /// Remove the pair. No message to this peer follows.
     ClosePair(PeerId),
-    /// Forget what was not begun to be written, and finish or undo what was: a new session begins.
+    /// A new session begins: drop the messages not yet begun, and finish or undo the one begun.
     Reset(PeerId),
-    /// Send a message, behind all before it.
+    /// Send a message to a workload, after all before it.
     Send {
-        /// To whom.
+        /// The receiver.
         peer: PeerId,
-        /// Its number.
+        /// The number of the message.
         seq: Seq,
-        /// What.
+        /// The message.
         message: ToWorkload,
-        /// What is to be told of it.
+        /// The notice requested for it.
         ack: AckMode,
     },
-    /// Send the same to many, to each under the id of its own request and behind all before it.
+    /// Send one body to many workloads, to each under its own request id and after all before it.
     Multicast {
-        /// What.
+        /// The encoded body, shared by all.
         body: ResponseBody,
-        /// To whom.
+        /// The receivers.
         deliveries: Vec<Delivery>,
     },
-    /// Read what the peer says, or leave it in its pipe.
+    /// Read the requests of this peer, or leave them in its pipe.
     SetReadEnabled(PeerId, bool),
-    /// Send a message to the agent, behind all before it.
+    /// Send a message to the agent, after all before it.
     SendToAgent {
-        /// Its number.
+        /// The number of the message.
         seq: Seq,
-        /// What.
+        /// The message.
         message: ToAgent,
-        /// What is to be told of it.
+        /// The notice requested for it.
         ack: AckMode,
     },
-    /// This workload reads so slowly that events are merged for it, or that it is not read: so many
-    /// bytes wait for it. Said once, until it has caught up.
+    /// This workload reads too slowly: its events are merged, or its requests are not read. So many
+    /// bytes wait for it. Sent once, until it has caught up.
     Slow(Instance, usize),
-    /// It has caught up, after so many milliseconds.
+    /// The workload has caught up, after so many milliseconds.
     CaughtUp(Instance, u64),
-    /// The agent wants the end.
+    /// The agent requests the shutdown.
     Stop,
-    /// Nothing can be done together with this agent.
+    /// End the agent link, for this reason.
     EndLink(String),
 }
 
-/// One of many that are sent the same.
+/// One receiver of an [`Output::Multicast`].
 #[derive(Debug)]
 pub struct Delivery {
-    /// Who.
+    /// The receiver.
     pub peer: PeerId,
     /// The number of the message.
     pub seq: Seq,
-    /// The id of the request that it belongs to.
+    /// The id of the receiver's own request.
     pub request_id: Arc<str>,
-    /// What is to be told of it.
+    /// The notice requested for it.
     pub ack: AckMode,
 }
 
 impl Delivery {
-    /// What it is sent.
+    /// The message to this receiver.
     #[must_use]
     pub fn message(&self, body: &ResponseBody) -> ToWorkload {
         ToWorkload::Response { request_id: Arc::clone(&self.request_id), body: body.clone() }
     }
 }
 
-/// What the broker wants to hear of a message that it hands out.
+/// The notice requested for a message handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckMode {
-    /// Nothing.
+    /// No notice.
     None,
-    /// [`Input::Written`], when it is in the pipe.
+    /// [`Input::Written`], once the message is in the pipe.
     Written,
-    /// [`Input::Taken`], when the reader has taken it out.
+    /// [`Input::Taken`], once the reader has read it.
     Taken,
 }
 
@@ -244,27 +245,27 @@ pub struct Broker {
     config: Config,
     now: Tick,
     state: Tree,
-    /// What the state weighs.
+    /// Size of the state, in the unit of its limit.
     state_bytes: usize,
     /// The version of the state.
     version: Version,
-    /// The last version with something that a subscription looks below, and was told nothing of.
+    /// The last version with an unreported change: of a scalar at a proper prefix of a mask.
     unseen: Version,
-    /// Answers to reads of this state.
+    /// Encoded answers to reads of this version.
     read_cache: ReadCache,
-    /// Parts of answers to earlier ones.
+    /// Encoded values of earlier answers, for reuse.
     leaf_cache: LeafCache,
-    /// Bytes that wait for all workloads together.
+    /// Bytes in all outboxes of workloads together.
     queued: MemoryBudget,
-    /// Answers and events of any size that somebody still holds.
+    /// Bytes of all large bodies still held by a queue or by the server.
     large: LargeBodies,
-    /// Peers that are behind, by the bytes of the event for which there was no room.
+    /// Peers with a merged event too large for the memory budget, by its length.
     starved: BTreeSet<(usize, PeerId)>,
     peers: IdMap<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
-    /// Whose input is being handled.
+    /// The sender of the input being handled.
     asking: Option<PeerId>,
     fanout: Option<FanOut>,
     timers: BTreeSet<(Tick, Timer)>,
@@ -272,22 +273,22 @@ pub struct Broker {
     /// All work on events so far.
     #[cfg(test)]
     work_done: usize,
-    /// What is left of a slice of work; less than nothing if the last piece was larger.
+    /// The rest of a slice of work; negative if the last event cost more than the rest.
     work_left: isize,
     outputs: VecDeque<Output>,
     link: Option<Link>,
     next_forward: u64,
 }
 
-/// Milliseconds after which it is looked whether there is room again for large events.
+/// Milliseconds between two checks for free memory for large events.
 const RETRY_MS: u64 = 50;
 
-/// Something that becomes due.
+/// An action with a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A subscription had its time to get ready.
+    /// The grace time of a subscription is over.
     GraceOver(SubscriptionId),
-    /// The agent had its time to answer this forwarded request of a peer.
+    /// The agent's time to answer this forwarded request of a peer is over.
     Forward(PeerId, u64),
 }
 
@@ -329,7 +330,7 @@ impl Broker {
         broker
     }
 
-    /// Takes in what happened at `now`, which never goes backwards.
+    /// Handles one input at the time `now`. A time before the last one counts as the last one.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
         self.asking = match &input {
@@ -340,6 +341,8 @@ impl Broker {
         let goes_on = self.asking.is_some() || matches!(input, Input::Tick);
         match input {
             Input::Message { peer, message, written } => {
+                // Free the window first: the pending event and the answer may then be handed out at
+                // once.
                 self.note_written(peer, written);
                 self.deliver_pending(peer);
                 self.on_message(peer, message);
@@ -355,7 +358,7 @@ impl Broker {
             Input::Tick => {}
         }
         self.run_timers();
-        // What costs next to nothing comes in great numbers: that is not to bring some of this each.
+        // Notices of written or read messages are cheap and frequent: they pay for no slice of fan-out.
         if goes_on {
             self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
             if let Ok(work @ 1..) = usize::try_from(self.work_left) {
@@ -363,11 +366,12 @@ impl Broker {
                 self.spend(done);
             }
         }
+        // After the fan-out: events of the running change get memory before merged ones.
         self.feed_starved();
         self.flush_outboxes();
     }
 
-    /// Has those looked at again for whose event there is room now.
+    /// Retries the smallest event in `starved` if the memory budget has room for it now.
     fn feed_starved(&mut self) {
         while let Some(&(len, id)) = self.starved.first()
             && self.large.fits(len, self.config.limits.total_bytes)
@@ -385,48 +389,48 @@ impl Broker {
         isize::try_from(self.config.slice.max(1)).unwrap_or(isize::MAX)
     }
 
-    /// Counts work that nobody who is served now has asked for. What goes beyond a slice is paid back by
-    /// the inputs that follow.
+    /// Counts work on events, requested by no input of now. Work beyond a slice is taken off the slices
+    /// of the following inputs.
     fn spend(&mut self, work: usize) {
         self.work_left = self.work_left.saturating_sub_unsigned(work);
     }
 
-    /// What is to be done next; call it until there is nothing.
+    /// The next output, in order; call it until it returns `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Broker::handle`] with [`Input::Tick`] if nothing else comes.
+    /// The time for [`Broker::handle`] with [`Input::Tick`] if no other input comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         if self.is_busy() {
             return Some(self.now);
         }
-        // Nobody says when the last reader of a large event has it.
+        // No input reports the last reader of a large event, so its memory is polled for.
         let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
         let due = self.timers.first().map(|(due, _)| *due);
         [due, retry].into_iter().flatten().min()
     }
 
-    /// The state of now.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> &Tree {
         &self.state
     }
 
-    /// What the state weighs, as its limit counts it.
+    /// Size of the state, as counted by its limit.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         self.state_bytes
     }
 
-    /// Whether nothing waits here to be handed out.
+    /// True if no message waits to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         !self.is_busy() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
-    /// The instances that are served, oldest first.
+    /// The served instances, oldest first.
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
         let workloads = self.workloads().into_iter();
         workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))
@@ -435,6 +439,7 @@ impl Broker {
     fn workloads(&self) -> Vec<(PeerId, &Peer)> {
         let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
         let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();
+        // `IdMap` iterates in no order, and callers are given the oldest first.
         workloads.sort_unstable_by_key(|(id, _)| *id);
         workloads
     }

@@ -1,9 +1,9 @@
-//! What one workload is owed, in order, and how much of it is with the server already.
+//! The outbox: the queue of messages to one peer.
 //!
-//! At most a window of messages, and one that stands ready, are handed out; the rest waits here,
-//! where it is counted and can be taken back. The server tells which message it has put into the pipe
-//! last, but only now and then: with each request that comes from the workload anyway, or when asked
-//! to by the [`AckMode`] on a message.
+//! Messages go in with a [`Kind`], and come out numbered and in order, at most a window and one more
+//! ahead of the pipe. The remaining ones wait here, counted against the memory budget, and can be
+//! dropped. The server reports its last written message only with the workload's own requests, or where
+//! the [`AckMode`] of a message demands it.
 
 use std::{
     collections::VecDeque,
@@ -20,10 +20,10 @@ use crate::{
 
 use super::{AckMode, SubscriptionId, Tick};
 
-/// Number of a message to one workload, counted from 1 over all its sessions.
+/// Number of a message to one peer, counted from 1 over all its sessions.
 pub type Seq = u64;
 
-/// A message, whoever it is for.
+/// A message to a workload or to the agent.
 #[derive(Clone, Debug)]
 pub(super) enum Outgoing {
     Workload(ToWorkload),
@@ -39,14 +39,14 @@ impl Outgoing {
     }
 }
 
-/// What a queued message is, as far as it matters here.
+/// The role of a queued message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An answer; never dropped within its session.
     Answer,
-    /// The first answer of a subscription, whose reader is waited for.
+    /// The first answer of a subscription. Its grace time starts when the workload has read it.
     FirstAnswer(SubscriptionId),
-    /// An event; goes when its subscription loses its right to it.
+    /// An event; dropped if its subscription loses its rights.
     Event(SubscriptionId),
 }
 
@@ -57,7 +57,7 @@ struct Queued {
     len: usize,
 }
 
-/// A message on its way to the server.
+/// A message handed to the server.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) seq: Seq,
@@ -65,14 +65,14 @@ pub(super) struct Handed {
     pub(super) ack: AckMode,
 }
 
-/// What may wait in an outbox.
+/// Bounds of one outbox.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     pub(super) bytes: usize,
     pub(super) messages: usize,
 }
 
-/// Bytes that wait in several outboxes together.
+/// Bytes in several outboxes together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemoryBudget(Arc<AtomicUsize>);
 
@@ -82,7 +82,7 @@ impl MemoryBudget {
     }
 }
 
-/// The bytes of one outbox, given back when it goes.
+/// The bytes of one outbox, returned to the budget when it is dropped.
 #[derive(Debug, Default)]
 struct Charge {
     bytes: usize,
@@ -91,7 +91,7 @@ struct Charge {
 
 impl Charge {
     fn set(&mut self, bytes: usize) {
-        // Wraps, and so does the addition.
+        // The difference may be negative: it wraps, and so does the addition.
         self.total.0.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
         self.bytes = bytes;
     }
@@ -103,27 +103,27 @@ impl Drop for Charge {
     }
 }
 
-/// The queue of one workload.
+/// The queue of one peer.
 #[derive(Debug, Default)]
 #[repr(C)] // what an event touches that need not wait comes first, close together
 pub(super) struct Outbox {
     handed: Seq,
     written: Seq,
     queue: SmallDeque<Box<Queued>>,
-    /// Since when nothing was put into the pipe, though something waits.
+    /// Time of the last progress in the pipe, while messages wait.
     stuck_since: Option<Tick>,
     bytes: Charge,
-    /// First answers that were handed out and not yet taken, oldest first.
+    /// First answers handed out and not yet read, oldest first.
     awaited: VecDeque<(Seq, SubscriptionId)>,
 }
 
 impl Outbox {
-    /// An empty one that counts into `total` as well.
+    /// An empty outbox with its bytes counted in `total` too.
     pub(super) fn new(total: MemoryBudget) -> Self {
         Self { bytes: Charge { bytes: 0, total }, ..Self::default() }
     }
 
-    /// Bytes of the messages that wait here.
+    /// Bytes of the waiting messages.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.bytes
     }
@@ -132,24 +132,24 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Messages that wait here and are no events.
+    /// Number of waiting messages without the events.
     pub(super) fn answers(&self) -> usize {
         let is_answer = |queued: &Queued| !matches!(queued.kind, Kind::Event(_));
         self.queue.iter().filter(|queued| is_answer(queued)).count()
     }
 
-    /// Since when the reader has taken nothing, though something waits here.
+    /// Time since the last progress of the reader, if messages wait.
     pub(super) fn stuck_since(&self) -> Option<Tick> {
         self.stuck_since.filter(|_| !self.queue.is_empty())
     }
 
-    /// Whether one more message may wait here. One always may.
+    /// True if one more message may wait. An empty outbox takes a message of any size.
     pub(super) fn has_room(&self, budget: Budget) -> bool {
         let within = self.bytes() < budget.bytes && self.queue.len() < budget.messages;
         self.queue.is_empty() || within
     }
 
-    /// Whether half of what may wait here has gone, or more.
+    /// True if at most half of the budget is in use.
     pub(super) fn is_half_empty(&self, budget: Budget) -> bool {
         self.bytes() <= budget.bytes / 2 && self.queue.len() <= budget.messages / 2
     }
@@ -163,7 +163,7 @@ impl Outbox {
         self.queue.push_back(Box::new(Queued { message, kind, len }));
     }
 
-    /// The next message to hand out, if the server has room for one with this window.
+    /// The next message to hand out, if the window allows one.
     pub(super) fn hand(&mut self, window: usize) -> Option<Handed> {
         if !self.may_hand(window) {
             return None;
@@ -173,30 +173,34 @@ impl Outbox {
         let (seq, mut ack) = self.number(window);
         if let Kind::FirstAnswer(subscription) = kind {
             self.awaited.push_back((seq, subscription));
+            // Writing is not enough here: the grace time begins when the reader has it.
             ack = AckMode::Taken;
         }
         Some(Handed { seq, message, ack })
     }
 
-    /// The number of an event that is handed out at once, if nothing waits and the server has room.
+    /// The number of an event to hand out without queueing it, if no message waits and the window
+    /// allows one.
     pub(super) fn pass(&mut self, window: usize) -> Option<(Seq, AckMode)> {
         (self.queue.is_empty() && self.may_hand(window)).then(|| self.number(window))
     }
 
-    /// A window of messages may be with the server, and one that stands ready.
+    /// True if at most a window of messages is handed out and not yet written: one more is handed out
+    /// ahead.
     fn may_hand(&self, window: usize) -> bool {
         self.handed - self.written <= window as Seq
     }
 
-    /// The number of the next message; to hear of the last one for which there is room is asked for.
+    /// The number of the next message. The last message of a window requests a notice.
     fn number(&mut self, window: usize) -> (Seq, AckMode) {
         self.handed += 1;
         let is_last = !self.may_hand(window);
         (self.handed, if is_last { AckMode::Written } else { AckMode::None })
     }
 
-    /// The server has put all messages up to `seq` into the pipe.
+    /// The server has written all messages up to `seq` into the pipe.
     pub(super) fn note_written(&mut self, seq: Seq, now: Tick) {
+        // Notices may come late or repeat: progress never goes back, nor beyond the handed out.
         let written = self.written.max(seq.min(self.handed));
         if written > self.written {
             self.stuck_since = Some(now);
@@ -204,7 +208,7 @@ impl Outbox {
         self.written = written;
     }
 
-    /// The reader has taken all messages up to `seq`; gives the subscriptions whose first answer is
+    /// The reader has read all messages up to `seq`. Returns the subscriptions with a first answer
     /// among them.
     pub(super) fn note_taken(&mut self, seq: Seq, now: Tick) -> Vec<SubscriptionId> {
         self.note_written(seq, now);
@@ -212,16 +216,17 @@ impl Outbox {
         self.awaited.drain(..taken).map(|(_, subscription)| subscription).collect()
     }
 
-    /// Forgets everything, also what was handed out and not put into the pipe: the server is told to
-    /// forget it too.
+    /// Drops all messages, also those handed out and not yet written: [`Reset`](super::Output::Reset)
+    /// drops them in the server.
     pub(super) fn reset(&mut self) {
         self.queue.clear();
         self.bytes.set(0);
         self.awaited.clear();
+        // The numbers go on over sessions, so a late notice of the old one frees nothing.
         self.written = self.handed;
     }
 
-    /// Takes back the events of a subscription that still wait here.
+    /// Drops the waiting events of a subscription.
     pub(super) fn take_back_events(&mut self, subscription: SubscriptionId) {
         let event = Kind::Event(subscription);
         let mut freed = 0;

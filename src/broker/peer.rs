@@ -1,4 +1,8 @@
-//! One instance that is served: its rules, its session, and what it is owed.
+//! A peer: one served instance or the agent, with its rules, session, outbox and subscriptions.
+//!
+//! In come messages and notices of the server; out go answers, in the order of their queueing. Before a
+//! message is queued, the pending event of the last change is: no answer overtakes the event of an
+//! earlier change, except for lagging subscriptions.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,55 +23,55 @@ use super::{
     subscriptions::Lag,
 };
 
-/// What has been counted of one instance.
+/// Counters of one instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Messages that came from it.
+    /// Messages received from it.
     pub frames_in: u64,
-    /// Messages that were handed out for it.
+    /// Messages handed out for it.
     pub frames_out: u64,
-    /// Requests that its rules do not allow.
+    /// Requests denied by its rules.
     pub denied: u64,
-    /// Messages that made no sense.
+    /// Messages without a valid meaning.
     pub malformed: u64,
 }
 
 #[derive(Debug)]
 #[repr(C)] // what every event touches comes first, in as few cache lines as it can
 pub(super) struct Peer {
-    /// Whether what it says is being read.
+    /// True if its requests are being read.
     pub(super) reading: bool,
-    /// Whether its outbox changed since it was last looked at.
+    /// True if its outbox is queued for a flush.
     pub(super) dirty: bool,
-    /// Whether its FIFOs are there.
+    /// True if its FIFOs exist.
     pub(super) has_pair: bool,
     pub(super) session: Session,
-    /// Since when it reads too slowly.
+    /// Time since when it reads too slowly.
     pub(super) slow_since: Option<Tick>,
     pub(super) counters: Counters,
     pub(super) outbox: Outbox,
-    /// Those that were not told of a change because too much was queued already.
+    /// Lagging subscriptions with their grace time over, in the order of catching up.
     pub(super) behind: VecDeque<SubscriptionId>,
-    /// Old snapshots of the state that are kept for its subscriptions.
+    /// Old versions of the state, kept for its lagging subscriptions.
     pub(super) snapshots: Snapshots,
     /// Its subscriptions by request id.
     pub(super) subscriptions: BTreeMap<Arc<str>, SubscriptionId>,
-    /// What its subscriptions count towards their limit.
+    /// Cost of its subscriptions, counted against their limit.
     pub(super) subscription_bytes: usize,
-    /// Messages of this session that made no sense.
+    /// Malformed messages in this session.
     pub(super) malformed: usize,
-    /// Bytes of an event that it is owed and for which there was no room; 0 if there is none.
+    /// Length of a merged event waiting for memory; 0 if there is none.
     pub(super) needs: usize,
-    /// When it was last told that it reads too slowly.
+    /// Time of the last report as a slow reader.
     pub(super) slow_told: Option<Tick>,
-    /// What it asked for that is the agent's to do.
+    /// Its requests forwarded to the agent.
     pub(super) forwards: Forwards,
     pub(super) instance: Instance,
     pub(super) rules: Rules,
 }
 
 impl Peer {
-    /// What waits for it counts into `queued` as well.
+    /// A peer without messages; its outbox counts into `queued` too.
     pub(super) fn new(instance: Instance, rules: Rules, queued: MemoryBudget) -> Self {
         Self {
             reading: true,
@@ -90,7 +94,8 @@ impl Peer {
         }
     }
 
-    /// Whether nothing waits for it, and nothing has to be said or done about how it reads.
+    /// True if the outbox is empty and unmarked, and the reader neither lags nor is paused or reported
+    /// slow.
     pub(super) fn is_clean(&self) -> bool {
         let slow = self.slow_since.is_some() || !self.reading || !self.behind.is_empty();
         !slow && !self.dirty && self.outbox.is_empty()
@@ -112,7 +117,7 @@ impl Broker {
         }
     }
 
-    /// A stream that cannot be understood ends the session; the workload is told why, once.
+    /// Ends the session of an undecodable stream. The workload gets the reason, once.
     pub(super) fn on_broken(&mut self, id: PeerId, reason: String) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.counters.malformed += 1;
@@ -136,13 +141,14 @@ impl Broker {
         }
     }
 
-    /// Everything of the session before ends here, also what is on its way
+    /// Begins a session. Everything of the one before ends, even messages handed out
     /// (docs/differences.md#1-every-hello-is-answered).
     fn begin_session(&mut self, id: PeerId) {
         self.end_subscriptions(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.session = Session::Open;
         peer.malformed = 0;
+        // Reset before Accepted is queued: it is the first message of the new session.
         peer.outbox.reset();
         peer.forwards = Forwards::default();
         self.outputs.push_back(Output::Reset(id));
@@ -150,13 +156,14 @@ impl Broker {
         self.tell_session(id, Phase::Connected);
     }
 
-    /// The session is over. Answers that it is still owed come first.
+    /// Closes the session. Answers queued before are sent first.
     fn close_session(&mut self, id: PeerId, reason: String) {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.session = Session::Closed;
             peer.forwards = Forwards::default();
             let phase = Phase::Closed(reason.clone());
+            // Queued, not sent at once: earlier answers keep their place.
             self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
             self.tell_session(id, phase);
         }
@@ -170,11 +177,12 @@ impl Broker {
         }
         peer.behind.clear();
         peer.needs = 0;
+        // All subscriptions are gone, so no release is needed for each.
         peer.snapshots = Snapshots::default();
         peer.subscription_bytes = 0;
     }
 
-    /// Ends one subscription; tells whether there was one of this id.
+    /// Ends one subscription. Returns true if it existed.
     pub(super) fn end_subscription(&mut self, id: PeerId, request_id: &str) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
@@ -189,7 +197,7 @@ impl Broker {
         true
     }
 
-    /// Counts a message that makes no sense. One too many ends the session; tells whether it did.
+    /// Counts a malformed message. One above the limit closes the session; returns true in this case.
     pub(super) fn note_malformed(&mut self, id: PeerId) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         peer.counters.malformed += 1;
@@ -234,7 +242,7 @@ impl Broker {
     }
 }
 
-/// A response in the form that its receiver understands.
+/// A response in the message type of its receiver.
 pub(super) fn response(to: PeerId, request_id: Arc<str>, body: ResponseBody) -> Outgoing {
     if to == PeerId::AGENT {
         Outgoing::Agent(ToAgent::Response { request_id, body })
@@ -243,11 +251,11 @@ pub(super) fn response(to: PeerId, request_id: Arc<str>, body: ResponseBody) -> 
     }
 }
 
-/// Peers whose outbox changed since it was last looked at, each once.
+/// Peers with an outbox to flush, each once.
 #[derive(Debug, Default)]
 pub(super) struct DirtyOutboxes {
     pub(super) peers: VecDeque<PeerId>,
-    /// Those with subscriptions that can catch up when there is work left for it.
+    /// Peers with lagging subscriptions, deferred to a later slice of work.
     pub(super) later: Vec<PeerId>,
 }
 

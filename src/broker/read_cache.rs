@@ -1,5 +1,7 @@
-//! Answers to reads, encoded, for as long as the state stays what it is: who asks again, or asks the
-//! same as others, costs a look-up.
+//! Cache of encoded answers to reads of the current version of the state.
+//!
+//! In goes a mask set, out comes its encoded answer, if cached. The broker clears the cache at each
+//! change, so an answer is never older than the state. A repeated read costs a look-up.
 
 use std::collections::HashMap;
 
@@ -7,7 +9,7 @@ use crate::{message::ResponseBody, state::MaskSet};
 
 use super::subscriptions::cost;
 
-/// Most bytes that are kept. One answer may be larger; then it alone is kept.
+/// Most bytes in the cache. A larger answer is kept alone.
 const MOST_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Default)]
@@ -17,12 +19,12 @@ pub(super) struct ReadCache {
 }
 
 impl ReadCache {
-    /// The answer to `masks`, if it is kept.
+    /// The cached answer to `masks`.
     pub(super) fn get(&self, masks: &MaskSet) -> Option<ResponseBody> {
         self.bodies.get(masks).cloned()
     }
 
-    /// Keeps the answer to `masks`.
+    /// Caches the answer to `masks`.
     pub(super) fn keep(&mut self, masks: &MaskSet, body: &ResponseBody) {
         let bytes = body.len() + cost("", masks);
         if self.bytes + bytes > MOST_BYTES {
@@ -32,7 +34,7 @@ impl ReadCache {
         self.bodies.insert(masks.clone(), body.clone());
     }
 
-    /// The state is another.
+    /// Drops all answers: the state has changed, or their memory is needed.
     pub(super) fn clear(&mut self) {
         if self.bytes > 0 {
             *self = Self::default();

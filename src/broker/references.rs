@@ -1,24 +1,26 @@
-//! Whether a sender may let workloads refer to configs: a reference is a read, as the process that is
-//! started, or an error about it, shows what the config holds.
+//! Access check of references from workloads to configs.
 //!
-//! Pure: in go the rules of the sender and the workloads before and after its update, out comes
-//! whether it may. Only workloads of which the update changes something that decides what is made of
-//! their configs are looked at, so that whoever sets a tag needs no right to read.
+//! A reference counts as a read: the started process, or an error about it, shows the content of the
+//! config. In go the sender's rules and the workloads before and after its update; out comes whether
+//! the update is allowed. Pure. Only workloads with a change in [`SHOWING`] are checked, so setting a
+//! tag needs no right to read.
 
 use crate::state::{DESIRED_STATE, Map, Node};
 
 use super::Rules;
 
-/// The parts of a workload that decide what its configs are put into, and what is done with that:
-/// another command prints a file that was rendered before.
+/// The fields with an influence on the rendered configs, or on their use: another command could print a
+/// file rendered before.
 const SHOWING: [&str; 5] = ["agent", "runtime", "runtimeConfig", "files", "configs"];
 
 impl Rules {
-    /// Whether an update may make `new` of the workloads `old`, as far as their references to configs
-    /// go. `new` need not be checked yet: what has not the shape of a workload refers to nothing.
+    /// True if the references in `new` are allowed to a sender with these rules, where `old` are the
+    /// workloads before. `new` need not be validated: a value without the shape of a workload has no
+    /// references.
     #[must_use]
     pub fn may_refer(&self, old: &Map<Node>, new: &Map<Node>) -> bool {
         let mut may = true;
+        // Unchanged workloads cost little: nodes shared by both maps are skipped.
         old.diff(new, |_, was, is| {
             let Some(is) = is else { return };
             if may && SHOWING.iter().any(|part| given(was, part) != given(Some(is), part)) {
@@ -33,12 +35,13 @@ impl Rules {
     }
 }
 
-/// A part of a workload. An empty one is none: so an update spells it while it is put together.
+/// A field of a workload. An empty collection counts as absent: updates add such ones while masks are
+/// applied.
 fn given<'a>(workload: Option<&'a Node>, part: &str) -> Option<&'a Node> {
     workload?.get(part).filter(|part| !part.is_empty_collection())
 }
 
-/// The configs that a workload refers to, by name.
+/// The names of the configs referred to by a workload.
 fn references(workload: &Node) -> impl Iterator<Item = &str> {
     let own = workload.get("configs").and_then(Node::as_map);
     own.into_iter().flatten().filter_map(|(_, config)| config.as_str())
@@ -60,7 +63,7 @@ mod tests {
         workloads(&format!("{{w: {{agent: a, runtime: process, runtimeConfig: x{fields}}}}}"))
     }
 
-    /// Rules that allow to write all workloads, and to read these.
+    /// Rules with all workloads writable, and these masks readable.
     fn reads(allow: &[&str], deny: &[&str]) -> Rules {
         let rule = |operation, masks: &[&str]| {
             Node::map([
@@ -137,7 +140,7 @@ mod tests {
         let tree = crate::manifest::parse("t.yaml", text).unwrap().updated.tree;
         let path = [DESIRED_STATE, "workloads"];
         let rules = reads(&[], &[]);
-        // As masks put it together, with collections that nobody asked for.
+        // With the empty collections added by the masks.
         for mask in ["desiredState.workloads.w", "desiredState.workloads.w.tags.k", "desiredState"]
         {
             let proposed = update::propose(&tree, &tree, &[Mask::parse(mask)]).unwrap();

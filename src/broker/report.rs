@@ -1,4 +1,5 @@
-//! What the broker is doing, in numbers, for those who ask from outside (docs/operations.md#status).
+//! The broker's part of the status object (docs/operations.md#status): a copy of its figures, per
+//! workload.
 
 use crate::state::Instance;
 
@@ -7,43 +8,43 @@ use super::{Broker, Counters, PeerId, Session, peer::Peer};
 /// One workload.
 #[derive(Debug, Clone)]
 pub struct WorkloadReport {
-    /// Its number here.
+    /// The number of its peer.
     pub peer: PeerId,
-    /// Who it is.
+    /// The served instance.
     pub instance: Instance,
-    /// Where it stands.
+    /// The phase of its session.
     pub session: Session,
-    /// What it waits for, by request id.
+    /// Its subscriptions, by request id.
     pub subscriptions: Vec<SubscriptionReport>,
-    /// Bytes that wait for it.
+    /// Bytes waiting in its outbox.
     pub queued_bytes: usize,
-    /// Answers that wait for it.
+    /// Answers waiting in its outbox.
     pub answers_waiting: usize,
-    /// Milliseconds since its reader took something, if something waits.
+    /// Milliseconds since the last progress of its reader, if messages wait.
     pub reader_idle_ms: Option<u64>,
-    /// Old snapshots of the state that are kept for its subscriptions.
+    /// Snapshots kept for its subscriptions.
     pub versions_kept: usize,
-    /// What was counted.
+    /// Its counters.
     pub counters: Counters,
 }
 
 /// One subscription.
 #[derive(Debug, Clone)]
 pub struct SubscriptionReport {
-    /// Its request's id.
+    /// The id of its request.
     pub request_id: String,
-    /// What it sees; empty: everything.
+    /// Its masks; empty: everything.
     pub masks: Vec<String>,
-    /// Events that it was sent.
+    /// Events sent.
     pub events_sent: u64,
-    /// Changes that became part of an event with others.
+    /// Changes merged into the event of an earlier one.
     pub events_merged: u64,
-    /// Whether it has not been told yet of something that happened.
+    /// True if changes are undelivered.
     pub behind: bool,
 }
 
 impl Broker {
-    /// All workloads that are served, oldest first.
+    /// All served workloads, oldest first.
     #[must_use]
     pub fn report(&self) -> Vec<WorkloadReport> {
         let report = |(id, peer): (PeerId, &Peer)| WorkloadReport {

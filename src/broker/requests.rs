@@ -1,5 +1,7 @@
-//! What a workload asks for in an open session, answered in one step
-//! (docs/protocol.md#requests-and-responses).
+//! Requests of an open session, each handled in one step (docs/protocol.md#requests-and-responses).
+//!
+//! In goes a checked [`Request`]; out come one answer, or a forwarded request, and the new state of an
+//! update. The rules are checked before the state is read or changed.
 
 use std::sync::Arc;
 
@@ -44,7 +46,8 @@ impl Broker {
         }
     }
 
-    /// Rights are asked before anything is spent on the state of an update.
+    /// Serves an update with its state still encoded: rules are checked before any work is spent on
+    /// decoding.
     fn serve_sealed(&mut self, id: PeerId, update: &SealedUpdate) {
         let Some(peer) = self.peers.get(&id) else { return };
         if !peer.rules.may_write(&update.masks) {
@@ -94,7 +97,7 @@ impl Broker {
         }
     }
 
-    /// A read, and the subscription that goes with it. Both in one step: no change falls between.
+    /// Answers a read, and adds its subscription in the same step: no change falls between the two.
     fn serve_state(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, subscribe: bool) {
         let Some(peer) = self.peers.get(&id) else { return };
         if !peer.rules.may_read(masks) {
@@ -124,6 +127,7 @@ impl Broker {
     fn may_subscribe(&self, peer: &Peer, request_id: &str, masks: &MaskSet) -> Result<(), String> {
         let limits = &self.config.limits;
         let replaced = peer.subscriptions.get(request_id);
+        // A request with the id of a subscription replaces it, so its cost does not count twice.
         let freed = replaced.and_then(|id| self.subscriptions.get(*id)).map_or(0, |own| own.cost);
         let count = peer.subscriptions.len() + usize::from(replaced.is_none());
         let bytes = peer.subscription_bytes - freed + cost(request_id, masks);
@@ -138,7 +142,8 @@ impl Broker {
         Ok(())
     }
 
-    /// The answer to a read of `masks`; an error, with its length, if too much waits for all workloads.
+    /// The answer to a read of `masks`. The error is its length, if the memory budget has no room for
+    /// it.
     fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<ResponseBody, usize> {
         if let Some(body) = self.read_cache.get(masks) {
             return Ok(body);
@@ -146,7 +151,7 @@ impl Broker {
         let body = self.encode(masks);
         let most = self.most_large(id);
         if !self.large.fits(body.len(), most) {
-            // What is kept is not waited for by anybody.
+            // Cached answers count as held, but no reader waits for them: drop them first.
             self.read_cache.clear();
         }
         let body = self.large.charge(body, most)?;
@@ -154,7 +159,7 @@ impl Broker {
         Ok(body)
     }
 
-    /// Most bytes of large bodies when one more is made for this peer.
+    /// Most bytes of all large bodies, when one more is made for this peer.
     pub(super) fn most_large(&self, id: PeerId) -> usize {
         if id == PeerId::AGENT { usize::MAX } else { self.config.limits.total_bytes }
     }
@@ -164,7 +169,7 @@ impl Broker {
             return ResponseBody::state(&self.state, Fill::Full, Some(&mut self.leaf_cache));
         }
         let part = self.state.select(&Selection::of_masks(masks.masks()));
-        // What a wildcard selects is put together anew each time.
+        // A wildcard builds a new mapping for each read, so its encoding could not be reused.
         let whole = !masks.masks().iter().any(Mask::has_wildcard);
         ResponseBody::state(&part, Fill::Sparse, whole.then_some(&mut self.leaf_cache))
     }
@@ -176,8 +181,9 @@ impl Broker {
         masks: &MaskSet,
         first: ResponseBody,
     ) {
+        // The new one is added after the old one ended: both have the same id.
         self.end_subscription(id, &request_id);
-        // The agent's client is ready when it asks.
+        // The agent's client handles events from its request on.
         let waits = self.config.subscribe_grace_ms > 0 && id != PeerId::AGENT;
         let phase =
             if waits { SubscriptionPhase::AwaitingFirstRead } else { SubscriptionPhase::Live };
@@ -219,7 +225,7 @@ impl Broker {
                 return self.answer(id, request_id, ResponseBody::error(error.to_string()));
             }
         };
-        // Before anything is said of the configs: whether one exists is a read, too.
+        // Access comes before validation: an error about a missing config would reveal its absence.
         if !self.may_refer(id, &proposed) {
             return self.deny(id, request_id);
         }
@@ -235,7 +241,7 @@ impl Broker {
         }
     }
 
-    /// A reference to a config is a read of it: a template could print it.
+    /// A reference to a config counts as a read of it: a template could print it.
     fn may_refer(&self, id: PeerId, proposed: &Map<Node>) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"));
@@ -244,7 +250,7 @@ impl Broker {
         id == PeerId::AGENT || workloads.is_none_or(may)
     }
 
-    /// Who may write a workload may write its access rules; but nobody its own
+    /// Access rules of a workload are written like any other field of it, except by the workload itself
     /// (docs/differences.md#16-no-rights-for-oneself).
     fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
         if id == PeerId::AGENT {
@@ -265,13 +271,13 @@ impl Broker {
 
     fn grows_too_large(&self, id: PeerId, updated: &Updated) -> bool {
         let bytes = weight_after(&self.state, self.state_bytes, &updated.tree);
+        // Shrinking is always allowed: otherwise a state above the limit could not be repaired.
         let over = bytes > self.state_bytes && bytes > self.config.limits.max_state_bytes;
         over && id != PeerId::AGENT
     }
 
-    /// Makes an update's state the state of now. Events go out before the answer
-    /// (docs/differences.md#5-events-precede-the-answer), and
-    /// pairs come and go after it.
+    /// Commits an update. Its events are sent before the answer
+    /// (docs/differences.md#5-events-precede-the-answer), and pairs are opened and closed after it.
     fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
         let (ended, started) = self.commit(&updated);
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();

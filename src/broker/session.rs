@@ -1,42 +1,44 @@
-//! Where a workload stands in the protocol: what is legal when, and in which words it is refused
+//! The session state machine: legal messages per phase, and the texts of refusals
 //! (docs/protocol.md#sessions, docs/differences.md#1-every-hello-is-answered,
 //! docs/differences.md#2-a-refusal-is-not-the-end, docs/differences.md#3-end-of-file-keeps-the-session,
 //! docs/differences.md#4-every-request-gets-an-answer).
+//!
+//! In go the phase and a message; out comes a [`Verdict`]. Pure: the broker changes the phase.
 
 use semver::Version;
 
 use crate::{foreign::Excerpt, message::FromWorkload};
 
-/// Major version of the protocol that we speak.
+/// Major version of the control interface.
 const MAJOR: u64 = 1;
 
 /// The phase of a workload's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Session {
-    /// Nothing said yet: a Hello is due.
+    /// No message yet: a Hello is due.
     #[default]
     AwaitHello,
     /// Requests are served.
     Open,
-    /// Ended or refused, and the workload was told. Only a Hello, or a new writer, gets on from here.
+    /// Ended or refused, with the reason sent. Only a Hello or a new writer leaves this phase.
     Closed,
 }
 
-/// What becomes of a message.
+/// The handling of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// A session begins, whatever was before it.
+    /// Begin a session, and end the one before.
     Begin,
-    /// The session ends, or does not begin, for this reason.
+    /// Close or refuse the session, for this reason.
     Close(String),
-    /// It belongs to the open session.
+    /// Serve it in the open session.
     Serve,
-    /// It is skipped.
+    /// Skip it.
     Skip,
 }
 
 impl Session {
-    /// What becomes of `message` in this phase.
+    /// The handling of `message` in this phase.
     pub(super) fn judge(self, message: &FromWorkload) -> Verdict {
         match (self, message) {
             (_, FromWorkload::Hello { version }) => match check_version(version) {
@@ -55,9 +57,9 @@ impl Session {
         }
     }
 
-    /// The phase after all writers have gone. An open session stays
-    /// (docs/differences.md#3-end-of-file-keeps-the-session); one that was
-    /// refused is forgotten, so that the next writer is told anew.
+    /// The phase after all writers have closed the pipe. An open session stays
+    /// (docs/differences.md#3-end-of-file-keeps-the-session); a refusal is forgotten, so the next
+    /// writer gets its own.
     pub(super) fn after_end_of_file(self) -> Self {
         match self {
             Self::Closed => Self::AwaitHello,
@@ -66,10 +68,10 @@ impl Session {
     }
 }
 
-/// Whether a peer of this version can be talked to.
+/// Checks the version of a peer.
 ///
 /// # Errors
-/// The reason to tell it: the text is no SemVer, or its major number is not ours.
+/// The reason for the refusal: the text is no SemVer, or its major number differs from ours.
 pub fn check_version(received: &str) -> Result<(), String> {
     match Version::parse(received) {
         Ok(version) if version.major == MAJOR => Ok(()),

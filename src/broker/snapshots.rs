@@ -1,11 +1,10 @@
-//! The old snapshots of the state that are kept for one workload, each for the subscriptions that were
-//! told of it last.
+//! Snapshots: old versions of the state, kept for the lagging subscriptions of one peer.
 //!
-//! A version is kept once, and one that is kept already serves others too: a subscription that was
-//! told nothing since then sees no difference between that version and the one that it knows. So a
-//! reader that stops costs one version, whatever the number of its subscriptions. Only where
-//! something came, went or changed that a mask looks below, nothing told is not nothing different: no
-//! version from before that serves.
+//! In goes the state before an undelivered change; out comes the version to compare with later. A
+//! snapshot also serves subscriptions with no event since its version: they see no difference between
+//! it and their own. So a stopped reader costs one snapshot, for any number of subscriptions. The
+//! exception is an unreported change of a scalar at a proper prefix of a mask: no snapshot from before
+//! it is reused.
 
 use crate::state::Tree;
 
@@ -14,7 +13,7 @@ pub(super) type Version = u64;
 
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    /// In the order of their numbers.
+    /// In ascending order of versions.
     kept: Vec<Kept>,
 }
 
@@ -26,14 +25,16 @@ struct Kept {
 }
 
 impl Snapshots {
-    /// Keeps `tree` for a subscription, unless a version that is kept already will do: to it, all are
-    /// alike from version `alike` on. Gives the version to come back with; `None` if `most` are kept.
+    /// Keeps `tree` for a subscription, or reuses the last snapshot if its version is at least `alike`:
+    /// all versions from there on look equal to the subscription. Returns the version to release later,
+    /// or `None` if `most` are kept.
     pub(super) fn keep(
         &mut self,
         alike: Version,
         (version, tree): (Version, &Tree),
         most: usize,
     ) -> Option<Version> {
+        // The last one is the newest: if it is too old, all are.
         if let Some(last) = self.kept.last_mut()
             && last.version >= alike
         {
@@ -51,7 +52,7 @@ impl Snapshots {
         Some(&self.kept[self.find(version)?].tree)
     }
 
-    /// A subscription needs its version no more.
+    /// Releases the snapshot of one subscription; the last release drops the tree.
     pub(super) fn release(&mut self, version: Version) {
         if let Some(at) = self.find(version) {
             self.kept[at].users -= 1;

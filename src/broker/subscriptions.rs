@@ -1,8 +1,10 @@
-//! Who waits for what (docs/protocol.md#events, docs/differences.md#6-subscriptions-belong-to-a-session).
+//! The table of subscriptions (docs/protocol.md#events,
+//! docs/differences.md#6-subscriptions-belong-to-a-session).
 //!
-//! Subscriptions of the same masks form a group, so that what they are told is made once. Groups are
-//! found through an index over their masks, a tree of names in which `*` is one more name: a change
-//! visits those that can see it, among any number of others.
+//! In goes a change; out come the groups able to see it. Subscriptions with equal masks form a group,
+//! so their event is encoded once. An index over the masks finds the groups: a tree of names with `*`
+//! as one more name. The cost of a change depends on the matching masks, not on the number of
+//! subscriptions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,32 +20,32 @@ use crate::{
 
 use super::{PeerId, Tick, snapshots::Version};
 
-/// Name of a subscription; never used twice.
+/// Number of a subscription; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub(super) u64);
 
-/// Name of a group of subscriptions with the same masks.
+/// Number of a group of subscriptions with equal masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct GroupId(u64);
 
-/// When a subscription may be told something.
+/// The progress of a subscription towards its first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SubscriptionPhase {
-    /// Its first answer has not been taken.
+    /// The workload has not read the first answer.
     AwaitingFirstRead,
-    /// Its first answer was taken; its reader is given until then to get ready
+    /// The workload has read the first answer, and gets no event until this time
     /// (docs/differences.md#19-grace-time-for-subscribers).
     Grace(Tick),
-    /// At once.
+    /// Events are delivered at once.
     Live,
 }
 
-/// What a subscription has to be told when there is room.
+/// The base of a lagging subscription's next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lag {
-    /// What differs from this version, which is kept for it.
+    /// The difference from this version, kept as a snapshot.
     Since(Version),
-    /// Everything that it sees: too many snapshots would have had to be kept.
+    /// Everything visible: no snapshot could be kept below the limit.
     Resync,
 }
 
@@ -54,35 +56,34 @@ pub(super) struct Subscription {
     pub(super) request_id: Arc<str>,
     pub(super) group: GroupId,
     pub(super) phase: SubscriptionPhase,
-    /// What the reader was last told of, where that is not the state of now. All that happened since
-    /// is told by one event.
+    /// Set if changes are undelivered. One event will cover all of them.
     pub(super) lag: Option<Lag>,
-    /// The version of the state at which it was told something last, or had missed nothing.
+    /// The last version covered by its first answer, an event, or a catch-up without a difference.
     pub(super) last_seen: Version,
-    /// What it counts towards the limit of its workload.
+    /// Its share of the workload's limit, as computed by [`cost`].
     pub(super) cost: usize,
     /// Events sent.
     pub(super) events: u64,
-    /// Changes that became part of an event with others.
+    /// Changes merged into the event of an earlier one.
     pub(super) merged: u64,
 }
 
 impl Subscription {
-    /// It is sent an event with all that happened up to `version`.
+    /// Counts an event with all changes up to `version`.
     pub(super) fn note_seen(&mut self, version: Version) {
         self.events += 1;
         self.last_seen = version;
     }
 }
 
-/// Subscriptions that are told the same.
+/// Subscriptions with equal masks; they get equal events.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) masks: MaskSet,
     pub(super) members: BTreeSet<SubscriptionId>,
 }
 
-/// All subscriptions.
+/// All subscriptions, their groups, and the index over the masks.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
@@ -140,6 +141,7 @@ impl Subscriptions {
         let subscription = self.all.remove(&id)?;
         let group = self.groups.get_mut(&subscription.group)?;
         group.members.remove(&id);
+        // Index nodes go with the last member: masks of ended sessions must not pile up.
         if group.members.is_empty() {
             let group = self.groups.remove(&subscription.group)?;
             self.by_masks.remove(&group.masks);
@@ -158,7 +160,7 @@ impl Subscriptions {
         self.all.get_mut(&id)
     }
 
-    /// A group, and all subscriptions, of which some are its members.
+    /// One group, and the table of all subscriptions: its members are entries there.
     pub(super) fn group_mut(
         &mut self,
         id: GroupId,
@@ -166,7 +168,7 @@ impl Subscriptions {
         Some((self.groups.get(&id)?, &mut self.all))
     }
 
-    /// The members of a group behind this one, oldest first.
+    /// The members of a group after this one, oldest first.
     pub(super) fn members_after(
         &self,
         group: GroupId,
@@ -181,10 +183,11 @@ impl Subscriptions {
         Some(&self.groups.get(&self.all.get(&id)?.group)?.masks)
     }
 
-    /// Whom `changes` touch.
+    /// The groups affected by `changes`.
     pub(super) fn touched(&self, changes: &ChangeSet) -> Touched {
         let mut touched = Touched { visits_left: MOST_VISITS, ..Touched::default() };
         if !changes.is_empty() {
+            // Groups at the root see everything, without a look at the changes.
             touched.groups.extend(&self.index.here);
             touched.visit(&[&self.index], changes.root());
         }
@@ -196,7 +199,7 @@ impl Subscriptions {
     }
 }
 
-/// What a subscription counts towards the limit of its workload.
+/// Cost of a subscription, counted against the limit of its workload.
 pub(super) fn cost(request_id: &str, masks: &MaskSet) -> usize {
     let of = |mask: &Mask| {
         let segment = |segment: &Segment| match segment {
@@ -208,13 +211,13 @@ pub(super) fn cost(request_id: &str, masks: &MaskSet) -> usize {
     SEGMENT + request_id.len() + masks.masks().iter().map(of).sum::<usize>()
 }
 
-/// The paths under which a group is found; the empty one if it sees everything.
+/// The index paths of a group; the empty path if its masks select everything.
 fn paths(masks: &MaskSet) -> impl Iterator<Item = &[Segment]> {
     let everything = masks.is_everything().then_some(&[][..]);
     everything.into_iter().chain(masks.masks().iter().map(|mask| mask.segments()))
 }
 
-/// A node of the index: the groups whose mask ends here, and where longer masks go on.
+/// A node of the index: the groups with a mask ending here, and the nodes of longer masks.
 #[derive(Debug, Default)]
 struct Index {
     here: BTreeSet<GroupId>,
@@ -272,21 +275,20 @@ impl Index {
     }
 }
 
-/// What the index makes of changes.
+/// The result of looking up a change in the index.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    /// The groups that can see any of them.
+    /// The groups able to see any part of the change.
     pub(super) groups: BTreeSet<GroupId>,
-    /// At a place that some group looks below, something that is no mapping came, went or changed. The
-    /// group is told nothing of that, and yet what comes there next counts for it as updated or added,
-    /// depending on that.
+    /// A scalar was added, removed or changed at a proper prefix of a mask. Subscribers get no event
+    /// for it, but it decides whether the next value below is reported as added or updated.
     pub(super) unseen: bool,
-    /// Places of the index that may still be looked at. When there is none left, every group counts as one
-    /// that can see a change: whether it does is found when its event is made, in slices.
+    /// Index nodes left to visit. At zero every group counts as affected; the exact answer is found
+    /// when its event is made, in slices.
     visits_left: usize,
 }
 
-/// Most places of the index that one change is looked up at: masks of many wildcards all match one path.
+/// Most index nodes visited for one change: masks with many wildcards all match the same path.
 const MOST_VISITS: usize = 1 << 20;
 
 impl Touched {
@@ -304,12 +306,13 @@ impl Touched {
         }
     }
 
-    /// Looks for longer masks in what came or went as a whole.
+    /// Looks up an added or removed node with all its descendants.
     fn visit_node(&mut self, at: &[&Index], node: &Node) {
         let Node::Map(map) = node else {
             self.unseen = true;
             return;
         };
+        // A wildcard matches every entry; otherwise only keys in both the index and the map matter.
         if at.iter().any(|index| index.any.is_some()) {
             for (key, node) in map {
                 self.visit_entry(at, key, node);
@@ -329,7 +332,7 @@ impl Touched {
         }
     }
 
-    /// Notes those whose mask ends at `key`; gives where longer ones go on.
+    /// Collects the groups with a mask ending at `key`. Returns the index nodes of longer masks.
     fn enter<'a>(&mut self, at: &[&'a Index], key: &Key) -> Vec<&'a Index> {
         let mut below = Vec::new();
         self.visits_left = self.visits_left.saturating_sub(at.len());
@@ -346,7 +349,7 @@ impl Touched {
     }
 }
 
-/// The keys of whichever has fewer of them; only those in both matter.
+/// The keys of the smaller one of the two: only the keys in both matter.
 fn smaller<'a>(index: &'a Index, map: &'a Map<Node>) -> Vec<&'a Key> {
     if index.keys.len() <= map.len() { index.keys.keys().collect() } else { map.keys().collect() }
 }

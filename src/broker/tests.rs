@@ -14,20 +14,20 @@ mod limits;
 mod rights;
 mod slices;
 
-/// A broker with workloads, and an server that can be told to read slowly.
+/// A broker with workloads, and a server with slow or prompt readers.
 struct World {
     broker: Broker,
     now: u64,
-    /// Messages handed out and not looked at.
+    /// Messages handed out and not yet checked.
     sent: Vec<(PeerId, Seq, ToWorkload, AckMode)>,
     reading: Vec<(PeerId, bool)>,
-    /// What was said of slow readers.
+    /// Reports of slow readers.
     episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
     /// Messages handed out for the agent.
     last_seen: Vec<ToAgent>,
-    /// Everything is taken as soon as it is handed out.
+    /// True if every message is read as soon as it is handed out.
     prompt: bool,
 }
 
@@ -166,7 +166,7 @@ impl World {
         self.update(peer, desired(&[], &[(key, value)]), &[&mask]);
     }
 
-    /// What `peer` was sent since the last call, in short.
+    /// A short form of the messages to `peer` since the last call.
     fn heard(&mut self, peer: PeerId) -> Vec<String> {
         let (own, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.0 == peer);
@@ -178,7 +178,7 @@ impl World {
         self.take_messages(peer).iter().map(brief).collect()
     }
 
-    /// The states that `peer` was sent since the last call, while it takes all that waits for it.
+    /// The states sent to `peer` since the last call, with all its waiting messages read meanwhile.
     fn take_states(&mut self, peer: PeerId) -> Vec<pb::CompleteState> {
         self.take_messages(peer).iter().filter_map(state_of).collect()
     }
@@ -200,7 +200,7 @@ fn decoded(message: &ToWorkload) -> FromAnkaios {
     FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec()).unwrap()
 }
 
-/// The state that a message carries.
+/// The state in a message.
 fn state_of(message: &ToWorkload) -> Option<pb::CompleteState> {
     let Some(FromAnkaiosEnum::Response(response)) = decoded(message).from_ankaios_enum else {
         return None;

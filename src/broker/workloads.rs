@@ -1,7 +1,9 @@
-//! Which instances are served, and by which rules.
+//! The served instances and their rules.
 //!
-//! Without an agent that says so, the pairs follow the desired state: a workload with allow rules has
-//! one, and loses it with its rules or its end (docs/operations.md#run).
+//! In go changes of the desired state, or the agent's commands; out come [`Output::OpenPair`] and
+//! [`Output::ClosePair`]. Without an agent link the pairs follow the desired state: a workload of this
+//! agent has a pair as long as it has allow rules (docs/operations.md#run). A change of rules applies
+//! to the open session at once.
 
 use std::sync::Arc;
 
@@ -13,8 +15,7 @@ use crate::{
 use super::{Broker, Output, PeerId, Rules, peer::Peer};
 
 impl Broker {
-    /// Begins with this state and serves its workloads. `updated` is what a manifest made of the
-    /// initial state.
+    /// Begins with the state made by `updated` from the initial one, and serves its workloads.
     pub fn start(&mut self, updated: &Updated) {
         self.commit(updated);
         if self.link.is_none() {
@@ -22,7 +23,7 @@ impl Broker {
         }
     }
 
-    /// Opens, closes and changes pairs for workloads that differ.
+    /// Opens and closes pairs, and replaces rules, after changes of workloads.
     pub(super) fn follow_desired(&mut self, changes: &[WorkloadChange]) {
         for change in changes {
             let name = change.name.as_str();
@@ -35,6 +36,8 @@ impl Broker {
                     self.replace_rules(id, rules);
                 }
                 (served, wanted) => {
+                    // Close first: an instance moved to another agent keeps its name and id, so its
+                    // folder.
                     if let Some(id) = served {
                         self.close_pair(id);
                     }
@@ -76,8 +79,8 @@ impl Broker {
         }
     }
 
-    /// Rules count at once: a subscription or a request for logs that they no longer allow ends with an
-    /// error under its own id, and what it was not yet told, it is not told
+    /// Replaces the rules of a peer, effective at once: a subscription or log request no longer allowed
+    /// ends with an error under its own id, and its waiting events are dropped
     /// (docs/differences.md#15-rules-change-in-a-session).
     pub(super) fn replace_rules(&mut self, id: PeerId, rules: Rules) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -102,7 +105,8 @@ impl Broker {
             }
             self.end_subscription(id, request_id);
         }
-        // All have ended before anything is said: what it is still to be told comes before an answer.
+        // All lost subscriptions end before the first answer is queued: queueing delivers pending
+        // events, and none of a lost one may be among them.
         for request_id in lost.iter().map(|(request_id, _)| request_id).chain(&lost_logs) {
             self.answer(id, request_id, ResponseBody::error("Access denied"));
         }

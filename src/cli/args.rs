@@ -1,7 +1,8 @@
-//! The whole command line. `--help`, the man page and the completions are all made from this.
+//! The definition of the command line for clap: commands, options, values and their help texts.
 //!
-//! Here is what can be said and what each value may be; what becomes of it is decided in the file
-//! of each command. Every command's long help ends with examples.
+//! Command-line arguments go in; a [`Cli`] with parsed values comes out. Help, man page and
+//! completions are all generated from these types. A value is checked here if it can be checked
+//! alone; the module of each command checks the rest. Every long help ends with examples.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -17,10 +18,10 @@ use crate::{limits::Limits, server::LinkAddress};
 
 /// Serves the Ankaios control interface of a node's workloads
 ///
-/// fifogate opens a pair of named pipes for each workload that may use the control interface, and
-/// answers what the workloads ask through them: reads of the state, updates, and subscriptions whose
-/// events come as the state changes. The same binary speaks the workload's side of it, for scripts
-/// and for a look by hand.
+/// fifogate opens a pair of named pipes for each workload with access to the control interface.
+/// Through the pair it answers reads of the state and updates, and sends events to subscribers when
+/// the state changes. The same binary also speaks the workload's side, for scripts and manual
+/// inspection.
 #[derive(Debug, Parser)]
 #[command(name = "fifogate", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_long_help = examples::FIFOGATE, subcommand_value_name = "COMMAND")]
@@ -47,7 +48,7 @@ pub(super) enum Command {
     Man,
 }
 
-/// How much is logged to standard error.
+/// Verbosity of the log on standard error.
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
     /// Log more to standard error; twice: each message, too
@@ -60,7 +61,7 @@ pub(super) struct LogArgs {
 }
 
 impl LogArgs {
-    /// The level that was asked for; `None` if nothing was.
+    /// The requested level; `None` without `-v` and `-q`.
     pub(super) fn level(&self) -> Option<LevelFilter> {
         match (self.verbose, self.quiet) {
             (0, 0) => None,
@@ -75,28 +76,28 @@ impl LogArgs {
 
 /// Serves the workloads of a manifest
 ///
-/// The manifest is the start of the state. Every workload in it that has allow rules in its
-/// controlInterfaceAccess gets a folder RUN-DIR/WORKLOAD.ID/control_interface with the pipes `input`
-/// and `output`; pairs follow what updates make of the state. Runs in the foreground until SIGTERM or
-/// SIGINT.
+/// The manifest is the initial state. Each of its workloads with allow rules in its
+/// controlInterfaceAccess gets a folder RUN-DIR/WORKLOAD.ID/control_interface with the pipes
+/// `input` and `output`. Updates of the state add and remove pairs. Runs in the foreground until
+/// SIGTERM or SIGINT.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::RUN)]
 pub(super) struct RunArgs {
-    /// YAML file with the state to start from
+    /// YAML file with the initial state
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(required_unless_present = "agent_link")]
     pub(super) manifest: Option<PathBuf>,
-    /// Let an agent say what is served: over `stdio`, or a socket that it listens at, `unix:PATH`
+    /// Take workloads and state from an agent: over `stdio`, or its listening socket, `unix:PATH`
     ///
-    /// A manifest may be given too: it is the state to start from, and the agent adds workloads.
+    /// Together with --manifest, the manifest is the initial state, and the agent adds workloads.
     #[arg(long, value_name = "ADDRESS", value_parser = link_address)]
     pub(super) agent_link: Option<LinkAddress>,
-    /// Who decides what an update by a workload makes of the state
+    /// Component in charge of updates by workloads
     ///
-    /// `forward` lets the agent decide every update that the workload's rules allow.
+    /// With `forward`, the agent decides every update allowed by the workload's rules.
     #[arg(long, value_name = "WHO", default_value = "apply")]
     pub(super) updates: UpdatesBy,
-    /// Seconds that the agent has to answer a forwarded request
+    /// Seconds for the agent to answer a forwarded request
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(super) forward_timeout: Duration,
     /// Serve only the workloads of this agent [default: of all agents]
@@ -107,15 +108,15 @@ pub(super) struct RunArgs {
     /// Write one newline to this file descriptor when everything is served, then close it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub(super) notification_fd: Option<i32>,
-    /// Milliseconds for which a subscriber hears nothing after its first answer
+    /// Milliseconds without events for a subscriber after its first answer
     ///
-    /// The Ankaios SDKs register what handles an event only after they have that answer. What
-    /// changes meanwhile is told in the first event.
+    /// The Ankaios SDKs register their event handler only after the first answer. The first event
+    /// covers all changes made during this time.
     #[arg(long = "subscribe-grace-ms", alias = "settle", value_name = "MS", default_value_t = 20)]
     pub(super) subscribe_grace_ms: u64,
     /// Messages in a workload's pipe at a time
     ///
-    /// More than one is faster for clients that read ahead, and breaks those that cannot cope with
+    /// A larger number is faster for clients with read-ahead. It breaks clients unable to handle
     /// two messages in one read, such as the Python SDK.
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -124,7 +125,7 @@ pub(super) struct RunArgs {
     pub(super) limits: LimitArgs,
 }
 
-/// Who decides updates.
+/// Component in charge of updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum UpdatesBy {
     /// fifogate itself
@@ -141,7 +142,7 @@ fn link_address(text: &str) -> Result<LinkAddress, String> {
     }
 }
 
-/// Where fifogate keeps its pipes and its socket.
+/// Location of fifogate's pipes and status socket.
 #[derive(Debug, Args)]
 pub(super) struct RunDirArgs {
     /// Folder for the workloads' pipes [default: $XDG_RUNTIME_DIR/fifogate, as root /run/fifogate]
@@ -150,7 +151,7 @@ pub(super) struct RunDirArgs {
 }
 
 impl RunDirArgs {
-    /// The folder that was given, or the user's own.
+    /// The folder given by `--run-dir`, or the default of this user.
     pub(super) fn resolve(&self) -> Result<PathBuf, CliError> {
         match &self.run_dir {
             Some(given) => Ok(given.clone()),
@@ -163,7 +164,7 @@ fn default_run_dir(is_root: bool, runtime_dir: Option<OsString>) -> Result<PathB
     if is_root {
         return Ok(PathBuf::from("/run/fifogate"));
     }
-    // The XDG specification: a path that is not absolute is to be ignored.
+    // The XDG specification demands to ignore a relative path.
     match runtime_dir.map(PathBuf::from).filter(|dir| dir.is_absolute()) {
         Some(dir) => Ok(dir.join("fifogate")),
         None => Err(CliError::unusable(
@@ -173,7 +174,7 @@ fn default_run_dir(is_root: bool, runtime_dir: Option<OsString>) -> Result<PathB
     }
 }
 
-/// What one workload can make fifogate do or hold at most.
+/// Bounds on fifogate's work and memory, most of them for one workload.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
@@ -185,19 +186,19 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().max_fields)]
     #[arg(value_parser = at_least_one())]
     max_fields: usize,
-    /// Most bytes that wait for one workload; above it events are merged
+    /// Most queued bytes for one workload; above it events are merged
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().outbox_bytes)]
     #[arg(value_parser = at_least_one())]
     outbox_bytes: usize,
-    /// Most messages that wait for one workload; above it events are merged
+    /// Most queued messages for one workload; above it events are merged
     #[arg(long, value_name = "N", default_value_t = Limits::default().outbox_messages)]
     #[arg(value_parser = at_least_one())]
     outbox_messages: usize,
-    /// Most bytes that wait for all workloads together
+    /// Most queued bytes for all workloads together
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().total_bytes)]
     #[arg(value_parser = at_least_one())]
     total_bytes: usize,
-    /// Most old versions of the state that are kept for a workload that reads slowly
+    /// Most old versions of the state kept for a slowly reading workload
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_versions)]
     #[arg(value_parser = at_least_one())]
     max_versions: usize,
@@ -217,31 +218,31 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_subscriptions)]
     #[arg(value_parser = at_least_one())]
     max_subscriptions: usize,
-    /// Most bytes that the subscriptions of one workload take
+    /// Most bytes for the subscriptions of one workload
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().subscription_bytes)]
     #[arg(value_parser = at_least_one())]
     subscription_bytes: usize,
-    /// Most messages of one workload on their way to being handled; more stay in its pipe
+    /// Most messages of one workload waiting to be handled; more stay in its pipe
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_in_flight)]
     #[arg(value_parser = at_least_one())]
     max_in_flight: usize,
-    /// Most bytes of these messages
+    /// Most bytes of the messages of one workload waiting to be handled
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().in_flight_bytes)]
     #[arg(value_parser = at_least_one())]
     in_flight_bytes: usize,
-    /// Most messages without sense in a session; one more ends it
+    /// Most malformed messages in a session; one more ends it
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_malformed)]
     #[arg(value_parser = at_least_one())]
     max_malformed: usize,
-    /// Most times a second that a workload may wake fifogate for nothing
+    /// Most useless wake-ups a second by one workload; above it the workload is paused
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_wakeups)]
     #[arg(value_parser = at_least_one())]
     max_wakeups: usize,
-    /// Most bytes of the state that updates of workloads may make
+    /// Most bytes of the state after an update by a workload
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_state_bytes)]
     #[arg(value_parser = at_least_one())]
     max_state_bytes: usize,
-    /// Most requests of one workload that wait for the agent
+    /// Most requests of one workload waiting for the agent
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_forwarded)]
     #[arg(value_parser = at_least_one())]
     max_forwarded: usize,
@@ -249,7 +250,7 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_link_frame)]
     #[arg(value_parser = at_least_one())]
     max_link_frame: usize,
-    /// Most bytes that wait for the agent; above it what needs the agent fails
+    /// Most queued bytes for the agent; above it requests to the agent fail
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().link_bytes)]
     #[arg(value_parser = at_least_one())]
     link_bytes: usize,
@@ -285,13 +286,13 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
-/// The pair of pipes that a client uses.
+/// Control interface used by a client.
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
     /// Control-interface folder: the one with the pipes `input` and `output`
     ///
-    /// fifogate takes the workload's place in it: a workload that uses the same pipes at the same
-    /// time loses its session, and the two take each other's messages.
+    /// The command takes the place of the workload. A workload using the same pipes at the same
+    /// time loses its session, and the two read each other's messages.
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     #[arg(default_value = "/run/ankaios/control_interface")]
     pub(super) dir: PathBuf,
@@ -303,7 +304,7 @@ pub(super) struct ClientArgs {
 fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "expected a number of seconds above 0, such as 5 or 0.5".to_owned();
     let seconds = text.parse().map_err(|_| wrong())?;
-    // A year is for ever; beyond some such length a point in time cannot be computed.
+    // Bounded by a year: a point in time much further away cannot be computed.
     let most = Duration::from_secs(365 * 24 * 60 * 60);
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration.min(most)),
@@ -311,14 +312,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How a state is printed.
+/// Output format of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum StateFormat {
     Yaml,
     Json,
 }
 
-/// How the outcome of an update is printed.
+/// Output format of an update's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutcomeFormat {
     Text,
@@ -328,7 +329,7 @@ pub(super) enum OutcomeFormat {
 /// Asks for the state as a workload would, and prints it
 ///
 /// A MASK is a path in the state, such as desiredState.workloads.db.tags; `*` stands for any one
-/// name in it. Only what the workload's rules allow is answered.
+/// name in it. The answer holds only the parts allowed by the workload's rules.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::GET)]
 pub(super) struct GetArgs {
@@ -344,10 +345,10 @@ pub(super) struct GetArgs {
 
 /// Subscribes as a workload would, and prints the state and every change of it
 ///
-/// First comes the state, as `completeState`; then one document for each event, with what changed
-/// as `alteredFields` and the new values as `completeState`. Ends on Ctrl-C, or when nobody reads
-/// what it prints. If fifogate goes away, waits for it to be back, subscribes again, and prints the
-/// state anew.
+/// The first document is the state, as `completeState`. Each event is one more document, with the
+/// changed paths as `alteredFields` and the new values as `completeState`. Ends on Ctrl-C, or when
+/// its output has no reader any more. If fifogate goes away, the command waits for its return,
+/// subscribes again, and prints the state again.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::WATCH)]
 pub(super) struct WatchArgs {
@@ -364,11 +365,11 @@ pub(super) struct WatchArgs {
     pub(super) masks: Vec<String>,
 }
 
-/// Asks for an update of the state as a workload would, and prints what it started and ended
+/// Updates the state as a workload would, and prints started and ended instances
 ///
-/// PATH is a path below desiredState, or agents.NAME.tags, without `*`. All is changed at once, or
-/// nothing. Prints `added: WORKLOAD.ID.AGENT` for each instance that starts, and `deleted: ...` for
-/// each that ends; a workload that changes does both.
+/// PATH is a path below desiredState, or agents.NAME.tags, without `*`. All changes are applied
+/// together, or none of them. Prints `added: WORKLOAD.ID.AGENT` for each started instance, and
+/// `deleted: ...` for each ended one; a changed workload has both.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::SET, override_usage = SET_USAGE)]
 pub(super) struct SetArgs {
@@ -377,17 +378,17 @@ pub(super) struct SetArgs {
     /// How to print: a line for each workload instance, or one line of JSON
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(super) output: OutcomeFormat,
-    /// Take every VALUE as YAML or JSON, not as text: so it can be a mapping or a sequence
+    /// Read every VALUE as YAML or JSON, not as text, for example to set a mapping or a sequence
     #[arg(long, conflicts_with = "file")]
     pub(super) yaml: bool,
-    /// YAML file with a state (desiredState: ...) to take the parts from that --mask names; `-`:
-    /// standard input
+    /// YAML file with a state (desiredState: ...) for the parts named by --mask; `-`: standard
+    /// input
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "masks")]
     pub(super) file: Option<PathBuf>,
-    /// Paths to take from FILE; one that FILE does not have is removed from the state
+    /// Paths to take from FILE; a path missing in FILE is removed from the state
     #[arg(long = "mask", value_name = "MASK", num_args = 1.., requires = "file")]
     pub(super) masks: Vec<String>,
-    /// What to change: PATH=VALUE sets a value, PATH= an empty text, and PATH- removes
+    /// Changes: PATH=VALUE sets a value, PATH= an empty text, and PATH- removes
     #[arg(value_name = "PATH=VALUE", required_unless_present = "file", conflicts_with = "file")]
     pub(super) changes: Vec<String>,
 }
@@ -396,21 +397,22 @@ const SET_USAGE: &str = "\
 fifogate set [OPTIONS] PATH=VALUE...
        fifogate set [OPTIONS] --file <FILE> --mask <MASK>...";
 
-/// The messages that travel through a pair of pipes.
+/// Message types of the control interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MessageType {
-    /// What a workload writes
+    /// Messages written by a workload
     #[value(name = "ToAnkaios")]
     ToAnkaios,
-    /// What a workload reads
+    /// Messages read by a workload
     #[value(name = "FromAnkaios")]
     FromAnkaios,
 }
 
 /// Turns lines of protobuf JSON into framed messages
 ///
-/// Reads standard input line by line and writes each message, behind its length, to standard output
-/// at once and as a whole. Empty lines are skipped. Stops at the first line that is no message.
+/// Reads standard input line by line. Each message is written to standard output at once and as a
+/// whole, behind its length. Empty lines are skipped. Stops at the first line without a valid
+/// message.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::ENCODE)]
 pub(super) struct EncodeArgs {
@@ -421,8 +423,8 @@ pub(super) struct EncodeArgs {
 
 /// Turns framed messages into lines of protobuf JSON
 ///
-/// Reads standard input and prints each message as soon as it is whole. A message that does not
-/// decode is reported and skipped.
+/// Reads standard input and prints each message as soon as it is complete. An undecodable message
+/// is reported and skipped.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::DECODE)]
 pub(super) struct DecodeArgs {
@@ -437,8 +439,8 @@ pub(super) struct DecodeArgs {
 
 /// Checks manifests without serving them
 ///
-/// Prints one line for each FILE that `fifogate run` would take, and says of each other what is
-/// wrong, in which line, and what would be right.
+/// Prints one line for each FILE accepted by `fifogate run`. For any other FILE it prints the
+/// faults, each with its line and the expected form.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::CHECK)]
 pub(super) struct CheckArgs {
@@ -447,24 +449,24 @@ pub(super) struct CheckArgs {
     pub(super) files: Vec<PathBuf>,
 }
 
-/// Tells what a running fifogate is doing
+/// Prints the status of a running fifogate
 ///
-/// Asks the fifogate that serves RUN-DIR. As text, the whole comes first, then a line a workload; its
-/// JSON object and its metrics for Prometheus hold the same.
+/// Queries the fifogate serving RUN-DIR. The text shows the totals first, then one line for each
+/// workload. For programs there are one JSON object, and metrics for Prometheus.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::STATUS)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) run_dir: RunDirArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) output: StatusFormat,
-    /// Look again every second, until Ctrl-C
+    /// Query again every second, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
 }
 
-/// How a status is printed.
+/// Output format of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum StatusFormat {
     /// For people
@@ -475,7 +477,7 @@ pub(super) enum StatusFormat {
     Prometheus,
 }
 
-/// Prints what completes this program's command line in a shell
+/// Prints a completion script of this program for a shell
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::COMPLETIONS)]
 pub(super) struct CompletionsArgs {

@@ -1,8 +1,9 @@
-//! The workload's side of a control interface, for one command at a time.
+//! Client of a control interface: the workload's side of a pair, for one command.
 //!
-//! A client blocks, but never for longer than it was told to and never beyond a signal. It opens
-//! the pipes as a workload does, so in the code they have their names from fifogate's side: what we
-//! write is `from_workload`. What an earlier session left in the pipe is skipped.
+//! It opens the pipes of a folder, begins a session with a `Hello`, and sends requests; responses
+//! come out in order. Every wait ends at its deadline or on a stop. Fields are named from
+//! fifogate's side: the client writes `from_workload` and reads `to_workload`. Bytes of an earlier
+//! session are skipped.
 
 use std::{
     collections::VecDeque,
@@ -37,10 +38,10 @@ use crate::{
     },
 };
 
-/// The protocol version that we speak, which is what the SDKs speak.
+/// Protocol version of this client, equal to the version of the SDKs.
 const VERSION: &str = "1.0.0";
-/// Most bytes of one answer. Whoever serves the pipes is trusted; this only keeps a torn stream
-/// from being taken for a message that takes for ever.
+/// Most bytes of one answer. The server of the pipes is trusted. The bound only keeps a torn stream
+/// from being read as an endless message.
 const MAX_ANSWER: usize = 1 << 30;
 
 /// An open session.
@@ -49,25 +50,25 @@ pub(super) struct Client {
     timeout: Duration,
     from_workload: File,
     to_workload: File,
-    /// Of who writes `to_workload`.
+    /// Reports closes of the write end of `to_workload`.
     writer_close: WriterClose,
     has_departed: bool,
     decoder: FrameDecoder,
-    /// Messages that came together with one that was asked for.
+    /// Message bodies read, and not yet decoded.
     received: VecDeque<Bytes>,
-    /// What our request ids begin with. No other process has it, not even one with our process id
-    /// in a container's life before: its answers may still be in the pipe.
+    /// Prefix of our request ids, unique among processes. A process id alone is not enough: an
+    /// earlier container may have had the same one, and its answers may still be in the pipe.
     id_prefix: String,
     requests: u64,
 }
 
-/// What a wait for a response brought.
+/// Outcome of a wait for a response.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 pub(super) enum Received {
     Response(ResponseContent),
-    /// Somebody else said Hello in these pipes. Requests are still taken, but what an earlier one
-    /// subscribed to is forgotten.
+    /// Another process sent a `Hello` through these pipes. Requests are still accepted, but earlier
+    /// subscriptions are gone.
     Restarted,
     Stopped,
     TimedOut,
@@ -84,11 +85,11 @@ impl Client {
     /// Opens the pipes of `dir` and a session in them.
     ///
     /// # Errors
-    /// Away if there are no pipes, nobody serves them, or nobody answers in time; quiet if told to
-    /// stop.
+    /// `Away` if the pipes do not exist, have no server, or the `Hello` gets no answer in time;
+    /// `Quiet` on a stop.
     pub(super) fn connect(dir: &Path, timeout: Duration, stop: &Stop) -> Result<Self, CliError> {
         let until = Instant::now() + timeout;
-        // Reading first: so the answer to our Hello finds a reader.
+        // The read end first: the answer to our `Hello` needs a reader.
         let to_workload = open_fifo(dir, "input", OpenOptions::new().read(true))?;
         let from_workload = open_fifo(dir, "output", OpenOptions::new().write(true))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -108,13 +109,14 @@ impl Client {
         client.discard_leftovers(until)?;
         client.put(ToAnkaiosEnum::Hello(Hello { protocol_version: VERSION.to_owned() }))?;
         client.await_accepted(until, stop)?;
-        // One who began to serve just now opened and closed the pipe on the way.
+        // A fifogate started just now has opened and closed the pipe once: not the close to wait
+        // for.
         writer_close.take();
         client.writer_close = writer_close;
         Ok(client)
     }
 
-    /// Sends a request under a new id, and returns that.
+    /// Sends a request under a new id, and returns the id.
     pub(super) fn send(&mut self, content: RequestContent) -> Result<String, CliError> {
         self.requests += 1;
         let id = format!("{}-{}", self.id_prefix, self.requests);
@@ -122,16 +124,16 @@ impl Client {
         Ok(id)
     }
 
-    /// Sends a request about an earlier one.
+    /// Sends a request under the id of an earlier one.
     pub(super) fn send_as(&mut self, id: &str, content: RequestContent) -> Result<(), CliError> {
         let request_id = id.to_owned();
         self.put(ToAnkaiosEnum::Request(Request { request_id, request_content: Some(content) }))
     }
 
-    /// Waits for the next response to the request `id`; any other is skipped.
+    /// Waits for the next response to the request `id`, and skips responses to others.
     ///
     /// # Errors
-    /// The response is an error, or the session is over.
+    /// The response is an error, or the session is closed.
     pub(super) fn response(
         &mut self,
         id: &str,
@@ -168,31 +170,32 @@ impl Client {
         loop {
             match self.response(&id, due, &Stop::never())? {
                 Received::Response(content) => return Ok(content),
+                // The request is still answered, in the new session.
                 Received::Restarted => {}
                 Received::Stopped | Received::TimedOut => return Err(self.no_answer()),
             }
         }
     }
 
-    /// When the answer to a request that is sent now has to be there.
+    /// Deadline of the answer to a request sent now.
     pub(super) fn answer_due(&self) -> Instant {
         Instant::now() + self.timeout
     }
 
-    /// No answer came in time.
+    /// The error for a missing answer.
     pub(super) fn no_answer(&self) -> CliError {
         self.away(&format!("no answer within {} s (--timeout)", self.timeout.as_secs_f64()))
     }
 
-    /// An answer that is none to what was asked.
+    /// The error for a response of another type than requested.
     pub(super) fn unexpected(&self, content: &ResponseContent) -> CliError {
         self.failed(&format!("an answer to another question came: {content:?}"))
     }
 
-    /// Takes out of the pipe what is there before we have said anything.
+    /// Reads and drops everything in the pipe before our `Hello`.
     ///
-    /// It is not decoded: one who was killed while it wrote may have left part of a message, and
-    /// what is written from now on begins with a whole one.
+    /// The bytes are not decoded: a killed writer may have left part of a message. All bytes
+    /// written later begin with a whole one.
     fn discard_leftovers(&mut self, until: Instant) -> Result<(), CliError> {
         let mut buffer = [0; 4096];
         while Instant::now() < until {
@@ -239,7 +242,7 @@ impl Client {
                 }
             }
             if self.has_departed {
-                // What was written before is still to be had.
+                // The pipe still holds everything written before the close.
                 if self.fill()? == 0 {
                     return Err(self.gone());
                 }
@@ -259,11 +262,12 @@ impl Client {
         }
     }
 
-    /// Reads what is there, and returns how many bytes that were.
+    /// Reads once without blocking, and returns the number of bytes.
     fn fill(&mut self) -> Result<usize, CliError> {
         let mut buffer = [0; 16 << 10];
         let len = match self.to_workload.read(&mut buffer) {
-            // Nobody has it open for writing, and somebody had, or there would be no news of it.
+            // End of file: the only writer is gone. Without a writer so far, poll would not report
+            // the pipe.
             Ok(0) => return Err(self.gone()),
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
@@ -321,7 +325,7 @@ impl Client {
     }
 }
 
-/// Opens a pipe so that nothing ever blocks on it, not even this.
+/// Opens a pipe without blocking, now and in later calls.
 fn open_fifo(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, CliError> {
     let path = dir.join(name);
     let shown = path.display();
@@ -340,12 +344,15 @@ fn open_fifo(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, CliE
         }
         Err(error) => return Err(CliError::failed(format!("{shown}: {error}"))),
     };
+    // Before the open: a regular file would open for writing, and swallow the requests.
     if !found.file_type().is_fifo() {
         let why = format!("{shown} is no named pipe (FIFO), and one belongs there");
         return Err(CliError::failed(why));
     }
+    // Without O_NONBLOCK, opening a FIFO sleeps until its other end is open.
     how.custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).map_err(|error| {
         match error.raw_os_error().map(Errno::from_raw) {
+            // Only the write end fails so: a read end opens without a writer.
             Some(Errno::ENXIO) => CliError::away(format!(
                 "{shown}: nobody serves this control interface; start fifogate, or the Ankaios \
                  agent, and have it serve this workload"

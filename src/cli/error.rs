@@ -1,4 +1,7 @@
-//! How a command ends when it does not just end: an exit status, and what is said about it.
+//! Error of a command: a message for standard error, and an exit status.
+//!
+//! Status 1 is a failure, 2 wrong usage or an unusable file. A quiet end has status 0 and no
+//! message.
 
 use std::{
     fmt,
@@ -6,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Why a command stops.
+/// Reason for the end of a command.
 #[derive(Debug)]
 pub(super) struct CliError {
     kind: Kind,
@@ -15,18 +18,18 @@ pub(super) struct CliError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// There is nothing more to do, and nothing to say about it.
+    /// No failure: nothing is left to do or to report.
     Quiet,
-    /// What was asked for did not work.
+    /// The requested action failed.
     Failed,
-    /// As `Failed`, since the other side is not there; a later try may find it.
+    /// `Failed` because the other side is missing; a later try may find it.
     Away,
-    /// What was asked for makes no sense, or a file does not.
+    /// The request or a file makes no sense.
     Unusable,
 }
 
 impl CliError {
-    /// Nothing went wrong: the command was told to stop, or nobody wants to hear more.
+    /// Status 0: the command was stopped, or its output has no reader any more.
     pub(super) fn quiet() -> Self {
         Self { kind: Kind::Quiet, message: String::new() }
     }
@@ -36,18 +39,18 @@ impl CliError {
         Self { kind: Kind::Failed, message: message.into() }
     }
 
-    /// Status 1: nobody is at the other end of the pipes.
+    /// Status 1: the other end of the pipes is missing.
     pub(super) fn away(message: impl Into<String>) -> Self {
         Self { kind: Kind::Away, message: message.into() }
     }
 
-    /// Status 2: wrong usage, or a file that cannot be used. The message says which file and line,
-    /// what is wrong, and what would be right.
+    /// Status 2: wrong usage, or an unusable file. The message has file, line, fault and the
+    /// expected form.
     pub(super) fn unusable(message: impl Into<String>) -> Self {
         Self { kind: Kind::Unusable, message: message.into() }
     }
 
-    /// Standard output cannot be written. A reader that has seen enough is no failure.
+    /// A failed write to standard output. A closed pipe is no failure: its reader has seen enough.
     pub(super) fn stdout(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::quiet();
@@ -60,10 +63,10 @@ impl CliError {
         self.kind == Kind::Away
     }
 
-    /// Says what there is to say on standard error; the status to exit with.
+    /// Prints the message to standard error, and returns the exit status.
     pub(super) fn report(&self) -> ExitCode {
         if self.kind != Kind::Quiet {
-            // Without a standard error the status still tells.
+            // A failed write is ignored: the exit status still reports the error.
             let _ = writeln!(io::stderr().lock(), "error: {self}");
         }
         match self.kind {

@@ -1,7 +1,7 @@
-//! The ends of the long helps: examples, and what else belongs behind the options.
+//! The last part of each long help: examples, exit status, environment.
 //!
-//! A line that starts at the margin and ends with a colon is a heading; the man page takes it as
-//! one. Lines stay below 98 columns, so that no terminal of 100 columns breaks a command in two.
+//! A line at the margin with a colon at its end is a heading; the man page formats it as one. Lines
+//! stay below 98 columns, so no terminal of 100 columns wraps a command.
 
 pub(super) const FIFOGATE: &str = "\
 Exit status:

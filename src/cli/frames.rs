@@ -1,8 +1,7 @@
-//! `fifogate encode` and `decode`: protobuf JSON in lines, to and from framed messages.
+//! `fifogate encode` and `decode`: lines of protobuf JSON to framed messages, and back.
 //!
-//! Both translate by the descriptors of `proto/` and follow the canonical JSON mapping. What they
-//! are fed comes from the user: a fault is told with its place, a line going in and a byte coming
-//! out.
+//! Both use the descriptors of `proto/` and the canonical JSON mapping. The input is untrusted: a
+//! fault is reported with its line when encoding, and with its byte offset when decoding.
 
 use std::io::{self, BufRead, Read};
 
@@ -49,13 +48,13 @@ fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessa
     Ok(message)
 }
 
-/// Refuses what no fifogate and no agent takes, with the same bound.
+/// Rejects configs nested deeper than [`MAX_NESTING`], as fifogate and its agent do.
 fn check_nesting(message: &DynamicMessage) -> Result<(), String> {
     if fits(message, MAX_NESTING) { Ok(()) } else { Err(too_deep("a config")) }
 }
 
-/// Whether each config in the message has at most so many levels. The decoders have bounds of their own
-/// for the levels of a message, and these are all that is walked here.
+/// Whether each config in the message has at most `levels` levels. The walk visits all levels of
+/// the message; the decoders have bounded their number.
 fn fits(message: &DynamicMessage, levels: usize) -> bool {
     let descriptor = message.descriptor();
     let is_level =
@@ -69,7 +68,7 @@ fn fits(message: &DynamicMessage, levels: usize) -> bool {
     })
 }
 
-/// What is wrong, with the place within the line; the parser's own line number is always 1.
+/// The text of a JSON fault, with its column. The parser's line number is dropped: it is always 1.
 fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
     if text.starts_with("recursion limit exceeded") {
@@ -96,7 +95,7 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         skipped: 0,
     };
     let mut frames = FrameDecoder::new(args.max_frame);
-    // Where the frame began that is being read, and how far the input was read.
+    // Byte offsets: start of the current frame, and end of the decoded input.
     let (mut start, mut read) = (0, 0);
     let mut stdin = io::stdin().lock();
     let mut buffer = vec![0; 64 << 10];
@@ -127,6 +126,7 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
              here"
         )));
     }
+    // A skipped message does not end the run, but makes it a failure.
     match printer.skipped {
         0 => Ok(()),
         count => Err(CliError::failed(format!("{count} of the messages did not decode"))),
@@ -148,7 +148,7 @@ struct MessagePrinter {
 }
 
 impl MessagePrinter {
-    /// Prints the message of a frame that began at byte `start`.
+    /// Prints the message of a frame with its start at byte `start`.
     fn print(&mut self, body: &[u8], start: usize) -> Result<(), CliError> {
         let line = match DynamicMessage::decode(self.descriptor.clone(), body) {
             Ok(message) => check_nesting(&message)

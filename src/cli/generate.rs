@@ -1,4 +1,7 @@
-//! The man page and the completions, made from the definition of the command line.
+//! `fifogate man` and `completions`: generators on the clap definition of the command line.
+//!
+//! Nothing is written by hand, so both follow each new option. The man page is one document, with a
+//! section for each command.
 
 use clap::CommandFactory;
 use clap_mangen::{
@@ -25,10 +28,10 @@ pub(super) fn man() -> Result<(), CliError> {
     Stdout::open()?.put(page)
 }
 
-/// One page for all: first the program, then a section for each of its commands.
+/// The whole page: first the program, then a section for each command.
 fn man_page() -> std::io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    // Without a date at all the arguments behind it would take its place.
+    // Without a date, the next argument would be printed in its place.
     let program = Man::new(Cli::command()).date(" ").manual("User Commands");
     program.render_title(&mut page)?;
     program.render_name_section(&mut page)?;
@@ -42,7 +45,7 @@ fn man_page() -> std::io::Result<Vec<u8>> {
     Ok(without_repeated_preambles(&page))
 }
 
-/// Each part brings the same two lines that define the apostrophe; once is enough.
+/// Removes repeated preambles. Each part begins with the same two lines to define the apostrophe.
 fn without_repeated_preambles(page: &[u8]) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = page.split_inclusive(|byte| *byte == b'\n').collect();
     let preamble: Vec<_> = lines.iter().copied().take(2).collect();
@@ -54,14 +57,14 @@ fn without_repeated_preambles(page: &[u8]) -> Vec<u8> {
     lines.concat()
 }
 
-/// What `clap_mangen` makes a page of, as a section with sub-sections.
+/// The page of `clap_mangen` for one command, as a section with subsections.
 fn command_section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let title = format!("{NAME} {}", command.get_name());
     let mut heading = Roff::new();
     heading.control("SH", [title.to_uppercase().as_str()]);
     heading.to_writer(page)?;
 
-    // Options that every command has are told once, at the program.
+    // The global options are listed once, at the program.
     let alone = command.clone().bin_name(title).disable_help_flag(true).disable_version_flag(true);
     let has_options = alone.get_arguments().next().is_some();
     let alone = Man::new(alone);
@@ -80,7 +83,7 @@ fn command_section(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Resu
     notes(command, "SS", page)
 }
 
-/// The end of a long help: its headings as headings, all else as it stands.
+/// The end of a long help: its headings as headings, all other lines unchanged.
 fn notes(command: &clap::Command, heading: &str, page: &mut Vec<u8>) -> std::io::Result<()> {
     let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
     let mut roff = Roff::new();

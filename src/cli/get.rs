@@ -1,4 +1,4 @@
-//! `fifogate get`: one question, one answer.
+//! `fifogate get`: one read of the state, printed once.
 
 use super::{args::GetArgs, client::Client, error::CliError, output, stdout::Stdout, wait::Stop};
 use crate::pb::ank_base::{

@@ -1,7 +1,7 @@
-//! What a user wants the state to be: YAML, JSON and plain values in, a message of the new state out.
+//! Parser of a new state for `set`: YAML, JSON or plain values in, a protobuf state out.
 //!
-//! Everything is checked against the table of [`super::schema`]; a fault says in which line it is,
-//! what is wrong, and what would be right.
+//! Every value is checked against the table of [`super::schema`]. A [`Fault`] has the line, the
+//! mistake and the expected form.
 
 use saphyr::Scalar;
 
@@ -13,14 +13,14 @@ use crate::{
     state::{Map, Node, Tree, convert},
 };
 
-/// What is wrong with a YAML text, and in which line.
+/// A fault in a YAML text, with its line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) line: usize,
     pub(super) what: String,
 }
 
-/// The value that a plain text is where `shape` belongs.
+/// The value of a plain text at a place of this shape.
 pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
     match shape {
         Shape::Text | Shape::Config => Ok(Node::text(text)),
@@ -30,8 +30,9 @@ pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
     }
 }
 
-/// The value that a YAML document is where `shape` belongs; `at` is the path of that place.
+/// The value of a YAML document at a place of this shape; `at` is the path of the place.
 pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
+    // Some editors write a byte-order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let documents = yaml::load(text).map_err(|(line, _, what)| Fault { line, what })?;
     match &documents[..] {
@@ -41,24 +42,24 @@ pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
     }
 }
 
-/// Levels of a config that are above the place of this path in it.
+/// Number of config levels above the place of this path.
 pub(super) fn levels_above(path: &str) -> usize {
     let below = path.strip_prefix("desiredState.configs.");
     below.map_or(0, |names| names.matches('.').count())
 }
 
-/// A state in the making.
+/// A state under construction; it may hold parts only.
 #[derive(Default)]
 pub(super) struct NewState(Map<Node>);
 
 impl NewState {
-    /// The state that a YAML document is.
+    /// The state in a YAML document.
     pub(super) fn from_yaml(text: &str) -> Result<Self, Fault> {
         let state = yaml(text, &STATE, "")?;
         Ok(Self(state.as_map().cloned().unwrap_or_default()))
     }
 
-    /// Puts `value` at `path`; a value on the way there that is no mapping makes room for one.
+    /// Puts `value` at `path`. A scalar or sequence on the way is replaced by a mapping.
     pub(super) fn put(&mut self, path: &[&str], value: Node) {
         put(&mut self.0, path, value);
     }
@@ -84,7 +85,7 @@ fn fault(node: &Yaml<'_>, what: impl Into<String>) -> Fault {
     Fault { line: node.line(), what: what.into() }
 }
 
-/// The value that `node` is where `shape` belongs; `above` counts the levels of a config around it.
+/// The value of `node` at a place of this shape; `above` counts the config levels around it.
 fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, Fault> {
     let wrong = |what: &str| {
         let place = if at.is_empty() { "this" } else { at };
@@ -92,6 +93,7 @@ fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, 
     };
     match (shape, &node.data) {
         (Shape::Unsettable, _) => wrong("cannot be set by an update"),
+        // Before the recursion: this check bounds its depth.
         (Shape::Config, Data::Mapping(_) | Data::Sequence(_)) if above >= MAX_NESTING => {
             Err(fault(node, too_deep(at)))
         }
@@ -126,7 +128,7 @@ fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, 
     }
 }
 
-/// Whether the node has what the shape needs, and what tells it from others says so.
+/// Whether the node has all needed fields of the shape, and the fixed texts among them.
 fn fits(node: &Yaml<'_>, shape: &Shape) -> bool {
     let (Shape::Fields { needed, .. }, Data::Mapping(entries)) = (shape, &node.data) else {
         return false;
@@ -152,8 +154,8 @@ fn fields(node: &Yaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
     mapping(node, |name| shape.field(name).unwrap_or(shape), at, 0)
 }
 
-/// The mapping that `node` is, each value of the shape that `below` says; without what cannot be
-/// set, so that a state as it was printed can be given back.
+/// The mapping of `node`; `below` gives the shape of each value. Unsettable entries are left out,
+/// so the printed state can be given back.
 fn mapping<'a>(
     node: &Yaml<'_>,
     below: impl Fn(&str) -> &'a Shape,

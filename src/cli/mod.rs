@@ -1,8 +1,8 @@
-//! The command line: `fifogate` as users and scripts see it.
+//! The command line `fifogate`, for users and scripts.
 //!
-//! Arguments come in, an exit status goes out. Data goes to standard output, everything said about
-//! it to standard error. `run` and `check` stand at fifogate's side of the pipes; `get`, `watch` and
-//! `set` at a workload's; `encode` and `decode` at both.
+//! Command-line arguments go in, an exit status comes out. Data goes to standard output, messages
+//! and logs to standard error. `run` and `check` work on fifogate's side of the pipes; `get`,
+//! `watch` and `set` on a workload's; `encode` and `decode` on both.
 
 mod args;
 mod check;
@@ -34,15 +34,15 @@ use crate::foreign::Line;
 use args::{Cli, Command, LogArgs};
 use error::CliError;
 
-/// Runs the command that `args` spell, the program's name first.
+/// Runs the command in `args`; the first argument is the program's name.
 ///
-/// Returns 0 if it is done, 1 if it failed, and 2 for wrong usage or a file that cannot be used;
-/// then standard error says why.
+/// Returns 0 for success, 1 for a failure, and 2 for wrong usage or an unusable file. With 1 and 2
+/// the reason is on standard error.
 pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    // Help and faults end the process here, with status 0 or 2.
+    // clap prints help and usage faults itself, and ends the process with status 0 or 2.
     let cli = Cli::parse_from(args);
     start_logging(&cli.logging);
     match execute(cli.command) {
@@ -66,8 +66,8 @@ fn execute(command: Command) -> Result<(), CliError> {
     }
 }
 
-/// Flags count before RUST_LOG, and that before the default. What other crates say is left out
-/// below a warning, unless RUST_LOG asks for it.
+/// Starts logging. Flags precede `RUST_LOG`, and `RUST_LOG` precedes the default. Without
+/// `RUST_LOG`, other crates are logged from warnings up only.
 fn start_logging(args: &LogArgs) {
     let mut logger = env_logger::Builder::new();
     let by_level = |logger: &mut env_logger::Builder, level: LevelFilter| {
@@ -80,13 +80,13 @@ fn start_logging(args: &LogArgs) {
         }
         (None, Err(_)) => by_level(&mut logger, LevelFilter::Info),
     }
-    // Whatever a line quotes: it is one line, and no terminal obeys it.
+    // A record may quote foreign text: it stays on one line, without control sequences.
     logger.format(|to, record| {
         let (time, level) = (to.timestamp(), record.level());
         let (style, line) = (to.default_level_style(level), Line(record.args()));
         let target = record.target();
         writeln!(to, "[{time} {style}{level:<5}{style:#} {target}] {line}")
     });
-    // There is a logger already if somebody calls `main` twice; that one will do.
+    // A second call of `main` in one process keeps the first logger.
     let _ = logger.try_init();
 }

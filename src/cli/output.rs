@@ -1,7 +1,7 @@
-//! The state and its changes as people and scripts read them: YAML, or JSON in one line.
+//! Printer of states and events: protobuf in, YAML or one line of JSON out.
 //!
-//! What is printed is the tree of docs/protocol.md#state-tree, without the wrappers of the schema, so that
-//! every mask that can be asked for can be read off it.
+//! The output is the tree of docs/protocol.md#state-tree, without the wrapper messages of the
+//! schema. So every usable mask can be read off the output.
 
 use saphyr::{Mapping, ScalarStyle, Yaml, YamlEmitter};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::{
     state::{Node, convert},
 };
 
-/// A state as its tree; nothing at all is an empty one.
+/// The tree of a state; a missing state is an empty tree.
 pub(super) fn state(state: Option<&pb::CompleteState>) -> Result<Value, CliError> {
     let Some(state) = state else { return Ok(json!({})) };
     let tree = convert::from_pb(state)
@@ -21,12 +21,12 @@ pub(super) fn state(state: Option<&pb::CompleteState>) -> Result<Value, CliError
     Ok(Value::Object(parts.collect()))
 }
 
-/// The first answer to a subscription, or an event of it.
+/// The document of a subscription's first answer, or of one of its events.
 pub(super) fn change(response: &pb::CompleteStateResponse) -> Result<Value, CliError> {
     let complete_state = state(response.complete_state.as_ref())?;
     Ok(match &response.altered_fields {
         None => json!({ "completeState": complete_state }),
-        // All three lists are always there: a script need not ask.
+        // All three lists are always present, so a script needs no check for them.
         Some(altered) => json!({
             "alteredFields": {
                 "addedFields": altered.added_fields,
@@ -38,7 +38,7 @@ pub(super) fn change(response: &pb::CompleteStateResponse) -> Result<Value, CliE
     })
 }
 
-/// The text of one document, with a line feed at its end.
+/// The text of one document, ending with a line feed.
 pub(super) fn document(value: &Value, format: StateFormat) -> Result<String, CliError> {
     match format {
         StateFormat::Json => Ok(format!("{value}\n")),
@@ -48,7 +48,7 @@ pub(super) fn document(value: &Value, format: StateFormat) -> Result<String, Cli
     }
 }
 
-/// What stands in front of a document, if `before` documents came before it.
+/// The separator in front of a document, after `before` earlier ones.
 pub(super) fn separator(format: StateFormat, before: u64) -> &'static str {
     match format {
         StateFormat::Yaml if before > 0 => "---\n",
@@ -73,7 +73,7 @@ fn yaml(value: &Value) -> Result<String, saphyr::EmitError> {
     let mut emitter = YamlEmitter::new(&mut text);
     emitter.multiline(true);
     emitter.dump(&yaml_node(value))?;
-    // The emitter begins every document with a separator; ours stand between documents.
+    // The emitter starts every document with a separator; ours stand between documents.
     let mut text = text.strip_prefix("---\n").unwrap_or(&text).to_owned();
     if !text.ends_with('\n') {
         text.push('\n');
@@ -89,12 +89,12 @@ fn yaml_node(value: &Value) -> Yaml<'static> {
         }
         Value::Array(values) => Yaml::Sequence(values.iter().map(yaml_node).collect()),
         Value::String(text) => yaml_text(text),
-        // Written as it is: a number of ours may be larger than the YAML crate's.
+        // Written as a plain scalar: our numbers may exceed the range of the YAML crate.
         other => Yaml::Representation(other.to_string().into(), ScalarStyle::Plain, None),
     }
 }
 
-/// A text such that every YAML reader takes it for that text.
+/// A scalar read as this text by every YAML parser.
 fn yaml_text(text: &str) -> Yaml<'static> {
     if reads_as_text(text) {
         return Yaml::Value(saphyr::Scalar::String(text.to_owned().into()));
@@ -103,9 +103,8 @@ fn yaml_text(text: &str) -> Yaml<'static> {
     Yaml::Representation(escaped.into(), ScalarStyle::DoubleQuoted, None)
 }
 
-/// Whether the emitter may choose how to write `text`. It knows what YAML 1.2 takes for a number,
-/// or for none of the characters of a text; here is what older readers, and there are many, take
-/// for a number, a date or the end of a line.
+/// Whether the emitter may choose the style of `text`. It quotes by the rules of YAML 1.2. Many
+/// older parsers read more texts as numbers, dates or line ends; for these the answer is false.
 fn reads_as_text(text: &str) -> bool {
     let in_numbers = |c: char| c.is_ascii_digit() || "+-._:eE tTzZ".contains(c);
     let is_odd = |c: char| match c {

@@ -1,4 +1,7 @@
-//! `fifogate run`: serves the workloads of a manifest, or of an agent.
+//! `fifogate run`: starts the server for the workloads of a manifest or of an agent.
+//!
+//! It turns flags into a [`ServerConfig`], reads the manifest, and reports readiness to its
+//! starter.
 
 use std::{
     fs::OpenOptions,
@@ -61,12 +64,13 @@ fn read_manifest(path: &Path) -> Result<Updated, CliError> {
     Ok(manifest.updated)
 }
 
-/// Tells whoever started us, in the ways that it asked for.
+/// Reports readiness by the notification descriptor and to systemd, if requested.
 fn ready(notification_fd: Option<RawFd>) {
     log::info!("ready");
     if let Some(fd) = notification_fd
         && let Err(error) = notify(fd)
     {
+        // Only logged: without its notification the server still serves.
         log::error!("cannot notify by descriptor {fd}: {error}; is it open for writing?");
     }
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
@@ -76,16 +80,18 @@ fn ready(notification_fd: Option<RawFd>) {
     }
 }
 
-/// Writes one newline to a descriptor that we were started with, and closes it. It is no descriptor
-/// of ours that could be borrowed, so it is written by its name, or as the socket that it may be.
+/// Writes one newline to an inherited descriptor, and closes it. An inherited descriptor cannot be
+/// borrowed safely, so it is opened again by its name in `/proc`; a socket is written by `send`.
 fn notify(fd: RawFd) -> io::Result<()> {
     let named = OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"));
     let written = match named {
         Ok(mut file) => file.write_all(b"\n"),
+        // A socket cannot be opened by its name in `/proc`.
         Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
             send(fd, b"\n", MsgFlags::MSG_NOSIGNAL).map(drop).map_err(io::Error::from)
         }
         Err(error) => Err(error),
     };
+    // Closed after a failed write, too: the supervisor sees the end of the pipe.
     close(fd).map_err(io::Error::from).and(written)
 }

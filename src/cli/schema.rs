@@ -1,26 +1,26 @@
-//! What an update may set, as a table: the tree of docs/protocol.md#fields with the kind of each value.
+//! Table of settable fields: the tree of docs/protocol.md#fields with the kind of each value.
 //!
-//! It checks what a user gives before it is sent: the schema of the messages has no room for what is
-//! misspelled, so that would be lost without a word.
+//! User input is checked against it before sending. The protobuf schema has no place for a
+//! misspelled field, so without this check the field would be lost silently.
 
-/// The kind of a value, and of what is below it.
+/// Kind of a value, and of the values below it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// Any text.
     Text,
     /// One of these texts.
     OneOf(&'static [&'static str]),
-    /// Values of this kind by any name.
+    /// Any names, with values of this kind.
     MapOf(&'static Shape),
     /// Values of this kind.
     ListOf(&'static Shape),
-    /// Values by these names; those that are needed, then those that may be there.
+    /// Fixed names, each with its kind: first the needed fields, then the optional ones.
     Fields { needed: &'static [Field], optional: &'static [Field] },
-    /// As one of these; the first that has all it needs.
+    /// One of these shapes: the first with all its needed fields present.
     Either(&'static [Shape]),
-    /// A text, or a sequence or mapping of the same, to any depth.
+    /// A text, or a sequence or mapping of configs, to any depth.
     Config,
-    /// Part of a state, but not of what can be set: left out.
+    /// Readable part of the state; an update cannot set it, and input leaves it out.
     Unsettable,
 }
 
@@ -90,10 +90,10 @@ static FILE: Shape = Either(&[
 ]);
 
 impl Shape {
-    /// The shape at `path`, which begins at the state.
+    /// The shape at `path`, counted from the root of the state.
     ///
     /// # Errors
-    /// What is wrong with the path, and what would be right.
+    /// The mistake in the path, and the expected form.
     pub(super) fn at(path: &[&str]) -> Result<&'static Self, String> {
         let mut shape = &STATE;
         for (depth, name) in path.iter().enumerate() {
@@ -138,7 +138,7 @@ impl Shape {
         needed.iter().chain(optional)
     }
 
-    /// What belongs here, for a message.
+    /// Description of the expected value, for a message.
     pub(super) fn describe(&self) -> String {
         match self {
             Text => "a text".to_owned(),

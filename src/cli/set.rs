@@ -1,7 +1,8 @@
-//! `fifogate set`: what a user wants to be different, as one update.
+//! `fifogate set`: sends the user's changes as one update.
 //!
-//! The update's masks are the paths that were given, so nothing else of the state is touched. What
-//! is misspelled is refused here: an update may remove what it does not find.
+//! The masks of the update are the given paths, so the rest of the state stays unchanged.
+//! Misspelled paths are rejected here, before sending: in an update, a mask without a value means
+//! removal.
 
 use std::{fs, io, path::Path};
 
@@ -67,10 +68,10 @@ fn from_file(file: &Path, masks: &[String]) -> Result<UpdateStateRequest, CliErr
     Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask: masks.to_vec() })
 }
 
-/// One change that was asked for.
+/// One requested change.
 struct Change<'a> {
     path: &'a str,
-    /// `None`: what is there is to be removed.
+    /// The new value; `None` removes the path.
     value: Option<Node>,
 }
 
@@ -79,7 +80,7 @@ fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, St
         changes.iter().map(|change| parse(change, yaml)).collect::<Result<Vec<_>, _>>()?;
     refuse_overlaps(&changes)?;
     let mut state = NewState::default();
-    // A state needs a version to be one, also where only parts of it are taken.
+    // The server rejects a state without a version, even if only parts of it are used.
     const VERSION: [&str; 2] = ["desiredState", "apiVersion"];
     if !changes.iter().any(|change| VERSION.join(".").starts_with(change.path)) {
         state.put(&VERSION, Node::text("v1"));
@@ -108,12 +109,13 @@ fn parse(change: &str, yaml: bool) -> Result<Change<'_>, String> {
     let at_path = |what: String| format!("{path}: {what}");
     let names = split(path)?;
     let shape = Shape::at(&names).map_err(at_path)?;
-    // Asked before anything is made of the path: it has one level for each name.
+    // Before anything is built from the path: each of its names is one level.
     if input::levels_above(path) > MAX_NESTING {
         return Err(too_deep(&names[..3].join(".")));
     }
     let value = match value {
         None => None,
+        // `PATH=` is an empty text with --yaml, too: an empty document has no value.
         Some(value) if yaml && !value.is_empty() => {
             Some(input::yaml(value, shape, path).map_err(|fault| at_path(fault.what))?)
         }
@@ -122,7 +124,7 @@ fn parse(change: &str, yaml: bool) -> Result<Change<'_>, String> {
     Ok(Change { path, value })
 }
 
-/// The names in a path that can be set.
+/// Splits a settable path into its names.
 fn split(path: &str) -> Result<Vec<&str>, String> {
     let names: Vec<_> = path.split('.').collect();
     if names.contains(&"*") {
@@ -134,11 +136,12 @@ fn split(path: &str) -> Result<Vec<&str>, String> {
     }
 }
 
-/// Of two paths of which one contains the other, it is not plain which one shall count.
+/// Rejects two paths if one contains the other: their order of application would be ambiguous.
 fn refuse_overlaps(changes: &[Change<'_>]) -> Result<(), String> {
     let mut paths: Vec<Vec<_>> =
         changes.iter().map(|change| change.path.split('.').collect()).collect();
     paths.sort();
+    // Sorted by names, a path is followed directly by the paths inside it.
     match paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {
         None => Ok(()),
         Some(pair) => {

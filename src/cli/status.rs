@@ -1,4 +1,4 @@
-//! `fifogate status`: what a running fifogate is doing.
+//! `fifogate status`: queries the status socket, and prints the object in one of three formats.
 
 use std::{
     io::{self, Read},
@@ -20,13 +20,13 @@ use crate::server::STATUS_SOCKET;
 mod prometheus;
 mod text;
 
-/// How long fifogate may take to answer.
+/// Longest wait for the answer of fifogate.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often `--watch` looks again.
+/// Interval of `--watch`.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Clears a terminal and begins at its top.
+/// Escape sequence: cursor home, clear the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
@@ -42,6 +42,7 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
         if !args.watch {
             return out.put(shown);
         }
+        // One write: a cleared screen is never visible alone.
         out.put(format!("{CLEAR}{shown}"))?;
         thread::sleep(AGAIN);
     }
@@ -55,6 +56,7 @@ fn ask(run_dir: &Path) -> Result<Value, CliError> {
         CliError::away(format!("cannot ask {path}: {error}; {hint}"))
     };
     let mut stream = UnixStream::connect(&path).map_err(nobody)?;
+    // A stopped process still accepts connections: without this bound the read could last forever.
     stream.set_read_timeout(Some(PATIENCE)).map_err(nobody)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(nobody)?;
@@ -69,7 +71,7 @@ fn pretty(status: &Value) -> String {
     text
 }
 
-/// The entries of a list; none if there is no list.
+/// The entries of the list `name`; none if it is missing.
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name].as_array().map_or(&[], Vec::as_slice)
 }

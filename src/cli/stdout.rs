@@ -1,4 +1,4 @@
-//! Standard output without a buffer: what is written is there at once, and in one piece.
+//! Unbuffered standard output: each write arrives at once and in one piece.
 
 use std::{
     fs::File,
@@ -10,8 +10,8 @@ use super::error::CliError;
 
 /// Standard output for data.
 ///
-/// Not [`io::Stdout`]: that cuts what it is given at line feeds, also within a binary message, and
-/// so a reader of a pipe would see parts of messages.
+/// Unlike [`io::Stdout`], it does not split data at line feeds. They also occur inside binary
+/// messages, and a reader of the pipe would see parts of messages.
 pub(super) struct Stdout(File);
 
 impl Stdout {
@@ -20,7 +20,7 @@ impl Stdout {
         Ok(Self(fd.map_err(|error| CliError::stdout(&error))?.into()))
     }
 
-    /// Writes all of `data`, by one call if the kernel takes it.
+    /// Writes all of `data`, in one call if the kernel accepts it.
     pub(super) fn put(&mut self, data: impl AsRef<[u8]>) -> Result<(), CliError> {
         self.0.write_all(data.as_ref()).map_err(|error| CliError::stdout(&error))
     }

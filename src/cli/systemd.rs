@@ -1,4 +1,4 @@
-//! Tells systemd that the service is ready: one datagram to the socket that it names.
+//! Readiness notification for systemd: one datagram to the socket in `NOTIFY_SOCKET`.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-/// Sends `state` to `socket`: a path, or a name in the abstract namespace behind an `@`.
+/// Sends `state` to `socket`: a path, or `@` and a name in the abstract namespace.
 pub(super) fn notify(socket: &OsStr, state: &str) -> io::Result<()> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

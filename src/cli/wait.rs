@@ -1,5 +1,7 @@
-//! Waiting for a pipe, and for what ends the wait before the pipe does: a signal, a reader of our
-//! output that left, or the time.
+//! Bounded waits for pipes.
+//!
+//! A wait ends when a pipe is ready, on a signal, when our output has lost its reader, or at its
+//! deadline.
 
 use std::{
     io,
@@ -16,22 +18,23 @@ use nix::{
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// What tells a command to stop while it waits.
+/// Sources of a stop for a waiting command.
 pub(super) struct Stop {
-    /// Becomes readable on a signal, and stays so.
+    /// Readable from the first signal on.
     signals: Option<UnixStream>,
-    /// Fails when nobody reads it any more.
+    /// Reports an error as soon as its last reader is gone.
     output: Option<OwnedFd>,
 }
 
 impl Stop {
-    /// Nothing but what ends the process.
+    /// No source: only the process's own end stops the command.
     pub(super) const fn never() -> Self {
         Self { signals: None, output: None }
     }
 
-    /// Ctrl-C and SIGTERM, from now on, and the end of who reads `output`.
+    /// Stops on SIGINT and SIGTERM from now on, and when `output` loses its last reader.
     pub(super) fn on_signal_or_end_of(output: impl AsFd) -> io::Result<Self> {
+        // Signals arrive as bytes, so poll sees one received before the call as well.
         let (signals, write) = UnixStream::pair()?;
         for signal in [SIGINT, SIGTERM] {
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
@@ -41,25 +44,25 @@ impl Stop {
     }
 }
 
-/// What ended a wait.
+/// Reason for the end of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// A pipe may be read or written, or has failed: a call on it will tell.
+    /// A pipe is readable or writable, or has failed: the next call on it reports the case.
     Ready,
-    /// The command is to stop.
+    /// The command has to stop.
     Stopped,
-    /// It is later than what was waited for.
+    /// The deadline has passed.
     TimedOut,
 }
 
-/// Waits for one of `pipes`; at most until `until`, if there is such a time.
+/// Waits for one of `pipes`, at most until `until`, if given.
 pub(super) fn wait(
     pipes: &[(BorrowedFd<'_>, PollFlags)],
     until: Option<Instant>,
     stop: &Stop,
 ) -> io::Result<Woken> {
     loop {
-        // Errors and the end of the other side are always reported.
+        // POLLERR and POLLHUP are reported even for an empty set of events.
         let stops = [
             stop.signals.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)),
             stop.output.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::empty())),
@@ -69,6 +72,8 @@ pub(super) fn wait(
         fds.extend(pipes.iter().map(|(fd, events)| PollFd::new(*fd, *events)));
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         match poll(&mut fds, timeout.map_or(PollTimeout::NONE, rounded_up)) {
+            // poll has a longest timeout: its end is the deadline only if no time was left before
+            // the call.
             Ok(0) if timeout.is_some_and(|timeout| timeout.is_zero()) => {
                 return Ok(Woken::TimedOut);
             }
@@ -77,12 +82,13 @@ pub(super) fn wait(
             Err(errno) => return Err(errno.into()),
         }
         let has_news = |fd: &PollFd| fd.any().unwrap_or(true);
+        // A stop precedes ready pipes: a busy pipe must not delay it.
         let is_stopped = fds[..stops].iter().any(has_news);
         return Ok(if is_stopped { Woken::Stopped } else { Woken::Ready });
     }
 }
 
-/// In whole milliseconds, so that the last one is not spent in calls that return at once.
+/// Rounds up to whole milliseconds: rounded down, the last one would be a busy loop.
 fn rounded_up(timeout: Duration) -> PollTimeout {
     let millis = timeout.as_nanos().div_ceil(1_000_000);
     i32::try_from(millis).ok().and_then(|millis| millis.try_into().ok()).unwrap_or(PollTimeout::MAX)

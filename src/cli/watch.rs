@@ -1,7 +1,7 @@
-//! `fifogate watch`: a subscription, printed as it goes.
+//! `fifogate watch`: a subscription, printed event by event.
 //!
-//! Whatever ends it but the other side, the subscription is cancelled, so that nobody collects
-//! events for a reader that is no more. If the other side ends it, we wait for it to be back.
+//! If the command ends first, it cancels the subscription, so fifogate stops collecting events for
+//! it. If fifogate ends first, the command waits for its return and subscribes again.
 
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,10 @@ use crate::pb::ank_base::{
     response::ResponseContent,
 };
 
-/// Between two looks whether fifogate is back. Nothing tells of that: the pipe of one who is not
-/// there is silent.
+/// Interval of attempts to reconnect. The kernel reports no new server: a pipe without one is
+/// silent.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long the confirmation of a cancel is waited for.
+/// Longest wait for the confirmation of a cancel.
 const CANCEL: Duration = Duration::from_secs(1);
 
 pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
@@ -32,7 +32,7 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
     loop {
         match watch.session(&mut client) {
-            // Before the first state there was nothing to go on with.
+            // Before the first document there is nothing to resume: the error ends the command.
             Err(error) if error.is_away() && watch.documents > 0 => {
                 log::warn!("{error}; waiting for it to be back");
                 drop(client);
@@ -55,10 +55,11 @@ struct Watch {
 }
 
 impl Watch {
-    /// One subscription, from the first answer on.
+    /// Runs one subscription, from its request to its end.
     fn session(&mut self, client: &mut Client) -> Result<(), CliError> {
         let mut id = self.subscribe(client)?;
         let end = self.follow(client, &mut id);
+        // A missing server has dropped the subscription already.
         if !end.as_ref().is_err_and(CliError::is_away) {
             cancel(client, &id);
         }
@@ -71,7 +72,7 @@ impl Watch {
         client.send(RequestContent::CompleteStateRequest(question))
     }
 
-    /// Prints what comes under `id`, until there is enough of it or the command is to stop.
+    /// Prints the answers under `id`, up to the requested number of events or a stop.
     fn follow(&mut self, client: &mut Client, id: &mut String) -> Result<(), CliError> {
         let mut due = Some(client.answer_due());
         loop {
@@ -84,7 +85,7 @@ impl Watch {
                     }
                 }
                 Received::Response(other) => return Err(client.unexpected(&other)),
-                // What was not answered yet belongs to the session that began.
+                // An unanswered request belongs to the new session, and still gets its answer.
                 Received::Restarted if due.is_some() => {}
                 Received::Restarted => {
                     let dir = self.args.client.dir.display();
@@ -104,10 +105,11 @@ impl Watch {
         let separator = output::separator(self.args.output, self.documents);
         self.documents += 1;
         self.events += u64::from(response.altered_fields.is_some());
+        // One write, so a reader of the pipe sees whole documents.
         self.out.put(separator.to_owned() + &document)
     }
 
-    /// Opens a session as soon as there is somebody to open it with.
+    /// Tries to open a session until it succeeds, fails for good, or a stop.
     fn reconnect(&self) -> Result<Client, CliError> {
         let client = &self.args.client;
         loop {
@@ -124,14 +126,14 @@ impl Watch {
     }
 }
 
-/// Ends the subscription `id`. The command ends in any case, so what goes wrong here is no failure.
+/// Cancels the subscription `id`. The command is ending anyway, so an error here is only logged.
 fn cancel(client: &mut Client, id: &str) {
     let until = Instant::now() + CANCEL;
     let request = RequestContent::EventsCancelRequest(EventsCancelRequest {});
     let mut end = client.send_as(id, request).map(|()| None);
     while let Ok(None) = end {
         end = client.response(id, Some(until), &Stop::never()).map(|received| match received {
-            // Events that were on their way.
+            // Events sent before the cancel was handled.
             Received::Response(ResponseContent::CompleteStateResponse(_)) => None,
             Received::Restarted => None,
             received => Some(received),

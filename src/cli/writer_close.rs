@@ -1,8 +1,8 @@
-//! Notices that whoever wrote a pipe has closed it, also if somebody else has opened it since.
+//! Detects that the writer of a pipe has closed it, by inotify.
 //!
-//! End-of-file shows only as long as nobody has the pipe open for writing. A fifogate that is
-//! restarted may be back before we have looked; without this we would wait for ever for the events
-//! of the one before. Where the kernel does not grant it, end-of-file has to do.
+//! End-of-file is visible only while no process has the pipe open for writing. A restarted fifogate
+//! may open it before our next read; then the end of its predecessor would go unnoticed, and we
+//! would wait forever for its events. Without inotify, detection falls back to end-of-file.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -14,12 +14,12 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 pub(super) struct WriterClose(Option<Inotify>);
 
 impl WriterClose {
-    /// Those of no pipe.
+    /// Watches no pipe.
     pub(super) const fn none() -> Self {
         Self(None)
     }
 
-    /// Those of the pipe at `path`, from now on.
+    /// Watches the pipe at `path`, from now on.
     pub(super) fn of(path: &Path) -> Self {
         let watch = || {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
@@ -30,12 +30,12 @@ impl WriterClose {
         Self(watched.ok())
     }
 
-    /// Becomes readable when there was one.
+    /// Descriptor to poll: readable after a close. `None` without inotify.
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether there was one since this was asked last.
+    /// Whether the pipe was closed since the last call; clears the events.
     pub(super) fn take(&self) -> bool {
         self.0.as_ref().is_some_and(|inotify| inotify.read_events().is_ok())
     }

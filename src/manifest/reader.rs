@@ -1,4 +1,7 @@
-//! From YAML nodes to the nodes of a state, with a list of all that is wrong on the way.
+//! Reader of a manifest: YAML nodes in, nodes of the state out, with a list of all faults.
+//!
+//! A function returns `None` for an unusable node, and has recorded a fault for it then. Reading
+//! continues with the next node, so one run finds all faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -16,21 +19,21 @@ use crate::{
     state::{Key, Map, Node, validate},
 };
 
-/// A place and what is to be said of it: line, column, message.
+/// A fault or warning: line, column, message.
 pub(super) type Remark = (usize, usize, String);
 
-/// The state of reading one manifest.
+/// State of the reader for one manifest.
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) faults: Vec<Remark>,
     pub(super) warnings: Vec<Remark>,
-    /// `apiVersion: v0.1`: tags are written in the old form.
+    /// `apiVersion: v0.1`: tags have the old form.
     old_version: bool,
-    /// Texts that were read, so that equal ones stand in memory once.
+    /// Texts read so far; equal texts share memory.
     texts: HashSet<Arc<str>>,
 }
 
-/// A value in a mapping, with its name.
+/// An entry of a mapping: name, key node, value node.
 type Entry<'n, 'i> = (&'n str, &'n Yaml<'i>, &'n Yaml<'i>);
 
 const WORKLOAD_KEYS: &[&str] = &[
@@ -58,7 +61,7 @@ impl Reader {
         None
     }
 
-    /// Notes what is wrong at `node`. There is no value then.
+    /// Records a fault at `node`, and returns no value.
     pub(super) fn fault<T>(&mut self, node: &Yaml<'_>, message: impl Into<String>) -> Option<T> {
         self.fault_at(node.line(), node.column(), message)
     }
@@ -84,9 +87,10 @@ impl Reader {
         Node::Str(self.shared(text))
     }
 
-    /// The desired state of the whole document.
+    /// The desired state in the document.
     pub(super) fn manifest(&mut self, document: &Yaml<'_>) -> Option<Node> {
         let entries = self.entries(document, "the manifest")?;
+        // A likely mistake, and all keys below would be faults as well: report only this one.
         if let Some((_, key, _)) = entries.iter().find(|(name, ..)| *name == "desiredState") {
             let text = "a manifest is not wrapped in `desiredState`: remove this line and move what \
                         is below it to the left";
@@ -113,6 +117,7 @@ impl Reader {
         if state.get("workloads").is_none() {
             state.insert("workloads", Node::Map(Map::new()));
         }
+        // On the YAML nodes, not on `state`: they have places, and include faulty workloads.
         self.references(&entries);
         Some(Node::Map(state))
     }
@@ -200,7 +205,7 @@ impl Reader {
         Some(self.leaf(&reference))
     }
 
-    /// Tags are a mapping; with the old version they were, and have to be, a list of pairs.
+    /// Reads tags: a mapping in v1, and only a list of pairs in v0.1.
     fn tags(&mut self, workload: &str, node: &Yaml<'_>) -> Option<Node> {
         match (&node.data, self.old_version) {
             (Data::Sequence(_), false) => self.fault(
@@ -285,8 +290,7 @@ impl Reader {
         Some(Node::Map(map))
     }
 
-    /// The config that `node` is, or a value in one: `depth` is the level that it has if it is a
-    /// collection.
+    /// Reads a config, or a value inside one. A collection at `node` has the level `depth`.
     fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
         match &node.data {
             Data::Mapping(_) | Data::Sequence(_) if depth > MAX_NESTING => {
@@ -301,7 +305,7 @@ impl Reader {
         }
     }
 
-    /// Every config that a workload refers to is there, and no workload waits for itself.
+    /// Reports references to missing configs, and cycles of dependencies.
     fn references(&mut self, entries: &[Entry<'_, '_>]) {
         let section = |wanted| {
             let found = entries.iter().find(|(name, ..)| *name == wanted);
@@ -331,7 +335,7 @@ impl Reader {
         }
     }
 
-    /// The entries of a mapping whose names are texts.
+    /// The entries of a mapping; every key without a text is a fault.
     pub(super) fn entries<'n, 'i>(
         &mut self,
         node: &'n Yaml<'i>,
@@ -428,6 +432,7 @@ fn below<'n, 'i>(workload: &'n Yaml<'i>, field: &str) -> Vec<Entry<'n, 'i>> {
 
 /// Whether the dependencies of `from` lead to `to`.
 fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &Yaml<'_>>) -> bool {
+    // `seen` ends the walk in a cycle without `to`.
     let mut seen = BTreeSet::new();
     let mut next = vec![from];
     while let Some(name) = next.pop() {
@@ -443,7 +448,7 @@ fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &Yaml<'_>>) -> bool 
     false
 }
 
-/// A hint at what was probably meant.
+/// A hint at the nearest known name, if it is near enough.
 fn nearest(name: &str, known: &[&str]) -> String {
     let distance = |other: &&&str| strsim::damerau_levenshtein(name, other);
     let best = known.iter().min_by_key(distance);

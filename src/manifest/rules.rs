@@ -1,11 +1,11 @@
-//! The access rules of a workload in a manifest.
+//! Reader of access rules in a manifest (`controlInterfaceAccess` of a workload).
 
 use super::{reader::Reader, yaml::Yaml};
 use crate::state::{Map, Node, validate};
 
 const OPERATIONS: &[&str] = &["Nothing", "Read", "Write", "ReadWrite"];
 
-/// A `controlInterfaceAccess`.
+/// Reads the allow and deny rules.
 pub(super) fn access(reader: &mut Reader, node: &Yaml<'_>) -> Option<Node> {
     let known = ["allowRules", "denyRules"];
     let mut lists = Map::new();
@@ -52,7 +52,7 @@ fn rule(reader: &mut Reader, node: &Yaml<'_>) -> Option<Node> {
     }
     let missing: Vec<_> = known.iter().filter(|name| fields.get(name).is_none()).collect();
     for name in missing {
-        // What was there and wrong was told already.
+        // A field with a faulty value is missing as well, and has its fault already.
         if !reader.faults.iter().any(|(line, ..)| *line >= node.line()) {
             reader.fault::<()>(node, format!("a rule has no `{name}`"));
         }

@@ -73,7 +73,7 @@ fn unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 fn every_kind_of_fault_is_told_at_its_place() {
-    // what comes behind a workload, place, a part of the message
+    // text behind a workload, place, part of the message
     let table = [
         ("    tags: { port: 8080 }\n", "7:19", "a tag is a number; quote it: \"8080\""),
         ("    tags: [x]\n", "7:11", "For API version 'v1', tags must be specified as a mapping"),

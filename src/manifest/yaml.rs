@@ -1,9 +1,10 @@
-//! A YAML text as a tree with the place of each value: not much larger than the text, as a manifest may
-//! be long, and what it takes to read it is not always given back.
+//! YAML loader: text in, a tree with the place of each value out.
 //!
-//! Built from the parser's events, so that what must not be is seen before anything is made of it: a few
-//! lines with aliases can spell more nodes than any memory holds, and nesting can be deeper than any
-//! stack. Keys have to be texts.
+//! The tree is built from parser events, so bad input is rejected before memory is allocated for
+//! it. A few lines with aliases can expand to more nodes than fit in memory, and nesting can exceed
+//! any stack; both are bounded here. Keys are texts, and unique in their mapping. The tree is not
+//! much larger than the text: manifests may be long, and the memory for reading one is not always
+//! returned to the system.
 
 use std::{
     borrow::Cow,
@@ -15,17 +16,17 @@ use saphyr_parser::{Event, Parser, Span};
 
 use crate::limits::{MAX_NESTING, too_deep};
 
-/// Deepest nesting of a document: a value may have [`MAX_NESTING`] levels, and `desiredState`, `configs`
-/// and the names in it stand around it. So nothing that is made of a document recurses further.
+/// Deepest nesting of a document: [`MAX_NESTING`] levels of a value, and around it `desiredState`,
+/// `configs` and the names inside. No recursion over a document is deeper.
 const MOST_LEVELS: usize = MAX_NESTING + 4;
 
-/// Most values that aliases may spell, all together.
+/// Most values from the expansion of all aliases together.
 const MOST_ALIASED: usize = 100_000;
 
-/// Something that ends the reading: line, column, what.
+/// A fault that ends loading: line, column, message.
 pub(crate) type Found = (usize, usize, String);
 
-/// A value and where it begins, both counted from 1.
+/// A value and the place of its start, both counted from 1.
 #[derive(Clone, Debug)]
 pub(crate) struct Yaml<'i> {
     line: u32,
@@ -38,13 +39,14 @@ pub(crate) enum Data<'i> {
     Scalar(Scalar<'i>),
     Sequence(Vec<Yaml<'i>>),
     Mapping(Vec<(Yaml<'i>, Yaml<'i>)>),
-    /// A scalar that is not what its tag says.
+    /// A scalar in conflict with its tag.
     Bad,
 }
 
 impl<'i> Yaml<'i> {
     fn new(span: &Span, data: Data<'i>) -> Self {
         let (line, column) = place(span);
+        // Two u32 instead of two usize: every value stores its place.
         let narrow = |number| u32::try_from(number).unwrap_or(u32::MAX);
         Self { line: narrow(line), column: narrow(column), data }
     }
@@ -64,7 +66,7 @@ impl<'i> Yaml<'i> {
         }
     }
 
-    /// How many values it is, with all in it.
+    /// Number of values in this one, itself included.
     fn count(&self) -> usize {
         1 + match &self.data {
             Data::Scalar(_) | Data::Bad => 0,
@@ -74,10 +76,10 @@ impl<'i> Yaml<'i> {
     }
 }
 
-/// The documents of a text.
+/// Loads all documents of a text.
 ///
 /// # Errors
-/// It is no YAML, or more than we read.
+/// The text is no YAML, or exceeds a bound of this module.
 pub(crate) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text) {
@@ -93,7 +95,7 @@ pub(crate) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
 fn no_yaml(error: &ScanError) -> Found {
     let marker = error.marker();
     let what = match error.info() {
-        // The scanner looks ahead, and has a bound of its own for it.
+        // The scanner looks ahead, with its own bound on nesting.
         "recursion limit exceeded" => too_deep("this"),
         info => format!("this is no YAML: {info}"),
     };
@@ -108,16 +110,16 @@ fn place(span: &Span) -> (usize, usize) {
 struct Loader<'i> {
     documents: Vec<Yaml<'i>>,
     open: Vec<Open<'i>>,
-    /// What aliases may stand for, with its size.
+    /// Values with an anchor, and their sizes.
     anchored: HashMap<usize, (Yaml<'i>, usize)>,
     aliased: usize,
 }
 
-/// A collection that is open.
+/// A collection whose end has not come yet.
 struct Open<'i> {
     node: Yaml<'i>,
     anchor: usize,
-    /// The key whose value comes next.
+    /// The key of the next value.
     key: Option<Yaml<'i>>,
     names: HashSet<Cow<'i, str>>,
 }
@@ -154,6 +156,7 @@ impl<'i> Loader<'i> {
 
     fn begin(&mut self, node: Yaml<'i>, anchor: usize) -> Result<(), String> {
         self.note_key(None)?;
+        // Checked on the start event: no deeper tree is ever built.
         if self.open.len() >= MOST_LEVELS {
             return Err(too_deep("this"));
         }
@@ -161,7 +164,7 @@ impl<'i> Loader<'i> {
         Ok(())
     }
 
-    /// Looks whether what comes is a key, and may be one: a text that was none yet.
+    /// Checks the next node if it is a key: it must be a text, and new in its mapping.
     fn note_key(&mut self, text: Option<&Cow<'i, str>>) -> Result<(), String> {
         let Some(Open { node, key: None, names, .. }) = self.open.last_mut() else { return Ok(()) };
         if !matches!(node.data, Data::Mapping(_)) {
@@ -176,16 +179,18 @@ impl<'i> Loader<'i> {
 
     fn resolve(&mut self, anchor: usize) -> Result<Yaml<'i>, String> {
         let Some((node, size)) = self.anchored.get(&anchor) else {
+            // An anchor is registered when its value is complete: this alias is inside of it.
             return Err("this alias stands in what it stands for".to_owned());
         };
         self.aliased += size;
+        // Before the copy: the bound is for the work, too.
         if self.aliased > MOST_ALIASED {
             return Err(format!("alias expansion to more than {MOST_ALIASED} values"));
         }
         Ok(node.clone())
     }
 
-    /// A value is whole.
+    /// Adds a complete value to its collection, or to the documents.
     fn close(&mut self, node: Yaml<'i>, anchor: usize) {
         if anchor > 0 {
             self.anchored.insert(anchor, (node.clone(), node.count()));

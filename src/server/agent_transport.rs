@@ -1,7 +1,8 @@
-//! The agent as one more port: framed messages over standard input and output, or over a Unix
-//! socket (docs/agent-link.md).
+//! Agent transport: the agent link as a port, over standard input and output or a Unix socket
+//! (docs/agent-link.md).
 //!
-//! A stream to a trusted peer takes frames in any pieces, so there is no waiting for a reader here.
+//! Bytes become frames, and queued frames are written in any pieces: the agent is trusted to read a
+//! stream, so no frame waits for its reader. Frames leave in the order of the queue.
 
 use std::{
     collections::VecDeque,
@@ -28,15 +29,15 @@ use crate::{broker::AckMode, frame::FrameDecoder};
 
 use super::port::{FromPort, Notices, OutFrame};
 
-/// Reads in one turn.
+/// Most reads in one turn.
 const READS_PER_TURN: usize = 16;
 
-/// Where the agent is.
+/// Address of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkAddress {
-    /// At our standard input and output.
+    /// Our standard input and output.
     Stdio,
-    /// Listening at this Unix socket.
+    /// A Unix socket with the agent listening.
     Unix(PathBuf),
 }
 
@@ -49,16 +50,16 @@ impl fmt::Display for LinkAddress {
     }
 }
 
-/// What a turn came to.
+/// Result of a turn.
 #[derive(Debug)]
 pub(super) enum LinkTurn {
-    /// Everything that could be done was.
+    /// All possible reads and writes were done.
     Dry,
     /// There may be more to read.
     More,
-    /// The agent has hung up.
+    /// The agent has closed the link.
     Ended,
-    /// The stream cannot be understood any more.
+    /// The stream is invalid.
     Broken(String),
 }
 
@@ -68,11 +69,11 @@ pub(super) struct LinkPort {
     to_agent: OwnedFd,
     decoder: FrameDecoder,
     queue: VecDeque<OutFrame>,
-    /// Bytes of the first frame in the queue that were written.
+    /// Number of written bytes of the first frame in the queue.
     written: usize,
-    /// Whether it is read now.
+    /// Reading is on.
     pub(super) reading: bool,
-    /// Whether the broker wants it to be read.
+    /// The broker allows reading.
     pub(super) wanted: bool,
     hung_up: bool,
     stdio: bool,
@@ -104,13 +105,13 @@ impl LinkPort {
         })
     }
 
-    /// The descriptors to be told of: what to read, what to write.
+    /// Descriptors to register: for reading, for writing.
     pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
         (self.from_agent.as_raw_fd(), self.to_agent.as_raw_fd())
     }
 
-    /// Hangs up, on standard input and output too: at its end the process may stay in the kernel for as
-    /// long as a workload holds a pipe, and the agent is not to wait for that.
+    /// Closes the link, at standard input and output too. At its end the process may stay in the kernel
+    /// for as long as a workload blocks a pipe, and the agent must not wait for that.
     pub(super) fn hang_up(self) {
         if self.stdio
             && let Ok(null) = File::options().read(true).write(true).open("/dev/null")
@@ -124,12 +125,12 @@ impl LinkPort {
         self.queue.push_back(frame);
     }
 
-    /// Whether nothing waits to be written, or never can be.
+    /// True if no frame waits, or none can be written any more.
     pub(super) fn is_flushed(&self) -> bool {
         self.queue.is_empty() || self.hung_up
     }
 
-    /// Writes what can be written, and reads for one turn.
+    /// Writes as much as possible, and reads for one turn.
     pub(super) fn turn(
         &mut self,
         buffer: &mut [u8],
@@ -142,7 +143,7 @@ impl LinkPort {
         if !self.flush(notices) {
             self.queue.clear();
             self.written = 0;
-            // What it said last is still read, and then its end; unless it is not read at all.
+            // Its last messages are still read, up to end-of-file; unless reading is off.
             if !self.wanted {
                 self.hung_up = true;
                 return LinkTurn::Ended;
@@ -161,7 +162,7 @@ impl LinkPort {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return LinkTurn::Dry,
-                // It is gone, and has not read all that was said.
+                // The agent is gone, with unread frames in its socket.
                 Err(Errno::ECONNRESET) => return self.end(),
                 Err(errno) => return LinkTurn::Broken(errno.desc().to_owned()),
             }
@@ -188,8 +189,8 @@ impl LinkPort {
         LinkTurn::Ended
     }
 
-    /// Writes what can be written; false if nobody will ever read it. An agent that is not read, as
-    /// too much waits for it, is found to be gone only here.
+    /// Writes as much as possible; false if the agent has closed its end. With reading off, this is the
+    /// only way to notice that.
     fn flush(&mut self, notices: &mut Notices) -> bool {
         while let Some(frame) = self.queue.front() {
             let mut head = Vec::with_capacity(frame.frame.head_len());

@@ -1,8 +1,10 @@
-//! The event loop: learns from the kernel what may have happened, gives each port bounded turns,
-//! and carries frames between the ports and the worker.
+//! The event loop of the server: readiness events in, bounded turns of ports out.
 //!
-//! It never looks inside a frame, and never touches a FIFO: that is a job, done by the driver of the
-//! loop (`handoff`) while the loop's own state is not locked.
+//! It reads events from epoll, inotify, signals and the status socket, and commands from the worker.
+//! It schedules ports for turns, and carries frames between ports and worker without looking inside.
+//!
+//! Invariant: the loop itself makes no call on a FIFO. Such calls are jobs, done by the driver thread
+//! (`handoff`) while the state of the loop is not locked.
 
 mod agent;
 mod drained;
@@ -57,48 +59,48 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 const STATUS: Token = Token(usize::MAX - 3);
 const FROM_AGENT: Token = Token(usize::MAX - 4);
 const TO_AGENT: Token = Token(usize::MAX - 5);
-/// Connections to the status socket have the tokens from here on.
+/// First token for connections to the status socket.
 const STATUS_CLIENTS: usize = usize::MAX / 2;
 
-/// How long what is queued is flushed at the end (docs/agent-link.md).
+/// Time to flush queued frames at the end (docs/agent-link.md).
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// A waiting port is looked at now and then even if nothing is seen: watches are hints.
+/// Bounds of the back-off for polling the reader of a waiting port: inotify events are hints only.
 const FIRST_READER_POLL: Duration = Duration::from_millis(20);
 const LAST_READER_POLL: Duration = Duration::from_secs(2);
 
-/// How long the FIFOs may take to close at the end. A pair that a workload holds does not.
+/// Time to close the FIFOs at the end. The close of a blocked pair takes longer.
 const CLOSE: Duration = Duration::from_millis(100);
 
-/// Turns between two looks at what the kernel has to tell: well under a millisecond.
+/// Most turns between two polls of the kernel: well under a millisecond.
 const ROUND: usize = 64;
 
-/// One buffer for all reads of a thread.
+/// Size of the one buffer for all reads of a thread.
 const READ_BUFFER: usize = 64 << 10;
 
-/// How the loop is to behave.
+/// Settings of the loop.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) window: usize,
-    /// Most lifecycle, for as many descriptors as the process may have.
+    /// Most pairs, as the limit of descriptors allows.
     pub(super) most_pairs: usize,
 }
 
-/// What the loop sleeps in, and what wakes it when something is in its inbox.
+/// Makes the poll of the loop, and the waker for a filled inbox.
 pub(super) fn poll() -> io::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
     Ok((poll, Arc::new(waker)))
 }
 
-/// The loop, before it runs.
+/// The loop before its start.
 pub(super) struct EventLoop {
     waker: Arc<Waker>,
     parts: Loop,
 }
 
-/// What is between two jobs.
+/// State of the loop between two jobs.
 struct Loop {
     settings: Settings,
     run_dir: RunDir,
@@ -107,26 +109,26 @@ struct Loop {
     ports: PortTable,
     /// Pairs whose FIFOs are being opened.
     opening: HashMap<PeerId, Opening>,
-    /// What is to be done before any turn.
+    /// Jobs to do before any turn.
     jobs: VecDeque<Job>,
-    /// Turns left before the kernel is asked again.
+    /// Turns left until the next poll of the kernel.
     round: usize,
-    /// Whom the job is about that the driver is in.
+    /// Peer of the driver's current job.
     at: Option<PeerId>,
     watches: Watches,
     drained: DrainWatch,
     signals: Signals,
     inbox: Receiver<Vec<FromWorker>>,
-    /// What was taken out of it and is not done yet.
+    /// Messages received from the inbox and not handled yet.
     batch: vec::IntoIter<FromWorker>,
-    /// Those who are told the same and have not got it yet; then the batch goes on.
+    /// A multicast with its remaining deliveries. The batch continues after the last one.
     sharing: Option<(ResponseBody, vec::IntoIter<Delivery>)>,
-    /// What came of jobs whose thread was replaced.
+    /// Results of jobs finished by a replaced driver or by a blocking thread.
     stale: Receiver<Done>,
     blocking_threads: Option<BlockingThreads>,
     worker: WorkerHandle,
     stopping: Option<Stopping>,
-    /// Why we had to stop, if nobody asked us to.
+    /// The reason of a stop that nobody requested.
     failure: Option<String>,
     status: Option<StatusSocket>,
     link: Option<Link>,
@@ -134,17 +136,17 @@ struct Loop {
     pace: LogLimiter,
 }
 
-/// The agent's port, and what is known of it between its turns.
+/// The agent's port, and its state between two turns.
 struct Link {
     port: LinkPort,
     due: bool,
     in_flight: Arc<InFlight>,
 }
 
-/// The end has begun: nothing is read any more, what is queued goes out.
+/// The stop has begun: ports are no longer read, queued frames are written.
 struct Stopping {
     deadline: Instant,
-    /// The worker has handed out all that it will.
+    /// The worker has handed out its last message.
     drained: bool,
 }
 
@@ -199,8 +201,8 @@ impl EventLoop {
         Ok(Self { waker, parts })
     }
 
-    /// Drives everything until it is told to stop and has flushed. When it returns, everything is
-    /// closed but for the lifecycle that a workload holds.
+    /// Runs the loop until it is stopped and flushed. Afterwards everything is closed except for the
+    /// pairs blocked by their workloads.
     pub(super) fn run(self) -> io::Result<()> {
         let mut parts = self.parts;
         Handoff::run(self.waker, |stale, blocking_threads| {
@@ -212,7 +214,7 @@ impl EventLoop {
 }
 
 impl Loop {
-    /// The next job that is due; waits for one. `None` at the end.
+    /// Waits for the next due job and returns it; `None` at the end.
     fn next(&mut self) -> io::Result<Option<Job>> {
         loop {
             if let Some(job) = self.next_job() {
@@ -227,25 +229,25 @@ impl Loop {
             }
             self.take_stale();
             self.take_inbox();
-            // One turn for each that has one coming: whoever always has more is not to have two.
+            // One turn for each queued port: a port with constant input must not get two in a round.
             let shared = self.sharing.as_ref().map_or(0, |(_, deliveries)| deliveries.len());
             self.round = (self.ports.queued() + shared).clamp(1, ROUND);
         }
     }
 
-    /// Has what the worker is to be told handled by this thread, if nothing else waits for it.
+    /// Lets this thread handle the batch for the worker, if no job waits. Returns true if it did.
     fn try_run_inline(&mut self) -> bool {
         if self.jobs_wait() {
             return false;
         }
         let Some(told) = self.worker.try_run_inline(&self.inbox) else { return false };
-        // Nothing was left of the one before.
+        // The batch is empty here, otherwise `jobs_wait` had returned true: nothing is overwritten.
         self.batch = told.into_iter();
         true
     }
 
-    /// The inbox is in order: what follows an opening may rely on it, so one job is done before the
-    /// next message is looked at. So are all who are told the same.
+    /// Handles messages of the inbox, up to the first one with a job or a multicast. The inbox is in
+    /// order, and a message may rely on the opening before it: so that job is done first.
     fn take_inbox(&mut self) {
         while self.jobs.is_empty() && self.sharing.is_none() {
             if let Some(message) = self.batch.next() {
@@ -267,7 +269,7 @@ impl Loop {
         }
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
-        // They take turns with those to whom something happened, as [`PortTable`] has it.
+        // Outbound and ready ports alternate, see [`PortTable`].
         if self.ports.is_turn_of_outbound()
             && let Some(visit) = self.share_next()
         {
@@ -281,8 +283,8 @@ impl Loop {
         None
     }
 
-    /// Sends the next of those who are told the same on its turn, without letting the frame lie about
-    /// meanwhile.
+    /// Checks out the port of the next delivery of the multicast, with the frame in hand: a frame that
+    /// is written at once is never queued.
     fn share_next(&mut self) -> Option<CheckedOut> {
         let (body, deliveries) = self.sharing.as_mut()?;
         let visit = deliveries.find_map(|Delivery { peer, seq, request_id, ack }| {
@@ -295,14 +297,14 @@ impl Loop {
         visit
     }
 
-    /// Whether [`Loop::next_job`] may have one, though it gave none.
+    /// True if [`Loop::next_job`] may return a job later although it returned none.
     fn jobs_wait(&self) -> bool {
         let agent = self.link.as_ref().is_some_and(|link| link.due);
         let told = self.sharing.is_some() || self.batch.len() > 0 || !self.inbox.is_empty();
         agent || told || !self.jobs.is_empty() || self.ports.queued() > 0
     }
 
-    /// The driver sleeps in its job; another goes on.
+    /// Notes that the driver sleeps in its job and another thread takes over.
     fn note_handover(&mut self) {
         if let Some(peer) = self.at.take() {
             self.ports.note_checked_out(peer, Instant::now());
@@ -327,8 +329,8 @@ impl Loop {
         self.failure.take().map_or(Ok(()), |why| Err(io::Error::other(why)))
     }
 
-    /// Hangs up on everybody. The sockets go first: a process that a workload keeps from ending in the
-    /// kernel would otherwise go on holding them (docs/pipes.md#a-held-process-does-not-end).
+    /// Closes everything. The sockets go first: a process kept in the kernel by a workload would
+    /// otherwise keep them open (docs/pipes.md#a-held-process-does-not-end).
     fn finish(&mut self) {
         self.status = None;
         if let Some(link) = self.link.take() {
@@ -362,7 +364,7 @@ impl Loop {
         let busy = self.jobs_wait();
         let mut looks = false;
         if !busy && self.ports.many_maybe_drained() {
-            // First their readers, if they have not run yet.
+            // Lets readers run first: a reader that has not run yet has drained nothing.
             thread::yield_now();
             looks = self.on_drained();
         }
@@ -384,7 +386,7 @@ impl Loop {
         Ok(())
     }
 
-    /// PortState which readers have taken what they were sent; tells whether there may be more of them.
+    /// Updates the ports of drained pipes. Returns true if there may be more of them.
     fn on_drained(&mut self) -> bool {
         match self.drained.next() {
             Ok((tokens, more)) => {
@@ -392,14 +394,14 @@ impl Loop {
                 more
             }
             Err(error) => {
-                // Then each is asked when there is something to write.
+                // Without this watch each writer asks the kernel before its next frame.
                 log::error!("cannot ask for readers: {error}");
                 false
             }
         }
     }
 
-    /// An event of something that is no workload's.
+    /// Handles an event of a descriptor that belongs to no workload.
     fn note(&mut self, token: Token) {
         match token {
             WATCHES => self.take_watches(),
@@ -441,7 +443,7 @@ impl Loop {
             FromWorker::Handled(peer) => self.ports.read_on(peer),
             FromWorker::Status(client, answer) => self.answer_status(client, answer),
             FromWorker::Sync(reply) => {
-                // Whoever waits for it may have gone.
+                // The receiver may have given up waiting.
                 let _ = reply.send(());
             }
             FromWorker::Stop => self.begin_stop(),
@@ -454,7 +456,7 @@ impl Loop {
         }
     }
 
-    /// Stops, and tells why in the end.
+    /// Stops the loop. [`Loop::failure`] returns the reason in the end.
     fn fail(&mut self, why: String) {
         self.failure.get_or_insert(why);
         self.begin_stop();
@@ -470,7 +472,7 @@ impl Loop {
         let deadline = Instant::now() + FLUSH;
         self.stopping = Some(Stopping { deadline, drained: false });
         self.worker.tell(ToWorker::Stop);
-        // A worker that is gone has nothing more to hand out.
+        // A failed worker has nothing more to hand out.
         let drained = !self.worker.flush();
         if let Some(stopping) = &mut self.stopping {
             stopping.drained = drained;

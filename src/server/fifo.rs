@@ -1,10 +1,9 @@
-//! Makes, verifies, opens and removes the pair of FIFOs of one workload (docs/pipes.md#names-and-files,
-//! docs/differences.md#21-pairs-are-opened-once).
+//! FIFO pairs on disk: makes, verifies, opens and removes the two FIFOs of a workload
+//! (docs/pipes.md#names-and-files, docs/differences.md#21-pairs-are-opened-once).
 //!
-//! Everything below the run directory is reached from descriptors of folders that are ours, and never
-//! through a symbolic link. Each FIFO is opened once by its name, with `O_PATH`, and from then on through
-//! a descriptor of it: what a workload does to the names later is not followed. A pair that is served
-//! costs two descriptors.
+//! Invariants: everything below the run directory is reached from descriptors of our own folders, never
+//! through a symbolic link. Each FIFO is opened by name once, with `O_PATH`, and then through that
+//! descriptor: later changes of names are not followed. A served pair costs two descriptors.
 
 use std::{
     fmt, io,
@@ -22,22 +21,22 @@ use nix::{
 
 use crate::{message::Owner, state::Instance};
 
-/// Name of the FIFO that the workload reads.
+/// Name of the FIFO read by the workload.
 const TO_WORKLOAD: &str = "input";
-/// Name of the FIFO that the workload writes.
+/// Name of the FIFO written by the workload.
 const FROM_WORKLOAD: &str = "output";
-/// The folder of a pair within its workload's.
+/// Folder of a pair, inside the folder of its workload.
 const PAIR_DIR: &str = "control_interface";
 
-/// Whoever has a FIFO may read and write it, and nobody else.
+/// The owner of a FIFO may read and write it, and nobody else.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-/// On the FIFO that the workload reads: a frame is being written to it in parts. The kernel gives this
-/// bit no meaning on a FIFO, and it outlives a fifogate that is killed.
+/// Mark on the FIFO read by the workload: a frame is being written in parts. The bit has no meaning for
+/// a FIFO in the kernel, and survives a killed fifogate.
 const IN_PARTS: Mode = Mode::S_ISVTX;
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Something below the run directory is not as it has to be.
+/// A file or folder below the run directory is unusable.
 #[derive(Debug)]
 pub struct FifoError {
     path: PathBuf,
@@ -82,7 +81,7 @@ impl From<FifoError> for io::Error {
     }
 }
 
-/// The folder below which all lifecycle are. It is ours alone.
+/// The folder of all pairs. It belongs to our user alone.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -90,11 +89,11 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens the run directory, and makes it where it is missing (its parent has to be there).
+    /// Opens the run directory, or makes it if it is missing (its parent has to exist).
     ///
     /// # Errors
-    /// It cannot be made or opened, belongs to somebody else, or is open to others: who could
-    /// replace what is in it could read what every workload is told.
+    /// It cannot be made or opened, belongs to another user, or is open to others: a user with write
+    /// access could replace its files and read the messages to every workload.
     pub fn open(path: &Path) -> Result<Self, FifoError> {
         match mkdir(path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -119,16 +118,16 @@ impl RunDir {
         Ok(Self { path, dir })
     }
 
-    /// Where it is.
+    /// Path of the run directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the pair of `instance`, or takes over the one that is there.
+    /// Makes the pair of `instance`, or takes over an existing one.
     ///
     /// # Errors
-    /// A folder or FIFO cannot be made, belongs to somebody else, or something else has its name.
+    /// A folder or FIFO cannot be made, belongs to another user, or its name is taken by another file.
     pub fn open_pair(
         &self,
         instance: &Instance,
@@ -151,11 +150,11 @@ impl RunDir {
         Ok((PipePair { name, path, files, reused }, fifos))
     }
 
-    /// Removes the names of a pair, and its folders if nothing else is in them. Names that are not
-    /// our FIFOs any more are left alone.
+    /// Removes the names of a pair, and its folders if they are empty then. Names of other files are
+    /// left alone.
     ///
     /// # Errors
-    /// A name cannot be removed, or is no longer that of our FIFO.
+    /// A name cannot be removed, or no longer names our FIFO.
     pub fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
         let (workload_dir, dir) = self.open_folders(pair)?;
         for (name, file) in pair.files {
@@ -175,7 +174,7 @@ impl RunDir {
         remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name))
     }
 
-    /// Whether both names of a pair are still those of our FIFOs.
+    /// True if both names of a pair still name our FIFOs.
     #[must_use]
     pub fn has_names_of(&self, pair: &PipePair) -> bool {
         self.open_folders(pair).is_ok_and(|(_, dir)| {
@@ -183,7 +182,7 @@ impl RunDir {
         })
     }
 
-    /// The workload's folder, and that of its pair.
+    /// Opens the workload's folder, and the folder of its pair.
     fn open_folders(&self, pair: &PipePair) -> Result<(OwnedFd, OwnedFd), FifoError> {
         let workload_path = self.path.join(&pair.name);
         let workload_dir = openat(&self.dir, pair.name.as_str(), DIR, Mode::empty())
@@ -194,10 +193,10 @@ impl RunDir {
     }
 }
 
-/// A file, for as long as somebody has it open: numbers are used again at once.
+/// Identity of a file while a descriptor keeps it open: the kernel reuses numbers at once.
 type FileId = (dev_t, ino_t);
 
-/// The names of a workload's two FIFOs, and which files they are.
+/// Names of a workload's two FIFOs, with the identities of their files.
 #[derive(Debug)]
 pub struct PipePair {
     name: String,
@@ -207,21 +206,21 @@ pub struct PipePair {
 }
 
 impl PipePair {
-    /// The folder that the workload gets to see.
+    /// The folder shown to the workload.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether a FIFO stood there before: what is in it may begin anywhere in a message.
+    /// True if a FIFO existed before: its content may begin anywhere in a message.
     #[must_use]
     pub fn is_reused(&self) -> bool {
         self.reused
     }
 }
 
-/// The two FIFOs of a workload, held by descriptors that touch nothing of the pipes. Opening them may
-/// sleep for as long as the workload likes (docs/pipes.md#opening-a-held-pipe-sleeps).
+/// The two FIFOs of a workload, held by `O_PATH` descriptors without any effect on the pipes. Opening
+/// them may sleep for as long as the workload likes (docs/pipes.md#opening-a-held-pipe-sleeps).
 #[derive(Debug)]
 pub struct Unopened {
     to_workload: OwnedFd,
@@ -231,43 +230,42 @@ pub struct Unopened {
 }
 
 impl Unopened {
-    /// Whether a fifogate died while it wrote a frame to the workload in parts: the last one in the pipe
-    /// may then lack its end.
+    /// True if a fifogate died while it wrote a frame to the workload in parts: the last frame in the
+    /// pipe may then lack its end.
     #[must_use]
     pub fn is_in_parts(&self) -> bool {
         self.in_parts
     }
 
-    /// A descriptor of the FIFO that the workload reads; it touches nothing of the pipe.
+    /// The `O_PATH` descriptor of the FIFO read by the workload.
     pub(super) fn to_workload(&self) -> &OwnedFd {
         &self.to_workload
     }
 
-    /// Opens the FIFO that the workload writes, for reading.
+    /// Opens the FIFO written by the workload, for reading.
     ///
     /// # Errors
-    /// What `open` reports.
+    /// As `open`.
     pub fn open_from_workload(&self) -> io::Result<OwnedFd> {
         reopen(&self.from_workload, OFlag::O_RDONLY)
     }
 
-    /// Opens the FIFO that the workload reads, for writing, though nobody may read it yet: a writer
-    /// needs a reader to open, so we are that reader for a moment (docs/pipes.md#write-end-without-a-reader).
-    /// From then on a
-    /// workload's blocking open succeeds at once, and we learn of readers that leave.
+    /// Opens the FIFO read by the workload, for writing. A write end needs a reader to open, so the
+    /// server itself is that reader for a moment (docs/pipes.md#write-end-without-a-reader). Afterwards
+    /// a blocking `open` of the workload succeeds at once, and the kernel reports readers that leave.
     ///
     /// # Errors
-    /// What `open` reports.
+    /// As `open`.
     pub fn open_to_workload(&self) -> io::Result<OwnedFd> {
         let _reader = reopen(&self.to_workload, OFlag::O_RDWR)?;
         reopen(&self.to_workload, OFlag::O_WRONLY)
     }
 }
 
-/// Opens the file of a descriptor once more, whatever became of its name.
+/// Opens the file of a descriptor again, independent of its name.
 ///
 /// # Errors
-/// What `open` reports; there has to be a `/proc`.
+/// As `open`; needs a mounted `/proc`.
 pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
     try_reopen(fd, mode).map_err(|errno| {
         let why = if errno == Errno::ENOENT { "; is /proc mounted?" } else { "" };
@@ -277,24 +275,24 @@ pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
     })
 }
 
-/// Like [`reopen`], for whoever can tell the errors apart.
+/// Like [`reopen`], for callers that handle single errors.
 pub(super) fn try_reopen(fd: &OwnedFd, mode: OFlag) -> Result<OwnedFd, Errno> {
     let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     open(&path_of(fd.as_raw_fd()), flags, Mode::empty())
 }
 
-/// PortState at the FIFO itself whether a frame is being written to it in parts, for the next fifogate if
-/// this one dies meanwhile. Who else may open it stays as an operator has set it.
+/// Marks in the mode of the FIFO whether a frame is being written to it in parts, for the next fifogate
+/// after a crash. Permissions set by an operator are kept.
 ///
 /// # Errors
-/// What `fstat` and `fchmod` report.
+/// As `fstat` and `fchmod`.
 pub(super) fn note_in_parts(to_workload: &OwnedFd, on: bool) -> Result<(), Errno> {
     let mut mode = Mode::from_bits_truncate(fstat(to_workload)?.st_mode);
     mode.set(IN_PARTS, on);
     fchmod(to_workload, mode)
 }
 
-/// A path to the file of a descriptor.
+/// Path to the file of a descriptor.
 #[must_use]
 pub(super) fn path_of(fd: RawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{fd}"))
@@ -325,7 +323,7 @@ impl Fifo {
             let why = format!("is a {}, and a FIFO belongs there; remove it", kind_name(kind));
             return Err(FifoError::wrong(&path, why));
         }
-        // One that was there may belong to its workload already.
+        // An existing FIFO may belong to its workload already.
         if owner.uid != Some(stat.st_uid) {
             check_owner(&path, &stat)?;
         }
@@ -335,7 +333,7 @@ impl Fifo {
             chown(&link, uid, gid).map_err(FifoError::failed(&path, "give to its workload"))?;
         }
         let in_parts = reused && stat.st_mode & IN_PARTS.bits() != 0;
-        // Also one that was there already, and in spite of a strange umask.
+        // Also for an existing FIFO, and against an unusual umask.
         if stat.st_mode & 0o777 != PRIVATE.bits() {
             let mode = if in_parts { PRIVATE | IN_PARTS } else { PRIVATE };
             fchmodat(nix::fcntl::AT_FDCWD, &link, mode, FchmodatFlags::FollowSymlink)
@@ -362,7 +360,7 @@ fn make_dir(parent: &impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, Fifo
     let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
     check_owner(path, &stat)?;
     if made {
-        // A workload of another user has to get through, whatever the umask.
+        // A workload of another user has to pass through, whatever the umask.
         fchmod(&dir, shared).map_err(FifoError::failed(path, "open up"))?;
     }
     Ok(dir)
@@ -370,7 +368,7 @@ fn make_dir(parent: &impl AsFd, name: &str, path: &Path) -> Result<OwnedFd, Fifo
 
 fn remove_dir(parent: &OwnedFd, name: &str, path: &Path) -> Result<(), FifoError> {
     match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        // Somebody else's files are not ours to remove.
+        // Files of others are kept.
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
         Err(errno) => Err(FifoError::failed(path, "remove")(errno)),
     }

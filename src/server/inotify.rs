@@ -1,9 +1,9 @@
-//! Tells when somebody opens, reads, closes or renames a FIFO: what the kernel's readiness events do
-//! not say (docs/pipes.md#watching-by-inotify).
+//! Inotify watches: report when a FIFO is opened, read, closed or renamed. Readiness events lack this
+//! (docs/pipes.md#watching-by-inotify).
 //!
-//! What is seen is a hint to look again. Reads cost the reader a little when they are watched, so
-//! they are only while a port waits for one. Without inotify, or when its queue overflowed, the
-//! event loop's timer has to do.
+//! Descriptors go in, and [`Seen`] events come out. Each event is a hint to check again. A watch for
+//! reads costs the reader a little, so it is set only while a port waits for its reader. Without
+//! inotify, or after an overflow of its queue, the timers of the event loop replace the events.
 
 use std::{
     collections::HashMap,
@@ -15,14 +15,14 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 
 use super::fifo::path_of;
 
-/// What makes a name another file's, or nobody's.
+/// Events after which a name may be another file's, or gone.
 const NAME: AddWatchFlags = AddWatchFlags::IN_ATTRIB.union(AddWatchFlags::IN_MOVE_SELF);
-/// A reader that came or left, and the name.
+/// Events for a reader that came or left, and for the name.
 const READER: AddWatchFlags =
     AddWatchFlags::IN_OPEN.union(AddWatchFlags::IN_CLOSE_NOWRITE).union(NAME);
-/// A reader that left, once: whoever opens and closes without end wakes nobody by that.
+/// One event for a reader that left: endless opening and closing then causes no wake-ups.
 const LEAVING: AddWatchFlags = AddWatchFlags::IN_CLOSE_NOWRITE.union(AddWatchFlags::IN_ONESHOT);
-/// All that, and what it read.
+/// All of these events, and reads.
 const READS: AddWatchFlags = AddWatchFlags::IN_ACCESS.union(READER);
 
 /// The watched FIFOs.
@@ -33,7 +33,7 @@ pub(super) struct Watches {
     by_peer: IdMap<PeerId, [Option<WatchDescriptor>; 2]>,
 }
 
-/// What was seen.
+/// An event, or the loss of events.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// The reader of this peer came, or read.
@@ -60,22 +60,21 @@ impl Watches {
         self.inotify.as_ref().map(|inotify| inotify.as_fd().as_raw_fd())
     }
 
-    /// Watches the pair of `peer` from now on, by the descriptors from and to the workload.
+    /// Watches the pair of `peer`, by the descriptors from and to the workload.
     pub(super) fn watch(&mut self, peer: PeerId, (from_workload, to_workload): (RawFd, RawFd)) {
         let reader = self.add(peer, to_workload, READER);
         let writer = self.add(peer, from_workload, NAME);
         self.keep(peer, [reader, writer]);
     }
 
-    /// Watches nothing of `peer` from now on but for the next reader that leaves; tells whether that can
-    /// be.
+    /// Watches only for the next leaving reader of `peer`. Returns false if the kernel refuses.
     pub(super) fn watch_leaving(&mut self, peer: PeerId, to_workload: RawFd) -> bool {
         let reader = self.add(peer, to_workload, LEAVING);
         self.keep(peer, [reader, None]);
         reader.is_some()
     }
 
-    /// Gives up what was watched before, after what is watched now: nothing between is missed.
+    /// Removes the old watches after the new ones are set, so no event in between is lost.
     fn keep(&mut self, peer: PeerId, now: [Option<WatchDescriptor>; 2]) {
         let before = self.by_peer.insert(peer, now).into_iter().flatten().flatten();
         for watch in before.filter(|watch| !now.contains(&Some(*watch))) {
@@ -83,7 +82,7 @@ impl Watches {
         }
     }
 
-    /// Sets whether what the reader of `peer` reads is seen; tells whether that can be.
+    /// Switches the watch for reads by `peer` on or off. Returns false if the kernel refuses.
     pub(super) fn set_reads(&mut self, peer: PeerId, to_workload: RawFd, on: bool) -> bool {
         let what = if on { READS } else { READER };
         self.add(peer, to_workload, what).is_some()
@@ -111,12 +110,12 @@ impl Watches {
     fn forget(&mut self, watch: WatchDescriptor) {
         self.peers.remove(&watch);
         if let Some(inotify) = &self.inotify {
-            // It may be gone already, with the file or as it was for one event only.
+            // The kernel may have removed it already: with the file, or after a one-shot event.
             let _ = inotify.rm_watch(watch);
         }
     }
 
-    /// One buffer of what was seen; nothing if there is no more.
+    /// Reads one buffer of events; empty if there are none.
     pub(super) fn read(&self) -> Vec<Seen> {
         let events = self.inotify.as_ref().and_then(|inotify| inotify.read_events().ok());
         events.into_iter().flatten().filter_map(|event| self.seen(&event)).collect()

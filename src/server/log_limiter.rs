@@ -1,5 +1,7 @@
-//! Log lines that a workload can cause, at a bounded rate: so many a minute of each kind, for each
-//! workload and for all together. What is left out is counted, and the count is logged later.
+//! Rate limit for log lines caused by workloads.
+//!
+//! A line passes if its kind is below the limits of this minute: one limit for each workload, one for
+//! all workloads together. Suppressed lines are counted, and the count is logged later.
 
 use std::{
     collections::HashMap,
@@ -11,33 +13,33 @@ use log::Level;
 
 /// Lines of one kind about one workload in a minute.
 const OF_ONE: usize = 10;
-/// Lines of one kind about all workloads in a minute: whoever may write the state can make workloads
-/// of any name.
+/// Lines of one kind about all workloads in a minute: a writer of the state can make workloads of any
+/// name.
 const OF_ALL: usize = 200;
-/// That minute.
+/// Length of the window.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// What is logged.
+/// Kind of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
-    /// No pair for a workload, or its pair cannot be removed.
+    /// A pair could not be made or removed.
     Pair,
-    /// It does something to its pair that it should not.
+    /// A workload misbehaves.
     Misbehavior,
-    /// It let go of its pipe.
+    /// A workload no longer blocks its pipe.
     LetGo,
-    /// No thread to serve it.
+    /// No thread for a blocked workload.
     NoThread,
-    /// It was in the middle of a message when the fifogate before ended.
+    /// A message was cut off when the fifogate before ended.
     CutOff,
-    /// It reads too slowly.
+    /// A workload reads too slowly.
     Slow,
-    /// It has caught up.
+    /// A workload has caught up.
     CaughtUp,
 }
 
 impl Kind {
-    /// What lines of this kind are about.
+    /// Subject of its lines, for the count of suppressed ones.
     fn name(self) -> &'static str {
         match self {
             Self::Pair => "its pair",
@@ -58,7 +60,7 @@ struct Window {
     left_out: usize,
 }
 
-/// What was logged in the last minute.
+/// Lines of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiter {
     of_one: HashMap<(Kind, String), Window>,
@@ -66,7 +68,7 @@ pub(super) struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// Logs this about a workload, unless there was too much of the kind.
+    /// Logs a line about a workload, unless the limit of its kind is reached.
     pub(super) fn say(&mut self, level: Level, kind: Kind, name: &str, text: fmt::Arguments<'_>) {
         let now = Instant::now();
         for line in self.take_left_out(now) {
@@ -93,7 +95,7 @@ impl LogLimiter {
         true
     }
 
-    /// Ends minutes that are over; gives what is to be said of what was left out in them.
+    /// Ends windows that are over. Returns lines with the counts of their suppressed lines.
     fn take_left_out(&mut self, now: Instant) -> Vec<String> {
         let over = |window: &Window| now.saturating_duration_since(window.since) >= WINDOW;
         let ones = self

@@ -1,10 +1,11 @@
-//! Descriptors, threads and clocks live here, and only here.
+//! Server: the only place with descriptors, threads and clocks.
 //!
-//! Two threads: the event loop's moves frames between FIFOs and channels, the worker's lets the broker
-//! decide; little of that the event loop's does itself (`worker::SharedWorker`). A watchdog replaces the
-//! event loop's thread where a workload makes it sleep. The channel to the worker is bounded by what
-//! each workload may have on its way; a workload over that is left to its pipe, and so is slowed down
-//! by the kernel.
+//! Two threads do the work: the event loop moves frames between FIFOs and channels, the worker runs the
+//! broker. The event loop runs small requests inline (`worker::SharedWorker`). A watchdog replaces the
+//! event loop's thread when a workload blocks it.
+//!
+//! The channel to the worker is bounded by the in-flight limits of the workloads. Beyond its limit the
+//! output of a workload stays in its pipe, so the kernel slows it down.
 
 mod agent_transport;
 mod event_loop;
@@ -35,31 +36,31 @@ use agent_transport::LinkPort;
 use event_loop::{EventLoop, Settings, WorkerHandle};
 use worker::{FromWorker, SharedWorker, Worker};
 
-/// How a daemon is to be run.
+/// Configuration of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where the lifecycle are.
+    /// Folder for the pairs and the status socket.
     pub run_dir: PathBuf,
-    /// How the core behaves. Its `link` is set from the one here.
+    /// Configuration of the broker. Its `link` is set from the one here.
     pub broker: broker::Config,
-    /// The agent that says what is served, if there is one.
+    /// Address of the agent, if there is one.
     pub link: Option<LinkAddress>,
 }
 
-/// fifogate at work: serves the lifecycle until SIGTERM or SIGINT.
+/// fifogate at work: serves the pairs until SIGTERM or SIGINT.
 pub struct Server {
     event_loop: EventLoop,
     shared_worker: Arc<SharedWorker>,
-    /// WakeupFlood the worker's thread.
+    /// Wakes the worker thread.
     notified: Receiver<()>,
     from_worker_tx: Sender<Vec<FromWorker>>,
     waker: Arc<mio::Waker>,
 }
 
 impl Server {
-    /// Opens the run directory and gets everything ready; serves nothing yet.
+    /// Opens the run directory and prepares everything; serves nothing yet.
     ///
-    /// `start` is the state to begin with; its workloads are served.
+    /// `start` is the initial state; its workloads are served.
     ///
     /// # Errors
     /// The run directory is not usable, or the system has no descriptors for the event loop.
@@ -103,25 +104,25 @@ impl Server {
         Ok(Self { event_loop, shared_worker, notified, from_worker_tx, waker })
     }
 
-    /// Serves until a signal ends it. `ready` is called once, when the lifecycle of the state to begin
-    /// with are there.
+    /// Serves until a signal or the agent stops it. `ready` is called once, when the pairs of the
+    /// initial state are open.
     ///
     /// # Errors
-    /// The system refuses what the event loop cannot do without.
+    /// The system refuses a thread or a poll, the worker panicked, or the agent link is broken.
     pub fn run(self, ready: impl FnOnce() + Send) -> io::Result<()> {
         let Self { event_loop, shared_worker, notified, from_worker_tx, waker } = self;
         thread::scope(|scope| {
             let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
             spawn("worker").spawn_scoped(scope, move || {
-                // Behind everything that the state to begin with makes the worker say.
+                // Queued behind all messages for the initial state.
                 shared_worker.run(&notified, || announce(&from_worker_tx, &waker, ready));
             })?;
-            event_loop.run() // hangs up on the worker, which ends then
+            event_loop.run() // drops the notifications, so the worker ends
         })
     }
 }
 
-/// Calls `ready` when the event loop has done all that it was told so far.
+/// Calls `ready` when the event loop has handled all messages sent so far.
 fn announce(event_loop: &Sender<Vec<FromWorker>>, waker: &mio::Waker, ready: impl FnOnce()) {
     let (done, wait) = bounded(1);
     let asked = event_loop.send(vec![FromWorker::Sync(done)]).is_ok() && waker.wake().is_ok();

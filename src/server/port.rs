@@ -1,10 +1,11 @@
-//! One workload's descriptors: bytes in become frames, frames out are written whole.
+//! Port: the server's open ends of one pair, and their bounded turns.
 //!
-//! A port does one bounded turn at a time, when the event loop says that something may have happened,
-//! and tells what came of it. Nothing here waits. A frame goes into the pipe by one call and when
-//! the reader has taken the one before (docs/differences.md#17-one-frame-at-a-time): so a reader that cannot
-//! cope with pieces or
-//! with two frames at once works, and what a reader leaves behind is at most one frame.
+//! Bytes from the workload become frames for the worker; frames from the worker are written whole. The
+//! event loop starts each turn with the pending work, and gets its result. No turn waits for an event.
+//!
+//! Invariant, with a window of one: a frame goes into the pipe by one call if it fits, after the reader
+//! has taken the frame before (docs/differences.md#17-one-frame-at-a-time). So readers need not cope
+//! with partial or joined frames, and a reader that leaves loses at most one frame.
 
 mod reader;
 mod writer;
@@ -34,40 +35,40 @@ pub(super) struct OutFrame {
     pub(super) ack: AckMode,
 }
 
-/// Something that the worker has to know of.
+/// An event of a port, for the worker.
 #[derive(Debug)]
 pub(super) enum FromPort {
-    /// A frame's body came.
+    /// Body of a frame.
     Frame(Bytes),
-    /// What comes cannot be read as frames; it is skipped up to the next Hello.
+    /// The bytes are no frames; they are skipped up to the next Hello.
     Broken(FrameError),
-    /// All writers have gone.
+    /// All writers have left.
     EndOfFile,
 }
 
-/// What was to be told of frames ([`AckMode`]).
+/// Delivery notices, as requested by [`AckMode`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Notices {
     /// All frames up to this one are in the pipe.
     pub(super) written: Option<Seq>,
-    /// The reader has taken all frames up to this one.
+    /// The reader has drained all frames up to this one.
     pub(super) drained: Option<Seq>,
 }
 
-/// What may have happened since the last turn.
+/// Work for the next turn.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// There may be bytes to read.
     pub(super) readable: bool,
-    /// All writers had gone when the kernel told so.
+    /// All writers had left at the time of the event.
     pub(super) writers_gone: bool,
-    /// The pipe may have room, or another reader, or none.
+    /// The pipe may have free space, or another reader, or none.
     pub(super) poll_reader: bool,
-    /// A reader left, and another may have come already.
+    /// A reader left; another may have come since.
     pub(super) reader_left: bool,
-    /// A new session begins: what was not begun to be written is dropped, then `frames` follow.
+    /// A new session begins: frames not begun yet are dropped before `frames` are queued.
     pub(super) reset: bool,
-    /// Frames to write, behind those that wait already.
+    /// Frames to queue behind the waiting ones.
     pub(super) frames: SmallDeque<OutFrame>,
 }
 
@@ -77,7 +78,7 @@ impl Pending {
         !seen && !self.reset && self.frames.is_empty()
     }
 
-    /// What came later.
+    /// Adds later work.
     pub(super) fn append(&mut self, later: Self) {
         self.readable |= later.readable;
         self.writers_gone |= later.writers_gone;
@@ -91,37 +92,37 @@ impl Pending {
     }
 }
 
-/// What a turn came to.
+/// Result of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// For the worker, in order.
+    /// Events for the worker, in order.
     pub(super) events: Vec<FromPort>,
-    /// For the worker, before these.
+    /// Notices for the worker, sent before the events.
     pub(super) notices: Notices,
-    /// There may be more to read, and the kernel will not say so again.
+    /// There may be more to read, and the kernel will not announce it again.
     pub(super) more: bool,
-    /// What the port waits for before it can write on.
+    /// Event needed before the port can write on.
     pub(super) wait: Wait,
-    /// The last frame that is in the pipe, or was dropped by a reset.
+    /// Last frame in the pipe, or dropped by a reset.
     pub(super) written: Seq,
-    /// There is something in the pipe that the reader may have taken since; nobody waits for that, and
-    /// there is room when it has.
+    /// The reader may have drained the pipe since. No frame waits for that, and a drained pipe has
+    /// free space.
     pub(super) maybe_drained: bool,
-    /// What the workload does that it should not.
+    /// Misbehaviors seen in this turn.
     pub(super) misbehaviors: Vec<Misbehavior>,
-    /// Bytes that were read.
+    /// Number of bytes read.
     pub(super) read: usize,
-    /// It was given something to do, a frame came or went into the pipe or was taken out of it.
+    /// There was work to do, or a frame went into the pipe, came out of it or was drained.
     pub(super) useful: bool,
-    /// Its reader has read on since the last turn.
+    /// The reader has read on since the last turn.
     pub(super) read_on: bool,
 }
 
-/// So many bytes in one turn are worth it, even if no frame ends in them.
+/// A turn with so many bytes is useful even without the end of a frame.
 const WORTHWHILE: usize = 4096;
 
 impl Turn {
-    /// What came of it.
+    /// Classifies the turn for the throttle.
     pub(super) fn worth(&self) -> Worth {
         if self.useful || self.read >= WORTHWHILE {
             Worth::Useful
@@ -133,31 +134,31 @@ impl Turn {
     }
 }
 
-/// What came of a turn.
+/// Class of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// Something that a turn is for.
+    /// It moved frames, or enough bytes.
     Useful,
-    /// Its reader has read a piece of what it was sent.
+    /// The reader has read a piece of a frame.
     ReadOn,
-    /// A workload caused it, and nothing came of it.
+    /// The workload caused it without any effect.
     Nothing,
 }
 
-/// Something that a workload does to its pair, and should not.
+/// An act of a workload against its own pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misbehavior {
-    /// There is more in its input than we wrote.
+    /// Its input holds more bytes than the server wrote.
     WritesItsInput,
-    /// It made the pipe of its input smaller than we did.
+    /// It made the pipe of its input smaller.
     ShrinksItsPipe,
-    /// Its reader changed in the middle of a frame.
+    /// It changed its reader in the middle of a frame.
     SwapsReaders,
-    /// A name of its pair is gone, or another file's.
+    /// A name of its pair is gone, or names another file.
     Renamed,
-    /// A call on one of its FIFOs does not return.
+    /// It blocks a call on one of its FIFOs.
     Blocked,
-    /// It wakes us again and again, and nothing comes of it.
+    /// It causes useless wake-ups again and again.
     WakeupFlood,
 }
 
@@ -174,7 +175,7 @@ impl Misbehavior {
         }
     }
 
-    /// What it does, behind its name.
+    /// The text of its log line, after the name of the workload.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::WritesItsInput => "writes into its own input; it waits until that was read",
@@ -199,29 +200,29 @@ impl Misbehavior {
     }
 }
 
-/// What a port waits for.
+/// Event needed by a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Nothing.
     #[default]
     No,
-    /// The kernel will say when: the pipe is full, and an server comes with the next free entry.
+    /// An edge of epoll: the pipe is full, and the kernel reports the next free slot.
     Edge,
-    /// A reader that comes or reads on; the kernel tells that to those who watch the file.
+    /// A reader that comes or reads on, reported by inotify.
     Reader,
 }
 
-/// One workload's pair, opened.
+/// One workload's opened pair.
 #[derive(Debug)]
-#[repr(C)] // what an event goes through comes first, in as few cache lines as it can
+#[repr(C)] // fields used by an event first, in as few cache lines as possible
 pub(super) struct Port {
     writer: PipeWriter,
     reader: PipeReader,
 }
 
 impl Port {
-    /// `reused`: the FIFOs were there before. What comes from the workload may then begin in the middle
-    /// of a message, and what stands in its input and nobody reads is taken out of it.
+    /// `reused`: the FIFOs are older than this process. Output may then begin in the middle of a
+    /// message, and input without a reader is drained.
     pub(super) fn new(
         from_workload: OwnedFd,
         to_workload: OwnedFd,
@@ -237,12 +238,12 @@ impl Port {
         Self { writer, reader }
     }
 
-    /// The descriptors to be told of: what to read, what to write.
+    /// Descriptors to register: for reading, for writing.
     pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
         (self.reader.fd().as_raw_fd(), self.writer.fd().as_raw_fd())
     }
 
-    /// One bounded turn, in which at most `room` frames are read.
+    /// Does one bounded turn, with at most `room` frames read.
     pub(super) fn turn(&mut self, mut pending: Pending, room: usize, buffer: &mut [u8]) -> Turn {
         let mut turn =
             Turn { useful: pending.reset || !pending.frames.is_empty(), ..Turn::default() };
@@ -261,13 +262,13 @@ impl Port {
         turn
     }
 
-    /// There is room in the pipe again: its reader has taken what it was sent. No call on a FIFO.
+    /// Notes that the reader has drained the pipe. Makes no call on a FIFO.
     pub(super) fn on_drained(&mut self) {
         self.writer.on_drained();
     }
 }
 
-/// What is unread in the pipe of this descriptor.
+/// Number of unread bytes in the pipe of this descriptor.
 pub(super) fn unread(fd: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let bytes = rustix::io::ioctl_fionread(fd)?;
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))

@@ -1,15 +1,15 @@
-//! How many descriptors the process may have, and how many lifecycle that is.
+//! Descriptor limit: raises RLIMIT_NOFILE, and gives the number of pairs it allows.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors of a pair that is served: one for each FIFO (docs/pipes.md#descriptors-of-a-pair).
+/// Descriptors of a served pair: one for each FIFO (docs/pipes.md#descriptors-of-a-pair).
 const OF_A_PAIR: u64 = 2;
 
-/// What is needed beside the lifecycle: the loop, the log, the link, answers on the status socket, and those
-/// that are open for a moment while a pair is made or a pipe is emptied.
+/// Descriptors for everything else: the loop, the log, the link, the status socket, and those open for a
+/// moment while a pair is made or a pipe is drained.
 const RESERVE: u64 = 48;
 
-/// Raises the limit as far as we may, and gives the number of lifecycle that it allows.
+/// Raises the limit as far as permitted. Returns the number of pairs it allows.
 pub(super) fn most_pairs() -> usize {
     let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, hard)) if soft < hard => {

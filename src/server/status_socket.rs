@@ -1,7 +1,7 @@
-//! The status socket: each connection gets one JSON object and is closed (docs/operations.md#status).
+//! Status socket: each connection gets one JSON object and is closed (docs/operations.md#status).
 //!
-//! Only our own user can connect, so nothing is read from a connection; but nobody is waited for
-//! either.
+//! Only our own user can connect, and nothing is read from a connection. Invariant: no write waits for a
+//! slow client, and at most [`MOST_CLIENTS`] connections are open.
 
 use std::{
     collections::HashMap,
@@ -21,13 +21,13 @@ use std::{
 /// Name of the socket in the run directory.
 pub const STATUS_SOCKET: &str = "status.sock";
 
-/// Connections at a time; whoever comes then waits.
+/// Most connections at a time; more wait in the backlog.
 const MOST_CLIENTS: usize = 16;
 
-/// How long another fifogate has to prove that it is alive, before its place is taken.
+/// Time for another fifogate to answer before its socket is replaced.
 const ALIVE: Duration = Duration::from_millis(300);
 
-/// A connection.
+/// Id of a connection.
 pub(super) type ClientId = usize;
 
 pub(super) struct StatusSocket {
@@ -43,7 +43,7 @@ struct Client {
 }
 
 impl StatusSocket {
-    /// Listens in `run_dir`. The socket of a fifogate that died is replaced.
+    /// Listens in `run_dir`. Replaces the socket of a fifogate that died.
     pub(super) fn open(run_dir: &Path) -> io::Result<Self> {
         let path = run_dir.join(STATUS_SOCKET);
         if let Ok(found) = fs::symlink_metadata(&path) {
@@ -72,7 +72,7 @@ impl StatusSocket {
         self.clients.get(&id).map(|client| client.stream.as_raw_fd())
     }
 
-    /// Connections that have come and now wait for their answer.
+    /// Accepts new connections. Returns those waiting for an answer.
     pub(super) fn accept(&mut self) -> Vec<ClientId> {
         let mut came = Vec::new();
         while self.clients.len() < MOST_CLIENTS {
@@ -86,7 +86,7 @@ impl StatusSocket {
         came
     }
 
-    /// Gives a connection its answer; tells whether more is left to write.
+    /// Sets the answer of a connection and begins to write it. Returns true if some of it is left.
     pub(super) fn answer(&mut self, id: ClientId, answer: Vec<u8>) -> bool {
         if let Some(client) = self.clients.get_mut(&id) {
             client.rest = answer;
@@ -94,7 +94,7 @@ impl StatusSocket {
         self.write_on(id)
     }
 
-    /// Writes on; tells whether there will be more. A connection that has all is closed.
+    /// Writes on. Returns true if some of the answer is left; otherwise the connection is closed.
     pub(super) fn write_on(&mut self, id: ClientId) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         while !client.rest.is_empty() {
@@ -114,13 +114,13 @@ impl StatusSocket {
 
 impl Drop for StatusSocket {
     fn drop(&mut self) {
-        // Whoever finds it would wait for an answer.
+        // A later client would find the name and wait for an answer.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Whether somebody answers. A process that was killed but cannot end, because a workload holds it,
-/// still lets others connect (docs/pipes.md#a-held-process-does-not-end); it does not answer.
+/// True if a fifogate answers. A killed process kept alive by a workload still lets others connect, but
+/// does not answer (docs/pipes.md#a-held-process-does-not-end).
 fn is_alive(path: &Path) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else { return false };
     let _ = stream.set_read_timeout(Some(ALIVE));

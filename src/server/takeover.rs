@@ -1,10 +1,11 @@
-//! Waits for the end of half a frame that a fifogate left behind when it died.
+//! Takeover of a pipe with half a frame, left behind by a fifogate that died.
 //!
-//! A frame that fits into the pipe is there whole, and its reader reads it to the end. A larger one lacks
-//! its end for ever, and a reader in the middle of it would take what is written next for the rest. So
-//! no write end is opened before that reader has left, or has read what is there and then had time to
-//! see end-of-file: the kernel gives end-of-file to readers of an empty pipe without a writer, and tells
-//! nobody that it did.
+//! A frame that fits into the pipe is there whole, and its reader reads it to the end. A larger frame
+//! stays without its end, and a reader in the middle of it would take the next bytes for the rest.
+//!
+//! Invariant: no write end is opened while a reader may be in the middle of half a frame. The reader has
+//! left, or has emptied the pipe and then had time to see end-of-file. The kernel gives end-of-file to
+//! readers of an empty pipe without a writer, and does not report this.
 
 use std::{
     io,
@@ -23,58 +24,58 @@ use super::{
     port::unread,
 };
 
-/// How long the pipe is empty and without a writer for a reader that stays. Those that wait for the
-/// next byte see end-of-file at once; this is for those that look now and then.
+/// Time for a reader to see end-of-file in an empty pipe without a writer. A reader sleeping in `read`
+/// sees it at once; this is for readers that poll.
 const SEEN: Duration = Duration::from_secs(1);
 
-/// Sizes of pipes as the kernel makes them: 64 KiB, or two pages once a user has more pipes than its share. A
-/// pipe of another size had a fifogate.
+/// Sizes of new pipes: 64 KiB, or two pages for a user beyond its share of pages. A pipe of another size
+/// was resized by a fifogate.
 const NEW: [usize; 2] = [64 << 10, 8 << 10];
 
-/// Reads of a whole pipe, if nobody writes to it meanwhile: 64 KiB each.
+/// Reads of 64 KiB for a whole pipe, if nobody writes to it meanwhile.
 const MOST_READS: usize = 32;
 
-/// Half a frame in a pipe, and somebody who may be in the middle of it.
+/// Half a frame in a pipe, and a possible reader in the middle of it.
 #[derive(Debug)]
 pub(super) struct HalfFrame {
-    /// Our own read end: it tells what is unread, and ends nobody's end-of-file.
+    /// A read end of our own, for counting unread bytes. It delays nobody's end-of-file.
     reader: OwnedFd,
-    /// Since when the pipe was seen to be empty.
+    /// Since when the pipe is known to be empty.
     empty_since: Option<Instant>,
 }
 
-/// What was seen of readers since the last look.
+/// Knowledge about events of readers since the last attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// All that they did, and none has left.
+    /// All events were seen, and no reader has left.
     #[default]
     All,
-    /// One has left.
+    /// A reader has left.
     Left,
-    /// Not all: one may have left.
+    /// Events were lost: a reader may have left.
     Some,
 }
 
-/// What was found.
+/// Result of an attempt.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Nobody is in the middle of a frame; a write end, if somebody waits in its opening for one.
+    /// No reader is in the middle of a frame. The write end is kept if a reader may sleep in `open`.
     Nobody(Option<OwnedFd>),
-    /// Somebody may be.
+    /// A reader may be in the middle of a frame.
     Reader(HalfFrame),
 }
 
 impl HalfFrame {
-    /// Looks for a reader of half a frame.
+    /// Checks for a reader of half a frame.
     pub(super) fn find(fifos: &Unopened) -> io::Result<Found> {
         if !fifos.is_in_parts() {
             return Ok(Found::Nobody(None));
         }
-        // Opening a write end lets go whoever waits in its opening of a read end. Such a one is no
-        // reader of half a frame and is not to see an end-of-file, so that end is kept for it.
+        // Opening a write end wakes a reader that sleeps in `open`. Such a reader has no half frame and
+        // must not see end-of-file, so the write end is kept for it.
         let writer = match try_reopen(fifos.to_workload(), OFlag::O_WRONLY) {
             Ok(writer) => writer,
-            // Nobody has it open: the pipe and what was in it are gone.
+            // No reader has it open: the pipe and its content are gone.
             Err(Errno::ENXIO) => return Ok(Found::Nobody(None)),
             Err(errno) => return Err(errno.into()),
         };
@@ -85,7 +86,7 @@ impl HalfFrame {
         Ok(Found::Reader(Self { reader, empty_since: None }))
     }
 
-    /// Looks again.
+    /// Checks again, after the events in `seen`.
     pub(super) fn look(self, fifos: &Unopened, seen: Seen) -> io::Result<Found> {
         if seen == Seen::Left {
             self.drain();
@@ -95,8 +96,7 @@ impl HalfFrame {
             if seen == Seen::All {
                 return Ok(Found::Reader(Self { empty_since: None, ..self }));
             }
-            // Beside our own read end nobody could tell whether there is another. Whoever watches
-            // sees this one close, too.
+            // Our own read end hides whether there is another one. Inotify reports its close as well.
             drop(self);
             return Self::find(fifos);
         }
@@ -118,7 +118,7 @@ impl HalfFrame {
     }
 }
 
-/// Whether a pipe has a size in which no frame is ever written in parts.
+/// True if new pipes have this size; no frame is ever written in parts into such a pipe.
 pub(super) fn is_size_of_new(capacity: usize) -> bool {
     NEW.contains(&capacity)
 }

@@ -1,5 +1,10 @@
-//! What the broker works with: takes what the ports bring, lets the broker decide, and hands frames
-//! back. It makes no call on any FIFO. Who does the work, and when, is the [`SharedWorker`]'s business.
+//! Worker: runs the broker on messages from the event loop.
+//!
+//! Port events and notices come in; frames and commands for the ports go out. The queue of messages is
+//! fair between peers. [`SharedWorker`] chooses the thread that does the work.
+//!
+//! Invariants: no call on any FIFO is made here; messages of one peer are handled in order, and their
+//! results leave in the order of the decisions.
 
 mod fair_queue;
 mod inline;
@@ -34,47 +39,46 @@ use super::{
     status_socket::ClientId,
 };
 
-/// Messages handled before what came of them is handed on, and what came in is looked at.
+/// Most messages handled before their results are sent and the inbox is read again.
 const BATCH: usize = 64;
-/// Time after which that is done in any case.
+/// Longest time until then.
 const SLICE: Duration = Duration::from_millis(1);
-/// Messages to the event loop that are handed on even if there are more to come: it begins to write what
-/// a large update causes while the rest is being made.
+/// A batch of this size is sent even if more follows: the event loop begins to write the events of a
+/// large update while the rest is being made.
 const MOST_IN_BATCH: usize = 256;
 
-/// Which workloads are held or odd: for how long a thread has been in one of their pipes, and what was
-/// reported of them.
+/// Ports with something to report: duration of the current block, and misbehaviors.
 pub(super) type PortStatuses = HashMap<PeerId, (Option<Duration>, Vec<Misbehavior>)>;
 
-/// What the event loop tells the worker.
+/// Message of the event loop to the worker.
 pub(super) enum ToWorker {
-    /// Something from a port.
+    /// An event of a port.
     Port {
         peer: PeerId,
         event: FromPort,
-        /// The last frame to it that is in the pipe.
+        /// Last frame to this peer in the pipe.
         written: Seq,
-        /// What to give back when it was handled, and where.
+        /// Charge to return to `in_flight` after handling.
         bytes: usize,
         in_flight: Arc<InFlight>,
     },
-    /// All frames to each of these peers up to this one are in its pipe.
+    /// For each peer, all frames up to this one are in its pipe.
     Written(Vec<(PeerId, Seq)>),
-    /// The reader of this peer has taken all frames up to this one.
+    /// The reader of this peer has drained all frames up to this one.
     Taken(PeerId, Seq),
-    /// The pair is there, in this folder; or it cannot be made.
+    /// The pair is open, in this folder; or the reason of the failure.
     PairOpened(PeerId, Result<String, String>),
-    /// The pair is gone.
+    /// The pair is closed.
     PairClosed(PeerId),
-    /// The agent has hung up.
+    /// The agent has closed the link.
     AgentLost,
-    /// Somebody wants to know the status.
+    /// A client of the status socket waits for the status.
     Status(ClientId, PortStatuses),
-    /// Nothing more will come but notices.
+    /// The stop begins: only notices follow.
     Stop,
 }
 
-/// What the worker tells the event loop.
+/// Message of the worker to the event loop.
 pub(super) enum FromWorker {
     Open(PeerId, Instance, Owner),
     Close(PeerId),
@@ -84,19 +88,19 @@ pub(super) enum FromWorker {
     SendToAgent(OutFrame),
     SetReadEnabled(PeerId, bool),
     Status(ClientId, Vec<u8>),
-    /// Stop: the agent wants it.
+    /// Stop, at the agent's request.
     Stop,
-    /// Stop: this is wrong.
+    /// Stop with this error.
     Fail(String),
-    /// What was on its way from this peer was handled.
+    /// Enough messages of this peer were handled to read it again.
     Handled(PeerId),
-    /// Answer when everything before was done.
+    /// Reply after all messages before this one are done.
     Sync(Sender<()>),
-    /// Nothing is left to be handed out.
+    /// The worker has no more to hand out.
     Drained,
 }
 
-/// Something that a port brought.
+/// A queued event of a port.
 struct Message {
     event: FromPort,
     written: Seq,
@@ -104,26 +108,26 @@ struct Message {
     in_flight: Arc<InFlight>,
 }
 
-/// The worker's half of the channels.
+/// The broker with its queue, its channels and its clock.
 pub(super) struct Worker {
     broker: Broker,
     limits: Limits,
     began: Instant,
     inbox: Receiver<Vec<ToWorker>>,
-    /// What the workloads and the agent said and was not handled yet.
+    /// Events of the workloads and of the agent, not handled yet.
     queue: FairQueue<Message>,
     event_loop: Sender<Vec<FromWorker>>,
     waker: Arc<Waker>,
-    /// What the event loop is to be sent.
+    /// Messages for the event loop, not sent yet.
     batch: Vec<FromWorker>,
-    /// For so many.
+    /// Number of frames in the batch; a multicast counts each delivery.
     in_batch: usize,
-    /// It is not sent but given to the event loop, which waits for it.
+    /// The batch is returned to the event loop, which runs the worker inline, instead of being sent.
     gives: bool,
-    /// When the thread wakes by itself.
+    /// Time at which the sleeping worker thread wakes by itself.
     sleeps_until: Option<Tick>,
     run_dir: PathBuf,
-    /// As the status calls it: `none`, `connected` or `lost`.
+    /// As shown in the status: `none`, `connected` or `lost`.
     agent_link: &'static str,
     stopping: bool,
     pace: LogLimiter,
@@ -160,7 +164,7 @@ impl Worker {
         }
     }
 
-    /// Handles what came in, or what is due, for a while.
+    /// Handles received messages or a due deadline, for at most one slice.
     fn work(&mut self) {
         let mut idle = self.queue.is_idle();
         for batch in self.inbox.clone().try_iter().take(BATCH) {
@@ -171,11 +175,11 @@ impl Worker {
             self.broker.handle(self.now(), Input::Tick);
         }
         self.serve();
-        self.hand_out(); // also what timers brought
+        self.hand_out(); // also the outputs of timers
         self.finish();
     }
 
-    /// Handles messages for whoever is to be told what came of it; gives that.
+    /// Handles messages for a caller that carries out the results. Returns them.
     fn work_for(&mut self, messages: Vec<ToWorker>) -> Vec<FromWorker> {
         self.gives = true;
         self.sort_all(messages);
@@ -187,19 +191,19 @@ impl Worker {
         mem::take(&mut self.batch)
     }
 
-    /// Whether there is nothing to do before something comes in or is due.
+    /// True if nothing is left to do before the next message or deadline.
     fn is_idle(&self) -> bool {
         self.queue.is_idle() && self.inbox.is_empty() && !self.broker.is_busy()
     }
 
-    /// Until when its thread sleeps if nothing comes in; `None`: not at all.
+    /// End of the thread's sleep without a message. Outer `None`: there is work, so no sleep.
     fn sleep(&mut self) -> Option<Option<Instant>> {
         self.sleeps_until = self.broker.next_deadline();
         let until = self.sleeps_until.map(|Tick(due)| self.began + Duration::from_millis(due));
         self.is_idle().then_some(until)
     }
 
-    /// Whether its thread sleeps too long for what there is to do now.
+    /// True if the thread sleeps longer than the current work allows.
     fn oversleeps(&self) -> bool {
         let due = self.broker.next_deadline();
         let earlier = |due| self.sleeps_until.is_none_or(|until| due < until);
@@ -220,8 +224,8 @@ impl Worker {
         messages.into_iter().for_each(|message| self.sort(now, message));
     }
 
-    /// Takes what costs next to nothing at once, and puts the rest into the queue. So what a workload
-    /// has read is known, whatever it still waits for.
+    /// Handles cheap messages at once, and queues the events of ports. So delivery progress of a peer
+    /// reaches the broker even while its own messages wait.
     fn sort(&mut self, now: Tick, message: ToWorker) {
         let input = match message {
             ToWorker::Stop => {
@@ -255,7 +259,7 @@ impl Worker {
         self.broker.handle(now, input);
     }
 
-    /// Handles what is in the queue, for a while.
+    /// Handles queued events for at most one slice.
     fn serve(&mut self) {
         let mut began = Instant::now();
         let end = began + SLICE;
@@ -270,7 +274,7 @@ impl Worker {
             }
             let now = Instant::now();
             self.queue.charge(peer, now - began);
-            // At once: whose answers wait is not to be served further.
+            // After each event: it may pause this peer in the queue, because of a full outbox.
             self.hand_out();
             if now >= end {
                 return;
@@ -325,7 +329,7 @@ impl Worker {
         text
     }
 
-    /// PortState for the event loop what the broker decided.
+    /// Translates the outputs of the broker into messages for the event loop.
     fn hand_out(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             let message = match output {
@@ -366,12 +370,12 @@ impl Worker {
         }
     }
 
-    /// Ends a batch: the event loop is to look at what it was sent.
+    /// Ends a batch by sending it.
     fn finish(&mut self) {
         if self.stopping && self.queue.is_idle() && self.broker.is_drained() {
             self.send(FromWorker::Drained);
         }
-        // What many are told is handed on in large batches: each wakes the event loop.
+        // During a fan-out only large batches are sent, as each one wakes the event loop.
         if !self.batch.is_empty() && !self.broker.is_fanning_out() && !self.gives {
             self.send_batch();
         }
@@ -386,7 +390,7 @@ impl Worker {
     }
 
     fn send_batch(&mut self) {
-        // The event loop ends before we do, and then nobody is left to be told anything.
+        // The event loop ends first. Messages after its end have no receiver.
         let _ = self.event_loop.send(mem::take(&mut self.batch));
         self.in_batch = 0;
         if let Err(error) = self.waker.wake() {
@@ -402,7 +406,7 @@ fn port_status((held, misbehaviors): (Option<Duration>, Vec<Misbehavior>)) -> st
     }
 }
 
-/// Our resident memory; 0 where the kernel does not tell.
+/// Resident memory of the process; 0 if the kernel does not report it.
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());

@@ -1,4 +1,7 @@
-//! Who is told what workloads wrote: one task for each log that a workload asked for.
+//! Log campaigns: one task for each log request of a workload (docs/protocol.md#logs).
+//!
+//! A request and the logs of its instances go in; log entries, and the end of each log, come out
+//! through fifogate. Lines for a slow collector wait on disk, not in memory.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,20 +30,20 @@ use crate::{
     model,
 };
 
-/// Most bytes of lines in one message. It is much less than what may be sent: what waits for a slow
-/// collector waits on disk.
+/// Bound on the bytes of lines in one message, far below the largest message: lines for a slow
+/// collector wait on disk.
 const BATCH: usize = 128 << 10;
-/// First and longest pause before something is sent again to a collector that does not keep up.
+/// First and longest pause before a message is sent again to a slow collector.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// All campaigns, by who asked and under which request id.
+/// All running campaigns, by requesting instance and request id.
 #[derive(Debug, Default)]
 pub struct Campaigns {
     running: BTreeMap<(Instance, String), AbortHandle>,
 }
 
-/// Which lines are meant.
+/// The lines selected by a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Range {
     follow: bool,
@@ -50,7 +53,7 @@ struct Range {
 }
 
 impl Campaigns {
-    /// Answers a request for the logs of `accepted`, which are of this agent, and begins to send them.
+    /// Answers a request for the logs of `accepted`, all of this agent, and starts to send them.
     pub fn begin(
         &mut self,
         gate: &GateProcess,
@@ -60,6 +63,7 @@ impl Campaigns {
         request: &pb::LogsRequest,
         accepted: Vec<Instance>,
     ) {
+        // A reused request id replaces the earlier campaign.
         self.cancel(by, request_id);
         let to =
             Collector { gate: gate.clone(), by: by.clone(), request_id: request_id.to_owned() };
@@ -85,18 +89,19 @@ impl Campaigns {
             }
             while all.join_next().await.is_some() {}
         });
+        // Campaigns with a natural end are removed only here.
         self.running.retain(|_, task| !task.is_finished());
         self.running.insert((by.clone(), request_id.to_owned()), task.abort_handle());
     }
 
-    /// Ends a campaign, if there is one.
+    /// Cancels a campaign, if it runs.
     pub fn cancel(&mut self, by: &Instance, request_id: &str) {
         if let Some(task) = self.running.remove(&(by.clone(), request_id.to_owned())) {
             task.abort();
         }
     }
 
-    /// Ends all campaigns of an instance, whose session has ended.
+    /// Cancels all campaigns of an instance after the end of its session.
     pub fn cancel_all_of(&mut self, by: &Instance) {
         self.running.retain(|(own, _), task| {
             if own == by {
@@ -106,7 +111,7 @@ impl Campaigns {
         });
     }
 
-    /// Ends all campaigns: there is nobody who could be told.
+    /// Cancels all campaigns, as fifogate is gone.
     pub fn clear(&mut self) {
         std::mem::take(&mut self.running).into_values().for_each(|task| task.abort());
     }
@@ -127,7 +132,7 @@ impl Range {
         };
         Ok(Self {
             follow: request.follow(),
-            // Everything below zero means everything, not only -1.
+            // Any number below zero means all lines, not only -1.
             tail: request.tail.and_then(|tail| usize::try_from(tail).ok()),
             since: time("since", &request.since)?,
             until: time("until", &request.until)?,
@@ -139,7 +144,7 @@ impl Range {
             && self.until.is_none_or(|until| line.micros <= until)
     }
 
-    /// How long until nothing can come any more that is meant.
+    /// Time left until no further line can match.
     fn left(&self) -> Duration {
         const LONG: Duration = Duration::from_secs(86_400 * 365);
         let Some(until) = self.until else { return LONG };
@@ -148,7 +153,7 @@ impl Range {
     }
 }
 
-/// Whoever asked.
+/// The requester of a campaign.
 #[derive(Clone, Debug)]
 struct Collector {
     gate: GateProcess,
@@ -157,7 +162,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// Sends, and waits while the collector does not keep up.
+    /// Sends a response; waits while the collector does not keep up.
     async fn send(&self, content: ResponseContent) -> Result<(), NotDone> {
         let response =
             pb::Response { request_id: self.request_id.clone(), response_content: Some(content) };
@@ -168,7 +173,7 @@ impl Collector {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.gate.call(message.clone()).await {
-                // So fifogate says that the collector's queue is full.
+                // fifogate rejects a response in this way while the collector's queue is full.
                 Err(NotDone::Rejected(reason)) if reason.ends_with("send this again later") => {}
                 done => return done,
             }
@@ -178,7 +183,7 @@ impl Collector {
     }
 }
 
-/// Sends one log, and that it has ended. It does not end if the collector has gone.
+/// Sends one log and its end. The end is not sent to a collector already gone.
 async fn send_log(to: Collector, instance: Instance, reader: Option<Reader>, range: Range) {
     if let Some(reader) = reader
         && send_lines(&to, &instance, reader, range).await.is_err()
@@ -243,7 +248,7 @@ async fn send_batch(
     to.send(ResponseContent::LogEntriesResponse(pb::LogEntriesResponse { log_entries })).await
 }
 
-/// Goes to the first of the last `tail` lines that are meant at this moment.
+/// Moves to the first of the last `tail` matching lines.
 async fn go_to_tail(mut reader: Reader, range: Range, tail: usize) -> Reader {
     let mut last = VecDeque::new();
     loop {
@@ -258,7 +263,7 @@ async fn go_to_tail(mut reader: Reader, range: Range, tail: usize) -> Reader {
     reader
 }
 
-/// Reads away from the thread that all tasks share.
+/// Reads on a blocking thread, as all tasks share one thread.
 async fn read(mut reader: Reader) -> (Reader, Found) {
     let log = reader.log();
     let read = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,8 @@
-//! What workloads write to standard output and standard error: kept for a while, and told to whoever
-//! asks (docs/protocol.md#logs).
+//! Logs of workloads: standard output and standard error, kept up to a bound, and sent on request
+//! (docs/protocol.md#logs).
+//!
+//! The output pipes of processes go in; lines with their times come out through campaigns. A process
+//! waits for slow readers only for a bounded time, and never for want of a log.
 
 mod campaign;
 mod record;
@@ -28,28 +31,27 @@ pub use segmented_log::Log;
 
 use record::Lines;
 
-/// Bytes that are taken from a workload's pipe at a time.
+/// Bytes read from a workload's pipe at a time.
 const READ_BUFFER: usize = 64 << 10;
 
-/// What the last output of a process may take to its log. It is more than what readers may hold it
-/// back.
+/// Time for the last output of a process to reach its log. It is longer than readers may hold it back.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// The logs of this agent's instances. Handles are cheap.
+/// The logs of this agent's instances. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logs {
     folder: PathBuf,
-    /// Most bytes of one instance.
+    /// Bound on the bytes kept for one instance.
     limit: u64,
     all: Arc<Mutex<BTreeMap<Instance, Log>>>,
 }
 
 impl Logs {
-    /// Logs in a folder of their own, in which nothing is left from before. The folder above it is
-    /// for nobody but us, so no name below it is anybody else's.
+    /// Creates the folder of all logs, and removes those of an earlier agent. The folder above it is
+    /// private to our user, so no name below it belongs to others.
     ///
     /// # Errors
-    /// The folder cannot be used.
+    /// The folder cannot be removed or created.
     pub fn new(folder: &Path, limit: u64) -> io::Result<Self> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -58,7 +60,7 @@ impl Logs {
         Ok(Self { folder: folder.to_owned(), limit, all: Arc::default() })
     }
 
-    /// The log of an instance, which may be new; `None` if there is no place for it.
+    /// Opens the log of an instance, or creates it; `None` if it cannot be created.
     #[must_use]
     pub fn open(&self, instance: &Instance) -> Option<Log> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +85,7 @@ impl Logs {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned()
     }
 
-    /// Forgets what an instance wrote.
+    /// Removes the log of an instance, with its files.
     pub fn remove(&self, instance: &Instance) {
         let log = self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
         if let Some(log) = log {
@@ -91,8 +93,8 @@ impl Logs {
         }
     }
 
-    /// Takes all that a process writes, until it has ended. Without a log it is thrown away, so that
-    /// the process does not have to wait.
+    /// Reads all output of a process until its end. Without a log the output is discarded, so the
+    /// process does not block.
     #[must_use]
     pub fn capture(&self, log: Option<Log>, stdout: ChildStdout, stderr: ChildStderr) -> Captured {
         let mut streams = JoinSet::new();
@@ -102,13 +104,13 @@ impl Logs {
     }
 }
 
-/// What a process writes, on its way to its log.
+/// The output of a process on its way to the log.
 #[derive(Debug)]
 pub struct Captured(JoinSet<()>);
 
 impl Captured {
-    /// Waits until all of it is in the log, after the process has ended. Something that it left behind
-    /// may still have its output open; that is not waited for.
+    /// Waits until all output is in the log, after the end of the process. Processes left behind may
+    /// keep the pipes open, so the wait is bounded.
     pub async fn drained(mut self) {
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN, all).await;
@@ -119,6 +121,7 @@ async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut lines = Lines::default();
     loop {
+        // A failed read counts as the end of the stream.
         let read = stream.read(&mut buffer).await.unwrap_or(0);
         let Some(log) = log.clone() else { if read == 0 { return } else { continue } };
         let micros = Timestamp::now().as_microsecond();
@@ -129,6 +132,7 @@ async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
             lines.feed(&buffer[..read], |line| record::put(&mut records, micros, line));
         }
         if !records.is_empty() {
+            // Before `append`, and without its lock: readers need the lock to move on.
             log.make_room(records.len()).await;
             let kept = tokio::task::spawn_blocking(move || log.append(&records)).await;
             if let Ok(Err(error)) = kept {

@@ -1,23 +1,24 @@
-//! Lines as they stand in a log's files: when they came, how long they are, and their bytes.
+//! Record format of log files: time, length and bytes of each line.
+//!
+//! Bytes of a process are split by [`Lines`], stored by [`put`], and read back by [`first`].
 
 /// Bytes in front of each line: microseconds since 1970, then its length.
 pub(super) const HEAD: usize = 12;
 
-/// Longest line that is kept whole. It is above what may be sent (docs/protocol.md#size-of-log-entries), so
-/// that whoever
-/// sends it sees that it has to be cut.
+/// Bound on the stored bytes of a line. It is above the bound of a log entry
+/// (docs/protocol.md#size-of-log-entries), so the sender still sees the need to cut the line.
 pub(super) const MOST_LINE: usize = (2 << 20) + 1024;
 
-/// Adds a line to `out`.
+/// Appends a record to `out`.
 pub(super) fn put(out: &mut Vec<u8>, micros: i64, line: &[u8]) {
     let line = &line[..line.len().min(MOST_LINE)];
     out.extend_from_slice(&micros.to_le_bytes());
-    // It is not longer than MOST_LINE.
+    // Cannot fail: the line is at most MOST_LINE long.
     out.extend_from_slice(&u32::try_from(line.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend_from_slice(line);
 }
 
-/// The first line in `bytes`, and how many bytes it takes; or how many bytes are needed to see it.
+/// Reads the first record: time, line, and size; or returns the bytes needed for it.
 pub(super) fn first(bytes: &[u8]) -> Result<(i64, &[u8], usize), usize> {
     let head = bytes.first_chunk::<HEAD>().ok_or(HEAD)?;
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
@@ -26,15 +27,15 @@ pub(super) fn first(bytes: &[u8]) -> Result<(i64, &[u8], usize), usize> {
     bytes.get(HEAD..end).map(|line| (micros, line, end)).ok_or(end)
 }
 
-/// Cuts a stream of bytes into lines.
+/// Splits a stream of bytes into lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The line that has begun.
+    /// The unfinished line.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes in bytes; calls `each` for every line that ends in them, without its end.
+    /// Adds bytes, and calls `each` for every complete line, without its line end.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             let (line, rest) = bytes.split_at(end);
@@ -50,7 +51,7 @@ impl Lines {
         self.push(bytes);
     }
 
-    /// The last line, if it had no end.
+    /// Passes on the last line, if it has no line end.
     pub(super) fn finish(&mut self, each: impl FnOnce(&[u8])) {
         if !self.begun.is_empty() {
             each(&self.begun);
@@ -58,7 +59,7 @@ impl Lines {
         }
     }
 
-    /// What goes beyond the longest line is dropped: it would be cut anyway.
+    /// Drops bytes beyond the longest line: they would be cut anyway.
     fn push(&mut self, bytes: &[u8]) {
         let room = MOST_LINE.saturating_sub(self.begun.len());
         self.begun.extend_from_slice(&bytes[..bytes.len().min(room)]);

@@ -1,5 +1,8 @@
-//! What one instance wrote, in a few files of bounded size together, of which the oldest goes when
-//! there is more. Readers keep a position, not a pile.
+//! Segmented log of one instance: a few files, bounded together; the oldest is removed first.
+//!
+//! Records are appended at the end. A [`Reader`] keeps a position, not a copy, and returns lines in
+//! order. A slow reader holds back the writer for a limited time; then its next read counts the dropped
+//! bytes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,17 +18,17 @@ use tokio::sync::{Notify, watch};
 
 use super::record::{self, HEAD};
 
-/// Files that a log is kept in.
+/// A full log is divided into this number of files.
 const SEGMENTS: u64 = 4;
-/// Bytes that a reader is given at a time, unless a line is longer.
+/// Bytes read at a time, unless a line is longer.
 const READ: usize = 128 << 10;
-/// How long one reader, in all, may hold back what writes, so that nothing is lost for it. After
-/// that it misses what was dropped.
+/// Total time for one reader to hold back the writer, so it loses nothing. Afterwards it misses the
+/// dropped lines.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether a reader that holds back has gone on, if it does not say so.
+/// Interval for checking a slow reader again if no notification comes.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The log of one instance. Handles are cheap.
+/// The log of one instance. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Inner>);
 
@@ -34,9 +37,9 @@ struct Inner {
     folder: PathBuf,
     limit: u64,
     state: Mutex<State>,
-    /// Where the log ends, and whether no more will come.
+    /// The end position, and whether the log is finished.
     end: watch::Sender<(u64, bool)>,
-    /// A reader has gone on.
+    /// Notified when a reader has moved on or is dropped.
     moved: Notify,
 }
 
@@ -48,7 +51,7 @@ struct State {
     last_reader: u64,
 }
 
-/// Positions count all bytes that were ever written; a segment has those from its start on.
+/// A file of the log. Positions count all bytes ever written; the file has those from `start` on.
 #[derive(Debug)]
 struct Segment {
     start: u64,
@@ -63,7 +66,7 @@ struct Reading {
 }
 
 impl Log {
-    /// An empty log of at most about `limit` bytes in a folder of its own.
+    /// Creates an empty log of at most about `limit` bytes in its own folder.
     pub(super) fn create(folder: &Path, limit: u64) -> io::Result<Self> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -82,7 +85,7 @@ impl Log {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds whole records. Blocks while the kernel takes them.
+    /// Appends whole records. Blocks on the disk, under the lock.
     pub(super) fn append(&self, records: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let full = |segment: &Segment, end: u64| end - segment.start >= self.0.limit / SEGMENTS;
@@ -105,11 +108,12 @@ impl Log {
                 let _ = fs::remove_file(oldest.path); // only its place on disk is lost
             }
         }
+        // Under the lock, so ends are published in order.
         self.0.end.send_modify(|end| end.0 = state.end);
         Ok(())
     }
 
-    /// Waits while readers still need what `more` bytes would drop, as long as their patience lasts.
+    /// Waits while `more` bytes would drop records needed by readers with patience left.
     pub(super) async fn make_room(&self, more: usize) {
         let mut waited = Duration::ZERO;
         while self.is_held_back(more as u64, waited) {
@@ -122,7 +126,7 @@ impl Log {
     fn is_held_back(&self, more: u64, waited: Duration) -> bool {
         let mut state = self.state();
         let end = state.end + more;
-        // The end of what would be dropped: the start of the first segment that stays.
+        // The dropped records end at the start of the first remaining segment.
         let stays = state.segments.iter().skip(1).map(|segment| segment.start);
         let first = state.segments.front().filter(|first| end - first.start > self.0.limit);
         let Some((_, dropped)) = first.zip(stays.clone().next()) else { return false };
@@ -136,17 +140,17 @@ impl Log {
         held
     }
 
-    /// No more will be written; readers end at the end. A log may go on all the same.
+    /// Marks the log as finished: readers stop at its end. Writing can be resumed.
     pub fn finish(&self) {
         self.0.end.send_modify(|end| end.1 = true);
     }
 
-    /// More will be written.
+    /// Resumes writing after [`Log::finish`].
     pub(super) fn go_on(&self) {
         self.0.end.send_modify(|end| end.1 = false);
     }
 
-    /// A reader that begins with the oldest line.
+    /// Creates a reader at the oldest line.
     pub(super) fn reader(&self) -> Reader {
         let mut state = self.state();
         let position = state.segments.front().map_or(state.end, |segment| segment.start);
@@ -156,7 +160,7 @@ impl Log {
         Reader { log: self.clone(), id, position, end: self.0.end.subscribe() }
     }
 
-    /// Removes its files. Readers that are at it finish.
+    /// Removes the files. Readers with an open file finish it.
     pub(super) fn remove(&self) {
         self.finish();
         let _ = fs::remove_dir_all(&self.0.folder);
@@ -166,14 +170,14 @@ impl Log {
 /// One line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Where it begins in the log.
+    /// Position of its first byte in the log.
     pub(super) at: u64,
-    /// When it came, in microseconds since 1970.
+    /// Time of arrival, in microseconds since 1970.
     pub(super) micros: i64,
     pub(super) text: Vec<u8>,
 }
 
-/// A position in a log.
+/// A reader with its position in a log.
 #[derive(Debug)]
 pub(super) struct Reader {
     log: Log,
@@ -182,21 +186,23 @@ pub(super) struct Reader {
     end: watch::Receiver<(u64, bool)>,
 }
 
-/// What a reader finds.
+/// Result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Lines, and how many bytes were dropped before they could be read.
+    /// Lines, and the number of bytes dropped before they were read.
     Lines(Vec<Line>, u64),
     /// Nothing yet.
     Nothing,
 }
 
 impl Reader {
-    /// The next lines, a bounded number of them.
+    /// Reads the next lines, of a bounded size together.
     pub(super) fn read(&mut self) -> io::Result<Found> {
         let mut wanted = READ;
         let mut missed = 0;
         loop {
+            // The lock ends before the file is read, so the writer does not wait for the disk. An open
+            // file can still be read after its removal.
             let (file, at, most) = {
                 let mut state = self.log.state();
                 let Some(oldest) = state.segments.front() else { return Ok(Found::Nothing) };
@@ -220,6 +226,7 @@ impl Reader {
             let mut bytes = vec![0; usize::try_from(most).unwrap_or(wanted).min(wanted)];
             file.read_exact_at(&mut bytes, at)?;
             let (lines, used, needed) = lines_of(&bytes, self.position);
+            // The line is longer than a read: try again with all its bytes.
             if lines.is_empty() && needed > bytes.len() && (bytes.len() as u64) < most {
                 wanted = needed;
                 continue;
@@ -229,22 +236,22 @@ impl Reader {
         }
     }
 
-    /// The log that is read.
+    /// The log of this reader.
     pub(super) fn log(&self) -> Log {
         self.log.clone()
     }
 
-    /// Where it stands.
+    /// The current position.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes back to the beginning of a line.
+    /// Moves to the beginning of a line.
     pub(super) fn go_to(&mut self, position: u64) {
         self.position = position;
     }
 
-    /// Waits until there may be more to read; false if there will be none.
+    /// Waits for more records; false if there will be none.
     pub(super) async fn more(&mut self) -> bool {
         let position = self.position;
         let ready = self.end.wait_for(|(end, finished)| *end > position || *finished).await;
@@ -259,7 +266,7 @@ impl Drop for Reader {
     }
 }
 
-/// The whole lines in `bytes`, how much they take, and how much the next one needs.
+/// Splits `bytes` into whole lines: the lines, the bytes used, and the bytes needed for the next line.
 fn lines_of(bytes: &[u8], position: u64) -> (Vec<Line>, usize, usize) {
     let (mut lines, mut used) = (Vec::new(), 0);
     loop {

@@ -1,5 +1,7 @@
-//! The bounds of what a workload may make of another one, or of itself, by an update. The manifest and
-//! what was kept are not asked: there, it costs the workload alone.
+//! Limits on workloads created or changed by the update of a workload.
+//!
+//! Input is the change; output is an error naming the field and its limit. The manifest and the
+//! persisted state are not checked here: an oversized workload there harms itself only.
 
 use fifogate::state::{Node, Tree, WorkloadChange};
 
@@ -10,13 +12,13 @@ use crate::{
     runtime::{PROCESS, config},
 };
 
-/// Bytes of a `runtimeConfig` that are read in a step.
+/// Bytes of a `runtimeConfig` read in one step.
 const BYTES_A_STEP: usize = 2;
 
-/// Whether the workloads that an update makes have no more of anything than is taken.
+/// Checks the numbers of files, dependencies and config aliases of all changed workloads.
 ///
 /// # Errors
-/// The field, and its bound.
+/// The field and its limit.
 pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
     for change in changes {
         for field in ["files", "dependencies", "configs"] {
@@ -37,11 +39,11 @@ pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether what is to be run of it can be read.
+/// Checks the rendered `runtimeConfig` of changed workloads of the runtime `process`.
 ///
 /// # Errors
-/// The workload, and the field with its bound. Where in the text it is over the bound depends on what
-/// configs filled in.
+/// The workload, and the field with its limit. The position in the text is left out, since it depends on
+/// the values of configs.
 pub(super) fn check_rendered(
     old: &Tree,
     new: &Tree,

@@ -1,5 +1,8 @@
-//! The state that the items of a store make. An item that does not fit is left out, and all others
-//! count: a state that an older version kept, or that somebody else wrote, keeps no agent from starting.
+//! Fitting of persisted items: applies all valid items of a store and leaves out the others.
+//!
+//! Input is a list of changes; output is the state, the applied changes, and the rejected ones with
+//! their reasons. An invalid item, written by an older version or by another program, must not keep the
+//! agent from starting.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +14,22 @@ use crate::{
     store::Change,
 };
 
-/// A state after changes that a store told.
+/// The result of applying changes of a store.
 #[derive(Debug)]
 pub struct Fitted {
     /// The state.
     pub tree: Tree,
-    /// The workloads that cannot be rendered in it.
+    /// The workloads with a failed rendering.
     pub faults: Vec<RenderError>,
-    /// The changes that are in it.
+    /// The applied changes.
     pub taken: Vec<Change>,
-    /// Those that are not, each with what is wrong.
+    /// The rejected changes with their reasons.
     pub left_out: Vec<(Change, String)>,
 }
 
 impl StateModel {
-    /// The state after those of the changes that make a state of it. All are applied together; smaller
-    /// parts are tried only where that fails.
+    /// Applies all changes together. If that fails, tries smaller parts and leaves out the invalid
+    /// changes.
     #[must_use]
     pub fn apply_what_fits(&self, changes: Vec<Change>) -> Fitted {
         match self.apply(&changes) {
@@ -36,10 +39,10 @@ impl StateModel {
     }
 }
 
-/// A state that takes changes one by one.
+/// The progress of applying parts of a list of changes.
 struct Fitting {
     current: StateModel,
-    /// By workload. Each step finds those of the workloads that it looked at.
+    /// By workload. Each step reports the faults of the workloads rendered in it.
     faults: BTreeMap<String, RenderError>,
     taken: Vec<Change>,
     left_out: Vec<(Change, String)>,
@@ -54,7 +57,8 @@ impl Fitting {
             let before = changes.len();
             fitting.take(changes);
             let left_out = std::mem::take(&mut fitting.left_out);
-            // Of two workloads that exchange a dependency, the second may make room for the first.
+            // Another pass may help: of two workloads exchanging a dependency, the second may make way
+            // for the first.
             if left_out.is_empty() || left_out.len() == before {
                 let Self { current, faults, taken, .. } = fitting;
                 let tree = current.tree().clone();
@@ -67,7 +71,8 @@ impl Fitting {
         }
     }
 
-    /// Halves what fails until single items are left: few wrong ones in many cost few attempts.
+    /// Applies the changes, or halves them until single items fail: few invalid items among many need
+    /// few attempts.
     fn take(&mut self, mut changes: Vec<Change>) {
         match self.current.apply(&changes) {
             Ok((tree, faults)) => {
@@ -87,8 +92,8 @@ impl Fitting {
     }
 }
 
-/// The order in which each beginning of a valid list of changes is most likely valid: a config is there
-/// before the workloads that refer to it, and goes after them.
+/// Sort key for changes. Each prefix of a valid list is most likely valid in this order: configs are
+/// added before the workloads referring to them and removed after.
 fn rank(change: &Change) -> u8 {
     match change {
         Change::ApiVersion(_) | Change::Agent(..) => 0,

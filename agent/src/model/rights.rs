@@ -1,4 +1,7 @@
-//! The rules that count while the state goes from one version to the next, and for what is ending.
+//! Access rules in effect while one state replaces another, and for ending instances.
+//!
+//! Input is a state or two sets of rules; output is a set of rules. Invariant: combined rules never
+//! allow more than each set alone.
 
 use fifogate::{
     broker::Rules,
@@ -8,8 +11,8 @@ use fifogate::{
 
 use super::workload;
 
-/// The rules of the workload under the name of an instance, and whether they are the instance's own;
-/// if not, it ends.
+/// The rules of the workload with the name of an instance, and whether they belong to this instance; if
+/// not, the instance ends.
 #[must_use]
 pub fn rights_of(tree: &Tree, instance: &Instance) -> (pb::ControlInterfaceAccess, bool) {
     let Some(node) = tree.get(&[EFFECTIVE_STATE, "workloads", &instance.workload]) else {
@@ -19,8 +22,8 @@ pub fn rights_of(tree: &Tree, instance: &Instance) -> (pb::ControlInterfaceAcces
     (access, Instance::of(&instance.workload, node) == *instance)
 }
 
-/// What both rules allow, as far as masks of one of them say it: all masks of either that the other
-/// allows whole, without what one of them denies.
+/// The rights granted by both sets of rules, as far as their masks can express it: each mask allowed as
+/// a whole by the other set, minus the denials of both.
 #[must_use]
 pub fn common_rights(
     one: &pb::ControlInterfaceAccess,
@@ -38,13 +41,13 @@ pub fn common_rights(
     pb::ControlInterfaceAccess { allow_rules, deny_rules }
 }
 
-/// Rules that cannot be read allow nothing.
+/// Compiles rules; unreadable ones allow nothing.
 fn compile(access: &pb::ControlInterfaceAccess) -> Rules {
     let access = convert::access_from_pb(access).ok().flatten();
     access.as_ref().map(Rules::compile).unwrap_or_default()
 }
 
-/// What of an allow rule these rules allow; `None` if that is nothing.
+/// The part of an allow rule also allowed by `by`; `None` if nothing is left.
 fn allowed_part(rule: &pb::AccessRightsRule, by: &Rules) -> Option<pb::AccessRightsRule> {
     let mut rule = rule.clone();
     let is_left = match rule.access_rights_rule_enum.as_mut()? {
@@ -62,7 +65,8 @@ fn allowed_part(rule: &pb::AccessRightsRule, by: &Rules) -> Option<pb::AccessRig
             !own.filter_masks.is_empty()
         }
         Kind::LogRule(own) => {
-            // A pattern that another one matches like a name names no more than that one does.
+            // The other rules match the pattern like a plain name: if they match it, they match all
+            // names it stands for.
             own.workload_names.retain(|name| by.may_read_logs([name.as_str()].into_iter()));
             !own.workload_names.is_empty()
         }

@@ -1,7 +1,7 @@
-//! The workload that asks for an update: what it may do by the state of now, and what it may be told.
+//! The sender of an update: its rights by the current state, and the error text it may read.
 //!
-//! fifogate asks the rules too, but earlier: they may have been narrowed since, here or at another
-//! node, and only here is it known to what the update leads.
+//! fifogate checks the rules too, but earlier. The rules may have been narrowed since, here or at
+//! another node, and only the agent knows the state resulting from the update.
 
 use fifogate::{
     broker::Rules,
@@ -12,15 +12,15 @@ use crate::render::{RenderError, configs_of};
 
 const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 
-/// The sender of an update, by the state before it.
+/// The sender of an update, with its rules in the state before the update.
 #[derive(Debug)]
 pub(super) struct Sender {
     rules: Rules,
 }
 
 impl Sender {
-    /// The workload of this name. One that is not there may do nothing; no name is the agent itself,
-    /// which may do everything.
+    /// The workload of this name. An absent workload has no rights; the empty name is the agent itself,
+    /// with all rights.
     pub(super) fn of(current: &Tree, name: &str) -> Self {
         let path = [DESIRED_STATE, "workloads", name, "controlInterfaceAccess"];
         let rules = match name {
@@ -34,21 +34,21 @@ impl Sender {
         self.rules.may_write(masks)
     }
 
-    /// Whether it may make workloads refer to configs as in `proposed`, which is not checked yet: that
-    /// a config is missing is told only to those who may read it.
+    /// True if the sender may make workloads refer to configs as in `proposed`, before validation: an
+    /// error about a missing config is only for senders with the right to read it.
     pub(super) fn may_refer(&self, current: &Tree, proposed: &Map<Node>) -> bool {
         let desired = proposed.get(DESIRED_STATE);
         let workloads = desired.and_then(|desired| desired.get("workloads"));
         workloads.is_none_or(|new| self.rules.may_refer(current.entries(&WORKLOADS), new.entries()))
     }
 
-    /// Why a workload cannot be rendered. The reason quotes its fields, and may quote what its configs
-    /// hold, so it is only for senders that may read both; others are told the path.
+    /// The error text for a failed rendering. The reason quotes fields of the workload, and possibly
+    /// values of its configs. A sender without the right to read both gets the path alone.
     pub(super) fn told(&self, old: &Tree, new: &Tree, fault: &RenderError) -> String {
         let path = [DESIRED_STATE, "workloads", &fault.workload];
         let workload = new.get(&path);
         let mut configs = workload.into_iter().flat_map(configs_of).peekable();
-        // Without configs nothing is filled in, and a fault that is new stands in what was sent.
+        // Without configs nothing is filled in, so a new fault quotes only text sent by this sender.
         let has_sent_it = configs.peek().is_none() && old.get(&path) != workload;
         let may_read = |config| self.rules.may_read_path(&[DESIRED_STATE, "configs", config]);
         if (has_sent_it || self.rules.may_read_path(&path)) && configs.all(may_read) {

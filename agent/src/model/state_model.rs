@@ -1,4 +1,7 @@
-//! The state of now, and what is known of it so that each step costs what it changes.
+//! The current state with its derived indexes: size and config references.
+//!
+//! Updates and changes go in; a new state or an error comes out. The indexes always belong to the tree,
+//! and each step costs no more than its change.
 
 use std::sync::Arc;
 
@@ -24,24 +27,24 @@ use crate::{
     store::{Change, Refused},
 };
 
-/// A state that changes.
+/// A state with its size and its index of config references.
 #[derive(Clone, Debug)]
 pub struct StateModel {
     tree: Tree,
     bytes: usize,
-    /// Shared, so that a copy of all this is cheap.
+    /// Shared: a clone of the model is cheap.
     uses: Arc<ConfigIndex>,
 }
 
 impl Default for StateModel {
-    /// The state in which nothing is desired.
+    /// The state with an empty desired state.
     fn default() -> Self {
         Self::new(empty())
     }
 }
 
 impl StateModel {
-    /// What there is to know of a state.
+    /// Builds the indexes of a state.
     #[must_use]
     pub fn new(tree: Tree) -> Self {
         let bytes = weight_after(&Tree::default(), 0, &tree);
@@ -56,24 +59,24 @@ impl StateModel {
         &self.tree
     }
 
-    /// What it takes.
+    /// Size of the state in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What another state would take.
+    /// Size of another state in bytes, computed from the difference.
     #[must_use]
     pub fn bytes_with(&self, tree: &Tree) -> usize {
         weight_after(&self.tree, self.bytes, tree)
     }
 
-    /// The workloads that refer to a config, by name.
+    /// The workloads referring to a config, by name.
     pub fn users_of(&self, config: &str) -> impl Iterator<Item = &str> {
         self.uses.of(config).map(|name| name.as_str())
     }
 
-    /// The bytes that an update is about: as many as it has, unless something may have to be rendered.
+    /// Bytes processed by an update: its own size, or `apart::LARGE` if it may need rendering.
     #[must_use]
     pub fn bytes_of(&self, update: &Update) -> usize {
         let is_plain = |mask: &String| {
@@ -92,7 +95,7 @@ impl StateModel {
         update.new_state.encoded_len()
     }
 
-    /// The same of changes.
+    /// Bytes processed by changes, as in [`StateModel::bytes_of`].
     #[must_use]
     pub fn bytes_of_changes(&self, changes: &[Change]) -> usize {
         let of = |change: &Change| match change {
@@ -110,17 +113,17 @@ impl StateModel {
         changes.iter().map(of).fold(0, usize::saturating_add)
     }
 
-    /// Goes on to another state.
+    /// Replaces the state and updates its indexes.
     pub fn set(&mut self, tree: Tree) {
         self.bytes = self.bytes_with(&tree);
         Arc::make_mut(&mut self.uses).follow(&tree);
         self.tree = tree;
     }
 
-    /// The state after an update.
+    /// Computes the state after an update.
     ///
     /// # Errors
-    /// It is wrong as it stands; the text is for whoever asked (docs/protocol.md#error-texts).
+    /// The update is invalid; the text is for its sender (docs/protocol.md#error-texts).
     pub fn update(&self, update: &Update) -> Result<UpdatePlan, Refused> {
         let current = &self.tree;
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
@@ -134,6 +137,8 @@ impl StateModel {
             invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
         })?;
         let proposed = update::propose(current, &new_state, &masks).map_err(invalid)?;
+        // Before `apply`: its validation would reveal missing configs to senders without the right to
+        // read them.
         if !sender.may_refer(current, &proposed) {
             return Err(denied());
         }
@@ -152,7 +157,7 @@ impl StateModel {
         let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
         let (effective, faults) =
             render::effective_within(current, &self.uses, &updated.tree, &mut budget);
-        // Those that were so before are nobody's fault here.
+        // A workload with an old fault must not block unrelated updates.
         if let Some(fault) = faults.iter().find(|fault| !fault.is_old) {
             return Err(told(fault));
         }
@@ -172,10 +177,10 @@ impl StateModel {
         Ok(UpdatePlan { changes: changes_between(current, &tree), tree, success })
     }
 
-    /// The state after changes that a store told, and the workloads that cannot be rendered in it.
+    /// Computes the state after changes of a store, and the workloads with a failed rendering.
     ///
     /// # Errors
-    /// They make no state of it.
+    /// The changes do not result in a valid state.
     pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
         let (mut items, mut states) = (Vec::new(), Vec::new());
         let unknown = |error: convert::ConvertError| error.to_string();

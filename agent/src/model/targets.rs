@@ -1,4 +1,7 @@
-//! Which items an update means, as far as its masks name them one by one.
+//! Targets of an update: the items named by its masks.
+//!
+//! Input is the list of masks of an accepted update; output is the set of items, and whether a mask
+//! names one as a whole. `etcd` uses it to choose the keys compared in a transaction.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +9,7 @@ use fifogate::state::{AGENTS, DESIRED_STATE};
 
 use crate::store::Change;
 
-/// An item that an update can change.
+/// An item changeable by an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Item<'a> {
     /// An agent, by name.
@@ -17,17 +20,17 @@ pub enum Item<'a> {
     Workload(&'a str),
 }
 
-/// What the masks of an update that can be done name; so no `*` is in them.
+/// The targets of a valid update; its masks contain no `*`.
 #[derive(Debug)]
 pub struct UpdateTargets<'a> {
-    /// Each item that a mask names or leads into, and whether one names it whole.
+    /// Each item named or entered by a mask, and whether one mask names it as a whole.
     items: BTreeMap<Item<'a>, bool>,
-    /// Whether all configs are named as a whole.
+    /// True if a mask names all configs as a whole.
     all_configs: bool,
 }
 
 impl<'a> UpdateTargets<'a> {
-    /// What these masks name.
+    /// The targets of these masks.
     #[must_use]
     pub fn by(masks: &'a [String]) -> Self {
         let mut named = Self { items: BTreeMap::new(), all_configs: masks.is_empty() };
@@ -54,9 +57,9 @@ impl<'a> UpdateTargets<'a> {
         self.items.keys().copied()
     }
 
-    /// Whether a change that the update makes is what it is whatever the item was before: so is a
-    /// config of which it says all. That one goes is not, as it may be gone already; nor is a workload,
-    /// as who asks is told which instance ended.
+    /// True if the change has the same result for every previous value of its item, as has a config set
+    /// as a whole. Removing a config does not: it may be gone already. Nor does a workload: the answer
+    /// lists the ended instance.
     #[must_use]
     pub fn overwrites(&self, change: &Change) -> bool {
         let Change::Config(name, Some(_)) = change else { return false };

@@ -14,7 +14,7 @@ fn seeded(text: &str) -> Tree {
     StateModel::new(Tree::initial()).update(&update).unwrap().tree
 }
 
-/// Whoever has `old` and is told the difference has `new`; so has whoever is told the changes.
+/// Applying the difference to `old` gives `new`; so does applying the changes.
 fn assert_told(old: &Tree, new: &Tree) {
     let (state, masks) = difference(old, new).unwrap();
     let masks: Vec<_> = masks.iter().map(|mask| Mask::parse(mask)).collect();
@@ -104,7 +104,7 @@ fn an_update_determines_a_config_that_a_mask_names_whole() {
             "{:?}",
             update.masks
         );
-        // That is so because it becomes the same, whatever it was.
+        // The result is the same for every previous value.
         let from = |value: &str| {
             seeded(&TWO.replace("{d: [x]}", &format!("{value}\n  other: o\n  cc: o")))
         };
@@ -168,7 +168,7 @@ fn workloads<const N: usize>(all: [(&str, pb::Workload); N]) -> pb::State {
     pb::State { api_version: "v1".to_owned(), workloads, ..Default::default() }
 }
 
-/// All of `TWO` and what `w` and `n` may write.
+/// All of `TWO`, with rights to write for `w` and `n`.
 fn two_that_may_write() -> Tree {
     let writes = |mask| {
         format!(

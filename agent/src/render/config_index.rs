@@ -1,4 +1,7 @@
-//! Which workloads refer to which config, so that nobody has to look for them in all.
+//! Index from configs to the workloads referring to them.
+//!
+//! Trees go in; the users of a config come out. The index always belongs to one state and moves to the
+//! next one at a cost proportional to the difference.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,18 +9,17 @@ use fifogate::state::{Key, Map, Node, Tree};
 
 use super::WORKLOADS;
 
-/// What of a state says what is to be rendered again. It follows the state: each step costs what it
-/// changes.
+/// Selects the workloads to render again after a change of configs.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigIndex {
-    /// The workloads of the state that this belongs to.
+    /// The workloads of the indexed state.
     workloads: Map<Node>,
-    /// By config.
+    /// Referring workloads, by config.
     users: HashMap<Key, BTreeSet<Key>>,
 }
 
 impl ConfigIndex {
-    /// Makes it belong to `tree`, from the state that it belongs to.
+    /// Moves the index from its current state to `tree`.
     pub fn follow(&mut self, tree: &Tree) {
         let workloads = tree.entries(&WORKLOADS);
         self.workloads.diff(workloads, |name, was, is| {
@@ -36,13 +38,13 @@ impl ConfigIndex {
         self.workloads = workloads.clone();
     }
 
-    /// The workloads that refer to a config, by name.
+    /// The workloads referring to a config, by name.
     pub fn of(&self, config: &str) -> impl Iterator<Item = &Key> {
         self.users.get(config).into_iter().flatten()
     }
 }
 
-/// The configs that a workload refers to.
+/// The configs named by a workload.
 pub fn configs_of(workload: &Node) -> impl Iterator<Item = &str> {
     let own = workload.get("configs").and_then(Node::as_map);
     own.into_iter().flatten().filter_map(|(_, config)| config.as_str())

@@ -1,4 +1,7 @@
-//! The values that the templates of a workload see: the configs that it refers to, as JSON.
+//! Template data: the configs of a workload as JSON for the engine.
+//!
+//! Aliases and configs go in; a [`Context`] and the cost of a lookup in it come out. The steps for
+//! copying are charged before the copy.
 
 use fifogate::state::{Map, Node};
 use handlebars::Context;
@@ -6,15 +9,15 @@ use serde_json::Value;
 
 use super::steps::Budget;
 
-/// Bytes of a text that are copied or compared in a step.
+/// Bytes of text copied or compared in one step.
 const BYTES_A_STEP: usize = 64;
-/// The steps of making one value.
+/// Steps for creating one value.
 const A_VALUE: u64 = 2;
 
-/// The configs of a workload.
+/// The template data of a workload.
 pub(super) struct Data {
     pub(super) context: Context,
-    /// Most steps that it takes to go to a value, beside those for the text of the path.
+    /// Most steps of a lookup, without those for the text of the path.
     pub(super) way: u64,
 }
 
@@ -29,7 +32,7 @@ impl Data {
         let mut data = serde_json::Map::new();
         for (alias, key) in aliases {
             let config = configs.get(key.as_str().unwrap_or_default());
-            // Before anything is copied, as many may refer to one that is large.
+            // Charged before the copy: many aliases may refer to one large config.
             let steps = config.map_or(1, |node| size(node, u64::MAX));
             budget
                 .charge(steps.saturating_mul(A_VALUE))
@@ -46,7 +49,7 @@ fn steps(length: usize) -> u64 {
     u64::try_from(length / BYTES_A_STEP).unwrap_or(u64::MAX)
 }
 
-/// Steps of going through a value; no more than `most` are counted.
+/// Steps for visiting a value; stops counting at `most`.
 fn size(node: &Node, most: u64) -> u64 {
     let mut sum = 1_u64;
     match node {
@@ -72,7 +75,7 @@ fn size(node: &Node, most: u64) -> u64 {
     sum
 }
 
-/// The same of a value as the engine has it.
+/// Like [`size`], for a value of the engine.
 pub(super) fn size_of(value: &Value, most: u64) -> u64 {
     let mut sum = 1_u64;
     match value {
@@ -98,7 +101,7 @@ pub(super) fn size_of(value: &Value, most: u64) -> u64 {
     sum
 }
 
-/// Most steps of the way from the top of a value into it: each name on it is looked for and copied.
+/// Most steps from the top of a value to any part: each name on the path is looked up and copied.
 fn way(value: &Value) -> u64 {
     match value {
         Value::Object(map) => {

@@ -1,16 +1,15 @@
-//! Bytes as a template and the configs that it is rendered over.
+//! Fuzz entry of rendering: bytes become a template and its configs.
 
 use fifogate::state::{Key, Map, Node};
 
 use super::{Budget, Data, MOST_REASON, fill_in, scan};
 use crate::limits::{FIELD_STEPS, MOST_BYTES};
 
-/// Renders what `data` says: its first byte is how large the configs are, the rest is the template.
-///
-/// The entry of the fuzz target `templates`, and of a test over its seeds.
+/// Renders a template from `data`: the first byte sets the size of the configs, the rest is the
+/// template. Used by the fuzz target `templates` and by a test over its seeds.
 ///
 /// # Panics
-/// When the engine panics, takes a template that is over a bound, or writes more than one field may be.
+/// The engine panics, accepts a template over a limit, or writes more than the limit of a field.
 #[doc(hidden)]
 pub fn fuzz_template(data: &[u8]) {
     let Some((size, template)) = data.split_first() else { return };

@@ -1,5 +1,8 @@
-//! The helpers of the template engine whose cost depends on the values that they are given, made to count
-//! it. They do the same as those of handlebars 6 otherwise.
+//! Metered template helpers: replacements for the engine's helpers with a cost depending on their
+//! arguments.
+//!
+//! They charge their steps to the [`Meter`] of the field before the expensive part, and fail at its
+//! limit. Their results equal those of handlebars 6.
 
 use std::{cmp::Ordering, str::FromStr, sync::Arc};
 
@@ -12,15 +15,15 @@ use serde_json::{Number, Value};
 
 use super::{data::size_of, steps::Meter};
 
-/// Takes the steps that it is given.
+/// Helper charging the number of steps in its argument.
 pub(super) const STEP: &str = "\0step";
-/// Takes the steps of copying the values that it is given, as a partial does.
+/// Helper charging the steps for copying its arguments, as done by a partial.
 pub(super) const WEIGH: &str = "\0weigh";
 
-/// How often a partial copies a value that it is given.
+/// Number of copies made by a partial of each argument.
 const COPIES: u64 = 4;
 
-/// Gives them to an engine.
+/// Registers the helpers with an engine.
 pub(super) fn register(engine: &mut Handlebars<'_>, meter: &Arc<Meter>) {
     engine.register_helper(STEP, Box::new(Step(meter.clone())));
     engine.register_helper(WEIGH, Box::new(Weigh(meter.clone())));
@@ -75,7 +78,7 @@ impl HelperDef for Weigh {
     }
 }
 
-/// `lookup`, which gives a part of a config without a copy of it.
+/// `lookup` without copying the part of a config it returns.
 struct Lookup(Arc<Meter>);
 
 impl HelperDef for Lookup {
@@ -101,7 +104,7 @@ impl HelperDef for Lookup {
                 return Ok(ScopedJson::Context(value, path));
             }
         }
-        // Of a literal of the template.
+        // The collection is a literal of the template, so its part has to be copied.
         let found = key.and_then(|key| part(collection.value(), &key));
         match found {
             None if engine.strict_mode() => Err(missing_in_strict_mode()),
@@ -143,6 +146,8 @@ impl Comparison {
         };
         let (x, y) = (given(0)?, given(1)?);
         let left = self.meter.left();
+        // A comparison ends with the smaller value, so the size of the other one is not counted beyond
+        // it.
         let most = size_of(x, left);
         self.meter.step(size_of(y, most).min(most).saturating_mul(2))?;
         Ok((self.decide)(x, y))

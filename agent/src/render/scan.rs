@@ -1,24 +1,24 @@
-//! Reads a template once, in order and without recursion, before the engine's parser sees it: that one
-//! recurses for each level, and goes back and forth.
+//! Template scanner: one pass without recursion, before the engine's parser. That parser recurses for
+//! each level and backtracks.
 //!
-//! This follows the engine's grammar (handlebars 6, `grammar.pest`) as far as it decides where an
-//! expression ends and what nests in it. A template that is none by these rules is refused here already.
-//! Out comes an estimate of the steps that the engine's parser takes.
+//! A template goes in; out comes an estimate of the parser's steps, or an error with line and column.
+//! The scanner follows the engine's grammar (handlebars 6, `grammar.pest`) as far as it decides about
+//! the end of an expression and its nesting. It rejects a template that is invalid by these rules.
 
 mod calls;
 mod literal;
 
 use crate::limits::{MAX_NESTING, MOST_BRANCHES};
 
-/// Steps that the parser takes for a template of `bytes` without expressions.
+/// Bytes of a template without expressions parsed in one step.
 const BYTES_A_STEP: usize = 2;
-/// Bytes that it passes in a step when it counts the lines before an expression.
+/// Bytes passed in one step by the parser while it counts the lines before an expression.
 const LINES_A_STEP: usize = 16;
 
-/// The steps that it takes to parse a template.
+/// Estimates the steps for parsing a template.
 ///
 /// # Errors
-/// It is no template, or is over a bound.
+/// The template is invalid or exceeds a limit.
 pub(super) fn scan(text: &str) -> Result<u64, String> {
     let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, work: 0, blocks: Vec::new() };
     scan.run().map_err(|fault| {
@@ -39,17 +39,17 @@ struct Scan<'t> {
     text: &'t str,
     bytes: &'t [u8],
     at: usize,
-    /// Steps beside those for the bytes themselves.
+    /// Steps in addition to those per byte.
     work: usize,
-    /// How many branches each open block has.
+    /// Number of branches of each open block.
     blocks: Vec<usize>,
 }
 
-/// Why a template is refused.
+/// The reason for rejecting a template.
 enum Fault {
-    /// It is none.
+    /// The template is invalid.
     Wrong(String),
-    /// It is over a bound.
+    /// The template exceeds a limit.
     Over(String),
 }
 
@@ -108,7 +108,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Goes to the next `open` that is not escaped; if there is none, to the end.
+    /// Moves to the next unescaped `open`, or to the end. Returns whether it found one.
     fn skip_text(&mut self, open: &str) -> bool {
         while self.at < self.bytes.len() {
             if self.sees(open) {
@@ -117,7 +117,7 @@ impl Scan<'_> {
             let slashes = self.rest().iter().take_while(|byte| **byte == b'\\').count();
             self.at += slashes.max(1);
             if slashes > 0 && self.sees("{{") {
-                // Removing a backslash moves all that is behind it.
+                // Removing a backslash moves all bytes behind it.
                 self.work += self.rest().len() / 256;
                 if slashes == 1 {
                     self.at += 2;
@@ -128,7 +128,7 @@ impl Scan<'_> {
         false
     }
 
-    /// An expression or a block, from its `{{`.
+    /// Scans an expression or a block from its `{{`.
     fn expression(&mut self) -> Scanned {
         self.work += 16 + self.at / LINES_A_STEP;
         if self.sees("{{!") {
@@ -166,7 +166,7 @@ impl Scan<'_> {
                 let begun = self.at;
                 if self.sees("else") {
                     match self.branch("else") {
-                        // A name that begins so.
+                        // A name with the prefix `else`.
                         Err(Fault::Wrong(_)) => self.at = begun,
                         done => return done,
                     }
@@ -207,7 +207,7 @@ impl Scan<'_> {
                 self.work += end / BYTES_A_STEP;
                 return Ok(());
             }
-            // The parser looks as far, in vain, and looks for blanks at each byte.
+            // The parser searches to the end in vain, and tries blanks at each byte.
             self.work += rest.len();
         }
         self.at = begun;
@@ -306,7 +306,7 @@ impl Scan<'_> {
         self.close("}}")
     }
 
-    /// `identifier parameter...`, and maybe the names that a block gives.
+    /// `identifier parameter...`, optionally with the block parameters.
     fn call(&mut self) -> Scanned {
         if !self.identifier() {
             return wrong("expected a name");

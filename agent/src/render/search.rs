@@ -1,7 +1,7 @@
-//! A search for the dearest field: it climbs, from random templates over random configs, towards those
-//! that take the most time for a step. So something that the engine does and that is not counted is found.
+//! Search for the most expensive field: a hill climb from random templates and configs towards the most
+//! time per step. It finds work of the engine without a charge.
 //!
-//! `SEARCH_SECONDS` makes it longer, `SEED` another one.
+//! `SEARCH_SECONDS` sets its duration, `SEED` its random numbers.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::*;
 
-/// Most time of a step. In a release build it is at most some 100 ns where a processor has nothing else to
-/// do, and twice that where both threads of a core are busy; other builds are up to 30 times slower.
+/// Most time of a step: in a release build some 100 ns on an idle processor, and twice that with both
+/// threads of a core busy. Other builds are up to 30 times slower.
 const MOST_OF_A_STEP: Duration =
     if cfg!(debug_assertions) { Duration::from_nanos(5_000) } else { Duration::from_nanos(400) };
 
-/// Steps that take no longer than a measurement is off.
+/// Steps lost in the error of a measurement.
 const BASE: u64 = 2_000;
 
-/// A piece of a template, so often, with more in it if it is a block.
+/// A part of a template, its number of repetitions, and its content if it is a block.
 #[derive(Clone, Debug)]
 struct Piece {
     kind: usize,
@@ -26,7 +26,7 @@ struct Piece {
     inner: Vec<Piece>,
 }
 
-/// How each kind opens and closes.
+/// Opening and closing text of each kind.
 const PIECES: &[(&str, &str)] = &[
     ("{{#each @root.l}}", "{{/each}}"),
     ("{{#each @root.m}}", "{{/each}}"),
@@ -72,7 +72,7 @@ const PIECES: &[(&str, &str)] = &[
 #[derive(Clone, Debug)]
 struct Genes {
     pieces: Vec<Piece>,
-    /// Values in a list, bytes of a text, bytes of a key, levels of a nested list.
+    /// Number of list values, bytes of a text, bytes of a key, levels of a nested list.
     list: usize,
     text: usize,
     key: usize,
@@ -184,7 +184,7 @@ fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
-/// The time and the steps of a field, and its text.
+/// Time and steps of a field, and its text.
 fn measure(genes: &Genes) -> (Duration, u64, Result<String, String>) {
     let configs = genes.configs();
     let aliases = configs.iter().map(|(key, _)| (key.clone(), Node::text(key.as_str()))).collect();
@@ -220,7 +220,7 @@ fn no_field_that_a_search_finds_takes_longer_than_its_steps_say() {
         };
         let (mut time, steps, made) = measure(&genes);
         if time > MOST_OF_A_STEP * u32::try_from(steps).unwrap() {
-            // The machine does other things, too, which may disturb one measurement.
+            // Other processes may disturb a single measurement.
             time = time.min(measure(&genes).0).min(measure(&genes).0);
         }
         (tried, rendered) = (tried + 1, rendered + usize::from(made.is_ok()));

@@ -1,4 +1,7 @@
-//! Counts the steps of rendering: how many a field, its workload and its update have left.
+//! Step accounting of rendering: the remaining steps of a field, its workload and its update.
+//!
+//! A [`Budget`] belongs to an update, a [`Meter`] to one field. Steps are charged before the work, and
+//! exceeding a limit ends the rendering with an error naming this limit.
 
 use std::{
     io::{self, Write},
@@ -12,10 +15,10 @@ use handlebars::{RenderError, RenderErrorReason};
 
 use crate::limits::{FIELD_STEPS, MOST_BYTES, UPDATE_STEPS, WORKLOAD_STEPS};
 
-/// Rendered bytes that are one step. Sequences in sequences are copied once for each level.
+/// Rendered bytes per step. Nested sequences are copied once for each level.
 const BYTES_A_STEP: u64 = 8;
 
-/// The steps that an update may take: a counter that goes down.
+/// The remaining steps of an update and of its current workload.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     update: u64,
@@ -23,20 +26,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For an update that a workload asks for.
+    /// The budget of an update requested by a workload.
     #[must_use]
     pub fn of_update() -> Self {
         Self { update: UPDATE_STEPS, workload: WORKLOAD_STEPS }
     }
 
-    /// For something that was accepted already, or that the agent itself was told to do: only each
-    /// workload is bounded.
+    /// The budget of accepted state and of updates by the agent itself: only each workload is bounded.
     #[must_use]
     pub fn unbounded() -> Self {
         Self { update: u64::MAX, workload: WORKLOAD_STEPS }
     }
 
-    /// Another workload is next.
+    /// Starts the budget of the next workload.
     pub(super) fn begin_workload(&mut self) {
         self.workload = WORKLOAD_STEPS;
     }
@@ -54,20 +56,20 @@ impl Budget {
         Arc::new(Meter { most, whose, used: AtomicU64::new(0) })
     }
 
-    /// Takes the steps that were used.
+    /// Charges steps to the workload and the update.
     ///
     /// # Errors
-    /// There are not as many left.
+    /// Fewer steps are left.
     pub fn charge(&mut self, steps: u64) -> Result<(), String> {
         let meter = self.field();
         self.take(steps);
         meter.charge(steps)
     }
 
-    /// The same for something that is no part of a workload's rendering.
+    /// Charges steps for work outside of rendering, to the update only.
     ///
     /// # Errors
-    /// There are not as many left.
+    /// Fewer steps are left.
     pub fn charge_update(&mut self, steps: u64) -> Result<(), String> {
         if steps > self.update {
             return Err(format!("the update takes more than {UPDATE_STEPS} steps"));
@@ -93,7 +95,7 @@ impl Budget {
     }
 }
 
-/// The steps of one field. Shared, as the engine's helpers have it.
+/// The steps of one field. Shared with the helpers of the engine.
 #[derive(Debug)]
 pub(super) struct Meter {
     most: u64,
@@ -102,7 +104,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Takes steps.
+    /// Charges steps.
     pub(super) fn charge(&self, steps: u64) -> Result<(), String> {
         let before = self.used.fetch_add(steps, Ordering::Relaxed);
         if before.saturating_add(steps) <= self.most {
@@ -112,7 +114,7 @@ impl Meter {
         Err(format!("rendering takes more than the {most} steps of one {whose}"))
     }
 
-    /// Takes steps within the engine.
+    /// Charges steps from inside the engine.
     pub(super) fn step(&self, steps: u64) -> Result<(), RenderError> {
         self.charge(steps).map_err(|text| RenderErrorReason::Other(text).into())
     }
@@ -126,7 +128,7 @@ impl Meter {
     }
 }
 
-/// A text that does not grow without end.
+/// An output buffer with a limit on its bytes and steps.
 pub(super) struct Bounded<'m> {
     pub(super) bytes: Vec<u8>,
     meter: &'m Meter,

@@ -1,8 +1,9 @@
-//! Makes a parsed template count its steps: in front of what is in a block stands an expression that takes
-//! the steps of all of it, and in front of a partial one that takes those of the values it is given.
+//! Instrumentation of parsed templates: inserts expressions that charge steps.
 //!
-//! The steps of an expression do not depend on the values that it meets, except where values are compared,
-//! looked up or written: [`super::helpers`] and the output count these.
+//! A parsed template goes in; out comes the same template with a charge in front of each block's content
+//! and of each partial, and the steps of its top level. The steps of an expression do not depend on its
+//! values, except for comparisons, lookups and output: [`super::helpers`] and the output buffer count
+//! these.
 
 use handlebars::{
     Path, Template,
@@ -20,27 +21,25 @@ const A_RUN: u64 = 8;
 const AN_ELEMENT: u64 = 4;
 const A_CALL: u64 = 12;
 const A_PATH: u64 = 6;
-/// A partial makes a context of its own.
+/// A partial creates its own context.
 const A_PARTIAL: u64 = 40;
 
-/// The steps of one reference: of the way to the value, and of a literal of the template that it may be
-/// in, which is copied.
+/// Steps of one reference: the path to the value, and the copy of a literal containing it.
 #[derive(Clone, Copy)]
 struct Reference(u64);
 
-/// Refuses what a template can use to call itself, and makes it count. Gives the steps of its own level.
-///
-/// `way` is the most that it takes to go to a value.
+/// Rejects constructs by which a template could call itself, and inserts the charges. Returns the steps
+/// of the top level; `way` is the most steps from the data's root to a value.
 ///
 /// # Errors
-/// It holds something that is not supported.
+/// The template contains an unsupported construct.
 pub(super) fn tame(template: &mut Template, way: u64) -> Result<u64, String> {
     let literal = largest_literal(template);
     count(template, Reference(A_PATH + way + literal))
 }
 
 fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
-    // Also of nothing: each run through a block makes a context, and comes by here.
+    // Empty content counts too: each run through a block creates a context and passes here.
     let mut steps = A_RUN.saturating_add(reference.0);
     let mut weighed = Vec::new();
     for (index, element) in template.elements.iter_mut().enumerate() {
@@ -48,7 +47,7 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
         let more = match element {
             TemplateElement::RawString(_) | TemplateElement::Comment(_) => 0,
             TemplateElement::Expression(call) | TemplateElement::HtmlExpression(call) => {
-                // A name that is made by a call is made twice.
+                // The engine evaluates a computed name twice.
                 of_call(call, reference).saturating_mul(2)
             }
             TemplateElement::HelperBlock(block) => {
@@ -83,13 +82,14 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
         };
         steps = steps.saturating_add(more);
     }
+    // From the back: an insertion moves all elements behind it.
     for (index, own) in weighed.into_iter().rev() {
         prepend(template, index, own);
     }
     Ok(steps)
 }
 
-/// Puts an element in front of another one, with the other's place in the text.
+/// Inserts an element before another one, with the other's position in the text.
 fn prepend(template: &mut Template, index: usize, element: Option<TemplateElement>) {
     let Some(element) = element else { return };
     template.elements.insert(index, element);
@@ -154,7 +154,7 @@ fn literal(parameter: &Parameter) -> u64 {
     }
 }
 
-/// A call of one of our own helpers, which no template can name.
+/// A call of an internal helper. No template can name it.
 fn call(name: &str, parameters: Vec<Parameter>) -> Option<TemplateElement> {
     let parsed = Template::compile("{{call}}").ok()?.elements.pop();
     let Some(TemplateElement::Expression(mut call)) = parsed else { return None };

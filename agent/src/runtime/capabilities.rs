@@ -1,8 +1,9 @@
-//! Capabilities of a workload's process: names in, sets out, and their way into the process.
+//! Linux capabilities of a workload's process: names are parsed into sets, sets are applied to a
+//! process.
 //!
-//! By default a workload has those that container runtimes grant, without two. `MKNOD` would give it
+//! The default set is the one of container runtimes without `MKNOD` and `NET_RAW`. `MKNOD` would open
 //! all disks, as there is no device controller here, and `NET_RAW` all traffic of the node, as the
-//! network is the node's. `AUDIT_WRITE` stays: PAM refuses `su` and `login` to root without it.
+//! network is the node's. `AUDIT_WRITE` stays: without it PAM refuses `su` and `login` to root.
 
 use std::io;
 
@@ -15,7 +16,7 @@ use rustix::{
     },
 };
 
-/// Capabilities of every workload that is root.
+/// Capabilities of every workload running as root.
 pub(super) const USUAL: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -29,13 +30,13 @@ pub(super) const USUAL: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
-/// The name for all that the agent has.
+/// Name for all capabilities of the agent.
 const ALL: &str = "ALL";
 
-/// The bits of a name, with or without `CAP_`.
+/// Parses a capability name, with or without `CAP_`, into its bits.
 ///
 /// # Errors
-/// There is none of this name; the text says which is the nearest.
+/// There is no such capability; the text names the nearest one.
 pub(super) fn parse(name: &str) -> Result<u64, String> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -52,14 +53,14 @@ pub(super) fn parse(name: &str) -> Result<u64, String> {
     Err(format!("there is no capability '{name}'{nearest}"))
 }
 
-/// Whether these bits hold the one that comes near to all others: with it, mounts can be undone.
+/// Whether the bits include `SYS_ADMIN`: it comes near to all others, and can undo mounts.
 pub(super) fn gives_all(bits: u64) -> bool {
     CapabilitySet::from_bits_retain(bits).contains(CapabilitySet::SYS_ADMIN)
 }
 
-/// Each capability that may be raised at all in this process.
+/// Capabilities in the bounding set of this process.
 pub(super) fn possible() -> CapabilitySet {
-    // A number that the kernel does not know is in no set.
+    // The call fails for a number unknown to the kernel: it is in no set.
     each().filter(|own| capability_is_in_bounding_set(*own).unwrap_or(false)).collect()
 }
 
@@ -67,14 +68,14 @@ fn each() -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
 }
 
-/// Sees to it that no program that is started from here on, by any user, has a capability that is not
-/// in `kept`.
+/// Removes all capabilities outside of `kept` from the bounding set: no program started from here on
+/// can gain them, whatever its user.
 ///
 /// # Errors
-/// What `prctl` reports; it takes `SETPCAP`.
+/// The error of `prctl`; the call needs `SETPCAP`.
 pub(super) fn bound(kept: CapabilitySet) -> io::Result<()> {
     for own in each().filter(|own| !kept.contains(*own)) {
-        // The kernel's number of capabilities ends here.
+        // The first unknown number ends the list: the kernel numbers capabilities without gaps.
         let Ok(is_there) = capability_is_in_bounding_set(own) else { break };
         if is_there {
             remove_capability_from_bounding_set(own)?;
@@ -83,16 +84,17 @@ pub(super) fn bound(kept: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets what this process has now, and what it hands on when it becomes a program that is not root.
+/// Sets the capabilities of this process, and those inherited by a program not running as root.
 ///
 /// # Errors
-/// What `capset` reports.
+/// The error of `capset` or `prctl`.
 pub(super) fn set(own: CapabilitySet, handed_on: CapabilitySet) -> io::Result<()> {
     match clear_ambient_capability_set() {
-        // A kernel without such a set.
+        // This kernel has no ambient set.
         Ok(()) | Err(Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
+    // The kernel raises a capability in the ambient set only if it is permitted and inheritable.
     set_capabilities(
         None,
         CapabilitySets { effective: own, permitted: own, inheritable: handed_on },
@@ -103,7 +105,7 @@ pub(super) fn set(own: CapabilitySet, handed_on: CapabilitySet) -> io::Result<()
     Ok(())
 }
 
-/// The capabilities that this process has.
+/// The permitted capabilities of this process.
 pub(super) fn current() -> CapabilitySet {
     capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.permitted)
 }

@@ -1,5 +1,8 @@
-//! What a `runtimeConfig` of the runtime `process` says: YAML in, a command out, or what is wrong and
-//! where.
+//! Parser of a `runtimeConfig` of the runtime `process`.
+//!
+//! YAML goes in; a [`Command`] comes out, or the first fault with its line and column. Unknown and
+//! duplicate keys are faults. Texts over the bounds of [`crate::limits`] are rejected while they are
+//! read.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -12,28 +15,28 @@ use super::{
     yaml::{self, Data, Fault, Yaml},
 };
 
-/// A process as a workload asks for it.
+/// The process requested by a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
-    /// A path, or a name that is looked for in `PATH`.
+    /// A path, or a name to search in `PATH`.
     pub command: String,
-    /// What it is given.
+    /// Its arguments.
     pub args: Vec<String>,
-    /// Beside what every workload has in its environment.
+    /// Environment variables, besides those of every workload.
     pub env: BTreeMap<String, String>,
-    /// Where it begins; `/` if nothing is said.
+    /// Its working directory; `/` if absent.
     pub working_dir: Option<PathBuf>,
-    /// A name or a number; who runs the agent if nothing is said.
+    /// Its account, by name or number; the agent's own if absent.
     pub user: Option<String>,
-    /// Bits of the capabilities that it is to have beside the usual ones.
+    /// Bits of the capabilities beyond the default ones.
     pub capabilities: u64,
-    /// Whether programs with the setuid bit give nothing; for all users but root if nothing is said.
+    /// Whether setuid programs gain no rights; if absent, true for all users but root.
     pub no_new_privileges: Option<bool>,
 }
 
 const KEYS: &str = "command, args, env, workingDir, user, capabilities, noNewPrivileges";
 
-/// Reads a `runtimeConfig`.
+/// Parses a `runtimeConfig`.
 ///
 /// # Errors
 /// The fault, with its line and column.
@@ -41,11 +44,10 @@ pub fn parse(text: &str) -> Result<Command, String> {
     read(text).map_err(|fault| format!("runtimeConfig, {}", told(&fault)))
 }
 
-/// Whether a text keeps the bounds of a `runtimeConfig`. It may be wrong otherwise: that is told when it
-/// is to be started.
+/// Checks only the bounds of a `runtimeConfig`. Other faults are reported at the start of the workload.
 ///
 /// # Errors
-/// The bound that it is over, and the line and column.
+/// The exceeded bound, with its line and column.
 pub fn check_bounds(text: &str) -> Result<(), String> {
     match yaml::load(text) {
         Err(fault) if fault.is_over => Err(told(&fault)),
@@ -53,12 +55,12 @@ pub fn check_bounds(text: &str) -> Result<(), String> {
     }
 }
 
-/// Reads what `data` says, and checks that all ways to read it agree.
+/// Reads `data` in all ways, and checks their results against each other.
 ///
-/// The entry of the fuzz target `runtime_configs`, and of a test over its seeds.
+/// Entry of the fuzz target `runtime_configs`, and of a test over its seeds.
 ///
 /// # Panics
-/// When the parser does, or they do not agree.
+/// The parser panics, or two results disagree.
 #[doc(hidden)]
 pub fn fuzz_runtime_config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -112,6 +114,7 @@ fn read(text: &str) -> Result<Command, Fault> {
             "user" => command.user = Some(scalar(value)?.to_owned()),
             "capabilities" => command.capabilities = capability_bits(value)?,
             "noNewPrivileges" => {
+                // Booleans of YAML 1.2 only: `yes` is a text.
                 let Scalar::Boolean(given) = Scalar::parse_from_cow(scalar(value)?.into()) else {
                     return Err(fault(value, "noNewPrivileges is true or false"));
                 };
@@ -147,7 +150,7 @@ fn mapping<'n, 'i>(node: &'n Yaml<'i>, expected: &str) -> Result<&'n [Entry<'i>]
     }
 }
 
-/// The text of a scalar, as it is written: `60` and `"60"` are the same argument.
+/// The text of a scalar as written: `60` and `"60"` are the same argument.
 fn scalar<'n>(node: &'n Yaml<'_>) -> Result<&'n str, Fault> {
     match &node.data {
         Data::Text(text) if text.contains('\0') => {
@@ -259,7 +262,7 @@ mod tests {
         }
     }
 
-    /// A text of so many levels, all of them opened by `open`, a few bytes each.
+    /// A text with this number of levels, opened by repeating `open`.
     fn nested(open: &str, levels: usize) -> String {
         format!("{}x", open.repeat(levels / open.matches(' ').count()))
     }

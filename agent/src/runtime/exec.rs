@@ -1,8 +1,9 @@
-//! The process that becomes a workload's command. In: one line of JSON on standard input, a socket to
-//! the shim. Out: a line that this program is loaded, a line that all is ready, and behind it nothing
-//! if the command was started, else the reason.
+//! Last process of a start: it gives up rights, and becomes the workload's command by `exec`.
 //!
-//! It is loaded before anything is mounted for the workload, as a file that is mounted in place of a
+//! In: one line of JSON on standard input, a socket to the shim. Out: the lines `loaded` and `ready`,
+//! then end of file if the command was started, else the reason.
+//!
+//! This program is loaded before the shim mounts anything for the workload: a file mounted over a
 //! library would run here with all rights.
 
 use std::{
@@ -31,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capabilities::{self, USUAL};
 
-/// The command, and what its process is given.
+/// The command and the attributes of its process, sent by the shim as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) command: String,
@@ -39,42 +40,42 @@ pub(super) struct Identity {
     pub(super) env: BTreeMap<String, String>,
     pub(super) working_dir: PathBuf,
     pub(super) uid_gid: Option<(u32, u32)>,
-    /// Beside the usual ones.
+    /// Bits of the capabilities beyond the default ones.
     pub(super) capabilities: u64,
-    /// Whether programs with the setuid bit give nothing; if nothing is said, for all users but root.
+    /// Whether setuid programs gain no rights; if absent, true for all users but root.
     pub(super) no_new_privileges: Option<bool>,
     pub(super) umask: u32,
 }
 
 impl Identity {
-    /// Whether something in this workload can be root, as far as we know.
+    /// Whether a process of this workload can become root, as far as the agent can know.
     pub(super) fn may_be_root(&self, us: Uid) -> bool {
         let uid = self.uid_gid.map_or(us, |(uid, _)| Uid::from_raw(uid));
         uid.is_root() || self.no_new_privileges == Some(false)
     }
 }
 
-/// The line that says that the dynamic linker is done with this program. The shim waits for it before
-/// it mounts: that the program was started does not say that its libraries were opened.
+/// Line sent after the dynamic linker has loaded this program. The shim waits for it before mounting: a
+/// successful `spawn` does not mean all libraries are open.
 pub(super) const LOADED: &str = "loaded";
 
-/// The line that says that nothing is missing but the command itself.
+/// Line sent when only the `exec` of the command is left.
 pub(super) const READY: &str = "ready";
 
-/// Closes what a careless parent has left open: nothing but the standard ones is a workload's.
+/// Closes descriptors inherited from a careless parent: a workload gets only the three standard ones.
 pub(super) fn close_inherited() -> io::Result<()> {
     let listed: Vec<i32> = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|fd| *fd > 2)
         .collect();
     for fd in listed {
-        // That of the listing itself is closed already.
+        // The descriptor of the listing itself is closed already.
         let _ = close(fd.into_raw_fd());
     }
     Ok(())
 }
 
-/// Becomes the command.
+/// Becomes the command, or sends the reason to the shim and fails.
 pub(super) fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     let mut socket = UnixStream::from(socket);
@@ -82,7 +83,7 @@ pub(super) fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let error = match prepare(&socket) {
-        // Comes back only if it fails.
+        // `exec` returns only on failure.
         Ok(mut command) => match writeln!(socket, "{READY}") {
             Ok(()) => command.exec().to_string(),
             Err(error) => error.to_string(),
@@ -97,7 +98,7 @@ fn prepare(socket: &UnixStream) -> Result<Command, String> {
     let mut line = String::new();
     BufReader::new(socket).read_line(&mut line).map_err(|error| error.to_string())?;
     let identity: Identity = serde_json::from_str(&line).map_err(|error| error.to_string())?;
-    // A session of its own has no controlling terminal, into which it could type.
+    // A new session has no controlling terminal for the command to type into.
     setsid().map_err(|errno| format!("cannot begin a session: {errno}"))?;
     reset_signals().map_err(|error| format!("cannot reset signals: {error}"))?;
     take_identity(&identity)?;
@@ -108,9 +109,9 @@ fn prepare(socket: &UnixStream) -> Result<Command, String> {
     Ok(command)
 }
 
-/// A signal that is ignored stays so in the program that is started; one that is handled does not. The
-/// three that cannot be handled safely cannot be ignored either when a program causes them. The standard
-/// library unblocks all.
+/// Gives each signal a handler: `exec` resets handled signals, but keeps ignored ones ignored. Left out
+/// are three signals without a safe handler. The kernel does not ignore them if a program causes them.
+/// The standard library unblocks all signals.
 fn reset_signals() -> io::Result<()> {
     let unused = Arc::new(AtomicBool::new(false));
     let kept = [SIGKILL, SIGSTOP, SIGILL, SIGFPE, SIGSEGV];
@@ -125,6 +126,7 @@ fn reset_signals() -> io::Result<()> {
 fn take_identity(identity: &Identity) -> Result<(), String> {
     let asked = CapabilitySet::from_bits_retain(identity.capabilities);
     let possible = capabilities::possible();
+    // `ALL` means all capabilities this process may have.
     let asked = if asked.is_all() || identity.capabilities == u64::MAX { possible } else { asked };
     let us = getuid();
     let uid = identity.uid_gid.map_or(us, |(uid, _)| Uid::from_raw(uid));
@@ -133,7 +135,8 @@ fn take_identity(identity: &Identity) -> Result<(), String> {
         return Err(format!("the agent has no capability {name} to pass on"));
     }
     let bound = USUAL.union(asked).intersection(possible);
-    // An ordinary user without namespaces has nothing to take away.
+    // Before the user changes, as this takes SETPCAP. An ordinary user without namespaces has nothing
+    // to drop.
     if us.is_root() {
         capabilities::bound(bound)
             .map_err(|error| format!("cannot drop capabilities: {error} (this takes SETPCAP)"))?;
@@ -145,7 +148,7 @@ fn take_identity(identity: &Identity) -> Result<(), String> {
     if uid.is_root() {
         capabilities::set(bound, CapabilitySet::empty()).map_err(dropped)?;
     } else {
-        // Another user's program has those alone that are handed on.
+        // A program of another user has only the inherited capabilities.
         capabilities::set(asked, asked).map_err(dropped)?;
     }
     if identity.no_new_privileges.unwrap_or(!uid.is_root()) {
@@ -157,10 +160,11 @@ fn take_identity(identity: &Identity) -> Result<(), String> {
 fn become_user(uid: Uid, gid: Gid) -> Result<(), String> {
     let failed = |errno| format!("cannot become user {uid} and group {gid}: {errno}");
     if getuid().is_root() {
+        // Supplementary groups of the agent would give their rights to the workload.
         setgroups(&[]).map_err(failed)?;
     }
     setgid(gid).map_err(failed)?;
-    // Otherwise the capabilities that are asked for would end with root.
+    // Otherwise `setuid` would clear the requested capabilities.
     set_keepcaps(true).map_err(failed)?;
     setuid(uid).map_err(failed)?;
     set_keepcaps(false).map_err(failed)

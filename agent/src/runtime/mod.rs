@@ -1,5 +1,7 @@
-//! How a workload is run. The one runtime is `process`: a child of this agent, in namespaces of its
-//! own where privileges allow.
+//! Runtimes: start, stop and wait for workload processes.
+//!
+//! The only runtime is `process`: a child of this agent, in its own namespaces where privileges allow.
+//! A [`config::Command`] and a [`LaunchContext`] go in; a running [`Process`] comes out.
 
 mod capabilities;
 pub mod config;
@@ -18,16 +20,16 @@ pub(crate) use process::account;
 pub use process::{Around, Exit, Launcher, Process, StartError};
 pub use shim::Isolation;
 
-/// The runtime's name in a workload.
+/// Name of the only runtime, in the `runtime` field of a workload.
 pub const PROCESS: &str = "process";
 
-/// What a process is to find beside what its `runtimeConfig` says.
+/// Launch parameters from outside of the `runtimeConfig`.
 #[derive(Clone, Debug, Default)]
 pub struct LaunchContext {
-    /// The folder of its pair, if it has one.
+    /// Folder of the pair, if the workload has one.
     pub pair: Option<PathBuf>,
-    /// Its files.
+    /// Files to mount.
     pub files: Vec<pb::File>,
-    /// A folder of its own for what this agent keeps for it.
+    /// The agent's folder for data of this workload.
     pub folder: PathBuf,
 }

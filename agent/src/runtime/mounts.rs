@@ -1,11 +1,11 @@
-//! A workload's view of the file system, in its own mount namespace: its pair and its files are mounted
-//! where it looks for them, and the agent's own folders are hidden.
+//! Mount namespace of a workload: mounts its pair and its files, and hides the agent's own folders.
 //!
-//! Nothing is made, followed or changed on the node. Where a mount point is missing, the nearest folder
-//! above it is covered by one in memory that shows all of the old one's entries, and has room for the
-//! new. Names are made through descriptors of such folders alone, which no other process knows; sources
-//! and targets are mounted through descriptors of what was looked at. So a name that somebody exchanges
-//! meanwhile changes nothing.
+//! Nothing is created or changed on the node. If a mount point is missing, a tmpfs covers the nearest
+//! folder above it, shows all entries of the covered folder, and takes the new name.
+//!
+//! No race with other processes: names are created only through descriptors of such a tmpfs, unknown to
+//! everybody else. Sources and targets are mounted through the descriptors checked before, so
+//! exchanging a name meanwhile has no effect.
 
 use std::{
     collections::BTreeSet,
@@ -32,59 +32,60 @@ use serde::{Deserialize, Serialize};
 
 use crate::folders::{Found, Place, Trusted, link_of, target_of, walk};
 
-/// Entries that a folder may have to be shown anew, one mount each.
+/// Bound on the entries of a covered folder, as each takes one mount.
 const MOST_ENTRIES: usize = 1000;
 
-/// Parts of `/proc` through which root changes the kernel of the node, whatever its capabilities.
+/// Parts of `/proc` writable for root without any capability: writes there change the node's kernel.
 const KERNEL: [&str; 5] =
     ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
-/// One thing to be mounted.
+/// A bind mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bind {
-    /// What is shown.
+    /// Path on the node.
     pub(super) source: PathBuf,
-    /// Where it is shown.
+    /// Path seen by the workload.
     pub(super) target: PathBuf,
     pub(super) read_only: bool,
 }
 
-/// A folder that workloads do not see.
+/// A folder hidden from workloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hidden {
     /// Its path, without links.
     pub path: PathBuf,
-    /// Its device and inode: a folder that took its place is not hidden in its stead.
+    /// Its device and inode: another folder in its place is an error, and is not hidden instead.
     pub file: (u64, u64),
 }
 
-/// Nothing that is mounted here from now on is seen outside.
+/// Makes all mounts private: nothing mounted here from now on is visible outside.
 pub(super) fn make_private() -> io::Result<()> {
     let none: Option<&str> = None;
     Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
 }
 
-/// Shows the processes of this namespace, and no others.
+/// Mounts `/proc` of this PID namespace, without processes of others.
 pub(super) fn mount_proc() -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let none: Option<&str> = None;
     Ok(mount(Some("proc"), "/proc", Some("proc"), flags, none)?)
 }
 
-/// Hides `hidden`, then mounts `binds`, which may be from there.
+/// Hides the folders of `hidden`, then mounts `binds`. Their sources may be in hidden folders.
 pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String> {
     let mut sources = Vec::new();
     let mut frozen = BTreeSet::new();
     for Bind { source, read_only, .. } in binds {
         let named = |error| format!("cannot show {}: {error}", source.display());
+        // Once for each folder, as each time adds a mount.
         if *read_only && let Some(folder) = source.parent().filter(|own| !frozen.contains(*own)) {
             freeze(folder).map_err(named)?;
             frozen.insert(folder);
         }
         sources.push(there(source).map_err(named)?);
     }
-    // Sources are reached by their descriptors from here on. Hidden first, these folders cannot come
-    // into view again by what is mounted next.
+    // Sources are reached by descriptor from here on, so their folders can be hidden. Hidden first,
+    // these cannot come into view again by a later mount.
     for own in hidden {
         hide(own).map_err(|error| format!("cannot hide {}: {error}", own.path.display()))?;
     }
@@ -96,8 +97,8 @@ pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String>
     Ok(())
 }
 
-/// Keeps a workload that is root from changing the node's kernel through files that ask for no
-/// capability, such as the name of the program that handles crashes of all processes.
+/// Makes kernel files below `/proc` read-only for a workload running as root. They ask for no
+/// capability, for example the name of the program handling crashes of all processes.
 pub(super) fn protect_kernel() -> Result<(), String> {
     for path in KERNEL.map(Path::new).iter().filter(|path| path.exists()) {
         freeze(path).map_err(|error| format!("cannot protect {}: {error}", path.display()))?;
@@ -112,14 +113,15 @@ fn there(path: &Path) -> io::Result<Place> {
     }
 }
 
-/// Mounts a path of ours on itself, to be read only. What is mounted from there is so, too.
+/// Mounts a path on itself, read-only. Binds from below it are read-only, too.
 fn freeze(path: &Path) -> io::Result<()> {
     let none: Option<&str> = None;
     let place = there(path)?;
     bind(&place.fd, &place.fd)?;
+    // Open it again: the remount is of the new mount, not of the folder below it.
     let path = there(path)?;
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    // In a user namespace these cannot be taken away.
+    // A user namespace forbids a remount without these flags.
     let kept = fstatvfs(&path.fd)?.f_flag;
     for (flag, own) in [
         (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
@@ -145,17 +147,17 @@ fn hide(hidden: &Hidden) -> io::Result<()> {
     Ok(mount(Some("none"), &folder.link(), Some("tmpfs"), flags, Some("size=4k,mode=755"))?)
 }
 
-/// Mounts exactly what one descriptor is of on exactly what the other is of.
+/// Mounts the file of one descriptor on the file of the other, without looking up a name.
 fn bind(source: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     let none: Option<&str> = None;
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     Ok(mount(Some(&link_of(source)), &link_of(target), none, flags, none)?)
 }
 
-/// The folders in memory that cover others.
+/// The tmpfs folders covering other folders.
 struct Covers {
     trusted: Trusted,
-    /// Their devices: a folder on one of these was made here, and is seen by nobody else.
+    /// Their devices: a folder on one of these was made here, and is invisible to others.
     devices: BTreeSet<u64>,
 }
 
@@ -174,7 +176,7 @@ impl Covers {
         bind(&source.fd, &target.fd)
     }
 
-    /// Makes the missing end of a path in a folder that is in memory, or is covered by one.
+    /// Creates the missing end of a path below `folder`, covered by a tmpfs first if it is not on one.
     fn make(&mut self, folder: Place, names: &[OsString], is_folder: bool) -> io::Result<Place> {
         let mut folder =
             if self.devices.contains(&folder.stat.st_dev) { folder } else { self.cover(&folder)? };
@@ -185,8 +187,9 @@ impl Covers {
         make_entry(&folder, last, is_folder)
     }
 
-    /// Covers a folder with one in memory that shows the same.
+    /// Covers a folder with a tmpfs showing the same entries.
     fn cover(&mut self, below: &Place) -> io::Result<Place> {
+        // A mount on `/` is invisible to processes with this root already.
         if below.path == Path::new("/") {
             return Err(Error::other("nothing can be mounted right below the root folder"));
         }
@@ -207,7 +210,7 @@ impl Covers {
         for entry in entries {
             match below.entry(&entry.file_name()) {
                 Ok(old) => show_again(&old, &cover, &entry.file_name())?,
-                // It has gone meanwhile.
+                // The entry was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -216,22 +219,24 @@ impl Covers {
     }
 }
 
-/// Mounts an empty folder in memory on another, with its mode and owner; gives the new one.
+/// Mounts an empty tmpfs on a folder, with its mode and owner, and returns the new folder.
 fn mount_memory(below: &Place) -> io::Result<Place> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "mode", format!("{:o}", below.stat.st_mode & 0o7777))?;
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    // Before the mount becomes visible: its owner never changes in view.
     give_to_owner_of(below, &fd, "")?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&fd, "", &below.fd, "", flags)?;
     Ok(Place { stat: fstat(&fd)?, fd, path: below.path.clone() })
 }
 
-/// Shows one entry of a covered folder in what covers it.
+/// Shows one entry of a covered folder in its cover.
 fn show_again(old: &Place, cover: &Place, name: &OsStr) -> io::Result<()> {
     if old.kind() == FileType::Symlink {
+        // A symbolic link cannot be a mount point, so it is copied.
         symlinkat(target_of(old)?, &cover.fd, name)?;
         return give_to_owner_of(old, &cover.fd, name);
     }
@@ -239,7 +244,8 @@ fn show_again(old: &Place, cover: &Place, name: &OsStr) -> io::Result<()> {
     bind(&old.fd, &new.fd)
 }
 
-/// Nothing can be given to users that are not mapped into a user namespace.
+/// Copies the owner. A user not mapped into the user namespace cannot own anything there; it is
+/// skipped.
 fn give_to_owner_of(old: &Place, folder: &OwnedFd, name: impl AsRef<OsStr>) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(old.stat.st_uid), Gid::from_raw(old.stat.st_gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
@@ -249,7 +255,7 @@ fn give_to_owner_of(old: &Place, folder: &OwnedFd, name: impl AsRef<OsStr>) -> i
     }
 }
 
-/// Makes an entry in a folder in memory, where no entry of the name is.
+/// Creates an entry in a tmpfs folder, where its name is free.
 fn make_entry(folder: &Place, name: &OsStr, is_folder: bool) -> io::Result<Place> {
     if is_folder {
         mkdirat(&folder.fd, name, Mode::from_raw_mode(0o755))?;

@@ -1,4 +1,7 @@
-//! The agent's side of a running workload: started, told to end, and waited for through its shim.
+//! A running workload process on the agent's side: start, stop and wait through its shim.
+//!
+//! A `runtimeConfig` and a [`LaunchContext`] go in; a [`Process`] and its output pipes come out.
+//! Dropping the [`Process`] kills it together with everything it started.
 
 use std::{
     collections::BTreeMap,
@@ -42,52 +45,52 @@ use super::{
     shim::{PAIR, Plan, ShimEvent, TERMINATE},
 };
 
-/// What of the agent's own environment a workload is given.
+/// Variables of the agent's own environment passed on to workloads.
 const PASSED_ON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
-/// What a shim may take to end when there is nothing left for it to keep.
+/// Time for a shim to end after its command.
 const KEEPER_GRACE: Duration = Duration::from_secs(1);
 
-/// How workloads are launched on this node.
+/// Starts the workloads of this node.
 #[derive(Clone, Debug)]
 pub struct Launcher {
-    /// This program.
+    /// This program; started again, it is the shim.
     program: PathBuf,
     isolation: Isolation,
     around: Around,
 }
 
-/// What is the same for all workloads of this agent.
+/// Settings shared by all workloads of this agent.
 #[derive(Clone, Debug)]
 pub struct Around {
-    /// Folders that no workload is to see where they can be hidden.
+    /// Folders hidden from all workloads, where isolation allows.
     pub hidden: Vec<Hidden>,
-    /// The umask that the agent was started with.
+    /// The umask at the start of the agent.
     pub umask: u32,
 }
 
-/// Why a process was not started.
+/// Reason of a failed start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// It may work another time.
+    /// Another try may succeed.
     Failed(String),
-    /// What the workload says makes no sense; it has to be changed.
+    /// A field of the workload is wrong; only a change of it helps.
     Wrong(String),
 }
 
-/// How a process ended.
+/// End of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// It exited with this status.
     Code(i32),
-    /// By this signal.
+    /// It was killed by this signal.
     Signal(i32),
-    /// Nobody knows; its shim has gone.
+    /// Unknown: its shim is gone.
     Lost,
 }
 
 impl Exit {
-    /// Whether it ended as it should.
+    /// Whether the exit status was 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         *self == Self::Code(0)
@@ -108,10 +111,10 @@ impl fmt::Display for Exit {
 }
 
 impl Launcher {
-    /// Finds out how far workloads can be kept apart here, or whether as far as is `wanted`.
+    /// Finds the strongest isolation possible here, or checks the one in `wanted`, by starting a probe.
     ///
     /// # Errors
-    /// This program cannot be started again, or not as is wanted.
+    /// This program cannot be started again, or not with the wanted isolation.
     pub fn probe(program: PathBuf, around: Around, wanted: Option<Isolation>) -> io::Result<Self> {
         let all = [Isolation::Full, Isolation::Mounts, Isolation::None];
         let tried = wanted.as_ref().map_or(&all[..], std::slice::from_ref);
@@ -140,16 +143,16 @@ impl Launcher {
         Err(io::Error::other(format!("isolation '{name}' is not possible here")))
     }
 
-    /// How far workloads are kept apart.
+    /// The isolation of all workloads.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
         self.isolation
     }
 
-    /// Starts a process.
+    /// Starts a process, and returns it with its output pipes.
     ///
     /// # Errors
-    /// It was not started, and nothing of it is left.
+    /// The process was not started, and nothing of it is left.
     pub async fn start(
         &self,
         config: &Config,
@@ -160,13 +163,15 @@ impl Launcher {
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let mut command = Command::new(&self.program);
+        // In a process group of its own, a Ctrl-C in the terminal of the agent does not reach it.
         command
             .args(["launch", "--isolation", self.isolation.name()])
             .process_group(0)
             .kill_on_drop(true);
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
-        // It holds the other end of the socket, whose closing tells us of its end.
+        // The command still holds the shim's end of the socket. Its closing is the sign of the shim's
+        // end.
         drop(command);
         let missing = || failed(io::Error::other("no pipe"));
         let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -202,6 +207,7 @@ impl Launcher {
                 binds.push(Bind { source, target, read_only: false });
             }
         }
+        // After the agent's variables: the workload's own values take precedence.
         env.extend(config.env.clone());
         let owner = account.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
         binds.extend(self.write_files(around, owner)?);
@@ -216,14 +222,14 @@ impl Launcher {
             umask: self.around.umask,
         };
         Ok(Plan {
-            // A user other than root cannot write there, nor in a user namespace of one.
+            // A user other than root cannot write there, not even as root of a user namespace.
             protects_kernel: self.isolation != Isolation::None
                 && Uid::effective().is_root()
                 && identity.may_be_root(Uid::effective())
                 && !capabilities::gives_all(identity.capabilities),
             identity,
             binds,
-            // Without a mount namespace it would be hidden from everybody.
+            // Without a mount namespace, hiding would affect the whole node.
             hidden: match self.isolation {
                 Isolation::None => Vec::new(),
                 Isolation::Full | Isolation::Mounts => self.around.hidden.clone(),
@@ -231,7 +237,7 @@ impl Launcher {
         })
     }
 
-    /// Writes the workload's files to its folder, from where they are mounted.
+    /// Writes the workload's files into its folder, as sources of mounts.
     fn write_files(
         &self,
         around: &LaunchContext,
@@ -276,6 +282,7 @@ fn write_file(
     owner: Option<(u32, u32)>,
 ) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A file of an earlier start is replaced, never written into.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -288,10 +295,10 @@ fn write_file(
     }
 }
 
-/// The account that a workload names, by its name or number.
+/// Looks up the account of a workload, by name or number.
 ///
 /// # Errors
-/// There is none.
+/// There is no such account, or the lookup failed.
 pub(crate) fn account(name: &str) -> Result<User, StartError> {
     let found = match name.parse::<libc::uid_t>() {
         Ok(uid) => User::from_uid(Uid::from_raw(uid)),
@@ -304,7 +311,7 @@ pub(crate) fn account(name: &str) -> Result<User, StartError> {
     }
 }
 
-/// A running process. Dropped, it is killed with all that it started.
+/// A running process. Dropping it kills it together with everything it started.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -318,21 +325,21 @@ impl Process {
         serde_json::from_str(&line).ok()
     }
 
-    /// Waits for its end. Nothing is lost if this is not waited for to the end.
+    /// Waits for the end. If this is cancelled before the shim reports, a later call gets the report.
     pub async fn wait(&mut self) -> Exit {
         let exit = match self.next_told().await {
             Some(ShimEvent::Exited(code)) => Exit::Code(code),
             Some(ShimEvent::Killed(signal)) => Exit::Signal(signal),
             _ => Exit::Lost,
         };
-        // Its shim ends right behind it, and reaps what it started before.
+        // The shim ends right after its report; it is reaped here, or killed if it hangs.
         if timeout(KEEPER_GRACE, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
         exit
     }
 
-    /// Lets it end: asked first, and killed when `grace` is over.
+    /// Ends the process: SIGTERM first, SIGKILL after `grace`.
     pub async fn stop(mut self, grace: Duration) -> Exit {
         let asked = self.orders.write_all(format!("{TERMINATE}\n").as_bytes()).await;
         if asked.is_ok()
@@ -341,7 +348,7 @@ impl Process {
             return exit;
         }
         let Self { mut child, told, orders } = self;
-        // Without the agent at the other end, the shim kills what it keeps.
+        // The shim kills all its processes when the agent's end of the socket closes.
         drop((told, orders));
         if timeout(KEEPER_GRACE, child.wait()).await.is_err() {
             let _ = child.kill().await;

@@ -1,11 +1,12 @@
-//! What runs between the agent and a workload's process: this program again, as its launcher.
+//! Shim: this program again, as launcher between the agent and a workload's process.
 //!
-//! The agent may not fork and do things in the child, so the child is this program, which unshares
-//! namespaces, mounts, and starts the command. It stays as the command's shim: it tells the agent
-//! how the command began and ended, passes on what the agent wants, and reaps what others leave. Its
-//! standard input is a socket to the agent. When that closes, the agent is gone, and the shim ends
-//! everything; in a PID namespace of which it is the first process, the kernel sees to that even if
-//! the shim is killed. Without one, the shim is the subreaper of all that the command starts.
+//! The agent cannot run its own code in a forked child, so the child is this program: it unshares
+//! namespaces, mounts, and starts the command. Afterwards it reports the command's start and end,
+//! executes commands of the agent, and reaps orphans. Its standard input is a socket to the agent.
+//!
+//! When the socket closes, the agent is gone, and the shim ends everything. In a PID namespace with the
+//! shim as first process, the kernel does so even if the shim is killed. Without one, the shim is the
+//! subreaper of all processes of the command.
 //!
 //! A third process (`exec`) gives up rights, and becomes the command.
 
@@ -41,7 +42,7 @@ use super::{
     mounts::{self, Bind, Hidden},
 };
 
-/// What keeps a workload apart from its node.
+/// Isolation of a workload from its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
     /// Its own mounts, and its own processes, all of which end with the first.
@@ -64,13 +65,13 @@ impl Isolation {
     }
 }
 
-/// What the shim is told to start: one line of JSON.
+/// Start parameters of the shim: one line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) binds: Vec<Bind>,
     pub(super) hidden: Vec<Hidden>,
-    /// Whether parts of `/proc` are to be read only.
+    /// Whether parts of `/proc` become read-only.
     pub(super) protects_kernel: bool,
 }
 
@@ -85,24 +86,23 @@ pub enum Stage {
     Command,
 }
 
-/// What the shim tells: one line of JSON each.
+/// Report of the shim to the agent: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ShimEvent {
     Started,
-    /// Not started, and why.
+    /// Not started, with the reason.
     Failed(String),
     Exited(i32),
     Killed(i32),
 }
 
-/// What the agent wants of a running command: one line each.
+/// Command of the agent to the shim, in one line: SIGTERM to the process group of the workload.
 pub(super) const TERMINATE: &str = "terminate";
 
-/// Where a workload looks for its pair.
+/// Folder of the pair as seen by a workload.
 pub(super) const PAIR: &str = "/run/ankaios/control_interface";
 
-/// Becomes the shim of one command, or one of the processes around it. With `probe`, only finds out
-/// whether it could.
+/// Runs one stage of a launch. With `probe`, only tries whether the stage is possible here.
 #[must_use]
 pub fn main(isolation: Isolation, stage: Stage, probe: bool) -> ExitCode {
     let status = exec::close_inherited().and_then(|()| match (stage, isolation) {
@@ -121,7 +121,8 @@ pub fn main(isolation: Isolation, stage: Stage, probe: bool) -> ExitCode {
     })
 }
 
-/// Unshares what `isolation` asks for. Who is not root becomes root of a user namespace first.
+/// Unshares the namespaces of `isolation`. A user other than root becomes root of a user namespace
+/// first.
 fn enter(isolation: Isolation) -> io::Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     let mut flags = CloneFlags::CLONE_NEWNS;
@@ -134,13 +135,14 @@ fn enter(isolation: Isolation) -> io::Result<()> {
     unshare(flags)?;
     if !uid.is_root() {
         fs::write("/proc/self/setgroups", "deny")?;
+        // The kernel refuses a gid_map of an ordinary user without this.
         fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
         fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     }
     mounts::make_private()
 }
 
-/// Only a child is inside a new PID namespace: this program once more.
+/// Starts this program once more: only children of its maker are in a new PID namespace.
 fn go_inside(probe: bool) -> io::Result<ExitCode> {
     end_with_parent()?;
     let mut command = Command::new("/proc/self/exe");
@@ -162,8 +164,8 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
             end_with_parent()?;
             mounts::mount_proc()?;
         }
-        // Here nothing ends with the shim, so it has to outlive the agent and end it all. What its
-        // children leave behind becomes its own, and can be reaped.
+        // Nothing ends with the shim here, so it outlives the agent and ends all processes. As
+        // subreaper it becomes the parent of orphans, and can reap them.
         Isolation::Mounts | Isolation::None => set_child_subreaper(true)?,
     }
     if probe {
@@ -185,8 +187,10 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
         }
     };
     tell(&ShimEvent::Started);
+    // On a thread of its own, as `reap` blocks.
     thread::spawn(move || obey(orders, pid));
     let told = reap(pid);
+    // In a PID namespace the kernel does this when the shim ends.
     if isolation != Isolation::Full {
         end_all();
     }
@@ -195,10 +199,10 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
 }
 
 fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
-    // It is loaded before a file of the workload can take the place of what it is loaded from.
+    // Loaded before the mounts: a file of the workload could take the place of its libraries.
     let (pid, mut socket) = start_waiting(isolation)
         .map_err(|error| format!("the process for the command cannot be started: {error}"))?;
-    // Folders on the way to a mount point are for all users.
+    // New folders on the way to a mount point are accessible to all users.
     umask(Mode::from_bits_truncate(0o022));
     mounts::mount_all(&plan.binds, &plan.hidden)?;
     if plan.protects_kernel {
@@ -213,7 +217,7 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
     let mut line = serde_json::to_string(&plan.identity).map_err(|error| failed(&error))?;
     line.push('\n');
     socket.get_mut().write_all(line.as_bytes()).map_err(|error| failed(&error))?;
-    // Its end of the socket closes when it becomes the command.
+    // A successful `exec` closes the other end of the socket, without a reason before.
     let mut said = String::new();
     socket.read_to_string(&mut said).map_err(|error| failed(&error))?;
     match said.strip_prefix(READY).map(str::trim) {
@@ -224,13 +228,13 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
     }
 }
 
-/// Starts the process that becomes the command when it is told which, and waits until it is loaded.
+/// Starts the process for the command, and waits until it is loaded. It gets the command later.
 fn start_waiting(isolation: Isolation) -> io::Result<(Pid, BufReader<UnixStream>)> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["launch", "--isolation", isolation.name(), "--stage", "command"]);
     let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
-    // Or the shim would hold the other end open, and never learn that the process has ended.
+    // Otherwise the shim would hold the other end open, and miss the end of the process.
     drop(command);
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let mut socket = BufReader::new(ours);
@@ -242,7 +246,7 @@ fn start_waiting(isolation: Isolation) -> io::Result<(Pid, BufReader<UnixStream>
     Ok((Pid::from_raw(pid), socket))
 }
 
-/// Does what the agent wants, until there is no agent any more.
+/// Executes commands of the agent until the socket closes, then kills the workload.
 fn obey(orders: BufReader<UnixStream>, pid: Pid) {
     for line in orders.lines().map_while(Result::ok) {
         if line == TERMINATE {
@@ -251,11 +255,11 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
         }
     }
     let _ = killpg(pid, Signal::SIGKILL);
-    // It may have left its group. When it has ended, `keep` goes on, and ends all that it started.
+    // The command may have left its group. After its end, `keep` goes on, and ends all the rest.
     kill_children();
 }
 
-/// Waits for the command, and meanwhile for all that others left.
+/// Waits for the end of the command, and reaps orphans meanwhile.
 fn reap(pid: Pid) -> ShimEvent {
     loop {
         match next_end() {
@@ -269,8 +273,7 @@ fn reap(pid: Pid) -> ShimEvent {
     }
 }
 
-/// Waits for the end of any child. Its status is a number, as a child can be killed by signals that
-/// have no name.
+/// Waits for the end of any child. A signal in its status stays a number, as some have no name.
 fn next_end() -> Result<(Pid, WaitStatus), Errno> {
     loop {
         match wait(WaitOptions::empty()) {
@@ -283,8 +286,8 @@ fn next_end() -> Result<(Pid, WaitStatus), Errno> {
     }
 }
 
-/// Ends what the command left behind, where no PID namespace does. Wherever it went, it is ours as soon
-/// as nobody else is its parent: we are its subreaper.
+/// Ends all processes left by the command, where no PID namespace does. As their subreaper, the shim
+/// becomes the parent of every orphan, wherever it went.
 fn end_all() {
     loop {
         kill_children();
@@ -306,7 +309,7 @@ fn kill_children() {
 
 fn parent_of(pid: Pid) -> Option<Pid> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; behind it come the state and the parent.
+    // The name in parentheses may hold any character; the state and the parent come behind it.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut rest = str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
     rest.nth(1)?.parse().ok().map(Pid::from_raw)
@@ -317,7 +320,7 @@ fn tell(told: &ShimEvent) {
     let Ok(fd) = stdin.as_fd().try_clone_to_owned() else { return };
     if let Ok(mut line) = serde_json::to_string(told) {
         line.push('\n');
-        // If nobody listens, there is no agent any more, and `obey` ends everything.
+        // If the socket is closed, the agent is gone, and `obey` ends everything.
         let _ = UnixStream::from(fd).write_all(line.as_bytes());
     }
 }

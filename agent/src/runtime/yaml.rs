@@ -1,8 +1,8 @@
-//! The YAML of a `runtimeConfig` as a small tree with the place of each value.
+//! YAML loader of a `runtimeConfig`: a small tree with the place of each value.
 //!
-//! It is built from the parser's events, which come one by one: nesting, the number of values and what
-//! aliases repeat are bounded while the text is read, and nothing here recurses deeper than that bound.
-//! Reading takes time in proportion to the text.
+//! The tree is built from parser events, one by one. Nesting, the number of values, and the bytes
+//! repeated by aliases are bounded during reading. Nothing here recurses deeper than the bound on
+//! nesting. Reading takes time in proportion to the text.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use saphyr_parser::{Event, Parser, Span};
 
 use crate::limits::{MAX_NESTING, MOST_BYTES, MOST_VALUES};
 
-/// A value and where it begins, both counted from 1.
+/// A value with its line and column, both counted from 1.
 #[derive(Clone, Debug)]
 pub(super) struct Yaml<'i> {
     pub(super) line: usize,
@@ -22,33 +22,33 @@ pub(super) struct Yaml<'i> {
     pub(super) data: Data<'i>,
 }
 
-/// The kinds of values.
+/// Kinds of values.
 #[derive(Clone, Debug)]
 pub(super) enum Data<'i> {
-    /// A scalar as it is written: `0x10` and `"0x10"` are the same.
+    /// A scalar as written: `0x10` and `"0x10"` are the same.
     Text(Cow<'i, str>),
-    /// Nothing.
+    /// No value.
     Null,
-    /// A scalar that is not what its tag says.
+    /// A scalar in contradiction to its tag.
     Bad,
     Sequence(Vec<Yaml<'i>>),
     Mapping(Vec<(Yaml<'i>, Yaml<'i>)>),
 }
 
-/// Something that ends the reading.
+/// A fault; it ends the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) line: usize,
     pub(super) column: usize,
     pub(super) what: String,
-    /// Whether the text is over a bound, rather than wrong.
+    /// Whether a bound is exceeded, as opposed to wrong YAML.
     pub(super) is_over: bool,
 }
 
-/// The value of a text with one document; `None` if there is none in it.
+/// Loads a text with one document; `None` if there is none in it.
 ///
 /// # Errors
-/// It is no YAML, holds a second document, or is over a bound.
+/// The text is no YAML, holds a second document, or is over a bound.
 pub(super) fn load(text: &str) -> Result<Option<Yaml<'_>>, Fault> {
     if text.len() > MOST_BYTES {
         let what = format!("more than {MOST_BYTES} bytes");
@@ -67,7 +67,7 @@ pub(super) fn load(text: &str) -> Result<Option<Yaml<'_>>, Fault> {
 
 fn no_yaml(error: &ScanError) -> Fault {
     let marker = error.marker();
-    // The scanner looks ahead, and has a bound of its own for `[` and `{`.
+    // The scanner reads ahead, and has its own bound for `[` and `{`.
     let is_over = error.info().contains("recursion limit");
     let what = if is_over { too_deep() } else { error.info().to_owned() };
     Fault { line: marker.line(), column: marker.col() + 1, what, is_over }
@@ -81,24 +81,24 @@ fn place(span: &Span) -> (usize, usize) {
     (span.start.line(), span.start.col() + 1)
 }
 
-/// A fault, and whether it is that of a bound.
+/// The text of a fault, and whether a bound is exceeded.
 type Stop = (String, bool);
 
 #[derive(Default)]
 struct Loader<'i> {
     root: Option<Yaml<'i>>,
     open: Vec<Open<'i>>,
-    /// The scalars that aliases may stand for.
+    /// Scalars available to aliases, by anchor.
     anchored: HashMap<usize, Data<'i>>,
     values: usize,
-    /// Bytes of the texts that aliases repeat.
+    /// Bytes repeated by aliases so far.
     repeated: usize,
 }
 
-/// A collection that is open.
+/// An open collection.
 struct Open<'i> {
     node: Yaml<'i>,
-    /// The key whose value comes next.
+    /// The key of the next value.
     key: Option<Yaml<'i>>,
     names: HashSet<Cow<'i, str>>,
 }
@@ -138,6 +138,7 @@ impl<'i> Loader<'i> {
 
     fn begin(&mut self, span: &Span, data: Data<'i>) -> Result<(), Stop> {
         self.begin_value(&data)?;
+        // Before the push, so memory stays bounded however deep a text nests.
         if self.open.len() >= MAX_NESTING {
             return Err((too_deep(), true));
         }
@@ -145,7 +146,7 @@ impl<'i> Loader<'i> {
         Ok(())
     }
 
-    /// Counts a value that begins, and notes it if it is a key: a mapping has each key once.
+    /// Counts a new value. A key of a mapping is also checked for duplicates.
     fn begin_value(&mut self, data: &Data<'i>) -> Result<(), Stop> {
         if self.open.is_empty() && self.root.is_some() {
             return Err(("a second document begins here".to_owned(), false));
@@ -163,8 +164,8 @@ impl<'i> Loader<'i> {
         }
     }
 
-    /// The scalar that an alias stands for. No place of a `runtimeConfig` takes a collection that stands
-    /// somewhere else, too, so none is copied.
+    /// Resolves an alias to its scalar. A collection is never copied: no field of a `runtimeConfig`
+    /// accepts one by alias.
     fn aliased(&mut self, anchor: usize) -> Result<Data<'i>, Stop> {
         let found = self.anchored.get(&anchor);
         if let Some(Data::Text(text)) = found {
@@ -176,7 +177,7 @@ impl<'i> Loader<'i> {
         Ok(found.cloned().unwrap_or(Data::Bad))
     }
 
-    /// A value is whole.
+    /// Adds a complete value to the open collection, or makes it the root.
     fn close(&mut self, value: Yaml<'i>) {
         let Some(open) = self.open.last_mut() else {
             self.root = Some(value);

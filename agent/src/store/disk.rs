@@ -1,5 +1,7 @@
-//! Desired state on disk, item by item, in an embedded store. What was kept before a crash is there
-//! after it.
+//! Desired state and agent tags on disk, one record per item, in a redb file.
+//!
+//! Changes go in; after a restart all items come back. A change returned by [`Disk::keep`] as written
+//! survives a crash.
 
 use std::path::Path;
 
@@ -14,14 +16,14 @@ type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
 const WORKLOADS: Table = TableDefinition::new("workloads");
 const CONFIGS: Table = TableDefinition::new("configs");
-/// What workloads set of agents: their tags.
+/// The part of agents set by workloads: their tags.
 const AGENTS: Table = TableDefinition::new("agents");
 const META: Table = TableDefinition::new("meta");
 
 const API_VERSION: &str = "apiVersion";
 const FILE: &str = "desired-state.redb";
 
-/// An open file of desired state. Nobody else can open it meanwhile.
+/// An open file of desired state. No other process can open it meanwhile.
 #[derive(Debug)]
 pub(super) struct Disk {
     database: Database,
@@ -31,7 +33,7 @@ impl Disk {
     pub(super) fn open(dir: &Path) -> Result<Self, String> {
         let path = dir.join(FILE);
         let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-        // The file is opened here, as the database would follow a link.
+        // Opened here, since the database would follow a symbolic link.
         let folder = Private::open(dir, Readable::Closed).map_err(|error| error.to_string())?;
         let file = folder.file(FILE).map_err(|error| error.to_string())?;
         let database = Database::builder().create_file(file).map_err(|error| match error {
@@ -41,8 +43,8 @@ impl Disk {
         Ok(Self { database })
     }
 
-    /// The desired state that is kept, and the agents' tags, item by item; `None` if nothing was ever
-    /// kept. An item whose bytes are no message is logged and left where it is.
+    /// Reads the desired state and the agents' tags, item by item; `None` if the file was never written.
+    /// An undecodable item is logged and left in the file.
     pub(super) fn load(&self) -> Result<Option<Vec<Change>>, String> {
         self.read().map_err(|error| error.to_string())
     }
@@ -63,7 +65,7 @@ impl Disk {
         Ok(Some(changes))
     }
 
-    /// Keeps changes; they are on disk when this returns.
+    /// Writes changes; they are on disk when this returns.
     pub(super) fn keep(&self, changes: &[Change]) -> Result<(), String> {
         self.write(changes).map_err(|error| error.to_string())
     }
@@ -95,7 +97,8 @@ impl Disk {
                         });
                         put(&mut agents, name, own.as_ref())?;
                     }
-                    // How a workload was doing is nothing to go on from: its process is gone.
+                    // Not written: after a restart the process is gone, and its last state means
+                    // nothing.
                     Change::WorkloadState(..) => {}
                 }
             }
@@ -105,7 +108,7 @@ impl Disk {
     }
 }
 
-/// The items of a table. Bytes that are no message cost that item alone.
+/// The items of a table. An undecodable item is skipped alone.
 fn items<M: Message + Default>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     change: impl Fn(String, Option<M>) -> Change,

@@ -1,5 +1,7 @@
-//! The state of one node, in memory; with a folder, desired state is on disk before an update is
-//! answered.
+//! Store of one node: the state in memory, optionally with its desired state on disk.
+//!
+//! Updates and reports go in; events come out in the order of the changes. With a folder, an update is
+//! on disk before it is answered.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -24,12 +26,12 @@ use crate::{
     model::{self, Fitted, StateModel, Update},
 };
 
-/// Why a store cannot be opened.
+/// The reason for a store not opening.
 #[derive(Debug)]
 pub enum OpenError {
-    /// What it shall begin with makes no sense.
+    /// The initial desired state is invalid.
     Seed(String),
-    /// What it is kept in cannot be used.
+    /// The storage cannot be used.
     Storage(String),
 }
 
@@ -42,10 +44,10 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// The state of one node.
+/// A handle to the state of one node.
 #[derive(Clone, Debug)]
 pub struct Local {
-    /// Held until a change is kept and told: so all changes have one order.
+    /// Held until a change is persisted and its event queued: so all changes have one order.
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -57,8 +59,8 @@ struct Inner {
 }
 
 impl Local {
-    /// Opens the state in `state_dir`, or a new one in memory. `seed` is the desired state to begin
-    /// with if nothing is kept there; what is kept counts more.
+    /// Opens the state in `state_dir`, or a new one in memory. `seed` is the initial desired state;
+    /// persisted state takes precedence over it.
     ///
     /// # Errors
     /// The folder cannot be used, or the desired state breaks a rule.
@@ -90,7 +92,7 @@ impl Local {
             }
         };
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
-        // There is room for the first.
+        // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: tree.clone(), changes: None });
         let current = StateModel::new(tree);
         let inner = Inner { current, disk: disk.map(Arc::new), events };
@@ -99,7 +101,7 @@ impl Local {
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         let mut inner = self.inner.lock().await;
-        // All that changes the state waits for this; the agent's thread does not.
+        // The lock stays held meanwhile, so all other changes wait; the agent's thread does not.
         let current = inner.current.clone();
         let planned = apart::plan(current.bytes_of(&update), move || {
             let planned = current.update(&update)?;
@@ -107,6 +109,7 @@ impl Local {
             Ok(planned)
         });
         let planned = planned.await?;
+        // On disk before the event: no subscriber sees a change that a crash would undo.
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
@@ -144,13 +147,13 @@ impl Inner {
     async fn tell(&mut self, tree: Tree, changes: Option<Vec<Change>>) {
         if tree != *self.current.tree() {
             self.current.set(tree.clone());
-            // Nobody listens any more when the agent ends.
+            // The receiver is gone when the agent ends.
             let _ = self.events.send(Event::State { tree, changes }).await;
         }
     }
 }
 
-/// The state that was kept, with every workload at its beginning.
+/// Restores the persisted state, with all workload states reset to their initial value.
 fn restored(kept: Vec<Change>) -> Result<Tree, String> {
     let Fitted { tree, faults, left_out, .. } = StateModel::default().apply_what_fits(kept);
     for (item, why) in left_out {

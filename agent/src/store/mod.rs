@@ -1,9 +1,8 @@
-//! Where the state lives: in memory, on this node's disk, or in etcd. One owner of the state that the
-//! rest of the agent asks for changes, and hears of changes from, whatever stands behind it.
+//! The store: the only owner of the state, in memory, on this node's disk, or in etcd.
 //!
-//! All of them tell what happened in one order, and an update is answered after it is kept and after
-//! its change stands in the queue of changes. What an update makes of the state is decided by
-//! [`crate::model`], not here.
+//! Updates and reports go in; [`Event`]s with the resulting states come out. All stores deliver events
+//! in one order, and answer an update after it is persisted and its event is queued. [`crate::model`]
+//! computes the effect of an update.
 
 use std::fmt;
 
@@ -22,24 +21,24 @@ mod local;
 pub use etcd::Etcd;
 pub use local::{Local, OpenError};
 
-/// What a store tells.
+/// An event of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The state is this now: at the start, and after each atomic change, in the order in which they came
-    /// to be. Where what happened meanwhile cannot be told step by step (etcd was compacted past what
-    /// this agent knew), one tells the outcome of many. Trees share what is the same in them.
+    /// A new state: at the start, and after each atomic change, in order. If the single steps are
+    /// unknown (etcd was compacted past this agent's revision), one event covers many changes. Trees
+    /// share their equal parts.
     State {
         /// The state.
         tree: Tree,
-        /// What made it of the state before, where that is known item by item. It may hold more than
-        /// what differs; the effective state follows and is not in it.
+        /// The changes from the state before, if known item by item. They may include items with an
+        /// equal value; the effective state follows from them and is not included.
         changes: Option<Vec<Change>>,
     },
-    /// Whether the store can be asked and changed. What is known stays true until the next event.
+    /// Whether the store can be read and changed. The known state stays valid until the next event.
     Reachable(bool),
 }
 
-/// One item of the state, as it is now; `None` where it is gone.
+/// One item of the state with its new value; `None` if it was removed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// `desiredState.apiVersion`
@@ -71,24 +70,25 @@ impl Change {
     }
 }
 
-/// Says that an item counts as not there, and how it is mended.
+/// Logs an item ignored by the agent, and how an operator repairs it.
 fn log_left_out(place: &str, item: &Change, why: &str) {
     let path = item.path();
     log::error!("{path} as it is kept {place} is left out: {why}; set {path} again to replace it");
 }
 
-/// Why bytes of a store are no message.
+/// The reason for bytes of the store being no message.
 fn undecodable(error: &prost::DecodeError) -> String {
     let text = error.to_string();
     if text.ends_with("recursion limit reached") { too_deep("its value") } else { text }
 }
 
-/// Why something was not done. The text is for the workload that asked.
+/// The reason for a rejected change. The text is for the requesting workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It would never be done: the update itself is wrong.
+    /// The update itself is invalid: a retry cannot succeed.
     Invalid(String),
-    /// It was not done now: the store cannot be reached, is full, or others were always faster.
+    /// A retry may succeed: the store is unreachable or full, or other agents kept changing the same
+    /// keys.
     Unavailable(String),
 }
 
@@ -101,10 +101,11 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Most bytes of state that workloads may make, as in fifogate itself.
+/// Most bytes of state that workloads can create, the same as in fifogate itself.
 const MOST_STATE: usize = 64 << 20;
 
-/// Whether `by` may make `new` of the state. Nobody is nobody's workload.
+/// Rejects a `new` state over the limit if a workload enlarged it. An empty `by` is the agent itself,
+/// with no limit.
 fn check_size(current: &StateModel, new: &Tree, by: &str) -> Result<(), Refused> {
     let more = current.bytes_with(new);
     if more > current.bytes() && more > MOST_STATE && !by.is_empty() {
@@ -114,28 +115,27 @@ fn check_size(current: &StateModel, new: &Tree, by: &str) -> Result<(), Refused>
     Ok(())
 }
 
-/// The far end of [`Event`]s. The first one is always [`Event::State`].
+/// The receiver of [`Event`]s. The first one is always [`Event::State`].
 pub type Events = mpsc::Receiver<Event>;
 
-/// Events that may wait; then whoever changes the state waits too. So nobody who takes events may
-/// wait for a change.
+/// Capacity of the event queue. A full queue blocks every change of the state, so the receiver of events
+/// must not wait for a change.
 pub const EVENTS_THAT_WAIT: usize = 256;
 
-/// A handle to the state. Handles are cheap, and all of one opening are the same.
+/// A handle to the state. Handles are cheap to clone, and clones refer to the same state.
 #[derive(Clone, Debug)]
 pub enum Store {
-    /// In this process, with or without a copy on disk.
+    /// In this process, optionally with a copy on disk.
     Local(Local),
     /// In etcd, for many nodes.
     Etcd(Etcd),
 }
 
 impl Store {
-    /// Does an update, or nothing of it. Afterwards it is kept, and its change is in the queue of
-    /// events.
+    /// Applies an update as a whole or not at all. On return it is persisted and its event is queued.
     ///
     /// # Errors
-    /// Why nothing was done.
+    /// The reason for rejecting the update.
     pub async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
         match self {
             Self::Local(local) => local.update(update).await,
@@ -143,10 +143,10 @@ impl Store {
         }
     }
 
-    /// Sets execution states; one that says `removed` is deleted.
+    /// Sets execution states; a state `removed` deletes its entry.
     ///
     /// # Errors
-    /// The store is not there; then it is to be reported again.
+    /// The store is unreachable; the caller has to report again.
     pub async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
         match self {
             Self::Local(local) => local.report(states).await,
@@ -154,10 +154,10 @@ impl Store {
         }
     }
 
-    /// Sets what an agent says of itself. Its tags stay.
+    /// Sets the status of an agent. Its tags stay.
     ///
     /// # Errors
-    /// The store is not there.
+    /// The store is unreachable.
     pub async fn set_agent(&self, name: &str, status: pb::AgentStatus) -> Result<(), Refused> {
         match self {
             Self::Local(local) => local.set_agent(name, status).await,
@@ -165,7 +165,7 @@ impl Store {
         }
     }
 
-    /// How long the agent's name is its own, if another process can take it.
+    /// The lease of the agent's name, if another process can take the name.
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         match self {
@@ -174,7 +174,7 @@ impl Store {
         }
     }
 
-    /// The agent ends: whoever shares the state learns that it is not there any more.
+    /// Leaves the store at the end of the agent: the other agents of the cluster see it leave.
     pub async fn close(&self) {
         match self {
             Self::Local(_) => {}

@@ -1,9 +1,11 @@
-//! What a workload waits for before it starts, and before it ends. Pure.
+//! Start and stop conditions between workloads.
+//!
+//! The state goes in; the permission to start or to stop a workload comes out. All functions are pure.
 
 use fifogate::state::{EFFECTIVE_STATE, Instance, Map, Node, Tree, WORKLOAD_STATES};
 
-/// Whether all that a workload depends on is as it wants it (`ADD_COND_*`). What is not there is
-/// waited for.
+/// Whether all dependencies of a workload meet their conditions (`ADD_COND_*`). A missing one meets
+/// none.
 pub(super) fn may_start(tree: &Tree, workload: &Node) -> bool {
     let dependencies = workload.get("dependencies").and_then(Node::as_map).into_iter().flatten();
     dependencies.into_iter().all(|(name, condition)| {
@@ -23,7 +25,7 @@ fn fulfils(state: &str, condition: &str) -> bool {
     }
 }
 
-/// The instances that need this workload to run: they are to end before it does.
+/// The instances in need of this workload as running: they end before it.
 pub(super) fn dependents(tree: &Tree, name: &str) -> Vec<Instance> {
     let needs = |workload: &Node| {
         let condition = workload.get("dependencies").and_then(|all| all.str_at(name));
@@ -34,8 +36,8 @@ pub(super) fn dependents(tree: &Tree, name: &str) -> Vec<Instance> {
     needing.map(|(name, workload)| Instance::of(name.as_str(), workload)).collect()
 }
 
-/// Whether none of these instances is still on its way out. One that is to stay is not waited for:
-/// it would be for ever.
+/// Whether no dependent instance is still ending. A dependent about to stay is not waited for: it would
+/// be for ever.
 pub(super) fn may_stop(tree: &Tree, dependents: &[Instance]) -> bool {
     dependents.iter().all(|own| {
         let node = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);

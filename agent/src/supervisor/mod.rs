@@ -1,5 +1,7 @@
-//! Runs the workloads of this agent: one task for each name, which follows what the state wants of
-//! it and reports how it is doing.
+//! Supervisor: one task for each workload name of this agent.
+//!
+//! The state goes in through a watch channel. Each task starts and stops the process of its name, and
+//! reports its execution states.
 
 mod conditions;
 mod reports;
@@ -19,30 +21,30 @@ use crate::{logs::Logs, pairs::Pairs, runtime::Launcher};
 pub use reports::Reports;
 use workload::Task;
 
-/// What all workloads share.
+/// Context shared by all tasks.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// Our name.
+    /// Name of this agent.
     pub agent: String,
-    /// The state of now.
+    /// The current state.
     pub tree: watch::Receiver<Tree>,
-    /// Their pairs.
+    /// All open pairs.
     pub pairs: Pairs,
-    /// How they are started.
+    /// Starts the processes.
     pub launcher: Arc<Launcher>,
-    /// Where what they say goes.
+    /// Logs of their output.
     pub logs: Logs,
-    /// Where this agent keeps what belongs to one workload.
+    /// Parent of the agent's folder for each workload.
     pub folder: PathBuf,
-    /// How long a workload may take to end before it is killed.
+    /// Time for a workload to end before it is killed.
     pub grace: Duration,
-    /// Whether all is to end.
+    /// True when all workloads are to end.
     pub stop: watch::Receiver<bool>,
-    /// Where execution states go.
+    /// Queue of execution states.
     pub reports: Reports,
 }
 
-/// All tasks.
+/// All tasks, by workload name.
 #[derive(Debug)]
 pub struct Supervisor {
     shared: Shared,
@@ -50,21 +52,22 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Nothing runs yet.
+    /// Creates a supervisor without tasks.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
         Self { shared, tasks: BTreeMap::new() }
     }
 
-    /// Sees to it that every workload that concerns this agent has a task. The tasks follow the state
-    /// by themselves.
+    /// Starts the missing tasks for workloads of this agent. Running tasks follow the state themselves.
     pub fn follow(&mut self, tree: &Tree) {
+        // A finished task does not count: a new workload of its name needs a new one.
         self.tasks.retain(|_, task| !task.is_finished());
         let agent = self.shared.agent.as_str();
         let wanted = tree.entries(&[EFFECTIVE_STATE, "workloads"]).iter();
         let wanted = wanted.filter(|(_, workload)| workload.str_at("agent") == Some(agent));
         let states = [WORKLOAD_STATES, agent];
         let left = tree.entries(&states);
+        // An execution state left from an earlier agent needs a task, too: it reports the removal.
         for (name, _) in wanted.chain(left) {
             if !self.tasks.contains_key(name.as_str()) {
                 let task = Task::new(name.to_string(), self.shared.clone());
@@ -73,7 +76,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until all workloads have ended; they were told to by the sign to stop.
+    /// Waits until all workloads have ended, after [`Shared::stop`] was set.
     pub async fn finish(self) {
         let mut all = JoinSet::new();
         for task in self.tasks.into_values() {
@@ -83,7 +86,7 @@ impl Supervisor {
     }
 }
 
-/// The workload that `tree` wants under a name at an agent.
+/// The workload of this name in `tree`, if it belongs to the agent.
 fn wanted(tree: &Tree, agent: &str, name: &str) -> Option<Node> {
     let workload = tree.get(&[EFFECTIVE_STATE, "workloads", name])?;
     (workload.str_at("agent") == Some(agent)).then(|| workload.clone())

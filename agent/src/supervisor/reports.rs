@@ -1,5 +1,8 @@
-//! What workloads report, on its way to the store. While the store is away, workloads go on; what then
-//! waits is bounded by their number.
+//! Queue of execution states on their way to the store.
+//!
+//! Tasks add reports; [`Reports::deliver`] sends them in order, in batches, and again after the store
+//! was unreachable. Workloads go on meanwhile. The queue is bounded by `MOST_STEPS` and the number of
+//! instances.
 
 use std::{
     collections::VecDeque,
@@ -17,15 +20,15 @@ use crate::{
     store::{Refused, Store},
 };
 
-/// Reports that wait before only the last one of an instance is kept.
+/// Length of the queue from which only the last report of an instance is kept.
 const MOST_STEPS: usize = 1000;
-/// Reports that are taken to the store at once. What etcd takes in one request is four times as much.
+/// Bounds of one batch. A request to etcd may be four times as large.
 const MOST_AT_ONCE: usize = 100;
 const MOST_BYTES_AT_ONCE: usize = 384 << 10;
-/// How long an unreachable store is left alone.
+/// Pause before an unreachable store is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A queue of reports; all its handles are the same.
+/// A queue of reports, shared by all its clones.
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     waiting: Arc<Mutex<VecDeque<pb::WorkloadState>>>,
@@ -33,9 +36,10 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// An instance is doing so now.
+    /// Queues a report.
     pub fn add(&self, report: pb::WorkloadState) {
         let mut waiting = self.waiting();
+        // Merged only when full: otherwise every reported state becomes an event.
         if waiting.len() >= MOST_STEPS {
             waiting.retain(|other| other.instance_name != report.instance_name);
         }
@@ -44,8 +48,8 @@ impl Reports {
         self.added.notify_one();
     }
 
-    /// Takes reports to the store for ever: in their order, several at a time if they come quickly, and
-    /// again if the store was not there.
+    /// Delivers reports for ever: in order, in batches if they come quickly, and again after the store
+    /// was unreachable.
     pub async fn deliver(self, store: Store) {
         loop {
             let batch = self.take();
@@ -61,8 +65,8 @@ impl Reports {
         }
     }
 
-    /// The first ones, of different instances. One event tells one state of an instance: of two, both
-    /// are to be seen. One that is too large by itself is alone.
+    /// Takes the first reports, of different instances. One event shows one state of an instance, so
+    /// two states go into two batches. An oversized report goes alone.
     fn take(&self) -> Vec<pb::WorkloadState> {
         let mut waiting = self.waiting();
         let (mut batch, mut bytes): (Vec<pb::WorkloadState>, usize) = (Vec::new(), 0);
@@ -77,7 +81,8 @@ impl Reports {
         batch
     }
 
-    /// What was not taken comes first again, but for what is out of date by now.
+    /// Puts undelivered reports back to the front. If the queue is full, those with a newer one are
+    /// dropped.
     fn put_back(&self, batch: Vec<pb::WorkloadState>) {
         let mut waiting = self.waiting();
         let full = waiting.len() >= MOST_STEPS;
@@ -94,8 +99,8 @@ impl Reports {
     }
 }
 
-/// Has a batch kept, and gives what is to be tried again. One report that the store refuses does not
-/// take the others with it: they are kept one by one then.
+/// Sends a batch to the store, and returns the reports to try again. After a rejected batch, each
+/// report is sent by itself, so an invalid one does not stop the others.
 async fn keep<F>(
     batch: Vec<pb::WorkloadState>,
     mut report: impl FnMut(Vec<pb::WorkloadState>) -> F,
@@ -142,8 +147,8 @@ fn log_not_kept(reports: &[pb::WorkloadState], text: &str) {
 mod tests {
     use super::*;
 
-    /// A store that takes so many bytes at once and no name that is refused, and is away when it was asked
-    /// so often.
+    /// A store accepting at most `most` bytes at once and no report named `refused`. It is unavailable
+    /// after `asks` calls.
     fn store(
         most: usize,
         mut asks: usize,
@@ -175,7 +180,7 @@ mod tests {
         assert!(keep(all.clone(), store(usize::MAX, 1000, &mut kept)).await.is_empty());
         all.remove(7);
         assert_eq!(kept, all);
-        // A batch that is too large as a whole, and one that is away in the middle of that.
+        // A batch too large as a whole, and a store unavailable in the middle of it.
         let mut kept = Vec::new();
         assert!(keep(all.clone(), store(50, 1000, &mut kept)).await.is_empty());
         assert_eq!(kept, all);

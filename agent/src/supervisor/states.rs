@@ -1,12 +1,13 @@
-//! Execution states as this agent reports them (docs/protocol.md#workload-states).
+//! Execution states reported by this agent (docs/protocol.md#workload-states), with texts of bounded
+//! length.
 
 use fifogate::pb::ank_base::{
     ExecutionState, Failed, Pending, Removed, Running, Stopping, Succeeded,
     execution_state::ExecutionStateEnum as State,
 };
 
-/// Most bytes of additional information. It quotes commands and paths of any length, is kept for each
-/// instance, and goes to everybody who may read execution states.
+/// Bound on the bytes of additional information. It quotes commands and paths of any length, is kept
+/// for each instance, and goes to all readers of execution states.
 const MOST_INFO: usize = 1024;
 
 fn state(state: State, info: impl Into<String>) -> ExecutionState {

@@ -1,4 +1,7 @@
-//! The life of one workload of this agent, from what the state wants to the end of its process.
+//! Task of one workload name, from its entry in the state to the end of its process.
+//!
+//! The state goes in; execution states come out. At most one instance of a name runs at a time. An
+//! instance is reported as removed only after its process has ended.
 
 use std::{convert::Infallible, fmt, future::pending, time::Duration};
 
@@ -24,37 +27,37 @@ use super::{
     states, wanted,
 };
 
-/// Tries to start before a workload is given up.
+/// Retries of a start before a workload is given up.
 const MOST_RETRIES: u32 = 5;
-/// What is waited before the first try again; then twice as long each time.
+/// Pause before the first retry; doubled each time.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// A process that ran so long is restarted as if it had never failed.
+/// Run time of a process from which its next restart has the first pause again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// One workload name, whatever it stands for at a time.
+/// The task of one workload name, for one instance after the other.
 #[derive(Debug)]
 pub(super) struct Task {
     name: String,
     shared: Shared,
-    /// What runs, if something does.
+    /// The running process.
     process: Option<Process>,
-    /// What it writes.
+    /// Its output.
     output: Option<Captured>,
 }
 
-/// One workload that is to run.
+/// A workload to run.
 struct Wanted {
     workload: Node,
     instance: Instance,
     message: pb::Workload,
-    /// Whether what configs hold was filled in.
+    /// Whether contents of configs are filled in.
     shows_configs: bool,
 }
 
 impl Wanted {
-    /// What is told of why it cannot be started. The reason quotes its fields, in which the contents of
-    /// configs are filled in, and execution states are read by workloads that may not read those.
+    /// The reason of a failed start, for execution states. It may quote fields with contents of
+    /// configs, and readers of execution states may lack the right to read configs.
     fn told<'a>(&self, reason: &'a str) -> &'a str {
         if self.shows_configs { WHY_IS_IN_THE_LOG } else { reason }
     }
@@ -68,7 +71,7 @@ impl Task {
         Self { name, shared, process: None, output: None }
     }
 
-    /// Follows the state until nothing is wanted or left of this name, or all is to end.
+    /// Follows the state until nothing of this name is wanted or left, or all workloads end.
     pub(super) async fn run(mut self) {
         loop {
             let tree = self.shared.tree.borrow_and_update().clone();
@@ -80,7 +83,7 @@ impl Task {
             match wanted {
                 Some(wanted) => self.live(&tree, wanted).await,
                 // A later workload of this name gets a new task. All tasks share one thread, so no
-                // state comes between this look and the end of this one.
+                // state arrives between this check and the end of the task.
                 None if !self.shared.tree.has_changed().unwrap_or(false) => return,
                 None => {}
             }
@@ -96,8 +99,8 @@ impl Task {
         Some(Wanted { workload, instance, message, shows_configs })
     }
 
-    /// Reports the end of instances of this name that are in the state and not wanted: nothing of
-    /// theirs runs. They are left from an agent before, or came and went too quickly to be started.
+    /// Reports the end of instances of this name in the state, but not wanted. None of them runs: they
+    /// are left from an earlier agent, or came and went before their start.
     async fn remove_all_but(&self, tree: &Tree, stays: Option<&Instance>) {
         for (id, _) in tree.entries(&[WORKLOAD_STATES, &self.shared.agent, &self.name]) {
             let instance = Instance {
@@ -113,9 +116,9 @@ impl Task {
         }
     }
 
-    /// One workload from its start until the state wants another, or all ends.
+    /// Runs one instance until the state wants another, or all workloads end.
     async fn live(&mut self, tree: &Tree, wanted: Wanted) {
-        // The last state in which it was wanted: who depends on it may go together with it.
+        // The last state with this workload: its dependents may disappear together with it.
         let mut last = tree.clone();
         let log = self.shared.logs.open(&wanted.instance);
         let (mut shared, name) = (self.shared.clone(), self.name.clone());
@@ -143,7 +146,7 @@ impl Task {
         }
     }
 
-    /// Starts a workload and keeps to its restart policy.
+    /// Starts a workload, and restarts it by its restart policy.
     async fn keep_running(&mut self, wanted: &Wanted, log: Option<&Log>) -> Infallible {
         if !may_start(&self.shared.tree.borrow(), &wanted.workload) {
             self.report(&wanted.instance, states::waiting_to_start());
@@ -178,10 +181,11 @@ impl Task {
         if let Some(log) = log {
             log.finish();
         }
+        // The task stays here until the caller drops this future.
         pending().await
     }
 
-    /// Waits for the last output of what ran.
+    /// Waits for the last output of the process.
     async fn drain(&mut self) {
         if let Some(output) = self.output.take() {
             output.drained().await;
@@ -200,7 +204,7 @@ impl Task {
         );
     }
 
-    /// Whether it runs now. If not, the reason was reported.
+    /// Starts the process, with retries. Returns false after the reason was reported.
     async fn start_with_retries(&mut self, wanted: &Wanted, log: Option<&Log>) -> bool {
         let mut delay = FIRST_DELAY;
         for retry in 1.. {
@@ -255,14 +259,14 @@ impl Task {
             let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
             around.pair = Some(pair.map_err(StartError::Failed)?);
         } else {
-            // It may have had rights before, and its pair, as the same instance.
+            // The same instance may have had rights, and its pair, before.
             self.shared.pairs.close(&wanted.instance).await;
         }
         let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
         Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
     }
 
-    /// The `runtimeConfig`, or the reason why there is none that could be run.
+    /// Parses the `runtimeConfig`, or returns the fault of its rendering.
     async fn read_config(&self, wanted: &Wanted) -> Result<config::Command, StartError> {
         let text = wanted.message.runtime_config.clone().unwrap_or_default();
         let fault_in = render::is_unrendered(&wanted.workload)
@@ -278,10 +282,11 @@ impl Task {
         config.await.map_err(StartError::Wrong)
     }
 
-    /// Ends what runs, and all that belongs to it unless the same instance goes on.
+    /// Stops the process, and removes everything of the instance unless it goes on.
     async fn end(&mut self, wanted: &Wanted, needing: &[Instance]) {
         let instance = &wanted.instance;
         let stopping = *self.shared.stop.borrow();
+        // All workloads end together with the agent, so dependents are not waited for then.
         if self.process.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
             self.report(instance, states::waiting_to_stop());
             let (mut tree, mut stop) = (self.shared.tree.clone(), self.shared.stop.clone());
@@ -322,7 +327,7 @@ impl Task {
     }
 }
 
-/// Whether a workload that ended so begins again.
+/// Whether the restart policy restarts a workload after this exit.
 fn restarts(workload: &pb::Workload, exit: &Exit) -> bool {
     match workload.restart_policy() {
         pb::RestartPolicy::Never => false,

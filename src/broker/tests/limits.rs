@@ -1,4 +1,4 @@
-//! Each limit of the core, at it and one above.
+//! Each limit of the core, at its value and one above.
 
 use super::*;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// Two workloads that may do everything and are told at once, `a` with an open session, `b` too.
+/// Two workloads with all rights, open sessions and no grace time.
 fn world(limits: Limits) -> (World, PeerId, PeerId) {
     let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let both = ["a", "b"].map(|name| (name, workload("", anything(), vec![])));
@@ -110,14 +110,14 @@ fn slow_reader_is_told_what_came_where_something_went_that_it_does_not_see() {
     world.subscribe(a, "m", &["desiredState.configs.m.x"]);
     world.take_all(a);
     world.prompt = false;
-    // Two events are handed out, one waits: from the fourth on a version is kept.
+    // Two events are handed out, one waits: from the fourth on a snapshot is kept.
     for value in ["1", "2", "3", "4"] {
         world.set(b, "k", value);
         world.take_all(b);
     }
     assert_eq!(world.broker.report()[0].versions_kept, 1);
-    // Whoever is quick is told nothing of the first, and the second. In the kept version `m` is no
-    // mapping, and of one that becomes a mapping nothing is told.
+    // A prompt reader gets no event for the first change, and one for the second. In the snapshot `m`
+    // is no mapping, and a scalar turned into a mapping gives no event.
     set(&mut world, None);
     set(&mut world, Some(Node::map([("x", Node::text("1"))])));
     assert_eq!(world.take_all(a).last().unwrap(), "m event +x");
@@ -175,7 +175,7 @@ fn with_a_version_too_many_a_subscription_is_sent_all_that_it_sees() {
         world.set(b, key, value);
         world.take_all(b);
     };
-    // Two events are handed out, one waits, and from then on all are behind.
+    // Two events are handed out, one waits, and from then on all subscriptions lag.
     for (key, value) in
         [("k1", "1"), ("k1", "2"), ("k1", "3"), ("k1", "4"), ("k2", "old"), ("k3", "old")]
     {
@@ -196,7 +196,7 @@ fn messages_at_the_limit_wait_and_one_above_is_merged() {
     world.subscribe(a, "s", &["desiredState.configs"]);
     world.take_all(a);
     world.prompt = false;
-    // Two are handed out, three wait, and the others become one.
+    // Two are handed out, three wait, and the others are merged into one.
     for n in 0..10 {
         world.set(b, "k", &n.to_string());
         world.take_all(b);
@@ -258,7 +258,7 @@ fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
     }
 }
 
-/// A broker with an agent at a link, which has said Hello and reads nothing; and `w`, which it added.
+/// A broker with a linked agent after its Hello, not reading; and `w`, added by the agent.
 fn with_an_agent_that_does_not_read() -> (World, PeerId) {
     let link = Some("/run".to_owned());
     let mut world = World::with(Config { link, subscribe_grace_ms: 0, ..Config::default() }, &[]);
@@ -291,7 +291,7 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
         world.input(Input::Broken { peer: w, reason: "a frame over the limit".to_owned() });
     }
     assert_eq!(waiting(&world), after_some);
-    // The agent reads at last: the session's last change is what it ends with.
+    // The agent reads again: it gets the last change of the session.
     say(&mut world, "1.0.0");
     world.last_seen.clear();
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
@@ -305,7 +305,7 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
 
 const KIB: usize = 1 << 10;
 
-/// Ten workloads that may do everything, and `writer`, where 1 MiB may wait for all together.
+/// Ten workloads with all rights, and `writer`, with a memory budget of 1 MiB.
 fn ten() -> (World, Vec<PeerId>, PeerId) {
     let limits = Limits { total_bytes: 1024 * KIB, ..Limits::default() };
     let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
@@ -319,7 +319,7 @@ fn ten() -> (World, Vec<PeerId>, PeerId) {
     (world, peers, writer)
 }
 
-/// Masks that name all configs, another list for each `n`.
+/// Masks naming all configs, as a different list for each `n`.
 fn own_masks(n: usize) -> Vec<String> {
     vec!["desiredState.configs".to_owned(), format!("desiredState.configs.none{n}")]
 }

@@ -1,4 +1,4 @@
-//! What a workload may do, and when that is asked.
+//! Rights of workloads, and the time of their check.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn narrowed_rules_end_a_subscription_under_its_id_and_leave_the_others() {
 
 #[test]
 fn update_without_the_right_to_it_is_denied_before_its_state_is_decoded() {
-    // The state makes no sense: whoever decodes it says so.
+    // The state is malformed: decoding it would give another answer than "denied".
     let request = [0x0a, 1, b'u', 0x12, 8, 0x0a, 1, 0xff, 0x12, 3, b'a', b'.', b'b'];
     let body = [&[0x1a, request.len() as u8][..], &request].concat().into();
     let limits = Limits::default();

@@ -1,5 +1,5 @@
-//! Many are told some at a time, and others are served between: nobody can tell that from what it
-//! is told, but by when.
+//! Fan-out in slices: inputs handled between two slices change the time of the events, never their
+//! content or order for one reader.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::state::convert::{self, Fill};
 const PEERS: usize = 6;
 const KEYS: [&str; 3] = ["k", "l", "m"];
 
-/// What one workload was told, in order.
+/// The responses to each workload, in order.
 type Told = BTreeMap<PeerId, Vec<pb::Response>>;
 
-/// A broker whose readers take everything.
+/// A broker with prompt readers.
 struct Side {
     broker: Broker,
     last_seen: Told,
-    /// The last message to each that was handed out.
+    /// The last message handed out to each workload.
     handed: BTreeMap<PeerId, Seq>,
 }
 
@@ -73,7 +73,7 @@ impl Side {
     }
 }
 
-/// What one workload says next.
+/// The next message of one workload.
 fn words(seed: u64, step: u64) -> FromWorkload {
     let rng = &mut ChaCha8Rng::seed_from_u64(seed);
     let key = KEYS.choose(rng).unwrap();
@@ -96,7 +96,8 @@ fn words(seed: u64, step: u64) -> FromWorkload {
     FromWorkload::Request(Request { id, ask, original: bytes::Bytes::new() })
 }
 
-/// Both sides hear the same; what the second, which tells one at a time, has handed out is taken.
+/// Sends the same inputs to both sides; the second delivers one event per slice. Messages handed out by
+/// the second side are read, on both.
 fn converse(seed: u64) -> [Told; 2] {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sides = [Side::new(usize::MAX), Side::new(1)];
@@ -134,7 +135,7 @@ fn by_request(last_seen: &Told) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> 
     all
 }
 
-/// The values of configs in an answer or event, which is the latter if it tells what differs.
+/// The values of configs in a response, and true if it is an event.
 fn values<'a>(response: &'a pb::Response) -> (bool, BTreeMap<&'a str, &'a str>) {
     let Some(ResponseContent::CompleteStateResponse(own)) = &response.response_content else {
         return Default::default();
@@ -225,7 +226,7 @@ fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
     }
     world.heard(b);
     world.prompt = false;
-    // One more that is not taken, and it has what it may have.
+    // One more unread message, and the outbox is full.
     world.ask(b, "read", RequestKind::State { masks: MaskSet::parse([KEYS[0]]), subscribe: false });
     let all = KEYS.map(|key| (key, "1"));
     let masks = KEYS.map(|key| format!("desiredState.configs.{key}"));
@@ -239,7 +240,7 @@ fn whoever_catches_up_while_others_are_being_told_keeps_to_its_budget() {
     assert_eq!(queued(&world), 0);
 }
 
-/// A broker in which `b` has subscribed 300 times, with 40 masks each, to what `a` changes, and `c` once.
+/// A broker with 300 subscriptions of `b`, 40 masks each, and one of `c`, all affected by `a`.
 fn with_costly_subscriptions(most_at_once: usize) -> (World, PeerId, PeerId, PeerId) {
     let config = Config { subscribe_grace_ms: 0, slice: 100, most_at_once, ..Config::default() };
     let names = ["a", "b", "c"].map(|name| (name, workload("", anything(), vec![])));
@@ -255,8 +256,8 @@ fn with_costly_subscriptions(most_at_once: usize) -> (World, PeerId, PeerId, Pee
     (world, a, b, c)
 }
 
-/// Says that `a` sets 500 configs to mappings of this value; in one of them each subscription of `b`
-/// sees something.
+/// Lets `a` set 500 configs to mappings of this value. Each subscription of `b` sees something in one
+/// of them.
 fn change_much(world: &mut World, a: PeerId, value: &str) {
     let item = |n: usize| {
         let names =
@@ -286,7 +287,7 @@ fn slice_of_events_ends_by_the_work_that_they_take_and_not_by_their_number() {
         world.collect();
         assert!(inputs < 1_000_000);
     }
-    // Each event takes some 500 looks at two levels: a slice of 100 has room for a few.
+    // Each event takes some 500 look-ups at two levels: a slice of 100 has room for a few.
     assert!(inputs > 50, "300 costly events were made in {inputs} slices");
     assert_eq!(world.heard(c).len(), 1);
 }

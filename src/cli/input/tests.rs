@@ -1,7 +1,7 @@
 use super::*;
 use crate::state::convert::{from_pb, to_pb};
 
-/// What is wrong with a state in YAML, behind the number of its line.
+/// The fault of a state in YAML, prefixed by its line.
 fn fault_of(text: &str) -> String {
     let fault = NewState::from_yaml(text).err().unwrap();
     format!("{}: {}", fault.line, fault.what)
@@ -33,7 +33,7 @@ desiredState:
 agents: { agent_A: { tags: { zone: front } } }
 ";
     let state = NewState::from_yaml(text).unwrap();
-    // Everything that went in has a place in the message.
+    // No entry of the input is lost in the message.
     assert_eq!(from_pb(&state.to_pb()).unwrap().root(), &state.0);
 }
 
@@ -123,8 +123,8 @@ fn what_is_no_single_document_is_refused() {
 
 #[test]
 fn spellings_of_the_table_are_those_of_the_messages() {
-    // The tree and this table spell them independently; a spelling that the tree does not know
-    // would come back as another.
+    // Tree and table spell them independently; a spelling unknown to the tree would come back
+    // changed.
     let enums = [
         ["desiredState", "workloads", "w", "restartPolicy", ""],
         ["desiredState", "workloads", "w", "dependencies", "d"],

@@ -128,7 +128,7 @@ fn text_that_somebody_could_take_for_something_else_is_quoted() {
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
-    // Much of what makes YAML difficult, and some of everything else.
+    // Much of the difficult syntax of YAML, and arbitrary text.
     let text = prop_oneof![
         "[ \t\n\r#:'\"|>\\-.?!&*%@`{}\\[\\]a0~=,\\\\]{0,12}",
         "(---|\\.\\.\\.|  |\ta|\n| #|: )*",

@@ -1,7 +1,7 @@
 //! The status in the text format of Prometheus, version 0.0.4.
 //!
-//! One series a workload; sums are Prometheus' own business, so only what no workload has alone is
-//! given for the whole.
+//! Each metric of workloads has one series for each workload. Prometheus sums them by itself, so
+//! totals over workloads are left out.
 
 use std::fmt::Write;
 
@@ -64,6 +64,7 @@ pub(super) fn show(status: &Value) -> String {
     let version = escape(status["version"].as_str().unwrap_or_default());
     let _ = writeln!(out, "fifogate_info{{version=\"{version}\"}} 1");
     head(&mut out, "agent_link", "gauge", "Which of its states the agent link is in.");
+    // One series for each state: values are numbers only.
     for state in link {
         let is = u8::from(status["agent_link"] == state);
         let _ = writeln!(out, "fifogate_agent_link{{state=\"{state}\"}} {is}");

@@ -1,10 +1,10 @@
-//! The status for people: the whole first, then a line a workload.
+//! The status as text for people: totals first, then a table with one line for each workload.
 
 use serde_json::Value;
 
 use super::{list, number};
 
-/// The columns of workloads: title, and what stands in it.
+/// A column of the table: title, and text of a cell.
 type Column = (&'static str, fn(&Value) -> String);
 
 const COLUMNS: [Column; 11] = [
@@ -21,7 +21,7 @@ const COLUMNS: [Column; 11] = [
     ("MALFORMED", |own| number(own, "malformed").to_string()),
 ];
 
-/// Columns from here on are numbers, and stand at the right.
+/// Index of the first numeric column; numbers are aligned to the right.
 const FIRST_NUMBER: usize = 4;
 
 pub(super) fn show(status: &Value) -> String {
@@ -47,6 +47,7 @@ pub(super) fn show(status: &Value) -> String {
         number(totals, "malformed"),
     );
     let trouble = status["agent_trouble"].as_str();
+    // Foreign text: control characters are escaped, so no terminal obeys them.
     let trouble = trouble.map(|own| format!("the agent says: {}\n", own.escape_debug()));
     head + &trouble.unwrap_or_default() + &table(list(status, "workloads"))
 }

@@ -1,4 +1,7 @@
-//! The agent's turns, and the answers to those who ask for the status.
+//! Turns of the agent's port, and answers on the status socket.
+//!
+//! Frames of the agent go to the worker with the same in-flight limits as those of workloads. The agent
+//! is trusted not to block its port, so the loop itself does the turns, without a job.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -33,7 +36,7 @@ pub(super) fn register(registry: &Registry, port: LinkPort, limits: &Limits) -> 
 }
 
 impl Loop {
-    /// A turn of the agent's port, if one is due.
+    /// Does a turn of the agent's port, if one is due.
     pub(super) fn link_turn(&mut self) {
         let Some(link) = self.link.as_mut().filter(|link| link.due) else { return };
         link.due = false;
@@ -70,8 +73,8 @@ impl Loop {
         }
     }
 
-    /// Reads on what the agent says, unless too much of it is on its way; `on` sets whether it is to
-    /// be read at all.
+    /// Reads the agent's port on, unless its in-flight limit is reached. `on` sets whether the broker
+    /// allows reading at all.
     pub(super) fn read_agent(&mut self, on: Option<bool>) {
         let stopping = self.stopping.is_some();
         let Some(link) = &mut self.link else { return };
@@ -86,7 +89,7 @@ impl Loop {
         }
     }
 
-    /// What only this side knows of the workloads.
+    /// Status of the ports with a block or a misbehavior, known to the event loop only.
     fn port_statuses(&self) -> PortStatuses {
         let now = Instant::now();
         let port_status = |entry: &PortEntry| {
@@ -100,7 +103,7 @@ impl Loop {
     pub(super) fn answer_status(&mut self, client: ClientId, answer: Vec<u8>) {
         let Some(status) = &mut self.status else { return };
         if !status.answer(client, answer) {
-            // A place is free for whoever waited for one.
+            // This answer is complete, so its place is free for a waiting connection.
             self.take_status_clients();
             return;
         }

@@ -1,14 +1,14 @@
-//! Which readers have taken what they were sent, asked of the kernel for many at once.
+//! Drain watch: asks the kernel about many pipes at once, instead of one `FIONREAD` for each.
 //!
-//! A pipe of one page is full with a frame in it, and has room again when its reader has taken that.
-//! The kernel state it in a list of which nobody is waiting: a reader that reads wakes nobody, and to
-//! ask for hundreds is one call that sleeps on no pipe.
+//! A pipe of one page is full with one frame in it, and writable again after its reader has drained it.
+//! The kernel collects these edges in a second epoll set. No thread waits on this set: a reader wakes
+//! nobody, and a query for hundreds of pipes is one call that never sleeps on a pipe.
 
 use std::{io, os::fd::RawFd, time::Duration};
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
-/// Those that one call tells of.
+/// Most pipes reported by one call.
 const MOST: usize = 512;
 
 pub(super) struct DrainWatch {
@@ -21,7 +21,7 @@ impl DrainWatch {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(MOST) })
     }
 
-    /// PortState from now on when there is room in this pipe.
+    /// Watches a pipe for free space.
     pub(super) fn register(&self, to_workload: RawFd, token: Token) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&to_workload), token, Interest::WRITABLE)
     }
@@ -30,8 +30,8 @@ impl DrainWatch {
         self.poll.registry().deregister(&mut SourceFd(&to_workload))
     }
 
-    /// The pipes in which there is room, and was not always since they were told of last; and whether
-    /// there may be more of them.
+    /// Tokens of the pipes with new free space since the last call. The flag is true if there may be
+    /// more.
     pub(super) fn next(&mut self) -> io::Result<(impl Iterator<Item = Token>, bool)> {
         match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,11 +1,10 @@
-//! The threads of the loop: one drives it, and a watchdog puts another in its place when the first
-//! sleeps in a call on a FIFO.
+//! Thread handoff: a watchdog replaces the driver thread of the loop when a job sleeps in the kernel.
 //!
-//! A workload that splices between its FIFO and something idle holds the pipe's lock, and then any
-//! call on that pipe sleeps, non-blocking or not, for as long as the workload likes
+//! A workload that splices between its FIFO and something idle holds the lock of the pipe. Any call on
+//! this pipe then sleeps, non-blocking or not, for as long as the workload likes
 //! (docs/pipes.md#lock-held-by-splice).
-//! So all calls on FIFOs are jobs, done while the loop's state is not locked; a job that does not end
-//! keeps its thread and its own pair, and nothing else. What came of it is handed in whenever it ends.
+//! So all calls on FIFOs are jobs, done while the state of the loop is not locked. A blocked job costs
+//! its thread and delays its own pair, nothing else. Its result comes back over a channel.
 
 use std::{
     io,
@@ -22,23 +21,23 @@ use mio::Waker;
 
 use super::{Loop, READ_BUFFER, jobs::Done};
 
-/// How often the watchdog looks while there is work. A driver that is in the same job at two looks
-/// is replaced: others wait for 10 to 20 ms.
+/// Interval of the watchdog while there is work. A driver in the same job at two checks is replaced, so
+/// other ports wait for 10 to 20 ms.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Everything that the threads share.
+/// State shared by the driver, its replaced predecessors and the watchdog.
 pub(super) struct Handoff {
     shared: Mutex<Loop>,
     epoch: JobEpoch,
-    /// Where those hand in what they did who are no longer the driver.
+    /// Channel for the results of replaced drivers.
     stale: Sender<Done>,
     waker: Arc<Waker>,
     ended: Sender<io::Result<()>>,
 }
 
 impl Handoff {
-    /// Drives the loop that `make` gives, until it ends. `make` gets the channel by which jobs come
-    /// back whose thread was replaced.
+    /// Drives the loop built by `make`, until it ends. `make` gets the receiver of stale results and the
+    /// starter of blocking threads.
     pub(super) fn run(
         waker: Arc<Waker>,
         make: impl FnOnce(Receiver<Done>, BlockingThreads) -> Loop,
@@ -65,12 +64,13 @@ impl Handoff {
         driver.spawn(move || handoff.drive(&watchdog)).map(drop)
     }
 
-    /// Does one job after the other, until the end or until another does.
+    /// Does one job after the other, until the loop ends or the watchdog replaces this thread.
     fn drive(&self, watchdog: &Thread) {
         let _guard = PanicGuard(&self.ended);
         let mut buffer = vec![0; READ_BUFFER];
         let mut done = None;
         loop {
+            // One lock for the last result and the next job; dropped before the job, which may sleep.
             let next = {
                 let mut shared = self.lock();
                 if let Some(done) = done.take() {
@@ -93,11 +93,11 @@ impl Handoff {
     }
 
     fn end(&self, result: io::Result<()>) {
-        // Whoever waits for it waits for the first.
+        // The receiver reads the first result only, and may be gone.
         let _ = self.ended.send(result);
     }
 
-    /// The watchdog. It sleeps for as long as nothing happens at all.
+    /// Loop of the watchdog. It sleeps while the driver is idle.
     fn watch(self: Arc<Self>) {
         let mut last = self.epoch.now();
         while !self.epoch.is_over() {
@@ -114,9 +114,10 @@ impl Handoff {
         }
     }
 
-    /// Puts another thread in the driver's place. The loop cannot go on without, so it is tried until
-    /// the system has a thread for us.
+    /// Starts another driver. The loop stands still without one, so this retries until the system grants
+    /// a thread.
     fn replace_driver(self: &Arc<Self>) {
+        // Before the start: the next driver overwrites the peer of the job.
         self.lock().note_handover();
         let mut said = false;
         while let Err(error) = self.start_driver(&thread::current()) {
@@ -133,8 +134,8 @@ impl Handoff {
     }
 }
 
-/// Ends the process's service when a thread of the loop dies of a fault of ours, instead of leaving
-/// it there, serving nobody.
+/// Ends the loop with an error if a driver panics. Otherwise the process would stay alive and serve
+/// nobody.
 struct PanicGuard<'a>(&'a Sender<io::Result<()>>);
 
 impl Drop for PanicGuard<'_> {
@@ -145,17 +146,17 @@ impl Drop for PanicGuard<'_> {
     }
 }
 
-/// Threads for jobs that are expected to sleep, so that the driver does not begin them.
+/// Starts threads for jobs that are expected to sleep, so the driver does not begin them.
 pub(super) struct BlockingThreads {
     stale: Sender<Done>,
     waker: Arc<Waker>,
 }
 
 impl BlockingThreads {
-    /// Does `job` on a thread of its own, if there is still something to be done then.
+    /// Does `job` on a thread of its own. It returns nothing if the job has been reclaimed meanwhile.
     ///
     /// # Errors
-    /// The system has no thread for us; the job was not begun.
+    /// The system grants no thread; the job was not begun.
     pub(super) fn start(
         &self,
         job: impl FnOnce(&mut [u8]) -> Option<Done> + Send + 'static,
@@ -172,7 +173,7 @@ impl BlockingThreads {
 }
 
 fn return_stale(stale: &Sender<Done>, waker: &Waker, done: Done) {
-    // Nobody takes it any more after the end, and then nobody has to be woken.
+    // After the end the receiver is gone, and no loop has to be woken.
     if stale.send(done).is_ok()
         && let Err(error) = waker.wake()
     {
@@ -180,12 +181,12 @@ fn return_stale(stale: &Sender<Done>, waker: &Waker, done: Done) {
     }
 }
 
-/// Counts the driver's steps: odd while it is in a job. Who ends a job, the driver or the watchdog in
-/// its place, is decided by who counts on.
+/// Counter of the driver's steps, odd during a job. The driver and the watchdog compete to end a job by
+/// one compare-exchange: the winner continues the loop.
 #[derive(Default)]
 struct JobEpoch {
     count: AtomicU64,
-    /// The watchdog sleeps until the next job begins.
+    /// The watchdog is parked until the next job begins.
     dormant: AtomicBool,
     over: AtomicBool,
 }
@@ -201,19 +202,21 @@ impl JobEpoch {
 
     fn begin(&self, watchdog: &Thread) -> u64 {
         let turn = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        // A load first: the swap would cost every job a write to a shared cache line.
         if self.dormant.load(Ordering::SeqCst) && self.dormant.swap(false, Ordering::SeqCst) {
             watchdog.unpark();
         }
         turn
     }
 
-    /// Ends the job that began as `turn`; false if somebody else did.
+    /// Ends the job begun as `turn`; false if it was already ended by the other side.
     fn end(&self, turn: u64) -> bool {
         self.count.compare_exchange(turn, turn + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Waits until the count is no longer `seen`.
+    /// Parks until the count differs from `seen`.
     fn sleep_until_next(&self, seen: u64) {
+        // Set before the count is read: a job begun after that read finds the flag and unparks us.
         self.dormant.store(true, Ordering::SeqCst);
         while self.now() == seen && !self.is_over() && self.dormant.load(Ordering::SeqCst) {
             thread::park();

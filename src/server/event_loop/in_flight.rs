@@ -1,15 +1,18 @@
-//! What is on its way from a port to the worker, which bounds what a workload can have there.
+//! In-flight counter: bounds the messages of one port on their way to the worker.
+//!
+//! The event loop adds each message, the worker subtracts it after handling. Invariant: a reader parked
+//! at the limit always gets a `Handled` of the worker.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::limits::Limits;
 
-/// What one workload has on its way to the worker, given back when it was handled.
+/// Messages and bytes of one peer on their way to the worker.
 #[derive(Debug)]
 pub(in super::super) struct InFlight {
     messages: AtomicUsize,
     bytes: AtomicUsize,
-    /// Reading has stopped, and goes on when there is room.
+    /// Reading is stopped until the worker has handled half of the limit.
     parked: AtomicBool,
     most_messages: usize,
     most_bytes: usize,
@@ -31,8 +34,8 @@ impl InFlight {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// PortState that reading stops for now, if there is too much on its way. The worker says once that
-    /// it may go on, so the order matters: first the flag is set, then there is one more look.
+    /// Parks the reader if the limit is reached. The worker resumes a parked reader once, so the order
+    /// matters: the flag is set first, and the limit is checked again after it.
     pub(super) fn park(&self) -> bool {
         if !self.is_full() {
             return false;
@@ -45,7 +48,7 @@ impl InFlight {
         false
     }
 
-    /// Messages that may come on top; one is always read where reading is allowed.
+    /// Number of messages to read at most; at least one where reading is allowed.
     pub(super) fn room(&self) -> usize {
         self.most_messages.saturating_sub(self.messages.load(Ordering::Relaxed)).max(1)
     }
@@ -55,10 +58,11 @@ impl InFlight {
             || self.bytes.load(Ordering::Relaxed) >= self.most_bytes
     }
 
-    /// Gives one message back; tells whether reading may go on that had stopped.
+    /// Subtracts a handled message. Returns true if a parked reader may go on.
     pub(in super::super) fn handled(&self, bytes: usize) -> bool {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // Half of the limit, not one below it: fewer switches between parked and reading.
         let half = self.messages.load(Ordering::Relaxed) <= self.most_messages / 2
             && self.bytes.load(Ordering::Relaxed) <= self.most_bytes / 2;
         half && self.parked.swap(false, Ordering::AcqRel)

@@ -1,4 +1,7 @@
-//! What is done while the loop's state is not locked: every call on a FIFO.
+//! Jobs of the driver thread: every call on a FIFO, done while the state of the loop is not locked.
+//!
+//! A job owns all it needs, such as the checked-out port, and returns a [`Done`] for the loop. It may
+//! sleep for as long as a workload blocks its pipe.
 
 use std::{
     io, mem,
@@ -16,42 +19,42 @@ use super::{
     port_table::{CheckedOut, TurnResult},
 };
 
-/// Something to do that may sleep, if a workload holds its pipe.
+/// Work with calls on a FIFO. It sleeps while a workload blocks the pipe.
 pub(super) enum Job {
-    /// A turn of a port.
+    /// One turn of a port.
     Turn(CheckedOut),
     /// Open the FIFOs of a pair.
     Open(PeerId, Box<ToOpen>),
     /// Close the FIFOs of a pair.
     Close(Box<Port>),
-    /// Close what is open of a pair that was removed before all of it was.
+    /// Close the opened part of a pair that was removed before its opening was complete.
     GiveUp(Box<ToOpen>),
 }
 
-/// What is needed to open the FIFOs of a pair.
+/// Everything for opening the FIFOs of a pair.
 pub(super) struct ToOpen {
     fifos: Unopened,
     settings: PortSettings,
-    /// The one that the workload writes, once it is open.
+    /// Read end of the FIFO written by the workload, once it is open.
     from_workload: Option<OwnedFd>,
     half: Option<HalfFrame>,
-    /// What was seen of readers of the other.
+    /// Events of readers of the other FIFO since the last attempt.
     pub(super) seen: Seen,
 }
 
-/// How a port is to be.
+/// Settings of a new port.
 #[derive(Clone, Copy)]
 pub(super) struct PortSettings {
-    /// The FIFOs were there before.
+    /// The FIFOs are older than this process.
     pub(super) reused: bool,
     pub(super) max_frame: usize,
     pub(super) window: usize,
 }
 
-/// What came of opening a pair.
+/// Result of opening a pair.
 pub(super) enum Opened {
     Port(Box<Port>),
-    /// Somebody may be in the middle of half a frame that is to have an end first.
+    /// A reader may be in the middle of half a frame, and has to see its end first.
     Later(Box<ToOpen>),
 }
 
@@ -60,17 +63,18 @@ impl ToOpen {
         Box::new(Self { fifos, settings, from_workload: None, half: None, seen: Seen::All })
     }
 
-    /// Whether somebody may be in the middle of half a frame.
+    /// True if a reader may be in the middle of half a frame.
     pub(super) fn is_in_parts(&self) -> bool {
         self.fifos.is_in_parts()
     }
 
-    /// A descriptor of the FIFO that the workload reads, by which that can be watched.
+    /// Descriptor of the FIFO read by the workload, for watching it.
     pub(super) fn to_workload(&self) -> RawFd {
         self.fifos.to_workload().as_raw_fd()
     }
 
-    /// What the workload writes is kept from the first time on, so it need not know of the rest.
+    /// Tries to open the pair. The read end stays open between attempts, so the workload can write
+    /// meanwhile.
     fn open(mut self: Box<Self>) -> io::Result<Opened> {
         let from_workload = match self.from_workload.take() {
             Some(fd) => fd,
@@ -81,6 +85,7 @@ impl ToOpen {
             None => HalfFrame::find(&self.fifos)?,
             Some(half) => half.look(&self.fifos, seen)?,
         };
+        // Dropped after the write end is open: a reader sleeping in `open` must not see end-of-file.
         let _writer = match found {
             Found::Nobody(writer) => writer,
             Found::Reader(half) => {
@@ -95,7 +100,7 @@ impl ToOpen {
     }
 }
 
-/// What came of a job.
+/// Result of a job.
 pub(super) enum Done {
     Turn(PeerId, TurnResult),
     Opened(PeerId, io::Result<Opened>),
@@ -118,7 +123,7 @@ impl Job {
         }
     }
 
-    /// Whose FIFOs it is about.
+    /// Peer of the job's FIFOs.
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Turn(visit) => Some(visit.peer()),

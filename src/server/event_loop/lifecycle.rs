@@ -1,5 +1,10 @@
-//! Pairs that come and go, what became of their turns, and what their workloads do to them that they
-//! should not.
+//! Lifecycle of pairs: opening, closing, registration with the kernel, and the effects of turns.
+//!
+//! Commands of the worker and results of jobs come in; jobs, epoll and inotify registrations, and
+//! messages for the worker go out. Misbehavior of workloads is logged here.
+//!
+//! Invariant: each `Open` of the worker is answered by `PairOpened`, unless the pair is removed before;
+//! each `Close` is answered by one `PairClosed`.
 
 use std::{
     io, mem,
@@ -27,22 +32,22 @@ use super::{
     port_table::{CheckedOut, Due, PortEntry, PortTable, Throttle, TurnResult},
 };
 
-/// How soon the next leaving of a reader is seen whose workload wakes us for nothing.
+/// Pause between two watches for a leaving reader of a throttled workload.
 const LEAVE: Duration = Duration::from_millis(1);
 
 /// A pair whose FIFOs are being opened.
 pub(super) struct Opening {
     instance: Instance,
     pair: Arc<PipePair>,
-    /// It was removed before they were open.
+    /// It was removed before its FIFOs were open.
     removed: bool,
-    /// What is opened later, when nobody can be in the middle of half a frame any more.
+    /// The remaining work, while a reader may be in the middle of half a frame.
     later: Option<Box<ToOpen>>,
-    /// How often that was looked at for nothing.
+    /// Number of attempts in vain.
     round: u32,
-    /// The last look was one by which readers are looked for.
+    /// The last attempt opened and closed the FIFO itself, so inotify reports our own descriptor.
     blind: bool,
-    /// What was seen of its readers since the last look.
+    /// Events of its readers since the last attempt.
     seen: takeover::Seen,
 }
 
@@ -62,7 +67,7 @@ impl Opening {
 }
 
 impl Loop {
-    /// Makes the names of a pair, and has its FIFOs opened.
+    /// Makes the names of a pair, and queues the job that opens its FIFOs.
     pub(super) fn begin_open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) {
         let pair = self.has_descriptors().and_then(|()| {
             let pair = self.run_dir.open_pair(instance, owner);
@@ -92,7 +97,7 @@ impl Loop {
         self.worker.tell(ToWorker::PairOpened(peer, Err(why)));
     }
 
-    /// A workload too many is refused, before those that are served get into port_status.
+    /// Rejects a workload beyond the descriptor limit: opening it would harm the pairs already served.
     fn has_descriptors(&self) -> Result<(), String> {
         let lifecycle = self.ports.len() + self.opening.len();
         if lifecycle < self.settings.most_pairs {
@@ -107,7 +112,7 @@ impl Loop {
     pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
         let Some(opening) = self.opening.remove(&peer) else { return };
         if !matches!(opened, Ok(Opened::Later(_))) {
-            // Also what was seen and is not told yet: it is not about a port.
+            // Drops unread events as well: they are about the opening, not about the port.
             self.watches.remove(peer);
         }
         let Opening { instance, pair, removed, round, .. } = &opening;
@@ -125,15 +130,15 @@ impl Loop {
         }
     }
 
-    /// Watches for a reader of half a frame that leaves; gives what is seen of readers before it does.
+    /// Watches for the reader of half a frame to leave. Returns the knowledge about earlier events.
     fn watch_leaving(&mut self, peer: PeerId, what: &ToOpen) -> takeover::Seen {
-        // Another watch: what the one before saw was our own last look.
+        // A new watch: the old one may have seen our own last attempt.
         self.watches.remove(peer);
         let watched = self.watches.watch_leaving(peer, what.to_workload());
         if watched { takeover::Seen::All } else { takeover::Seen::Some }
     }
 
-    /// The agent need not wait for a reader, of which nobody knows when it reads.
+    /// Schedules another attempt. The agent gets its answer now, as a reader may take any time.
     fn open_later(&mut self, peer: PeerId, mut opening: Opening, what: Box<ToOpen>) {
         if opening.round == 0 {
             let path = opening.pair.path().display().to_string();
@@ -160,7 +165,7 @@ impl Loop {
         }
     }
 
-    /// Looks again whether a pair may be opened.
+    /// Tries again to open a pair.
     fn open_again(&mut self, peer: PeerId) {
         let Some(opening) = self.opening.get_mut(&peer) else { return };
         if let Some(mut what) = opening.later.take() {
@@ -189,20 +194,20 @@ impl Loop {
         Ok(())
     }
 
-    /// Has the kernel tell of everything that happens at a pair.
+    /// Registers the descriptors of a pair for all events.
     fn register(&mut self, peer: PeerId, descriptors: (RawFd, RawFd)) -> io::Result<()> {
         let registry = self.poll.registry();
         let tokens = PortTable::tokens(peer);
         let (from_workload, to_workload) = descriptors;
         registry.register(&mut SourceFd(&from_workload), tokens.0, Interest::READABLE)?;
-        // Not for being writable, which it nearly always is: for the reader's leaving.
+        // Not for writable, its state nearly always: for the error event of a reader that leaves.
         registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
         self.drained.register(to_workload, tokens.1)?;
         self.watches.watch(peer, descriptors);
         Ok(())
     }
 
-    /// Events of a pair's descriptors are of no interest any more.
+    /// Deregisters the descriptors of a pair.
     fn deregister(&self, descriptors: (RawFd, RawFd)) {
         let (from_workload, to_workload) = descriptors;
         let registry = self.poll.registry();
@@ -233,7 +238,7 @@ impl Loop {
                 self.deregister(entry.descriptors());
             }
             let pair = Arc::clone(entry.pair());
-            // One that is checked out is closed when it comes back.
+            // A checked-out port is closed when it comes back.
             self.jobs.extend(entry.into_port().map(Job::Close));
             Some(pair)
         } else {
@@ -248,12 +253,12 @@ impl Loop {
         self.worker.tell(ToWorker::PairClosed(peer));
     }
 
-    /// A turn that is expected to sleep.
+    /// Starts a thread for a turn that is expected to sleep.
     pub(super) fn start_blocking(&mut self, visit: CheckedOut) {
         let Some(blocking_threads) = &self.blocking_threads else { return };
         let (peer, now) = (visit.peer(), Instant::now());
         self.ports.note_checked_out(peer, now);
-        // It is taken by the thread, or by us if there is none.
+        // Taken by the new thread, or back by us if the system grants none.
         let parcel = Arc::new(Mutex::new(Some(visit)));
         let take = |parcel: &Mutex<Option<CheckedOut>>| {
             parcel.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -290,7 +295,7 @@ impl Loop {
         self.throttle(peer, after.less);
     }
 
-    /// Has the kernel tell less of a workload for a while.
+    /// Switches off kernel events of a workload for a while.
     fn throttle(&mut self, peer: PeerId, less: Throttle) {
         let Some(descriptors) = self.ports.get(peer).map(PortEntry::descriptors) else { return };
         match less {
@@ -306,7 +311,7 @@ impl Loop {
         }
     }
 
-    /// Has the kernel tell what a port waits for, and no more what it waited for before.
+    /// Registers for the event needed by a port, instead of the one needed before.
     fn wait_for(&mut self, peer: PeerId, before: Wait, now: Wait) {
         let Some(entry) = self.ports.get(peer) else { return };
         let (_, to_workload) = entry.descriptors();
@@ -319,10 +324,10 @@ impl Loop {
         }
         match now {
             Wait::No => {}
-            // If the pipe has room by now, the server comes at once.
+            // A pipe with free space by now gives the edge at once.
             Wait::Edge => self.reregister(entry, Interest::WRITABLE),
             Wait::Reader => {
-                // What was read before that was not seen.
+                // Reads before this watch were not seen, so poll once.
                 if !entry.is_quiet() && self.watches.set_reads(peer, to_workload, true) {
                     self.ports.poll_reader(peer);
                 }
@@ -379,7 +384,7 @@ impl Loop {
         }
     }
 
-    /// Says once of each workload what it does that it should not.
+    /// Logs each misbehavior of a workload once.
     fn report(&mut self, peer: PeerId, misbehavior: Misbehavior) {
         if let Some(entry) = self.ports.get_mut(peer)
             && entry.note_misbehavior(misbehavior)
@@ -391,7 +396,7 @@ impl Loop {
     }
 
     pub(super) fn take_watches(&mut self) {
-        // One buffer a round: a workload that makes many events makes others wait for one buffer.
+        // One buffer a round: a workload with many events delays others by one buffer.
         let seen = self.watches.read();
         for seen in &seen {
             match seen {
@@ -428,7 +433,7 @@ impl Loop {
         }
     }
 
-    /// More may be in the queue than was read, and an server comes only once.
+    /// Registers the inotify descriptor again: its queue may not be empty, and an edge comes only once.
     fn rearm_watches(&self) {
         if let Some(fd) = self.watches.descriptor() {
             let registry = self.poll.registry();

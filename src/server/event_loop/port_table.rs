@@ -1,4 +1,9 @@
-//! The ports of a loop, and which of them is due for a turn.
+//! Port table: all ports of a loop, and the two queues of ports due for a turn.
+//!
+//! Kernel events, frames and timers come in and are noted as pending work of a port. Checked-out ports
+//! go out, one per turn, and come back with the result.
+//!
+//! Invariants: a port is in the table or checked out, never both; a port is at most once in each queue.
 
 mod entry;
 
@@ -19,38 +24,38 @@ use super::{
 use entry::{BLOCKED_AFTER, Effects, PortState, Times, Why};
 pub(super) use entry::{CheckedOut, PortEntry, Throttle, TurnResult};
 
-/// All ports.
+/// All ports, their queues and their timers.
 pub(super) struct PortTable {
     all: IdMap<PeerId, Box<PortEntry>>,
-    /// Who wants a turn, by [`Why`]. They take turns, so that those who ask for something do not wait
-    /// until thousands of others were told what happened.
+    /// Ports due for a turn, by [`Why`]. The queues alternate, so a request does not wait for the
+    /// delivery of an event to thousands of other ports.
     queues: Queues,
-    /// Which of the queues is next.
+    /// Index of the next queue.
     next: usize,
-    /// How many readers may have taken what they were sent.
+    /// Number of ports with [`PortState::maybe_drained`].
     maybe_drained: usize,
     times: Times,
     limits: Limits,
     stopped: bool,
 }
 
-/// For fewer than so many it is no more work to ask each when there is something to write.
+/// Below this number, asking each pipe before a write costs no more than one call for all of them.
 const MIN_MAYBE_DRAINED: usize = 16;
 
-/// What becomes due for a port.
+/// Reason of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// A look at its reader: watches are hints.
+    /// Poll the reader of the port: inotify events are hints.
     PollReader,
-    /// Its turn has taken too long.
+    /// The turn takes too long: the pair is blocked.
     Blocked,
-    /// The kernel may tell of it again.
+    /// The throttle ends.
     Unthrottle,
-    /// The kernel may tell again of what its reader reads.
+    /// Watch the reads of its reader again.
     WatchReads,
-    /// The next reader that leaves may be told of.
+    /// Watch for the next reader that leaves.
     Leave,
-    /// Its pair may be opened by now.
+    /// Try to open the pair again.
     Open,
 }
 
@@ -83,7 +88,7 @@ impl PortTable {
         self.all.values().map(AsRef::as_ref)
     }
 
-    /// The tokens of a peer's two descriptors: from the workload, to the workload.
+    /// Tokens of a peer's two descriptors: from the workload, to the workload.
     pub(super) fn tokens(peer: PeerId) -> (Token, Token) {
         let first = usize::try_from(peer.0 * 2).unwrap_or(usize::MAX);
         (Token(first), Token(first + 1))
@@ -100,7 +105,7 @@ impl PortTable {
             pair,
         };
         self.all.insert(peer, Box::new(entry));
-        // What stands in the pipe already may never be announced.
+        // Bytes already in the pipe may never be announced.
         self.post(peer, Why::Event, |pending| pending.readable = true);
     }
 
@@ -115,8 +120,8 @@ impl PortTable {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
-    /// The next port for a turn, and whether that is expected to sleep. It is checked out until
-    /// [`PortTable::after_turn`].
+    /// Checks out the next port for a turn, until [`PortTable::after_turn`]. The flag is true for a
+    /// quarantined port: its turn is expected to sleep.
     pub(super) fn next_due(&mut self) -> Option<(CheckedOut, bool)> {
         loop {
             if self.queues[self.next].is_empty() {
@@ -127,15 +132,15 @@ impl PortTable {
             self.next = 1 - why;
             let Some(entry) = self.all.get_mut(&peer) else { continue };
             entry.state.queued[why] = false;
-            // It may be queued again when it is back, or have stood in both queues.
+            // A checked-out port is queued again after its turn; a port from both queues has had it.
             if let Some(visit) = entry.visit() {
                 return Some((visit, entry.is_quarantined()));
             }
         }
     }
 
-    /// Whether the next turn is one of those who are sent something, and none of them waits here. They
-    /// take turns with those to whom something happened.
+    /// True if the next turn belongs to the outbound queue and that queue is empty: the caller may use
+    /// this turn for a multicast. Outbound and ready ports alternate.
     pub(super) fn is_turn_of_outbound(&mut self) -> bool {
         let [events, pending] =
             [Why::Event, Why::Pending].map(|why| self.queues[why as usize].is_empty());
@@ -146,8 +151,8 @@ impl PortTable {
         next
     }
 
-    /// Sends a port on its turn with one frame; or lets the frame wait for the port's turn, if that is
-    /// checked out, has others to send first or is expected to sleep.
+    /// Checks out a port with one frame. Queues the frame instead if the port is checked out, has other
+    /// pending work or is quarantined.
     pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<CheckedOut> {
         let entry = self.all.get_mut(&peer)?;
         if entry.state.pending.is_empty()
@@ -163,15 +168,15 @@ impl PortTable {
         None
     }
 
-    /// Whether so many readers may have taken what they were sent that it is worth asking for all.
+    /// True if enough pipes may be drained to ask the kernel for all of them by one call.
     pub(super) fn many_maybe_drained(&self) -> bool {
         self.maybe_drained >= MIN_MAYBE_DRAINED
     }
 
-    /// There is room again in the pipe with this token.
+    /// Handles the event for free space in the pipe with this token.
     pub(super) fn on_drained(&mut self, token: Token) {
         let Some(entry) = self.all.get_mut(&peer_of(token)) else { return };
-        // A port that is checked out finds out itself.
+        // A checked-out port finds out in its own turn.
         if entry.state.maybe_drained
             && let Some(port) = &mut entry.port
         {
@@ -181,7 +186,7 @@ impl PortTable {
         }
     }
 
-    /// A thread sleeps in this port's turn, or is expected to.
+    /// Notes that a thread sleeps in this port's turn, or is expected to.
     pub(super) fn note_checked_out(&mut self, peer: PeerId, now: Instant) {
         if let Some(entry) = self.all.get_mut(&peer) {
             entry.state.checked_out = Some(now);
@@ -189,7 +194,7 @@ impl PortTable {
         }
     }
 
-    /// The turn was not begun; its pending waits.
+    /// Puts a port back whose turn was not begun. Its pending work waits for the next reader poll.
     pub(super) fn try_again_later(&mut self, visit: CheckedOut, now: Instant) {
         let peer = visit.peer();
         let Some(entry) = self.all.get_mut(&peer) else { return };
@@ -198,7 +203,7 @@ impl PortTable {
         self.times.insert((now + FIRST_READER_POLL, peer, Due::PollReader));
     }
 
-    /// An event of the kernel.
+    /// Handles a readiness event.
     pub(super) fn note(&mut self, token: Token, event: &Event) {
         let peer = peer_of(token);
         if token.0.is_multiple_of(2) {
@@ -247,7 +252,7 @@ impl PortTable {
         }
     }
 
-    /// What is unread and was announced before may be read now.
+    /// Schedules a read of bytes announced before and left in the pipe.
     pub(super) fn read_on(&mut self, peer: PeerId) {
         let unread = self.all.get(&peer).is_some_and(|entry| entry.state.unread);
         if unread {
@@ -262,7 +267,7 @@ impl PortTable {
         }
     }
 
-    /// Whether nothing that could be written waits to be. A pair that is held cannot be.
+    /// True if no writable port has queued frames. Frames of a blocked pair do not count.
     pub(super) fn all_flushed(&self) -> bool {
         let flushed = |entry: &PortEntry| {
             let (state, checked_out) = (&entry.state, entry.port.is_none());
@@ -272,8 +277,8 @@ impl PortTable {
         self.all().all(flushed)
     }
 
-    /// PortState what came of a turn, and queues the next one if it has to follow. The port comes back if
-    /// nobody wants it any more.
+    /// Records the result of a turn, and queues the next turn if there is pending work. Returns the
+    /// port if its entry was removed meanwhile.
     pub(super) fn after_turn(
         &mut self,
         peer: PeerId,
@@ -284,13 +289,13 @@ impl PortTable {
         entry.port = Some(port);
         let events = std::mem::take(&mut turn.events);
         turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
-        // They count as on their way from here on.
+        // From here on these messages count as in flight.
         let messages: Vec<_> =
             events.into_iter().map(|event| entry.to_worker(event, turn.written)).collect();
         let state = &mut entry.state;
         let held = state.note_back(&mut self.times, peer);
         state.unread |= turn.more;
-        // With too much on its way to the worker, a port waits for the worker to say so.
+        // Over the in-flight limit a port is not read until the worker sends `Handled`.
         if state.unread && !entry.in_flight.park() && state.reading {
             state.pending.readable = true;
         }
@@ -312,7 +317,7 @@ impl PortTable {
         Ok(Effects { messages, notices, misbehaviors, held, waited: waited.zip(Some(wait)), less })
     }
 
-    /// Has something become due.
+    /// Sets a timer.
     pub(super) fn schedule(&mut self, at: Instant, peer: PeerId, due: Due) {
         self.times.insert((at, peer, due));
     }
@@ -336,7 +341,7 @@ impl PortTable {
     }
 }
 
-/// Whose descriptor has this token.
+/// Peer of a descriptor's token.
 fn peer_of(token: Token) -> PeerId {
     PeerId((token.0 / 2) as u64)
 }

@@ -1,4 +1,6 @@
-//! SIGTERM and SIGINT as something to be polled for.
+//! Self-pipe for SIGTERM and SIGINT: the signals become readiness of a descriptor.
+//!
+//! The registration ends when the value is dropped.
 
 use std::{
     io::{self, Read},
@@ -28,12 +30,12 @@ impl Signals {
         Ok(Self { stream, ids })
     }
 
-    /// The descriptor that becomes readable when a signal came.
+    /// Descriptor that is readable after a signal.
     pub(super) fn descriptor(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
-    /// Whether a signal came since the last time.
+    /// True after a signal since the last call.
     pub(super) fn stop_wanted(&mut self) -> bool {
         let mut buffer = [0; 16];
         let mut came = false;

@@ -1,5 +1,9 @@
-//! What the worker is to be told, in batches: it is not to be woken for each message, and for a few not
-//! at all.
+//! Worker handle: a batching sender from the event loop to the worker.
+//!
+//! Messages and notices go in one by one and leave as batches, so the worker thread is not woken for
+//! each of them. A small batch is handled inline, without waking any thread.
+//!
+//! Invariant: messages reach the worker in the order of the calls; notices may be later than messages.
 
 use std::{mem, sync::Arc};
 
@@ -15,25 +19,24 @@ use super::{
     ROUND,
 };
 
-/// What was written to so many is told, even if there is more to write.
+/// Most notices kept back while there is more to write.
 const MOST_NOTICES: usize = 4096;
 
-/// So many messages, of so many bytes together, are handled here if nobody works at the moment. More
-/// are work for two.
+/// Limits for an inline run, in messages and in bytes. Beyond them the two threads work in parallel.
 const FEW: usize = 8;
 const FEW_BYTES: usize = 16 << 10;
 
 pub(in super::super) struct WorkerHandle {
     shared_worker: Arc<SharedWorker>,
     sender: Sender<Vec<ToWorker>>,
-    /// WakeupFlood the worker's thread. `None`: nobody is told anything any more.
+    /// Wakes the worker thread. `None` after the handle has hung up.
     notified: Option<Sender<()>>,
     messages: Vec<ToWorker>,
-    /// What their handling may cost, in bytes.
+    /// Estimated cost of handling the messages, in bytes.
     weight: usize,
-    /// What was written, as far as the worker wants to know.
+    /// Notices of written frames, for the peers with such a request.
     written: Vec<(PeerId, Seq)>,
-    /// Somebody waits for the worker to do something about it.
+    /// A message waits for the worker's answer, so the batch leaves at the end of the round.
     urgent: bool,
 }
 
@@ -55,11 +58,11 @@ impl WorkerHandle {
         }
     }
 
-    /// It hears of it at the end of the round.
+    /// Queues a message. It is sent at the end of the round.
     pub(super) fn tell(&mut self, message: ToWorker) {
         self.weight = self.weight.saturating_add(match &message {
             ToWorker::Port { bytes, .. } => *bytes,
-            // It goes through everything.
+            // The status walks through all peers.
             ToWorker::Status(..) => usize::MAX,
             _ => 0,
         });
@@ -70,7 +73,7 @@ impl WorkerHandle {
         }
     }
 
-    /// It hears of these when there is nothing else to do: many are told something at a time.
+    /// Queues notices. They are sent when there is nothing else to do: a fan-out causes many at a time.
     pub(super) fn send_notices(&mut self, peer: PeerId, notices: Notices) {
         let Notices { written, drained } = notices;
         self.written.extend(written.map(|seq| (peer, seq)));
@@ -84,8 +87,8 @@ impl WorkerHandle {
         self.messages.is_empty() && self.written.is_empty()
     }
 
-    /// Has what is to be told handled here, if that is little and nobody works at the moment; gives
-    /// what came of it. It comes behind nothing in `inbox`.
+    /// Lets this thread handle a small batch, if the worker is idle and `inbox` is empty, and returns
+    /// the resulting messages. A small batch is sent if the worker is busy; a larger one stays queued.
     pub(super) fn try_run_inline(
         &mut self,
         inbox: &Receiver<Vec<FromWorker>>,
@@ -109,14 +112,14 @@ impl WorkerHandle {
         }
     }
 
-    /// Tells what is to be told by the end of a round. `busy`: there is more to do.
+    /// Ends a round: sends the batch if it is urgent, or if the loop is not `busy`.
     pub(super) fn flush_batch(&mut self, busy: bool) {
         if self.urgent || (!busy && !self.is_empty()) {
             self.flush();
         }
     }
 
-    /// Tells everything now; gives whether the worker is still there.
+    /// Sends everything now. Returns false if the worker has ended.
     pub(super) fn flush(&mut self) -> bool {
         let messages = self.take();
         self.send(messages)
@@ -143,16 +146,16 @@ impl WorkerHandle {
     }
 
     fn notify(&self) {
-        // It rings already if there is no room.
+        // A full channel holds a notification already.
         let _ = self.notified.as_ref().map(|notified| notified.try_send(()));
     }
 
-    /// Whether a fault of ours ended the work for good.
+    /// True if a panic has ended the worker for good.
     pub(super) fn has_failed(&self) -> bool {
         self.shared_worker.has_failed()
     }
 
-    /// It is told nothing any more, and ends.
+    /// Drops the notification channel, so the worker thread ends.
     pub(super) fn hang_up(&mut self) {
         self.notified = None;
     }

@@ -1,4 +1,7 @@
-//! The reading half of a port (docs/pipes.md#reading-output).
+//! Reading half of a port: bytes of the workload in, frames out (docs/pipes.md#reading-output).
+//!
+//! Invariants: a turn reads a bounded number of bytes and frames; an end-of-file is reported behind the
+//! last frame of the writers before it.
 
 use std::{mem, os::fd::OwnedFd};
 
@@ -8,7 +11,7 @@ use crate::{frame::FrameDecoder, message::resync::HelloScanner};
 
 use super::{FromPort, Turn, unread};
 
-/// Reads in one turn, so that no workload keeps others waiting; each is at most one buffer.
+/// Most reads in one turn, of at most one buffer each, so that no workload delays the others.
 const READS_PER_TURN: usize = 4;
 
 #[derive(Debug)]
@@ -16,24 +19,24 @@ pub(super) struct PipeReader {
     fd: OwnedFd,
     max_frame: usize,
     mode: Mode,
-    /// What was read when there was no room for its frames, from `at` on.
+    /// Bytes read without room for their frames, to be decoded from `at` on.
     pending: Vec<u8>,
     at: usize,
-    /// All writers had gone when so many bytes were still in the pipe.
+    /// Bytes of the departed writers still in the pipe.
     before_end: Option<usize>,
 }
 
-/// How the next byte is understood.
+/// Meaning of the next byte.
 #[derive(Debug)]
 enum Mode {
-    /// As the next one of a frame.
+    /// The next byte of a frame.
     Frames(FrameDecoder),
-    /// The place of the next frame is unknown: a Hello is looked for.
+    /// The start of the next frame is unknown: skip to a Hello.
     Seeking(HelloScanner),
 }
 
 impl PipeReader {
-    /// `mid_stream`: what comes first may be the rest of a message.
+    /// `mid_stream`: the first bytes may be the rest of a message.
     pub(super) fn new(fd: OwnedFd, max_frame: usize, mid_stream: bool) -> Self {
         let mode = if mid_stream {
             Mode::Seeking(HelloScanner::default())
@@ -47,11 +50,10 @@ impl PipeReader {
         &self.fd
     }
 
-    /// Reads for one turn, at most `room` frames; state whether there may be more that the kernel has
-    /// announced already.
+    /// Reads for one turn, at most `room` frames. Sets `more` if announced bytes may be left.
     ///
-    /// `writers_gone`: they had all gone when the kernel was asked. If others have come since, there
-    /// is no end of file to be read any more; then it lies behind the bytes that are there now.
+    /// `writers_gone`: all writers had left at the time of the event. If others have come since, the
+    /// kernel no longer gives end-of-file; then it is put behind the bytes now in the pipe.
     pub(super) fn fill(
         &mut self,
         writers_gone: bool,
@@ -79,7 +81,7 @@ impl PipeReader {
         turn.more = true;
     }
 
-    /// Reads once; tells whether there may be more.
+    /// Reads once. Returns true if there may be more.
     fn read(
         &mut self,
         writers_gone: bool,
@@ -100,7 +102,7 @@ impl PipeReader {
                 let mut bytes = &buffer[..count];
                 self.take(&mut bytes, most, &mut turn.events);
                 self.pending.extend_from_slice(bytes);
-                // A short read emptied the pipe; whatever is written from now on is announced.
+                // A short read empties the pipe, and the kernel announces the next write.
                 let emptied = count < len && self.before_end.is_none() && !writers_gone;
                 !emptied || !self.pending.is_empty()
             }
@@ -118,7 +120,7 @@ impl PipeReader {
         }
     }
 
-    /// Goes on with what was read before; tells whether some of it is still left.
+    /// Decodes bytes kept from before. Returns true if some are still left.
     fn take_pending(&mut self, most: usize, events: &mut Vec<FromPort>) -> bool {
         let pending = mem::take(&mut self.pending);
         let mut bytes = &pending[self.at..];
@@ -133,7 +135,7 @@ impl PipeReader {
         left
     }
 
-    /// Makes frames of `bytes`, as long as there are fewer than `most` events.
+    /// Decodes `bytes` until there are `most` events.
     fn take(&mut self, bytes: &mut &[u8], most: usize, events: &mut Vec<FromPort>) {
         while !bytes.is_empty() && events.len() < most {
             match &mut self.mode {
@@ -155,7 +157,7 @@ impl PipeReader {
         }
     }
 
-    /// A half frame is dropped: the next writer starts a new one
+    /// Drops a half frame: the next writer starts a new one
     /// (docs/differences.md#3-end-of-file-keeps-the-session).
     fn end_of_file(&mut self, events: &mut Vec<FromPort>) {
         self.mode = Mode::Frames(FrameDecoder::new(self.max_frame));

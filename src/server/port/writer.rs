@@ -1,5 +1,9 @@
-//! The writing half of a port (docs/pipes.md#writing-input, docs/differences.md#17-one-frame-at-a-time,
+//! Writing half of a port: a queue of frames in, whole frames in the pipe out
+//! (docs/pipes.md#writing-input, docs/differences.md#17-one-frame-at-a-time,
 //! docs/differences.md#20-a-reader-may-leave).
+//!
+//! Invariants: at most `window` frames are in the pipe; a frame longer than the pipe is finished before
+//! the next one is begun; a frame partly read by a reader that left is sent again from its beginning.
 
 mod calls;
 mod written;
@@ -35,51 +39,51 @@ use super::{
 use calls::{Progress, again, put_together};
 use written::WrittenFrames;
 
-/// The kernel counts room in ports of one page, of which a frame alone in its pipe takes
-/// `len / SLOT`, rounded up.
+/// Size of a slot: the kernel counts the space of a pipe in pages. A frame alone in its pipe takes
+/// `len / SLOT` slots, rounded up.
 const SLOT: usize = 4096;
 
-/// The kernel's default for the largest pipe of an ordinary user. A longer frame goes in parts.
+/// Default of the kernel for the largest pipe of an ordinary user. Longer frames are written in parts.
 const MAX_PIPE: usize = 1 << 20;
 
-/// Frames of so many bytes are copied rather than written in two pieces.
+/// Up to this mean length, frames are copied into one buffer rather than written as two pieces each.
 const FEW: usize = 512;
 
-/// Frames that one call can take: each is two pieces, of which the kernel takes 1024.
+/// Most frames in one call: each has two pieces, and `writev` accepts 1024.
 const MOST_AT_ONCE: usize = 512;
 
 #[derive(Debug)]
-#[repr(C)] // in the order in which a frame that need not wait comes by
+#[repr(C)] // in the order of use by a frame without a wait
 pub(super) struct PipeWriter {
-    /// A frame that did not fit as a whole: what of it has not been written.
+    /// A frame written in part, and the number of bytes written.
     rest: Option<Box<(OutFrame, usize)>>,
     queue: SmallDeque<OutFrame>,
-    /// Last frame that came here.
+    /// Last queued frame.
     pushed: Seq,
-    /// Last frame that is in the pipe or was dropped.
+    /// Last frame in the pipe, or dropped.
     written: Seq,
     fd: OwnedFd,
-    /// The reader has taken everything, and nothing was written since.
+    /// The pipe is drained, and nothing was written since.
     known_empty: bool,
-    /// There was something in the pipe before us, for a reader that is there.
+    /// The pipe still holds bytes of an earlier fifogate, for a reader that is there.
     adopted: bool,
-    /// So much of it was there still.
+    /// Number of these bytes at the last check.
     left_of_inherited: usize,
-    /// A frame went into the pipe or was taken out of it since the last turn.
+    /// A frame went into the pipe or was drained since the last turn.
     moved: bool,
-    /// A reader has taken something since the last turn.
+    /// The reader has read something since the last turn.
     read_on: bool,
-    /// The FIFO says that a frame is being written in parts.
+    /// The mode of the FIFO says that a frame is being written in parts.
     in_parts: bool,
     window: usize,
-    /// Size of the pipe as we last set it; the workload may have changed it since.
+    /// Size of the pipe as last set or read; the workload may have changed it since.
     capacity: usize,
     written_frames: WrittenFrames,
-    /// What the workload was seen to do since the last turn.
+    /// Misbehaviors seen since the last turn.
     misbehaviors: Vec<Misbehavior>,
 }
 
-/// Frames that may be written now.
+/// Frames to write now.
 #[derive(Debug, Clone, Copy, Default)]
 struct Next {
     count: usize,
@@ -117,16 +121,16 @@ impl PipeWriter {
         self.written
     }
 
-    /// Behind a fifogate that died: if nobody reads, nobody is in the middle of what is there.
-    /// A reader that is there takes it out itself, and no frame is written before.
+    /// Adopts the content of a pipe from an earlier fifogate. Without a reader it is drained: no reader
+    /// can be in the middle of it. An existing reader drains it itself, before any frame is written.
     pub(super) fn adopt(&mut self) {
         self.in_parts = true; // as far as we know
         self.note_in_parts(false);
         self.adopted = self.has_reader() || !self.drain();
     }
 
-    /// PortState at the FIFO whether a frame is being written in parts: if we die meanwhile, its reader would
-    /// take what the next fifogate writes for the rest of it.
+    /// Marks in the mode of the FIFO whether a frame is being written in parts. After a crash the reader
+    /// would take the first bytes of the next fifogate for the rest of this frame.
     fn note_in_parts(&mut self, on: bool) {
         if self.in_parts == on {
             return;
@@ -142,8 +146,8 @@ impl PipeWriter {
         self.queue.append(frames);
     }
 
-    /// Writes a single frame for which nothing has to be asked first, as most events are: it need not
-    /// lie about. False if there is more to it; then nothing was done.
+    /// Writes a single frame if no check is needed before, as for most events: the frame skips the
+    /// queue. Returns false, with nothing done, in all other cases.
     pub(super) fn write_at_once(
         &mut self,
         frames: &mut SmallDeque<OutFrame>,
@@ -156,7 +160,7 @@ impl PipeWriter {
             return false;
         }
         self.fit(len);
-        // What goes wrong is seen when it is tried again.
+        // An error here is not reported: `flush` tries again and handles it.
         let Some(whole) = put_together([&frame.frame].into_iter(), len, scratch) else {
             return false;
         };
@@ -171,8 +175,8 @@ impl PipeWriter {
         true
     }
 
-    /// Drops what was not begun to be written. What is in the pipe whole stays, and what is there in
-    /// part is finished: behind half a frame nobody could read on.
+    /// Drops the frames not begun yet. Whole frames in the pipe stay, and a partial one is finished: no
+    /// reader could continue behind half a frame.
     pub(super) fn reset(&mut self) {
         self.queue.clear();
         if self.rest.is_none() {
@@ -180,7 +184,7 @@ impl PipeWriter {
         }
     }
 
-    /// Writes what can be written now. `reader_left`: a reader was seen to leave since the last turn.
+    /// Writes as much as possible now. `reader_left`: a reader left since the last turn.
     pub(super) fn flush(&mut self, reader_left: bool, scratch: &mut [u8], turn: &mut Turn) {
         let waits = self.rest.is_some() || !self.queue.is_empty() || self.adopted;
         if self.written_frames.frames.is_empty() && !waits {
@@ -204,9 +208,9 @@ impl PipeWriter {
         turn.misbehaviors = std::mem::take(&mut self.misbehaviors);
     }
 
-    /// There was room in a pipe that is full with one frame in it: the reader has taken that, so it is
-    /// given up, and whoever writes the next one need not ask. A workload that enlarges its pipe makes
-    /// room too, and gets two frames at once for it.
+    /// Notes free space in a pipe filled by one frame: the reader has drained it, so the next write
+    /// needs no check. A workload that enlarges its pipe causes the same event, and gets two frames at
+    /// once for it.
     pub(super) fn on_drained(&mut self) {
         if self.is_maybe_drained() {
             self.written_frames.forget();
@@ -214,14 +218,14 @@ impl PipeWriter {
         }
     }
 
-    /// Whether a frame is in the pipe that its reader may have taken since, nobody waits for that, and
-    /// there is room when it has.
+    /// True if the reader may have drained a pipe filled by one frame. No frame waits for that, and a
+    /// drained pipe has free space.
     pub(super) fn is_maybe_drained(&self) -> bool {
         let waits = self.rest.is_some() || !self.queue.is_empty() || self.adopted;
         !self.written_frames.frames.is_empty() && !waits && self.capacity == SLOT
     }
 
-    /// Writes on; `unread` is what is in the pipe.
+    /// Writes on, with `unread` bytes in the pipe.
     fn write_all(&mut self, mut unread: usize, scratch: &mut [u8], notices: &mut Notices) -> Wait {
         loop {
             if self.rest.is_none() && self.queue.is_empty() {
@@ -251,7 +255,7 @@ impl PipeWriter {
         }
     }
 
-    /// PortState which frames the reader has taken out of the pipe since; gives what is in it.
+    /// Removes drained frames from the list of written ones. Returns the number of bytes in the pipe.
     fn note_read(&mut self, notices: &mut Notices) -> usize {
         let unread = unread(&self.fd).unwrap_or(usize::MAX);
         if self.adopted {
@@ -259,8 +263,8 @@ impl PipeWriter {
             self.left_of_inherited = unread;
             self.adopted = unread > 0;
         }
-        // More than we wrote is somebody else's, who writes into its own input: we wait until it has
-        // read that too.
+        // More bytes than written: the workload writes into its own input. Writing continues after it
+        // has read them.
         if unread > self.written_frames.bytes && !self.adopted {
             self.misbehaviors.push(Misbehavior::WritesItsInput);
         }
@@ -283,11 +287,10 @@ impl PipeWriter {
         unread
     }
 
-    /// How many frames may be written now, by one call. Sets the size of an empty pipe so that they
-    /// just fit. In a pipe that is full when a small frame is in it, the kernel announces that the
-    /// reader has taken it.
+    /// Number of frames to write by one call. An empty pipe is resized so that they just fit: in a pipe
+    /// filled by a small frame, the kernel reports when the reader has drained it.
     fn make_room(&mut self, unread: usize) -> Next {
-        // What is not ours, or was there before us, has to be read first.
+        // Foreign or inherited bytes have to be read first.
         if unread > self.written_frames.bytes {
             return Next::default();
         }
@@ -300,6 +303,7 @@ impl PipeWriter {
         let most = self.window.saturating_sub(self.written_frames.frames.len()).min(MOST_AT_ONCE);
         let (mut count, mut bytes) = (0, 0);
         for frame in self.queue.iter().take(most) {
+            // An empty pipe takes one frame of any length, in parts if need be.
             let more = bytes + frame.frame.len();
             if more > free && !(empty && count == 0) {
                 break;
@@ -312,14 +316,14 @@ impl PipeWriter {
         Next { count, bytes }
     }
 
-    /// Sets the size of an empty pipe so that so many bytes just fit.
+    /// Resizes an empty pipe so that `bytes` just fit.
     fn fit(&mut self, bytes: usize) {
         let ports = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
         let wanted = (ports * SLOT).min(MAX_PIPE).next_power_of_two();
         if wanted != self.capacity {
             self.resize(wanted);
         }
-        // By its size a pipe with half a frame is told from a new one.
+        // A takeover recognises a pipe with half a frame by its size, so that must not be a new pipe's.
         if bytes > self.capacity && is_size_of_new(self.capacity) {
             self.resize(self.capacity / 2);
         }
@@ -327,9 +331,8 @@ impl PipeWriter {
 
     fn resize(&mut self, wanted: usize) {
         let size = i32::try_from(wanted).unwrap_or(i32::MAX);
-        // Refused beyond a user's share of pipe pages (docs/pipes.md#pages-of-a-user): then what does not fit
-        // goes
-        // in parts.
+        // Fails beyond a user's share of pipe pages (docs/pipes.md#pages-of-a-user). Longer frames are
+        // then written in parts.
         let set = fcntl(&self.fd, FcntlArg::F_SETPIPE_SZ(size));
         let set = set.or_else(|_| fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ));
         self.capacity = set.ok().and_then(|size| usize::try_from(size).ok()).unwrap_or(SLOT);
@@ -337,6 +340,7 @@ impl PipeWriter {
 
     /// Writes the next frames by one call.
     fn write_next(&mut self, next: Next, scratch: &mut [u8], notices: &mut Notices) -> Progress {
+        // Marked before the first byte: a crash in between must not hide half a frame.
         if next.bytes > self.capacity {
             self.note_in_parts(true);
         }
@@ -355,7 +359,7 @@ impl PipeWriter {
         Progress::Done
     }
 
-    /// A few bytes are put together in `scratch` sooner than the kernel takes their pieces one by one.
+    /// Writes small frames from one copy in `scratch`, as the kernel takes pieces one by one.
     fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
         let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
         if next.bytes <= FEW * next.count
@@ -413,9 +417,10 @@ impl PipeWriter {
         self.written_frames.push(frame, count);
     }
 
-    /// Which event will tell that the reader has read on. A full pipe gives an server, but only for
-    /// the first entry that is freed: good for one entry. Otherwise the file is watched. The size is
-    /// asked for, as the workload can change it, and then no pipe that we take for full would be.
+    /// Chooses the event that reports progress of the reader. A full pipe gives an edge for the first
+    /// freed slot only, so an edge will do for a pipe of one slot; otherwise inotify watches the file.
+    /// The size is read again, as the workload can change it: a pipe taken for full might then have
+    /// space.
     fn wait_for_room(&mut self) -> Wait {
         let capacity = fcntl(&self.fd, FcntlArg::F_GETPIPE_SZ).ok();
         let capacity = capacity.and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
@@ -432,8 +437,8 @@ impl PipeWriter {
         !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
     }
 
-    /// Whether a reader has taken a piece of the oldest frame in the pipe, or all that was written of
-    /// one that is not all written.
+    /// True if a reader has read a piece of the oldest frame in the pipe, or all written bytes of a
+    /// partial frame.
     fn is_partly_read(&self) -> bool {
         let rest = self.rest.as_ref().map(|rest| (rest.0.seq, rest.1));
         let Some((frame, left, _)) = self.written_frames.frames.front() else {
@@ -446,12 +451,11 @@ impl PipeWriter {
         *left < whole
     }
 
-    /// Takes out of the pipe what a reader that has gone left unread, and begins again with the oldest
-    /// frame of it (docs/differences.md#20-a-reader-may-leave). False if that is not possible: then it is
-    /// left for the next reader,
-    /// rather than told it twice.
+    /// Drains the bytes left by a reader that has gone, and queues their frames again, oldest first
+    /// (docs/differences.md#20-a-reader-may-leave). Returns false if the pipe cannot be drained: the
+    /// frames then stay for the next reader, as sending them again would deliver them twice.
     fn reclaim(&mut self, unread: usize) -> bool {
-        // Opening the pipe is seen by whoever watches for readers, us too: not for nothing.
+        // Opening the pipe causes inotify events, also for us: only if there is something to drain.
         if unread > 0 && !self.drain() {
             return false;
         }
@@ -471,7 +475,7 @@ impl PipeWriter {
         true
     }
 
-    /// Takes out what nobody will read; false if that is not possible. Bounded by the size of a pipe: a
+    /// Drains the pipe; false if that is impossible. Bounded by twice the largest size of a pipe, as the
     /// workload may be writing.
     fn drain(&self) -> bool {
         let Ok(fd) = reopen(&self.fd, OFlag::O_RDWR) else { return false };

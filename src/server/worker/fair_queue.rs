@@ -1,8 +1,11 @@
-//! What waits to be handled, and whose turn it is: of those who have something here, the one that has
-//! used least of the worker's time.
+//! Fair queue: messages of all peers, ordered by the worker's time used per peer.
 //!
-//! So a flood of expensive requests delays its own sender. Whoever was idle is next, and waits for one
-//! message of somebody else.
+//! Messages and the time of their handling come in; the oldest message of the peer with the least used
+//! time comes out. So a flood of expensive requests delays its own sender, and a peer that was idle
+//! waits for one message of another peer.
+//!
+//! Invariant: a peer is in `ready` exactly if it has messages and no pause, except between `pop` and
+//! `charge`.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -14,13 +17,13 @@ use crate::{broker::PeerId, id_map::IdMap};
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     lanes: IdMap<PeerId, Lane<T>>,
-    /// Those that have a message and are not paused, by the time that they used.
+    /// Peers with messages and without a pause, by used time.
     ready: BTreeSet<(Duration, PeerId)>,
-    /// What whoever was served last had used: time that was not used is not saved up.
+    /// Used time of the last served peer: an idle peer does not save up unused time.
     floor: Duration,
 }
 
-/// Peers that are remembered though they have nothing here.
+/// Most peers remembered without messages.
 const MOST_IDLE: usize = 64;
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl<T> FairQueue<T> {
         lane.messages.push_back(message);
     }
 
-    /// The next message. [`FairQueue::charge`] its sender before the next call.
+    /// Removes the next message. Call [`FairQueue::charge`] for its sender before the next call.
     pub(super) fn pop(&mut self) -> Option<(PeerId, T)> {
         let (used, peer) = self.ready.pop_first()?;
         self.floor = used;
@@ -60,21 +63,21 @@ impl<T> FairQueue<T> {
         Some((peer, message))
     }
 
-    /// The time that a message took which was popped.
+    /// Adds the time of a popped message to its sender.
     pub(super) fn charge(&mut self, peer: PeerId, time: Duration) {
         let Some(lane) = self.lanes.get_mut(&peer) else { return };
         lane.used += time;
         if !lane.messages.is_empty() && !lane.paused {
             self.ready.insert((lane.used, peer));
         }
-        // When nobody waits, who used how much does not matter any more.
+        // With an empty queue the used times no longer matter.
         if self.ready.is_empty() && self.lanes.len() > MOST_IDLE {
             self.lanes.retain(|_, lane| lane.paused || !lane.messages.is_empty());
             self.lanes.shrink_to_fit();
         }
     }
 
-    /// Leaves the messages of a peer where they are, or goes on with them.
+    /// Pauses or resumes the messages of a peer.
     pub(super) fn pause(&mut self, peer: PeerId, paused: bool) {
         let Some(lane) = self.lanes.get_mut(&peer) else { return };
         lane.paused = paused;
@@ -85,14 +88,14 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Forgets a peer, with its messages.
+    /// Removes a peer with its messages.
     pub(super) fn remove(&mut self, peer: PeerId) {
         if let Some(lane) = self.lanes.remove(&peer) {
             self.ready.remove(&(lane.used, peer));
         }
     }
 
-    /// Whether nothing can be handled now.
+    /// True if no message can be handled now.
     pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty()
     }

@@ -1,8 +1,10 @@
-//! Who works: the worker's own thread; or the event loop's, where there is little to do and nobody is at
-//! it, as waking a thread takes longer than most requests.
+//! Shared worker: runs on its own thread, or inline on the event loop's thread.
 //!
-//! What is to be done is done in the order in which it came, and what comes of it is told in the order
-//! in which it was done, whoever does it: messages are taken, and sent, only by who has the worker.
+//! Waking a thread takes longer than most requests. So the event loop handles a small batch itself if
+//! the worker is idle, and sends it to the worker thread otherwise.
+//!
+//! Invariant: messages are handled in the order of arrival, and results leave in the order of handling,
+//! on either thread. Only the holder of the lock receives messages or sends results.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
@@ -13,14 +15,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{FromWorker, ToWorker, Worker};
 
-/// The worker, for whoever works.
+/// The worker behind its lock.
 pub(in super::super) struct SharedWorker(Mutex<Worker>);
 
-/// What came of messages that were handled at once.
+/// Result of an inline run.
 pub(in super::super) struct InlineResult {
-    /// What the event loop is told.
+    /// Messages for the event loop.
     pub(in super::super) told: Vec<FromWorker>,
-    /// The worker's thread has something to do now, or earlier than it knows.
+    /// The worker thread has work now, or an earlier deadline than it knows.
     pub(in super::super) more: bool,
 }
 
@@ -29,7 +31,7 @@ impl SharedWorker {
         Self(Mutex::new(worker))
     }
 
-    /// One that serves nobody.
+    /// A worker without peers.
     #[cfg(test)]
     pub(in super::super) fn for_test(
         inbox: Receiver<Vec<ToWorker>>,
@@ -42,8 +44,8 @@ impl SharedWorker {
         Self::new(Worker::new(broker, limits, "".into(), inbox, event_loop, waker.into()))
     }
 
-    /// The worker's thread; works when the notified rings or something is due, until nobody can notify any
-    /// more. `begun` is called when the state to begin with was handed on.
+    /// Loop of the worker thread: works when notified or at a deadline, until the sender of
+    /// notifications is dropped. Calls `begun` after the messages for the start state are sent.
     pub(in super::super) fn run(&self, notified: &Receiver<()>, begun: impl FnOnce()) {
         let mut worker = self.lock();
         worker.hand_out();
@@ -59,13 +61,14 @@ impl SharedWorker {
         }
     }
 
-    /// Handles messages here and now. Gives them back if somebody works already, or if there is
-    /// anything that came before: for the worker, or, in `inbox`, for the event loop.
+    /// Handles messages on the calling thread. Returns them unhandled if the worker is busy, or if older
+    /// messages wait: for the worker, or in `inbox` for the event loop.
     pub(in super::super) fn try_run_inline(
         &self,
         messages: Vec<ToWorker>,
         inbox: &Receiver<Vec<FromWorker>>,
     ) -> Result<InlineResult, Vec<ToWorker>> {
+        // `try_lock`: waiting here would stall every port for as long as the current request takes.
         let mut worker = match self.0.try_lock() {
             Ok(worker) if worker.is_idle() && inbox.is_empty() => worker,
             Ok(_) | Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {
@@ -76,7 +79,7 @@ impl SharedWorker {
         Ok(InlineResult { told, more: worker.oversleeps() })
     }
 
-    /// Whether a fault of ours ended the work for good.
+    /// True if a panic has ended the worker for good.
     pub(in super::super) fn has_failed(&self) -> bool {
         self.0.is_poisoned()
     }
@@ -86,7 +89,7 @@ impl SharedWorker {
     }
 }
 
-/// Waits for the notified; false if nobody can notify it any more.
+/// Waits for a notification or the deadline; false if the sender is gone.
 fn wait(notified: &Receiver<()>, until: Option<Instant>) -> bool {
     match until {
         None => notified.recv().is_ok(),

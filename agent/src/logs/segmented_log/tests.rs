@@ -8,7 +8,7 @@ fn records(from: usize, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// All that can be read now, and how many bytes were missed.
+/// Reads up to the end: the times of all lines, and the number of missed bytes.
 fn read_all(reader: &mut Reader) -> (Vec<i64>, u64) {
     let (mut all, mut missed) = (Vec::new(), 0);
     while let Found::Lines(lines, more) = reader.read().unwrap() {

@@ -1,11 +1,14 @@
-//! Calls in a template: their parameters, which may be calls again, and references to values.
+//! Scanner of calls: their parameters, nested calls, and references to values.
+//!
+//! The scan position moves over each call. An explicit stack replaces recursion, and depth and number of
+//! parameters are bounded.
 
 use super::{BYTES_A_STEP, Scan, Scanned, is_symbol, over, wrong};
 use crate::limits::{FIELD_STEPS, MOST_PARAMETERS};
 
-/// A call in parentheses that is open.
+/// An open call in parentheses.
 struct Inner {
-    /// Where its name begins.
+    /// Start of its name.
     begun: usize,
     has_name: bool,
     parameters: usize,
@@ -19,19 +22,19 @@ enum Item {
 }
 
 impl Scan<'_> {
-    /// A call in parentheses that is the name of something.
+    /// Scans a call in parentheses in the place of a name.
     pub(super) fn inner(&mut self) -> Scanned {
         let mut open = Vec::new();
         self.open(&mut open)?;
         self.walk(open).map(drop)
     }
 
-    /// Parameters, with the calls in them; gives how many there are.
+    /// Scans parameters with their nested calls and returns their number.
     pub(super) fn parameters(&mut self) -> Scanned<usize> {
         self.walk(Vec::new())
     }
 
-    /// Goes on until all that is open is closed, and, if nothing was open, to the last parameter.
+    /// Scans until all open calls are closed or, without an open call, to the last parameter.
     fn walk(&mut self, mut open: Vec<Inner>) -> Scanned<usize> {
         let is_name = !open.is_empty();
         let mut outside = 0;
@@ -47,7 +50,7 @@ impl Scan<'_> {
             }
             match item {
                 Item::Value => {}
-                // It counts where it begins: if it does not end, this is no template.
+                // Counted at its start: if the call does not end, the template is invalid anyway.
                 Item::Call => self.open(&mut open)?,
                 Item::None => {
                     let Some(inner) = open.pop() else { return Ok(outside) };
@@ -73,7 +76,7 @@ impl Scan<'_> {
 
     fn end_inner(&mut self, inner: &Inner) -> Scanned {
         if inner.parameters == 0 {
-            // Without parameters it is a reference.
+            // Without parameters it is a reference: scan it again as one.
             self.at = inner.begun;
             if !self.reference() {
                 return wrong("expected a name");
@@ -109,7 +112,7 @@ impl Scan<'_> {
         Ok(Item::None)
     }
 
-    /// `as` and `else` are no parameters, unless a name goes on behind them.
+    /// True at `as` or `else` as a whole word: they are no parameters.
     fn is_keyword(&mut self) -> bool {
         let begun = self.at;
         let is_word = self.take("as") || self.take("else");

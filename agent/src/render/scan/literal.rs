@@ -1,4 +1,7 @@
-//! Literals in a template: scalars, and the sequences and mappings that are made of them.
+//! Scanner of literals: scalars, sequences and mappings.
+//!
+//! The scan position moves over a literal, or stays where there is none. A stack of closing brackets
+//! replaces recursion, and its depth is bounded.
 
 use super::{BYTES_A_STEP, Scan, Scanned, is_symbol};
 
@@ -16,11 +19,11 @@ impl Scan<'_> {
         Ok(found)
     }
 
-    /// A sequence or a mapping with all that is in it.
+    /// Scans a sequence or a mapping with its content.
     fn collection(&mut self, open: usize) -> Scanned<bool> {
         let mut ends = Vec::new();
         loop {
-            // Here a value is expected, or at once the end.
+            // A value is expected here, or directly the end.
             if let Some(end) = self.peek().and_then(end_of) {
                 self.check_depth(open + ends.len() + 1)?;
                 self.at += 1;
@@ -58,7 +61,7 @@ impl Scan<'_> {
         }
     }
 
-    /// In a mapping, the key before a value.
+    /// Scans the key before a value of a mapping; true in a sequence.
     fn key(&mut self, end: u8) -> bool {
         if end == b']' {
             return true;

@@ -1,6 +1,7 @@
-//! The way to one etcd: HTTP/2 through TCP, with TLS if that is wanted.
+//! Transport to one etcd server: HTTP/2 over TCP, optionally with TLS.
 //!
-//! Beside what the client of etcd would make itself, requests are gathered: see [`Gathered`].
+//! An endpoint and TLS options go in; a lazily connecting channel comes out. Unlike the etcd client's
+//! own channel, it combines the writes of a request: see [`Gathered`].
 
 mod gathered;
 
@@ -14,15 +15,14 @@ use tower::{Service, service_fn};
 use super::connect::{ANSWER, Trouble, with_causes};
 use gathered::Gathered;
 
-/// How often etcd is asked whether it is there. More than one ping in five seconds is taken for an
-/// attack by etcd; a lease tells sooner.
+/// Interval of pings to etcd. etcd treats more than one ping in five seconds as an attack; the lease
+/// detects a failure sooner.
 const PING: Duration = Duration::from_secs(6);
 
-/// A channel to `HOST:PORT` or an URL. It connects when something is asked, and again after it was cut
-/// off.
+/// A channel to `HOST:PORT` or a URL. It connects at the first request, and again after a disconnect.
 ///
 /// # Errors
-/// It is no URL, not what TLS takes, or without TLS where TLS is set up.
+/// The URL or the TLS options are invalid, or TLS is set up but the URL has none.
 pub(super) fn channel(endpoint: &str, tls: Option<TlsOptions>) -> Result<Channel, Trouble> {
     let scheme = if tls.is_some() { "https://" } else { "http://" };
     let url = if endpoint.contains("://") { endpoint.into() } else { [scheme, endpoint].concat() };
@@ -42,7 +42,7 @@ pub(super) fn channel(endpoint: &str, tls: Option<TlsOptions>) -> Result<Channel
         endpoint = endpoint.tls_config(tls.unwrap_or_default()).map_err(wrong)?;
     }
     let mut tcp = HttpConnector::new();
-    // TLS is put around it, so it is not to refuse what is not http.
+    // TLS wraps this connector, so it must accept other schemes than http.
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     let connector = service_fn(move |uri| {

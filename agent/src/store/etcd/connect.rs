@@ -1,4 +1,7 @@
-//! A connection to etcd: made, checked for the layout, seeded, and read from.
+//! Connections to etcd: connecting, checking the layout, seeding, and reading all keys.
+//!
+//! Options go in; a client and a consistent [`View`] come out. Each request has a time limit. Only one
+//! agent seeds an empty cluster; the next agent discards an unfinished seeding.
 
 use std::{fmt, fs, time::Duration};
 
@@ -26,21 +29,21 @@ use crate::{
     store::{Change, OpenError, Refused},
 };
 
-/// What one question to etcd may take.
+/// Time limit of one request to etcd.
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
-/// What others may take to seed.
+/// Time limit for another agent to finish seeding.
 const SEEDING: Duration = Duration::from_secs(30);
-/// Where etcd ends a page.
+/// Keys per page of a read.
 const PAGE: i64 = 500;
 
-/// Why etcd was not of use.
+/// The reason for etcd being of no use.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// It may be, later.
+    /// A retry may succeed.
     Away(String),
-    /// It will not be until somebody does something.
+    /// An operator has to act first.
     Lasting(String),
-    /// Another process has our name.
+    /// Another process owns the name of this agent.
     Taken(String),
 }
 
@@ -54,7 +57,7 @@ impl fmt::Display for Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
-            // With its code and metadata it is too much to read.
+            // Code and metadata would make the message too long.
             Error::GRpcStatus(status) => {
                 Self::Away(with_causes(status.message().to_owned(), &status))
             }
@@ -63,7 +66,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// What is said of an error, with what it came from as far as that says more.
+/// The text of an error, with the texts of its causes as far as they add something.
 pub(super) fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -76,7 +79,7 @@ pub(super) fn with_causes(mut text: String, error: &dyn std::error::Error) -> St
     text
 }
 
-/// Why etcd did nothing of a transaction, if it says that it did not.
+/// The rejection of a transaction, if etcd is certain not to have applied it.
 pub(super) fn refusal(error: &Error) -> Option<Refused> {
     const INVALID_ARGUMENT: i32 = 3;
     const PERMISSION_DENIED: i32 = 7;
@@ -84,7 +87,7 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
     let Error::GRpcStatus(status) = error else { return None };
     let text = status.message();
     match status.code() as i32 {
-        // The second is what its gRPC takes, which is a little more than what it takes itself.
+        // `larger than max` comes from etcd's gRPC layer, with a limit slightly above etcd's own.
         INVALID_ARGUMENT | RESOURCE_EXHAUSTED
             if text.contains("too large") || text.contains("larger than max") =>
         {
@@ -103,7 +106,7 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
     }
 }
 
-/// An answer of etcd, in time.
+/// Waits for an answer of etcd within the time limit.
 pub(super) async fn answer<T>(
     question: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Trouble> {
@@ -113,7 +116,7 @@ pub(super) async fn answer<T>(
     }
 }
 
-/// The desired state of a manifest as items.
+/// Converts the desired state of a manifest to items.
 pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     let update = Update { new_state: convert::to_pb(seed, Fill::Full), ..Update::default() };
     let planned = StateModel::default()
@@ -122,7 +125,7 @@ pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     Ok(planned.changes)
 }
 
-/// Opens the cluster: connects, seeds it if it is new, takes our name, and reads all.
+/// Opens the cluster: connects, seeds it if it is new, takes the agent's name, and reads all keys.
 pub(super) async fn open(
     options: &Options,
     keys: &Keys,
@@ -147,7 +150,7 @@ pub(super) async fn open(
     Err(failed.join("; "))
 }
 
-/// A connection to one etcd.
+/// Connects to one etcd server.
 pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client, Trouble> {
     let lasting =
         |path: &std::path::Path, error| Trouble::Lasting(format!("{}: {error}", path.display()));
@@ -166,10 +169,10 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
         all = all.with_user(name, password);
     }
     let mut client = answer(Client::from_channel(channel(endpoint, tls)?, Some(all))).await?;
-    // A connection is made by the first question only.
+    // The client connects only at its first request.
     answer(client.get("\0", Some(GetOptions::new().with_count_only()))).await.map(|_| ()).or_else(
         |trouble| match trouble {
-            // Who may see our prefix only may not see this.
+            // A user with access to our prefix alone may not read this key.
             Trouble::Away(text) if text.contains("permission denied") => Ok(()),
             trouble => Err(trouble),
         },
@@ -177,7 +180,7 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
     Ok(client)
 }
 
-/// Sees to it that the layout is ours: a cluster without one is seeded, by one agent only.
+/// Ensures our layout: exactly one agent seeds a cluster without one.
 async fn begin(
     client: &mut Client,
     keys: &Keys,
@@ -208,7 +211,7 @@ async fn begin(
                 let lease = answer(client.lease_grant(seconds(ttl), None)).await?.id();
                 if claim_layout(client, keys, &claim, lease).await? {
                     let done = write_seed(client, keys, &claim, seed).await;
-                    // What was claimed but not finished is free for the next at once.
+                    // Frees an unfinished claim for the next agent at once.
                     let _ = answer(client.lease_revoke(lease)).await;
                     return done;
                 }
@@ -225,7 +228,7 @@ async fn claim_layout(
     claim: &str,
     lease: i64,
 ) -> Result<bool, Trouble> {
-    // There must be nothing that is not of an unfinished seeding.
+    // All existing keys have to stem from an unfinished seeding.
     let all = GetOptions::new().with_prefix().with_keys_only();
     let found = answer(client.get(keys.prefix(), Some(all))).await?;
     let known = ["desired/", "states/", "owners/", "holders/", "agents/", "layout"];
@@ -271,13 +274,13 @@ async fn write_seed(
     if answer.succeeded() { Ok(()) } else { Err(lost()) }
 }
 
-/// A lease's time in whole seconds, at least what etcd gives.
+/// The time of a lease in whole seconds, at least etcd's minimum.
 pub(super) fn seconds(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_secs().max(2)).unwrap_or(i64::MAX)
 }
 
-/// Whether what is known was so at its revision, going by what was written last. True also if etcd
-/// does not know any more: then its watch will tell.
+/// Compares the last writes at the known revision with the view; false if etcd has another history. True
+/// also if etcd has compacted this revision: then the watch reports it.
 pub(super) async fn was_so(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> {
     const LAST: i64 = 16;
     const OUT_OF_RANGE: i32 = 11;
@@ -299,18 +302,18 @@ pub(super) async fn was_so(client: &mut Client, shared: &Shared) -> Result<bool,
     let of = |kv: &KeyValue| (String::from_utf8_lossy(kv.key()).into_owned(), kv.mod_revision());
     let more = found.more();
     let mut found: Vec<_> = found.kvs().iter().map(of).collect();
-    // Of the oldest one of these there may be more.
+    // The page may have cut off other keys of the oldest revision.
     let floor = if more { found.last().map_or(0, |(_, written)| *written) } else { 0 };
     found.retain(|(_, written)| *written > floor);
     found.sort();
     Ok(found == shared.view().written_after(floor))
 }
 
-/// Everything, at one revision.
+/// Reads all keys at one revision.
 pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Trouble> {
     let (mut entries, mut revision, mut layout) = (Vec::new(), 0, false);
     let mut from = keys.prefix().as_bytes().to_vec();
-    // The slash at the end of a prefix, made the next character.
+    // The end of the range: the prefix with its slash replaced by the next character.
     let end = format!("{}0", keys.prefix().trim_end_matches('/'));
     loop {
         let page = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);

@@ -1,24 +1,27 @@
-//! The record of who had an agent's name last. It outlives the lease: a process that cannot reach etcd,
-//! or was stopped, may still run workloads when the name is free, so another one has to know of it.
-//! Pure.
+//! Record of the last process with an agent's name.
+//!
+//! The record and the place of a new process go in; the waiting time before taking the name comes out.
+//! The record outlives the lease: a process that is stopped or cut off from etcd may still run workloads
+//! after its name is free. Pure.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a process runs.
+/// The place of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The machine, as it calls itself; empty if it does not.
+    /// The machine's own name for itself; empty if it has none.
     pub machine: String,
-    /// This start of its kernel.
+    /// The id of this boot of its kernel.
     pub boot: String,
-    /// The file that is locked as long as the process lives.
+    /// The file locked by the process for its lifetime.
     pub lock: String,
 }
 
 impl Place {
-    /// Whether no process can run any more that ran at `other`, given that one runs here now.
+    /// True if a process at `other` must have ended, given that one runs here now: the same lock is
+    /// ours, or the machine was rebooted.
     fn outlived(&self, other: &Self) -> bool {
         let same_lock = !self.lock.is_empty() && self.boot == other.boot && self.lock == other.lock;
         let rebooted = !self.machine.is_empty() && self.boot != other.boot;
@@ -32,21 +35,21 @@ pub(super) struct Holder {
     /// The process.
     pub(super) id: String,
     pub(super) place: Place,
-    /// After so many seconds without its lease it has ended its workloads; never by itself, if `None`.
+    /// Seconds without its lease after which it has ended its workloads; `None`: never by itself.
     pub(super) ends_after: Option<f64>,
 }
 
-/// What another process has to wait for before it may take the name when that is free.
+/// The wait of another process before it may take the free name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Wait {
     Nothing,
     For(Duration),
-    /// Somebody has to make sure that the one before is gone.
+    /// An operator has to make sure that the previous process is gone.
     ForEver,
 }
 
 impl Wait {
-    /// Whether enough was waited since the name was seen to be free.
+    /// True if `waited`, the time since the name was found free, suffices.
     pub(super) fn is_over(self, waited: Option<Duration>) -> bool {
         match self {
             Self::Nothing => true,
@@ -57,7 +60,7 @@ impl Wait {
 }
 
 impl Holder {
-    /// What one at `place` has to wait for.
+    /// The wait of a process at `place`.
     pub(super) fn wait(&self, place: &Place) -> Wait {
         let seconds = self.ends_after.map(Duration::try_from_secs_f64);
         match seconds {
@@ -68,11 +71,11 @@ impl Holder {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        // Texts and numbers can always be written.
+        // Texts and numbers always encode.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// `None` if it makes no sense.
+    /// `None` if the record is malformed.
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }

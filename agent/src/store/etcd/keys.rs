@@ -1,37 +1,40 @@
-//! The layout in etcd: one item per key below a prefix, so that an update touches what it changes.
-//! Pure: a change makes keys and values, and keys and values make a change.
+//! Key layout in etcd: one item per key below a prefix, so that an update writes only the keys it
+//! changes.
+//!
+//! Changes become keys with values, and keys with values become changes; [`Keys::read`] is the inverse
+//! of [`Keys::write`]. Pure.
 
 use fifogate::{pb::ank_base as pb, state::validate::is_name};
 use prost::Message;
 
 use crate::store::Change;
 
-/// The layout that this agent reads and writes.
+/// The version of the layout read and written by this agent.
 pub(super) const VERSION: &str = "1";
 
-/// The names of keys below one prefix.
+/// The keys below one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
-    /// With a slash at its end.
+    /// Ends with a slash.
     prefix: String,
 }
 
-/// What is to be done with a key.
+/// An operation on a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Write {
     pub(super) key: String,
-    /// `None`: it is deleted.
+    /// `None` deletes the key.
     pub(super) value: Option<Vec<u8>>,
 }
 
-/// What a key is.
+/// The meaning of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Meaning {
-    /// An item of the state, as it is now.
+    /// An item of the state with its new value.
     Item(Change),
-    /// Something of ours that is no part of the state.
+    /// A key of the layout outside of the state.
     Own,
-    /// Nothing that we know.
+    /// An unknown key.
     Foreign,
 }
 
@@ -40,17 +43,17 @@ impl Keys {
         Self { prefix: format!("{}/", prefix.trim_end_matches('/')) }
     }
 
-    /// Where all keys begin.
+    /// The prefix of all keys.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The marker: which layout this is.
+    /// The marker with the version of the layout.
     pub(super) fn layout(&self) -> String {
         format!("{}layout", self.prefix)
     }
 
-    /// Compared, and bumped, by updates whose validity depends on more than what they touch.
+    /// Compared and written by updates with a validity depending on more than the items they write.
     pub(super) fn guard(&self) -> String {
         format!("{}desired/guard", self.prefix)
     }
@@ -67,17 +70,17 @@ impl Keys {
         format!("{}agents/{name}", self.prefix)
     }
 
-    /// Who an agent is, so that there is no second one of its name.
+    /// The id of an agent's process, under its lease: it keeps the name unique.
     pub(super) fn owner(&self, agent: &str) -> String {
         format!("{}owners/{agent}", self.prefix)
     }
 
-    /// Who an agent was last, whatever became of its lease.
+    /// The last process of an agent, independent of any lease.
     pub(super) fn holder(&self, agent: &str) -> String {
         format!("{}holders/{agent}", self.prefix)
     }
 
-    /// The key and the value that a change is.
+    /// The key and the value of a change.
     pub(super) fn write(&self, change: &Change) -> Write {
         let bytes = |message: &dyn Encode| message.bytes();
         let prefix = &self.prefix;
@@ -105,7 +108,7 @@ impl Keys {
         }
     }
 
-    /// What a key with this value is; without one it is gone.
+    /// The meaning of a key with this value; without a value it was deleted.
     pub(super) fn read(&self, key: &str, value: Option<&[u8]>) -> Meaning {
         let Some(path) = key.strip_prefix(&self.prefix) else { return Meaning::Foreign };
         let is_ours = |part: &&str| path.starts_with(*part);
@@ -131,7 +134,7 @@ fn item(path: &str, value: Option<&[u8]>) -> Option<Change> {
         ["desired", "configs", name] if is_name(name) => {
             Change::Config((*name).to_owned(), decode(value)?)
         }
-        // A workload without an agent has a state too.
+        // The name of the agent may be empty: a workload without an agent has a state too.
         ["states", agent, workload, id] if !workload.is_empty() && !id.is_empty() => {
             let name = pb::WorkloadInstanceName {
                 workload_name: (*workload).to_owned(),
@@ -145,12 +148,12 @@ fn item(path: &str, value: Option<&[u8]>) -> Option<Change> {
     })
 }
 
-/// `None` if there is a value that is no such message.
+/// `None` if the value is no such message.
 fn decode<M: Message + Default>(value: Option<&[u8]>) -> Option<Option<M>> {
     value.map(M::decode).transpose().ok()
 }
 
-/// Messages, whichever they are.
+/// Encodes messages of any type.
 trait Encode {
     fn bytes(&self) -> Vec<u8>;
 }

@@ -1,5 +1,7 @@
-//! Being one of the cluster: a name that only one process has at a time, for as long as its lease is
-//! kept.
+//! Membership in the cluster: a name owned by one process at a time, for as long as it renews its lease.
+//!
+//! A client and the agent's record go in; a lease id and the times of renewals come out. A process takes
+//! a name only after the workloads of the previous process have ended (docs/etcd.md#one-name-one-agent).
 
 use std::{
     fs,
@@ -23,21 +25,21 @@ use super::{
 };
 use crate::{fence, model, store::Change};
 
-/// What nobody else calls itself.
+/// An id unique to this process.
 pub(super) fn new_id() -> Result<String, String> {
     let path = "/proc/sys/kernel/random/uuid";
     let id = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     Ok(id.trim().to_owned())
 }
 
-/// What to wait before another attempt, so that those who disturb each other do not go on in step.
+/// The pause before another attempt; random, so that conflicting agents do not retry in step.
 pub(super) fn pause(attempt: u32) -> Duration {
     let most = u64::from(attempt.min(20)) * 500 + 1;
     Duration::from_micros(RandomState::new().hash_one(attempt) % most)
 }
 
-/// Takes our name, which nobody may have, and begins anew with all our workloads. Gives when the name
-/// was not yet ours.
+/// Takes the agent's name and resets the states of its workloads. Returns the lease and a time before
+/// the name was taken.
 pub(super) async fn join(
     client: &mut Client,
     options: &Options,
@@ -69,7 +71,7 @@ pub(super) async fn join(
     Ok((lease, kept))
 }
 
-/// Takes our name when it is free, and when all that ran under it has ended; gives a time just before.
+/// Takes the name once it is free and all workloads under it have ended. Returns a time just before.
 async fn take(
     client: &mut Client,
     options: &Options,
@@ -79,10 +81,10 @@ async fn take(
 ) -> Result<Duration, Trouble> {
     let (agent, owner, holder) =
         (&options.agent, keys.owner(&options.agent), keys.holder(&options.agent));
-    // One that was killed has its name until its lease ends.
+    // The name of a killed process stays taken until its lease ends.
     let patience = options.lease + connect::ANSWER;
     let mut end = Instant::now() + patience;
-    // Since when the name has been seen to be free, after the process with this record.
+    // Since when the name has been free, after the process with the record of this revision.
     let mut free: Option<(i64, Instant)> = None;
     loop {
         let found = answer(client.get(holder.as_str(), None)).await?;
@@ -94,6 +96,8 @@ async fn take(
             Some(None) => Wait::ForEver,
         };
         let waited = free.filter(|(seen, _)| *seen == revision).map(|(_, since)| since.elapsed());
+        // Read before the request: the lease may count from any time during it, so an earlier time is
+        // safe.
         let now = fence::now();
         if wait.is_over(waited) && put_owner(client, &owner, &holder, revision, own, lease).await? {
             return Ok(now);
@@ -147,7 +151,7 @@ fn held_elsewhere(agent: &str, holder: &str) -> Trouble {
     ))
 }
 
-/// Is there again after the connection was lost; with the same lease if it still holds.
+/// Rejoins after a lost connection, with the same lease if it still holds.
 pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Result<i64, Trouble> {
     let agent = &shared.options.agent;
     let owner = shared.keys.owner(agent);
@@ -163,8 +167,8 @@ pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Re
     let absent = |key: &str| Compare::create_revision(key, CompareOp::Equal, 0);
     let was_us = || Compare::value(holder.as_str(), CompareOp::Equal, shared.holder.encode());
     let known = shared.view().attributes(agent);
-    // Nobody took the name meanwhile if the record is still ours. Written again, it makes others that
-    // wait for us begin anew.
+    // An unchanged record proves that no other process took the name meanwhile. Writing it again
+    // restarts the wait of other processes.
     for when in [
         [shared.is_ours(), was_us()],
         [absent(&owner), was_us()],
@@ -202,7 +206,7 @@ fn announce(keys: &Keys, agent: &str, known: &pb::AgentAttributes, lease: i64) -
     TxnOp::put(keys.agent(agent), known.encode_to_vec(), Some(options))
 }
 
-/// What becomes of the state of an instance whose process is gone with the agent that ran it.
+/// Resets the state of an instance whose process ended with its agent.
 fn begun(keys: &Keys, tree: &Tree, name: &pb::WorkloadInstanceName) -> TxnOp {
     let (_, wanted) = model::instances(&Tree::initial(), tree);
     let is_wanted = wanted.contains(&model::instance(name));
@@ -217,7 +221,7 @@ fn begun(keys: &Keys, tree: &Tree, name: &pb::WorkloadInstanceName) -> TxnOp {
     }
 }
 
-/// Keeps the lease until something is wrong with it or with the connection.
+/// Renews the lease until it or the connection fails.
 pub(super) async fn keep(connection: Connection, shared: &Shared) -> Trouble {
     match keep_on(connection, shared).await {
         Ok(never) => match never {},

@@ -1,5 +1,8 @@
-//! The state of many nodes, in etcd. Each agent reads all of it once, follows it by one watch, and
-//! changes it by transactions that are applied only if what they were computed from is still so.
+//! Store of a cluster: the state of many nodes in etcd (docs/etcd.md).
+//!
+//! Updates and reports go in and become transactions; events come out of one watch. Each agent reads all
+//! keys once and follows them by the watch. A transaction applies only if the values used to compute it
+//! are unchanged.
 
 mod channel;
 mod connect;
@@ -37,34 +40,34 @@ pub use holder::Place;
 use keys::{Keys, Write};
 use replica::{Plan, View};
 
-/// Longest that somebody waits for an update.
+/// Longest time for an update.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often an update is computed anew because others were faster.
+/// Most attempts to compute an update again after conflicts.
 const MOST_ATTEMPTS: u32 = 100;
-/// What etcd takes in one transaction, unless it was told otherwise.
+/// Most operations of a transaction with etcd's default settings.
 pub(super) const MOST_OPERATIONS: usize = 128;
 
-/// Where etcd is, and who we are in it.
+/// Address of etcd, and identity of this agent.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `HOST:PORT` or URLs; one is used at a time.
+    /// `HOST:PORT` or URLs; the agent uses one at a time.
     pub endpoints: Vec<String>,
-    /// Where all keys are.
+    /// Prefix of all keys.
     pub prefix: String,
-    /// Our name.
+    /// Name of this agent.
     pub agent: String,
-    /// PEM of who may sign etcd's certificate.
+    /// PEM file of the authority for etcd's certificate.
     pub ca: Option<PathBuf>,
-    /// PEM of our certificate and its key.
+    /// PEM files of this agent's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Name and password.
     pub user: Option<(String, String)>,
-    /// How long an agent that is not heard of is taken to be there.
+    /// Time without a sign of life after which an agent counts as absent.
     pub lease: Duration,
-    /// How long it may go on with its workloads when it cannot keep its name, and another one of that
-    /// name waits elsewhere. `None`: for ever.
+    /// Time for which this agent may run its workloads without renewing its name while another agent of
+    /// the same name waits elsewhere. `None`: forever.
     pub takeover_after: Option<Duration>,
-    /// Where we run.
+    /// Machine, boot and lock file of this process.
     pub place: Place,
 }
 
@@ -78,25 +81,25 @@ pub struct Etcd {
 struct Shared {
     options: Options,
     keys: Keys,
-    /// Tells this process from another one with the agent's name.
+    /// Distinguishes this process from another one with the agent's name.
     holder: Holder,
-    /// When the name was last known to be ours.
+    /// Time of the last confirmed renewal of the name.
     kept: watch::Sender<Duration>,
-    /// That it is not any more, and why.
+    /// The reason for the loss of the name, once it is lost.
     lost: watch::Sender<Option<String>>,
     view: Mutex<View>,
-    /// Held while the view goes on to another revision: its parts do not belong together meanwhile.
+    /// Held while the view moves to another revision: its parts are inconsistent meanwhile.
     turn: tokio::sync::Mutex<()>,
-    /// Up to which revision all is in the queue of events.
+    /// All changes up to this revision are in the event queue.
     told: watch::Sender<i64>,
     connection: Mutex<Option<Connection>>,
-    /// Wakes whoever keeps the connection because it seems not to work.
+    /// Wakes the renewal of the lease to test a doubtful connection.
     doubt: Notify,
-    /// All handles are gone, or the agent ends.
+    /// True at the end of the agent: it leaves the cluster.
     closing: watch::Sender<bool>,
 }
 
-/// What can be asked now.
+/// A usable connection and the lease on it.
 #[derive(Clone)]
 struct Connection {
     client: Client,
@@ -110,11 +113,10 @@ impl fmt::Debug for Connection {
 }
 
 impl Etcd {
-    /// Opens the state below a prefix. `seed` is the desired state to begin with if nothing is kept
-    /// there.
+    /// Opens the state below a prefix. `seed` is the initial desired state of an empty cluster.
     ///
     /// # Errors
-    /// etcd cannot be used, holds something else, there is an agent of our name, or the desired state
+    /// etcd cannot be used or holds other keys, an agent of this name exists, or the desired state
     /// breaks a rule.
     pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
         let keys = Keys::new(&options.prefix);
@@ -125,7 +127,7 @@ impl Etcd {
         let opened = connect::open(&options, &keys, &holder, seed.as_ref()).await;
         let (client, (lease, kept), view) = opened.map_err(OpenError::Storage)?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
-        // There is room for the first.
+        // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
         let told = watch::Sender::new(view.revision);
         let shared = Arc::new(Shared {
@@ -163,7 +165,7 @@ impl Etcd {
                 return Ok(success);
             }
             match shared.commit(client, &plan, deadline).await? {
-                // It is as it was wanted already, and there is nothing to be told.
+                // etcd confirmed that the values match the update already, so no event follows.
                 Outcome::Done(_) if plan.writes.is_empty() => return Ok(success),
                 Outcome::Done(revision) => {
                     shared.told(revision, deadline).await?;
@@ -226,19 +228,19 @@ impl Etcd {
         Err(shared.not_ours())
     }
 
-    /// What there is to know of how long our name is ours.
+    /// The lease of this agent's name.
     pub(super) fn lease(&self) -> Lease {
         let (kept, lost) = (self.shared.kept.subscribe(), self.shared.lost.subscribe());
         Lease { kept, lost, ends_after: self.shared.options.takeover_after }
     }
 
-    /// Leaves the cluster: the others see at once that this agent is not there.
+    /// Leaves the cluster: the other agents see at once that this agent is absent.
     pub(super) async fn close(&self) {
         self.shared.closing.send_replace(true);
         let connection = self.shared.connection().ok();
         if let Some(Connection { mut client, lease }) = connection {
             let end = Instant::now() + Duration::from_secs(1);
-            // Nothing runs under the name any more, so nobody has to wait for it.
+            // No workload runs under the name any more, so the next agent need not wait.
             let shared = &self.shared;
             let record = TxnOp::delete(shared.keys.holder(&shared.options.agent), None);
             let left = Txn::new().when([shared.is_ours()]).and_then([record]);
@@ -250,11 +252,11 @@ impl Etcd {
     }
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction.
 enum Outcome {
-    /// It was done, at this revision.
+    /// It was applied at this revision.
     Done(i64),
-    /// It was not, as something compared was written, at this revision or later.
+    /// It was not applied: a compared key was written at this revision or later.
     Outdated(i64),
 }
 
@@ -263,7 +265,7 @@ impl Shared {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The view as it is at one revision.
+    /// A snapshot of the view at one revision.
     async fn known(&self) -> View {
         let _turn = self.turn.lock().await;
         self.view().snapshot()
@@ -274,7 +276,7 @@ impl Shared {
         connection.clone().ok_or_else(|| self.unreachable())
     }
 
-    /// Of a connection what transactions need, as a whole one is dear to copy.
+    /// The client for transactions only: a whole connection is expensive to clone.
     fn keys_and_values(&self) -> Result<KvClient, Refused> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         connection.as_ref().map(|own| own.client.kv_client()).ok_or_else(|| self.unreachable())
@@ -289,7 +291,7 @@ impl Shared {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 
-    /// That the name is still this process's.
+    /// The condition that this process still owns the name.
     fn is_ours(&self) -> Compare {
         let owner = self.keys.owner(&self.options.agent);
         Compare::value(owner, CompareOp::Equal, self.holder.id.as_str())
@@ -310,7 +312,8 @@ impl Shared {
         self.commit_if(client, plan, Vec::new(), deadline).await
     }
 
-    /// One transaction. Nothing of it is done if a compared key was written, or `more` is not so.
+    /// Runs one transaction. It applies nothing if a compared key was written, or a condition of `more`
+    /// fails.
     async fn commit_if(
         &self,
         mut client: KvClient,
@@ -330,7 +333,8 @@ impl Shared {
             .chain(more);
         let mut then: Vec<_> = plan.writes.iter().map(|own| self.operation(own)).collect();
         if then.is_empty() {
-            // With nothing to do, a member would compare with what it knows, which may be old.
+            // A member would compare a transaction without operations with its own, possibly stale,
+            // data. The get prevents this.
             then.extend(compared.clone().take(1).map(|(key, _)| TxnOp::get(key.as_str(), None)));
         }
         let txn = Txn::new().when(when.collect::<Vec<_>>()).and_then(then);
@@ -338,7 +342,7 @@ impl Shared {
         if answer.succeeded() {
             return Ok(Outcome::Done(answer.header().map_or(0, |own| own.revision())));
         }
-        // Asked only now: most transactions are done, and they are done sooner if they ask for less.
+        // Read only after a failure: most transactions succeed, and are faster without these reads.
         let looks: Vec<_> = compared.map(|(key, _)| TxnOp::get(key.as_str(), None)).collect();
         let looks = Txn::new().and_then(looks);
         let Ok(found) = self.transact(&mut client, looks, deadline).await else {
@@ -378,7 +382,7 @@ impl Shared {
         match value {
             None => TxnOp::delete(key.as_str(), None),
             Some(value) => {
-                // What an agent says of itself goes with it, whoever writes it.
+                // Keeps the lease of an agent's key, whichever agent writes it.
                 let leased = key.starts_with(&self.keys.agent(""));
                 let options = leased.then(|| PutOptions::new().with_ignore_lease());
                 TxnOp::put(key.as_str(), value.clone(), options)
@@ -386,7 +390,7 @@ impl Shared {
         }
     }
 
-    /// Waits until all up to a revision is in the queue of events.
+    /// Waits until all changes up to a revision are in the event queue.
     async fn told(&self, revision: i64, deadline: Instant) -> Result<(), Refused> {
         let mut told = self.told.subscribe();
         match timeout_at(deadline, told.wait_for(|told| *told >= revision)).await {
@@ -396,7 +400,7 @@ impl Shared {
     }
 }
 
-/// A report as a change.
+/// Converts a report to a change.
 fn change(state: &pb::WorkloadState) -> Change {
     use pb::execution_state::ExecutionStateEnum as State;
     let own = state.execution_state.clone();

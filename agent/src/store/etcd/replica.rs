@@ -1,8 +1,8 @@
-//! What this agent knows of etcd: all items as they were at one revision, and the state that they
-//! make. Pure.
+//! Replica of etcd: all items at one revision, and the state made of them. Pure.
 //!
-//! The state is a function of the items alone, so all agents that know the same revision know the
-//! same state: what an agent that is not there last said of a workload counts as `AgentDisconnected`.
+//! Entries of a revision go in; the new state, its changes, and the transactions of updates come out.
+//! The state is a function of the items alone, so agents at the same revision have the same state. A
+//! workload of an absent agent counts as `AgentDisconnected`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -24,54 +24,54 @@ use crate::{
     store::{Change, log_left_out},
 };
 
-/// A key as it became at a revision.
+/// A key with its value at a revision.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    /// `None`: it was deleted.
+    /// `None`: the key was deleted.
     pub(super) value: Option<Vec<u8>>,
     pub(super) revision: i64,
 }
 
-/// What is known.
+/// The replica.
 #[derive(Debug)]
 pub(super) struct View {
     keys: Keys,
-    /// All that happened up to here is in it.
+    /// All changes up to this revision are included.
     pub(super) revision: i64,
     pub(super) current: StateModel,
-    /// When each key that there is was last written.
+    /// Revision of the last write of each existing key.
     written: Arc<HashMap<String, i64>>,
-    /// What agents said of their workloads, by agent and the rest of the key.
+    /// States reported by agents, by agent and key.
     said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
     present: BTreeSet<String>,
-    /// What was last known of each agent, also of those that are not there.
+    /// Last attributes of each agent, including absent ones.
     attributes: HashMap<String, pb::AgentAttributes>,
-    /// Workloads that cannot be rendered, and why.
+    /// Workloads with a failed rendering, with the reason.
     unrendered: BTreeSet<(String, String)>,
-    /// Items that make no state with the others, by their path, and why.
+    /// Items rejected as invalid together with the others, by path, with the reason.
     left_out: BTreeMap<String, (Change, String)>,
-    /// Keys that make no sense, so that each is told once.
+    /// Unknown keys, so that each is logged once.
     foreign: HashSet<String>,
 }
 
-/// What makes one transaction of an update.
+/// The parts of one transaction.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
-    /// Keys that have to be as they were, with the revision of their last write; 0: not there.
+    /// Keys required to be unchanged, with the revision of their last write; 0: absent.
     pub(super) compares: BTreeMap<String, i64>,
     pub(super) writes: Vec<Write>,
 }
 
 impl Plan {
-    /// Whether there is nothing to ask etcd for.
+    /// True if no transaction is needed.
     pub(super) fn is_empty(&self) -> bool {
         self.compares.is_empty() && self.writes.is_empty()
     }
 }
 
 impl View {
-    /// All items at a revision.
+    /// Builds the replica from all items at a revision.
     pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
         let mut view = Self::empty(keys, revision, StateModel::default());
         let changes = view.take(entries);
@@ -99,13 +99,14 @@ impl View {
         }
     }
 
-    /// As much of it as an update is planned from. It stays as it is when the view goes on.
+    /// A copy of the parts used for planning an update. It does not change when the view moves on.
     pub(super) fn snapshot(&self) -> Self {
         let own = Self::empty(self.keys.clone(), self.revision, self.current.clone());
         Self { written: self.written.clone(), ..own }
     }
 
-    /// Takes the items of one revision. The state does not belong to them before [`View::finish`].
+    /// Records the items of one revision and returns the changes. The state is out of date until
+    /// [`View::finish`].
     pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
         self.revision = revision;
         let mut changes = self.take(entries);
@@ -117,13 +118,12 @@ impl View {
         changes
     }
 
-    /// Whether changes may be many attempts to apply: some items made no state before.
+    /// True if applying changes may take many attempts: some items are left out.
     pub(super) fn has_left_out(&self) -> bool {
         !self.left_out.is_empty()
     }
 
-    /// Goes on to the state that changes made of the one before. If it is another one, gives it, and
-    /// those of the changes that are in it.
+    /// Moves to the state with the changes applied. Returns it with the applied changes if it differs.
     pub(super) fn finish(&mut self, fitted: Fitted) -> Option<(Tree, Vec<Change>)> {
         let (tree, taken) = self.note(fitted);
         if tree == *self.current.tree() {
@@ -133,7 +133,7 @@ impl View {
         Some((tree, taken))
     }
 
-    /// Takes what happened at one revision. If that made another state, gives it, and what made it.
+    /// Applies one revision. Returns the new state and its changes if it differs.
     #[cfg(test)]
     pub(super) fn advance(
         &mut self,
@@ -148,8 +148,9 @@ impl View {
         self.finish(fitted)
     }
 
-    /// The state after changes, and those of them that are in it. Agents check before they write; an item
-    /// that somebody else wrote and that makes no state is left out until it does, and logged once.
+    /// Records the result of applying changes, and returns the state and the applied changes. Agents
+    /// check before they write. An invalid item of another program is logged once and left out until it
+    /// fits.
     fn note(&mut self, fitted: Fitted) -> (Tree, Vec<Change>) {
         let Fitted { tree, faults, taken, left_out } = fitted;
         let before = std::mem::take(&mut self.left_out);
@@ -163,7 +164,7 @@ impl View {
         (tree, taken)
     }
 
-    /// Each workload that cannot be rendered is logged once.
+    /// Logs each workload with a failed rendering once.
     fn note_faults(&mut self, tree: &Tree, faults: Vec<RenderError>) {
         for own in faults {
             let both = (own.workload, own.reason);
@@ -232,7 +233,7 @@ impl View {
         }
     }
 
-    /// How an instance is doing as far as it can be known.
+    /// The state of an instance as far as it is known.
     fn state(&self, key: &str, name: &pb::WorkloadInstanceName) -> Option<pb::ExecutionState> {
         let (_, said) = self.said.get(&name.agent_name)?.get(key)?;
         let there = name.agent_name.is_empty() || self.present.contains(&name.agent_name);
@@ -246,12 +247,12 @@ impl View {
         })
     }
 
-    /// When a key was last written; 0 if it is not there.
+    /// Revision of the last write of a key; 0 if it is absent.
     pub(super) fn written(&self, key: &str) -> i64 {
         self.written.get(key).copied().unwrap_or(0)
     }
 
-    /// The keys that were written last after a revision, in order, each with its revision.
+    /// The keys last written after a revision, sorted, each with its revision.
     pub(super) fn written_after(&self, revision: i64) -> Vec<(String, i64)> {
         let all = self.written.iter().filter(|(_, written)| **written > revision);
         let mut all: Vec<_> = all.map(|(key, written)| (key.clone(), *written)).collect();
@@ -259,15 +260,15 @@ impl View {
         all
     }
 
-    /// The instances that `agent` said something of.
+    /// The instances with a state reported by `agent`.
     pub(super) fn said_by(&self, agent: &str) -> Vec<pb::WorkloadInstanceName> {
         self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
     }
 
-    /// The transaction that makes `new` of what is known: first one write for each change, in order.
+    /// The transaction from the known state to `new`, beginning with one write per change, in order.
     ///
-    /// It is applied only if what makes it valid is as it was: the items themselves, the configs that
-    /// a written workload refers to, and, where validity depends on all workloads together, the guard.
+    /// It applies only if its preconditions hold: the items themselves and the configs of a written
+    /// workload are unchanged, and so is the guard where validity depends on all workloads together.
     pub(super) fn plan(&self, new: &Tree, changes: &[Change]) -> Plan {
         let mut plan = Plan::default();
         let guard = self.keys.guard();
@@ -285,7 +286,7 @@ impl View {
                     }
                 }
                 Change::Config(name, _) => {
-                    // That nobody refers to it is to stay so until it is written.
+                    // The config must stay unreferenced until it is written.
                     plan.compares.insert(guard.clone(), self.written(&guard));
                     let mut users = self.current.users_of(name);
                     bumps |= users.any(|user| references(new, user).any(|own| own == name));
@@ -300,11 +301,11 @@ impl View {
         plan
     }
 
-    /// The transaction that does an update. It may compare without writing.
+    /// The transaction of an update. It may compare without writing.
     ///
-    /// What the update names and finds as it wants it has to be so still, or what is acknowledged would
-    /// not be there. What becomes the same whatever it was need not be as it was: so nodes that set one
-    /// and the same config, as events do, are not in each other's way.
+    /// It compares every item named by a mask whose value already matches the update: an acknowledged
+    /// value really is in etcd. It does not compare items with the same result for every previous value:
+    /// nodes setting the same config, as events do, do not conflict.
     pub(super) fn plan_update(&self, update: &Update, planned: &UpdatePlan) -> Plan {
         let mut plan = self.plan(&planned.tree, &planned.changes);
         let named = UpdateTargets::by(&update.masks);
@@ -314,7 +315,8 @@ impl View {
             }
         }
         if !update.by.is_empty() {
-            // Its rules are there. Narrowed at another node, they count although this one does not know.
+            // The sender's rules are in its workload. Rules narrowed at another node count even before
+            // this replica has them.
             let key = self.keys.workload(&update.by);
             plan.compares.insert(key.clone(), self.written(&key));
         }
@@ -332,7 +334,7 @@ impl View {
         plan
     }
 
-    /// Whether an altered workload may make other items invalid, or they it.
+    /// True if a changed workload may invalidate other items, or be invalidated by them.
     fn reshapes(&self, new: &Tree, name: &str) -> bool {
         let path = [DESIRED_STATE, "workloads", name];
         let (Some(was), Some(is)) = (self.current.tree().get(&path), new.get(&path)) else {
@@ -343,25 +345,25 @@ impl View {
         differs("dependencies") || differs("configs") || renders(was) || renders(is)
     }
 
-    /// What was last known of an agent, also if it is not there.
+    /// The last attributes of an agent, even if it is absent.
     pub(super) fn attributes(&self, agent: &str) -> pb::AgentAttributes {
         self.attributes.get(agent).cloned().unwrap_or_default()
     }
 
-    /// This was known before all was read again.
+    /// Takes over attributes known before a new read of all keys.
     pub(super) fn remember(&mut self, before: &Self) {
         for (agent, attributes) in &before.attributes {
             self.attributes.entry(agent.clone()).or_insert_with(|| attributes.clone());
         }
     }
 
-    /// Whether an agent is there.
+    /// The entry of an agent; `None` if it is absent.
     pub(super) fn agent(&self, name: &str) -> Option<&Node> {
         self.current.tree().get(&[AGENTS, name])
     }
 }
 
-/// Whether a state says more than that somebody is to begin.
+/// True if a state reports more than a pending start.
 fn began(state: &pb::ExecutionState) -> bool {
     let initial = i32::from(pb::Pending::Initial);
     !matches!(state.execution_state_enum, Some(State::Pending(own)) if own == initial)

@@ -1,5 +1,8 @@
-//! Follows etcd: one watch for everything, from the revision that is known; again after each loss of
-//! the connection, and from a new reading if what happened meanwhile cannot be had any more.
+//! Watch of etcd: applies each revision to the view and sends it as one event.
+//!
+//! It starts at the known revision, and again after each lost connection. If etcd no longer has the
+//! revisions in between, it reads all keys again. The view and the queue of events always move in the
+//! order of revisions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +20,12 @@ use super::{
 };
 use crate::{apart, store::Event};
 
-/// What is waited between attempts to connect.
+/// Delay between attempts to connect.
 const DELAY: Duration = Duration::from_millis(200);
-/// What many revisions at once may take.
+/// Most bytes of a response with many revisions.
 const MOST_RESPONSE: usize = 1 << 30;
 
-/// Follows until nobody listens or the agent leaves.
+/// Runs until the receiver of events is gone or the agent leaves.
 pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
     let mut closing = shared.closing.subscribe();
     tokio::select! {
@@ -72,7 +75,7 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
     }
 }
 
-/// A new connection, and the name again.
+/// Connects again and takes the name again.
 async fn again(
     shared: &Shared,
     events: &Sender<Event>,
@@ -84,7 +87,7 @@ async fn again(
     let revision = found.header().map_or(0, |own| own.revision());
     let known = shared.view().revision;
     let lease = lease::rejoin(&mut client, shared, lease).await?;
-    // One that was restored from a backup goes on from there, maybe past what is known already.
+    // An etcd restored from a backup continues from there, possibly past the known revision.
     if revision < known || !connect::was_so(&mut client, shared).await? {
         log::warn!("etcd knows another past than it did; everything is read again");
         read_again(shared, events, &mut client).await?;
@@ -109,7 +112,7 @@ async fn read_again(
     Ok(())
 }
 
-/// Passes on what a connection tells, until it ends.
+/// Applies the responses of a connection until it ends.
 async fn stay(
     shared: &Arc<Shared>,
     events: &Sender<Event>,
@@ -147,12 +150,14 @@ async fn pass_on(
             }
             if !begun {
                 begun = true;
+                // Usable only once the watch answers: every update waits for its own event.
                 shared.set_connection(Some(connection.clone()));
                 if std::mem::take(away) {
                     let _ = events.send(Event::Reachable(true)).await;
                 }
             }
-            // A task of its own: a view that began to go on goes on, also if the connection is lost.
+            // A task of its own: once the view begins to move to a revision it completes, even if the
+            // connection is lost.
             let told = tell(shared.clone(), events.clone(), revisions(&response));
             if tokio::spawn(told).await.is_err() {
                 return Err(Trouble::Away("its changes cannot be told".to_owned()));
@@ -164,7 +169,7 @@ async fn pass_on(
 async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trouble> {
     let from = shared.view().revision + 1;
     let options = WatchOptions::new().with_prefix().with_start_revision(from);
-    // Without fragments a response holds whole revisions; so it may be large.
+    // Unfragmented responses hold whole revisions, so they may be large.
     let mut watches = client.watch_client().max_decoding_message_size(MOST_RESPONSE);
     match timeout(ANSWER, watches.watch(shared.keys.prefix(), Some(options))).await {
         Ok(stream) => Ok(stream?),
@@ -172,7 +177,7 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
     }
 }
 
-/// Tells the changes of each revision as one event.
+/// Applies each revision and sends its changes as one event.
 async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, Vec<Entry>)>) {
     let _turn = shared.turn.lock().await;
     for (revision, entries) in revisions {
@@ -182,7 +187,7 @@ async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, V
                 continue;
             }
             let changes = view.begin(revision, entries);
-            // Where some did not fit before, there may be many attempts.
+            // With items left out before, applying may take many attempts.
             let is_small = !view.has_left_out();
             let bytes =
                 if is_small { view.current.bytes_of_changes(&changes) } else { apart::LARGE };

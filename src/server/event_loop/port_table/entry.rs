@@ -1,4 +1,7 @@
-//! One port, and what is known of it between its turns.
+//! Entry of the port table: one port, and its state between two turns.
+//!
+//! An entry collects pending work, bounds useless wake-ups, and backs off when polling for a reader.
+//! Invariant: `port` is `None` exactly while a thread is in the port's turn.
 
 use std::{
     collections::BTreeSet,
@@ -22,20 +25,20 @@ use super::{
     Due,
 };
 
-/// How long a thread is inside one pair before that counts as held. Others do not wait that long.
+/// Time of a thread inside one pair until the pair counts as blocked. Other ports wait less.
 pub(super) const BLOCKED_AFTER: Duration = Duration::from_millis(100);
-/// Turns of a workload that held its pipe, each on a thread of its own, until it is trusted again.
+/// Turns of a quarantined workload on threads of their own, until it is trusted again.
 pub(super) const QUARANTINE: u32 = 100;
-/// What is counted of a workload that wakes us for nothing is counted for so long.
+/// Window for counting useless wake-ups.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// Turns for nothing that each useful one makes up for: readers that read on are seen to, some more
-/// often than frames come of it.
+/// Useless turns excused by each useful one: a reader that is polled while it reads causes more turns
+/// than frames.
 pub(super) const MADE_UP: usize = 4;
 
-/// One port, and what is known of it between its turns.
-#[repr(C)] // what every turn touches comes first, in as few cache lines as it can
+/// One port, and its state between two turns.
+#[repr(C)] // fields of every turn first, in as few cache lines as possible
 pub(in super::super) struct PortEntry {
-    /// `None`: it is checked out, in a turn.
+    /// `None` while the port is checked out.
     pub(super) port: Option<Box<Port>>,
     pub(super) peer: PeerId,
     pub(super) state: PortState,
@@ -45,55 +48,55 @@ pub(in super::super) struct PortEntry {
     pub(super) pair: Arc<PipePair>,
 }
 
-/// Why a port wants a turn.
+/// Reason of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// Something happened to its pair.
+    /// An event of its pair.
     Event = 0,
-    /// It was sent something.
+    /// A frame or a reset for it.
     Pending = 1,
 }
 
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct PortState {
-    /// What came since the last turn.
+    /// Work for the next turn.
     pub(super) pending: Pending,
-    /// In which of the queues it stands.
+    /// Membership in the queues, by [`Why`].
     pub(super) queued: [bool; 2],
-    /// Its reader may have taken what it was sent.
+    /// Its reader may have drained the pipe.
     pub(super) maybe_drained: bool,
-    /// The broker wants it to be read.
+    /// The broker allows reading it.
     pub(super) reading: bool,
-    /// There may be bytes that were announced and not read.
+    /// Announced bytes may still be unread.
     pub(super) unread: bool,
-    /// All writers had gone, behind some of these bytes.
+    /// All writers had left, with some of these bytes still in the pipe.
     pub(super) writers_gone: bool,
-    /// The kernel was told to tell nothing of it for now.
+    /// Its descriptors are deregistered for now.
     pub(super) throttled: bool,
     pub(super) wait: Wait,
-    /// Turns that it still gets on threads of their own, since it held its pipe.
+    /// Turns left on threads of their own, since its last block.
     pub(super) quarantine: u32,
-    /// Since when a thread sleeps in a call on its FIFOs, or may.
+    /// Time at which the current turn got a thread of its own, or its driver was replaced.
     pub(super) checked_out: Option<Instant>,
-    /// When it is looked at next, and how often that was for nothing.
+    /// Time of the next reader poll, and the number of polls in vain.
     pub(super) look: Option<(Instant, u32)>,
-    /// Turns for nothing, but for those that others make up for.
+    /// Useless turns, minus the excused ones.
     pub(super) idle: Count,
-    /// Turns of which nothing came but that the reader had read on.
+    /// Turns with no result except that the reader had read on.
     pub(super) read_on: Count,
-    /// Its reader reads in so small pieces that the kernel was told not to tell of each for now.
+    /// Its reader reads in very small pieces, so its reads are not watched for now.
     pub(super) quiet: bool,
-    /// What was reported of it.
+    /// Misbehaviors reported so far.
     pub(super) reported: Vec<Misbehavior>,
 }
 
-/// Turns of one kind since a time.
+/// Number of turns of one kind since the start of the window.
 #[derive(Default)]
 pub(super) struct Count(Option<(Instant, usize)>);
 
 impl Count {
-    /// Counts one more; tells whether there were more than `most` in the last while.
+    /// Counts one turn. Returns true if there were more than `most` in this window.
     fn is_above(&mut self, most: usize) -> bool {
         let now = Instant::now();
         let (since, count) = match self.0 {
@@ -113,22 +116,22 @@ impl Count {
     }
 }
 
-/// What the kernel is to be told not to tell for now.
+/// Kernel events to switch off for now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in super::super) enum Throttle {
     #[default]
     Nothing,
-    /// That something was read.
+    /// Events for reads of the workload.
     Reads,
-    /// Anything, but for a reader that leaves.
+    /// All events except for a reader that leaves.
     All,
 }
 
-/// Times at which something becomes due.
+/// Timers, by time.
 pub(super) type Times = BTreeSet<(Instant, PeerId, Due)>;
 
 impl PortState {
-    /// No thread is in its turn any more; gives for how long one was, if that was too long.
+    /// Notes that a turn is over. Returns its duration if the pair was blocked.
     pub(super) fn note_back(&mut self, times: &mut Times, peer: PeerId) -> Option<Duration> {
         let since = self.checked_out.take()?;
         times.remove(&(since + BLOCKED_AFTER, peer, Due::Blocked));
@@ -138,15 +141,14 @@ impl PortState {
         held.then_some(checked_out)
     }
 
-    /// Sets when to look at a reader that is waited for. Each look that finds nothing new is followed
-    /// by a later one.
+    /// Sets the timer for the next reader poll. The interval doubles with each poll in vain.
     pub(super) fn schedule_reader_poll(&mut self, times: &mut Times, peer: PeerId) {
         let before = self.look.take();
         if let Some((at, _)) = before {
             times.remove(&(at, peer, Due::PollReader));
         }
         if self.wait == Wait::Reader {
-            // Nothing else tells of what is read then.
+            // With its reads unwatched, polling is the only source: no back-off then.
             let round = if self.quiet { 0 } else { before.map_or(0, |(_, round)| round + 1) };
             let after = FIRST_READER_POLL.saturating_mul(1 << round.min(10)).min(LAST_READER_POLL);
             let at = Instant::now() + after;
@@ -155,7 +157,7 @@ impl PortState {
         }
     }
 
-    /// PortState what the kernel is to be told not to tell, and when it may again.
+    /// Records a throttle, and sets the timer for its end.
     pub(super) fn throttle(&mut self, times: &mut Times, peer: PeerId, less: Throttle) {
         let due = match less {
             Throttle::Nothing => return,
@@ -167,8 +169,8 @@ impl PortState {
         times.insert((Instant::now() + WINDOW, peer, due));
     }
 
-    /// Counts a turn; tells what there were too many of. A reader that reads on in small pieces is not
-    /// to be blamed for it, and what else it does is served all the same.
+    /// Counts a turn, and returns the throttle now due. A reader of small pieces loses its read events
+    /// only; its other events are still handled.
     pub(super) fn count(&mut self, worth: Worth, most: usize) -> Throttle {
         match worth {
             Worth::Useful => self.idle.make_up(),
@@ -187,35 +189,34 @@ impl PortState {
     }
 }
 
-/// What follows from a turn.
+/// Effects of a turn, for the loop to carry out.
 pub(in super::super) struct Effects {
-    /// For the worker, in order.
+    /// Messages for the worker, in order.
     pub(in super::super) messages: Vec<ToWorker>,
-    /// For the worker, before these.
+    /// Notices for the worker, sent before the messages.
     pub(in super::super) notices: Notices,
-    /// What the workload does that it should not.
+    /// Misbehaviors seen in the turn.
     pub(in super::super) misbehaviors: Vec<Misbehavior>,
-    /// For how long a thread was in the turn, if that was too long.
+    /// Duration of the turn if the pair was blocked.
     pub(in super::super) held: Option<Duration>,
-    /// What it waited for before, and what it waits for now, if that is another.
+    /// Previous and new wait, if they differ.
     pub(in super::super) waited: Option<(Wait, Wait)>,
-    /// It had too many turns of a kind: the kernel is to tell less of it until [`Due::Unthrottle`] or
-    /// [`Due::WatchReads`].
+    /// Kernel events to switch off until [`Due::Unthrottle`] or [`Due::WatchReads`].
     pub(in super::super) less: Throttle,
 }
 
-/// A port on its way through a turn, with all that came for it.
+/// A checked-out port with its pending work.
 pub(in super::super) struct CheckedOut {
     peer: PeerId,
     port: Box<Port>,
     pending: Pending,
-    /// Frames that may be read.
+    /// Number of frames to read at most.
     room: usize,
-    /// It had something to say that is not read yet because of what it said before.
+    /// Its bytes stay in the pipe, because too many of its messages are in flight.
     full: bool,
 }
 
-/// A port that is back from a turn, and what that came to.
+/// A port back from its turn, with the result.
 pub(in super::super) struct TurnResult {
     pub(super) port: Box<Port>,
     pub(super) turn: Turn,
@@ -226,18 +227,18 @@ impl CheckedOut {
         self.peer
     }
 
-    /// The turn. It sleeps for as long as the workload holds its pipe.
+    /// Does the turn. It sleeps for as long as the workload blocks its pipe.
     pub(in super::super) fn work(self, buffer: &mut [u8]) -> TurnResult {
         let Self { mut port, pending, room, full, .. } = self;
         let mut turn = port.turn(pending, room, buffer);
-        // That it is not read now because of what it said before is not its fault.
+        // The server left these bytes unread, so the wake-up is not the workload's fault.
         turn.useful |= full;
         TurnResult { port, turn }
     }
 }
 
 impl PortEntry {
-    /// The instance, as it is called in the log.
+    /// Name of the instance in the log.
     pub(in super::super) fn name(&self) -> &str {
         &self.name
     }
@@ -246,7 +247,7 @@ impl PortEntry {
         self.peer
     }
 
-    /// What is read, and what is written.
+    /// Descriptors for reading and for writing.
     pub(in super::super) fn descriptors(&self) -> (RawFd, RawFd) {
         self.descriptors
     }
@@ -255,12 +256,12 @@ impl PortEntry {
         &self.pair
     }
 
-    /// Its port, unless a thread is in its turn.
+    /// Its port, unless it is checked out.
     pub(in super::super) fn into_port(self) -> Option<Box<Port>> {
         self.port
     }
 
-    /// Whether its turns are expected to sleep.
+    /// True if its turns are expected to sleep.
     pub(super) fn is_quarantined(&self) -> bool {
         self.state.quarantine > 0
     }
@@ -273,24 +274,24 @@ impl PortEntry {
         self.state.throttled
     }
 
-    /// Whether what its reader reads is not watched for now.
+    /// True if the reads of its reader are not watched for now.
     pub(in super::super) fn is_quiet(&self) -> bool {
         self.state.quiet
     }
 
-    /// What its reader reads is watched again; tells whether the port waits for that.
+    /// Ends the pause of read events. Returns true if the port waits for its reader.
     pub(in super::super) fn watch_reads(&mut self) -> bool {
         self.state.quiet = false;
         self.state.wait == Wait::Reader && !self.state.throttled
     }
 
-    /// The kernel tells of it again, and of nothing special.
+    /// Ends the throttle. The wait starts afresh, as the descriptors are registered again.
     pub(in super::super) fn unthrottle(&mut self) {
         self.state.throttled = false;
         self.state.wait = Wait::No;
     }
 
-    /// Tells whether this is new.
+    /// Records a misbehavior. Returns true if it is new.
     pub(in super::super) fn note_misbehavior(&mut self, misbehavior: Misbehavior) -> bool {
         let new = !self.state.reported.contains(&misbehavior);
         if new {
@@ -299,8 +300,7 @@ impl PortEntry {
         new
     }
 
-    /// For how long a thread has been in a call on its FIFOs, if that is too long; and what was
-    /// reported of it.
+    /// Duration of its current turn if the pair is blocked, and its misbehaviors.
     pub(in super::super) fn port_status(
         &self,
         now: Instant,
@@ -309,7 +309,7 @@ impl PortEntry {
         (held.filter(|held| *held >= BLOCKED_AFTER), self.state.reported.clone())
     }
 
-    /// Sends its port on a turn with all that came for it, if it is not in one and something did.
+    /// Checks out its port with all pending work, unless there is none or the port is checked out.
     pub(super) fn visit(&mut self) -> Option<CheckedOut> {
         if self.state.pending.is_empty() {
             return None;
@@ -319,7 +319,7 @@ impl PortEntry {
         Some(self.visit_with(port, pending))
     }
 
-    /// Sends its port, which was taken out of it, on a turn with this.
+    /// Checks out `port`, moved out of this entry before, with this work.
     pub(super) fn visit_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
         let state = &mut self.state;
         state.unread |= pending.readable || pending.writers_gone;
@@ -334,7 +334,7 @@ impl PortEntry {
         CheckedOut { peer: self.peer, port, pending, room, full }
     }
 
-    /// The turn was not begun.
+    /// Puts a port back whose turn was not begun. Its work goes before newer work.
     pub(super) fn reclaim(&mut self, visit: CheckedOut) {
         let CheckedOut { port, pending, .. } = visit;
         self.port = Some(port);

@@ -1,11 +1,11 @@
-//! What is around the calls that write.
+//! Helpers around the system calls that write: one buffer for small frames, retry, classified errors.
 
 use bytes::BufMut;
 use nix::errno::Errno;
 
 use crate::message::Frame;
 
-/// Frames of so many bytes together in one place, if there is room for them.
+/// Copies frames of `bytes` together into `scratch`, if it is large enough.
 pub(super) fn put_together<'a, 'f>(
     frames: impl Iterator<Item = &'f Frame>,
     bytes: usize,
@@ -20,7 +20,7 @@ pub(super) fn put_together<'a, 'f>(
     Some(whole)
 }
 
-/// Until no signal is in the way.
+/// Repeats a call interrupted by a signal.
 pub(super) fn again(call: impl Fn() -> Result<usize, Errno>) -> Result<usize, Errno> {
     loop {
         match call() {

@@ -1,16 +1,19 @@
-//! What is in a pipe of what was written to it.
+//! Written frames: the frames in a pipe, with their unread bytes.
+//!
+//! The writer adds each write, and subtracts the bytes read by the workload. Invariant: `bytes` is the
+//! sum over `frames`.
 
 use crate::small_deque::SmallDeque;
 
 use super::{OutFrame, SLOT};
 
-/// What we wrote and nobody has read.
+/// Written and unread frames of one pipe.
 #[derive(Debug, Default)]
 pub(super) struct WrittenFrames {
-    /// Frames, oldest first, each with its bytes that were not read and the call that wrote it.
+    /// Frames, oldest first, each with its unread bytes and the number of the call that wrote it.
     pub(super) frames: SmallDeque<(OutFrame, usize, u64)>,
     pub(super) bytes: usize,
-    /// Calls that wrote something, ever.
+    /// Number of writing calls so far.
     pub(super) calls: u64,
 }
 
@@ -18,19 +21,19 @@ impl WrittenFrames {
     pub(super) fn push(&mut self, frame: OutFrame, bytes: usize) {
         self.bytes += bytes;
         match self.frames.back_mut() {
-            // The next part of a frame that is there in part.
+            // The next part of a partial frame.
             Some((last, left, _)) if last.seq == frame.seq => *left += bytes,
             _ => self.frames.push_back((frame, bytes, self.calls)),
         }
     }
 
-    /// All of it was read.
+    /// Drops all frames: the pipe is drained.
     pub(super) fn forget(&mut self) {
         *self = Self { calls: self.calls, ..Self::default() };
     }
 
-    /// The most ports that this may take: each call may have left its last entry half empty, and the
-    /// reader has emptied the first one in part.
+    /// Most slots taken by these frames. Each call may have left its last slot half empty, and the
+    /// reader may have read a part of the first one.
     pub(super) fn ports(&self) -> usize {
         let first = self.frames.front().map_or(self.calls, |(.., call)| *call);
         self.bytes / SLOT + usize::try_from(self.calls - first).unwrap_or(usize::MAX) + 2

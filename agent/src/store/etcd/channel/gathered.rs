@@ -1,8 +1,9 @@
-//! A stream that is written to once for what came in one turn of the runtime.
+//! Write combiner: collects the writes of one turn of the runtime into one write to the stream.
 //!
-//! The HTTP/2 client writes the head of a request and flushes it; only then it learns that it may write
-//! the body, which a task has at hand that is to run next. Flushed alone, the head wakes etcd for
-//! nothing: on a busy machine it takes the processor on which the body would be written.
+//! The HTTP/2 client writes the head of a request and flushes it; the body follows from a task that is
+//! ready to run next. Flushed alone, the head wakes etcd for nothing, and on a busy machine etcd then
+//! takes the processor from the task with the body. Bytes stay in order, and a shutdown writes all of
+//! them.
 
 use std::{
     io::{self, IoSlice},
@@ -12,15 +13,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// More is not kept: beside copying it, one more write costs little.
+/// Most collected bytes. Above it, copying costs as much as another write.
 const MOST_KEPT: usize = 16 << 10;
 
-/// A stream, and what is to be written to it.
+/// A stream and the bytes collected for it.
 #[derive(Debug)]
 pub(super) struct Gathered<S> {
     stream: S,
     kept: Vec<u8>,
-    /// Whoever flushes was asked to come again, after the tasks that are to run now.
+    /// True if the flush was postponed until after the tasks that are ready now.
     is_put_off: bool,
 }
 
@@ -29,7 +30,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         Self { stream, kept: Vec::new(), is_put_off: false }
     }
 
-    /// Writes all that is kept.
+    /// Writes all collected bytes.
     fn poll_kept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.kept.is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.kept))? {
@@ -179,7 +180,7 @@ mod tests {
         });
         let endpoint = Endpoint::from_static("http://etcd").connect_with_connector_lazy(connector);
         let client = Client::from_channel(Channel::Tonic(endpoint), None).await.unwrap();
-        // What the first one writes, the connection has begun with.
+        // The first write also contains the start of the connection.
         for value in ["first", "other"] {
             let mut client = client.kv_client();
             let asking = tokio::spawn(async move { client.put("key", value, None).await });
