@@ -44,6 +44,7 @@ protoc:
 check: protoc  ## format, lints, documentation, unit tests, layering, links: under a minute when warm
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --example embed_server --example embed_core -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	$(CARGO) test --workspace --lib --test layering --test links
 

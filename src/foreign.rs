@@ -1,15 +1,12 @@
-//! Text that somebody else chose: short where it is quoted, and in the log on one line, without anything
-//! that a terminal would obey.
+//! Foreign text within a sentence of our own.
 
 use std::fmt;
 
-/// How much of a foreign text is shown within a sentence of ours.
+/// Characters of a quoted foreign text.
 const SHOWN: usize = 64;
-/// How long a line of the log gets.
-const LINE: usize = 2_000;
 
-/// A foreign text within a sentence that goes back to whom it came from: at most 64 characters of it as
-/// they are, which clients compare, and `...` if there are more. Whoever logs it writes a [`Line`].
+/// A foreign text, quoted to its own sender: up to 64 of its characters unchanged, as clients compare them,
+/// and `...` if there are more. The log escapes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
@@ -19,53 +16,6 @@ impl fmt::Display for Excerpt<'_> {
             None => f.write_str(self.0),
             Some((end, _)) => write!(f, "{}...", &self.0[..end]),
         }
-    }
-}
-
-/// One line of the log, whatever is in it: at most 2,000 characters, and `...` if there are more.
-pub(crate) struct Line<'a>(pub(crate) &'a fmt::Arguments<'a>);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::write(&mut Escaping { to: f, left: LINE, cut: false }, *self.0)
-    }
-}
-
-struct Escaping<'a, 'f> {
-    to: &'a mut fmt::Formatter<'f>,
-    /// Characters that may still be written, before the dots.
-    left: usize,
-    /// The dots were written.
-    cut: bool,
-}
-
-impl Escaping<'_, '_> {
-    fn put(&mut self, text: &str) -> fmt::Result {
-        for own in text.chars() {
-            if self.cut {
-                return Ok(());
-            }
-            // Quotes and backslashes do no harm, and versions and paths stay as they are.
-            let plain = matches!(own, '"' | '\'' | '\\') || own.escape_debug().len() == 1;
-            let len = if plain { 1 } else { own.escape_debug().len() };
-            if len > self.left {
-                self.cut = true;
-                return self.to.write_str("...");
-            }
-            self.left -= len;
-            if plain {
-                fmt::Write::write_char(self.to, own)?;
-            } else {
-                write!(self.to, "{}", own.escape_debug())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Write for Escaping<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text)
     }
 }
 
@@ -82,25 +32,5 @@ mod tests {
             let cut: String = text.chars().take(64).collect();
             assert_eq!(Excerpt(text).to_string(), cut + "...");
         }
-    }
-
-    #[test]
-    fn nothing_in_a_line_is_obeyed() {
-        for (text, shown) in [
-            ("a\nb\r\t", "a\\nb\\r\\t"),
-            ("\u{1b}[2J\u{7}", "\\u{1b}[2J\\u{7}"),
-            ("\u{202e}x\u{85}\u{2028}", "\\u{202e}x\\u{85}\\u{2028}"),
-            ("\0", "\\0"),
-        ] {
-            assert_eq!(Line(&format_args!("{text}")).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn line_is_one_line_of_bounded_length() {
-        let text = "x\n".repeat(10_000);
-        let line = Line(&format_args!("a says {text} to {text}")).to_string();
-        assert!(line.starts_with("a says x\\nx\\n") && line.ends_with("..."));
-        assert!(line.chars().count() <= LINE + 3, "{} characters", line.chars().count());
     }
 }

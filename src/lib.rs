@@ -42,57 +42,40 @@
 //! 11. `server/worker.rs` `hand_out`: turns the broker's outputs into frames for the event loop.
 //! 12. `server/port/writer.rs` `write_at_once`: writes the frame into the subscriber's input FIFO by one call.
 //!
-//! # The core without a pipe
+//! # A server of one's own
 //!
-//! The broker takes inputs and the time, and gives outputs. A test or another transport drives it directly:
+//! [`server::Server`] runs inside of another program, without signals, standard streams or a logger. The agent
+//! is at the other end of a [channel](server::AgentTransport::channel), or of a socket.
 //!
 //! ```
-//! use fifogate::{
-//!     broker::{Broker, Config, Input, Output, Tick},
-//!     message::{FromWorkload, ToWorkload},
-//!     state::{DESIRED_STATE, Node, Tree, update},
-//! };
+//! use std::time::Duration;
 //!
-//! let rule = Node::map([
-//!     ("type", Node::text("StateRule")),
-//!     ("operation", Node::text("ReadWrite")),
-//!     ("filterMasks", Node::seq([Node::text("desiredState.configs")])),
-//! ]);
-//! // Only a workload with an allow rule has a pair.
-//! let access = Node::map([("allowRules", Node::seq([rule]))]);
-//! let workload = Node::map([
-//!     ("agent", Node::text("agent_A")),
-//!     ("runtime", Node::text("process")),
-//!     ("runtimeConfig", Node::text("command: ./hello")),
-//!     ("controlInterfaceAccess", access),
-//! ]);
-//! let desired = Node::map([
-//!     ("apiVersion", Node::text("v1")),
-//!     ("workloads", Node::map([("hello", workload)])),
-//! ]);
-//! let state = Tree::default().with(DESIRED_STATE, Some(desired));
-//! let start = update::apply(&Tree::initial(), &state, &[]).unwrap();
+//! use fifogate::server::{AgentTransport, Server};
 //!
-//! let mut broker = Broker::new(Config::default());
-//! broker.start(&start);
-//! let Some(Output::OpenPair(peer, instance, _)) = broker.poll_output() else { panic!("no pair") };
-//! assert_eq!(instance.workload, "hello");
-//!
-//! broker.handle(Tick(0), Input::PairOpened(peer, "/run/fifogate/hello".to_owned()));
-//! let message = FromWorkload::Hello { version: "1.0.0".to_owned() };
-//! broker.handle(Tick(1), Input::Message { peer, message, written: 0 });
-//! let accepted = std::iter::from_fn(|| broker.poll_output())
-//!     .any(|output| matches!(output, Output::Send { message: ToWorkload::Accepted, .. }));
-//! assert!(accepted);
+//! # let dir = tempfile::tempdir()?;
+//! # let run_dir = dir.path().join("run");
+//! let (transport, agent_end) = AgentTransport::channel()?;
+//! let server = Server::builder(run_dir).agent(transport).spawn()?;
+//! let agent = fifogate::agent::AgentLink::open(agent_end.try_clone()?, agent_end, "node_a")?;
+//! // agent.replace_state(...), agent.add_workload(...), agent.recv() ...
+//! assert!(server.status().is_some_and(|json| json.contains(r#""agent_link":"connected""#)));
+//! server.shutdown(Duration::from_secs(1))?;
+//! # drop(agent);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! `examples/embed_server.rs` goes on from there. `examples/embed_core.rs` has the broker alone, with a
+//! transport of its own: [`broker::Broker`] takes inputs and the time, and gives outputs.
 
 pub mod agent;
 pub mod broker;
+#[cfg(feature = "cli")]
 pub mod cli;
 mod foreign;
 pub mod frame;
 mod id_map;
 pub mod limits;
+#[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
 pub mod pb;

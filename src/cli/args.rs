@@ -14,7 +14,7 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use super::{error::CliError, examples};
-use crate::{limits::Limits, server::LinkAddress};
+use crate::limits::Limits;
 
 /// Serves the Ankaios control interface of a node's workloads
 ///
@@ -134,10 +134,14 @@ pub(super) enum UpdatesBy {
     Forward,
 }
 
+/// A Unix socket, or standard input and output if `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LinkAddress(pub(super) Option<PathBuf>);
+
 fn link_address(text: &str) -> Result<LinkAddress, String> {
     match text.split_once(':') {
-        None if text == "stdio" => Ok(LinkAddress::Stdio),
-        Some(("unix", path)) if !path.is_empty() => Ok(LinkAddress::Unix(path.into())),
+        None if text == "stdio" => Ok(LinkAddress(None)),
+        Some(("unix", path)) if !path.is_empty() => Ok(LinkAddress(Some(path.into()))),
         _ => Err("expected `stdio` or `unix:PATH`".to_owned()),
     }
 }

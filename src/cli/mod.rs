@@ -13,6 +13,7 @@ mod frames;
 mod generate;
 mod get;
 mod input;
+mod log_line;
 mod output;
 mod run;
 mod schema;
@@ -29,10 +30,9 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 use clap::Parser;
 use log::LevelFilter;
 
-use crate::foreign::Line;
-
 use args::{Cli, Command, LogArgs};
 use error::CliError;
+use log_line::Line;
 
 /// Runs the command in `args`; the first argument is the program's name.
 ///

@@ -1,13 +1,14 @@
 //! `fifogate run`: starts the server for the workloads of a manifest or of an agent.
 //!
-//! It turns flags into a [`ServerConfig`], reads the manifest, and reports readiness to its
-//! starter.
+//! It turns flags into a [`Server`], reads the manifest, stops on signals, and reports readiness to
+//! its starter.
 
 use std::{
     fs::OpenOptions,
     io::{self, Write},
     os::fd::RawFd,
     path::Path,
+    time::Duration,
 };
 
 use nix::{
@@ -19,12 +20,13 @@ use nix::{
 use super::{
     args::{RunArgs, UpdatesBy},
     error::CliError,
+    wait,
 };
 use crate::{
-    broker::{self, Updates},
+    broker::Updates,
     limits::Limits,
     manifest,
-    server::{Server, ServerConfig},
+    server::{AgentTransport, Server, ServerError, raise_descriptor_limit},
     state::update::Updated,
 };
 
@@ -33,27 +35,32 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let text = "--updates forward needs an agent to forward to: give --agent-link too";
         return Err(CliError::unusable(text));
     }
-    let start = args.manifest.as_deref().map(read_manifest).transpose()?;
-    let config = ServerConfig {
-        run_dir: args.run_dir.resolve()?,
-        broker: broker::Config {
-            limits: Limits::from(&args.limits),
-            subscribe_grace_ms: args.subscribe_grace_ms,
-            window: args.window.into(),
-            agent_name: args.agent_name,
-            link: None,
-            updates: match args.updates {
-                UpdatesBy::Apply => Updates::Apply,
-                UpdatesBy::Forward => Updates::Forward,
-            },
-            forward_timeout_ms: u64::try_from(args.forward_timeout.as_millis()).unwrap_or(u64::MAX),
-            ..broker::Config::default()
-        },
-        link: args.agent_link,
-    };
-    let failed = |error: io::Error| CliError::failed(error.to_string());
-    let daemon = Server::new(config, start.as_ref()).map_err(failed)?;
-    daemon.run(|| ready(args.notification_fd)).map_err(failed)
+    let mut server = Server::builder(args.run_dir.resolve()?)
+        .limits(Limits::from(&args.limits))
+        .subscribe_grace(Duration::from_millis(args.subscribe_grace_ms))
+        .window(args.window)
+        .forward_timeout(args.forward_timeout)
+        .updates(match args.updates {
+            UpdatesBy::Apply => Updates::Apply,
+            UpdatesBy::Forward => Updates::Forward,
+        });
+    if let Some(path) = &args.manifest {
+        server = server.initial_state(read_manifest(path)?);
+    }
+    if let Some(name) = args.agent_name {
+        server = server.agent_name(name);
+    }
+    if let Some(address) = args.agent_link {
+        server = server.agent(address.0.map_or(AgentTransport::Stdio, AgentTransport::Unix));
+    }
+    let signals = wait::signals().map_err(|error| CliError::failed(error.to_string()))?;
+    raise_descriptor_limit();
+    let handle = server.stop_when_readable(signals.into()).spawn();
+    let mut handle = handle.map_err(|error| CliError::failed(error.to_string()))?;
+    let failed = |error: ServerError| CliError::failed(error.to_string());
+    handle.wait_ready().map_err(failed)?;
+    ready(args.notification_fd);
+    handle.wait().map_err(failed)
 }
 
 fn read_manifest(path: &Path) -> Result<Updated, CliError> {

@@ -34,14 +34,19 @@ impl Stop {
 
     /// Stops on SIGINT and SIGTERM from now on, and when `output` loses its last reader.
     pub(super) fn on_signal_or_end_of(output: impl AsFd) -> io::Result<Self> {
-        // Signals arrive as bytes, so poll sees one received before the call as well.
-        let (signals, write) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-        }
         let output = output.as_fd().try_clone_to_owned()?;
-        Ok(Self { signals: Some(signals), output: Some(output) })
+        Ok(Self { signals: Some(signals()?), output: Some(output) })
     }
+}
+
+/// A socket that is readable from the first SIGINT or SIGTERM on. Signals arrive as bytes, so a poll sees
+/// one received before the call as well.
+pub(super) fn signals() -> io::Result<UnixStream> {
+    let (signals, write) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(signals)
 }
 
 /// Reason for the end of a wait.

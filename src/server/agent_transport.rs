@@ -1,12 +1,11 @@
-//! Agent transport: the agent link as a port, over standard input and output or a Unix socket
-//! (docs/agent-link.md).
+//! Agent transport: the agent link as a port, over a channel of this process, standard input and output,
+//! or a Unix socket (docs/agent-link.md).
 //!
 //! Bytes become frames, and queued frames are written in any pieces: the agent is trusted to read a
 //! stream, so no frame waits for its reader. Frames leave in the order of the queue.
 
 use std::{
     collections::VecDeque,
-    fmt,
     fs::File,
     io,
     io::IoSlice,
@@ -14,7 +13,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use bytes::Buf;
@@ -27,25 +26,50 @@ use nix::{
 
 use crate::{broker::AckMode, frame::FrameDecoder};
 
-use super::port::{FromPort, Notices, OutFrame};
+use super::{
+    error::StartError,
+    port::{FromPort, Notices, OutFrame},
+};
 
 /// Most reads in one turn.
 const READS_PER_TURN: usize = 16;
 
-/// Address of the agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkAddress {
-    /// Our standard input and output.
+/// The way to the agent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AgentTransport {
+    /// A channel to an agent in this process, see [`AgentTransport::channel`].
+    Channel(UnixStream),
+    /// Standard input and output of this process. At its end the server replaces both by `/dev/null`,
+    /// so the agent sees the end of the link before the end of the process.
     Stdio,
     /// A Unix socket with the agent listening.
     Unix(PathBuf),
 }
 
-impl fmt::Display for LinkAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl AgentTransport {
+    /// A transport to an agent in this process, and the agent's end of it.
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn channel() -> io::Result<(Self, UnixStream)> {
+        let (own, agent) = UnixStream::pair()?;
+        Ok((Self::Channel(own), agent))
+    }
+
+    /// Descriptors for reading and writing.
+    fn open(self) -> Result<(OwnedFd, OwnedFd), StartError> {
+        let both = |stream: UnixStream| Ok((stream.try_clone()?.into(), stream.into()));
         match self {
-            Self::Stdio => f.write_str("standard input and output"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Channel(stream) => both(stream),
+            Self::Stdio => Ok((
+                io::stdin().as_fd().try_clone_to_owned()?,
+                io::stdout().as_fd().try_clone_to_owned()?,
+            )),
+            Self::Unix(path) => match UnixStream::connect(&path) {
+                Ok(stream) => both(stream),
+                Err(error) => Err(StartError::AgentUnreachable(path.display().to_string(), error)),
+            },
         }
     }
 }
@@ -80,17 +104,13 @@ pub(super) struct LinkPort {
 }
 
 impl LinkPort {
-    pub(super) fn open(address: &LinkAddress, max_frame: usize) -> io::Result<Self> {
-        let (from_agent, to_agent) = match address {
-            LinkAddress::Stdio => (
-                io::stdin().as_fd().try_clone_to_owned()?,
-                io::stdout().as_fd().try_clone_to_owned()?,
-            ),
-            LinkAddress::Unix(path) => connect(path)?,
-        };
+    pub(super) fn open(transport: AgentTransport, max_frame: usize) -> Result<Self, StartError> {
+        let stdio = matches!(transport, AgentTransport::Stdio);
+        let (from_agent, to_agent) = transport.open()?;
         for fd in [&from_agent, &to_agent] {
-            let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-            fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+            let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(io::Error::from)?;
+            let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+            fcntl(fd, FcntlArg::F_SETFL(flags)).map_err(io::Error::from)?;
         }
         Ok(Self {
             from_agent,
@@ -101,7 +121,7 @@ impl LinkPort {
             reading: true,
             wanted: true,
             hung_up: false,
-            stdio: *address == LinkAddress::Stdio,
+            stdio,
         })
     }
 
@@ -197,8 +217,8 @@ impl LinkPort {
             frame.frame.put_head(&mut head);
             let mut whole = head.chain(&frame.frame.body()[..]);
             whole.advance(self.written);
-            let leaf_cache = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
-            match writev(&self.to_agent, &leaf_cache) {
+            let slices = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
+            match writev(&self.to_agent, &slices) {
                 Ok(count) => {
                     self.written += count;
                     if self.written == frame.frame.len() {
@@ -219,9 +239,4 @@ impl LinkPort {
         }
         true
     }
-}
-
-fn connect(path: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
-    let stream = UnixStream::connect(path)?;
-    Ok((stream.try_clone()?.into(), stream.into()))
 }

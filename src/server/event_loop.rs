@@ -1,6 +1,6 @@
 //! The event loop of the server: readiness events in, bounded turns of ports out.
 //!
-//! It reads events from epoll, inotify, signals and the status socket, and commands from the worker.
+//! It reads events from epoll, inotify and the status socket, and commands from worker and handle.
 //! It schedules ports for turns, and carries frames between ports and worker without looking inside.
 //!
 //! Invariant: the loop itself makes no call on a FIFO. Such calls are jobs, done by the driver thread
@@ -13,19 +13,20 @@ mod in_flight;
 mod jobs;
 mod lifecycle;
 mod port_table;
-mod signals;
+mod stop;
 mod worker_handle;
 
 use std::{
     collections::{HashMap, VecDeque},
-    io, mem,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
     thread,
     time::{Duration, Instant},
     vec,
 };
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 
 use crate::{
@@ -35,48 +36,42 @@ use crate::{
 };
 
 use super::{
+    FLUSH,
     agent_transport::LinkPort,
+    error::{ServerError, StartError},
     fifo::RunDir,
+    handle::{Control, Progress},
     inotify::Watches,
     log_limiter::LogLimiter,
     port::OutFrame,
     status_socket::StatusSocket,
-    worker::{FromWorker, ToWorker},
+    worker::FromWorker,
 };
 
 use drained::DrainWatch;
-use handoff::{BlockingThreads, Handoff};
+use handoff::{BlockingThreads, Driven, Handoff, JOB_BUFFER};
 pub(super) use in_flight::InFlight;
 use jobs::{Done, Job};
 use lifecycle::Opening;
 use port_table::{CheckedOut, PortTable};
-use signals::Signals;
+use stop::Stopping;
 pub(super) use worker_handle::WorkerHandle;
 
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
-const SIGNALS: Token = Token(usize::MAX - 2);
+const STOP: Token = Token(usize::MAX - 2);
 const STATUS: Token = Token(usize::MAX - 3);
 const FROM_AGENT: Token = Token(usize::MAX - 4);
 const TO_AGENT: Token = Token(usize::MAX - 5);
 /// First token for connections to the status socket.
 const STATUS_CLIENTS: usize = usize::MAX / 2;
 
-/// Time to flush queued frames at the end (docs/agent-link.md).
-const FLUSH: Duration = Duration::from_secs(1);
-
 /// Bounds of the back-off for polling the reader of a waiting port: inotify events are hints only.
 const FIRST_READER_POLL: Duration = Duration::from_millis(20);
 const LAST_READER_POLL: Duration = Duration::from_secs(2);
 
-/// Time to close the FIFOs at the end. The close of a blocked pair takes longer.
-const CLOSE: Duration = Duration::from_millis(100);
-
 /// Most turns between two polls of the kernel: well under a millisecond.
 const ROUND: usize = 64;
-
-/// Size of the one buffer for all reads of a thread.
-const READ_BUFFER: usize = 64 << 10;
 
 /// Settings of the loop.
 #[derive(Debug, Clone)]
@@ -92,6 +87,20 @@ pub(super) fn poll() -> io::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
     Ok((poll, Arc::new(waker)))
+}
+
+/// Parts of the loop made by its starter.
+pub(super) struct Parts {
+    pub(super) run_dir: RunDir,
+    pub(super) status: StatusSocket,
+    pub(super) link: Option<LinkPort>,
+    /// Readable when the server has to stop.
+    pub(super) stop: Option<OwnedFd>,
+    /// Requests of the handle.
+    pub(super) control: Receiver<Control>,
+    /// Messages of the worker.
+    pub(super) inbox: Receiver<Vec<FromWorker>>,
+    pub(super) worker: WorkerHandle,
 }
 
 /// The loop before its start.
@@ -117,7 +126,9 @@ struct Loop {
     at: Option<PeerId>,
     watches: Watches,
     drained: DrainWatch,
-    signals: Signals,
+    /// Kept open for the poll.
+    _stop: Option<OwnedFd>,
+    control: Receiver<Control>,
     inbox: Receiver<Vec<FromWorker>>,
     /// Messages received from the inbox and not handled yet.
     batch: vec::IntoIter<FromWorker>,
@@ -125,11 +136,11 @@ struct Loop {
     sharing: Option<(ResponseBody, vec::IntoIter<Delivery>)>,
     /// Results of jobs finished by a replaced driver or by a blocking thread.
     stale: Receiver<Done>,
-    blocking_threads: Option<BlockingThreads>,
+    blocking_threads: Option<BlockingThreads<Done>>,
     worker: WorkerHandle,
     stopping: Option<Stopping>,
     /// The reason of a stop that nobody requested.
-    failure: Option<String>,
+    failure: Option<ServerError>,
     status: Option<StatusSocket>,
     link: Option<Link>,
     buffer: Vec<u8>,
@@ -143,30 +154,20 @@ struct Link {
     in_flight: Arc<InFlight>,
 }
 
-/// The stop has begun: ports are no longer read, queued frames are written.
-struct Stopping {
-    deadline: Instant,
-    /// The worker has handed out its last message.
-    drained: bool,
-}
-
 impl EventLoop {
     pub(super) fn new(
         settings: Settings,
-        run_dir: RunDir,
-        link: Option<LinkPort>,
         (poll, waker): (Poll, Arc<Waker>),
-        inbox: Receiver<Vec<FromWorker>>,
-        worker: WorkerHandle,
-    ) -> io::Result<Self> {
+        parts: Parts,
+    ) -> Result<Self, StartError> {
+        let Parts { run_dir, status, link, stop, control, inbox, worker } = parts;
         let watches = Watches::new();
         if let Some(fd) = watches.descriptor() {
             poll.registry().register(&mut SourceFd(&fd), WATCHES, Interest::READABLE)?;
         }
-        let signals = Signals::new()?;
-        let fd = signals.descriptor();
-        poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
-        let status = StatusSocket::open(run_dir.path())?;
+        if let Some(stop) = &stop {
+            poll.registry().register(&mut SourceFd(&stop.as_raw_fd()), STOP, Interest::READABLE)?;
+        }
         let fd = status.descriptor();
         poll.registry().register(&mut SourceFd(&fd), STATUS, Interest::READABLE)?;
         let link = link
@@ -184,7 +185,8 @@ impl EventLoop {
             at: None,
             watches,
             drained: DrainWatch::new()?,
-            signals,
+            _stop: stop,
+            control,
             inbox,
             batch: Vec::new().into_iter(),
             sharing: None,
@@ -195,27 +197,34 @@ impl EventLoop {
             failure: None,
             status: Some(status),
             link,
-            buffer: vec![0; READ_BUFFER],
+            buffer: vec![0; JOB_BUFFER],
             pace: LogLimiter::default(),
         };
         Ok(Self { waker, parts })
     }
 
-    /// Runs the loop until it is stopped and flushed. Afterwards everything is closed except for the
-    /// pairs blocked by their workloads.
-    pub(super) fn run(self) -> io::Result<()> {
+    /// Starts the threads of the loop. It runs until it is stopped and flushed, then reports its end.
+    ///
+    /// # Errors
+    /// The system grants no thread.
+    pub(super) fn spawn(self, progress: Sender<Progress>) -> io::Result<()> {
         let mut parts = self.parts;
-        Handoff::run(self.waker, |stale, blocking_threads| {
+        let make = |stale, blocking_threads| {
             parts.stale = stale;
             parts.blocking_threads = Some(blocking_threads);
             parts
-        })
+        };
+        // The handle may be gone.
+        let on_end = move |result| drop(progress.send(Progress::Ended(result)));
+        Handoff::spawn(self.waker, make, on_end)
     }
 }
 
-impl Loop {
-    /// Waits for the next due job and returns it; `None` at the end.
-    fn next(&mut self) -> io::Result<Option<Job>> {
+impl Driven for Loop {
+    type Job = Job;
+    type Done = Done;
+
+    fn next(&mut self) -> Result<Option<Job>, ServerError> {
         loop {
             if let Some(job) = self.next_job() {
                 self.at = job.peer();
@@ -235,6 +244,27 @@ impl Loop {
         }
     }
 
+    fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Turn(peer, back) => self.after_turn(peer, back),
+            Done::Opened(peer, port) => self.opened(peer, port),
+            Done::Closed => {}
+        }
+    }
+
+    fn note_handover(&mut self) {
+        if let Some(peer) = self.at.take() {
+            self.ports.note_checked_out(peer, Instant::now());
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), ServerError> {
+        self.close_all();
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Loop {
     /// Lets this thread handle the batch for the worker, if no job waits. Returns true if it did.
     fn try_run_inline(&mut self) -> bool {
         if self.jobs_wait() {
@@ -304,58 +334,17 @@ impl Loop {
         agent || told || !self.jobs.is_empty() || self.ports.queued() > 0
     }
 
-    /// Notes that the driver sleeps in its job and another thread takes over.
-    fn note_handover(&mut self) {
-        if let Some(peer) = self.at.take() {
-            self.ports.note_checked_out(peer, Instant::now());
-        }
-    }
-
     fn take_stale(&mut self) {
         while let Ok(done) = self.stale.try_recv() {
             self.take_done(done);
         }
     }
 
-    fn take_done(&mut self, done: Done) {
-        match done {
-            Done::Turn(peer, back) => self.after_turn(peer, back),
-            Done::Opened(peer, port) => self.opened(peer, port),
-            Done::Closed => {}
-        }
-    }
-
-    fn failure(&mut self) -> io::Result<()> {
-        self.failure.take().map_or(Ok(()), |why| Err(io::Error::other(why)))
-    }
-
-    /// Closes everything. The sockets go first: a process kept in the kernel by a workload would
-    /// otherwise keep them open (docs/pipes.md#a-held-process-does-not-end).
-    fn finish(&mut self) {
-        self.status = None;
-        if let Some(link) = self.link.take() {
-            link.port.hang_up();
-        }
-        self.worker.hang_up();
-        self.blocking_threads = None;
-        let ports = mem::replace(&mut self.ports, PortTable::new(&self.settings.limits));
-        let opening = mem::take(&mut self.opening);
-        let (closed, all_closed) = bounded::<()>(0);
-        let close = move || {
-            drop((ports, opening));
-            drop(closed);
-        };
-        let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);
-        let held = crossbeam_channel::RecvTimeoutError::Timeout;
-        if closer.is_ok() && all_closed.recv_timeout(CLOSE) == Err(held) {
-            log::warn!("a workload holds its pipe: the process ends when it lets go");
-        }
-    }
-
     fn wait(&mut self) -> io::Result<()> {
         self.worker.flush_batch(self.jobs_wait());
         if self.worker.has_failed() && self.stopping.is_none() {
-            self.fail("the core failed".to_owned());
+            // The handle knows the message of the panic.
+            self.fail(ServerError::BrokerPanicked(String::new()));
         }
         let look = self.ports.next_time();
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
@@ -373,15 +362,18 @@ impl Loop {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
-        let mut other = Vec::new();
+        let (mut other, mut woken) = (Vec::new(), false);
         for event in &self.events {
             match event.token() {
-                WAKER => {}
+                WAKER => woken = true,
                 token if token.0 < STATUS_CLIENTS => self.ports.note(token, event),
                 token => other.push(token),
             }
         }
         other.into_iter().for_each(|token| self.note(token));
+        if woken {
+            self.take_control();
+        }
         self.do_what_is_due(Instant::now());
         Ok(())
     }
@@ -405,11 +397,7 @@ impl Loop {
     fn note(&mut self, token: Token) {
         match token {
             WATCHES => self.take_watches(),
-            SIGNALS => {
-                if self.signals.stop_wanted() {
-                    self.begin_stop();
-                }
-            }
+            STOP => self.begin_stop(Instant::now() + FLUSH),
             FROM_AGENT | TO_AGENT => {
                 if let Some(link) = &mut self.link {
                     link.due = true;
@@ -442,48 +430,17 @@ impl Loop {
             FromWorker::Handled(PeerId::AGENT) => self.read_agent(None),
             FromWorker::Handled(peer) => self.ports.read_on(peer),
             FromWorker::Status(client, answer) => self.answer_status(client, answer),
-            FromWorker::Sync(reply) => {
-                // The receiver may have given up waiting.
-                let _ = reply.send(());
+            FromWorker::Ready(progress) => {
+                // The handle may be gone.
+                let _ = progress.send(Progress::Ready);
             }
-            FromWorker::Stop => self.begin_stop(),
-            FromWorker::Fail(why) => self.fail(why),
+            FromWorker::Stop => self.begin_stop(Instant::now() + FLUSH),
+            FromWorker::Fail(why) => self.fail(ServerError::AgentProtocol(why)),
             FromWorker::Drained => {
                 if let Some(stopping) = &mut self.stopping {
                     stopping.drained = true;
                 }
             }
         }
-    }
-
-    /// Stops the loop. [`Loop::failure`] returns the reason in the end.
-    fn fail(&mut self, why: String) {
-        self.failure.get_or_insert(why);
-        self.begin_stop();
-    }
-
-    fn begin_stop(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        log::info!("stopping");
-        self.ports.stop_reading();
-        self.read_agent(Some(false));
-        let deadline = Instant::now() + FLUSH;
-        self.stopping = Some(Stopping { deadline, drained: false });
-        self.worker.tell(ToWorker::Stop);
-        // A failed worker has nothing more to hand out.
-        let drained = !self.worker.flush();
-        if let Some(stopping) = &mut self.stopping {
-            stopping.drained = drained;
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|stopping| {
-            let told = self.link.as_ref().is_none_or(|link| link.port.is_flushed());
-            let flushed = stopping.drained && self.ports.all_flushed() && told;
-            flushed || stopping.deadline <= Instant::now()
-        })
     }
 }

@@ -55,7 +55,7 @@ impl FifoError {
         move |errno| Self { path, what: What::Failed(doing, errno) }
     }
 
-    fn wrong(path: &Path, what: impl Into<String>) -> Self {
+    pub(super) fn wrong(path: &Path, what: impl Into<String>) -> Self {
         Self { path: path.to_owned(), what: What::Wrong(what.into()) }
     }
 }
@@ -83,7 +83,7 @@ impl From<FifoError> for io::Error {
 
 /// The folder of all pairs. It belongs to our user alone.
 #[derive(Debug)]
-pub struct RunDir {
+pub(super) struct RunDir {
     path: PathBuf,
     dir: OwnedFd,
 }
@@ -94,7 +94,7 @@ impl RunDir {
     /// # Errors
     /// It cannot be made or opened, belongs to another user, or is open to others: a user with write
     /// access could replace its files and read the messages to every workload.
-    pub fn open(path: &Path) -> Result<Self, FifoError> {
+    pub(super) fn open(path: &Path) -> Result<Self, FifoError> {
         match mkdir(path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(FifoError::failed(path, "make run directory")(errno)),
@@ -120,7 +120,7 @@ impl RunDir {
 
     /// Path of the run directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -128,7 +128,7 @@ impl RunDir {
     ///
     /// # Errors
     /// A folder or FIFO cannot be made, belongs to another user, or its name is taken by another file.
-    pub fn open_pair(
+    pub(super) fn open_pair(
         &self,
         instance: &Instance,
         owner: Owner,
@@ -155,7 +155,7 @@ impl RunDir {
     ///
     /// # Errors
     /// A name cannot be removed, or no longer names our FIFO.
-    pub fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
+    pub(super) fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
         let (workload_dir, dir) = self.open_folders(pair)?;
         for (name, file) in pair.files {
             let path = pair.path.join(name);
@@ -176,7 +176,7 @@ impl RunDir {
 
     /// True if both names of a pair still name our FIFOs.
     #[must_use]
-    pub fn has_names_of(&self, pair: &PipePair) -> bool {
+    pub(super) fn has_names_of(&self, pair: &PipePair) -> bool {
         self.open_folders(pair).is_ok_and(|(_, dir)| {
             pair.files.iter().all(|(name, file)| file_named(&dir, name) == Ok(*file))
         })
@@ -198,7 +198,7 @@ type FileId = (dev_t, ino_t);
 
 /// Names of a workload's two FIFOs, with the identities of their files.
 #[derive(Debug)]
-pub struct PipePair {
+pub(super) struct PipePair {
     name: String,
     path: PathBuf,
     files: [(&'static str, FileId); 2],
@@ -208,13 +208,13 @@ pub struct PipePair {
 impl PipePair {
     /// The folder shown to the workload.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// True if a FIFO existed before: its content may begin anywhere in a message.
     #[must_use]
-    pub fn is_reused(&self) -> bool {
+    pub(super) fn is_reused(&self) -> bool {
         self.reused
     }
 }
@@ -222,7 +222,7 @@ impl PipePair {
 /// The two FIFOs of a workload, held by `O_PATH` descriptors without any effect on the pipes. Opening
 /// them may sleep for as long as the workload likes (docs/pipes.md#opening-a-held-pipe-sleeps).
 #[derive(Debug)]
-pub struct Unopened {
+pub(super) struct Unopened {
     to_workload: OwnedFd,
     from_workload: OwnedFd,
     /// A fifogate died while it wrote a frame to the workload in parts.
@@ -233,7 +233,7 @@ impl Unopened {
     /// True if a fifogate died while it wrote a frame to the workload in parts: the last frame in the
     /// pipe may then lack its end.
     #[must_use]
-    pub fn is_in_parts(&self) -> bool {
+    pub(super) fn is_in_parts(&self) -> bool {
         self.in_parts
     }
 
@@ -246,7 +246,7 @@ impl Unopened {
     ///
     /// # Errors
     /// As `open`.
-    pub fn open_from_workload(&self) -> io::Result<OwnedFd> {
+    pub(super) fn open_from_workload(&self) -> io::Result<OwnedFd> {
         reopen(&self.from_workload, OFlag::O_RDONLY)
     }
 
@@ -256,7 +256,7 @@ impl Unopened {
     ///
     /// # Errors
     /// As `open`.
-    pub fn open_to_workload(&self) -> io::Result<OwnedFd> {
+    pub(super) fn open_to_workload(&self) -> io::Result<OwnedFd> {
         let _reader = reopen(&self.to_workload, OFlag::O_RDWR)?;
         reopen(&self.to_workload, OFlag::O_WRONLY)
     }

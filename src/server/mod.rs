@@ -1,15 +1,21 @@
 //! Server: the only place with descriptors, threads and clocks.
 //!
-//! Two threads do the work: the event loop moves frames between FIFOs and channels, the worker runs the
-//! broker. The event loop runs small requests inline (`worker::SharedWorker`). A watchdog replaces the
-//! event loop's thread when a workload blocks it.
+//! [`Server::builder`] takes a run directory, limits, an agent transport and an initial state;
+//! [`ServerBuilder::spawn`] starts the threads and returns a [`ServerHandle`]. Nothing here handles
+//! signals or sets up logging, and several servers may run in one process.
+//!
+//! Three threads do the work: the event loop moves frames between FIFOs and channels, the worker
+//! runs the broker, and the watchdog replaces the thread of the event loop when a workload blocks it.
+//! The event loop runs small requests inline (`worker::SharedWorker`).
 //!
 //! The channel to the worker is bounded by the in-flight limits of the workloads. Beyond its limit the
 //! output of a workload stays in its pipe, so the kernel slows it down.
 
 mod agent_transport;
+mod error;
 mod event_loop;
 mod fifo;
+mod handle;
 mod inotify;
 mod log_limiter;
 mod port;
@@ -18,75 +24,155 @@ mod status_socket;
 mod takeover;
 mod worker;
 
-use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use crate::{
-    broker::{self, Broker},
+    broker::{self, Broker, Updates},
+    limits::Limits,
     state::update::Updated,
 };
 
-pub use agent_transport::LinkAddress;
-pub use fifo::{FifoError, PipePair, RunDir};
+pub use agent_transport::AgentTransport;
+pub use error::{ServerError, StartError};
+pub use fifo::FifoError;
+pub use handle::ServerHandle;
+pub use rlimit::raise_descriptor_limit;
 pub use status_socket::STATUS_SOCKET;
 
 use agent_transport::LinkPort;
-
-use event_loop::{EventLoop, Settings, WorkerHandle};
+use event_loop::{EventLoop, Parts, Settings, WorkerHandle};
+use handle::Progress;
+use status_socket::StatusSocket;
 use worker::{FromWorker, SharedWorker, Worker};
 
-/// Configuration of a server.
-#[derive(Debug, Clone)]
-pub struct ServerConfig {
-    /// Folder for the pairs and the status socket.
-    pub run_dir: PathBuf,
-    /// Configuration of the broker. Its `link` is set from the one here.
-    pub broker: broker::Config,
-    /// Address of the agent, if there is one.
-    pub link: Option<LinkAddress>,
-}
+/// Time to write queued messages at the end, unless the handle gives another
+/// (docs/agent-link.md#end-of-the-link).
+const FLUSH: Duration = Duration::from_secs(1);
 
-/// fifogate at work: serves the pairs until SIGTERM or SIGINT.
-pub struct Server {
-    event_loop: EventLoop,
-    shared_worker: Arc<SharedWorker>,
-    /// Wakes the worker thread.
-    notified: Receiver<()>,
-    from_worker_tx: Sender<Vec<FromWorker>>,
-    waker: Arc<mio::Waker>,
-}
+/// The server of a node's control interfaces. See the module.
+#[derive(Debug)]
+pub struct Server;
 
 impl Server {
-    /// Opens the run directory and prepares everything; serves nothing yet.
+    /// A builder with default limits, without agent, and with an empty initial state.
     ///
-    /// `start` is the initial state; its workloads are served.
+    /// The server makes the pairs and the status socket in `run_dir`. It makes `run_dir` itself if
+    /// only its parent exists.
+    pub fn builder(run_dir: impl Into<PathBuf>) -> ServerBuilder {
+        ServerBuilder {
+            run_dir: run_dir.into(),
+            broker: broker::Config::default(),
+            agent: None,
+            initial_state: None,
+            stop: None,
+        }
+    }
+}
+
+/// Settings of a server before its start.
+#[derive(Debug)]
+pub struct ServerBuilder {
+    run_dir: PathBuf,
+    broker: broker::Config,
+    agent: Option<AgentTransport>,
+    initial_state: Option<Updated>,
+    stop: Option<OwnedFd>,
+}
+
+impl ServerBuilder {
+    /// Sets the limits of one workload and of all together.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.broker.limits = limits;
+        self
+    }
+
+    /// Takes commands from an agent. Without one, the pairs follow the workloads of the state.
+    #[must_use]
+    pub fn agent(mut self, transport: AgentTransport) -> Self {
+        self.agent = Some(transport);
+        self
+    }
+
+    /// Serves only the workloads of the agent `name`.
+    #[must_use]
+    pub fn agent_name(mut self, name: impl Into<String>) -> Self {
+        self.broker.agent_name = Some(name.into());
+        self
+    }
+
+    /// Sets the place where updates of workloads are applied; by default they are applied here.
+    /// [`Updates::Forward`] needs an agent.
+    #[must_use]
+    pub fn updates(mut self, updates: Updates) -> Self {
+        self.broker.updates = updates;
+        self
+    }
+
+    /// Sets the time for the agent to answer a forwarded request; 30 s by default.
+    #[must_use]
+    pub fn forward_timeout(mut self, timeout: Duration) -> Self {
+        self.broker.forward_timeout_ms = millis(timeout);
+        self
+    }
+
+    /// Sets the time without events after the first answer of a subscription
+    /// (docs/differences.md#19-grace-time-for-subscribers); 20 ms by default.
+    #[must_use]
+    pub fn subscribe_grace(mut self, time: Duration) -> Self {
+        self.broker.subscribe_grace_ms = millis(time);
+        self
+    }
+
+    /// Sets the number of messages in a workload's pipe at a time
+    /// (docs/differences.md#17-one-frame-at-a-time); 1 by default, and at least 1.
+    #[must_use]
+    pub fn window(mut self, messages: u16) -> Self {
+        self.broker.window = messages.max(1).into();
+        self
+    }
+
+    /// Sets the initial state, and serves its workloads if no agent names the served ones.
+    #[must_use]
+    pub fn initial_state(mut self, state: Updated) -> Self {
+        self.initial_state = Some(state);
+        self
+    }
+
+    /// Stops the server when `descriptor` becomes readable: a pipe, a socket or an eventfd. It suits
+    /// a signal handler, which can write a byte but call no [`ServerHandle::shutdown`].
+    #[must_use]
+    pub fn stop_when_readable(mut self, descriptor: OwnedFd) -> Self {
+        self.stop = Some(descriptor);
+        self
+    }
+
+    /// Opens the run directory, reaches the agent, and starts the threads of the server.
     ///
     /// # Errors
-    /// The run directory is not usable, or the system has no descriptors for the event loop.
-    pub fn new(mut config: ServerConfig, start: Option<&Updated>) -> io::Result<Self> {
-        let run_dir = RunDir::open(&config.run_dir)?;
+    /// Another server uses the run directory, the run directory is unusable, the agent cannot be
+    /// reached, or the system has no descriptors or threads left.
+    pub fn spawn(mut self) -> Result<ServerHandle, StartError> {
+        let run_dir = fifo::RunDir::open(&self.run_dir)?;
         let path = run_dir.path().to_owned();
-        config.broker.link = config.link.as_ref().map(|_| path.display().to_string());
-        let (to_worker, to_worker_rx) = unbounded();
-        let (from_worker_tx, from_worker) = unbounded();
-        let limits = config.broker.limits.clone();
-        let most_pairs = rlimit::most_pairs();
-        let settings =
-            Settings { limits: limits.clone(), window: config.broker.window, most_pairs };
-        let link = config.link.as_ref().map(|address| {
-            LinkPort::open(address, limits.max_link_frame).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot reach the agent at {address}: {error}"),
-                )
-            })
-        });
-        let mut broker = Broker::new(config.broker);
-        if let Some(start) = start {
-            broker.start(start);
+        let status = StatusSocket::open(&path)?;
+        self.broker.link = self.agent.as_ref().map(|_| path.display().to_string());
+        let limits = self.broker.limits.clone();
+        let link = self.agent.map(|agent| LinkPort::open(agent, limits.max_link_frame));
+        let (window, most_pairs) = (self.broker.window, rlimit::most_pairs());
+        let settings = Settings { limits: limits.clone(), window, most_pairs };
+        let mut broker = Broker::new(self.broker);
+        if let Some(state) = &self.initial_state {
+            broker.start(state);
         }
+
+        let (to_worker, to_worker_rx) = unbounded();
+        let (from_worker_tx, inbox) = unbounded();
         let (notify, notified) = bounded(1);
+        let (control, control_rx) = unbounded();
+        let (progress_tx, progress) = unbounded();
         let (poll, waker) = event_loop::poll()?;
         let worker = Worker::new(
             broker,
@@ -97,36 +183,51 @@ impl Server {
             Arc::clone(&waker),
         );
         let shared_worker = Arc::new(SharedWorker::new(worker));
-        let to_worker = WorkerHandle::new(Arc::clone(&shared_worker), to_worker, notify);
-        let polling = (poll, Arc::clone(&waker));
-        let event_loop =
-            EventLoop::new(settings, run_dir, link.transpose()?, polling, from_worker, to_worker)?;
-        Ok(Self { event_loop, shared_worker, notified, from_worker_tx, waker })
-    }
-
-    /// Serves until a signal or the agent stops it. `ready` is called once, when the pairs of the
-    /// initial state are open.
-    ///
-    /// # Errors
-    /// The system refuses a thread or a poll, the worker panicked, or the agent link is broken.
-    pub fn run(self, ready: impl FnOnce() + Send) -> io::Result<()> {
-        let Self { event_loop, shared_worker, notified, from_worker_tx, waker } = self;
-        thread::scope(|scope| {
-            let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
-            spawn("worker").spawn_scoped(scope, move || {
-                // Queued behind all messages for the initial state.
-                shared_worker.run(&notified, || announce(&from_worker_tx, &waker, ready));
-            })?;
-            event_loop.run() // drops the notifications, so the worker ends
-        })
+        let worker = WorkerHandle::new(Arc::clone(&shared_worker), to_worker, notify);
+        let parts = Parts {
+            run_dir,
+            status,
+            link: link.transpose()?,
+            stop: self.stop,
+            control: control_rx,
+            inbox,
+            worker,
+        };
+        let event_loop = EventLoop::new(settings, (poll, Arc::clone(&waker)), parts)?;
+        let worker = thread::Builder::new().name("worker".to_owned());
+        let (wake, ready) = (Arc::clone(&waker), progress_tx.clone());
+        let worker = worker.spawn(move || {
+            let _wake = WakeOnPanic(Arc::clone(&wake));
+            // Queued behind all messages for the initial state.
+            shared_worker.run(&notified, || announce(&from_worker_tx, &wake, ready));
+        })?;
+        event_loop.spawn(progress_tx)?;
+        Ok(ServerHandle::new(control, progress, waker, worker))
     }
 }
 
-/// Calls `ready` when the event loop has handled all messages sent so far.
-fn announce(event_loop: &Sender<Vec<FromWorker>>, waker: &mio::Waker, ready: impl FnOnce()) {
-    let (done, wait) = bounded(1);
-    let asked = event_loop.send(vec![FromWorker::Sync(done)]).is_ok() && waker.wake().is_ok();
-    if asked && wait.recv_timeout(Duration::from_secs(60)).is_ok() {
-        ready();
+/// Lets the event loop report readiness when it has handled all messages sent so far.
+fn announce(event_loop: &Sender<Vec<FromWorker>>, waker: &mio::Waker, ready: Sender<Progress>) {
+    if event_loop.send(vec![FromWorker::Ready(ready)]).is_ok()
+        && let Err(error) = waker.wake()
+    {
+        log::error!("cannot wake the event loop: {error}");
     }
+}
+
+/// Wakes the event loop when the worker panics; the loop then ends with an error. Otherwise the process
+/// would stay alive and answer nobody.
+struct WakeOnPanic(Arc<mio::Waker>);
+
+impl Drop for WakeOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Without this wake-up the loop notices the panic at its next event.
+            let _ = self.0.wake();
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Descriptor limit: raises RLIMIT_NOFILE, and gives the number of pairs it allows.
+//! Descriptor limit: gives the number of pairs allowed by RLIMIT_NOFILE, and raises it on request.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -9,18 +9,26 @@ const OF_A_PAIR: u64 = 2;
 /// moment while a pair is made or a pipe is drained.
 const RESERVE: u64 = 48;
 
-/// Raises the limit as far as permitted. Returns the number of pairs it allows.
+/// Raises the soft limit of descriptors of this process to its hard limit. A program calls it before it
+/// starts servers: a server takes the limit as it finds it.
+pub fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("cannot raise the limit of descriptors above {soft}: {}", errno.desc());
+    }
+}
+
+/// The number of pairs allowed by the limit.
 pub(super) fn most_pairs() -> usize {
-    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((soft, hard)) if soft < hard => {
-            let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-            if raised.is_ok() { hard } else { soft }
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) => {
+            usize::try_from(soft.saturating_sub(RESERVE) / OF_A_PAIR).unwrap_or(usize::MAX)
         }
-        Ok((soft, _)) => soft,
         Err(errno) => {
             log::warn!("cannot ask for the limit of descriptors: {}", errno.desc());
-            return usize::MAX;
+            usize::MAX
         }
-    };
-    usize::try_from(limit.saturating_sub(RESERVE) / OF_A_PAIR).unwrap_or(usize::MAX)
+    }
 }

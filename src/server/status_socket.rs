@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use super::{error::StartError, fifo::FifoError};
+
 /// Name of the socket in the run directory.
 pub const STATUS_SOCKET: &str = "status.sock";
 
@@ -44,23 +46,19 @@ struct Client {
 
 impl StatusSocket {
     /// Listens in `run_dir`. Replaces the socket of a fifogate that died.
-    pub(super) fn open(run_dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(run_dir: &Path) -> Result<Self, StartError> {
         let path = run_dir.join(STATUS_SOCKET);
-        if let Ok(found) = fs::symlink_metadata(&path) {
-            if !found.file_type().is_socket() {
-                let text = format!("{} is no socket; remove it", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
-            if is_alive(&path) {
-                let text = format!("another fifogate serves {} already", run_dir.display());
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
-            }
-            fs::remove_file(&path)?;
+        let found = fs::symlink_metadata(&path).ok();
+        if found.as_ref().is_some_and(|found| !found.file_type().is_socket()) {
+            return Err(FifoError::wrong(&path, "is no socket; remove it").into());
         }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { path, listener, clients: HashMap::new(), next: 0 })
+        if found.is_some() && is_alive(&path) {
+            return Err(StartError::AlreadyRunning(run_dir.to_owned()));
+        }
+        match listen(&path, found.is_some()) {
+            Ok(listener) => Ok(Self { path, listener, clients: HashMap::new(), next: 0 }),
+            Err(error) => Err(StartError::StatusSocket(path, error)),
+        }
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -117,6 +115,16 @@ impl Drop for StatusSocket {
         // A later client would find the name and wait for an answer.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn listen(path: &Path, replaces: bool) -> io::Result<UnixListener> {
+    if replaces {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// True if a fifogate answers. A killed process kept alive by a workload still lets others connect, but

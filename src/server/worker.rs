@@ -34,6 +34,7 @@ pub(super) use inline::SharedWorker;
 
 use super::{
     event_loop::InFlight,
+    handle::Progress,
     log_limiter::{Kind, LogLimiter},
     port::{FromPort, Misbehavior, OutFrame},
     status_socket::ClientId,
@@ -49,6 +50,14 @@ const MOST_IN_BATCH: usize = 256;
 
 /// Ports with something to report: duration of the current block, and misbehaviors.
 pub(super) type PortStatuses = HashMap<PeerId, (Option<Duration>, Vec<Misbehavior>)>;
+
+/// A client that waits for the status.
+pub(super) enum StatusClient {
+    /// A connection to the status socket.
+    Socket(ClientId),
+    /// The handle of the server.
+    Handle(Sender<Vec<u8>>),
+}
 
 /// Message of the event loop to the worker.
 pub(super) enum ToWorker {
@@ -72,8 +81,8 @@ pub(super) enum ToWorker {
     PairClosed(PeerId),
     /// The agent has closed the link.
     AgentLost,
-    /// A client of the status socket waits for the status.
-    Status(ClientId, PortStatuses),
+    /// A client waits for the status.
+    Status(StatusClient, PortStatuses),
     /// The stop begins: only notices follow.
     Stop,
 }
@@ -94,8 +103,8 @@ pub(super) enum FromWorker {
     Fail(String),
     /// Enough messages of this peer were handled to read it again.
     Handled(PeerId),
-    /// Reply after all messages before this one are done.
-    Sync(Sender<()>),
+    /// Report readiness after all messages before this one are done.
+    Ready(Sender<Progress>),
     /// The worker has no more to hand out.
     Drained,
 }
@@ -234,7 +243,12 @@ impl Worker {
             }
             ToWorker::Status(client, port_statuses) => {
                 let status = self.status(port_statuses);
-                return self.send(FromWorker::Status(client, status));
+                match client {
+                    StatusClient::Socket(client) => self.send(FromWorker::Status(client, status)),
+                    // The handle may be gone.
+                    StatusClient::Handle(client) => drop(client.send(status)),
+                }
+                return;
             }
             ToWorker::AgentLost => {
                 self.agent_link = "lost";

@@ -15,6 +15,7 @@ mod rules;
 mod shape;
 
 pub use rules::check_access;
+#[cfg(feature = "manifest")]
 pub(crate) use rules::{filter_mask, name_pattern};
 
 /// Longest name of a workload, agent, config or alias.

@@ -1,4 +1,4 @@
-//! The two example agents, run as a reader would run them.
+//! The examples, run as a reader would run them.
 
 use std::{
     fs,
@@ -34,13 +34,16 @@ fn run(mut agent: Child, run_dir: &Path) {
     assert!(said.iter().any(|line| line == "writer connected"), "{said:#?}");
 }
 
+/// Beside this test's own program are those of the examples.
+fn example(name: &str) -> PathBuf {
+    Path::new(FIFOGATE).parent().unwrap().join("examples").join(name)
+}
+
 #[test]
 fn agent_in_rust_tells_its_story() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    // Beside this test's own program are those of the examples.
-    let target = Path::new(FIFOGATE).parent().unwrap();
-    let agent = Command::new(target.join("examples/agent"))
+    let agent = Command::new(example("agent"))
         .args([Path::new(FIFOGATE), &run_dir])
         .stdout(Stdio::piped())
         .spawn()
@@ -73,4 +76,42 @@ fn agent_in_python_tells_the_same_with_nothing_but_protobuf() {
         .spawn()
         .unwrap();
     run(agent, &run_dir);
+}
+
+#[test]
+fn embedded_server_serves_a_workload_until_it_is_shut_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    let mut server = Command::new(example("embed_server"))
+        .arg(&run_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let ready = lines.find_map(|line| line.strip_prefix("ready ").map(PathBuf::from)).unwrap();
+    let get = Command::new(FIFOGATE)
+        .args(["get", "-d"])
+        .args([ready.as_os_str(), "desiredState.configs".as_ref()])
+        .output()
+        .unwrap();
+    // The end of its standard input is a line, too.
+    drop(server.stdin.take());
+    let rest: Vec<_> = lines.collect();
+    let got = String::from_utf8_lossy(&get.stdout).into_owned();
+    assert!(got.contains("speed: \"50\""), "{got}");
+    assert!(server.wait().unwrap().success(), "{rest:#?}");
+    assert_eq!(rest.last().map(String::as_str), Some("ended"));
+    let status: serde_json::Value = serde_json::from_str(&rest[0]).unwrap();
+    assert_eq!(status["workloads"][0]["name"], "reader");
+}
+
+#[test]
+fn embedded_core_answers_over_a_socket() {
+    let output = Command::new(example("embed_core")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].contains("ControlInterfaceAccepted"), "{text}");
+    assert!(lines[1].contains("node_a") && lines.len() == 2, "{text}");
 }

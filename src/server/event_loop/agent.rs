@@ -3,7 +3,7 @@
 //! Frames of the agent go to the worker with the same in-flight limits as those of workloads. The agent
 //! is trusted not to block its port, so the loop itself does the turns, without a job.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
@@ -11,27 +11,29 @@ use crate::{broker::PeerId, limits::Limits};
 
 use super::{
     super::{
+        FLUSH,
         agent_transport::{LinkPort, LinkTurn},
+        error::{ServerError, StartError},
         port::{FromPort, Notices, OutFrame},
         status_socket::{ClientId, StatusSocket},
-        worker::{PortStatuses, ToWorker},
+        worker::{PortStatuses, StatusClient, ToWorker},
     },
     FROM_AGENT, InFlight, Link, Loop, STATUS_CLIENTS, TO_AGENT,
     port_table::PortEntry,
 };
 
-pub(super) fn register(registry: &Registry, port: LinkPort, limits: &Limits) -> io::Result<Link> {
+pub(super) fn register(
+    registry: &Registry,
+    port: LinkPort,
+    limits: &Limits,
+) -> Result<Link, StartError> {
     let (from_agent, to_agent) = port.descriptors();
-    let not_pollable = |error: io::Error| {
-        let text = format!("the agent link has to be a pipe or a socket, not a file: {error}");
-        io::Error::new(error.kind(), text)
-    };
     registry
         .register(&mut SourceFd(&from_agent), FROM_AGENT, Interest::READABLE)
-        .map_err(not_pollable)?;
+        .map_err(StartError::AgentNotPollable)?;
     registry
         .register(&mut SourceFd(&to_agent), TO_AGENT, Interest::WRITABLE)
-        .map_err(not_pollable)?;
+        .map_err(StartError::AgentNotPollable)?;
     Ok(Link { port, due: true, in_flight: Arc::new(InFlight::new(limits)) })
 }
 
@@ -57,11 +59,12 @@ impl Loop {
             LinkTurn::Ended => {
                 log::info!("the agent has hung up");
                 self.worker.tell(ToWorker::AgentLost);
-                self.begin_stop();
+                self.begin_stop(Instant::now() + FLUSH);
             }
             LinkTurn::Broken(why) => {
                 self.worker.tell(ToWorker::AgentLost);
-                self.fail(format!("the stream of the agent cannot be trusted any more: {why}"));
+                let why = format!("the stream of the agent cannot be trusted any more: {why}");
+                self.fail(ServerError::AgentProtocol(why));
             }
         }
     }
@@ -85,12 +88,13 @@ impl Loop {
 
     pub(super) fn take_status_clients(&mut self) {
         for client in self.status.iter_mut().flat_map(StatusSocket::accept).collect::<Vec<_>>() {
+            let client = StatusClient::Socket(client);
             self.worker.tell(ToWorker::Status(client, self.port_statuses()));
         }
     }
 
     /// Status of the ports with a block or a misbehavior, known to the event loop only.
-    fn port_statuses(&self) -> PortStatuses {
+    pub(super) fn port_statuses(&self) -> PortStatuses {
         let now = Instant::now();
         let port_status = |entry: &PortEntry| {
             let (held, misbehaviors) = entry.port_status(now);

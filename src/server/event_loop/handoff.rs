@@ -19,28 +19,66 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
-use super::{Loop, READ_BUFFER, jobs::Done};
+use crate::server::error::ServerError;
 
 /// Interval of the watchdog while there is work. A driver in the same job at two checks is replaced, so
 /// other ports wait for 10 to 20 ms.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// State shared by the driver, its replaced predecessors and the watchdog.
-pub(super) struct Handoff {
-    shared: Mutex<Loop>,
-    epoch: JobEpoch,
-    /// Channel for the results of replaced drivers.
-    stale: Sender<Done>,
-    waker: Arc<Waker>,
-    ended: Sender<io::Result<()>>,
+/// Size of the one buffer of a thread, lent to all its jobs.
+pub(super) const JOB_BUFFER: usize = 64 << 10;
+
+/// A loop for a changing driver thread. Its methods are called under the lock.
+pub(super) trait Driven: Send + 'static {
+    /// Work outside of the lock; it may sleep.
+    type Job: Work<Done = Self::Done>;
+    /// Result of a job.
+    type Done: Send + 'static;
+
+    /// Waits for the next due job and returns it; `None` at the end.
+    fn next(&mut self) -> Result<Option<Self::Job>, ServerError>;
+
+    /// Handles the result of the driver's last job.
+    fn take_done(&mut self, done: Self::Done);
+
+    /// Notes that the driver sleeps in its job and another thread takes over.
+    fn note_handover(&mut self);
+
+    /// Closes everything. Returns the reason of an end that nobody requested.
+    fn finish(&mut self) -> Result<(), ServerError>;
 }
 
-impl Handoff {
-    /// Drives the loop built by `make`, until it ends. `make` gets the receiver of stale results and the
-    /// starter of blocking threads.
-    pub(super) fn run(
+/// A job of a [`Driven`] loop.
+pub(super) trait Work {
+    /// Result of the job.
+    type Done;
+
+    /// Does the job, with a buffer of [`JOB_BUFFER`] bytes.
+    fn work(self, buffer: &mut [u8]) -> Self::Done;
+}
+
+/// State shared by the driver, its replaced predecessors and the watchdog.
+pub(super) struct Handoff<L: Driven> {
+    shared: Mutex<L>,
+    epoch: JobEpoch,
+    /// Channel for the results of replaced drivers.
+    stale: Sender<L::Done>,
+    waker: Arc<Waker>,
+    /// Result of the loop; the first one counts.
+    ended: Sender<Result<(), ServerError>>,
+}
+
+impl<L: Driven> Handoff<L> {
+    /// Starts the threads driving the loop built by `make`. `make` gets the receiver of stale results and
+    /// the starter of blocking threads. `waker` wakes the loop for a stale result. After the end of the
+    /// loop the watchdog closes it, and calls `on_end`.
+    ///
+    /// # Errors
+    /// The system grants no thread.
+    pub(super) fn spawn(
         waker: Arc<Waker>,
-        make: impl FnOnce(Receiver<Done>, BlockingThreads) -> Loop,
+        make: impl FnOnce(Receiver<L::Done>, BlockingThreads<L::Done>) -> L,
+        on_end: impl FnOnce(Result<(), ServerError>) + Send + 'static,
     ) -> io::Result<()> {
         let (stale, returned) = unbounded();
         let (ended, end) = unbounded();
@@ -49,13 +87,18 @@ impl Handoff {
         let handoff = Arc::new(Self { shared, epoch: JobEpoch::default(), stale, waker, ended });
         let own = Arc::clone(&handoff);
         let watchdog = thread::Builder::new().name("watchdog".to_owned());
-        let watchdog = watchdog.spawn(move || own.watch())?.thread().clone();
-        handoff.start_driver(&watchdog)?;
-        let result = end.recv().unwrap_or(Ok(()));
-        handoff.epoch.stop();
-        watchdog.unpark();
-        handoff.lock().finish();
-        result
+        let watchdog = watchdog.spawn(move || {
+            own.watch();
+            let result = end.try_recv().unwrap_or(Ok(()));
+            // Closed in any case, also after an error.
+            let closed = own.lock().finish();
+            on_end(result.and(closed));
+        })?;
+        let started = handoff.start_driver(watchdog.thread());
+        if started.is_err() {
+            handoff.end(watchdog.thread(), Ok(()));
+        }
+        started
     }
 
     fn start_driver(self: &Arc<Self>, watchdog: &Thread) -> io::Result<()> {
@@ -66,8 +109,8 @@ impl Handoff {
 
     /// Does one job after the other, until the loop ends or the watchdog replaces this thread.
     fn drive(&self, watchdog: &Thread) {
-        let _guard = PanicGuard(&self.ended);
-        let mut buffer = vec![0; READ_BUFFER];
+        let _guard = PanicGuard(self, watchdog);
+        let mut buffer = vec![0; JOB_BUFFER];
         let mut done = None;
         loop {
             // One lock for the last result and the next job; dropped before the job, which may sleep.
@@ -80,8 +123,8 @@ impl Handoff {
             };
             let job = match next {
                 Ok(Some(job)) => job,
-                Ok(None) => return self.end(self.lock().failure()),
-                Err(error) => return self.end(Err(error)),
+                Ok(None) => return self.end(watchdog, Ok(())),
+                Err(error) => return self.end(watchdog, Err(error)),
             };
             let turn = self.epoch.begin(watchdog);
             let result = job.work(&mut buffer);
@@ -92,13 +135,15 @@ impl Handoff {
         }
     }
 
-    fn end(&self, result: io::Result<()>) {
-        // The receiver reads the first result only, and may be gone.
+    fn end(&self, watchdog: &Thread, result: Result<(), ServerError>) {
+        // The watchdog reads the first result only, and may be gone.
         let _ = self.ended.send(result);
+        self.epoch.stop();
+        watchdog.unpark();
     }
 
-    /// Loop of the watchdog. It sleeps while the driver is idle.
-    fn watch(self: Arc<Self>) {
+    /// Loop of the watchdog, until the end of the event loop. It sleeps while the driver is idle.
+    fn watch(self: &Arc<Self>) {
         let mut last = self.epoch.now();
         while !self.epoch.is_over() {
             thread::sleep(LOOK);
@@ -129,42 +174,42 @@ impl Handoff {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Loop> {
+    fn lock(&self) -> MutexGuard<'_, L> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Ends the loop with an error if a driver panics. Otherwise the process would stay alive and serve
 /// nobody.
-struct PanicGuard<'a>(&'a Sender<io::Result<()>>);
+struct PanicGuard<'a, L: Driven>(&'a Handoff<L>, &'a Thread);
 
-impl Drop for PanicGuard<'_> {
+impl<L: Driven> Drop for PanicGuard<'_, L> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Err(io::Error::other("the event loop failed")));
+            self.0.end(self.1, Err(ServerError::EventLoopPanicked));
         }
     }
 }
 
 /// Starts threads for jobs that are expected to sleep, so the driver does not begin them.
-pub(super) struct BlockingThreads {
-    stale: Sender<Done>,
+pub(super) struct BlockingThreads<D> {
+    stale: Sender<D>,
     waker: Arc<Waker>,
 }
 
-impl BlockingThreads {
+impl<D: Send + 'static> BlockingThreads<D> {
     /// Does `job` on a thread of its own. It returns nothing if the job has been reclaimed meanwhile.
     ///
     /// # Errors
     /// The system grants no thread; the job was not begun.
     pub(super) fn start(
         &self,
-        job: impl FnOnce(&mut [u8]) -> Option<Done> + Send + 'static,
+        job: impl FnOnce(&mut [u8]) -> Option<D> + Send + 'static,
     ) -> io::Result<()> {
         let (stale, waker) = (self.stale.clone(), Arc::clone(&self.waker));
         let aside = thread::Builder::new().name("aside".to_owned());
         let work = move || {
-            if let Some(done) = job(&mut vec![0; READ_BUFFER]) {
+            if let Some(done) = job(&mut vec![0; JOB_BUFFER]) {
                 return_stale(&stale, &waker, done);
             }
         };
@@ -172,7 +217,7 @@ impl BlockingThreads {
     }
 }
 
-fn return_stale(stale: &Sender<Done>, waker: &Waker, done: Done) {
+fn return_stale<D>(stale: &Sender<D>, waker: &Waker, done: D) {
     // After the end the receiver is gone, and no loop has to be woken.
     if stale.send(done).is_ok()
         && let Err(error) = waker.wake()
@@ -235,7 +280,116 @@ impl JobEpoch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use mio::Poll;
+
     use super::*;
+
+    /// A loop over a list of jobs: each sends its number, and those with a gate wait there first.
+    struct Toy {
+        jobs: VecDeque<(usize, Option<Receiver<()>>)>,
+        poll: Poll,
+        stale: Receiver<usize>,
+        done: Sender<(&'static str, usize)>,
+        blocked: usize,
+    }
+
+    impl Work for (usize, Option<Receiver<()>>) {
+        type Done = usize;
+
+        fn work(self, buffer: &mut [u8]) -> usize {
+            assert_eq!(buffer.len(), JOB_BUFFER);
+            if let Some(gate) = self.1 {
+                gate.recv().unwrap();
+            }
+            self.0
+        }
+    }
+
+    impl Driven for Toy {
+        type Job = (usize, Option<Receiver<()>>);
+        type Done = usize;
+
+        fn next(&mut self) -> Result<Option<Self::Job>, ServerError> {
+            loop {
+                while let Ok(number) = self.stale.try_recv() {
+                    self.blocked -= 1;
+                    self.done.send(("stale", number)).unwrap();
+                }
+                if let Some(job) = self.jobs.pop_front() {
+                    return Ok(Some(job));
+                }
+                if self.blocked == 0 {
+                    return Ok(None);
+                }
+                self.poll.poll(&mut mio::Events::with_capacity(1), None)?;
+            }
+        }
+
+        fn take_done(&mut self, number: usize) {
+            self.done.send(("driver", number)).unwrap();
+        }
+
+        fn note_handover(&mut self) {
+            self.blocked += 1;
+        }
+
+        fn finish(&mut self) -> Result<(), ServerError> {
+            self.done.send(("end", 0)).unwrap();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn blocked_job_is_left_to_its_thread_and_comes_back_stale() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let (done, results) = unbounded();
+        let (open_gate, gate) = unbounded();
+        let (ended, end) = unbounded();
+        let jobs = VecDeque::from([(1, None), (2, Some(gate)), (3, None)]);
+        let make = |stale, _| Toy { jobs, poll, stale, done, blocked: 0 };
+        Handoff::spawn(waker, make, move |result| ended.send(result).unwrap()).unwrap();
+        // The third job is done while the second one sleeps: another driver has taken over.
+        let first: Vec<_> = results.iter().take(2).collect();
+        assert_eq!(first, [("driver", 1), ("driver", 3)]);
+        open_gate.send(()).unwrap();
+        let rest: Vec<_> = results.iter().take(2).collect();
+        assert_eq!(rest, [("stale", 2), ("end", 0)]);
+        end.recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn panicking_loop_is_closed_and_reported() {
+        struct Nothing;
+        struct Broken(Sender<()>);
+        impl Work for Nothing {
+            type Done = ();
+            fn work(self, _: &mut [u8]) {}
+        }
+        impl Driven for Broken {
+            type Job = Nothing;
+            type Done = ();
+            fn next(&mut self) -> Result<Option<Nothing>, ServerError> {
+                // Without the hook for panics, so nothing is printed.
+                std::panic::resume_unwind(Box::new(()))
+            }
+            fn take_done(&mut self, (): ()) {}
+            fn note_handover(&mut self) {}
+            fn finish(&mut self) -> Result<(), ServerError> {
+                self.0.send(()).unwrap();
+                Ok(())
+            }
+        }
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let ((closed, is_closed), (ended, end)) = (unbounded(), unbounded());
+        let on_end = move |result| ended.send(result).unwrap();
+        Handoff::spawn(waker, |_, _| Broken(closed), on_end).unwrap();
+        assert!(matches!(end.recv().unwrap(), Err(ServerError::EventLoopPanicked)));
+        is_closed.recv().unwrap();
+    }
 
     #[test]
     fn job_is_ended_once_by_whoever_is_first() {

@@ -16,6 +16,7 @@ use super::{
         port::Port,
         takeover::{Found, HalfFrame, Seen},
     },
+    handoff::Work,
     port_table::{CheckedOut, TurnResult},
 };
 
@@ -107,8 +108,10 @@ pub(super) enum Done {
     Closed,
 }
 
-impl Job {
-    pub(super) fn work(self, buffer: &mut [u8]) -> Done {
+impl Work for Job {
+    type Done = Done;
+
+    fn work(self, buffer: &mut [u8]) -> Done {
         match self {
             Self::Turn(visit) => Done::Turn(visit.peer(), visit.work(buffer)),
             Self::Open(peer, what) => Done::Opened(peer, what.open()),
@@ -122,7 +125,9 @@ impl Job {
             }
         }
     }
+}
 
+impl Job {
     /// Peer of the job's FIFOs.
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self {

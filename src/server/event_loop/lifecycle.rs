@@ -28,6 +28,7 @@ use super::{
         worker::ToWorker,
     },
     FIRST_READER_POLL, Job, LAST_READER_POLL, Loop, WATCHES,
+    handoff::Work,
     jobs::{Opened, PortSettings, ToOpen},
     port_table::{CheckedOut, Due, PortEntry, PortTable, Throttle, TurnResult},
 };

@@ -104,7 +104,7 @@ mod tests {
     use crossbeam_channel::{Sender, bounded, unbounded};
 
     use super::*;
-    use crate::server::worker::PortStatuses;
+    use crate::server::worker::{PortStatuses, StatusClient};
 
     struct Office {
         shared_worker: Arc<SharedWorker>,
@@ -131,7 +131,7 @@ mod tests {
 
     /// Somebody wants to know the status.
     fn ask(client: usize) -> Vec<ToWorker> {
-        vec![ToWorker::Status(client, PortStatuses::new())]
+        vec![ToWorker::Status(StatusClient::Socket(client), PortStatuses::new())]
     }
 
     fn answered(told: &[FromWorker]) -> Vec<usize> {
