@@ -9,7 +9,7 @@ use crate::limits::Limits;
 
 /// Messages and bytes of one peer on their way to the worker.
 #[derive(Debug)]
-pub(in super::super) struct InFlight {
+pub(crate) struct InFlight {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Reading is stopped until the worker has handled half of the limit.
@@ -59,7 +59,7 @@ impl InFlight {
     }
 
     /// Subtracts a handled message. Returns true if a parked reader may go on.
-    pub(in super::super) fn handled(&self, bytes: usize) -> bool {
+    pub(crate) fn handled(&self, bytes: usize) -> bool {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         // Half of the limit, not one below it: fewer switches between parked and reading.

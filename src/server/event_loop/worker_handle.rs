@@ -26,7 +26,7 @@ const MOST_NOTICES: usize = 4096;
 const FEW: usize = 8;
 const FEW_BYTES: usize = 16 << 10;
 
-pub(in super::super) struct WorkerHandle {
+pub(crate) struct WorkerHandle {
     shared_worker: Arc<SharedWorker>,
     sender: Sender<Vec<ToWorker>>,
     /// Wakes the worker thread. `None` after the handle has hung up.
@@ -41,7 +41,7 @@ pub(in super::super) struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    pub(in super::super) fn new(
+    pub(crate) fn new(
         shared_worker: Arc<SharedWorker>,
         sender: Sender<Vec<ToWorker>>,
         notified: Sender<()>,

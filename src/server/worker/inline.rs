@@ -16,24 +16,24 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::{FromWorker, ToWorker, Worker};
 
 /// The worker behind its lock.
-pub(in super::super) struct SharedWorker(Mutex<Worker>);
+pub(crate) struct SharedWorker(Mutex<Worker>);
 
 /// Result of an inline run.
-pub(in super::super) struct InlineResult {
+pub(crate) struct InlineResult {
     /// Messages for the event loop.
-    pub(in super::super) told: Vec<FromWorker>,
+    pub(crate) told: Vec<FromWorker>,
     /// The worker thread has work now, or an earlier deadline than it knows.
-    pub(in super::super) more: bool,
+    pub(crate) more: bool,
 }
 
 impl SharedWorker {
-    pub(in super::super) fn new(worker: Worker) -> Self {
+    pub(crate) fn new(worker: Worker) -> Self {
         Self(Mutex::new(worker))
     }
 
     /// A worker without peers.
     #[cfg(test)]
-    pub(in super::super) fn for_test(
+    pub(crate) fn for_test(
         inbox: Receiver<Vec<ToWorker>>,
         event_loop: crossbeam_channel::Sender<Vec<FromWorker>>,
     ) -> Self {
@@ -46,7 +46,7 @@ impl SharedWorker {
 
     /// Loop of the worker thread: works when notified or at a deadline, until the sender of
     /// notifications is dropped. Calls `begun` after the messages for the start state are sent.
-    pub(in super::super) fn run(&self, notified: &Receiver<()>, begun: impl FnOnce()) {
+    pub(crate) fn run(&self, notified: &Receiver<()>, begun: impl FnOnce()) {
         let mut worker = self.lock();
         worker.hand_out();
         worker.finish();
@@ -63,7 +63,7 @@ impl SharedWorker {
 
     /// Handles messages on the calling thread. Returns them unhandled if the worker is busy, or if older
     /// messages wait: for the worker, or in `inbox` for the event loop.
-    pub(in super::super) fn try_run_inline(
+    pub(crate) fn try_run_inline(
         &self,
         messages: Vec<ToWorker>,
         inbox: &Receiver<Vec<FromWorker>>,
@@ -80,7 +80,7 @@ impl SharedWorker {
     }
 
     /// True if a panic has ended the worker for good.
-    pub(in super::super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.0.is_poisoned()
     }
 

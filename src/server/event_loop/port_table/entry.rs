@@ -37,7 +37,7 @@ pub(super) const MADE_UP: usize = 4;
 
 /// One port, and its state between two turns.
 #[repr(C)] // fields of every turn first, in as few cache lines as possible
-pub(in super::super) struct PortEntry {
+pub(crate) struct PortEntry {
     /// `None` while the port is checked out.
     pub(super) port: Option<Box<Port>>,
     pub(super) peer: PeerId,
@@ -118,7 +118,7 @@ impl Count {
 
 /// Kernel events to switch off for now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in super::super) enum Throttle {
+pub(crate) enum Throttle {
     #[default]
     Nothing,
     /// Events for reads of the workload.
@@ -190,23 +190,23 @@ impl PortState {
 }
 
 /// Effects of a turn, for the loop to carry out.
-pub(in super::super) struct Effects {
+pub(crate) struct Effects {
     /// Messages for the worker, in order.
-    pub(in super::super) messages: Vec<ToWorker>,
+    pub(crate) messages: Vec<ToWorker>,
     /// Notices for the worker, sent before the messages.
-    pub(in super::super) notices: Notices,
+    pub(crate) notices: Notices,
     /// Misbehaviors seen in the turn.
-    pub(in super::super) misbehaviors: Vec<Misbehavior>,
+    pub(crate) misbehaviors: Vec<Misbehavior>,
     /// Duration of the turn if the pair was blocked.
-    pub(in super::super) held: Option<Duration>,
+    pub(crate) held: Option<Duration>,
     /// Previous and new wait, if they differ.
-    pub(in super::super) waited: Option<(Wait, Wait)>,
+    pub(crate) waited: Option<(Wait, Wait)>,
     /// Kernel events to switch off until [`Due::Unthrottle`] or [`Due::WatchReads`].
-    pub(in super::super) less: Throttle,
+    pub(crate) less: Throttle,
 }
 
 /// A checked-out port with its pending work.
-pub(in super::super) struct CheckedOut {
+pub(crate) struct CheckedOut {
     peer: PeerId,
     port: Box<Port>,
     pending: Pending,
@@ -217,18 +217,18 @@ pub(in super::super) struct CheckedOut {
 }
 
 /// A port back from its turn, with the result.
-pub(in super::super) struct TurnResult {
+pub(crate) struct TurnResult {
     pub(super) port: Box<Port>,
     pub(super) turn: Turn,
 }
 
 impl CheckedOut {
-    pub(in super::super) fn peer(&self) -> PeerId {
+    pub(crate) fn peer(&self) -> PeerId {
         self.peer
     }
 
     /// Does the turn. It sleeps for as long as the workload blocks its pipe.
-    pub(in super::super) fn work(self, buffer: &mut [u8]) -> TurnResult {
+    pub(crate) fn work(self, buffer: &mut [u8]) -> TurnResult {
         let Self { mut port, pending, room, full, .. } = self;
         let mut turn = port.turn(pending, room, buffer);
         // The server left these bytes unread, so the wake-up is not the workload's fault.
@@ -239,25 +239,25 @@ impl CheckedOut {
 
 impl PortEntry {
     /// Name of the instance in the log.
-    pub(in super::super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(in super::super) fn peer(&self) -> PeerId {
+    pub(crate) fn peer(&self) -> PeerId {
         self.peer
     }
 
     /// Descriptors for reading and for writing.
-    pub(in super::super) fn descriptors(&self) -> (RawFd, RawFd) {
+    pub(crate) fn descriptors(&self) -> (RawFd, RawFd) {
         self.descriptors
     }
 
-    pub(in super::super) fn pair(&self) -> &Arc<PipePair> {
+    pub(crate) fn pair(&self) -> &Arc<PipePair> {
         &self.pair
     }
 
     /// Its port, unless it is checked out.
-    pub(in super::super) fn into_port(self) -> Option<Box<Port>> {
+    pub(crate) fn into_port(self) -> Option<Box<Port>> {
         self.port
     }
 
@@ -266,33 +266,33 @@ impl PortEntry {
         self.state.quarantine > 0
     }
 
-    pub(in super::super) fn quarantine(&mut self) {
+    pub(crate) fn quarantine(&mut self) {
         self.state.quarantine = QUARANTINE;
     }
 
-    pub(in super::super) fn is_throttled(&self) -> bool {
+    pub(crate) fn is_throttled(&self) -> bool {
         self.state.throttled
     }
 
     /// True if the reads of its reader are not watched for now.
-    pub(in super::super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.state.quiet
     }
 
     /// Ends the pause of read events. Returns true if the port waits for its reader.
-    pub(in super::super) fn watch_reads(&mut self) -> bool {
+    pub(crate) fn watch_reads(&mut self) -> bool {
         self.state.quiet = false;
         self.state.wait == Wait::Reader && !self.state.throttled
     }
 
     /// Ends the throttle. The wait starts afresh, as the descriptors are registered again.
-    pub(in super::super) fn unthrottle(&mut self) {
+    pub(crate) fn unthrottle(&mut self) {
         self.state.throttled = false;
         self.state.wait = Wait::No;
     }
 
     /// Records a misbehavior. Returns true if it is new.
-    pub(in super::super) fn note_misbehavior(&mut self, misbehavior: Misbehavior) -> bool {
+    pub(crate) fn note_misbehavior(&mut self, misbehavior: Misbehavior) -> bool {
         let new = !self.state.reported.contains(&misbehavior);
         if new {
             self.state.reported.push(misbehavior);
@@ -301,10 +301,7 @@ impl PortEntry {
     }
 
     /// Duration of its current turn if the pair is blocked, and its misbehaviors.
-    pub(in super::super) fn port_status(
-        &self,
-        now: Instant,
-    ) -> (Option<Duration>, Vec<Misbehavior>) {
+    pub(crate) fn port_status(&self, now: Instant) -> (Option<Duration>, Vec<Misbehavior>) {
         let held = self.state.checked_out.map(|since| now.saturating_duration_since(since));
         (held.filter(|held| *held >= BLOCKED_AFTER), self.state.reported.clone())
     }
@@ -342,7 +339,7 @@ impl PortEntry {
         self.state.pending.append(meanwhile);
     }
 
-    pub(in super::super) fn to_worker(&self, event: FromPort, written: Seq) -> ToWorker {
+    pub(crate) fn to_worker(&self, event: FromPort, written: Seq) -> ToWorker {
         let bytes = if let FromPort::Frame(body) = &event { body.len() } else { 0 };
         self.in_flight.add(bytes);
         let in_flight = Arc::clone(&self.in_flight);
