@@ -30,7 +30,7 @@ use super::{
     FIRST_READER_POLL, Job, LAST_READER_POLL, Loop, WATCHES,
     handoff::Work,
     jobs::{Opened, PortSettings, ToOpen},
-    port_table::{CheckedOut, Due, PortEntry, PortTable, Throttle, TurnResult},
+    port_table::{CheckedOut, Due, Less, PortEntry, PortTable, TurnResult},
 };
 
 /// Pause between two watches for a leaving reader of a throttled workload.
@@ -297,14 +297,14 @@ impl Loop {
     }
 
     /// Switches off kernel events of a workload for a while.
-    fn throttle(&mut self, peer: PeerId, less: Throttle) {
+    fn throttle(&mut self, peer: PeerId, less: Less) {
         let Some(descriptors) = self.ports.get(peer).map(PortEntry::descriptors) else { return };
         match less {
-            Throttle::Nothing => {}
-            Throttle::Reads => {
+            Less::Nothing => {}
+            Less::Reads => {
                 self.watches.set_reads(peer, descriptors.1, false);
             }
-            Throttle::All => {
+            Less::All => {
                 self.report(peer, Misbehavior::WakeupFlood);
                 self.deregister(descriptors);
                 self.watches.watch_leaving(peer, descriptors.1);

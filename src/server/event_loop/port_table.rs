@@ -6,8 +6,10 @@
 //! Invariants: a port is in the table or checked out, never both; a port is at most once in each queue.
 
 mod entry;
+mod ready_queue;
+mod throttle;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use crate::{broker::PeerId, id_map::IdMap, limits::Limits};
 use mio::{Token, event::Event};
@@ -21,17 +23,16 @@ use super::{
     in_flight::InFlight,
 };
 
-use entry::{BLOCKED_AFTER, Effects, PortState, Times, Why};
-pub(super) use entry::{CheckedOut, PortEntry, Throttle, TurnResult};
+use entry::{BLOCKED_AFTER, Effects, PortState, Times};
+pub(super) use entry::{CheckedOut, PortEntry, TurnResult};
+use ready_queue::{ReadyQueue, Why};
+pub(super) use throttle::Less;
+use throttle::WINDOW;
 
 /// All ports, their queues and their timers.
 pub(super) struct PortTable {
     all: IdMap<PeerId, Box<PortEntry>>,
-    /// Ports due for a turn, by [`Why`]. The queues alternate, so a request does not wait for the
-    /// delivery of an event to thousands of other ports.
-    queues: Queues,
-    /// Index of the next queue.
-    next: usize,
+    ready: ReadyQueue,
     /// Number of ports with [`PortState::maybe_drained`].
     maybe_drained: usize,
     times: Times,
@@ -63,8 +64,7 @@ impl PortTable {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             all: IdMap::default(),
-            queues: Default::default(),
-            next: 0,
+            ready: ReadyQueue::default(),
             maybe_drained: 0,
             times: Times::new(),
             limits: limits.clone(),
@@ -117,21 +117,16 @@ impl PortTable {
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.ready.len()
     }
 
     /// Checks out the next port for a turn, until [`PortTable::after_turn`]. The flag is true for a
     /// quarantined port: its turn is expected to sleep.
     pub(super) fn next_due(&mut self) -> Option<(CheckedOut, bool)> {
         loop {
-            if self.queues[self.next].is_empty() {
-                self.next = 1 - self.next;
-            }
-            let why = self.next;
-            let peer = self.queues[why].pop_front()?;
-            self.next = 1 - why;
+            let (peer, why) = self.ready.pop()?;
             let Some(entry) = self.all.get_mut(&peer) else { continue };
-            entry.state.queued[why] = false;
+            entry.state.queued.popped(why);
             // A checked-out port is queued again after its turn; a port from both queues has had it.
             if let Some(visit) = entry.visit() {
                 return Some((visit, entry.is_quarantined()));
@@ -142,13 +137,7 @@ impl PortTable {
     /// True if the next turn belongs to the outbound queue and that queue is empty: the caller may use
     /// this turn for a multicast. Outbound and ready ports alternate.
     pub(super) fn is_turn_of_outbound(&mut self) -> bool {
-        let [events, pending] =
-            [Why::Event, Why::Pending].map(|why| self.queues[why as usize].is_empty());
-        let next = pending && (events || self.next == Why::Pending as usize);
-        if next {
-            self.next = Why::Event as usize;
-        }
-        next
+        self.ready.take_outbound_turn()
     }
 
     /// Checks out a port with one frame. Queues the frame instead if the port is checked out, has other
@@ -164,7 +153,7 @@ impl PortTable {
             return Some(entry.visit_with(port, pending));
         }
         entry.state.pending.frames.push_back(frame);
-        queue(&mut self.queues, entry, Why::Pending);
+        self.ready.push(peer, &mut entry.state.queued, Why::Outbound);
         None
     }
 
@@ -232,14 +221,14 @@ impl PortTable {
     }
 
     pub(super) fn reset(&mut self, peer: PeerId) {
-        self.post(peer, Why::Pending, |pending| {
+        self.post(peer, Why::Outbound, |pending| {
             pending.reset = true;
             pending.frames.clear();
         });
     }
 
     pub(super) fn send(&mut self, peer: PeerId, frame: OutFrame) {
-        self.post(peer, Why::Pending, |pending| pending.frames.push_back(frame));
+        self.post(peer, Why::Outbound, |pending| pending.frames.push_back(frame));
     }
 
     pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
@@ -304,14 +293,19 @@ impl PortTable {
         let was_unsure = std::mem::replace(&mut state.maybe_drained, turn.maybe_drained);
         self.maybe_drained =
             self.maybe_drained + usize::from(turn.maybe_drained) - usize::from(was_unsure);
-        let (mut waited, mut less) = (None, Throttle::Nothing);
-        if !state.throttled {
-            less = state.count(turn.worth(), self.limits.max_wakeups);
-            waited = Some(before).filter(|before| *before != turn.wait && less != Throttle::All);
-        }
-        state.throttle(&mut self.times, peer, less);
+        // While all events are off, the descriptors are registered for nothing.
+        let was_off = state.throttle.is_all_off();
+        let less = state.throttle.count(turn.worth(), self.limits.max_wakeups);
+        let is_off = state.throttle.is_all_off();
+        let waited = Some(before).filter(|before| *before != turn.wait && !was_off && !is_off);
+        let due = match less {
+            Less::Nothing => None,
+            Less::Reads => Some(Due::WatchReads),
+            Less::All => Some(Due::Unthrottle),
+        };
+        self.times.extend(due.map(|due| (Instant::now() + WINDOW, peer, due)));
         if !state.pending.is_empty() {
-            queue(&mut self.queues, entry, Why::Event);
+            self.ready.push(peer, &mut entry.state.queued, Why::Event);
         }
         let Turn { notices, wait, misbehaviors, .. } = turn;
         Ok(Effects { messages, notices, misbehaviors, held, waited: waited.zip(Some(wait)), less })
@@ -337,19 +331,11 @@ impl PortTable {
     fn post(&mut self, peer: PeerId, why: Why, write: impl FnOnce(&mut Pending)) {
         let Some(entry) = self.all.get_mut(&peer) else { return };
         write(&mut entry.state.pending);
-        queue(&mut self.queues, entry, why);
+        self.ready.push(peer, &mut entry.state.queued, why);
     }
 }
 
 /// Peer of a descriptor's token.
 fn peer_of(token: Token) -> PeerId {
     PeerId((token.0 / 2) as u64)
-}
-
-type Queues = [VecDeque<PeerId>; 2];
-
-fn queue(queues: &mut Queues, entry: &mut PortEntry, why: Why) {
-    if !std::mem::replace(&mut entry.state.queued[why as usize], true) {
-        queues[why as usize].push_back(entry.peer);
-    }
 }

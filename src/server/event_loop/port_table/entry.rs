@@ -16,24 +16,21 @@ use super::{
     super::{
         super::{
             fifo::PipePair,
-            port::{FromPort, Misbehavior, Notices, Pending, Port, Turn, Wait, Worth},
+            port::{FromPort, Misbehavior, Notices, Pending, Port, Turn, Wait},
             worker::ToWorker,
         },
         FIRST_READER_POLL, LAST_READER_POLL,
         in_flight::InFlight,
     },
     Due,
+    ready_queue::Queued,
+    throttle::{Less, Throttle},
 };
 
 /// Time of a thread inside one pair until the pair counts as blocked. Other ports wait less.
 pub(super) const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// Turns of a quarantined workload on threads of their own, until it is trusted again.
 pub(super) const QUARANTINE: u32 = 100;
-/// Window for counting useless wake-ups.
-pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// Useless turns excused by each useful one: a reader that is polled while it reads causes more turns
-/// than frames.
-pub(super) const MADE_UP: usize = 4;
 
 /// One port, and its state between two turns.
 #[repr(C)] // fields of every turn first, in as few cache lines as possible
@@ -48,22 +45,13 @@ pub(crate) struct PortEntry {
     pub(super) pair: Arc<PipePair>,
 }
 
-/// Reason of a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    /// An event of its pair.
-    Event = 0,
-    /// A frame or a reset for it.
-    Pending = 1,
-}
-
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct PortState {
     /// Work for the next turn.
     pub(super) pending: Pending,
-    /// Membership in the queues, by [`Why`].
-    pub(super) queued: [bool; 2],
+    /// Membership in the ready queue.
+    pub(super) queued: Queued,
     /// Its reader may have drained the pipe.
     pub(super) maybe_drained: bool,
     /// The broker allows reading it.
@@ -72,8 +60,6 @@ pub(super) struct PortState {
     pub(super) unread: bool,
     /// All writers had left, with some of these bytes still in the pipe.
     pub(super) writers_gone: bool,
-    /// Its descriptors are deregistered for now.
-    pub(super) throttled: bool,
     pub(super) wait: Wait,
     /// Turns left on threads of their own, since its last block.
     pub(super) quarantine: u32,
@@ -81,50 +67,9 @@ pub(super) struct PortState {
     pub(super) checked_out: Option<Instant>,
     /// Time of the next reader poll, and the number of polls in vain.
     pub(super) look: Option<(Instant, u32)>,
-    /// Useless turns, minus the excused ones.
-    pub(super) idle: Count,
-    /// Turns with no result except that the reader had read on.
-    pub(super) read_on: Count,
-    /// Its reader reads in very small pieces, so its reads are not watched for now.
-    pub(super) quiet: bool,
+    pub(super) throttle: Throttle,
     /// Misbehaviors reported so far.
     pub(super) reported: Vec<Misbehavior>,
-}
-
-/// Number of turns of one kind since the start of the window.
-#[derive(Default)]
-pub(super) struct Count(Option<(Instant, usize)>);
-
-impl Count {
-    /// Counts one turn. Returns true if there were more than `most` in this window.
-    fn is_above(&mut self, most: usize) -> bool {
-        let now = Instant::now();
-        let (since, count) = match self.0 {
-            Some((since, count)) if now.saturating_duration_since(since) < WINDOW => {
-                (since, count + 1)
-            }
-            _ => (now, 1),
-        };
-        self.0 = Some((since, count));
-        count > most
-    }
-
-    fn make_up(&mut self) {
-        if let Some((_, count)) = &mut self.0 {
-            *count = count.saturating_sub(MADE_UP);
-        }
-    }
-}
-
-/// Kernel events to switch off for now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Throttle {
-    #[default]
-    Nothing,
-    /// Events for reads of the workload.
-    Reads,
-    /// All events except for a reader that leaves.
-    All,
 }
 
 /// Timers, by time.
@@ -149,43 +94,13 @@ impl PortState {
         }
         if self.wait == Wait::Reader {
             // With its reads unwatched, polling is the only source: no back-off then.
-            let round = if self.quiet { 0 } else { before.map_or(0, |(_, round)| round + 1) };
+            let round =
+                if self.throttle.is_quiet() { 0 } else { before.map_or(0, |(_, round)| round + 1) };
             let after = FIRST_READER_POLL.saturating_mul(1 << round.min(10)).min(LAST_READER_POLL);
             let at = Instant::now() + after;
             self.look = Some((at, round));
             times.insert((at, peer, Due::PollReader));
         }
-    }
-
-    /// Records a throttle, and sets the timer for its end.
-    pub(super) fn throttle(&mut self, times: &mut Times, peer: PeerId, less: Throttle) {
-        let due = match less {
-            Throttle::Nothing => return,
-            Throttle::Reads => Due::WatchReads,
-            Throttle::All => Due::Unthrottle,
-        };
-        self.quiet |= less == Throttle::Reads;
-        self.throttled |= less == Throttle::All;
-        times.insert((Instant::now() + WINDOW, peer, due));
-    }
-
-    /// Counts a turn, and returns the throttle now due. A reader of small pieces loses its read events
-    /// only; its other events are still handled.
-    pub(super) fn count(&mut self, worth: Worth, most: usize) -> Throttle {
-        match worth {
-            Worth::Useful => self.idle.make_up(),
-            Worth::ReadOn if !self.quiet => {
-                if self.read_on.is_above(most) {
-                    return Throttle::Reads;
-                }
-            }
-            Worth::ReadOn | Worth::Nothing => {
-                if self.idle.is_above(most) {
-                    return Throttle::All;
-                }
-            }
-        }
-        Throttle::Nothing
     }
 }
 
@@ -202,7 +117,7 @@ pub(crate) struct Effects {
     /// Previous and new wait, if they differ.
     pub(crate) waited: Option<(Wait, Wait)>,
     /// Kernel events to switch off until [`Due::Unthrottle`] or [`Due::WatchReads`].
-    pub(crate) less: Throttle,
+    pub(crate) less: Less,
 }
 
 /// A checked-out port with its pending work.
@@ -271,23 +186,23 @@ impl PortEntry {
     }
 
     pub(crate) fn is_throttled(&self) -> bool {
-        self.state.throttled
+        self.state.throttle.is_all_off()
     }
 
     /// True if the reads of its reader are not watched for now.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.state.quiet
+        self.state.throttle.is_quiet()
     }
 
     /// Ends the pause of read events. Returns true if the port waits for its reader.
     pub(crate) fn watch_reads(&mut self) -> bool {
-        self.state.quiet = false;
-        self.state.wait == Wait::Reader && !self.state.throttled
+        self.state.throttle.watch_reads();
+        self.state.wait == Wait::Reader && !self.is_throttled()
     }
 
     /// Ends the throttle. The wait starts afresh, as the descriptors are registered again.
     pub(crate) fn unthrottle(&mut self) {
-        self.state.throttled = false;
+        self.state.throttle.end();
         self.state.wait = Wait::No;
     }
 
