@@ -279,7 +279,7 @@ impl Private {
                 return Err(error(&path, what));
             }
             log::warn!(
-                "{} is open to other users no longer (its mode was {mode:04o})",
+                "{} was open to other users, and is private now (its mode was {mode:04o})",
                 path.display()
             );
         }

@@ -84,7 +84,7 @@ pub async fn count_for_ever() {
         sleep(COUNTED).await;
         let left_out = budgets().count(Instant::now());
         for (workload, lines) in left_out {
-            log::warn!("{lines} lines about workload {} were left out", Quoted(&workload));
+            log::warn!("{lines} lines about workload {} were not logged", Quoted(&workload));
         }
     }
 }

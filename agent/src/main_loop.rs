@@ -184,7 +184,7 @@ impl Agent {
             gate.tell(Content::Shutdown(Shutdown {})).await;
         }
         if timeout(GATE_GRACE, running.child.wait()).await.is_err() {
-            log::warn!("fifogate does not end; it is killed");
+            log::warn!("fifogate did not end in time: killing it");
             let _ = running.child.kill().await;
         }
     }
@@ -205,10 +205,10 @@ impl Agent {
 
     async fn note_store(&mut self, reachable: bool) {
         if reachable {
-            log::warn!("the store is back");
+            log::warn!("the store is reachable again");
             self.trouble.clear();
         } else {
-            log::warn!("the store is not there");
+            log::warn!("the store is unreachable");
             let now = jiff::Timestamp::now().strftime("%FT%TZ");
             self.trouble =
                 format!("the store cannot be reached since {now}: updates are refused until it is");
@@ -248,7 +248,9 @@ impl Agent {
         match message {
             FromGate::Said(said) => self.on_said(*said).await,
             FromGate::StateRejected(reason) => {
-                log::error!("fifogate does not follow the state and is told all of it: {reason}");
+                log::error!(
+                    "fifogate rejected a step of the state: sending the whole state: {reason}"
+                );
                 let gate = self.gate.borrow().clone();
                 if let Some(gate) = gate {
                     self.tell_all(&gate).await;
@@ -265,7 +267,7 @@ impl Agent {
                     }
                     let status = running.child.wait().await.map(|status| status.to_string());
                     let how = status.unwrap_or_else(|error| error.to_string());
-                    log::error!("fifogate ended ({how}); it is started again in {:?}", self.delay);
+                    log::error!("fifogate ended ({how}); restarting it in {:?}", self.delay);
                 }
                 self.plan_restart();
             }

@@ -197,7 +197,7 @@ pub enum Output {
         ack: AckMode,
     },
     /// This workload reads too slowly: its events are merged, or its requests are not read. So many
-    /// bytes wait for it. Sent once, until it has caught up.
+    /// bytes are queued for it. Sent once, until it has caught up.
     Slow(Instance, usize),
     /// The workload has caught up, after so many milliseconds.
     CaughtUp(Instance, u64),

@@ -156,7 +156,7 @@ impl Client {
                 _ if response.request_id != id => {
                     log::debug!("skipped a response to another request, {}", response.request_id);
                 }
-                None => log::warn!("skipped a response that says nothing"),
+                None => log::warn!("skipped a response without content"),
                 Some(ResponseContent::Error(error)) => return Err(self.failed(&error.message)),
                 Some(content) => return Ok(Received::Response(content)),
             }
@@ -237,8 +237,8 @@ impl Client {
             while let Some(body) = self.received.pop_front() {
                 match FromAnkaios::decode(body).map(|message| message.from_ankaios_enum) {
                     Ok(Some(message)) => return Ok(Incoming::Message(message)),
-                    Ok(None) => log::warn!("skipped a message that says nothing"),
-                    Err(error) => log::warn!("skipped a message that does not decode: {error}"),
+                    Ok(None) => log::warn!("skipped a message without content"),
+                    Err(error) => log::warn!("skipped an undecodable message: {error}"),
                 }
             }
             if self.has_departed {

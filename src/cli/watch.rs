@@ -34,10 +34,10 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
         match watch.session(&mut client) {
             // Before the first document there is nothing to resume: the error ends the command.
             Err(error) if error.is_away() && watch.documents > 0 => {
-                log::warn!("{error}; waiting for it to be back");
+                log::warn!("{error}; waiting for fifogate");
                 drop(client);
                 client = watch.reconnect()?;
-                log::warn!("{}: it is back", watch.args.client.dir.display());
+                log::warn!("{}: connected again", watch.args.client.dir.display());
             }
             end => return end,
         }
@@ -89,7 +89,9 @@ impl Watch {
                 Received::Restarted if due.is_some() => {}
                 Received::Restarted => {
                     let dir = self.args.client.dir.display();
-                    log::warn!("{dir}: somebody else opened a session here; subscribing again");
+                    log::warn!(
+                        "{dir}: another client opened a session on this pair; subscribing again"
+                    );
                     *id = self.subscribe(client)?;
                     due = Some(client.answer_due());
                 }

@@ -137,7 +137,7 @@ impl LinkPort {
             && let Ok(null) = File::options().read(true).write(true).open("/dev/null")
             && let Err(errno) = dup2_stdin(&null).and_then(|()| dup2_stdout(&null))
         {
-            log::warn!("cannot hang up on the agent: {}", errno.desc());
+            log::warn!("cannot close the agent link: {}", errno.desc());
         }
     }
 

@@ -144,7 +144,7 @@ struct Loop {
     status: Option<StatusSocket>,
     link: Option<Link>,
     buffer: Vec<u8>,
-    pace: LogLimiter,
+    log_limiter: LogLimiter,
 }
 
 /// The agent's port, and its state between two turns.
@@ -198,7 +198,7 @@ impl EventLoop {
             status: Some(status),
             link,
             buffer: vec![0; JOB_BUFFER],
-            pace: LogLimiter::default(),
+            log_limiter: LogLimiter::default(),
         };
         Ok(Self { waker, parts })
     }
@@ -387,7 +387,7 @@ impl Loop {
             }
             Err(error) => {
                 // Without this watch each writer asks the kernel before its next frame.
-                log::error!("cannot ask for readers: {error}");
+                log::error!("cannot poll for drained pipes: {error}");
                 false
             }
         }

@@ -50,7 +50,7 @@ impl Watches {
     pub(super) fn new() -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         if let Err(errno) = &inotify {
-            log::warn!("no inotify ({}): waiting readers are polled for", errno.desc());
+            log::warn!("no inotify ({}): readers are polled instead", errno.desc());
         }
         Self { inotify: inotify.ok(), peers: HashMap::new(), by_peer: IdMap::default() }
     }

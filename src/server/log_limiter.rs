@@ -43,10 +43,10 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Pair => "its pair",
-            Self::Misbehavior => "what it does to its pair",
-            Self::LetGo => "letting go of its pipe",
-            Self::NoThread => "threads that are missing",
-            Self::CutOff => "messages that were cut off",
+            Self::Misbehavior => "misbehavior",
+            Self::LetGo => "releases of its pipe",
+            Self::NoThread => "missing threads",
+            Self::CutOff => "messages cut off by a restart",
             Self::Slow => "slow reading",
             Self::CaughtUp => "catching up",
         }
@@ -69,7 +69,7 @@ pub(super) struct LogLimiter {
 
 impl LogLimiter {
     /// Logs a line about a workload, unless the limit of its kind is reached.
-    pub(super) fn say(&mut self, level: Level, kind: Kind, name: &str, text: fmt::Arguments<'_>) {
+    pub(super) fn log(&mut self, level: Level, kind: Kind, name: &str, text: fmt::Arguments<'_>) {
         let now = Instant::now();
         for line in self.take_left_out(now) {
             log::log!(level, "{line}");
@@ -119,29 +119,32 @@ mod tests {
 
     #[test]
     fn lines_of_one_workload_are_bounded_and_those_of_others_go_on() {
-        let (mut pace, now) = (LogLimiter::default(), Instant::now());
-        let said = (0..1_000).filter(|_| pace.admit(Kind::Slow, "a", now)).count();
+        let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
+        let said = (0..1_000).filter(|_| log_limiter.admit(Kind::Slow, "a", now)).count();
         assert_eq!(said, OF_ONE);
-        assert!(pace.admit(Kind::Slow, "b", now) && pace.admit(Kind::CaughtUp, "a", now));
+        assert!(
+            log_limiter.admit(Kind::Slow, "b", now) && log_limiter.admit(Kind::CaughtUp, "a", now)
+        );
     }
 
     #[test]
     fn lines_of_workloads_of_any_name_are_bounded_and_so_is_what_is_kept_of_them() {
-        let (mut pace, now) = (LogLimiter::default(), Instant::now());
-        let said = (0..10_000).filter(|n| pace.admit(Kind::Pair, &n.to_string(), now)).count();
-        assert_eq!((said, pace.of_one.len()), (OF_ALL, OF_ALL));
+        let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
+        let said =
+            (0..10_000).filter(|n| log_limiter.admit(Kind::Pair, &n.to_string(), now)).count();
+        assert_eq!((said, log_limiter.of_one.len()), (OF_ALL, OF_ALL));
     }
 
     #[test]
     fn number_of_lines_that_were_left_out_is_told_a_minute_later_and_then_they_go_on() {
-        let (mut pace, now) = (LogLimiter::default(), Instant::now());
-        assert_eq!((0..25).filter(|_| pace.admit(Kind::LetGo, "a", now)).count(), OF_ONE);
-        assert_eq!((0..3).filter(|_| pace.admit(Kind::LetGo, "b", now)).count(), 3);
-        assert_eq!(pace.take_left_out(now + WINDOW / 2), [""; 0]);
+        let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
+        assert_eq!((0..25).filter(|_| log_limiter.admit(Kind::LetGo, "a", now)).count(), OF_ONE);
+        assert_eq!((0..3).filter(|_| log_limiter.admit(Kind::LetGo, "b", now)).count(), 3);
+        assert_eq!(log_limiter.take_left_out(now + WINDOW / 2), [""; 0]);
         let later = now + WINDOW;
-        let told = ["a: letting go of its pipe: 15 lines were not logged"];
-        assert_eq!(pace.take_left_out(later), told);
-        assert!(pace.admit(Kind::LetGo, "a", later));
-        assert_eq!(pace.take_left_out(later + WINDOW), [""; 0]);
+        let told = ["a: releases of its pipe: 15 lines were not logged"];
+        assert_eq!(log_limiter.take_left_out(later), told);
+        assert!(log_limiter.admit(Kind::LetGo, "a", later));
+        assert_eq!(log_limiter.take_left_out(later + WINDOW), [""; 0]);
     }
 }

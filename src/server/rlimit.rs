@@ -27,7 +27,7 @@ pub(super) fn most_pairs() -> usize {
             usize::try_from(soft.saturating_sub(RESERVE) / OF_A_PAIR).unwrap_or(usize::MAX)
         }
         Err(errno) => {
-            log::warn!("cannot ask for the limit of descriptors: {}", errno.desc());
+            log::warn!("cannot read the limit of descriptors: {}", errno.desc());
             usize::MAX
         }
     }

@@ -139,7 +139,7 @@ pub(super) struct Worker {
     /// As shown in the status: `none`, `connected` or `lost`.
     agent_link: &'static str,
     stopping: bool,
-    pace: LogLimiter,
+    log_limiter: LogLimiter,
 }
 
 impl Worker {
@@ -169,7 +169,7 @@ impl Worker {
             run_dir,
             agent_link,
             stopping,
-            pace: LogLimiter::default(),
+            log_limiter: LogLimiter::default(),
         }
     }
 
@@ -367,14 +367,15 @@ impl Worker {
                 }
                 Output::Slow(instance, bytes) => {
                     let name = instance.to_string();
-                    let text = format_args!("{name} reads too slowly: {bytes} bytes wait for it");
-                    self.pace.say(Level::Warn, Kind::Slow, &name, text);
+                    let text =
+                        format_args!("{name} reads too slowly: {bytes} bytes are queued for it");
+                    self.log_limiter.log(Level::Warn, Kind::Slow, &name, text);
                     continue;
                 }
                 Output::CaughtUp(instance, after) => {
                     let name = instance.to_string();
-                    let text = format_args!("{name} has read what waited for it, after {after} ms");
-                    self.pace.say(Level::Info, Kind::CaughtUp, &name, text);
+                    let text = format_args!("{name} has caught up after {after} ms");
+                    self.log_limiter.log(Level::Info, Kind::CaughtUp, &name, text);
                     continue;
                 }
                 Output::Stop => FromWorker::Stop,
@@ -408,7 +409,7 @@ impl Worker {
         let _ = self.event_loop.send(mem::take(&mut self.batch));
         self.in_batch = 0;
         if let Err(error) = self.waker.wake() {
-            log::error!("cannot wake the event_loop: {error}");
+            log::error!("cannot wake the event loop: {error}");
         }
     }
 }

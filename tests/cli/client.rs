@@ -198,12 +198,12 @@ fn watch_waits_for_fifogate_to_be_back_and_subscribes_again() {
     gate.respond_state(&first, "v1");
     assert_eq!(next(), r#"{"completeState":{"desiredState":{"apiVersion":"v1"}}}"#);
     drop(gate);
-    assert!(note().contains("went away; waiting for it to be back"));
+    assert!(note().contains("went away; waiting for fifogate"));
 
     let mut gate = StandIn::open(dir.path());
     gate.hear_hello();
     gate.accept();
-    assert!(note().contains("it is back"));
+    assert!(note().contains("connected again"));
     let (second, content) = gate.hear_request();
     let RequestContent::CompleteStateRequest(ask) = content else { panic!("{content:?}") };
     assert_eq!((&*ask.field_mask, ask.subscribe_for_events), (&["a.b".to_owned()][..], true));

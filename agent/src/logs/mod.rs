@@ -75,7 +75,7 @@ impl Logs {
                 Some(log)
             }
             Err(error) => {
-                log::error!("what {instance} writes is lost: {}: {error}", folder.display());
+                log::error!("the output of {instance} is lost: {}: {error}", folder.display());
                 None
             }
         }

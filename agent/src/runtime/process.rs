@@ -128,11 +128,11 @@ impl Launcher {
             match isolation {
                 Isolation::Full => {}
                 Isolation::Mounts => log::warn!(
-                    "without PID namespaces, what a workload starts outlives it if its launcher is \
+                    "without PID namespaces, children of a workload outlive it if its launcher is \
                      killed"
                 ),
                 Isolation::None => log::warn!(
-                    "without namespaces, what a workload starts outlives it if its launcher is \
+                    "without namespaces, children of a workload outlive it if its launcher is \
                      killed, pairs are found by CONTROL_INTERFACE_DIR alone, and \
                      workloads with files cannot be started"
                 ),

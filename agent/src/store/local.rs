@@ -74,7 +74,7 @@ impl Local {
         let tree = match (kept, seed) {
             (Some(kept), seed) => {
                 if seed.is_some() {
-                    log::info!("the desired state is the one kept on disk, not the manifest's");
+                    log::info!("using the desired state on disk instead of the manifest");
                 }
                 restored(kept).map_err(OpenError::Storage)?
             }

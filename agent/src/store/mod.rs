@@ -73,7 +73,7 @@ impl Change {
 /// Logs an item ignored by the agent, and how an operator repairs it.
 fn log_left_out(place: &str, item: &Change, why: &str) {
     let path = item.path();
-    log::error!("{path} as it is kept {place} is left out: {why}; set {path} again to replace it");
+    log::error!("{path}, as stored {place}, is ignored: {why}; set {path} again to replace it");
 }
 
 /// The reason for bytes of the store being no message.

@@ -57,7 +57,7 @@ impl Loop {
             LinkTurn::Dry => {}
             LinkTurn::More => self.read_agent(None),
             LinkTurn::Ended => {
-                log::info!("the agent has hung up");
+                log::info!("the agent closed the link");
                 self.worker.tell(ToWorker::AgentLost);
                 self.begin_stop(Instant::now() + FLUSH);
             }

@@ -167,7 +167,7 @@ impl<L: Driven> Handoff<L> {
         let mut said = false;
         while let Err(error) = self.start_driver(&thread::current()) {
             if !said {
-                log::error!("no thread to go on with, trying again: {error}");
+                log::error!("cannot start another event loop thread, trying again: {error}");
             }
             said = true;
             thread::sleep(LOOK);

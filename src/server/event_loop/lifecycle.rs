@@ -94,7 +94,7 @@ impl Loop {
     fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
         let name = instance.to_string();
         let text = format_args!("no control interface for {name}: {why}");
-        self.pace.say(Level::Error, Kind::Pair, &name, text);
+        self.log_limiter.log(Level::Error, Kind::Pair, &name, text);
         self.worker.tell(ToWorker::PairOpened(peer, Err(why)));
     }
 
@@ -145,10 +145,10 @@ impl Loop {
             let path = opening.pair.path().display().to_string();
             let name = opening.instance.to_string();
             let text = format_args!(
-                "a message to {name} was cut off when the fifogate before ended; it is served when \
-                 its reader has seen the end"
+                "the previous fifogate ended in the middle of a message to {name}; its pair is served \
+                 when the reader of that half has left or seen end-of-file"
             );
-            self.pace.say(Level::Info, Kind::CutOff, &name, text);
+            self.log_limiter.log(Level::Info, Kind::CutOff, &name, text);
             self.worker.tell(ToWorker::PairOpened(peer, Ok(path)));
         }
         let after =
@@ -218,7 +218,7 @@ impl Loop {
             self.drained.deregister(to_workload),
         ] {
             if let Err(error) = forgotten {
-                log::error!("cannot forget a descriptor: {error}");
+                log::error!("cannot deregister a descriptor: {error}");
             }
         }
     }
@@ -249,7 +249,7 @@ impl Loop {
             && let Err(error) = self.run_dir.remove_pair(&pair)
         {
             let name = pair.path().display().to_string();
-            self.pace.say(Level::Warn, Kind::Pair, &name, format_args!("{error}"));
+            self.log_limiter.log(Level::Warn, Kind::Pair, &name, format_args!("{error}"));
         }
         self.worker.tell(ToWorker::PairClosed(peer));
     }
@@ -271,7 +271,7 @@ impl Loop {
         {
             let name = self.ports.get(peer).map_or("", PortEntry::name);
             let text = format_args!("no thread for {name}: {error}");
-            self.pace.say(Level::Error, Kind::NoThread, name, text);
+            self.log_limiter.log(Level::Error, Kind::NoThread, name, text);
             self.ports.try_again_later(visit, now);
         }
     }
@@ -287,8 +287,8 @@ impl Loop {
         if let Some(held) = after.held {
             let name = self.ports.get(peer).map_or("", PortEntry::name);
             let after = held.as_millis();
-            let text = format_args!("{name} has let go of its pipe after {after} ms");
-            self.pace.say(Level::Info, Kind::LetGo, name, text);
+            let text = format_args!("{name} released its pipe after {after} ms");
+            self.log_limiter.log(Level::Info, Kind::LetGo, name, text);
         }
         if let Some((before, now)) = after.waited {
             self.wait_for(peer, before, now);
@@ -392,7 +392,7 @@ impl Loop {
         {
             let name = entry.name();
             let text = format_args!("{name} {}; reported once", misbehavior.text());
-            self.pace.say(Level::Warn, Kind::Misbehavior, name, text);
+            self.log_limiter.log(Level::Warn, Kind::Misbehavior, name, text);
         }
     }
 
@@ -440,7 +440,7 @@ impl Loop {
             let registry = self.poll.registry();
             if let Err(error) = registry.reregister(&mut SourceFd(&fd), WATCHES, Interest::READABLE)
             {
-                log::error!("cannot watch readers any more: {error}");
+                log::error!("cannot poll inotify any more: {error}");
             }
         }
     }

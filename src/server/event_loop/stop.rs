@@ -94,7 +94,7 @@ impl Loop {
         let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);
         let held = crossbeam_channel::RecvTimeoutError::Timeout;
         if closer.is_ok() && all_closed.recv_timeout(CLOSE) == Err(held) {
-            log::warn!("a workload holds its pipe: the process ends when it lets go");
+            log::warn!("a workload blocks its pipe: the process ends when the pipe is released");
         }
     }
 }

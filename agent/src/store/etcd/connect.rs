@@ -195,7 +195,7 @@ async fn begin(
         match found.kvs().first().map(|kv| String::from_utf8_lossy(kv.value()).into_owned()) {
             Some(version) if version == keys::VERSION => {
                 if seed.is_some() {
-                    log::info!("the desired state is the one in etcd, not the manifest's");
+                    log::info!("using the desired state in etcd instead of the manifest");
                 }
                 return Ok(());
             }

@@ -246,7 +246,7 @@ impl Etcd {
             let left = Txn::new().when([shared.is_ours()]).and_then([record]);
             let _ = timeout_at(end, client.txn(left)).await;
             if !matches!(timeout_at(end, client.lease_revoke(lease)).await, Ok(Ok(_))) {
-                log::warn!("etcd was not told that this agent leaves; it will notice");
+                log::warn!("cannot revoke the lease in etcd: it expires by itself");
             }
         }
     }

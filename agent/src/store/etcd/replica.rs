@@ -229,7 +229,7 @@ impl View {
         const MOST: usize = 1000;
         if self.foreign.len() < MOST && self.foreign.insert(key.to_owned()) {
             let key = Quoted(key);
-            log::warn!("etcd holds {key}, which is left alone: no item of the state looks so");
+            log::warn!("the key {key} in etcd is no item of the state: ignored");
         }
     }
 

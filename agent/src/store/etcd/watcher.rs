@@ -89,7 +89,7 @@ async fn again(
     let lease = lease::rejoin(&mut client, shared, lease).await?;
     // An etcd restored from a backup continues from there, possibly past the known revision.
     if revision < known || !connect::was_so(&mut client, shared).await? {
-        log::warn!("etcd knows another past than it did; everything is read again");
+        log::warn!("etcd has another history than before: reading everything again");
         read_again(shared, events, &mut client).await?;
     }
     Ok(Connection { client, lease })
@@ -141,7 +141,7 @@ async fn pass_on(
                 if begun { stream.message().await? } else { answer(stream.message()).await? };
             let response = response.ok_or_else(ended)?;
             if response.compact_revision() > 0 {
-                log::warn!("etcd was compacted past what is known; everything is read again");
+                log::warn!("etcd has compacted revisions not read yet: reading everything again");
                 read_again(shared, events, &mut client).await?;
                 break;
             }
