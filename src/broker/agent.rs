@@ -16,9 +16,9 @@ use super::{
     Broker, Output, PeerId, Rules, Session,
     acks::{Ack, Acks, Done},
     check_version,
-    flow_control::LINK_WINDOW,
     outbox::{Kind, MemoryBudget, Outgoing},
     peer::Peer,
+    peer_kind::LINK_WINDOW,
 };
 
 /// Version of the link protocol.

@@ -22,9 +22,7 @@ use crate::{
 
 use super::{
     Broker, Delivery, Output, PeerId, SubscriptionId, Tick, Timer,
-    flow_control::budget_of,
     outbox::Kind,
-    peer::response,
     subscriptions::{GroupId, Lag, Subscription, SubscriptionPhase, Touched},
 };
 
@@ -240,36 +238,38 @@ impl Broker {
             let awaits = |own: &&mut Subscription| !early && own.last_seen != self.version;
             let Some(subscription) = all.get_mut(id).filter(awaits) else { continue };
             let Some(peer) = self.peers.get_mut(&subscription.peer) else { continue };
-            let ready = subscription.phase == SubscriptionPhase::Live && subscription.lag.is_none();
-            let budget = || budget_of(&self.config.limits, &self.queued, subscription.peer, peer);
-            if !ready || !(peer.outbox.is_empty() || peer.outbox.has_room(budget())) {
+            let (to, limits) = (subscription.peer, &self.config.limits);
+            let budget = || to.kind().budget(limits, &self.queued, &peer.outbox);
+            let has_room = peer.outbox.is_empty() || peer.outbox.has_room(budget());
+            if !has_room || !subscription.is_up_to_date() {
                 late.push(*id);
                 continue;
             }
             let made = || {
                 let (body, own) = event_body(&fanout.changes, &group.masks, &self.state);
                 work = own;
-                Event::of(body, |body| self.large.charge(body, self.config.limits.total_bytes))
+                Event::of(body, |body| self.large.charge(body, limits.total_bytes))
             };
             let body = match event.get_or_insert_with(made) {
                 Event::Nothing => continue,
                 Event::Made(body) => body,
                 Event::NoRoom => {
                     late.push(*id);
-                    self.dirty.note(subscription.peer, peer);
+                    self.dirty.note(to, peer);
                     continue;
                 }
             };
             subscription.note_seen(self.version);
-            let (to, request_id) = (subscription.peer, Arc::clone(&subscription.request_id));
+            let request_id = Arc::clone(&subscription.request_id);
             // Usual case: an empty outbox. The event skips the queue and joins the multicast.
-            let direct = peer.is_clean() && to != PeerId::AGENT && fanout.asker != Some(to);
+            let direct = peer.is_clean() && !to.is_agent() && fanout.asker != Some(to);
             if direct && let Some((seq, ack)) = peer.outbox.pass(self.config.window) {
                 peer.counters.frames_out += 1;
                 deliveries.push(Delivery { peer: to, seq, request_id, ack });
                 continue;
             }
-            peer.outbox.push(response(to, request_id, body.clone()), Kind::Event(*id), self.now);
+            let message = to.kind().response(request_id, body.clone());
+            peer.outbox.push(message, Kind::Event(*id), self.now);
             self.dirty.note(to, peer);
         }
         if let Some(Event::Made(body)) = event.as_ref().filter(|_| !deliveries.is_empty()) {

@@ -5,12 +5,9 @@
 //! their outbox is half empty, and reads resume at the same mark, so neither alternates with each
 //! message.
 
-use crate::limits::Limits;
-
 use super::{
     Broker, Output, PeerId,
-    outbox::{Budget, Handed, MemoryBudget, Outgoing},
-    peer::Peer,
+    outbox::{Budget, Handed, Outgoing},
 };
 
 impl Broker {
@@ -31,7 +28,7 @@ impl Broker {
     }
 
     pub(super) fn flush_outbox(&mut self, id: PeerId) {
-        let window = if id == PeerId::AGENT { LINK_WINDOW } else { self.config.window };
+        let window = id.kind().window(&self.config);
         while let Some(peer) = self.peers.get_mut(&id) {
             while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
                 peer.counters.frames_out += 1;
@@ -42,7 +39,7 @@ impl Broker {
             }
             let all_handed = peer.outbox.is_empty();
             // Kept session changes are queued only once all else is handed out: until then they merge.
-            if id == PeerId::AGENT && all_handed && self.tell_waiting_sessions() {
+            if id.is_agent() && all_handed && self.tell_waiting_sessions() {
                 continue;
             }
             let Some(peer) = self.peers.get_mut(&id) else { break };
@@ -59,7 +56,7 @@ impl Broker {
             let Some(peer) = self.peers.get_mut(&id) else { break };
             // Catching up begins at half of the budget: at the full budget every event would be a
             // merged one.
-            let budget = budget_of(&self.config.limits, &self.queued, id, peer);
+            let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
             let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
             let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
                 self.set_reading(id, budget);
@@ -114,7 +111,7 @@ impl Broker {
             return;
         }
         peer.slow_since = Some(self.now);
-        if peer.slow_told.is_none_or(|last_seen| last_seen.0 + EPISODE_MS <= self.now.0) {
+        if peer.slow_told.is_none_or(|last| last.0 + EPISODE_MS <= self.now.0) {
             peer.slow_told = Some(self.now);
             let (instance, bytes) = (peer.instance.clone(), peer.outbox.bytes());
             self.outputs.push_back(Output::Slow(instance, bytes));
@@ -132,20 +129,5 @@ impl Broker {
     }
 }
 
-/// The budget for the outbox of this peer.
-pub(super) fn budget_of(limits: &Limits, queued: &MemoryBudget, id: PeerId, peer: &Peer) -> Budget {
-    if id == PeerId::AGENT {
-        return Budget { bytes: limits.link_bytes, messages: usize::MAX };
-    }
-    // The memory budget counts this outbox too; only the bytes of the others reduce its share.
-    let others = queued.bytes().saturating_sub(peer.outbox.bytes());
-    let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
-    Budget { bytes, messages: limits.outbox_messages }
-}
-
 /// Milliseconds before a workload is reported again as a slow reader.
 const EPISODE_MS: u64 = 10_000;
-
-/// Most messages to the agent handed out at a time: the link is a stream, and takes any number of
-/// messages in pieces of any size.
-pub(super) const LINK_WINDOW: usize = 64;

@@ -17,7 +17,7 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer, flow_control::budget_of};
+use super::{Broker, PeerId, Rules, Tick, Timer};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) struct Forwards {
 
 /// The use of a valid response of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ValidState {
+enum Disposition {
     /// Queue it for the workload.
     Deliver,
     /// Drop it: the request has ended.
@@ -62,11 +62,11 @@ impl Forwards {
     }
 
     /// Matches a response with its request. The error is the reason for rejecting it.
-    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<ValidState, String> {
+    fn accept(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Disposition, String> {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
-            return Ok(ValidState::Drop);
+            return Ok(Disposition::Drop);
         }
-        let settled = match kind {
+        let valid = match kind {
             ReplyKind::Updated => self.take(request_id, |own| *own == ForwardedKind::Update),
             ReplyKind::Error => {
                 self.take(request_id, |_| true) || self.campaigns.remove(request_id).is_some()
@@ -93,7 +93,7 @@ impl Forwards {
         };
         let why =
             || format!("no request '{request_id}' of this instance waits for such a response");
-        if settled { Ok(ValidState::Deliver) } else { Err(why()) }
+        if valid { Ok(Disposition::Deliver) } else { Err(why()) }
     }
 
     /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids.
@@ -195,12 +195,12 @@ impl Broker {
         let unknown = || format!("unknown instance {instance}");
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
-        let budget = budget_of(&self.config.limits, &self.queued, id, peer);
+        let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
         // Log entries have no bound per request; all other responses have, and are always queued.
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
             return Err("the workload does not keep up with its logs; send this again later".into());
         }
-        if peer.forwards.settle(request_id, kind)? == ValidState::Deliver {
+        if peer.forwards.accept(request_id, kind)? == Disposition::Deliver {
             for body in bodies {
                 self.answer(id, request_id, body);
             }

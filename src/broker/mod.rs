@@ -16,6 +16,7 @@ mod fuzz;
 mod large;
 mod outbox;
 mod peer;
+mod peer_kind;
 mod read_cache;
 mod references;
 mod report;
@@ -437,7 +438,7 @@ impl Broker {
     }
 
     fn workloads(&self) -> Vec<(PeerId, &Peer)> {
-        let workloads = self.peers.iter().filter(|(id, _)| **id != PeerId::AGENT);
+        let workloads = self.peers.iter().filter(|(id, _)| !id.is_agent());
         let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();
         // `IdMap` iterates in no order, and callers are given the oldest first.
         workloads.sort_unstable_by_key(|(id, _)| *id);

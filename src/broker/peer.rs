@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    message::{FromWorkload, Phase, ResponseBody, ToAgent, ToWorkload},
+    message::{FromWorkload, Phase, ResponseBody, ToWorkload},
     state::Instance,
 };
 
@@ -202,8 +202,8 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         peer.counters.malformed += 1;
         peer.malformed += 1;
-        let most = self.config.limits.max_malformed;
-        let over = peer.malformed > most && id != PeerId::AGENT;
+        let most = id.kind().most_malformed(&self.config.limits);
+        let over = peer.malformed > most;
         if over {
             let reason = format!("Too many messages without sense, at most {most} are allowed");
             self.close_session(id, reason);
@@ -223,7 +223,7 @@ impl Broker {
         body: ResponseBody,
         kind: Kind,
     ) {
-        self.push(id, response(id, request_id, body), kind);
+        self.push(id, id.kind().response(request_id, body), kind);
     }
 
     pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
@@ -239,15 +239,6 @@ impl Broker {
             peer.outbox.push(message, kind, self.now);
             self.dirty.note(id, peer);
         }
-    }
-}
-
-/// A response in the message type of its receiver.
-pub(super) fn response(to: PeerId, request_id: Arc<str>, body: ResponseBody) -> Outgoing {
-    if to == PeerId::AGENT {
-        Outgoing::Agent(ToAgent::Response { request_id, body })
-    } else {
-        Outgoing::Workload(ToWorkload::Response { request_id, body })
     }
 }
 

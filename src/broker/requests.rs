@@ -76,7 +76,7 @@ impl Broker {
             RequestKind::Logs(instances) => {
                 self.serve_logs(id, request_id, &instances, request.original)
             }
-            RequestKind::CancelLogs if self.link.is_some() && id != PeerId::AGENT => {
+            RequestKind::CancelLogs if self.link.is_some() && !id.is_agent() => {
                 self.forward(id, request_id, ForwardedKind::CancelLogs, request.original);
             }
             RequestKind::CancelLogs => self.answer(id, &request_id, ResponseBody::logs_cancelled()),
@@ -161,7 +161,7 @@ impl Broker {
 
     /// Most bytes of all large bodies, when one more is made for this peer.
     pub(super) fn most_large(&self, id: PeerId) -> usize {
-        if id == PeerId::AGENT { usize::MAX } else { self.config.limits.total_bytes }
+        id.kind().most_large(&self.config.limits)
     }
 
     fn encode(&mut self, masks: &MaskSet) -> ResponseBody {
@@ -183,8 +183,7 @@ impl Broker {
     ) {
         // The new one is added after the old one ended: both have the same id.
         self.end_subscription(id, &request_id);
-        // The agent's client handles events from its request on.
-        let waits = self.config.subscribe_grace_ms > 0 && id != PeerId::AGENT;
+        let waits = id.kind().has_grace(&self.config);
         let phase =
             if waits { SubscriptionPhase::AwaitingFirstRead } else { SubscriptionPhase::Live };
         let own_id = Arc::clone(&request_id);
@@ -247,13 +246,13 @@ impl Broker {
         let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"));
         let before = self.state.entries(&[DESIRED_STATE, "workloads"]);
         let may = |wanted: &Node| peer.rules.may_refer(before, wanted.entries());
-        id == PeerId::AGENT || workloads.is_none_or(may)
+        id.is_agent() || workloads.is_none_or(may)
     }
 
     /// Access rules of a workload are written like any other field of it, except by the workload itself
     /// (docs/differences.md#16-no-rights-for-oneself).
     fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
-        if id == PeerId::AGENT {
+        if id.is_agent() {
             return true;
         }
         let Some(peer) = self.peers.get(&id) else { return false };
@@ -272,8 +271,7 @@ impl Broker {
     fn grows_too_large(&self, id: PeerId, updated: &Updated) -> bool {
         let bytes = weight_after(&self.state, self.state_bytes, &updated.tree);
         // Shrinking is always allowed: otherwise a state above the limit could not be repaired.
-        let over = bytes > self.state_bytes && bytes > self.config.limits.max_state_bytes;
-        over && id != PeerId::AGENT
+        bytes > self.state_bytes && bytes > id.kind().most_state_bytes(&self.config.limits)
     }
 
     /// Commits an update. Its events are sent before the answer
@@ -288,7 +286,7 @@ impl Broker {
     }
 
     fn forwards_updates(&self, id: PeerId) -> bool {
-        self.config.updates == Updates::Forward && id != PeerId::AGENT
+        self.config.updates == Updates::Forward && !id.is_agent()
     }
 
     fn serve_logs(
@@ -303,11 +301,11 @@ impl Broker {
         if !peer.rules.may_read_logs(names) {
             return self.deny(id, &request_id);
         }
-        if self.link.is_some() && id != PeerId::AGENT {
+        if self.link.is_some() && !id.is_agent() {
             let names = instances.iter().map(|instance| instance.workload.clone()).collect();
             return self.forward(id, request_id, ForwardedKind::Logs(names), original);
         }
-        let text = if id == PeerId::AGENT {
+        let text = if id.is_agent() {
             "Logs are not available here: the agent collects them itself"
         } else {
             "Logs are not available: fifogate runs without an agent that could collect them"

@@ -69,6 +69,11 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    /// True if events are delivered at once and none is missing.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.phase == SubscriptionPhase::Live && self.lag.is_none()
+    }
+
     /// Counts an event with all changes up to `version`.
     pub(super) fn note_seen(&mut self, version: Version) {
         self.events += 1;

@@ -26,7 +26,7 @@ struct World {
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
     /// Messages handed out for the agent.
-    last_seen: Vec<ToAgent>,
+    to_agent: Vec<ToAgent>,
     /// True if every message is read as soon as it is handed out.
     prompt: bool,
 }
@@ -76,7 +76,7 @@ impl World {
             episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
-            last_seen: Vec::new(),
+            to_agent: Vec::new(),
             prompt: true,
         };
         world.collect();
@@ -108,7 +108,7 @@ impl World {
                 Output::Reset(peer) => self.resets.push(peer),
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
-                Output::SendToAgent { message, .. } => self.last_seen.push(message),
+                Output::SendToAgent { message, .. } => self.to_agent.push(message),
                 Output::Stop | Output::EndLink(_) => {}
                 Output::SetReadEnabled(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, ack } => {

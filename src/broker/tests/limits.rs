@@ -293,10 +293,10 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
     assert_eq!(waiting(&world), after_some);
     // The agent reads again: it gets the last change of the session.
     say(&mut world, "1.0.0");
-    world.last_seen.clear();
+    world.to_agent.clear();
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
-    let sessions = world.last_seen.iter().filter_map(|message| match message {
+    let sessions = world.to_agent.iter().filter_map(|message| match message {
         ToAgent::Session(instance, phase) if instance.workload == "w" => Some(phase.clone()),
         _ => None,
     });

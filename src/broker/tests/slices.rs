@@ -14,12 +14,12 @@ const PEERS: usize = 6;
 const KEYS: [&str; 3] = ["k", "l", "m"];
 
 /// The responses to each workload, in order.
-type Told = BTreeMap<PeerId, Vec<pb::Response>>;
+type Received = BTreeMap<PeerId, Vec<pb::Response>>;
 
 /// A broker with prompt readers.
 struct Side {
     broker: Broker,
-    last_seen: Told,
+    received: Received,
     /// The last message handed out to each workload.
     handed: BTreeMap<PeerId, Seq>,
 }
@@ -33,7 +33,7 @@ impl Side {
         let own = || workload("", anything(), vec![]);
         let all: Vec<_> = names.iter().map(|name| (name.as_str(), own())).collect();
         broker.start(&update::apply(&Tree::initial(), &desired(&all, &[]), &[]).unwrap());
-        let mut side = Self { broker, last_seen: Told::new(), handed: BTreeMap::new() };
+        let mut side = Self { broker, received: Received::new(), handed: BTreeMap::new() };
         side.collect();
         side
     }
@@ -62,7 +62,7 @@ impl Side {
         let frame = message.into_frame().to_vec();
         let message = FromAnkaios::decode_length_delimited(&*frame).unwrap();
         if let Some(FromAnkaiosEnum::Response(response)) = message.from_ankaios_enum {
-            self.last_seen.entry(peer).or_default().push(response);
+            self.received.entry(peer).or_default().push(response);
         }
     }
 
@@ -98,7 +98,7 @@ fn words(seed: u64, step: u64) -> FromWorkload {
 
 /// Sends the same inputs to both sides; the second delivers one event per slice. Messages handed out by
 /// the second side are read, on both.
-fn converse(seed: u64) -> [Told; 2] {
+fn converse(seed: u64) -> [Received; 2] {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sides = [Side::new(usize::MAX), Side::new(1)];
     let peers: Vec<_> = sides[0].broker.peers().map(|(peer, ..)| peer).collect();
@@ -122,12 +122,12 @@ fn converse(seed: u64) -> [Told; 2] {
         };
     }
     sides.iter_mut().for_each(|side| side.finish(400));
-    sides.map(|side| side.last_seen)
+    sides.map(|side| side.received)
 }
 
-fn by_request(last_seen: &Told) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> {
+fn by_request(received: &Received) -> BTreeMap<(PeerId, &str), Vec<&pb::Response>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (peer, responses) in last_seen {
+    for (peer, responses) in received {
         for response in responses {
             all.entry((*peer, response.request_id.as_str())).or_default().push(response);
         }
@@ -154,8 +154,8 @@ fn values<'a>(response: &'a pb::Response) -> (bool, BTreeMap<&'a str, &'a str>) 
 fn streams_of_a_broker_that_tells_one_at_a_time_are_those_of_one_that_tells_all_at_once() {
     let mut events = 0;
     for seed in 0..50 {
-        let last_seen = converse(seed);
-        let [whole, sliced] = last_seen.each_ref().map(by_request);
+        let received = converse(seed);
+        let [whole, sliced] = received.each_ref().map(by_request);
         assert_eq!(whole, sliced, "seed {seed}");
         events += sliced.values().flatten().filter(|own| values(own).0).count();
     }
@@ -165,9 +165,9 @@ fn streams_of_a_broker_that_tells_one_at_a_time_are_those_of_one_that_tells_all_
 #[test]
 fn whoever_has_read_a_value_is_not_told_of_it_afterwards() {
     for seed in 0..50 {
-        for last_seen in converse(seed)[1].values() {
+        for received in converse(seed)[1].values() {
             let mut read = BTreeMap::new();
-            for response in last_seen {
+            for response in received {
                 let (is_event, values) = values(response);
                 for (key, value) in values {
                     if is_event {
@@ -203,7 +203,7 @@ fn request_of_another_is_answered_while_many_are_being_told() {
     let masks = vec![Mask::parse("desiredState.configs.k")];
     say(&mut world, all[0], "u", RequestKind::Update { new_state, masks });
     assert_eq!(world.heard(all[1]), ["s event +k k=v"]);
-    assert_eq!(world.broker.next_deadline(), Some(Tick(0)), "the others are last_seen at once");
+    assert_eq!(world.broker.next_deadline(), Some(Tick(0)), "the others get it at once");
     let masks = MaskSet::parse(["desiredState.configs.k"]);
     say(&mut world, all[3], "r", RequestKind::State { masks, subscribe: false });
     assert_eq!(world.heard(all[3]), ["s event +k k=v", "r state"]);
@@ -297,7 +297,7 @@ fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
     let (mut world, a, _, c) = with_costly_subscriptions(200);
     for value in ["1", "2", "3", "4"] {
         change_much(&mut world, a, value);
-        assert!(world.broker.is_busy(), "there is more to be last_seen than one input may take");
+        assert!(world.broker.is_busy(), "there is more to deliver than one input may take");
     }
     let mut seen = Vec::new();
     while world.broker.is_busy() {
@@ -307,8 +307,8 @@ fn change_that_comes_while_much_is_to_be_told_waits_for_a_bounded_part_of_it() {
     seen.extend(world.take_states(c));
     let last = seen.last().unwrap().desired_state.as_ref().unwrap().configs.as_ref().unwrap();
     let truth = convert::to_pb(world.broker.state(), Fill::Sparse).desired_state.unwrap();
-    assert_eq!(Some(last), truth.configs.as_ref(), "the newest state is last_seen in the end");
-    assert!(seen.len() < 4, "changes were last_seen together: {}", seen.len());
+    assert_eq!(Some(last), truth.configs.as_ref(), "the newest state arrives in the end");
+    assert!(seen.len() < 4, "changes were merged: {}", seen.len());
     assert_eq!(world.heard(a).len(), 4, "each update was answered");
 }
 

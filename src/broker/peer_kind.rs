@@ -1,0 +1,98 @@
+//! Kinds of peers: everything in which the agent is treated differently from a workload.
+//!
+//! The agent is one more peer, with all rights and a larger budget (docs/agent-link.md#back-pressure).
+
+use std::sync::Arc;
+
+use crate::{
+    limits::Limits,
+    message::{ResponseBody, ToAgent, ToWorkload},
+};
+
+use super::{
+    Config, PeerId,
+    outbox::{Budget, MemoryBudget, Outbox, Outgoing},
+};
+
+/// Most messages to the agent handed out at a time: the link is a stream, and takes any number of
+/// messages in pieces of any size.
+pub(super) const LINK_WINDOW: usize = 64;
+
+/// A workload, or the agent at the other end of the agent link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerKind {
+    Workload,
+    Agent,
+}
+
+impl PeerId {
+    pub(super) fn kind(self) -> PeerKind {
+        if self == Self::AGENT { PeerKind::Agent } else { PeerKind::Workload }
+    }
+
+    pub(super) fn is_agent(self) -> bool {
+        self.kind() == PeerKind::Agent
+    }
+}
+
+impl PeerKind {
+    /// Most messages handed out and not yet written.
+    pub(super) fn window(self, config: &Config) -> usize {
+        match self {
+            Self::Workload => config.window,
+            Self::Agent => LINK_WINDOW,
+        }
+    }
+
+    /// Most bytes of all large bodies, when one more is made for this peer.
+    pub(super) fn most_large(self, limits: &Limits) -> usize {
+        match self {
+            Self::Workload => limits.total_bytes,
+            Self::Agent => usize::MAX,
+        }
+    }
+
+    /// Size of the state above which no update of this peer may enlarge it.
+    pub(super) fn most_state_bytes(self, limits: &Limits) -> usize {
+        match self {
+            Self::Workload => limits.max_state_bytes,
+            Self::Agent => usize::MAX,
+        }
+    }
+
+    /// Most malformed messages in a session.
+    pub(super) fn most_malformed(self, limits: &Limits) -> usize {
+        match self {
+            Self::Workload => limits.max_malformed,
+            Self::Agent => usize::MAX,
+        }
+    }
+
+    /// The budget of an outbox.
+    pub(super) fn budget(self, limits: &Limits, queued: &MemoryBudget, outbox: &Outbox) -> Budget {
+        match self {
+            Self::Workload => {
+                // The memory budget counts this outbox too; only the bytes of the others reduce its
+                // share.
+                let others = queued.bytes().saturating_sub(outbox.bytes());
+                let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
+                Budget { bytes, messages: limits.outbox_messages }
+            }
+            Self::Agent => Budget { bytes: limits.link_bytes, messages: usize::MAX },
+        }
+    }
+
+    /// True if a subscriber gets no event before it has read its first answer, and for a grace time after
+    /// it. The agent's client handles events from its request on.
+    pub(super) fn has_grace(self, config: &Config) -> bool {
+        self == Self::Workload && config.subscribe_grace_ms > 0
+    }
+
+    /// A response in the message type of its receiver.
+    pub(super) fn response(self, request_id: Arc<str>, body: ResponseBody) -> Outgoing {
+        match self {
+            Self::Workload => Outgoing::Workload(ToWorkload::Response { request_id, body }),
+            Self::Agent => Outgoing::Agent(ToAgent::Response { request_id, body }),
+        }
+    }
+}
