@@ -324,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn step_of_the_state_that_is_refused_is_told_and_the_others_wake_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let rejected = Rejected { id: 2, reason: "out of step".to_owned() };
+        let rejected = Rejected { id: 2, reason: "out of step".to_owned(), ..Default::default() };
         let answers = [
             frame(to_agent::Content::Ack(Ack { id: 1 })),
             frame(to_agent::Content::Rejected(rejected)),

@@ -13,11 +13,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    message::{ReplyKind, ResponseBody, ToAgent, cancel_logs},
+    message::{RejectCode, Rejected, ReplyKind, ResponseBody, ToAgent, cancel_logs},
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer, flow_control::budget_of};
+use super::{Broker, PeerId, Rules, Tick, Timer, agent::unknown_instance, flow_control::budget_of};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Forwards {
     }
 
     /// Matches a response with its request. The error is the reason for rejecting it.
-    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<ValidState, String> {
+    fn settle(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<ValidState, Rejected> {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(ValidState::Drop);
         }
@@ -91,9 +91,12 @@ impl Forwards {
                 self.take(request_id, |own| *own == ForwardedKind::CancelLogs) || ended
             }
         };
-        let why =
-            || format!("no request '{request_id}' of this instance waits for such a response");
-        if settled { Ok(ValidState::Deliver) } else { Err(why()) }
+        if settled {
+            return Ok(ValidState::Deliver);
+        }
+        let reason =
+            format!("no request '{request_id}' of this instance waits for such a response");
+        Err(Rejected::new(RejectCode::NoSuchRequest, reason))
     }
 
     /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids.
@@ -191,14 +194,15 @@ impl Broker {
         request_id: &Arc<str>,
         kind: ReplyKind,
         bodies: Vec<ResponseBody>,
-    ) -> Result<(), String> {
-        let unknown = || format!("unknown instance {instance}");
+    ) -> Result<(), Rejected> {
+        let unknown = || unknown_instance(instance);
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
         let budget = budget_of(&self.config.limits, &self.queued, id, peer);
         // Log entries have no bound per request; all other responses have, and are always queued.
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
-            return Err("the workload does not keep up with its logs; send this again later".into());
+            let reason = "the workload does not keep up with its logs; send this again later";
+            return Err(Rejected::new(RejectCode::RetryLater, reason));
         }
         if peer.forwards.settle(request_id, kind)? == ValidState::Deliver {
             for body in bodies {

@@ -69,7 +69,7 @@ fn stream_that_ends_in_a_message_is_an_error_and_one_between_two_is_none() {
 #[test]
 fn what_comes_before_the_answer_to_a_call_is_kept_in_order() {
     let other = |id| Content::Ack(Ack { id });
-    let refused = Rejected { id: 2, reason: "no".into() };
+    let refused = Rejected { id: 2, reason: "no".into(), ..Default::default() };
     let said = [hello(), other(1), other(7), other(8), Content::Rejected(refused), other(9)];
     let bytes = said.map(framed).concat();
     let mut link = AgentLink::open(&bytes[..], Vec::new(), "agent_A").unwrap();

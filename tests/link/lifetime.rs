@@ -12,8 +12,8 @@ use fifogate::{
     frame::encode,
     pb::{
         agent_link::{
-            AgentHello, FromAgent, RemoveWorkload, ReplaceState, Shutdown, from_agent::Content,
-            to_agent,
+            AgentHello, FromAgent, RejectCode, RemoveWorkload, ReplaceState, Shutdown,
+            from_agent::Content, to_agent,
         },
         ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
     },
@@ -43,7 +43,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         let (mut child, reader, writer) = spawn(transport, &dir.path().join("run"), &[]);
         let (mut receiver, mut sender) = (MessageReceiver::new(reader), CommandSender::new(writer));
         let Some(to_agent::Content::Hello(greeting)) = receiver.recv().unwrap() else { panic!() };
-        assert_eq!(greeting.protocol_version, "1.0.0");
+        assert_eq!(greeting.protocol_version, "1.1.0");
         let early =
             sender.send(Content::AddWorkload(add("w", ReadWriteEnum::RwRead, &["*"]))).unwrap();
         let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
@@ -51,6 +51,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         };
         assert_eq!(rejected.id, early);
         assert!(rejected.reason.contains("AgentHello is missing"));
+        assert_eq!(rejected.code(), RejectCode::OutOfStep);
         let wrong = sender.send(hello("2.0.0")).unwrap();
         let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
             panic!()
@@ -58,6 +59,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         assert_eq!(rejected.id, wrong);
         let reason = "Unsupported protocol version '2.0.0'. Currently supported '1'";
         assert_eq!(rejected.reason, reason);
+        assert_eq!(rejected.code(), RejectCode::UnsupportedVersion);
         let (status, said) = end_of(&mut child);
         assert_eq!(status, Some(1));
         assert!(said.contains(reason), "{said}");
