@@ -20,7 +20,7 @@
 //! * [`broker`] is the synchronous core: sessions, access rules, subscriptions, outboxes, flow control. It knows
 //!   no file, thread or clock.
 //! * [`server`] owns descriptors, threads and clocks, and drives the broker.
-//! * [`agent`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
+//! * [`link`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
 //!   command line.
 //!
 //! # Life of an update
@@ -86,13 +86,13 @@
 //! assert!(accepted);
 //! ```
 
-pub mod agent;
 pub mod broker;
 pub mod cli;
 mod foreign;
 pub mod frame;
 mod id_map;
 pub mod limits;
+pub mod link;
 pub mod manifest;
 pub mod message;
 pub mod pb;
@@ -100,3 +100,9 @@ pub mod server;
 mod small_deque;
 pub mod state;
 pub mod status;
+
+/// The old path of [`link`].
+#[deprecated(note = "use `fifogate::link`")]
+pub mod agent {
+    pub use crate::link::*;
+}

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fifogate::{manifest, state::Tree};
+use fifogate::{link::CallError, manifest, state::Tree};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -179,7 +179,7 @@ fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
         .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))
 }
 
-fn no_gate(options: &Options, error: &io::Error) -> CliError {
+fn no_gate(options: &Options, error: &CallError) -> CliError {
     let program = options.fifogate.display();
     CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fifogate::{
-    agent::{AgentLink, MessageReceiver},
     frame::encode,
+    link::{AgentLink, CallError, LinkError, MessageReceiver, RejectCode},
     pb::agent_link::{Ack, GateHello, Rejected, ToAgent, to_agent::Content},
 };
 use prost::Message;
@@ -32,6 +32,10 @@ fn hello() -> Content {
     Content::Hello(GateHello { protocol_version: "1.0.0".into(), run_dir: "/run/gate".into() })
 }
 
+fn kind_of(error: LinkError) -> io::ErrorKind {
+    io::Error::from(error).kind()
+}
+
 fn error(kind: io::ErrorKind) -> io::Result<Vec<u8>> {
     Err(kind.into())
 }
@@ -47,7 +51,7 @@ fn read_that_is_interrupted_or_times_out_in_a_message_loses_nothing_of_it() {
         Ok(two.to_vec()),
     ];
     let mut receiver = MessageReceiver::new(Reads(reads.into()));
-    assert_eq!(receiver.recv().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(kind_of(receiver.recv().unwrap_err()), io::ErrorKind::WouldBlock);
     assert_eq!(receiver.recv().unwrap(), Some(hello()));
     assert_eq!(receiver.recv().unwrap(), None);
 }
@@ -61,7 +65,7 @@ fn stream_that_ends_in_a_message_is_an_error_and_one_between_two_is_none() {
     };
     assert_eq!(receive(&frame).unwrap(), None);
     let torn = [&frame[..], &frame[..3]].concat();
-    assert_eq!(receive(&torn).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(kind_of(receive(&torn).unwrap_err()), io::ErrorKind::UnexpectedEof);
     let greeted = AgentLink::open(&[][..], Vec::new(), "agent_A").unwrap_err();
     assert!(greeted.to_string().contains("did not greet"), "{greeted}");
 }
@@ -69,15 +73,34 @@ fn stream_that_ends_in_a_message_is_an_error_and_one_between_two_is_none() {
 #[test]
 fn what_comes_before_the_answer_to_a_call_is_kept_in_order() {
     let other = |id| Content::Ack(Ack { id });
-    let refused = Rejected { id: 2, reason: "no".into(), ..Default::default() };
+    let refused = Rejected { id: 2, reason: "no".into(), code: 99 };
     let said = [hello(), other(1), other(7), other(8), Content::Rejected(refused), other(9)];
     let bytes = said.map(framed).concat();
     let mut link = AgentLink::open(&bytes[..], Vec::new(), "agent_A").unwrap();
     assert_eq!(link.run_dir(), "/run/gate");
-    let rejected = link.replace_state(Default::default()).unwrap().unwrap_err();
+    let rejected = link.replace_state(Default::default()).unwrap_err();
     assert_eq!(rejected.to_string(), "fifogate refused: no");
+    // A code of a later version.
+    let CallError::Rejected(rejected) = rejected else { panic!("{rejected:?}") };
+    assert_eq!(rejected.code, RejectCode::Unknown);
     assert_eq!(link.recv().unwrap(), Some(other(7)));
     let (mut receiver, _, early) = link.split();
     assert_eq!(early.collect::<Vec<_>>(), [other(8)]);
     assert_eq!(receiver.recv().unwrap(), Some(other(9)));
+}
+
+#[test]
+fn fifogate_of_another_major_version_is_refused_and_of_another_minor_one_is_not() {
+    let open = |version: &str| {
+        let hello = GateHello { protocol_version: version.into(), run_dir: "/run/gate".into() };
+        let bytes = [framed(Content::Hello(hello)), framed(Content::Ack(Ack { id: 1 }))].concat();
+        AgentLink::open(&bytes[..], Vec::new(), "agent_A").map(|_| ())
+    };
+    for version in ["1.0.0", "1.1.0", "1.99.0"] {
+        open(version).unwrap();
+    }
+    for version in ["2.0.0", "0.9.0", "1.0", ""] {
+        let error = open(version).unwrap_err();
+        assert!(matches!(&error, CallError::Link(LinkError::Version(own)) if own == version));
+    }
 }

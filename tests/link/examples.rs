@@ -1,4 +1,4 @@
-//! The two example agents, run as a reader would run them.
+//! The example agents, run as a reader would run them.
 
 use std::{
     fs,
@@ -34,18 +34,32 @@ fn run(mut agent: Child, run_dir: &Path) {
     assert!(said.iter().any(|line| line == "writer connected"), "{said:#?}");
 }
 
-#[test]
-fn agent_in_rust_tells_its_story() {
+/// Starts an example in Rust, at most 99 lines long.
+fn run_example(name: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let lines = fs::read_to_string(source.with_extension("rs")).unwrap().lines().count();
+    assert!(lines < 100, "{name} has {lines} lines");
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
     // Beside this test's own program are those of the examples.
     let target = Path::new(FIFOGATE).parent().unwrap();
-    let agent = Command::new(target.join("examples/agent"))
+    let agent = Command::new(target.join("examples").join(name))
         .args([Path::new(FIFOGATE), &run_dir])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     run(agent, &run_dir);
+}
+
+#[test]
+fn blocking_agent_tells_its_story() {
+    run_example("agent_blocking");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn agent_on_tokio_tells_its_story() {
+    run_example("agent_tokio");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 };
 
 use fifogate::{
-    agent::{CommandSender, MessageReceiver},
     frame::encode,
+    link::{CommandSender, MessageReceiver},
     pb::{
         agent_link::{
             AgentHello, FromAgent, RejectCode, RemoveWorkload, ReplaceState, Shutdown,
@@ -169,7 +169,7 @@ fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_de
             let mut workload = agent.workload("w");
             workload.read("s", &["desiredState.configs"], true);
             workload.response();
-            agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+            agent.link.replace_state(configs(&[("k", "v")])).unwrap();
             assert_eq!(end(agent), (Some(0), String::new()));
             let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else {
                 panic!()
@@ -239,7 +239,7 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
         let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut workload = agent.workload("w");
         workload.read("s", &["desiredState.configs"], true);
         workload.response();
@@ -251,12 +251,12 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
 
         let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         workload.hello();
         workload.read("s", &["desiredState.configs"], true);
         assert_eq!(altered(&mut workload), None, "the state, first");
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-        agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
+        agent.link.replace_state(configs(&[("k", "new")])).unwrap();
         let updated_fields = vec!["desiredState.configs.k".to_owned()];
         let expected = pb::AlteredFields { updated_fields, ..Default::default() };
         assert_eq!(altered(&mut workload), Some(expected), "no false event");

@@ -2,9 +2,9 @@
 //! what becomes of a value behind them.
 
 use fifogate::{
-    agent::MessageReceiver,
     frame::encode,
     limits::{Limits, MAX_NESTING},
+    link::MessageReceiver,
     manifest,
     message::{
         Command, FromAgent, FromWorkload, NewState, RequestKind, ResponseBody, ToAgent, ToWorkload,

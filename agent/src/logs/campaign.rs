@@ -9,10 +9,8 @@ use std::{
 };
 
 use fifogate::{
-    pb::{
-        agent_link::{ForwardedResponse, from_agent::Content},
-        ank_base::{self as pb, response::ResponseContent},
-    },
+    link::{AsyncLink, CallError, RejectCode},
+    pb::ank_base::{self as pb, response::ResponseContent},
     state::Instance,
 };
 use jiff::Timestamp;
@@ -25,10 +23,7 @@ use super::{
     Logs,
     segmented_log::{Found, Line, Reader},
 };
-use crate::{
-    link::{GateProcess, NotDone},
-    model,
-};
+use crate::model;
 
 /// Bound on the bytes of lines in one message, far below the largest message: lines for a slow
 /// collector wait on disk.
@@ -56,7 +51,7 @@ impl Campaigns {
     /// Answers a request for the logs of `accepted`, all of this agent, and starts to send them.
     pub fn begin(
         &mut self,
-        gate: &GateProcess,
+        gate: &AsyncLink,
         logs: &Logs,
         by: &Instance,
         request_id: &str,
@@ -156,25 +151,21 @@ impl Range {
 /// The requester of a campaign.
 #[derive(Clone, Debug)]
 struct Collector {
-    gate: GateProcess,
+    gate: AsyncLink,
     by: Instance,
     request_id: String,
 }
 
 impl Collector {
     /// Sends a response; waits while the collector does not keep up.
-    async fn send(&self, content: ResponseContent) -> Result<(), NotDone> {
+    async fn send(&self, content: ResponseContent) -> Result<(), CallError> {
         let response =
             pb::Response { request_id: self.request_id.clone(), response_content: Some(content) };
-        let message = Content::Response(ForwardedResponse {
-            instance_name: Some(model::instance_name(&self.by)),
-            response: Some(response),
-        });
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.gate.call(message.clone()).await {
-                // fifogate rejects a response in this way while the collector's queue is full.
-                Err(NotDone::Rejected(reason)) if reason.ends_with("send this again later") => {}
+            match self.gate.respond(model::instance_name(&self.by), response.clone()).await {
+                // The collector's queue is full.
+                Err(CallError::Rejected(own)) if own.code == RejectCode::RetryLater => {}
                 done => return done,
             }
             sleep(pause).await;
@@ -199,7 +190,7 @@ async fn send_lines(
     instance: &Instance,
     mut reader: Reader,
     range: Range,
-) -> Result<(), NotDone> {
+) -> Result<(), CallError> {
     if let Some(tail) = range.tail {
         reader = go_to_tail(reader, range, tail).await;
     }
@@ -238,7 +229,7 @@ async fn send_batch(
     to: &Collector,
     instance: &Instance,
     texts: Vec<String>,
-) -> Result<(), NotDone> {
+) -> Result<(), CallError> {
     if texts.is_empty() {
         return Ok(());
     }
