@@ -277,7 +277,7 @@ impl Task {
                 let fault = render::fault_of(&tree, &name);
                 Err(fault.unwrap_or_else(|| "it is not rendered".to_owned()))
             }
-            None => config::parse(&text),
+            None => config::parse(&text).map_err(|fault| format!("runtimeConfig, {fault}")),
         });
         config.await.map_err(StartError::Wrong)
     }
