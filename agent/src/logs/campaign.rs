@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     time::Duration,
 };
 
@@ -67,7 +68,8 @@ impl Campaigns {
         let task = tokio::spawn(async move {
             let range = match range {
                 Ok(range) => range,
-                Err(message) => {
+                Err(error) => {
+                    let message = error.to_string();
                     let _ = to.send(ResponseContent::Error(pb::Error { message })).await;
                     return;
                 }
@@ -112,18 +114,30 @@ impl Campaigns {
     }
 }
 
+/// A field of a log request is no time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InvalidTime {
+    field: &'static str,
+    text: String,
+}
+
+impl fmt::Display for InvalidTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, text } = self;
+        write!(f, "'{field}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'")
+    }
+}
+
+impl std::error::Error for InvalidTime {}
+
 impl Range {
-    fn of(request: &pb::LogsRequest) -> Result<Self, String> {
-        let time = |name: &str, text: &Option<String>| -> Result<Option<i64>, String> {
+    fn of(request: &pb::LogsRequest) -> Result<Self, InvalidTime> {
+        let time = |field: &'static str, text: &Option<String>| {
             let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
                 return Ok(None);
             };
-            let time = text.parse::<Timestamp>().map_err(|_| {
-                format!(
-                    "'{name}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'"
-                )
-            })?;
-            Ok(Some(time.as_microsecond()))
+            let invalid = |_| InvalidTime { field, text: text.to_owned() };
+            Ok(Some(text.parse::<Timestamp>().map_err(invalid)?.as_microsecond()))
         };
         Ok(Self {
             follow: request.follow(),
@@ -294,6 +308,8 @@ mod tests {
         let held = [999_999, 1_000_000, 2_000_000, 2_000_001].map(|at| range.holds(&line(at)));
         assert_eq!(held, [false, true, true, false]);
         let bad = pb::LogsRequest { since: Some("yesterday".to_owned()), ..Default::default() };
-        assert!(Range::of(&bad).unwrap_err().contains("'since' is no time as in RFC 3339"));
+        assert!(
+            Range::of(&bad).unwrap_err().to_string().contains("'since' is no time as in RFC 3339")
+        );
     }
 }
