@@ -77,7 +77,8 @@ pub(super) fn check_rendered(
         let field = format!("desiredState.workloads.{}.runtimeConfig", change.name);
         let steps = u64::try_from(text.len() / BYTES_A_STEP).unwrap_or(u64::MAX);
         let checked = config::check_bounds(text).map_err(|fault| fault.to_string());
-        checked.and_then(|()| budget.charge_update(steps)).map_err(|what| {
+        let mut charged = || budget.charge_update(steps).map_err(|error| error.to_string());
+        checked.and_then(|()| charged()).map_err(|what| {
             let (workload, reason) = (change.name.to_string(), format!("{field}: {what}"));
             RenderError { workload, reason, is_old: false }
         })?;
