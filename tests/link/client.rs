@@ -6,9 +6,9 @@ use std::{
 };
 
 use fifogate::{
-    frame::encode,
-    link::{AgentLink, CallError, LinkError, MessageReceiver, RejectCode},
-    pb::agent_link::{Ack, GateHello, Rejected, ToAgent, to_agent::Content},
+    frame::{FrameDecoder, encode},
+    link::{AgentLink, CallError, LinkError, MessageReceiver, Owner, RejectCode},
+    pb::agent_link::{Ack, FromAgent, GateHello, Rejected, ToAgent, from_agent, to_agent::Content},
 };
 use prost::Message;
 
@@ -103,4 +103,42 @@ fn fifogate_of_another_major_version_is_refused_and_of_another_minor_one_is_not(
         let error = open(version).unwrap_err();
         assert!(matches!(&error, CallError::Link(LinkError::Version(own)) if own == version));
     }
+}
+
+#[test]
+fn every_command_has_a_method_that_sends_it_under_the_next_id() {
+    let ack = |id| framed(Content::Ack(Ack { id }));
+    let bytes = [framed(hello()), (1..=10).flat_map(ack).collect()].concat();
+    let mut written = Vec::new();
+    let mut link = AgentLink::open(&bytes[..], &mut written, "agent_A").unwrap();
+    let owner = Owner { uid: Some(1), gid: Some(2) };
+    link.add_workload(Default::default(), Default::default(), owner).unwrap();
+    link.remove_workload(Default::default()).unwrap();
+    link.replace_state(Default::default()).unwrap();
+    link.update_state(Default::default(), vec!["agents".to_owned()]).unwrap();
+    link.update_workload_states(Vec::new()).unwrap();
+    link.request(Default::default()).unwrap();
+    link.respond(Default::default(), Default::default()).unwrap();
+    link.report_trouble("no store".to_owned()).unwrap();
+    link.shutdown().unwrap();
+    assert!(matches!(link.shutdown(), Err(CallError::Link(LinkError::Closed))));
+    drop(link);
+    let (mut decoder, mut rest) = (FrameDecoder::new(written.len()), &written[..]);
+    let bodies = std::iter::from_fn(|| decoder.next_frame(&mut rest).unwrap());
+    let commands: Vec<_> = bodies.map(|body| FromAgent::decode(body).unwrap()).collect();
+    assert!(commands.iter().map(|own| own.id).eq(1..=11));
+    let contents: Vec<_> = commands.into_iter().map(|own| own.content.unwrap()).collect();
+    use from_agent::Content as Sent;
+    assert!(matches!(&contents[0], Sent::Hello(own) if own.agent_name == "agent_A"));
+    assert!(
+        matches!(&contents[1], Sent::AddWorkload(own) if (own.uid, own.gid) == (Some(1), Some(2)))
+    );
+    assert!(matches!(&contents[2], Sent::RemoveWorkload(_)));
+    assert!(matches!(&contents[3], Sent::ReplaceState(own) if own.state.is_some()));
+    assert!(matches!(&contents[4], Sent::UpdateState(own) if own.update_mask == ["agents"]));
+    assert!(matches!(&contents[5], Sent::UpdateWorkloadStates(_)));
+    assert!(matches!(&contents[6], Sent::Request(_)));
+    assert!(matches!(&contents[7], Sent::Response(own) if own.response.is_some()));
+    assert!(matches!(&contents[8], Sent::Trouble(own) if own.reason == "no store"));
+    assert!(matches!(&contents[9..], [Sent::Shutdown(_), Sent::Shutdown(_)]));
 }
