@@ -17,8 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     fs::write(out.join("message_fields.rs"), message_fields(&descriptors)?)?;
-    // Ordered maps: equal messages are encoded to equal bytes.
-    prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
+    // Ordered maps: equal messages are encoded to equal bytes. Later versions add reject codes.
+    prost_build::Config::new()
+        .btree_map(["."])
+        .enum_attribute("agent_link.RejectCode", "#[non_exhaustive]")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@
 use std::{env, error::Error, io, time::Duration};
 
 use fifogate::{
-    agent::AgentLink,
+    link::{AgentLink, Owner},
     pb::{
         agent_link::to_agent::Content,
         ank_base::{
@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder(run_dir).agent(transport).spawn()?;
 
     let mut agent = AgentLink::open(agent_end.try_clone()?, agent_end, "node_a")?;
-    agent.replace_state(speed("50"))??;
-    agent.add_workload(instance("reader"), read_configs())??;
+    agent.replace_state(speed("50"))?;
+    agent.add_workload(instance("reader"), read_configs(), Owner::default())?;
     while let Some(message) = agent.recv()? {
         if let Content::WorkloadReady(ready) = message {
             println!("ready {}", ready.control_interface_dir);

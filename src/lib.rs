@@ -20,7 +20,7 @@
 //! * [`broker`] is the synchronous core: sessions, access rules, subscriptions, outboxes, flow control. It knows
 //!   no file, thread or clock.
 //! * [`server`] owns descriptors, threads and clocks, and drives the broker.
-//! * [`agent`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
+//! * [`link`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
 //!   command line.
 //!
 //! # Life of an update
@@ -56,7 +56,7 @@
 //! # let run_dir = dir.path().join("run");
 //! let (transport, agent_end) = AgentTransport::channel()?;
 //! let server = Server::builder(run_dir).agent(transport).spawn()?;
-//! let agent = fifogate::agent::AgentLink::open(agent_end.try_clone()?, agent_end, "node_a")?;
+//! let agent = fifogate::link::AgentLink::open(agent_end.try_clone()?, agent_end, "node_a")?;
 //! // agent.replace_state(...), agent.add_workload(...), agent.recv() ...
 //! assert!(server.status().is_some_and(|json| json.contains(r#""agent_link":"connected""#)));
 //! server.shutdown(Duration::from_secs(1))?;
@@ -67,7 +67,6 @@
 //! `examples/embed_server.rs` goes on from there. `examples/embed_core.rs` has the broker alone, with a
 //! transport of its own: [`broker::Broker`] takes inputs and the time, and gives outputs.
 
-pub mod agent;
 pub mod broker;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -75,6 +74,7 @@ mod foreign;
 pub mod frame;
 mod id_map;
 pub mod limits;
+pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
@@ -83,3 +83,9 @@ pub mod server;
 mod small_deque;
 pub mod state;
 pub mod status;
+
+/// The old path of [`link`].
+#[deprecated(note = "use `fifogate::link`")]
+pub mod agent {
+    pub use crate::link::*;
+}

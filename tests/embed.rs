@@ -14,7 +14,7 @@ use std::{
 };
 
 use fifogate::{
-    agent::AgentLink,
+    link::AgentLink,
     manifest,
     pb::ank_base::response::ResponseContent,
     server::{AgentTransport, Server, ServerBuilder, ServerError, StartError},

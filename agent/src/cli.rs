@@ -148,13 +148,13 @@ struct ClusterArgs {
 #[derive(Clone, Copy, Debug)]
 struct Takeover(Option<Duration>);
 
-fn takeover(text: &str) -> Result<Takeover, String> {
+fn takeover(text: &str) -> Result<Takeover, &'static str> {
     if text == "never" {
         return Ok(Takeover(None));
     }
     match seconds(text) {
         Ok(time) if time >= 1.0 => Ok(Takeover(Some(Duration::from_secs_f64(time)))),
-        _ => Err("expected 1 to 86400, or `never`".to_owned()),
+        _ => Err("expected 1 to 86400, or `never`"),
     }
 }
 
@@ -176,18 +176,18 @@ struct LaunchArgs {
 }
 
 /// Checks for `HOST:PORT`, or a URL of it.
-fn endpoint(text: &str) -> Result<String, String> {
+fn endpoint(text: &str) -> Result<String, &'static str> {
     let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let (host, port) = address.unwrap_or(text).rsplit_once(':').unwrap_or_default();
     if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
-        return Err("expected HOST:PORT, http://HOST:PORT or https://HOST:PORT".to_owned());
+        return Err("expected HOST:PORT, http://HOST:PORT or https://HOST:PORT");
     }
     Ok(text.to_owned())
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400".to_owned()) }
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds")?;
+    if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400") }
 }
 
 /// Failure of a command, by its exit status.

@@ -4,9 +4,10 @@
 //! The loop never waits for slow work; a task does it, and returns the result through a channel. This
 //! keeps the order in one place: fifogate gets every change before the response to its update.
 
-use std::{collections::BTreeSet, convert::Infallible, io, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use fifogate::{
+    link::{AsyncLink, CallError, Incoming, LinkError, Messages},
     pb::{
         agent_link::{
             AgentTrouble, ForwardedRequest, ForwardedResponse, Phase, ReplaceState, Shutdown,
@@ -27,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    link::{FromGate, GateConfig, GateProcess, Started},
+    link::{GateConfig, GateProcess},
     log_text::{self, Quoted},
     logs::{Campaigns, Logs},
     model::{self, Update},
@@ -52,7 +53,7 @@ pub struct Agent {
     tree: Tree,
     /// The last state with a difference for running or waiting workloads.
     follow: watch::Sender<Tree>,
-    gate: watch::Sender<Option<GateProcess>>,
+    gate: watch::Sender<Option<AsyncLink>>,
     running: Option<Running>,
     delay: Duration,
     respawn_at: Instant,
@@ -69,7 +70,7 @@ pub struct Agent {
 /// A running fifogate.
 #[derive(Debug)]
 struct Running {
-    messages: mpsc::Receiver<FromGate>,
+    messages: Messages,
     child: Child,
     since: Instant,
 }
@@ -86,7 +87,7 @@ pub struct Parts {
     /// Publishes states to followers of workloads and execution states, without other changes.
     pub follow: watch::Sender<Tree>,
     /// Publishes the current fifogate.
-    pub gate: watch::Sender<Option<GateProcess>>,
+    pub gate: watch::Sender<Option<AsyncLink>>,
     /// The open pairs.
     pub pairs: Pairs,
     /// The logs.
@@ -100,7 +101,7 @@ impl Agent {
     ///
     /// # Errors
     /// fifogate cannot be started.
-    pub async fn start(parts: Parts) -> io::Result<Self> {
+    pub async fn start(parts: Parts) -> Result<Self, CallError> {
         let (updates, asked) = mpsc::unbounded_channel();
         let (answered, answers) = mpsc::unbounded_channel();
         tokio::spawn(decide(parts.store, asked, answered));
@@ -176,12 +177,12 @@ impl Agent {
                     }
                 }
                 // Read and dropped, so fifogate is not blocked in writing to us.
-                Some(_) = next(&mut self.running) => {}
+                Some(Ok(Some(_))) = next(&mut self.running) => {}
             }
         }
         let Some(mut running) = self.running else { return };
         if let Some(gate) = gate {
-            gate.tell(Content::Shutdown(Shutdown {})).await;
+            gate.send(Content::Shutdown(Shutdown {})).await;
         }
         if timeout(GATE_GRACE, running.child.wait()).await.is_err() {
             log::warn!("fifogate did not end in time: killing it");
@@ -219,8 +220,8 @@ impl Agent {
         }
     }
 
-    async fn tell_trouble(&self, gate: &GateProcess) {
-        gate.tell(Content::Trouble(AgentTrouble { reason: self.trouble.clone() })).await;
+    async fn tell_trouble(&self, gate: &AsyncLink) {
+        gate.send(Content::Trouble(AgentTrouble { reason: self.trouble.clone() })).await;
     }
 
     async fn on_answer(&mut self, answer: Answer) {
@@ -236,7 +237,7 @@ impl Agent {
         if let Some(gate) = gate {
             let response = pb::Response { request_id, response_content: Some(content) };
             // The requester may be gone; nothing waits for the response then.
-            gate.tell(Content::Response(ForwardedResponse {
+            gate.send(Content::Response(ForwardedResponse {
                 instance_name: Some(model::instance_name(to)),
                 response: Some(response),
             }))
@@ -244,34 +245,40 @@ impl Agent {
         }
     }
 
-    async fn on_gate(&mut self, message: FromGate) {
+    async fn on_gate(&mut self, message: Result<Option<Incoming>, LinkError>) {
         match message {
-            FromGate::Said(said) => self.on_said(*said).await,
-            FromGate::StateRejected(reason) => {
+            Ok(Some(Incoming::Message(said))) => self.on_said(*said).await,
+            Ok(Some(Incoming::StepRejected(rejected))) => {
                 log::error!(
-                    "fifogate rejected a step of the state: sending the whole state: {reason}"
+                    "fifogate rejected a step of the state: sending the whole state: {rejected}"
                 );
                 let gate = self.gate.borrow().clone();
                 if let Some(gate) = gate {
                     self.tell_all(&gate).await;
                 }
             }
-            FromGate::Gone => {
-                self.gate.send_replace(None);
-                self.campaigns.clear();
-                if let Some(mut running) = self.running.take() {
-                    let _ = running.child.kill().await;
-                    // It ran well for a while, so its next start is not delayed further.
-                    if running.since.elapsed() > LONGEST_DELAY {
-                        self.delay = FIRST_DELAY;
-                    }
-                    let status = running.child.wait().await.map(|status| status.to_string());
-                    let how = status.unwrap_or_else(|error| error.to_string());
-                    log::error!("fifogate ended ({how}); restarting it in {:?}", self.delay);
-                }
-                self.plan_restart();
+            Ok(None) => self.on_gate_end().await,
+            Err(error) => {
+                log::error!("the link to fifogate is broken: {error}");
+                self.on_gate_end().await;
             }
         }
+    }
+
+    async fn on_gate_end(&mut self) {
+        self.gate.send_replace(None);
+        self.campaigns.clear();
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill().await;
+            // It ran well for a while, so its next start is not delayed further.
+            if running.since.elapsed() > LONGEST_DELAY {
+                self.delay = FIRST_DELAY;
+            }
+            let status = running.child.wait().await.map(|status| status.to_string());
+            let how = status.unwrap_or_else(|error| error.to_string());
+            log::error!("fifogate ended ({how}); restarting it in {:?}", self.delay);
+        }
+        self.plan_restart();
     }
 
     async fn on_said(&mut self, said: to_agent::Content) {
@@ -360,34 +367,34 @@ impl Agent {
     }
 
     /// Sends everything to a new fifogate: the state first, so no workload sees an empty one.
-    async fn begin_gate(&mut self, started: Started) {
-        let Started { gate, messages, child } = started;
+    async fn begin_gate(&mut self, started: GateProcess) {
+        let GateProcess { link: gate, messages, child } = started;
         self.running = Some(Running { messages, child, since: Instant::now() });
         self.tell_all(&gate).await;
         if !self.trouble.is_empty() {
             self.tell_trouble(&gate).await;
         }
         for add in self.pairs.all() {
-            gate.tell(Content::AddWorkload(add)).await;
+            gate.send(Content::AddWorkload(add)).await;
         }
         // Published last: no task can send a command ahead of the state.
         self.gate.send_replace(Some(gate));
     }
 
-    async fn tell_all(&self, gate: &GateProcess) {
+    async fn tell_all(&self, gate: &AsyncLink) {
         let state = convert::to_pb(&self.tree, Fill::Full);
-        gate.tell_state(Content::ReplaceState(ReplaceState { state: Some(state) })).await;
+        gate.send_step(Content::ReplaceState(ReplaceState { state: Some(state) })).await;
     }
 }
 
-async fn next(running: &mut Option<Running>) -> Option<FromGate> {
-    running.as_mut()?.messages.recv().await
+async fn next(running: &mut Option<Running>) -> Option<Result<Option<Incoming>, LinkError>> {
+    Some(running.as_mut()?.messages.recv().await)
 }
 
 /// Sends the change from `old` to `new` with its access rules. Lost rights end before anything of the
 /// new state can be read; new rights come with it.
 async fn tell_change(
-    gate: Option<&GateProcess>,
+    gate: Option<&AsyncLink>,
     pairs: &Pairs,
     old: &Tree,
     new: &Tree,
@@ -401,10 +408,10 @@ async fn tell_change(
 }
 
 /// Sends the change from `old`, known to fifogate, to `new`.
-async fn tell_step(gate: &GateProcess, old: &Tree, new: &Tree, changes: Option<Vec<Change>>) {
+async fn tell_step(gate: &AsyncLink, old: &Tree, new: &Tree, changes: Option<Vec<Change>>) {
     let known = changes.and_then(|changes| model::update_of(old, new, changes));
     if let Some((new_state, update_mask)) = known.or_else(|| model::difference(old, new)) {
         let update = UpdateState { new_state: Some(new_state), update_mask };
-        gate.tell_state(Content::UpdateState(update)).await;
+        gate.send_step(Content::UpdateState(update)).await;
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 
 pub use fitted::Fitted;
 pub use rights::{common_rights, rights_of};
-pub use state_model::StateModel;
+pub use state_model::{InvalidChange, StateModel};
 pub use targets::{Item, UpdateTargets};
 
 /// An update as requested.

@@ -10,24 +10,22 @@ use std::{
 };
 
 use fifogate::{
+    link::{AsyncLink, CallError, LinkError},
     pb::{
-        agent_link::{AddWorkload, RemoveWorkload, from_agent::Content},
+        agent_link::{AddWorkload, from_agent::Content},
         ank_base as pb,
     },
     state::{Instance, Tree},
 };
 use tokio::sync::watch;
 
-use crate::{
-    link::{GateProcess, NotDone},
-    model,
-};
+use crate::model;
 
 /// All open pairs. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pairs {
     run_dir: PathBuf,
-    gate: watch::Receiver<Option<GateProcess>>,
+    gate: watch::Receiver<Option<AsyncLink>>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -41,7 +39,7 @@ struct Known {
 impl Pairs {
     /// Creates an empty registry; `gate` holds the current fifogate.
     #[must_use]
-    pub fn new(run_dir: &Path, gate: watch::Receiver<Option<GateProcess>>) -> Self {
+    pub fn new(run_dir: &Path, gate: watch::Receiver<Option<AsyncLink>>) -> Self {
         Self { run_dir: run_dir.to_owned(), gate, known: Arc::default() }
     }
 
@@ -50,14 +48,14 @@ impl Pairs {
     /// before the state and the responses sent to the same fifogate later.
     ///
     /// Returns the instances with different rules, for [`Pairs::widen`].
-    pub async fn narrow(&self, gate: Option<&GateProcess>, new: &Tree) -> Vec<Instance> {
+    pub async fn narrow(&self, gate: Option<&AsyncLink>, new: &Tree) -> Vec<Instance> {
         let narrowed = self.with(|known| known.narrow(new));
         tell_all(gate, &narrowed).await;
         narrowed.into_iter().map(|(instance, _)| instance).collect()
     }
 
     /// Completes [`Pairs::narrow`] when the new state is sent: workloads kept by it get all its rights.
-    pub async fn widen(&self, gate: Option<&GateProcess>, instances: Vec<Instance>) {
+    pub async fn widen(&self, gate: Option<&AsyncLink>, instances: Vec<Instance>) {
         let widened = self.with(|known| known.widen(instances));
         tell_all(gate, &widened).await;
     }
@@ -72,7 +70,7 @@ impl Pairs {
         instance: &Instance,
         access: pb::ControlInterfaceAccess,
         owner: Option<(u32, u32)>,
-    ) -> Result<PathBuf, String> {
+    ) -> Result<PathBuf, CallError> {
         self.with(|known| {
             let add = AddWorkload {
                 instance_name: Some(model::instance_name(instance)),
@@ -89,18 +87,18 @@ impl Pairs {
             // Read again: the rules may have been narrowed while there was no fifogate.
             let add = self.with(|known| known.open.get(instance).cloned());
             let (Some(current), Some(add)) = (current, add) else {
-                return Err(NotDone::Gone.to_string());
+                return Err(LinkError::Closed.into());
             };
             match current.call(Content::AddWorkload(add)).await {
                 Ok(()) => return Ok(self.folder(instance)),
-                Err(NotDone::Gone) => {
+                Err(CallError::Link(_)) => {
                     // The main loop sends the pair to the next fifogate; sent once more here, it is
                     // acknowledged.
                     let _ = gate.changed().await;
                 }
-                Err(rejected @ NotDone::Rejected(_)) => {
+                Err(rejected @ CallError::Rejected(_)) => {
                     self.with(|known| known.open.remove(instance));
-                    return Err(rejected.to_string());
+                    return Err(rejected);
                 }
             }
         }
@@ -113,11 +111,9 @@ impl Pairs {
         }
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
-            let instance_name = Some(model::instance_name(instance));
-            let removed =
-                gate.call(Content::RemoveWorkload(RemoveWorkload { instance_name })).await;
-            if let Err(NotDone::Rejected(reason)) = removed {
-                log::warn!("the pair of {instance} was not removed: {reason}");
+            let removed = gate.remove_workload(model::instance_name(instance)).await;
+            if let Err(CallError::Rejected(rejected)) = removed {
+                log::warn!("the pair of {instance} was not removed: {}", rejected.reason);
             }
         }
     }
@@ -182,9 +178,9 @@ impl Known {
     }
 }
 
-async fn tell_all(gate: Option<&GateProcess>, all: &[(Instance, AddWorkload)]) {
+async fn tell_all(gate: Option<&AsyncLink>, all: &[(Instance, AddWorkload)]) {
     let Some(gate) = gate else { return };
     for (_, add) in all {
-        gate.tell(Content::AddWorkload(add.clone())).await;
+        gate.send(Content::AddWorkload(add.clone())).await;
     }
 }

@@ -19,6 +19,7 @@ mod tame;
 
 use std::{
     collections::BTreeSet,
+    error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock},
@@ -31,12 +32,14 @@ use handlebars::{Handlebars, Template, no_escape};
 
 use crate::limits::MOST_REASON;
 use data::Data;
+use scan::ScanError;
 use steps::{Bounded, Meter};
+use tame::Unsupported;
 
 pub use config_index::{ConfigIndex, configs_of};
 #[doc(hidden)]
 pub use fuzz::fuzz_template;
-pub use steps::Budget;
+pub use steps::{Budget, OutOfSteps};
 
 /// The reason for a failed rendering. The text is for the client (docs/protocol.md#error-texts), without
 /// the frame added by the rejection of an update.
@@ -56,7 +59,7 @@ impl fmt::Display for RenderError {
     }
 }
 
-impl std::error::Error for RenderError {}
+impl Error for RenderError {}
 
 /// Computes the effective state of `new`, and the workloads with a failed rendering. The effective state
 /// of `old` has to belong to its desired state, and `uses` to both.
@@ -160,9 +163,10 @@ fn render(workload: &Node, configs: &Map<Node>, budget: &mut Budget) -> Result<N
     // The agent is rendered first: with it, a failed workload can still be shown under its agent.
     let mut work = aliases.map(|aliases| Work { aliases, configs, data: None, budget });
     let unknown = |reason| Fault { reason, rest: None };
+    let failed = |error: FieldError| unknown(error.to_string());
     if let Some(work) = &mut work
         && let Some(text) = workload.str_at("agent")
-        && let Some(text) = work.fill_in("agent", text).map_err(unknown)?
+        && let Some(text) = work.fill_in("agent", text).map_err(failed)?
     {
         rendered.insert("agent", Node::text(&text));
     }
@@ -176,7 +180,7 @@ fn render(workload: &Node, configs: &Map<Node>, budget: &mut Budget) -> Result<N
     if let Some(work) = &mut work {
         let rest = (!agent.is_empty()).then(|| Node::Map(rendered.clone()));
         let filled = fill_in_rest(work, workload, &mut rendered);
-        filled.map_err(|reason| Fault { reason, rest })?;
+        filled.map_err(|error| Fault { reason: error.to_string(), rest })?;
     }
     rendered.remove("configs");
     Ok(Node::Map(rendered))
@@ -187,7 +191,7 @@ fn fill_in_rest(
     work: &mut Work<'_>,
     workload: &Node,
     rendered: &mut Map<Node>,
-) -> Result<(), String> {
+) -> Result<(), FieldError> {
     if let Some(text) = workload.str_at("runtimeConfig")
         && let Some(text) = work.fill_in("runtimeConfig", text)?
     {
@@ -201,7 +205,7 @@ fn fill_in_rest(
     Ok(())
 }
 
-fn render_file(work: &mut Work<'_>, file: &Node) -> Result<Node, String> {
+fn render_file(work: &mut Work<'_>, file: &Node) -> Result<Node, FieldError> {
     let mut rendered = None;
     for content in ["data", "binaryData"] {
         let Some(text) = file.str_at(content).filter(|text| is_template(text)) else { continue };
@@ -236,6 +240,73 @@ static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 /// The only partial available to templates.
 const INDENT: &str = "indent";
 
+/// A field cannot be rendered.
+#[derive(Debug)]
+enum FieldError {
+    /// The configs are larger than there are steps left.
+    Data(OutOfSteps),
+    /// The template of this field.
+    Template(String, TemplateError),
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data(error) => {
+                write!(f, "The configs that it refers to are too large: {error}")
+            }
+            Self::Template(field, error) => {
+                write!(f, "Failed to render field '{field}': '{}'", shortened(error.to_string()))
+            }
+        }
+    }
+}
+
+impl Error for FieldError {}
+
+/// A template cannot be rendered.
+#[derive(Debug)]
+enum TemplateError {
+    Scan(ScanError),
+    Unsupported(Unsupported),
+    Steps(OutOfSteps),
+    /// The engine's own error. Its type is large, so only its text is kept.
+    Engine(String),
+    Panic,
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scan(error) => error.fmt(f),
+            Self::Unsupported(error) => error.fmt(f),
+            Self::Steps(error) => error.fmt(f),
+            Self::Engine(text) => f.write_str(text),
+            Self::Panic => f.write_str("the template engine failed"),
+        }
+    }
+}
+
+impl Error for TemplateError {}
+
+impl From<ScanError> for TemplateError {
+    fn from(error: ScanError) -> Self {
+        Self::Scan(error)
+    }
+}
+
+impl From<Unsupported> for TemplateError {
+    fn from(error: Unsupported) -> Self {
+        Self::Unsupported(error)
+    }
+}
+
+impl From<OutOfSteps> for TemplateError {
+    fn from(error: OutOfSteps) -> Self {
+        Self::Steps(error)
+    }
+}
+
 /// The inputs for rendering the fields of one workload.
 struct Work<'a> {
     aliases: &'a Map<Node>,
@@ -247,37 +318,34 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Renders a field; `None` if it contains no template.
-    fn fill_in(&mut self, field: &str, template: &str) -> Result<Option<String>, String> {
+    fn fill_in(&mut self, field: &str, template: &str) -> Result<Option<String>, FieldError> {
         if !is_template(template) {
             return Ok(None);
         }
         let data = match self.data.take() {
             Some(data) => data,
-            None => Data::new(self.aliases, self.configs, self.budget)?,
+            None => Data::new(self.aliases, self.configs, self.budget).map_err(FieldError::Data)?,
         };
-        let wrong =
-            |what: String| format!("Failed to render field '{field}': '{}'", shortened(what));
+        let wrong = |error| FieldError::Template(field.to_owned(), error);
         // A panic of the engine must not end other workloads.
         let filled = catch_unwind(AssertUnwindSafe(|| fill_in(self.budget, template, &data)));
         self.data = Some(data);
-        filled
-            .unwrap_or_else(|_| Err("the template engine failed".to_owned()))
-            .map(Some)
-            .map_err(wrong)
+        filled.unwrap_or(Err(TemplateError::Panic)).map(Some).map_err(wrong)
     }
 }
 
-fn fill_in(budget: &mut Budget, template: &str, data: &Data) -> Result<String, String> {
+fn fill_in(budget: &mut Budget, template: &str, data: &Data) -> Result<String, TemplateError> {
     let meter = budget.field();
     let filled = fill_in_by(&meter, template, data);
     budget.settle(&meter);
     filled
 }
 
-fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String, String> {
+fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String, TemplateError> {
     meter.charge(AN_ENGINE + scan::scan(template)?)?;
     // Only after the scan: the engine's parser recurses, and would overflow the stack on deep nesting.
-    let mut parsed = Template::compile(template).map_err(|error| error.to_string())?;
+    let engine_error = |error: &dyn Error| TemplateError::Engine(error.to_string());
+    let mut parsed = Template::compile(template).map_err(|error| engine_error(&error))?;
     let steps = tame::tame(&mut parsed, data.way)?;
     meter.charge(steps)?;
     let mut engine = ENGINE.clone();
@@ -285,8 +353,8 @@ fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String,
     engine.register_template("", parsed);
     let mut text = Bounded::new(meter);
     let done = engine.render_with_context_to_write("", &data.context, &mut text);
-    done.map_err(|error| error.to_string())?;
-    String::from_utf8(text.bytes).map_err(|error| error.to_string())
+    done.map_err(|error| engine_error(&error))?;
+    String::from_utf8(text.bytes).map_err(|error| engine_error(&error))
 }
 
 /// Steps for creating an engine for a field.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use fifogate::{manifest, state::Tree};
+use fifogate::{link::CallError, manifest, state::Tree};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -84,21 +84,54 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
 }
 
 async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<(), CliError> {
-    let failed = |error: io::Error| CliError::Failed(error.to_string());
     // From here on a signal ends everything in order.
     let mut signals = Signals::catch().map_err(failed)?;
-    let Folders { run, state, alone } = Folders::open(options)?;
-    let run_dir = run.path.clone();
+    let folders = Folders::open(options)?;
     let opened = tokio::select! {
-        opened = open_store(options, &alone, seed) => opened,
+        opened = open_store(options, &folders.alone, seed) => opened,
         // Waiting for the name may take long.
         () = signals.wait() => return Ok(()),
     };
     let (store, events) = opened?;
     let ending = guarded(options, &store).map_err(failed)?;
+    let (parts, stop) = assemble(options, &folders, umask, (store.clone(), events))?;
+    tokio::spawn(log_text::count_for_ever());
+    let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
+    // The status of this node is there for the first reads of workloads.
+    let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
+    log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
+    let mut reason = None;
+    let stopped = async {
+        tokio::select! {
+            () = signals.wait() => {}
+            text = has_to_end(ending) => reason = Some(text),
+        }
+    };
+    agent.run(stopped).await;
+    log::info!("stopping");
+    status.abort();
+    stop.send_replace(true);
+    let finished = finish(agent, options.grace).await;
+    store.close().await;
+    reason.map_or(finished, |text| Err(CliError::Failed(text)))
+}
+
+fn failed(error: io::Error) -> CliError {
+    CliError::Failed(error.to_string())
+}
+
+/// Makes the parts of the agent. The sender ends all workloads.
+fn assemble(
+    options: &Options,
+    folders: &Folders,
+    umask: u32,
+    (store, events): (Store, Events),
+) -> Result<(Parts, watch::Sender<bool>), CliError> {
+    let Folders { run, state, .. } = folders;
+    let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
     let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
-    let around = Around { hidden: hidden(&run, state.as_ref()).map_err(failed)?, umask };
+    let around = Around { hidden: hidden(run, state.as_ref()).map_err(failed)?, umask };
     let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let (follow, tree) = watch::channel(model::empty());
@@ -124,27 +157,8 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
         options: options.gate_options.clone(),
     };
     tokio::spawn(reports.deliver(store.clone()));
-    tokio::spawn(log_text::count_for_ever());
-    let parts =
-        Parts { config, store: store.clone(), events, follow, gate, pairs, logs, supervisor };
-    let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
-    // The status of this node is there for the first reads of workloads.
-    let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
-    log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
-    let mut reason = None;
-    let stopped = async {
-        tokio::select! {
-            () = signals.wait() => {}
-            text = has_to_end(ending) => reason = Some(text),
-        }
-    };
-    agent.run(stopped).await;
-    log::info!("stopping");
-    status.abort();
-    stop.send_replace(true);
-    let finished = finish(agent, options.grace).await;
-    store.close().await;
-    reason.map_or(finished, |text| Err(CliError::Failed(text)))
+    let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor };
+    Ok((parts, stop))
 }
 
 /// Starts the watchdog of the lease, if there is one: workloads end if the name cannot be kept.
@@ -179,7 +193,7 @@ fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
         .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))
 }
 
-fn no_gate(options: &Options, error: &io::Error) -> CliError {
+fn no_gate(options: &Options, error: &CallError) -> CliError {
     let program = options.fifogate.display();
     CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
 }

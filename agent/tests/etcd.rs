@@ -440,7 +440,7 @@ async fn what_cannot_be_opened_says_why() {
     let Err(OpenError::Storage(text)) = Etcd::open(options(&server, "agent_A"), None).await else {
         panic!("two agents of one name");
     };
-    assert!(text.contains("another agent of the name agent_A"), "{text}");
+    assert!(text.to_string().contains("another agent of the name agent_A"), "{text}");
     a.set("still", "1").await.unwrap();
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     client.put("new/layout", "2", None).await.unwrap();
@@ -450,9 +450,9 @@ async fn what_cannot_be_opened_says_why() {
         let Err(OpenError::Storage(text)) = Etcd::open(at(prefix), None).await else {
             panic!("opened {prefix}");
         };
-        assert!(text.contains(reason), "{text}");
+        assert!(text.to_string().contains(reason), "{text}");
     }
     let nobody = Options { endpoints: vec!["127.0.0.1:1".to_owned()], ..at("test") };
     let Err(OpenError::Storage(text)) = Etcd::open(nobody, None).await else { panic!("opened") };
-    assert!(text.contains("127.0.0.1:1"), "{text}");
+    assert!(text.to_string().contains("127.0.0.1:1"), "{text}");
 }

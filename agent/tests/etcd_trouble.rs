@@ -48,7 +48,7 @@ fn options(server: &Server) -> Options {
 
 async fn refusal(options: Options) -> String {
     match timeout(PATIENCE, Etcd::open(options, None)).await.expect("it waits for ever") {
-        Err(OpenError::Storage(text)) => text,
+        Err(OpenError::Storage(error)) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::message::Rejected;
+
 use super::PeerId;
 
 /// The progress of a command.
 #[derive(Debug)]
 pub(super) enum Done {
     /// Done, with this result.
-    Now(Result<(), String>),
+    Now(Result<(), Rejected>),
     /// Waiting until the pair of this peer exists.
     Opening(PeerId),
     /// Waiting until the pair of this peer is removed.
@@ -59,7 +61,7 @@ impl Acks {
         &mut self,
         peer: PeerId,
         waits: impl Fn(&Done) -> bool,
-        result: &Result<(), String>,
+        result: &Result<(), Rejected>,
     ) {
         let mut numbers = self.waiting.remove(&peer).unwrap_or_default();
         numbers.retain(|number| {
@@ -78,7 +80,7 @@ impl Acks {
     }
 
     /// The next acknowledgement in the order of the commands, if its result is known.
-    pub(super) fn pop(&mut self) -> Option<(Ack, Result<(), String>)> {
+    pub(super) fn pop(&mut self) -> Option<(Ack, Result<(), Rejected>)> {
         let Done::Now(result) = &self.queue.front()?.done else { return None };
         let result = result.clone();
         self.first += 1;
@@ -89,6 +91,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::RejectCode;
 
     #[test]
     fn acknowledgements_keep_the_order_of_the_commands_whatever_is_done_first() {
@@ -104,7 +107,7 @@ mod tests {
                 .map(|(ack, result)| (ack.id, result.is_ok()))
                 .collect()
         };
-        acks.resolve(b, opened, &Err("no folder".to_owned()));
+        acks.resolve(b, opened, &Err(Rejected::new(RejectCode::PairFailed, "no folder")));
         assert_eq!(popped(&mut acks), []);
         acks.resolve(a, opened, &Ok(()));
         assert_eq!(popped(&mut acks), [(1, true), (2, false)]);

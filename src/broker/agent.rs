@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    message::{Command, FromAgent, Owner, Phase, ToAgent},
+    message::{Command, FromAgent, Owner, Phase, RejectCode, Rejected, ToAgent},
     state::{Instance, Mask, Node, Tree, agent_update},
 };
 
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Version of the link protocol.
-const VERSION: &str = "1.0.0";
+const VERSION: &str = "1.1.0";
 
 /// The state of the agent link.
 #[derive(Debug, Default)]
@@ -113,7 +113,10 @@ impl Broker {
         } else {
             match command {
                 Command::Hello { version, agent_name } => self.on_agent_hello(&version, agent_name),
-                _ => Done::Now(Err("AgentHello is missing: it comes before all else".to_owned())),
+                _ => rejected(
+                    RejectCode::OutOfStep,
+                    "AgentHello is missing: it comes before all else",
+                ),
             }
         };
         if let Some(link) = &mut self.link {
@@ -125,7 +128,7 @@ impl Broker {
     fn on_agent_hello(&mut self, version: &str, agent_name: String) -> Done {
         if let Err(reason) = check_version(version) {
             self.outputs.push_back(Output::EndLink(reason.clone()));
-            return Done::Now(Err(reason));
+            return rejected(RejectCode::UnsupportedVersion, reason);
         }
         if let Some(link) = &mut self.link {
             link.agent_name = Some(agent_name);
@@ -135,7 +138,9 @@ impl Broker {
 
     fn obey(&mut self, command: Command) -> Done {
         Done::Now(match command {
-            Command::Hello { .. } => Err("AgentHello was said before".to_owned()),
+            Command::Hello { .. } => {
+                return rejected(RejectCode::OutOfStep, "AgentHello was said before");
+            }
             Command::AddWorkload { instance, access, owner } => {
                 return self.add_workload(instance, access.as_ref(), owner);
             }
@@ -163,17 +168,18 @@ impl Broker {
                 self.outputs.push_back(Output::Stop);
                 Ok(())
             }
-            Command::Refused(reason) => Err(reason),
+            Command::Refused(rejected) => Err(rejected),
         })
     }
 
-    fn replace_all(&mut self, given: &Tree) -> Result<(), String> {
-        self.replace_state(agent_update::replace(&self.state, given)?);
+    fn replace_all(&mut self, given: &Tree) -> Result<(), Rejected> {
+        self.replace_state(agent_update::replace(&self.state, given).map_err(invalid)?);
         Ok(())
     }
 
-    fn update_any(&mut self, new_state: &Tree, masks: &[Mask]) -> Result<(), String> {
-        self.replace_state(agent_update::update(&self.state, new_state, masks)?);
+    fn update_any(&mut self, new_state: &Tree, masks: &[Mask]) -> Result<(), Rejected> {
+        let state = agent_update::update(&self.state, new_state, masks).map_err(invalid)?;
+        self.replace_state(state);
         Ok(())
     }
 
@@ -193,14 +199,15 @@ impl Broker {
         let own = self.by_instance.range(first..).map(|(own, _)| own);
         let mut own = own.take_while(|own| own.workload == instance.workload);
         if let Some(other) = own.find(|own| own.id == instance.id) {
-            return Done::Now(Err(format!("{other} has this workload name and id already")));
+            let reason = format!("{other} has this workload name and id already");
+            return rejected(RejectCode::InstanceConflict, reason);
         }
         Done::Opening(self.open_pair(instance, rules, owner))
     }
 
     fn remove_workload(&mut self, instance: &Instance) -> Done {
         match self.by_instance.get(instance).copied() {
-            None => Done::Now(Err(format!("unknown instance {instance}"))),
+            None => Done::Now(Err(unknown_instance(instance))),
             Some(id) => {
                 self.close_pair(id);
                 if let Some(link) = &mut self.link {
@@ -222,11 +229,12 @@ impl Broker {
     }
 
     pub(super) fn on_pair_failed(&mut self, id: PeerId, reason: String) {
+        let failed = Rejected::new(RejectCode::PairFailed, reason);
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.remove(&id) {
             self.by_instance.remove(&peer.instance);
         }
-        self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Err(reason));
+        self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Err(failed));
     }
 
     pub(super) fn on_pair_closed(&mut self, id: PeerId) {
@@ -243,7 +251,7 @@ impl Broker {
         &mut self,
         id: PeerId,
         waits: impl Fn(&Done) -> bool,
-        result: &Result<(), String>,
+        result: &Result<(), Rejected>,
     ) {
         if let Some(link) = &mut self.link {
             link.acks.resolve(id, waits, result);
@@ -259,8 +267,20 @@ impl Broker {
                 _ if id == 0 => {}
                 Ok(()) if rejections_only => {}
                 Ok(()) => self.tell_agent(ToAgent::Ack(id)),
-                Err(reason) => self.tell_agent(ToAgent::Rejected(id, reason)),
+                Err(rejected) => self.tell_agent(ToAgent::Rejected(id, rejected)),
             }
         }
     }
+}
+
+fn rejected(code: RejectCode, reason: impl Into<String>) -> Done {
+    Done::Now(Err(Rejected::new(code, reason)))
+}
+
+fn invalid(reason: String) -> Rejected {
+    Rejected::new(RejectCode::Invalid, reason)
+}
+
+pub(super) fn unknown_instance(instance: &Instance) -> Rejected {
+    Rejected::new(RejectCode::UnknownInstance, format!("unknown instance {instance}"))
 }

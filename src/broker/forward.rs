@@ -13,11 +13,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    message::{ReplyKind, ResponseBody, ToAgent, cancel_logs},
+    message::{RejectCode, Rejected, ReplyKind, ResponseBody, ToAgent, cancel_logs},
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer};
+use super::{Broker, PeerId, Rules, Tick, Timer, agent::unknown_instance};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Forwards {
     }
 
     /// Matches a response with its request. The error is the reason for rejecting it.
-    fn accept(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Disposition, String> {
+    fn accept(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Disposition, Rejected> {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(Disposition::Drop);
         }
@@ -91,9 +91,12 @@ impl Forwards {
                 self.take(request_id, |own| *own == ForwardedKind::CancelLogs) || ended
             }
         };
-        let why =
-            || format!("no request '{request_id}' of this instance waits for such a response");
-        if valid { Ok(Disposition::Deliver) } else { Err(why()) }
+        if valid {
+            return Ok(Disposition::Deliver);
+        }
+        let reason =
+            format!("no request '{request_id}' of this instance waits for such a response");
+        Err(Rejected::new(RejectCode::NoSuchRequest, reason))
     }
 
     /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids.
@@ -191,14 +194,15 @@ impl Broker {
         request_id: &Arc<str>,
         kind: ReplyKind,
         bodies: Vec<ResponseBody>,
-    ) -> Result<(), String> {
-        let unknown = || format!("unknown instance {instance}");
+    ) -> Result<(), Rejected> {
+        let unknown = || unknown_instance(instance);
         let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
         let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
         let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
         // Log entries have no bound per request; all other responses have, and are always queued.
         if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
-            return Err("the workload does not keep up with its logs; send this again later".into());
+            let reason = "the workload does not keep up with its logs; send this again later";
+            return Err(Rejected::new(RejectCode::RetryLater, reason));
         }
         if peer.forwards.accept(request_id, kind)? == Disposition::Deliver {
             for body in bodies {

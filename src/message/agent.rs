@@ -20,6 +20,8 @@ use crate::{
 
 use super::{Request, ResponseBody, outgoing::Frame, response::ReplyKind, undecodable};
 
+pub use crate::pb::agent_link::RejectCode;
+
 /// Longest id of an instance. Real ones have 64 characters.
 const MAX_ID: usize = 128;
 
@@ -41,6 +43,23 @@ pub struct Owner {
     pub uid: Option<u32>,
     /// Group; ours if `None`.
     pub gid: Option<u32>,
+}
+
+/// The reason for rejecting a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The kind of reason, for programs.
+    pub code: RejectCode,
+    /// The reason in words, for the author of the agent.
+    pub reason: String,
+}
+
+impl Rejected {
+    /// A rejection with this code and reason.
+    #[must_use]
+    pub fn new(code: RejectCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
 }
 
 /// What the agent wants.
@@ -93,7 +112,7 @@ pub enum Command {
     /// The end.
     Shutdown,
     /// Something that cannot be done, for this reason.
-    Refused(String),
+    Refused(Rejected),
 }
 
 impl FromAgent {
@@ -108,12 +127,17 @@ impl FromAgent {
             Err(error) => {
                 let reason = undecodable(&error);
                 let head = Head::decode(body).map_err(|_| reason.clone())?;
-                let command = Command::Refused(format!("the message does not decode: {reason}"));
+                let reason = format!("the message does not decode: {reason}");
+                let command = Command::Refused(Rejected::new(RejectCode::Invalid, reason));
                 return Ok(Self { id: head.id, rejections_only: head.rejections_only, command });
             }
         };
-        let command = message.content.ok_or_else(|| "the message has no content".to_owned());
-        let command = command.and_then(|content| command_of(content, limits));
+        // A content of a later version is an unknown field to the decoder.
+        let missing =
+            || Rejected::new(RejectCode::UnsupportedCommand, "the message has no content");
+        let invalid = |reason| Rejected::new(RejectCode::Invalid, reason);
+        let command = message.content.ok_or_else(missing);
+        let command = command.and_then(|content| command_of(content, limits).map_err(invalid));
         let (id, rejections_only) = (message.id, message.rejections_only);
         Ok(Self { id, rejections_only, command: command.unwrap_or_else(Command::Refused) })
     }
@@ -230,7 +254,7 @@ pub enum ToAgent {
     /// The message of this id was applied.
     Ack(u64),
     /// The message of this id was not applied, for a reason.
-    Rejected(u64, String),
+    Rejected(u64, Rejected),
     /// The pair of an instance is there, in this folder.
     WorkloadReady(Instance, String),
     /// The pair of an instance is gone.
@@ -274,7 +298,9 @@ impl ToAgent {
                 Content::Hello(link::GateHello { protocol_version: version, run_dir })
             }
             Self::Ack(id) => Content::Ack(link::Ack { id }),
-            Self::Rejected(id, reason) => Content::Rejected(link::Rejected { id, reason }),
+            Self::Rejected(id, Rejected { code, reason }) => {
+                Content::Rejected(link::Rejected { id, reason, code: code.into() })
+            }
             Self::WorkloadReady(instance, dir) => Content::WorkloadReady(link::WorkloadReady {
                 instance_name: name(instance),
                 control_interface_dir: dir,
@@ -306,7 +332,9 @@ impl ToAgent {
         match self {
             Self::Response { request_id, body } => request_id.len() + body.len() + 16,
             Self::Request(_, request) => request.len() + 256,
-            Self::Rejected(_, text) | Self::WorkloadReady(_, text) => text.len() + 256,
+            Self::Rejected(_, Rejected { reason: text, .. }) | Self::WorkloadReady(_, text) => {
+                text.len() + 256
+            }
             _ => 256,
         }
     }

@@ -15,7 +15,7 @@ pub mod resync;
 
 pub(crate) use logs::cancel_logs;
 
-pub use agent::{Command, FromAgent, Owner, Phase, ToAgent};
+pub use agent::{Command, FromAgent, Owner, Phase, RejectCode, Rejected, ToAgent};
 pub use outgoing::Frame;
 pub use request::{FromWorkload, NewState, Request, RequestKind, SealedUpdate};
 pub use response::{ReplyKind, ResponseBody, ToWorkload};

@@ -6,7 +6,7 @@ use super::{code_of, reading::*, rooms::WORLD};
 
 /// What of the component the reference agent may name: what is pure, and nothing that serves pipes.
 const FOR_THE_AGENT: &[&str] =
-    &["agent", "broker::Rules", "frame", "limits", "manifest", "pb", "state"];
+    &["broker::Rules", "frame", "limits", "link", "manifest", "pb", "state"];
 /// Its rooms that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];

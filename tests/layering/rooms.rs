@@ -20,7 +20,7 @@ const fn room(
 
 pub(crate) const ROOMS: &[Room] = &[
     room("main", &["cli"], &[], &["env", "process"]),
-    room("lib", &[], &[], &[]),
+    room("lib", &["link"], &[], &[]),
     room("pb", &[], &[], &[]),
     // Bytes and numbers alone.
     room("frame", &[], &["bytes"], &[]),
@@ -94,7 +94,12 @@ pub(crate) const ROOMS: &[Room] = &[
         &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
-    room("agent", &["frame", "pb"], &["log", "prost"], &["io", "process"]),
+    // The client of the link. Only its clients do I/O.
+    room("link", &["pb"], &[], &[]),
+    room("link/error", &["frame::FrameError", "pb"], &[], &["io"]),
+    room("link/codec", &["frame", "pb"], &["log", "prost", "semver"], &[]),
+    room("link/blocking", &["pb"], &[], &["io", "process"]),
+    room("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     room(
         "cli",
         &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "state"],

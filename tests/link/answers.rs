@@ -1,8 +1,8 @@
 //! One answer to each command that wants one, in the order of the commands.
 
 use fifogate::{
-    agent::MessageReceiver,
     frame::encode,
+    link::MessageReceiver,
     pb::{
         agent_link::{
             AgentHello, ForwardedResponse, FromAgent, RemoveWorkload, ReplaceState, Shutdown,

@@ -1,12 +1,12 @@
 //! Log campaigns: how they end, what they cost, and what becomes of a slow collector.
 
 use fifogate::pb::{
-    agent_link::{AddWorkload, Phase, from_agent, to_agent},
+    agent_link::{AddWorkload, Phase, RejectCode, from_agent, to_agent},
     ank_base::{self as pb, request::RequestContent, response::ResponseContent},
 };
 
 use super::{
-    forwarding::{entries, forwarded, logs, respond},
+    forwarding::{entries, forwarded, logs, respond, try_respond},
     harness::{Agent, BOTH, Transport, instance},
 };
 use crate::common::Workload;
@@ -134,13 +134,14 @@ fn collector_that_does_not_read_makes_the_agent_wait_and_loses_nothing() {
     let text = |n: usize| format!("{n} {}", "x".repeat(20_000));
     let mut taken = 0;
     let refused = loop {
-        match respond(&mut agent, "l", entries(&[text(taken)])) {
+        match try_respond(&mut agent, "l", entries(&[text(taken)])) {
             Ok(()) => taken += 1,
             Err(why) => break why,
         }
         assert!(taken < 1_000, "nothing bounds them");
     };
-    assert!(refused.contains("does not keep up with its logs"), "{refused}");
+    assert!(refused.reason.contains("does not keep up with its logs"), "{refused}");
+    assert_eq!(refused.code, RejectCode::RetryLater);
     other.read("r", &["agents"], false);
     assert_eq!(other.response().0, "r");
     for n in 0..taken {

@@ -39,16 +39,30 @@ fn example(name: &str) -> PathBuf {
     Path::new(FIFOGATE).parent().unwrap().join("examples").join(name)
 }
 
-#[test]
-fn agent_in_rust_tells_its_story() {
+/// Starts an example in Rust, at most 99 lines long.
+fn run_example(name: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let lines = fs::read_to_string(source.with_extension("rs")).unwrap().lines().count();
+    assert!(lines < 100, "{name} has {lines} lines");
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    let agent = Command::new(example("agent"))
+    let agent = Command::new(example(name))
         .args([Path::new(FIFOGATE), &run_dir])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     run(agent, &run_dir);
+}
+
+#[test]
+fn blocking_agent_tells_its_story() {
+    run_example("agent_blocking");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn agent_on_tokio_tells_its_story() {
+    run_example("agent_tokio");
 }
 
 #[test]

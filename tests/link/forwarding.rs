@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use fifogate::pb::{
-    agent_link::{ForwardedResponse, from_agent::Content, to_agent},
-    ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
+use fifogate::{
+    link::Rejected,
+    pb::{
+        agent_link::{ForwardedResponse, from_agent::Content, to_agent},
+        ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
+    },
 };
 
 use super::harness::{Agent, BOTH, Transport, instance};
@@ -22,10 +25,18 @@ pub(super) fn forwarded(agent: &mut Agent) -> pb::Request {
 }
 
 pub(super) fn respond(agent: &mut Agent, id: &str, content: ResponseContent) -> Result<(), String> {
+    try_respond(agent, id, content).map_err(|rejected| rejected.reason)
+}
+
+pub(super) fn try_respond(
+    agent: &mut Agent,
+    id: &str,
+    content: ResponseContent,
+) -> Result<(), Rejected> {
     let response = pb::Response { request_id: id.to_owned(), response_content: Some(content) };
     let forwarded =
         ForwardedResponse { instance_name: Some(instance("w")), response: Some(response) };
-    agent.call(Content::Response(forwarded)).map_err(|rejected| rejected.0)
+    agent.call(Content::Response(forwarded))
 }
 
 fn success() -> ResponseContent {

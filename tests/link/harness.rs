@@ -8,7 +8,7 @@ use std::{
 };
 
 use fifogate::{
-    agent::{AgentLink, Rejected},
+    link::{AgentLink, CallError, Rejected},
     pb::{
         agent_link::{AddWorkload, RemoveWorkload, from_agent::Content, to_agent},
         ank_base::{self as pb, response::ResponseContent},
@@ -98,7 +98,13 @@ impl Agent {
     }
 
     pub(crate) fn call(&mut self, content: Content) -> Result<(), Rejected> {
-        self.link.call(content).unwrap()
+        match self.link.call(content) {
+            Err(CallError::Rejected(rejected)) => Err(rejected),
+            called => {
+                called.unwrap();
+                Ok(())
+            }
+        }
     }
 
     /// Adds a workload whose state rules allow these masks.

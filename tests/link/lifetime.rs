@@ -8,12 +8,12 @@ use std::{
 };
 
 use fifogate::{
-    agent::{CommandSender, MessageReceiver},
     frame::encode,
+    link::{CommandSender, MessageReceiver},
     pb::{
         agent_link::{
-            AgentHello, FromAgent, RemoveWorkload, ReplaceState, Shutdown, from_agent::Content,
-            to_agent,
+            AgentHello, FromAgent, RejectCode, RemoveWorkload, ReplaceState, Shutdown,
+            from_agent::Content, to_agent,
         },
         ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
     },
@@ -43,7 +43,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         let (mut child, reader, writer) = spawn(transport, &dir.path().join("run"), &[]);
         let (mut receiver, mut sender) = (MessageReceiver::new(reader), CommandSender::new(writer));
         let Some(to_agent::Content::Hello(greeting)) = receiver.recv().unwrap() else { panic!() };
-        assert_eq!(greeting.protocol_version, "1.0.0");
+        assert_eq!(greeting.protocol_version, "1.1.0");
         let early =
             sender.send(Content::AddWorkload(add("w", ReadWriteEnum::RwRead, &["*"]))).unwrap();
         let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
@@ -51,6 +51,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         };
         assert_eq!(rejected.id, early);
         assert!(rejected.reason.contains("AgentHello is missing"));
+        assert_eq!(rejected.code(), RejectCode::OutOfStep);
         let wrong = sender.send(hello("2.0.0")).unwrap();
         let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {
             panic!()
@@ -58,6 +59,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         assert_eq!(rejected.id, wrong);
         let reason = "Unsupported protocol version '2.0.0'. Currently supported '1'";
         assert_eq!(rejected.reason, reason);
+        assert_eq!(rejected.code(), RejectCode::UnsupportedVersion);
         let (status, said) = end_of(&mut child);
         assert_eq!(status, Some(1));
         assert!(said.contains(reason), "{said}");
@@ -167,7 +169,7 @@ fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_de
             let mut workload = agent.workload("w");
             workload.read("s", &["desiredState.configs"], true);
             workload.response();
-            agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+            agent.link.replace_state(configs(&[("k", "v")])).unwrap();
             assert_eq!(end(agent), (Some(0), String::new()));
             let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else {
                 panic!()
@@ -237,7 +239,7 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
         let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut workload = agent.workload("w");
         workload.read("s", &["desiredState.configs"], true);
         workload.response();
@@ -249,12 +251,12 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
 
         let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         workload.hello();
         workload.read("s", &["desiredState.configs"], true);
         assert_eq!(altered(&mut workload), None, "the state, first");
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
-        agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
+        agent.link.replace_state(configs(&[("k", "new")])).unwrap();
         let updated_fields = vec!["desiredState.configs.k".to_owned()];
         let expected = pb::AlteredFields { updated_fields, ..Default::default() };
         assert_eq!(altered(&mut workload), Some(expected), "no false event");

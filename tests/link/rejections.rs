@@ -5,8 +5,8 @@ use std::fs;
 
 use fifogate::pb::{
     agent_link::{
-        AddWorkload, AgentHello, ForwardedResponse, RemoveWorkload, ReplaceState, UpdateState,
-        UpdateWorkloadStates, from_agent::Content,
+        AddWorkload, AgentHello, ForwardedResponse, RejectCode, RemoveWorkload, ReplaceState,
+        UpdateState, UpdateWorkloadStates, from_agent::Content,
     },
     ank_base::{
         self as pb, ReadWriteEnum, execution_state::ExecutionStateEnum, response::ResponseContent,
@@ -20,6 +20,15 @@ use super::{
 
 /// A command, and what the reason for refusing it contains.
 type Wrong = (Content, &'static str);
+
+fn code_for(reason: &str) -> RejectCode {
+    match reason {
+        "AgentHello was said before" => RejectCode::OutOfStep,
+        "unknown instance unknown.1.agent_A" => RejectCode::UnknownInstance,
+        "no request 'r' of this instance waits" => RejectCode::NoSuchRequest,
+        _ => RejectCode::Invalid,
+    }
+}
 
 fn wrong_names() -> Vec<Wrong> {
     let with = |change: fn(&mut pb::WorkloadInstanceName)| {
@@ -159,7 +168,7 @@ fn wrong_others() -> Vec<Wrong> {
 fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
     for transport in BOTH {
         let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut observer = agent.workload("observer");
         observer.read("s", &[], true);
         observer.response();
@@ -168,7 +177,8 @@ fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
             [wrong_names(), wrong_rules(), wrong_states(), wrong_workload_states(), wrong_others()];
         for (wrong, reason) in all.concat() {
             let rejected = agent.call(wrong).unwrap_err();
-            assert!(rejected.0.contains(reason), "{rejected} is not {reason}");
+            assert!(rejected.reason.contains(reason), "{rejected} is not {reason}");
+            assert_eq!(rejected.code, code_for(reason), "{rejected}");
         }
         assert_eq!(agent.read(&[]), before);
         let names = fs::read_dir(&agent.run_dir).unwrap().map(|entry| entry.unwrap().file_name());
@@ -176,7 +186,7 @@ fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
         names.sort();
         assert_eq!(names, ["observer.1", "status.sock"]);
         // The next that the workload hears is the next that happens.
-        agent.link.replace_state(configs(&[("k", "new")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "new")])).unwrap();
         let (_, ResponseContent::CompleteStateResponse(event)) = observer.response() else {
             panic!()
         };

@@ -31,12 +31,12 @@ pub(super) fn state_of(count: usize, odd: &[usize]) -> pb::CompleteState {
 #[test]
 fn state_of_10_000_workloads_in_which_three_leaves_differ_tells_those_three() {
     let mut agent = Agent::start(Transport::Unix, &["--subscribe-grace-ms", "0"]);
-    agent.link.replace_state(state_of(10_000, &[])).unwrap().unwrap();
+    agent.link.replace_state(state_of(10_000, &[])).unwrap();
     let mut workload = agent.workload("observer");
     workload.read("s", &["desiredState.workloads"], true);
     assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
-    agent.link.replace_state(state_of(10_000, &[])).unwrap().unwrap();
-    agent.link.replace_state(state_of(10_000, &[3, 500, 9_999])).unwrap().unwrap();
+    agent.link.replace_state(state_of(10_000, &[])).unwrap();
+    agent.link.replace_state(state_of(10_000, &[3, 500, 9_999])).unwrap();
     let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else { panic!() };
     let altered = event.altered_fields.unwrap();
     let expected = [3, 500, 9_999].map(|n| format!("desiredState.workloads.w{n}.tags.t"));

@@ -30,7 +30,7 @@ fn all_of_it_is_true() {
     let mut workload = Workload::connect(&pair); // 1 in, 1 out
     workload.read("s", &["desiredState.configs.*"], true); // 2, 2
     workload.response();
-    agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap(); // 2, 3
+    agent.link.replace_state(configs(&[("k", "v")])).unwrap(); // 2, 3
     workload.response();
     workload.read("d", &["workloadStates"], false); // 3, 4
     assert_eq!(workload.error().1, "Access denied");
@@ -114,7 +114,7 @@ fn trouble_of_the_agent_is_told_until_there_is_none() {
     let mut agent = Agent::start(Transport::Stdio, &[]);
     let trouble = |agent: &mut Agent, reason: &str| {
         let content = Content::Trouble(AgentTrouble { reason: reason.to_owned() });
-        agent.link.call(content).unwrap().unwrap();
+        agent.link.call(content).unwrap();
         let told: Value = serde_json::from_str(&status(agent, "json")).unwrap();
         told["agent_trouble"].clone()
     };

@@ -22,7 +22,7 @@ use crate::{
 };
 
 fn replace(agent: &mut Agent, state: Option<pb::CompleteState>) -> Result<(), String> {
-    agent.call(Content::ReplaceState(ReplaceState { state })).map_err(|rejected| rejected.0)
+    agent.call(Content::ReplaceState(ReplaceState { state })).map_err(|rejected| rejected.reason)
 }
 
 fn read(workload: &mut Workload, masks: &[String], subscribe: bool) -> pb::CompleteStateResponse {

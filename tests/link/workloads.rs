@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use fifogate::pb::{
-    agent_link::{AddWorkload, Phase, RemoveWorkload, from_agent::Content, to_agent},
+    agent_link::{AddWorkload, Phase, RejectCode, RemoveWorkload, from_agent::Content, to_agent},
     ank_base::{ReadWriteEnum, response::ResponseContent},
 };
 
@@ -54,7 +54,7 @@ fn rules_count_at_once_when_they_are_narrowed_and_widened() {
         assert_eq!((workload.response().0, workload.response().0), ("x".into(), "y".into()));
         agent.add("w", ReadWriteEnum::RwRead, &[y]);
         assert_eq!(workload.error(), ("x".into(), "Access denied".into()));
-        agent.link.replace_state(configs(&[("x", "1"), ("y", "1")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("x", "1"), ("y", "1")])).unwrap();
         assert_eq!(workload.response().0, "y", "and nothing of x");
         workload.read("z", &["agents"], false);
         assert_eq!(workload.error(), ("z".into(), "Access denied".into()));
@@ -75,7 +75,8 @@ fn another_id_is_another_instance_and_the_same_folder_is_refused() {
     let mut same = add("w", ReadWriteEnum::RwRead, &["*"]);
     same.instance_name.as_mut().unwrap().agent_name = "agent_B".into();
     let rejected = agent.call(Content::AddWorkload(same)).unwrap_err();
-    assert!(rejected.0.contains("w.1.agent_A has this workload name and id already"));
+    assert!(rejected.reason.contains("w.1.agent_A has this workload name and id already"));
+    assert_eq!(rejected.code, RejectCode::InstanceConflict);
 }
 
 #[test]
@@ -109,7 +110,10 @@ fn pair_that_cannot_be_made_is_rejected_in_its_turn_and_later_commands_wait_for_
     let gone = agent.link.send(Content::RemoveWorkload(remove)).unwrap();
     let answer = |message| match message {
         to_agent::Content::Ack(ack) => Some((ack.id, true)),
-        to_agent::Content::Rejected(rejected) => Some((rejected.id, false)),
+        to_agent::Content::Rejected(rejected) => {
+            assert_eq!(rejected.code(), RejectCode::PairFailed);
+            Some((rejected.id, false))
+        }
         _ => None,
     };
     let answers = [agent.expect(answer), agent.expect(answer), agent.expect(answer)];

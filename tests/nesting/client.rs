@@ -1,8 +1,8 @@
 //! The client of the agent link: a message that does not decode costs that message.
 
 use fifogate::{
-    agent::{AgentLink, MessageReceiver},
     frame::encode,
+    link::{AgentLink, MessageReceiver},
     pb::{
         agent_link::{Ack, ForwardedRequest, GateHello, ToAgent, to_agent::Content},
         ank_base as pb,

@@ -2,9 +2,9 @@
 //! what becomes of a value behind them.
 
 use fifogate::{
-    agent::MessageReceiver,
     frame::encode,
     limits::{Limits, MAX_NESTING},
+    link::MessageReceiver,
     manifest,
     message::{
         Command, FromAgent, FromWorkload, NewState, RequestKind, ResponseBody, ToAgent, ToWorkload,
@@ -166,7 +166,7 @@ fn value_above_the_bound_is_refused_at_each_door_by_a_message_that_names_it() {
         assert!(reason.contains(LIMIT), "{reason}");
         for command in by_agent(value) {
             let reason = match command {
-                Command::Refused(reason) => reason,
+                Command::Refused(rejected) => rejected.reason,
                 Command::Request(own) => match own.ask {
                     RequestKind::OverLimit(reason) => reason,
                     other => panic!("{other:?}"),
@@ -253,7 +253,7 @@ fn message_of_the_agent_that_does_not_decode_is_rejected_under_its_id() {
     let message = link::FromAgent { id: 9, content, rejections_only: true }.encode_to_vec();
     let FromAgent { id, rejections_only, command } = decode(&message).unwrap();
     assert_eq!((id, rejections_only), (9, true));
-    assert!(matches!(&command, Command::Refused(why) if why.contains(LIMIT)), "{command:?}");
+    assert!(matches!(&command, Command::Refused(why) if why.reason.contains(LIMIT)), "{command:?}");
 
     // A text that is none, in a message whose own fields can be told apart.
     let body = [&[0x08, 9, 0x12, 3, 0x0a, 1, 0xff][..], &[0x60, 0]].concat();

@@ -31,7 +31,7 @@ const DEEP: [(usize, usize); 14] = [
 fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_the_agent() {
     for transport in BOTH {
         let mut agent = Agent::start(transport, &["--updates", "forward"]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut neighbour = agent.workload("neighbour");
         let mut workload = agent.workload("w");
         for (mappings, sequences) in DEEP {
@@ -50,7 +50,7 @@ fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_t
         let done = ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess::default());
         let response =
             pb::Response { request_id: "fits".to_owned(), response_content: Some(done.clone()) };
-        agent.link.respond(instance("w"), response).unwrap().unwrap();
+        agent.link.respond(instance("w"), response).unwrap();
         assert_eq!(workload.response(), ("fits".to_owned(), done));
         neighbour.read("n", &[MASK], false);
         assert!(matches!(neighbour.response().1, ResponseContent::CompleteStateResponse(_)));
@@ -61,7 +61,7 @@ fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_t
 fn agent_that_sends_what_is_nested_too_deep_hears_so_and_is_served_on() {
     for transport in BOTH {
         let mut agent = Agent::start(transport, &[]);
-        agent.link.replace_state(configs(&[("k", "v")])).unwrap().unwrap();
+        agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let before = agent.read(&[]);
         for (mappings, sequences) in DEEP {
             let value = tower(mappings, sequences);
@@ -72,13 +72,13 @@ fn agent_that_sends_what_is_nested_too_deep_hears_so_and_is_served_on() {
             ];
             for command in commands {
                 let rejected = agent.call(command).unwrap_err();
-                assert!(rejected.0.contains(LIMIT), "{mappings}, {sequences}: {rejected}");
+                assert!(rejected.reason.contains(LIMIT), "{mappings}, {sequences}: {rejected}");
             }
             let own =
                 pb::Request { request_id: "own".to_owned(), request_content: Some(update(&value)) };
             // Above what the decoder takes, the command is rejected; else the request has an answer.
             let why = match agent.call(Content::Request(own)) {
-                Err(rejected) => rejected.0,
+                Err(rejected) => rejected.reason,
                 Ok(()) => match agent.response("own") {
                     ResponseContent::Error(error) => error.message,
                     other => panic!("{other:?}"),
@@ -101,8 +101,8 @@ fn value_that_a_workload_or_the_agent_brings_in_is_read_by_both() {
         let (_, done) = workload.response();
         assert!(matches!(done, ResponseContent::UpdateStateSuccess(_)), "{done:?}");
         assert_eq!(config_of(&agent.read(&[MASK])), config_of(&state(value)));
-        agent.link.replace_state(configs(&[])).unwrap().unwrap();
-        agent.link.update_state(state(value), vec![MASK.to_owned()]).unwrap().unwrap();
+        agent.link.replace_state(configs(&[])).unwrap();
+        agent.link.update_state(state(value), vec![MASK.to_owned()]).unwrap();
         workload.read("r", &[MASK], false);
         let (_, ResponseContent::CompleteStateResponse(read)) = workload.response() else {
             panic!("no state")

@@ -5,14 +5,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     time::Duration,
 };
 
 use fifogate::{
-    pb::{
-        agent_link::{ForwardedResponse, from_agent::Content},
-        ank_base::{self as pb, response::ResponseContent},
-    },
+    link::{AsyncLink, CallError, RejectCode},
+    pb::ank_base::{self as pb, response::ResponseContent},
     state::Instance,
 };
 use jiff::Timestamp;
@@ -25,10 +24,7 @@ use super::{
     Logs,
     segmented_log::{Found, Line, Reader},
 };
-use crate::{
-    link::{GateProcess, NotDone},
-    model,
-};
+use crate::model;
 
 /// Bound on the bytes of lines in one message, far below the largest message: lines for a slow
 /// collector wait on disk.
@@ -56,7 +52,7 @@ impl Campaigns {
     /// Answers a request for the logs of `accepted`, all of this agent, and starts to send them.
     pub fn begin(
         &mut self,
-        gate: &GateProcess,
+        gate: &AsyncLink,
         logs: &Logs,
         by: &Instance,
         request_id: &str,
@@ -72,7 +68,8 @@ impl Campaigns {
         let task = tokio::spawn(async move {
             let range = match range {
                 Ok(range) => range,
-                Err(message) => {
+                Err(error) => {
+                    let message = error.to_string();
                     let _ = to.send(ResponseContent::Error(pb::Error { message })).await;
                     return;
                 }
@@ -117,18 +114,30 @@ impl Campaigns {
     }
 }
 
+/// A field of a log request is no time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InvalidTime {
+    field: &'static str,
+    text: String,
+}
+
+impl fmt::Display for InvalidTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { field, text } = self;
+        write!(f, "'{field}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'")
+    }
+}
+
+impl std::error::Error for InvalidTime {}
+
 impl Range {
-    fn of(request: &pb::LogsRequest) -> Result<Self, String> {
-        let time = |name: &str, text: &Option<String>| -> Result<Option<i64>, String> {
+    fn of(request: &pb::LogsRequest) -> Result<Self, InvalidTime> {
+        let time = |field: &'static str, text: &Option<String>| {
             let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
                 return Ok(None);
             };
-            let time = text.parse::<Timestamp>().map_err(|_| {
-                format!(
-                    "'{name}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'"
-                )
-            })?;
-            Ok(Some(time.as_microsecond()))
+            let invalid = |_| InvalidTime { field, text: text.to_owned() };
+            Ok(Some(text.parse::<Timestamp>().map_err(invalid)?.as_microsecond()))
         };
         Ok(Self {
             follow: request.follow(),
@@ -156,25 +165,21 @@ impl Range {
 /// The requester of a campaign.
 #[derive(Clone, Debug)]
 struct Collector {
-    gate: GateProcess,
+    gate: AsyncLink,
     by: Instance,
     request_id: String,
 }
 
 impl Collector {
     /// Sends a response; waits while the collector does not keep up.
-    async fn send(&self, content: ResponseContent) -> Result<(), NotDone> {
+    async fn send(&self, content: ResponseContent) -> Result<(), CallError> {
         let response =
             pb::Response { request_id: self.request_id.clone(), response_content: Some(content) };
-        let message = Content::Response(ForwardedResponse {
-            instance_name: Some(model::instance_name(&self.by)),
-            response: Some(response),
-        });
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.gate.call(message.clone()).await {
-                // fifogate rejects a response in this way while the collector's queue is full.
-                Err(NotDone::Rejected(reason)) if reason.ends_with("send this again later") => {}
+            match self.gate.respond(model::instance_name(&self.by), response.clone()).await {
+                // The collector's queue is full.
+                Err(CallError::Rejected(own)) if own.code == RejectCode::RetryLater => {}
                 done => return done,
             }
             sleep(pause).await;
@@ -199,7 +204,7 @@ async fn send_lines(
     instance: &Instance,
     mut reader: Reader,
     range: Range,
-) -> Result<(), NotDone> {
+) -> Result<(), CallError> {
     if let Some(tail) = range.tail {
         reader = go_to_tail(reader, range, tail).await;
     }
@@ -238,7 +243,7 @@ async fn send_batch(
     to: &Collector,
     instance: &Instance,
     texts: Vec<String>,
-) -> Result<(), NotDone> {
+) -> Result<(), CallError> {
     if texts.is_empty() {
         return Ok(());
     }
@@ -303,6 +308,8 @@ mod tests {
         let held = [999_999, 1_000_000, 2_000_000, 2_000_001].map(|at| range.holds(&line(at)));
         assert_eq!(held, [false, true, true, false]);
         let bad = pb::LogsRequest { since: Some("yesterday".to_owned()), ..Default::default() };
-        assert!(Range::of(&bad).unwrap_err().contains("'since' is no time as in RFC 3339"));
+        assert!(
+            Range::of(&bad).unwrap_err().to_string().contains("'since' is no time as in RFC 3339")
+        );
     }
 }

@@ -3,6 +3,8 @@
 //! Input is the change; output is an error naming the field and its limit. The manifest and the
 //! persisted state are not checked here: an oversized workload there harms itself only.
 
+use std::fmt;
+
 use fifogate::state::{Node, Tree, WorkloadChange};
 
 use super::workload_changes;
@@ -15,11 +17,27 @@ use crate::{
 /// Bytes of a `runtimeConfig` read in one step.
 const BYTES_A_STEP: usize = 2;
 
+/// A field of a workload has more than [`MOST_ENTRIES`] entries.
+#[derive(Debug)]
+pub(super) struct TooManyEntries {
+    workload: String,
+    field: &'static str,
+}
+
+impl fmt::Display for TooManyEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workload, field } = self;
+        write!(f, "desiredState.workloads.{workload}.{field} has more than {MOST_ENTRIES} entries")
+    }
+}
+
+impl std::error::Error for TooManyEntries {}
+
 /// Checks the numbers of files, dependencies and config aliases of all changed workloads.
 ///
 /// # Errors
 /// The field and its limit.
-pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
+pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), TooManyEntries> {
     for change in changes {
         for field in ["files", "dependencies", "configs"] {
             let all = change.new.as_ref().and_then(|workload| workload.get(field));
@@ -29,10 +47,7 @@ pub(super) fn check_entries(changes: &[WorkloadChange]) -> Result<(), String> {
                 _ => 0,
             };
             if count > MOST_ENTRIES {
-                let name = &change.name;
-                return Err(format!(
-                    "desiredState.workloads.{name}.{field} has more than {MOST_ENTRIES} entries"
-                ));
+                return Err(TooManyEntries { workload: change.name.to_string(), field });
             }
         }
     }
@@ -61,7 +76,9 @@ pub(super) fn check_rendered(
         }
         let field = format!("desiredState.workloads.{}.runtimeConfig", change.name);
         let steps = u64::try_from(text.len() / BYTES_A_STEP).unwrap_or(u64::MAX);
-        config::check_bounds(text).and_then(|()| budget.charge_update(steps)).map_err(|what| {
+        let checked = config::check_bounds(text).map_err(|fault| fault.to_string());
+        let mut charged = || budget.charge_update(steps).map_err(|error| error.to_string());
+        checked.and_then(|()| charged()).map_err(|what| {
             let (workload, reason) = (change.name.to_string(), format!("{field}: {what}"));
             RenderError { workload, reason, is_old: false }
         })?;

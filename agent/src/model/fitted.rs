@@ -81,7 +81,7 @@ impl Fitting {
                 self.taken.extend(changes);
             }
             Err(why) if changes.len() <= 1 => {
-                self.left_out.extend(changes.pop().map(|change| (change, why)));
+                self.left_out.extend(changes.pop().map(|change| (change, why.to_string())));
             }
             Err(_) => {
                 let rest = changes.split_off(changes.len() / 2);

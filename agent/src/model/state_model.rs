@@ -3,7 +3,7 @@
 //! Updates and changes go in; a new state or an error comes out. The indexes always belong to the tree,
 //! and each step costs no more than its change.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use fifogate::{
     pb::ank_base as pb,
@@ -26,6 +26,26 @@ use crate::{
     render::{self, Budget, ConfigIndex, RenderError},
     store::{Change, Refused},
 };
+
+/// Changes do not result in a valid state.
+#[derive(Debug)]
+pub enum InvalidChange {
+    /// An item has an unknown value.
+    Item(convert::ConvertError),
+    /// The state would break a rule.
+    State(String),
+}
+
+impl fmt::Display for InvalidChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(error) => error.fmt(f),
+            Self::State(rule) => f.write_str(rule),
+        }
+    }
+}
+
+impl std::error::Error for InvalidChange {}
 
 /// A state with its size and its index of config references.
 #[derive(Clone, Debug)]
@@ -148,7 +168,8 @@ impl StateModel {
         }
         let is_asked = !update.by.is_empty();
         if is_asked {
-            let over = |what: String| invalid(UpdateError::Invalid(what));
+            let over =
+                |error: bounds::TooManyEntries| invalid(UpdateError::Invalid(error.to_string()));
             bounds::check_entries(&updated.changes).map_err(over)?;
         }
         let told = |fault: &RenderError| {
@@ -181,9 +202,9 @@ impl StateModel {
     ///
     /// # Errors
     /// The changes do not result in a valid state.
-    pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), String> {
+    pub fn apply(&self, changes: &[Change]) -> Result<(Tree, Vec<RenderError>), InvalidChange> {
         let (mut items, mut states) = (Vec::new(), Vec::new());
-        let unknown = |error: convert::ConvertError| error.to_string();
+        let unknown = InvalidChange::Item;
         for change in changes {
             items.push(match change {
                 Change::ApiVersion(version) => {
@@ -207,7 +228,8 @@ impl StateModel {
                 }
             });
         }
-        let mut tree = agent_update::set_items(&self.tree, items)?;
+        let rule = |error: String| InvalidChange::State(error);
+        let mut tree = agent_update::set_items(&self.tree, items).map_err(rule)?;
         tree = agent_update::set_states(&tree, &states);
         let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
         Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))

@@ -7,7 +7,7 @@ use fifogate::state::{Map, Node};
 use handlebars::Context;
 use serde_json::Value;
 
-use super::steps::Budget;
+use super::steps::{Budget, OutOfSteps};
 
 /// Bytes of text copied or compared in one step.
 const BYTES_A_STEP: usize = 64;
@@ -28,15 +28,13 @@ impl Data {
         aliases: &Map<Node>,
         configs: &Map<Node>,
         budget: &mut Budget,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, OutOfSteps> {
         let mut data = serde_json::Map::new();
         for (alias, key) in aliases {
             let config = configs.get(key.as_str().unwrap_or_default());
             // Charged before the copy: many aliases may refer to one large config.
             let steps = config.map_or(1, |node| size(node, u64::MAX));
-            budget
-                .charge(steps.saturating_mul(A_VALUE))
-                .map_err(|error| format!("The configs that it refers to are too large: {error}"))?;
+            budget.charge(steps.saturating_mul(A_VALUE))?;
             data.insert(alias.to_string(), config.map_or(Value::Null, json));
         }
         let value = Value::Object(data);

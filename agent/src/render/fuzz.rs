@@ -23,8 +23,8 @@ pub fn fuzz_template(data: &[u8]) {
             assert!(text.len() <= MOST_BYTES, "{} bytes", text.len());
             assert!(scanned.is_ok_and(|steps| steps <= FIELD_STEPS));
         }
-        Err(reason) => {
-            let short = super::shortened(reason);
+        Err(error) => {
+            let short = super::shortened(error.to_string());
             assert!(short.len() <= MOST_REASON + 10, "{} bytes", short.len());
         }
     }

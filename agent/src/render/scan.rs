@@ -8,6 +8,8 @@
 mod calls;
 mod literal;
 
+use std::{error::Error, fmt};
+
 use crate::limits::{MAX_NESTING, MOST_BRANCHES};
 
 /// Bytes of a template without expressions parsed in one step.
@@ -19,17 +21,13 @@ const LINES_A_STEP: usize = 16;
 ///
 /// # Errors
 /// The template is invalid or exceeds a limit.
-pub(super) fn scan(text: &str) -> Result<u64, String> {
+pub(super) fn scan(text: &str) -> Result<u64, ScanError> {
     let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, work: 0, blocks: Vec::new() };
     scan.run().map_err(|fault| {
-        let what = match fault {
-            Fault::Wrong(what) => format!("invalid handlebars syntax: {what}"),
-            Fault::Over(what) => what,
-        };
         let before = text.get(..scan.at).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{what} (line {line}, column {column})")
+        ScanError { fault, line, column }
     })?;
     let work = scan.work + text.len() / BYTES_A_STEP;
     Ok(u64::try_from(work).unwrap_or(u64::MAX))
@@ -45,7 +43,29 @@ struct Scan<'t> {
     blocks: Vec<usize>,
 }
 
+/// A template is rejected at this place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ScanError {
+    fault: Fault,
+    line: usize,
+    column: usize,
+}
+
+impl fmt::Display for ScanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fault, line, column } = self;
+        match fault {
+            Fault::Wrong(what) => write!(f, "invalid handlebars syntax: {what}"),
+            Fault::Over(what) => f.write_str(what),
+        }?;
+        write!(f, " (line {line}, column {column})")
+    }
+}
+
+impl Error for ScanError {}
+
 /// The reason for rejecting a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
     /// The template is invalid.
     Wrong(String),

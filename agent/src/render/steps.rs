@@ -4,6 +4,8 @@
 //! exceeding a limit ends the rendering with an error naming this limit.
 
 use std::{
+    error::Error,
+    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -17,6 +19,28 @@ use crate::limits::{FIELD_STEPS, MOST_BYTES, UPDATE_STEPS, WORKLOAD_STEPS};
 
 /// Rendered bytes per step. Nested sequences are copied once for each level.
 const BYTES_A_STEP: u64 = 8;
+
+/// A limit on steps is exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfSteps {
+    /// Work outside of rendering exceeds the steps of the update.
+    Update,
+    /// Rendering exceeds the steps of a `field`, a `workload` or the `update`.
+    Rendering(&'static str, u64),
+}
+
+impl fmt::Display for OutOfSteps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Update => write!(f, "the update takes more than {UPDATE_STEPS} steps"),
+            Self::Rendering(whose, most) => {
+                write!(f, "rendering takes more than the {most} steps of one {whose}")
+            }
+        }
+    }
+}
+
+impl Error for OutOfSteps {}
 
 /// The remaining steps of an update and of its current workload.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +84,7 @@ impl Budget {
     ///
     /// # Errors
     /// Fewer steps are left.
-    pub fn charge(&mut self, steps: u64) -> Result<(), String> {
+    pub fn charge(&mut self, steps: u64) -> Result<(), OutOfSteps> {
         let meter = self.field();
         self.take(steps);
         meter.charge(steps)
@@ -70,9 +94,9 @@ impl Budget {
     ///
     /// # Errors
     /// Fewer steps are left.
-    pub fn charge_update(&mut self, steps: u64) -> Result<(), String> {
+    pub fn charge_update(&mut self, steps: u64) -> Result<(), OutOfSteps> {
         if steps > self.update {
-            return Err(format!("the update takes more than {UPDATE_STEPS} steps"));
+            return Err(OutOfSteps::Update);
         }
         self.take(steps);
         Ok(())
@@ -105,18 +129,18 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Charges steps.
-    pub(super) fn charge(&self, steps: u64) -> Result<(), String> {
+    pub(super) fn charge(&self, steps: u64) -> Result<(), OutOfSteps> {
         let before = self.used.fetch_add(steps, Ordering::Relaxed);
         if before.saturating_add(steps) <= self.most {
             return Ok(());
         }
         let (whose, most) = self.whose;
-        Err(format!("rendering takes more than the {most} steps of one {whose}"))
+        Err(OutOfSteps::Rendering(whose, most))
     }
 
     /// Charges steps from inside the engine.
     pub(super) fn step(&self, steps: u64) -> Result<(), RenderError> {
-        self.charge(steps).map_err(|text| RenderErrorReason::Other(text).into())
+        self.charge(steps).map_err(|error| RenderErrorReason::Other(error.to_string()).into())
     }
 
     pub(super) fn left(&self) -> u64 {

@@ -5,6 +5,8 @@
 //! values, except for comparisons, lookups and output: [`super::helpers`] and the output buffer count
 //! these.
 
+use std::{error::Error, fmt};
+
 use handlebars::{
     Path, Template,
     template::{HelperTemplate, Parameter, TemplateElement},
@@ -24,6 +26,28 @@ const A_PATH: u64 = 6;
 /// A partial creates its own context.
 const A_PARTIAL: u64 = 40;
 
+/// A template contains an unsupported construct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsupported {
+    Partial,
+    BlockOrDecorator,
+    Expression,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partial => write!(f, "there is no partial but `{INDENT}`"),
+            Self::BlockOrDecorator => {
+                f.write_str("partial blocks and decorators are not supported")
+            }
+            Self::Expression => f.write_str("this kind of expression is not supported"),
+        }
+    }
+}
+
+impl Error for Unsupported {}
+
 /// Steps of one reference: the path to the value, and the copy of a literal containing it.
 #[derive(Clone, Copy)]
 struct Reference(u64);
@@ -33,12 +57,12 @@ struct Reference(u64);
 ///
 /// # Errors
 /// The template contains an unsupported construct.
-pub(super) fn tame(template: &mut Template, way: u64) -> Result<u64, String> {
+pub(super) fn tame(template: &mut Template, way: u64) -> Result<u64, Unsupported> {
     let literal = largest_literal(template);
     count(template, Reference(A_PATH + way + literal))
 }
 
-fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
+fn count(template: &mut Template, reference: Reference) -> Result<u64, Unsupported> {
     // Empty content counts too: each run through a block creates a context and passes here.
     let mut steps = A_RUN.saturating_add(reference.0);
     let mut weighed = Vec::new();
@@ -60,7 +84,7 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
             }
             TemplateElement::PartialExpression(partial) => {
                 if partial.name.as_name() != Some(INDENT) {
-                    return Err(format!("there is no partial but `{INDENT}`"));
+                    return Err(Unsupported::Partial);
                 }
                 let context = partial.params.first().cloned();
                 let given: Vec<_> = context
@@ -76,9 +100,9 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, String> {
             TemplateElement::PartialBlock(_)
             | TemplateElement::DecoratorExpression(_)
             | TemplateElement::DecoratorBlock(_) => {
-                return Err("partial blocks and decorators are not supported".to_owned());
+                return Err(Unsupported::BlockOrDecorator);
             }
-            _ => return Err("this kind of expression is not supported".to_owned()),
+            _ => return Err(Unsupported::Expression),
         };
         steps = steps.saturating_add(more);
     }

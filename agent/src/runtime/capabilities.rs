@@ -5,7 +5,7 @@
 //! all disks, as there is no device controller here, and `NET_RAW` all traffic of the node, as the
 //! network is the node's. `AUDIT_WRITE` stays: without it PAM refuses `su` and `login` to root.
 
-use std::io;
+use std::{error::Error, fmt, io};
 
 use rustix::{
     io::Errno,
@@ -33,11 +33,27 @@ pub(super) const USUAL: CapabilitySet = CapabilitySet::CHOWN
 /// Name for all capabilities of the agent.
 const ALL: &str = "ALL";
 
+/// There is no capability of this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnknownCapability {
+    name: String,
+    nearest: Option<&'static str>,
+}
+
+impl fmt::Display for UnknownCapability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no capability '{}'", self.name)?;
+        self.nearest.map_or(Ok(()), |known| write!(f, "; {known} is the nearest"))
+    }
+}
+
+impl Error for UnknownCapability {}
+
 /// Parses a capability name, with or without `CAP_`, into its bits.
 ///
 /// # Errors
-/// There is no such capability; the text names the nearest one.
-pub(super) fn parse(name: &str) -> Result<u64, String> {
+/// There is no such capability; the error names the nearest one.
+pub(super) fn parse(name: &str) -> Result<u64, UnknownCapability> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
     if short == ALL {
@@ -49,8 +65,7 @@ pub(super) fn parse(name: &str) -> Result<u64, String> {
     let names = CapabilitySet::all().iter_names().map(|(known, _)| known);
     let nearest = names
         .max_by(|a, b| strsim::jaro_winkler(a, short).total_cmp(&strsim::jaro_winkler(b, short)));
-    let nearest = nearest.map_or_else(String::new, |known| format!("; {known} is the nearest"));
-    Err(format!("there is no capability '{name}'{nearest}"))
+    Err(UnknownCapability { name: name.to_owned(), nearest })
 }
 
 /// Whether the bits include `SYS_ADMIN`: it comes near to all others, and can undo mounts.
@@ -134,7 +149,7 @@ mod tests {
             ("SYS PTRACE", "SYS_PTRACE"),
         ] {
             let expected = format!("there is no capability '{name}'; {nearest} is the nearest");
-            assert_eq!(parse(name), Err(expected));
+            assert_eq!(parse(name).unwrap_err().to_string(), expected);
         }
         assert!(parse("").is_err());
         assert!(parse("CAP_CAP_CHOWN").is_err());

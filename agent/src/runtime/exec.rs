@@ -8,7 +8,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    error::Error,
+    fmt, fs,
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, IntoRawFd},
@@ -20,6 +21,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     libc::{SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP},
     sys::{
         prctl::{set_keepcaps, set_no_new_privs},
@@ -88,19 +90,62 @@ pub(super) fn main() -> ExitCode {
             Ok(()) => command.exec().to_string(),
             Err(error) => error.to_string(),
         },
-        Err(error) => error,
+        Err(error) => error.to_string(),
     };
     let _ = socket.write_all(error.as_bytes());
     ExitCode::FAILURE
 }
 
-fn prepare(socket: &UnixStream) -> Result<Command, String> {
+/// The process cannot take the attributes of its command.
+#[derive(Debug)]
+enum PrepareError {
+    /// The shim sent no identity.
+    Identity(io::Error),
+    Session(Errno),
+    Signals(io::Error),
+    /// The agent has not this capability.
+    NoCapability(&'static str),
+    DropCapabilities(io::Error),
+    SetCapabilities(io::Error),
+    NoNewPrivileges(Errno),
+    User {
+        uid: Uid,
+        gid: Gid,
+        errno: Errno,
+    },
+}
+
+impl fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identity(error) => error.fmt(f),
+            Self::Session(errno) => write!(f, "cannot begin a session: {errno}"),
+            Self::Signals(error) => write!(f, "cannot reset signals: {error}"),
+            Self::NoCapability(name) => {
+                write!(f, "the agent has no capability {name} to pass on")
+            }
+            Self::DropCapabilities(error) => {
+                write!(f, "cannot drop capabilities: {error} (this takes SETPCAP)")
+            }
+            Self::SetCapabilities(error) => write!(f, "cannot set capabilities: {error}"),
+            Self::NoNewPrivileges(errno) => write!(f, "cannot set no_new_privs: {errno}"),
+            Self::User { uid, gid, errno } => {
+                write!(f, "cannot become user {uid} and group {gid}: {errno}")
+            }
+        }
+    }
+}
+
+impl Error for PrepareError {}
+
+fn prepare(socket: &UnixStream) -> Result<Command, PrepareError> {
     let mut line = String::new();
-    BufReader::new(socket).read_line(&mut line).map_err(|error| error.to_string())?;
-    let identity: Identity = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+    BufReader::new(socket).read_line(&mut line).map_err(PrepareError::Identity)?;
+    let identity = serde_json::from_str(&line).map_err(io::Error::from);
+    let identity: Identity = identity.map_err(PrepareError::Identity)?;
     // A new session has no controlling terminal for the command to type into.
-    setsid().map_err(|errno| format!("cannot begin a session: {errno}"))?;
-    reset_signals().map_err(|error| format!("cannot reset signals: {error}"))?;
+    setsid().map_err(PrepareError::Session)?;
+    reset_signals().map_err(PrepareError::Signals)?;
     take_identity(&identity)?;
     umask(Mode::from_bits_truncate(identity.umask));
     let mut command = Command::new(&identity.command);
@@ -123,7 +168,7 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-fn take_identity(identity: &Identity) -> Result<(), String> {
+fn take_identity(identity: &Identity) -> Result<(), PrepareError> {
     let asked = CapabilitySet::from_bits_retain(identity.capabilities);
     let possible = capabilities::possible();
     // `ALL` means all capabilities this process may have.
@@ -132,33 +177,31 @@ fn take_identity(identity: &Identity) -> Result<(), String> {
     let uid = identity.uid_gid.map_or(us, |(uid, _)| Uid::from_raw(uid));
     let own = if us.is_root() { possible } else { capabilities::current() };
     if let Some((name, _)) = asked.difference(own).iter_names().next() {
-        return Err(format!("the agent has no capability {name} to pass on"));
+        return Err(PrepareError::NoCapability(name));
     }
     let bound = USUAL.union(asked).intersection(possible);
     // Before the user changes, as this takes SETPCAP. An ordinary user without namespaces has nothing
     // to drop.
     if us.is_root() {
-        capabilities::bound(bound)
-            .map_err(|error| format!("cannot drop capabilities: {error} (this takes SETPCAP)"))?;
+        capabilities::bound(bound).map_err(PrepareError::DropCapabilities)?;
     }
     if let Some((uid, gid)) = identity.uid_gid {
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
-    let dropped = |error| format!("cannot set capabilities: {error}");
     if uid.is_root() {
-        capabilities::set(bound, CapabilitySet::empty()).map_err(dropped)?;
+        capabilities::set(bound, CapabilitySet::empty()).map_err(PrepareError::SetCapabilities)?;
     } else {
         // A program of another user has only the inherited capabilities.
-        capabilities::set(asked, asked).map_err(dropped)?;
+        capabilities::set(asked, asked).map_err(PrepareError::SetCapabilities)?;
     }
     if identity.no_new_privileges.unwrap_or(!uid.is_root()) {
-        set_no_new_privs().map_err(|errno| format!("cannot set no_new_privs: {errno}"))?;
+        set_no_new_privs().map_err(PrepareError::NoNewPrivileges)?;
     }
     Ok(())
 }
 
-fn become_user(uid: Uid, gid: Gid) -> Result<(), String> {
-    let failed = |errno| format!("cannot become user {uid} and group {gid}: {errno}");
+fn become_user(uid: Uid, gid: Gid) -> Result<(), PrepareError> {
+    let failed = |errno| PrepareError::User { uid, gid, errno };
     if getuid().is_root() {
         // Supplementary groups of the agent would give their rights to the workload.
         setgroups(&[]).map_err(failed)?;

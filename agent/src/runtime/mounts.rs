@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fs,
+    fmt, fs,
     io::{self, Error},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -58,6 +58,33 @@ pub struct Hidden {
     pub file: (u64, u64),
 }
 
+/// A mount for a workload failed.
+#[derive(Debug)]
+pub(super) enum MountError {
+    /// The source of a mount cannot be used.
+    Show(PathBuf, io::Error),
+    /// A folder of the agent cannot be hidden.
+    Hide(PathBuf, io::Error),
+    /// Nothing can be mounted on this target.
+    Mount(PathBuf, io::Error),
+    /// A file of the kernel cannot be made read-only.
+    Protect(PathBuf, io::Error),
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, path, error) = match self {
+            Self::Show(path, error) => ("show", path, error),
+            Self::Hide(path, error) => ("hide", path, error),
+            Self::Mount(path, error) => ("mount", path, error),
+            Self::Protect(path, error) => ("protect", path, error),
+        };
+        write!(f, "cannot {verb} {}: {error}", path.display())
+    }
+}
+
+impl std::error::Error for MountError {}
+
 /// Makes all mounts private: nothing mounted here from now on is visible outside.
 pub(super) fn make_private() -> io::Result<()> {
     let none: Option<&str> = None;
@@ -72,11 +99,11 @@ pub(super) fn mount_proc() -> io::Result<()> {
 }
 
 /// Hides the folders of `hidden`, then mounts `binds`. Their sources may be in hidden folders.
-pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String> {
+pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), MountError> {
     let mut sources = Vec::new();
     let mut frozen = BTreeSet::new();
     for Bind { source, read_only, .. } in binds {
-        let named = |error| format!("cannot show {}: {error}", source.display());
+        let named = |error| MountError::Show(source.clone(), error);
         // Once for each folder, as each time adds a mount.
         if *read_only && let Some(folder) = source.parent().filter(|own| !frozen.contains(*own)) {
             freeze(folder).map_err(named)?;
@@ -87,11 +114,11 @@ pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String>
     // Sources are reached by descriptor from here on, so their folders can be hidden. Hidden first,
     // these cannot come into view again by a later mount.
     for own in hidden {
-        hide(own).map_err(|error| format!("cannot hide {}: {error}", own.path.display()))?;
+        hide(own).map_err(|error| MountError::Hide(own.path.clone(), error))?;
     }
     let mut covers = Covers { trusted: Trusted::here(), devices: BTreeSet::new() };
     for (bind, source) in binds.iter().zip(&sources) {
-        let named = |error| format!("cannot mount {}: {error}", bind.target.display());
+        let named = |error| MountError::Mount(bind.target.clone(), error);
         covers.show(source, &bind.target).map_err(named)?;
     }
     Ok(())
@@ -99,9 +126,9 @@ pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), String>
 
 /// Makes kernel files below `/proc` read-only for a workload running as root. They ask for no
 /// capability, for example the name of the program handling crashes of all processes.
-pub(super) fn protect_kernel() -> Result<(), String> {
+pub(super) fn protect_kernel() -> Result<(), MountError> {
     for path in KERNEL.map(Path::new).iter().filter(|path| path.exists()) {
-        freeze(path).map_err(|error| format!("cannot protect {}: {error}", path.display()))?;
+        freeze(path).map_err(|error| MountError::Protect(path.to_path_buf(), error))?;
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ pub enum StartError {
 }
 
 /// End of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It exited with this status.
     Code(i32),
@@ -178,7 +178,7 @@ impl Launcher {
         let stderr = child.stderr.take().ok_or_else(missing)?;
         let (reader, writer) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         let told = BufReader::new(reader).lines();
-        let mut process = Process { child, told, orders: writer };
+        let mut process = Process { child, told, orders: writer, exit: None };
         let mut line = serde_json::to_string(&plan).map_err(|error| failed(error.into()))?;
         line.push('\n');
         process.orders.write_all(line.as_bytes()).await.map_err(failed)?;
@@ -317,6 +317,8 @@ pub struct Process {
     child: Child,
     told: Lines<BufReader<OwnedReadHalf>>,
     orders: OwnedWriteHalf,
+    /// The reported end.
+    exit: Option<Exit>,
 }
 
 impl Process {
@@ -325,13 +327,18 @@ impl Process {
         serde_json::from_str(&line).ok()
     }
 
-    /// Waits for the end. If this is cancelled before the shim reports, a later call gets the report.
+    /// Waits for the end. If this is cancelled, a later call returns the same end.
     pub async fn wait(&mut self) -> Exit {
-        let exit = match self.next_told().await {
-            Some(ShimEvent::Exited(code)) => Exit::Code(code),
-            Some(ShimEvent::Killed(signal)) => Exit::Signal(signal),
-            _ => Exit::Lost,
+        let exit = match self.exit {
+            Some(exit) => exit,
+            None => match self.next_told().await {
+                Some(ShimEvent::Exited(code)) => Exit::Code(code),
+                Some(ShimEvent::Killed(signal)) => Exit::Signal(signal),
+                _ => Exit::Lost,
+            },
         };
+        // Kept before the next await: the shim reports once.
+        self.exit = Some(exit);
         // The shim ends right after its report; it is reaped here, or killed if it hangs.
         if timeout(KEEPER_GRACE, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
@@ -347,12 +354,41 @@ impl Process {
         {
             return exit;
         }
-        let Self { mut child, told, orders } = self;
+        let Self { mut child, told, orders, exit } = self;
         // The shim kills all its processes when the agent's end of the socket closes.
         drop((told, orders));
         if timeout(KEEPER_GRACE, child.wait()).await.is_err() {
             let _ = child.kill().await;
         }
-        Exit::Signal(Signal::SIGKILL as i32)
+        exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process whose shim has reported its end with `code`, and does not end itself.
+    fn reported(code: i32) -> Process {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let line = serde_json::to_string(&ShimEvent::Exited(code)).unwrap();
+        (&theirs).write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60").stdin(OwnedFd::from(theirs)).kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        let (reader, orders) = UnixStream::from_std(ours).unwrap().into_split();
+        let told = BufReader::new(reader).lines();
+        Process { child, told, orders, exit: None }
+    }
+
+    // Time is virtual: it passes when all else waits.
+    #[tokio::test(start_paused = true)]
+    async fn wait_cancelled_after_the_report_loses_no_exit_status() {
+        let before_shim_ends = KEEPER_GRACE / 2;
+        let mut process = reported(7);
+        assert!(timeout(before_shim_ends, process.wait()).await.is_err());
+        assert_eq!(process.wait().await, Exit::Code(7));
+        assert_eq!(reported(8).stop(before_shim_ends).await, Exit::Code(8));
     }
 }

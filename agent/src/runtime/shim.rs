@@ -11,12 +11,13 @@
 //! A third process (`exec`) gives up rights, and becomes the command.
 
 use std::{
-    fs,
+    error, fmt, fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::PathBuf,
     process::{Command, ExitCode},
     thread,
 };
@@ -39,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     exec::{self, Identity, LOADED, READY},
-    mounts::{self, Bind, Hidden},
+    mounts::{self, Bind, Hidden, MountError},
 };
 
 /// Isolation of a workload from its node.
@@ -181,8 +182,8 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     }
     let pid = match start(isolation, &plan) {
         Ok(pid) => pid,
-        Err(reason) => {
-            tell(&ShimEvent::Failed(reason));
+        Err(error) => {
+            tell(&ShimEvent::Failed(error.to_string()));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -198,10 +199,49 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
+/// The command was not started.
+#[derive(Debug)]
+enum CommandError {
+    /// The process that becomes the command cannot be started.
+    Process(io::Error),
+    Mount(MountError),
+    NoFolder(PathBuf),
+    /// The command itself cannot be started.
+    Command {
+        command: String,
+        reason: String,
+    },
+    /// The process reported this reason before it was ready.
+    Reported(String),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(error) => {
+                write!(f, "the process for the command cannot be started: {error}")
+            }
+            Self::Mount(error) => error.fmt(f),
+            Self::NoFolder(path) => write!(f, "workingDir {} is no folder", path.display()),
+            Self::Command { command, reason } => {
+                write!(f, "command '{command}' cannot be started: {reason}")
+            }
+            Self::Reported(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl error::Error for CommandError {}
+
+impl From<MountError> for CommandError {
+    fn from(error: MountError) -> Self {
+        Self::Mount(error)
+    }
+}
+
+fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, CommandError> {
     // Loaded before the mounts: a file of the workload could take the place of its libraries.
-    let (pid, mut socket) = start_waiting(isolation)
-        .map_err(|error| format!("the process for the command cannot be started: {error}"))?;
+    let (pid, mut socket) = start_waiting(isolation).map_err(CommandError::Process)?;
     // New folders on the way to a mount point are accessible to all users.
     umask(Mode::from_bits_truncate(0o022));
     mounts::mount_all(&plan.binds, &plan.hidden)?;
@@ -210,10 +250,12 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
     }
     let Identity { command, working_dir, .. } = &plan.identity;
     if !working_dir.is_dir() {
-        return Err(format!("workingDir {} is no folder", working_dir.display()));
+        return Err(CommandError::NoFolder(working_dir.clone()));
     }
-    let failed =
-        |error: &dyn std::fmt::Display| format!("command '{command}' cannot be started: {error}");
+    let failed = |reason: &dyn fmt::Display| {
+        let (command, reason) = (command.clone(), reason.to_string());
+        CommandError::Command { command, reason }
+    };
     let mut line = serde_json::to_string(&plan.identity).map_err(|error| failed(&error))?;
     line.push('\n');
     socket.get_mut().write_all(line.as_bytes()).map_err(|error| failed(&error))?;
@@ -224,7 +266,7 @@ fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, String> {
         Some("") => Ok(pid),
         Some(reason) => Err(failed(&reason)),
         None if said.is_empty() => Err(failed(&"its process ended before")),
-        None => Err(said),
+        None => Err(CommandError::Reported(said)),
     }
 }
 

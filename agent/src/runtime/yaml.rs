@@ -7,6 +7,8 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    error::Error,
+    fmt,
 };
 
 use saphyr::{Scalar, ScanError};
@@ -35,15 +37,30 @@ pub(super) enum Data<'i> {
     Mapping(Vec<(Yaml<'i>, Yaml<'i>)>),
 }
 
-/// A fault; it ends the reading.
+/// A fault in a `runtimeConfig`; it ends the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) what: String,
+pub struct Fault {
+    /// Its line; 0 if the fault has no place.
+    pub line: usize,
+    /// Its column.
+    pub column: usize,
+    /// The fault in words.
+    pub what: String,
     /// Whether a bound is exceeded, as opposed to wrong YAML.
-    pub(super) is_over: bool,
+    pub is_over: bool,
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, what, .. } = self;
+        match line {
+            0 => f.write_str(what),
+            _ => write!(f, "line {line}, column {column}: {what}"),
+        }
+    }
+}
+
+impl Error for Fault {}
 
 /// Loads a text with one document; `None` if there is none in it.
 ///

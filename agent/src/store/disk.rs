@@ -3,11 +3,17 @@
 //! Changes go in; after a restart all items come back. A change returned by [`Disk::keep`] as written
 //! survives a crash.
 
-use std::path::Path;
+use std::{
+    error::Error,
+    fmt, io,
+    path::{Path, PathBuf},
+    string::FromUtf8Error,
+};
 
 use fifogate::pb::ank_base as pb;
 use prost::Message;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::task::JoinError;
 
 use super::{Change, log_left_out, undecodable};
 use crate::folders::{Private, Readable};
@@ -23,6 +29,50 @@ const META: Table = TableDefinition::new("meta");
 const API_VERSION: &str = "apiVersion";
 const FILE: &str = "desired-state.redb";
 
+/// The file of the desired state cannot be used.
+#[derive(Debug)]
+pub enum DiskError {
+    /// The folder or the file cannot be opened.
+    Folder(io::Error),
+    /// The file is no database, or another process has it open.
+    Open(PathBuf, DatabaseError),
+    /// The database cannot be read or written.
+    Database(Box<redb::Error>),
+    /// The version of the state is no text.
+    Version(FromUtf8Error),
+    /// The task that writes has panicked.
+    Task(JoinError),
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(error) => error.fmt(f),
+            Self::Open(path, DatabaseError::DatabaseAlreadyOpen) => {
+                write!(f, "{}: another agent has this file open", path.display())
+            }
+            Self::Open(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Database(error) => error.fmt(f),
+            Self::Version(error) => error.fmt(f),
+            Self::Task(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for DiskError {}
+
+impl From<redb::Error> for DiskError {
+    fn from(error: redb::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
+}
+
+/// The content of a file.
+struct Stored {
+    version: Vec<u8>,
+    items: Vec<Change>,
+}
+
 /// An open file of desired state. No other process can open it meanwhile.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -30,26 +80,26 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn open(dir: &Path) -> Result<Self, String> {
-        let path = dir.join(FILE);
-        let named = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    pub(super) fn open(dir: &Path) -> Result<Self, DiskError> {
         // Opened here, since the database would follow a symbolic link.
-        let folder = Private::open(dir, Readable::Closed).map_err(|error| error.to_string())?;
-        let file = folder.file(FILE).map_err(|error| error.to_string())?;
-        let database = Database::builder().create_file(file).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => named(&"another agent has this file open"),
-            error => named(&error),
-        })?;
+        let folder = Private::open(dir, Readable::Closed).map_err(DiskError::Folder)?;
+        let file = folder.file(FILE).map_err(DiskError::Folder)?;
+        let database = Database::builder().create_file(file);
+        let database = database.map_err(|error| DiskError::Open(dir.join(FILE), error))?;
         Ok(Self { database })
     }
 
     /// Reads the desired state and the agents' tags, item by item; `None` if the file was never written.
     /// An undecodable item is logged and left in the file.
-    pub(super) fn load(&self) -> Result<Option<Vec<Change>>, String> {
-        self.read().map_err(|error| error.to_string())
+    pub(super) fn load(&self) -> Result<Option<Vec<Change>>, DiskError> {
+        let Some(Stored { version, items }) = self.read()? else { return Ok(None) };
+        let version = String::from_utf8(version).map_err(DiskError::Version)?;
+        let mut changes = vec![Change::ApiVersion(version)];
+        changes.extend(items);
+        Ok(Some(changes))
     }
 
-    fn read(&self) -> Result<Option<Vec<Change>>, Box<dyn std::error::Error>> {
+    fn read(&self) -> Result<Option<Stored>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,
@@ -57,17 +107,17 @@ impl Disk {
             Err(error) => return Err(error.into()),
         };
         let Some(version) = meta.get(API_VERSION)? else { return Ok(None) };
-        let mut changes = vec![Change::ApiVersion(String::from_utf8(version.value().to_vec())?)];
+        let version = version.value().to_vec();
         let workload = |name, own: Option<_>| Change::Workload(name, own.map(Box::new));
-        changes.extend(items(&transaction.open_table(WORKLOADS)?, workload)?);
+        let mut changes = items(&transaction.open_table(WORKLOADS)?, workload)?;
         changes.extend(items(&transaction.open_table(CONFIGS)?, Change::Config)?);
         changes.extend(items(&transaction.open_table(AGENTS)?, Change::Agent)?);
-        Ok(Some(changes))
+        Ok(Some(Stored { version, items: changes }))
     }
 
     /// Writes changes; they are on disk when this returns.
-    pub(super) fn keep(&self, changes: &[Change]) -> Result<(), String> {
-        self.write(changes).map_err(|error| error.to_string())
+    pub(super) fn keep(&self, changes: &[Change]) -> Result<(), DiskError> {
+        Ok(self.write(changes)?)
     }
 
     fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {

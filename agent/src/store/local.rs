@@ -3,7 +3,7 @@
 //! Updates and reports go in; events come out in the order of the changes. With a folder, an update is
 //! on disk before it is answered.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, io, path::Path, sync::Arc};
 
 use fifogate::{
     pb::ank_base as pb,
@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::{
-    Change, EVENTS_THAT_WAIT, Event, Events, Refused, Store, check_size, disk::Disk, log_left_out,
+    Change, EVENTS_THAT_WAIT, Event, Events, OtherVersion, Refused, Store, check_size,
+    disk::{Disk, DiskError},
+    etcd::EtcdError,
+    log_left_out,
 };
 use crate::{
     apart,
@@ -32,17 +35,69 @@ pub enum OpenError {
     /// The initial desired state is invalid.
     Seed(String),
     /// The storage cannot be used.
-    Storage(String),
+    Storage(StorageError),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Seed(text) | Self::Storage(text)) = self;
-        f.write_str(text)
+        match self {
+            Self::Seed(text) => f.write_str(text),
+            Self::Storage(error) => error.fmt(f),
+        }
     }
 }
 
 impl std::error::Error for OpenError {}
+
+impl<E: Into<StorageError>> From<E> for OpenError {
+    fn from(error: E) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
+/// The reason for a storage being unusable.
+#[derive(Debug)]
+pub enum StorageError {
+    /// The file on disk.
+    Disk(DiskError),
+    /// The cluster.
+    Etcd(EtcdError),
+    /// The stored state is of another version.
+    Version(OtherVersion),
+    /// This process cannot make an id of its own.
+    Id(io::Error),
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(error) => error.fmt(f),
+            Self::Etcd(error) => error.fmt(f),
+            Self::Version(error) => error.fmt(f),
+            Self::Id(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+impl From<DiskError> for StorageError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<EtcdError> for StorageError {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+impl From<OtherVersion> for StorageError {
+    fn from(error: OtherVersion) -> Self {
+        Self::Version(error)
+    }
+}
 
 /// A handle to the state of one node.
 #[derive(Clone, Debug)]
@@ -68,15 +123,15 @@ impl Local {
         seed: Option<&Tree>,
         state_dir: Option<&Path>,
     ) -> Result<(Store, Events), OpenError> {
-        let disk = state_dir.map(Disk::open).transpose().map_err(OpenError::Storage)?;
-        let kept = disk.as_ref().map(Disk::load).transpose().map_err(OpenError::Storage)?;
+        let disk = state_dir.map(Disk::open).transpose()?;
+        let kept = disk.as_ref().map(Disk::load).transpose()?;
         let kept = kept.flatten();
         let tree = match (kept, seed) {
             (Some(kept), seed) => {
                 if seed.is_some() {
                     log::info!("using the desired state on disk instead of the manifest");
                 }
-                restored(kept).map_err(OpenError::Storage)?
+                restored(kept)?
             }
             (None, None) => model::empty(),
             (None, Some(seed)) => {
@@ -86,7 +141,7 @@ impl Local {
                     .update(&update)
                     .map_err(|refused| OpenError::Seed(refused.to_string()))?;
                 if let Some(disk) = &disk {
-                    disk.keep(&planned.changes).map_err(OpenError::Storage)?;
+                    disk.keep(&planned.changes)?;
                 }
                 planned.tree
             }
@@ -113,7 +168,7 @@ impl Local {
         if let Some(disk) = inner.disk.clone() {
             let changes = planned.changes.clone();
             let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
-            let kept = kept.map_err(|error| error.to_string()).and_then(|kept| kept);
+            let kept = kept.map_err(DiskError::Task).and_then(|kept| kept);
             kept.map_err(|error| {
                 log::error!("an update could not be kept: {error}");
                 Refused::Unavailable(format!("The update could not be kept: {error}"))
@@ -154,11 +209,11 @@ impl Inner {
 }
 
 /// Restores the persisted state, with all workload states reset to their initial value.
-fn restored(kept: Vec<Change>) -> Result<Tree, String> {
+fn restored(kept: Vec<Change>) -> Result<Tree, OtherVersion> {
     let Fitted { tree, faults, left_out, .. } = StateModel::default().apply_what_fits(kept);
     for (item, why) in left_out {
         if let Change::ApiVersion(_) = item {
-            return Err(why); // the state of another version is not to be taken for one of ours
+            return Err(OtherVersion(why)); // it is not to be taken for one of ours
         }
         log_left_out("on disk", &item, &why);
     }

@@ -18,8 +18,9 @@ mod disk;
 pub mod etcd;
 mod local;
 
-pub use etcd::Etcd;
-pub use local::{Local, OpenError};
+pub use disk::DiskError;
+pub use etcd::{Etcd, EtcdError};
+pub use local::{Local, OpenError, StorageError};
 
 /// An event of the store.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +101,18 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+/// The stored state is of a version unknown to this agent, for this reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherVersion(String);
+
+impl fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OtherVersion {}
 
 /// Most bytes of state that workloads can create, the same as in fifogate itself.
 const MOST_STATE: usize = 64 << 20;

@@ -257,7 +257,7 @@ impl Task {
         let access = workload.control_interface_access.clone().unwrap_or_default();
         if !access.allow_rules.is_empty() {
             let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
-            around.pair = Some(pair.map_err(StartError::Failed)?);
+            around.pair = Some(pair.map_err(|error| StartError::Failed(error.to_string()))?);
         } else {
             // The same instance may have had rights, and its pair, before.
             self.shared.pairs.close(&wanted.instance).await;
@@ -277,7 +277,7 @@ impl Task {
                 let fault = render::fault_of(&tree, &name);
                 Err(fault.unwrap_or_else(|| "it is not rendered".to_owned()))
             }
-            None => config::parse(&text),
+            None => config::parse(&text).map_err(|fault| format!("runtimeConfig, {fault}")),
         });
         config.await.map_err(StartError::Wrong)
     }

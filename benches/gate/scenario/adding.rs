@@ -6,7 +6,7 @@ use std::{
 };
 
 use fifogate::{
-    agent::AgentLink,
+    link::AgentLink,
     manifest,
     pb::{
         agent_link::{AddWorkload, from_agent::Content, to_agent},
@@ -87,7 +87,7 @@ impl Linked {
     pub(super) fn send_state(&mut self, count: usize) {
         let text = messages::manifest(0, count);
         let tree = manifest::parse("manifest", &text).unwrap().updated.tree;
-        self.link.replace_state(to_pb(&tree, Fill::Full)).unwrap().unwrap();
+        self.link.replace_state(to_pb(&tree, Fill::Full)).unwrap();
     }
 
     pub(super) fn memory_kib(&self) -> f64 {

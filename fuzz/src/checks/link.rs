@@ -2,9 +2,9 @@
 //! link is sent.
 
 use fifogate::{
-    agent::MessageReceiver,
     broker::{Broker, Config, Input, Output, PeerId, Tick, Updates},
     limits::Limits,
+    link::MessageReceiver,
     message::{FromAgent, FromWorkload, ToAgent},
     pb::agent_link::to_agent::Content,
     state::convert::{self, Fill},

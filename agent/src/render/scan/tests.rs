@@ -74,7 +74,7 @@ fn every_template_that_the_engine_takes_is_taken_and_nests_no_deeper_than_was_se
         taken += 1;
         match scan(&text) {
             Ok(_) => assert!(levels(&template) <= MAX_NESTING, "{text:?}"),
-            Err(error) => assert!(error.contains("not supported"), "{text:?}: {error}"),
+            Err(error) => assert!(error.to_string().contains("not supported"), "{text:?}: {error}"),
         }
     }
     assert!(taken > rounds / 20, "{taken}");
@@ -139,15 +139,17 @@ fn templates_pass_at_each_bound_and_not_one_above_it() {
         assert!(scan(&make(20)).is_ok() && Template::compile(&make(20)).is_ok(), "{}", make(20));
         for count in [22, 100_000] {
             let error = scan(&make(count)).unwrap_err();
-            assert!(error.contains("more than 20 levels"), "{error}");
+            assert!(error.to_string().contains("more than 20 levels"), "{error}");
         }
     }
     let branches = |count| format!("{{{{#if a}}}}{}{{{{/if}}}}", "{{else if a}}".repeat(count));
     assert!(scan(&branches(99)).is_ok() && Template::compile(&branches(99)).is_ok());
-    assert!(scan(&branches(100)).unwrap_err().contains("more than 100 levels of branches"));
+    assert!(
+        scan(&branches(100)).unwrap_err().to_string().contains("more than 100 levels of branches")
+    );
     let parameters = |count| format!("{{{{len{}}}}}", " a".repeat(count));
     assert!(scan(&parameters(64)).is_ok());
-    assert!(scan(&parameters(65)).unwrap_err().contains("more than 64 parameters"));
+    assert!(scan(&parameters(65)).unwrap_err().to_string().contains("more than 64 parameters"));
 }
 
 #[test]

@@ -1,19 +1,13 @@
 //! Transport to one etcd server: HTTP/2 over TCP, optionally with TLS.
 //!
-//! An endpoint and TLS options go in; a lazily connecting channel comes out. Unlike the etcd client's
-//! own channel, it combines the writes of a request: see [`Gathered`].
-
-mod gathered;
+//! An endpoint and TLS options go in; a lazily connecting channel comes out.
 
 use std::time::Duration;
 
 use etcd_client::{Channel, TlsOptions};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tonic::transport::{Endpoint, Error};
-use tower::{Service, service_fn};
 
 use super::connect::{ANSWER, Trouble, with_causes};
-use gathered::Gathered;
 
 /// Interval of pings to etcd. etcd treats more than one ping in five seconds as an attack; the lease
 /// detects a failure sooner.
@@ -41,13 +35,5 @@ pub(super) fn channel(endpoint: &str, tls: Option<TlsOptions>) -> Result<Channel
     if is_secure {
         endpoint = endpoint.tls_config(tls.unwrap_or_default()).map_err(wrong)?;
     }
-    let mut tcp = HttpConnector::new();
-    // TLS wraps this connector, so it must accept other schemes than http.
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let connector = service_fn(move |uri| {
-        let connecting = tcp.clone().call(uri);
-        async { connecting.await.map(|tcp| TokioIo::new(Gathered::new(tcp.into_inner()))) }
-    });
-    Ok(Channel::Tonic(endpoint.connect_with_connector_lazy(connector)))
+    Ok(Channel::Tonic(endpoint.connect_lazy()))
 }

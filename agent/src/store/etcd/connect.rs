@@ -54,6 +54,24 @@ impl fmt::Display for Trouble {
     }
 }
 
+impl std::error::Error for Trouble {}
+
+/// No endpoint of etcd is of use: each with its trouble.
+#[derive(Debug)]
+pub struct EtcdError(Vec<(String, Trouble)>);
+
+impl fmt::Display for EtcdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (endpoint, trouble)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}etcd at {endpoint}: {trouble}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for EtcdError {}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
@@ -131,23 +149,23 @@ pub(super) async fn open(
     keys: &Keys,
     own: &Holder,
     seed: Option<&Vec<Change>>,
-) -> Result<(Client, (i64, Duration), View), String> {
+) -> Result<(Client, (i64, Duration), View), EtcdError> {
     let mut failed = Vec::new();
     for endpoint in &options.endpoints {
         let mut client = match connect(options, endpoint).await {
             Ok(client) => client,
             Err(trouble) => {
-                failed.push(format!("etcd at {endpoint}: {trouble}"));
+                failed.push((endpoint.clone(), trouble));
                 continue;
             }
         };
-        let named = |trouble: Trouble| format!("etcd at {endpoint}: {trouble}");
+        let named = |trouble| EtcdError(vec![(endpoint.clone(), trouble)]);
         begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
         let lease = lease::join(&mut client, options, keys, own).await.map_err(named)?;
         let view = read(&mut client, keys).await.map_err(named)?;
         return Ok((client, lease, view));
     }
-    Err(failed.join("; "))
+    Err(EtcdError(failed))
 }
 
 /// Connects to one etcd server.

@@ -6,6 +6,7 @@
 use std::{
     fs,
     hash::{BuildHasher, RandomState},
+    io,
     time::Duration,
 };
 
@@ -26,9 +27,10 @@ use super::{
 use crate::{fence, model, store::Change};
 
 /// An id unique to this process.
-pub(super) fn new_id() -> Result<String, String> {
+pub(super) fn new_id() -> io::Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
-    let id = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+    let id = fs::read_to_string(path).map_err(named)?;
     Ok(id.trim().to_owned())
 }
 

@@ -28,12 +28,15 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, Store, check_size};
+use super::{
+    Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, StorageError, Store, check_size,
+};
 use crate::{
     apart,
     fence::Lease,
     model::{self, Update},
 };
+pub use connect::EtcdError;
 use connect::Trouble;
 use holder::Holder;
 pub use holder::Place;
@@ -120,12 +123,12 @@ impl Etcd {
     /// breaks a rule.
     pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
         let keys = Keys::new(&options.prefix);
-        let id = lease::new_id().map_err(OpenError::Storage)?;
+        let id = lease::new_id().map_err(StorageError::Id)?;
         let ends_after = options.takeover_after.map(|time| time.as_secs_f64());
         let holder = Holder { id, place: options.place.clone(), ends_after };
         let seed = seed.map(connect::seeded).transpose()?;
         let opened = connect::open(&options, &keys, &holder, seed.as_ref()).await;
-        let (client, (lease, kept), view) = opened.map_err(OpenError::Storage)?;
+        let (client, (lease, kept), view) = opened?;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });

@@ -21,7 +21,7 @@ use crate::{
     log_text::{self, Quoted},
     model::{Fitted, Item, StateModel, Update, UpdatePlan, UpdateTargets},
     render::{RenderError, configs_of, lacks},
-    store::{Change, log_left_out},
+    store::{Change, OtherVersion, log_left_out},
 };
 
 /// A key with its value at a revision.
@@ -72,14 +72,18 @@ impl Plan {
 
 impl View {
     /// Builds the replica from all items at a revision.
-    pub(super) fn new(keys: Keys, revision: i64, entries: Vec<Entry>) -> Result<Self, String> {
+    pub(super) fn new(
+        keys: Keys,
+        revision: i64,
+        entries: Vec<Entry>,
+    ) -> Result<Self, OtherVersion> {
         let mut view = Self::empty(keys, revision, StateModel::default());
         let changes = view.take(entries);
         let fitted = view.current.apply_what_fits(changes);
         let (tree, _) = view.note(fitted);
         view.current.set(tree);
         match view.left_out.get(&Change::ApiVersion(String::new()).path()) {
-            Some((_, why)) => Err(why.clone()),
+            Some((_, why)) => Err(OtherVersion(why.clone())),
             None => Ok(view),
         }
     }
