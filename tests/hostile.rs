@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod hostile {
     pub(crate) mod arena;
     pub(crate) mod attacker;
@@ -15,7 +13,3 @@ mod hostile {
     pub(crate) mod held_lock;
     pub(crate) mod watched;
 }
-
-#[allow(dead_code)] // shared with `tests/link.rs`
-#[path = "link/harness.rs"]
-mod harness;

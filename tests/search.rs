@@ -9,8 +9,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod search {
     pub(crate) mod attacker;
     pub(crate) mod climb;
@@ -31,6 +29,8 @@ use fifogate::{frame::FrameDecoder, pb::control_api::ToAnkaios};
 use prost::Message;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use testkit::number;
+
 use search::{
     climb::{Climb, Goal},
     frames::{MAX_FRAME, Script, state_parts, update_of_part},
@@ -55,10 +55,6 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 /// The genome that is to be played instead of a search.

@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod soak {
     pub(crate) mod child;
     pub(crate) mod crew;
@@ -16,6 +14,8 @@ mod soak {
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
+use testkit::number;
+
 use soak::{
     child,
     crew::{Fault, Processes},
@@ -23,10 +23,6 @@ use soak::{
 
 /// How many readers there are, and how many writers.
 const EACH: usize = 10;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
 
 /// Not a test of its own: the processes of the others are this one, started with a role.
 #[test]

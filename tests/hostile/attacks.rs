@@ -5,22 +5,22 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use super::arena::{Budget, StopWhen, TestServer};
+use super::arena::{AttackedServer, Budget, StopWhen};
 
 /// Workloads in a state that is large enough to make a request for all of it dear.
 const MANY: usize = 2_000;
 
 /// One attack against a fifogate with a small state, and all that has to hold.
 fn survives(name: &str, arguments: &[&str], bites: StopWhen) {
-    fight(TestServer::start(&["bad"], 0, &[]), name, arguments, bites);
+    fight(AttackedServer::start(&["bad"], 0, &[]), name, arguments, bites);
 }
 
 /// The same with a large state.
 fn survives_with_many(name: &str, arguments: &[&str], bites: StopWhen) {
-    fight(TestServer::start(&["bad"], MANY, &[]), name, arguments, bites);
+    fight(AttackedServer::start(&["bad"], MANY, &[]), name, arguments, bites);
 }
 
-fn fight(mut arena: TestServer, name: &str, arguments: &[&str], bites: StopWhen) {
+fn fight(mut arena: AttackedServer, name: &str, arguments: &[&str], bites: StopWhen) {
     arena.attack("bad", name, arguments);
     let cost = arena.measure(bites);
     cost.check(&Budget::OF_ONE);
@@ -138,7 +138,7 @@ fn pipes_that_shrink_and_grow_hold_up_nobody_else() {
 
 #[test]
 fn names_that_are_replaced_lead_nowhere_and_hold_up_nobody_else() {
-    let mut arena = TestServer::start(&["bad", "other"], 0, &[]);
+    let mut arena = AttackedServer::start(&["bad", "other"], 0, &[]);
     let host = tempfile::tempdir().unwrap();
     let victim = host.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
@@ -150,7 +150,7 @@ fn names_that_are_replaced_lead_nowhere_and_hold_up_nobody_else() {
     arena.measure(StopWhen::After(100)).check(&Budget::OF_ONE);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     // The attacked pair has lost its names; the one that it pointed at has heard nothing.
-    let mut beside = crate::common::Workload::open(&other);
+    let mut beside = testkit::Session::open(&other);
     assert_eq!(beside.receive_within(std::time::Duration::ZERO), None);
     beside.hello();
     drop(beside);
@@ -171,7 +171,7 @@ fn readers_that_are_killed_in_the_middle_of_a_frame_hold_up_nobody_else() {
 
 #[test]
 fn state_that_grows_is_refused_at_its_limit_and_holds_up_nobody_else() {
-    let arena = TestServer::start(&["bad"], 0, &["--max-state-bytes", "8388608"]);
+    let arena = AttackedServer::start(&["bad"], 0, &["--max-state-bytes", "8388608"]);
     fight(arena, "state_growth", &[], StopWhen::After(3));
 }
 
@@ -221,7 +221,7 @@ fn twenty_attackers_of_all_kinds_at_once_hold_up_nobody_else() {
     ];
     let names: Vec<_> = (0..attacks.len()).map(|number| format!("bad{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let mut arena = TestServer::start(&names, MANY, &[]);
+    let mut arena = AttackedServer::start(&names, MANY, &[]);
     for (workload, (name, arguments)) in names.iter().zip(attacks) {
         arena.attack(workload, name, arguments);
     }

@@ -19,19 +19,16 @@ use std::{
 use fifogate::pb::ank_base::ReadWriteEnum;
 use nix::{
     fcntl::{SpliceFFlags, splice},
-    sys::signal::{Signal, kill},
-    unistd::{Pid, gettid},
+    sys::signal::Signal,
+    unistd::gettid,
 };
 
 use super::{
-    arena::{TestServer, alone, say_hello_anew},
+    arena::{AttackedServer, alone, say_hello_anew},
     attacker::{Attacker, Attackers},
     watched::is_stuck,
 };
-use crate::{
-    common::{PATIENCE, Workload},
-    harness::{Agent, Transport},
-};
+use testkit::{LinkAgent, PATIENCE, Session, Transport};
 
 const WITHIN: Duration = Duration::from_secs(1);
 const WORST: Duration = Duration::from_millis(250);
@@ -55,10 +52,6 @@ fn wait_until(time: Duration, otherwise: &str, mut is_so: impl FnMut() -> bool) 
     }
 }
 
-fn terminate(child: &Child) {
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-}
-
 fn has_ended(child: &mut Child) -> bool {
     child.try_wait().unwrap().is_some()
 }
@@ -66,8 +59,8 @@ fn has_ended(child: &mut Child) -> bool {
 #[test]
 #[allow(clippy::print_stdout)]
 fn thousand_updates_go_on_beside_held_locks() {
-    let mut arena = TestServer::start(&["bad"], 0, &[]);
-    let held = hold_both(&arena.gate.pair("bad"), arena.gate.child.id());
+    let mut arena = AttackedServer::start(&["bad"], 0, &[]);
+    let held = hold_both(&arena.gate.pair("bad"), arena.gate.process.id());
     let mut worst = Duration::ZERO;
     for number in 0..1_000 {
         let began = Instant::now();
@@ -85,10 +78,10 @@ fn thousand_updates_go_on_beside_held_locks() {
 
 #[test]
 fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
-    let mut arena = TestServer::start(&["bad", "other"], 0, &[]);
+    let mut arena = AttackedServer::start(&["bad", "other"], 0, &[]);
     let pair = arena.gate.pair("bad");
-    let held = hold_both(&pair, arena.gate.child.id());
-    terminate(&arena.gate.child);
+    let held = hold_both(&pair, arena.gate.process.id());
+    arena.gate.process.signal(Signal::SIGTERM);
     let socket = arena.gate.run_dir.join("status.sock");
     wait_until(WITHIN, "the status socket answers on", || UnixStream::connect(&socket).is_err());
 
@@ -104,14 +97,14 @@ fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
     drop(held);
     wait_until(WITHIN, "the first does not end though nobody holds it", || has_ended(&mut old));
     say_hello_anew(&pair);
-    terminate(&arena.gate.child);
-    wait_until(2 * WITHIN, "the next one does not end", || has_ended(&mut arena.gate.child));
+    arena.gate.process.signal(Signal::SIGTERM);
+    wait_until(2 * WITHIN, "the next one does not end", || has_ended(&mut arena.gate.process));
 }
 
 #[test]
 fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
     let _alone = alone();
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let pair = agent.add("bad", ReadWriteEnum::RwReadWrite, &["*"]);
     let mut good = agent.workload("good");
     let held = hold_both(&pair, agent.child.id());
@@ -119,7 +112,7 @@ fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
     let answer = good.receive_within(Duration::from_secs(5));
     assert!(answer.is_some(), "others are not served while the locks are held");
     let began = Instant::now();
-    terminate(&agent.child);
+    agent.child.signal(Signal::SIGTERM);
     while agent.link.recv().unwrap().is_some() {}
     let taken = began.elapsed();
     assert!(taken < WITHIN + WORST, "the link hangs up only after {taken:?}");
@@ -150,9 +143,9 @@ fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
 /// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
 #[test]
 fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
-    let mut arena = TestServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);
+    let mut arena = AttackedServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);
     let pair = arena.gate.pair("bad");
-    let mut bad = Workload::connect(&pair);
+    let mut bad = Session::connect(&pair);
     bad.read("s", &["desiredState.configs"], true);
     bad.response();
     let (idle, splicer) = hold_output(&pair);
