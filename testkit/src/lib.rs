@@ -11,13 +11,14 @@ mod agent;
 mod etcd;
 mod link_agent;
 mod manifest;
+mod namespace;
 mod process;
 mod reader;
 mod server;
 mod session;
 
 use std::{
-    io,
+    io::{self, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -34,6 +35,7 @@ pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload
 pub use etcd::Etcd;
 pub use link_agent::{BOTH, LinkAgent, Transport, access, add, configs, end_of, instance, spawn};
 pub use manifest::{ALL_RIGHTS, manifest, manifest_with};
+pub use namespace::{is_done_elsewhere, is_run_elsewhere};
 pub use process::{Process, memory_kib};
 pub use reader::{Found, Reader};
 pub use server::{FOREGROUND, TestServer};
@@ -94,16 +96,16 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Prints that the calling test is skipped, and why.
-#[allow(clippy::print_stdout)]
+/// Says that the calling test is skipped, or a part of it, and why; past the capture of passing tests.
 pub fn skip(reason: &str) {
-    println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or_default());
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(io::stderr(), "SKIPPED {test}: {reason}");
 }
 
 /// Whether this is root; says otherwise that the calling test is skipped.
 pub fn is_root_or_skip() -> bool {
     if !is_root() {
-        skip("only root can be another user");
+        skip("it needs root");
     }
     is_root()
 }
