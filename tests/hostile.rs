@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod hostile {
-    pub(crate) mod arena;
+    pub(crate) mod attacked;
     pub(crate) mod attacker;
     pub(crate) mod attacks;
     pub(crate) mod exhaustion;

@@ -67,6 +67,7 @@ fn prepared_frames_are_those_that_are_made_anew() {
         frames.map(named).collect::<BTreeMap<_, _>>()
     };
     let (stored, made) = (frames(&fixture("frames")), frames(anew.path()));
+    assert!(!stored.is_empty());
     let names = stored.keys().chain(made.keys());
     let differ: Vec<_> = names.filter(|name| stored.get(*name) != made.get(*name)).collect();
     assert!(differ.is_empty(), "`make fixtures` makes others: {differ:?}");

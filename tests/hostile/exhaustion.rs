@@ -7,11 +7,10 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
-use nix::unistd::geteuid;
 use pb::{request::RequestContent, response::ResponseContent};
 
-use super::arena::{alone, manifest};
-use testkit::{PATIENCE, Session, TestServer, fifogate};
+use super::attacked::{alone, manifest};
+use testkit::{PATIENCE, Session, TestServer, fifogate, is_done_elsewhere};
 
 /// Opens a pair if it is served: with nobody behind it, `output` cannot be opened.
 fn served(run_dir: &Path, name: &str) -> Option<Session> {
@@ -86,23 +85,12 @@ fn workloads_for_which_there_are_no_descriptors_are_refused_and_the_others_serve
     assert_eq!(gate.stop(), Some(0));
 }
 
-/// What only root can arrange; tells the reader when it cannot be.
-#[allow(clippy::print_stdout)]
-fn can_mount() -> bool {
-    let can = geteuid().is_root()
-        && Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|own| own.success());
-    if !can {
-        println!("NOT RUN: it needs root and mount namespaces");
-    }
-    can
-}
-
 #[test]
 fn workloads_for_which_the_file_system_has_no_room_are_refused_and_the_others_served() {
-    let _alone = alone();
-    if !can_mount() {
+    if is_done_elsewhere(&["--mount"]) {
         return;
     }
+    let _alone = alone();
     // Each pair takes four inodes: two folders, two FIFOs. One is the root's, one the socket's.
     const FIT: usize = 3;
     let mount = r#"mkdir "$dir/run"; exec unshare -m sh -c 'mount -t tmpfs -o mode=700,nr_inodes=16 none "$dir/run" && exec "$@"' sh "$@""#;
@@ -134,10 +122,10 @@ fn within(gate: &TestServer, command: &[&str]) {
 
 #[test]
 fn lost_proc_leaves_who_is_served_and_refuses_who_comes_until_it_is_back() {
-    let _alone = alone();
-    if !can_mount() {
+    if is_done_elsewhere(&["--mount"]) {
         return;
     }
+    let _alone = alone();
     let gate = TestServer::behind(r#"exec unshare -m "$@""#, &manifest(&["w"], 0), &[]);
     let mut good = gate.connect("good");
     let mut other = gate.connect("w");

@@ -7,7 +7,7 @@ use fifogate::pb::{
     ank_base::{ReadWriteEnum, response::ResponseContent},
 };
 
-use testkit::{BOTH, LinkAgent, Transport, add, configs, instance};
+use testkit::{BOTH, LinkAgent, Transport, add, configs, instance, is_root_or_skip};
 use testkit::{PATIENCE, Session};
 
 #[test]
@@ -80,8 +80,8 @@ fn another_id_is_another_instance_and_the_same_folder_is_refused() {
 
 #[test]
 fn fifos_belong_to_whom_the_agent_says() {
-    if !nix::unistd::geteuid().is_root() {
-        return; // only root can give files away
+    if !is_root_or_skip() {
+        return;
     }
     let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let owned = AddWorkload {

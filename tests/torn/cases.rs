@@ -8,7 +8,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::world::{World, is_answer, manifest, read_some, value};
-use testkit::{Found, Process, Reader, TestServer, accepted};
+use testkit::{Found, Process, Reader, TestServer, accepted, is_root_or_skip};
 
 const MUTED: usize = 20;
 
@@ -236,11 +236,9 @@ sys.stdin.read()
 /// Beyond an ordinary user's share of pipe pages the kernel makes pipes of two pages, and refuses to
 /// enlarge them: all but small frames go in parts then.
 #[test]
-#[allow(clippy::print_stdout)] // why it does nothing
 fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
     const USER: &str = "54321";
-    if !nix::unistd::geteuid().is_root() {
-        println!("only root can be another user");
+    if !is_root_or_skip() {
         return;
     }
     let share = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").unwrap();

@@ -47,7 +47,7 @@ impl Role {
     fn start(role: &str, pair: &PathBuf, mask: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "child_with_a_role", "--nocapture"])
+            .args(["--ignored", "--exact", "child_with_a_role", "--nocapture"])
             .envs([(ROLE, role), (MASK, mask)])
             .env(PAIR, pair)
             .stdin(Stdio::piped())
@@ -105,7 +105,7 @@ impl Processes {
         let gate =
             TestServer::with(&text, &["--outbox-bytes", "8192", "--subscribe-grace-ms", "1"]);
         let observer = gate.open("observer");
-        let mut crew = Self {
+        let mut processes = Self {
             readers: Vec::new(),
             writers: Vec::new(),
             dead: Vec::new(),
@@ -114,13 +114,13 @@ impl Processes {
             observer,
             gate,
         };
-        crew.observer.hello();
+        processes.observer.hello();
         for n in 0..each {
-            let (reader, writer) = (crew.process(true, n), crew.process(false, n));
-            crew.readers.push(reader);
-            crew.writers.push(writer);
+            let (reader, writer) = (processes.process(true, n), processes.process(false, n));
+            processes.readers.push(reader);
+            processes.writers.push(writer);
         }
-        crew
+        processes
     }
 
     /// Every third reader sees everything, every third one key, and the others all keys one by one.
@@ -194,7 +194,7 @@ impl Processes {
     }
 
     /// Waits until everybody has done what was wanted.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn wait_idle(&mut self) {
         for reader in &mut self.readers {
             reader.tell("slow 0");
         }

@@ -77,10 +77,10 @@ impl AttackedServer {
         let alone = alone();
         let gate = TestServer::with(&manifest(bad, many), options);
         let good = gate.connect("good");
-        let mut arena =
+        let mut server =
             Self { attackers: Attackers::default(), good, gate, descriptors: 0, _alone: alone };
-        arena.warm_up(bad);
-        arena
+        server.warm_up(bad);
+        server
     }
 
     /// So that what is measured later is not what the first use of everything takes.
@@ -109,7 +109,7 @@ impl AttackedServer {
     }
 
     /// Measures while all attacks go on, then ends them.
-    pub(crate) fn measure(&mut self, bites: StopWhen) -> Cost {
+    pub(crate) fn measure(&mut self, stop_when: StopWhen) -> Cost {
         let (before, said) = (Memory::of(self.gate.process.id()), self.gate.log().len());
         let watcher = Watcher::start(self.gate.process.id());
         let (mut round_trips, end) = (Vec::new(), Instant::now() + PATIENCE);
@@ -125,11 +125,11 @@ impl AttackedServer {
                 attacker.in_force_for().is_some_and(|time| time >= LONG_ENOUGH)
             };
             let long_enough = self.attackers.0.iter_mut().all(in_force);
-            let bitten = match bites {
+            let done = match stop_when {
                 StopWhen::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
                 StopWhen::Stuck => watcher.saw_stuck(),
             };
-            if long_enough && bitten {
+            if long_enough && done {
                 break;
             }
             let told: Vec<_> =
@@ -182,7 +182,7 @@ impl AttackedServer {
 impl Cost {
     /// One line for the reader, and the verdict.
     #[allow(clippy::print_stdout)]
-    pub(crate) fn check(mut self, price: &Budget) {
+    pub(crate) fn check(mut self, budget: &Budget) {
         self.round_trips.sort_unstable();
         let worst = *self.round_trips.last().unwrap();
         let median = self.round_trips[self.round_trips.len() / 2];
@@ -201,9 +201,9 @@ impl Cost {
         let who = if is_another_user() { "" } else { " (attackers run as fifogate's own user)" };
         println!("{line}{who}");
         assert!(worst < NOT_SERVED, "the well-behaved workload was not served any more: {line}");
-        assert!(worst <= price.worst, "others waited longer than {:?}: {line}", price.worst);
-        assert!(growth <= price.growth_kib, "more than {} KiB: {line}", price.growth_kib);
-        assert!(self.said <= price.said, "an attacker can fill the log: {line}");
+        assert!(worst <= budget.worst, "others waited longer than {:?}: {line}", budget.worst);
+        assert!(growth <= budget.growth_kib, "more than {} KiB: {line}", budget.growth_kib);
+        assert!(self.said <= budget.said, "an attacker can fill the log: {line}");
     }
 }
 
