@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod cli {
     mod client;
     mod frames;
@@ -19,18 +17,16 @@ use std::{
 
 use assert_cmd::Command;
 
-use common::FIFOGATE;
-
 /// The program, quiet but for what goes wrong.
 fn fifogate(args: &[&str]) -> Command {
-    let mut command = Command::new(FIFOGATE);
-    command.args(args).env_remove("RUST_LOG").timeout(common::PATIENCE);
+    let mut command = Command::new(testkit::fifogate());
+    command.args(args).env_remove("RUST_LOG").timeout(testkit::PATIENCE);
     command
 }
 
 /// The program in the background, with all its ends in our hands.
 fn start(args: &[&str]) -> Child {
-    std::process::Command::new(FIFOGATE)
+    std::process::Command::new(testkit::fifogate())
         .args(args)
         .env_remove("RUST_LOG")
         .stdin(Stdio::piped())
@@ -45,7 +41,7 @@ fn start(args: &[&str]) -> Child {
 fn into_closed_pipe(args: &[&str], stdin: &[u8]) -> (Option<i32>, String) {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
-    let mut child = std::process::Command::new(FIFOGATE)
+    let mut child = std::process::Command::new(testkit::fifogate())
         .args(args)
         .env_remove("RUST_LOG")
         .stdin(pipe_with(stdin))

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::{
     fs,
     io::Write,
@@ -22,7 +20,7 @@ use fifogate::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use common::{PATIENCE, Workload, fixture};
+use testkit::{PATIENCE, Session, fixture};
 
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -62,7 +60,7 @@ fn two_servers_serve_in_one_process_and_one_outlives_the_other() {
     let mut servers = [(&one, "one"), (&other, "other")].map(|(dir, of)| {
         let mut handle = server_of(dir, of).spawn().unwrap();
         handle.wait_ready().unwrap();
-        let mut workload = Workload::open(&pair(&dir.path().join("run")));
+        let mut workload = Session::open(&pair(&dir.path().join("run")));
         workload.hello();
         (of, handle, workload)
     });
@@ -114,7 +112,7 @@ fn readable_descriptor_stops_the_server_and_so_does_a_dropped_handle() {
 
     let mut handle = server_of(&dir, "x").spawn().unwrap();
     handle.wait_ready().unwrap();
-    let mut workload = Workload::open(&pair(&dir.path().join("run")));
+    let mut workload = Session::open(&pair(&dir.path().join("run")));
     workload.hello();
     drop(handle);
     assert_eq!(workload.receive_within(PATIENCE), None, "end-of-file");

@@ -5,17 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod hostile {
-    pub(crate) mod arena;
+    pub(crate) mod attacked;
     pub(crate) mod attacker;
     pub(crate) mod attacks;
     pub(crate) mod exhaustion;
     pub(crate) mod held_lock;
     pub(crate) mod watched;
 }
-
-#[allow(dead_code)] // shared with `tests/link.rs`
-#[path = "link/harness.rs"]
-mod harness;

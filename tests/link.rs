@@ -3,15 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod link {
     pub(crate) mod answers;
     pub(crate) mod campaigns;
     pub(crate) mod client;
     pub(crate) mod examples;
     pub(crate) mod forwarding;
-    pub(crate) mod harness;
     pub(crate) mod lifetime;
     pub(crate) mod rejections;
     pub(crate) mod state;

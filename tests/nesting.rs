@@ -5,12 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
-#[path = "link/harness.rs"]
-#[allow(dead_code)] // shared with `tests/link.rs`
-mod harness;
-
 mod nesting {
     pub(crate) mod client;
     pub(crate) mod commands;

@@ -2,21 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{Read, Write},
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
-        net::UnixStream,
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use common::{FIFOGATE, Gate, PATIENCE, Workload, fixture};
 use fifogate::{
     frame::encode,
     pb::{
@@ -26,36 +20,25 @@ use fifogate::{
 };
 use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
 use prost::Message;
+use testkit::{
+    PATIENCE, Process, Session, TestServer, fifogate, fixture, hello_of, manifest, removal_of,
+    wait_for,
+};
 
-const RIGHTS: &str = "
-    controlInterfaceAccess:
-      allowRules:
-        - { type: StateRule, operation: ReadWrite, filterMasks: [\"*\"] }
-";
-
-fn manifest(workloads: &[&str]) -> String {
-    let mut text = "apiVersion: v1\nworkloads:\n".to_owned();
-    for name in workloads {
-        text +=
-            &format!("  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}{RIGHTS}");
-    }
-    text
-}
-
-fn two() -> Gate {
-    Gate::with(&manifest(&["a", "b"]), &["--max-frame", "100000"])
+fn two() -> TestServer {
+    TestServer::with(&manifest(&["a", "b"]), &["--max-frame", "100000"])
 }
 
 /// A workload whose session is open, and which is served as if nothing else were there.
-fn is_served(workload: &mut Workload) {
+fn is_served(workload: &mut Session) {
     workload.set_config("u", "k", "v");
-    assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+    workload.success();
 }
 
 #[test]
 fn frame_over_the_limit_and_a_bad_length_end_that_session_alone_and_a_hello_begins_another() {
     let gate = two();
-    let mut other = Workload::connect(&gate.pair("b"));
+    let mut other = gate.connect("b");
     for (bytes, reason) in [
         (
             &b"\xa1\x8d\x06"[..],
@@ -63,7 +46,7 @@ fn frame_over_the_limit_and_a_bad_length_end_that_session_alone_and_a_hello_begi
         ),
         (&[0xff; 10], "Frame length is not a varint of at most 64 bits"),
     ] {
-        let mut workload = Workload::connect(&gate.pair("a"));
+        let mut workload = gate.connect("a");
         workload.write(bytes);
         assert_eq!(workload.closed(), reason);
         workload.write(&[0x1a; 5_000]);
@@ -76,12 +59,11 @@ fn frame_over_the_limit_and_a_bad_length_end_that_session_alone_and_a_hello_begi
 #[test]
 fn handshake_is_refused_in_the_documented_words_and_can_be_made_up_for() {
     let gate = two();
-    let mut workload = gate.workload("a");
+    let mut workload = gate.open("a");
     workload.read("r", &["agents"], false);
     assert_eq!(workload.closed(), "Initial Hello missing!");
     workload.hello();
-    let hello = fifogate::pb::control_api::Hello { protocol_version: "1.0".to_owned() };
-    workload.send(ToAnkaiosEnum::Hello(hello));
+    workload.send(hello_of("1.0"));
     let reason = "Unsupported protocol version '1.0'. Currently supported '1'";
     assert_eq!(workload.closed(), reason);
     workload.hello();
@@ -91,15 +73,14 @@ fn handshake_is_refused_in_the_documented_words_and_can_be_made_up_for() {
 #[test]
 fn version_that_is_refused_is_quoted_up_to_64_characters() {
     let gate = two();
-    let mut workload = gate.workload("a");
+    let mut workload = gate.open("a");
     for (version, shown) in [
         ("9".repeat(50_000), "9".repeat(64) + "..."),
         ("1.1.0\n".to_owned(), "1.1.0\n".to_owned()),
         ("é".repeat(64), "é".repeat(64)),
         ("é".repeat(65), "é".repeat(64) + "..."),
     ] {
-        let hello = fifogate::pb::control_api::Hello { protocol_version: version };
-        workload.send(ToAnkaiosEnum::Hello(hello));
+        workload.send(hello_of(&version));
         let reason = format!("Unsupported protocol version '{shown}'. Currently supported '1'");
         assert_eq!(workload.closed(), reason);
     }
@@ -108,7 +89,7 @@ fn version_that_is_refused_is_quoted_up_to_64_characters() {
 #[test]
 fn what_does_not_decode_is_answered_where_its_id_can_be_read() {
     let gate = two();
-    let mut workload = Workload::connect(&gate.pair("a"));
+    let mut workload = gate.connect("a");
     let request = pb::Request { request_id: "lost".to_owned(), request_content: None };
     let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Request(request)) };
     let mut body = message.encode_to_vec();
@@ -125,7 +106,7 @@ fn what_does_not_decode_is_answered_where_its_id_can_be_read() {
 fn half_a_frame_is_forgotten_with_its_writer_and_the_session_goes_on() {
     let gate = two();
     let pair = gate.pair("a");
-    let mut workload = Workload::connect(&pair);
+    let mut workload = Session::connect(&pair);
     let frame = fs::read(fixture("frames/read-speed.bin")).unwrap();
     workload.write(&frame[..frame.len() / 2]);
     // The only writer closes, and another opens.
@@ -143,15 +124,12 @@ fn half_a_frame_is_forgotten_with_its_writer_and_the_session_goes_on() {
 
 #[test]
 fn answer_of_any_size_arrives_whole() {
-    let gate = Gate::with(&manifest(&["a"]), &[]);
-    let mut workload = Workload::connect(&gate.pair("a"));
+    let gate = TestServer::with(&manifest(&["a"]), &[]);
+    let mut workload = gate.connect("a");
     for size in [100, 4_000, 4_097, 60_000, 70_000, 900_000, 3_000_000] {
         let text = "x".repeat(size);
         workload.set_config("u", "big", &text);
-        assert!(
-            matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))),
-            "{size}"
-        );
+        workload.success();
         workload.read("r", &["desiredState.configs.big"], false);
         let (_, ResponseContent::CompleteStateResponse(response)) = workload.response() else {
             panic!("no state");
@@ -166,13 +144,13 @@ fn answer_of_any_size_arrives_whole() {
 fn frame_that_a_reader_left_unread_comes_again_whole_for_the_next_one() {
     let gate = two();
     let pair = gate.pair("a");
-    let mut workload = Workload::connect(&pair);
+    let mut workload = Session::connect(&pair);
     workload.set_config("u", "k", &"v".repeat(20_000));
-    assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+    workload.success();
     workload.read("r", &["desiredState.configs.k"], false);
     // It reads some bytes of the answer and goes.
     let mut some = [0; 1_000];
-    while workload.input.read(&mut some).is_err() {
+    while workload.reader.input.read(&mut some).is_err() {
         std::thread::yield_now();
     }
     let output = workload.output.try_clone().unwrap();
@@ -180,8 +158,8 @@ fn frame_that_a_reader_left_unread_comes_again_whole_for_the_next_one() {
     // The kernel reports that a reader has left, unless the next one comes before fifogate looks
     // (docs/pipes.md#reader-replaced-between-two-looks). So fifogate looks first: it serves the request
     // of another workload after the events that came before it.
-    is_served(&mut Workload::connect(&gate.pair("b")));
-    let mut next = Workload::open(&pair);
+    is_served(&mut gate.connect("b"));
+    let mut next = Session::open(&pair);
     let (id, content) = next.response();
     assert_eq!(id, "r");
     assert!(matches!(content, ResponseContent::CompleteStateResponse(_)));
@@ -192,22 +170,17 @@ fn frame_that_a_reader_left_unread_comes_again_whole_for_the_next_one() {
 fn hello_behind_an_unread_answer_gets_its_own_answer_and_nothing_of_the_session_before() {
     let gate = two();
     let pair = gate.pair("a");
-    let mut first = Workload::connect(&pair);
+    let mut first = Session::connect(&pair);
     for id in 0..50 {
         first.read(&id.to_string(), &["*"], false);
     }
-    let end = Instant::now() + PATIENCE;
-    while status_of(&gate, "a")["frames_in"] != 51 {
-        assert!(Instant::now() < end, "{}", status_of(&gate, "a"));
-    }
+    wait_for("51 frames", || (gate.status_of("a")["frames_in"] == 51).then_some(()));
     // fifogate finds the next reader and its Hello at the same time.
-    gate.signal(Signal::SIGSTOP);
+    gate.process.signal(Signal::SIGSTOP);
     drop(first);
-    let mut second = Workload::open(&pair);
-    second.send(ToAnkaiosEnum::Hello(fifogate::pb::control_api::Hello {
-        protocol_version: "1.0.0".to_owned(),
-    }));
-    gate.signal(Signal::SIGCONT);
+    let mut second = Session::open(&pair);
+    second.send(hello_of("1.0.0"));
+    gate.process.signal(Signal::SIGCONT);
     // The answer in the pipe, and at most one that was handed out behind it.
     let mut before = Vec::new();
     while let FromAnkaiosEnum::Response(response) = second.receive() {
@@ -220,23 +193,23 @@ fn hello_behind_an_unread_answer_gets_its_own_answer_and_nothing_of_the_session_
 
 #[test]
 fn restart_skips_what_stood_in_the_pipe_and_serves_those_who_are_still_there() {
-    let mut gate = Gate::with(&manifest(&["a", "b"]), &[]);
-    let mut workload = Workload::connect(&gate.pair("a"));
-    gate.signal(Signal::SIGSTOP);
+    let mut gate = TestServer::with(&manifest(&["a", "b"]), &[]);
+    let mut workload = gate.connect("a");
+    gate.process.signal(Signal::SIGSTOP);
     let frame = fs::read(fixture("frames/read-everything.bin")).unwrap();
     workload.write(&frame);
     workload.write(&frame[..frame.len() - 1]);
     gate.kill_and_restart();
     workload.hello();
     is_served(&mut workload);
-    is_served(&mut Workload::connect(&gate.pair("b")));
+    is_served(&mut gate.connect("b"));
 }
 
 #[test]
 fn names_that_a_workload_replaces_are_not_followed() {
     let gate = two();
     let (pair, other) = (gate.pair("a"), gate.pair("b"));
-    let mut workload = Workload::connect(&pair);
+    let mut workload = Session::connect(&pair);
     let victim = gate.run_dir.join("victim");
     fs::write(&victim, "untouched").unwrap();
     fs::remove_file(pair.join("input")).unwrap();
@@ -246,30 +219,23 @@ fn names_that_a_workload_replaces_are_not_followed() {
     is_served(&mut workload);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     // Removed with the workload are only names that are still ours.
-    let mut manager = Workload::connect(&other);
+    let mut manager = Session::connect(&other);
     remove(&mut manager, "a");
     assert!(fs::symlink_metadata(pair.join("input")).unwrap().file_type().is_symlink());
 }
 
-fn remove(manager: &mut Workload, name: &str) {
-    let update = pb::UpdateStateRequest {
-        new_state: Some(pb::CompleteState::default()),
-        update_mask: vec![format!("desiredState.workloads.{name}")],
-    };
-    manager.request("remove", pb::request::RequestContent::UpdateStateRequest(update));
-    let (_, ResponseContent::UpdateStateSuccess(done)) = manager.response() else {
-        panic!("refused")
-    };
-    assert_eq!(done.deleted_workloads.len(), 1);
+fn remove(manager: &mut Session, name: &str) {
+    manager.request("remove", removal_of(name));
+    assert_eq!(manager.success().deleted_workloads.len(), 1);
 }
 
 #[test]
 fn pair_goes_with_its_workload_and_comes_with_a_new_one() {
     let gate = two();
-    let mut manager = Workload::connect(&gate.pair("b"));
-    let mut gone = Workload::connect(&gate.pair("a"));
+    let mut manager = gate.connect("b");
+    let mut gone = gate.connect("a");
     remove(&mut manager, "a");
-    assert_eq!(gone.receive_within(common::PATIENCE), None, "it sees end-of-file");
+    assert_eq!(gone.receive_within(PATIENCE), None, "it sees end-of-file");
     assert!(!gate.has_pair("a"));
 }
 
@@ -277,14 +243,14 @@ fn pair_goes_with_its_workload_and_comes_with_a_new_one() {
 fn sigterm_ends_with_status_0_and_leaves_the_pairs_for_the_next() {
     let mut gate = two();
     let pair = gate.pair("a");
-    let mut workload = Workload::connect(&pair);
+    let mut workload = Session::connect(&pair);
     workload.read("r", &["agents"], false);
     assert_eq!(workload.response().0, "r");
     let began = Instant::now();
     let files = || ["input", "output"].map(|name| fs::symlink_metadata(pair.join(name)).unwrap());
     let before = files().map(|file| file.ino());
-    gate.signal(Signal::SIGTERM);
-    assert_eq!(gate.child.wait().unwrap().code(), Some(0));
+    gate.process.signal(Signal::SIGTERM);
+    assert_eq!(gate.process.wait_end().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(files().iter().all(|file| file.file_type().is_fifo()));
     assert_eq!(files().map(|file| file.ino()), before);
@@ -293,7 +259,7 @@ fn sigterm_ends_with_status_0_and_leaves_the_pairs_for_the_next() {
 
 /// Runs it with a manifest where it must not start; gives the status and what it says.
 fn refused(run_dir: &Path, manifest: &Path) -> (Option<i32>, String) {
-    let output = Command::new(FIFOGATE)
+    let output = Command::new(fifogate())
         .args(["run", "--manifest"])
         .args([manifest, "--run-dir".as_ref(), run_dir])
         .stdin(Stdio::null())
@@ -348,7 +314,7 @@ fn something_else_where_a_fifo_belongs_costs_that_workload_its_pair_and_no_other
     let text = manifest(&["a", "b"]);
     let file = dir.path().join("manifest.yaml");
     fs::write(&file, &text).unwrap();
-    let probe = Gate::start(&file, &[]);
+    let probe = TestServer::with(&text, &[]);
     let folder = probe.pair("a").parent().unwrap().file_name().unwrap().to_owned();
     drop(probe);
 
@@ -360,24 +326,12 @@ fn something_else_where_a_fifo_belongs_costs_that_workload_its_pair_and_no_other
     mkfifo(&taken.join("output"), Mode::S_IRWXU).unwrap();
     let script =
         r#"exec "$0" run --manifest "$1" --run-dir "$2" --notification-fd 3 3>&1 1>/dev/null"#;
-    let mut child = Command::new("sh")
-        .args(["-c", script, FIFOGATE])
-        .args([&file, &run_dir])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, fifogate()]).args([&file, &run_dir]);
+    let mut child = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let folders = fs::read_dir(&run_dir).unwrap().map(|entry| entry.unwrap().path());
-    let other = folders
-        .into_iter()
-        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("b."));
-    is_served(&mut Workload::connect(&other.unwrap().join("control_interface")));
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
-        Signal::SIGTERM,
-    )
-    .unwrap();
+    is_served(&mut Session::connect_until(&run_dir, "b"));
+    child.signal(Signal::SIGTERM);
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     child.wait().unwrap();
@@ -391,7 +345,7 @@ fn second_fifogate_on_the_same_run_directory_is_refused() {
     let (status, said) = refused(&gate.run_dir, &fixture("manifests/three-workloads.yaml"));
     assert_eq!(status, Some(1));
     assert!(said.contains("another fifogate serves"), "{said}");
-    is_served(&mut Workload::connect(&gate.pair("a")));
+    is_served(&mut gate.connect("a"));
 }
 
 #[test]
@@ -401,10 +355,10 @@ fn thousand_workloads_are_served_and_cost_a_bounded_number_of_descriptors() {
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let text = manifest(&names);
     let began = Instant::now();
-    let gate = Gate::with(&text, &[]);
+    let gate = TestServer::with(&text, &[]);
     println!("1,000 workloads are ready after {:?}", began.elapsed());
-    is_served(&mut Workload::connect(&gate.pair("w999")));
-    assert!(gate.descriptors() <= 2 * 1_000 + 30, "{}", gate.descriptors());
+    is_served(&mut gate.connect("w999"));
+    assert!(gate.process.descriptors() <= 2 * 1_000 + 30, "{}", gate.process.descriptors());
     assert_eq!(gate.stop(), Some(0));
 }
 
@@ -416,66 +370,48 @@ fn reader_that_comes_late_is_told_what_waits_for_it() {
     output.write_all(&fs::read(fixture("frames/hello.bin")).unwrap()).unwrap();
     output.write_all(&fs::read(fixture("frames/read-speed.bin")).unwrap()).unwrap();
     // Served when another workload is, behind it.
-    is_served(&mut Workload::connect(&gate.pair("b")));
-    let mut late = Workload::open(&pair);
+    is_served(&mut gate.connect("b"));
+    let mut late = Session::open(&pair);
     assert!(matches!(late.receive(), FromAnkaiosEnum::ControlInterfaceAccepted(_)));
     assert_eq!(late.response().0, "read");
-}
-
-/// What fifogate tells of a workload on its status socket.
-fn status_of(gate: &Gate, name: &str) -> serde_json::Value {
-    let mut text = String::new();
-    let mut socket = UnixStream::connect(gate.run_dir.join("status.sock")).unwrap();
-    socket.read_to_string(&mut text).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let workloads = status["workloads"].as_array().unwrap();
-    workloads.iter().find(|own| own["name"] == name).unwrap().clone()
-}
-
-/// Processor time that a process has used, in ticks.
-fn ticks(gate: &Gate) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", gate.child.id())).unwrap();
-    let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    // utime and stime, counted from the field behind the name.
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 #[test]
 fn answers_that_nobody_reads_cost_no_processor_time() {
     let gate = two();
-    let mut workload = Workload::connect(&gate.pair("a"));
+    let mut workload = gate.connect("a");
     for n in 0..10 {
         workload.read(&n.to_string(), &["desiredState"], false);
     }
     drop(workload);
-    is_served(&mut Workload::connect(&gate.pair("b")));
-    let before = ticks(&gate);
+    is_served(&mut gate.connect("b"));
+    let before = gate.process.ticks();
     // Nothing happens meanwhile, and that is what is measured.
     std::thread::sleep(Duration::from_secs(1));
-    assert!(ticks(&gate) - before <= 2);
+    assert!(gate.process.ticks() - before <= 2);
     // A loop that feeds itself is stopped as if the workload were its cause.
-    assert_eq!(status_of(&gate, "a")["oddities"], serde_json::json!([]));
-    assert_eq!(Workload::open(&gate.pair("a")).response().0, "0");
+    assert_eq!(gate.status_of("a")["oddities"], serde_json::json!([]));
+    assert_eq!(Session::open(&gate.pair("a")).response().0, "0");
 }
 
 #[test]
 fn what_a_workload_does_to_its_pair_is_told_and_served_as_far_as_it_goes() {
-    let gate = Gate::with(&manifest(&["a", "b", "c"]), &["--max-wakeups", "100"]);
+    let gate = TestServer::with(&manifest(&["a", "b", "c"]), &["--max-wakeups", "100"]);
     let does_until_told = |does: &dyn Fn(), name: &str, oddity: &str| {
         let end = Instant::now() + PATIENCE;
-        while !status_of(&gate, name)["oddities"].as_array().unwrap().contains(&oddity.into()) {
+        while !gate.status_of(name)["oddities"].as_array().unwrap().contains(&oddity.into()) {
             assert!(Instant::now() < end, "{name} is not told to do {oddity}");
             does();
         }
     };
     let until = |name: &str, oddity: &str| does_until_told(&|| {}, name, oddity);
     // It writes into its own input, and then has something to read.
-    let mut own = Workload::connect(&gate.pair("a"));
+    let mut own = gate.connect("a");
     let mut input = OpenOptions::new().write(true).open(gate.pair("a").join("input")).unwrap();
     input.write_all(&[0; 100]).unwrap(); // more than it may have left of what it was told
     own.read("r", &["agents"], false);
     until("a", "writes_its_input");
-    own.input.read_exact(&mut [0; 100]).unwrap();
+    own.reader.input.read_exact(&mut [0; 100]).unwrap();
     assert_eq!(own.response().0, "r");
     // It renames what it was given.
     let pair = gate.pair("b");
@@ -483,7 +419,7 @@ fn what_a_workload_does_to_its_pair_is_told_and_served_as_far_as_it_goes() {
     until("b", "renamed");
     let elsewhere = OpenOptions::new().write(true).open(pair.join("elsewhere")).unwrap();
     let input = OpenOptions::new().read(true).open(pair.join("input")).unwrap();
-    let mut renamed = Workload::of(elsewhere, input);
+    let mut renamed = Session::of(elsewhere, input);
     renamed.hello();
     is_served(&mut renamed);
     // It opens and closes without end, and is served all the same.
@@ -494,5 +430,5 @@ fn what_a_workload_does_to_its_pair_is_told_and_served_as_far_as_it_goes() {
         }
     };
     does_until_told(&open_and_close, "c", "wakes");
-    is_served(&mut Workload::connect(&gate.pair("c")));
+    is_served(&mut gate.connect("c"));
 }

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,10 +11,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{FIFOGATE, Gate, PATIENCE, fixture};
+use testkit::{PATIENCE, TestServer, fifogate, fixture};
 
-fn gate() -> Gate {
-    Gate::start(&fixture("manifests/three-workloads.yaml"), &["-q"])
+fn gate() -> TestServer {
+    TestServer::start(&fixture("manifests/three-workloads.yaml"), &["-q"])
 }
 
 fn script(name: &str) -> PathBuf {
@@ -24,10 +22,10 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// Runs a script as a workload; it fails if a message that it waits for does not come.
-fn run(name: &str, gate: &Gate, workload: &str, on_line: impl Fn(&str)) {
+fn run(name: &str, gate: &TestServer, workload: &str, on_line: impl Fn(&str)) {
     let mut child = Command::new("timeout")
         .args([&PATIENCE.as_secs().to_string(), "sh"])
-        .args([script(name), gate.pair(workload), fixture("frames"), FIFOGATE.into()])
+        .args([script(name), gate.pair(workload), fixture("frames"), fifogate().into()])
         .arg(gate.pair("publisher"))
         .stdout(Stdio::piped())
         .spawn()
@@ -60,7 +58,7 @@ fn frames_that_make_no_sense_cost_no_more_than_the_session_that_they_came_in() {
 fn prepared_frames_are_those_that_are_made_anew() {
     let anew = tempfile::tempdir().unwrap();
     let mut made = Command::new("sh");
-    made.arg(fixture("rebuild.sh")).args([FIFOGATE.as_ref(), anew.path()]);
+    made.arg(fixture("rebuild.sh")).args([fifogate().as_ref(), anew.path()]);
     assert!(made.status().unwrap().success());
     let frames = |folder: &Path| {
         let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -69,6 +67,7 @@ fn prepared_frames_are_those_that_are_made_anew() {
         frames.map(named).collect::<BTreeMap<_, _>>()
     };
     let (stored, made) = (frames(&fixture("frames")), frames(anew.path()));
+    assert!(!stored.is_empty());
     let names = stored.keys().chain(made.keys());
     let differ: Vec<_> = names.filter(|name| stored.get(*name) != made.get(*name)).collect();
     assert!(differ.is_empty(), "`make fixtures` makes others: {differ:?}");

@@ -11,6 +11,7 @@ mod sim {
     pub(crate) mod access;
     pub(crate) mod acts;
     pub(crate) mod asks;
+    mod checks;
     pub(crate) mod counts;
     pub(crate) mod link;
     pub(crate) mod pbs;

@@ -6,11 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 mod torn {
     pub(crate) mod cases;
-    pub(crate) mod reader;
     pub(crate) mod schedules;
     pub(crate) mod world;
 }

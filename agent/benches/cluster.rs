@@ -11,20 +11,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
 #[path = "cluster/cpus.rs"]
 mod cpus;
 
 #[allow(dead_code)]
 #[path = "../tests/cluster"]
 mod cluster {
-    pub(crate) mod bed;
     pub(crate) mod follower;
     pub(crate) mod history;
     pub(crate) mod network;
-    pub(crate) mod session;
     pub(crate) mod view;
+    pub(crate) mod world;
     pub(crate) mod writer;
 }
 
@@ -36,14 +33,14 @@ use std::{
 
 use clap::Parser;
 use cluster::{
-    bed::{Cluster, NAMES, soon},
     history::History,
-    network::{Network, is_run_elsewhere},
+    network::Network,
+    world::{Cluster, NAMES},
 };
-use common::server::Etcd;
 use cpus::Cpus;
 use etcd_client::{Client, WatchOptions};
 use fifogate::pb::ank_base::{config_item::ConfigItemEnum, response::ResponseContent};
+use testkit::{Etcd, is_run_elsewhere, soon};
 use tokio::runtime::{Builder, Runtime};
 
 /// As many as the tests have.
@@ -83,7 +80,7 @@ fn main() {
     let rounds_text = rounds.to_string();
     let mut arguments = vec!["--bench", "--rounds", &rounds_text];
     arguments.extend(unpinned.then_some("--unpinned"));
-    if is_run_elsewhere(&arguments) {
+    if is_run_elsewhere(&["--net"], &arguments) {
         return;
     }
     let cpus = Cpus::new(!unpinned);
@@ -237,7 +234,7 @@ fn watch(node: usize, endpoint: &str, heard: &Sender<Heard>, ready: &Sender<()>)
 
 /// A workload on node A that sets a config, and one on each node that follows it.
 struct Updates {
-    asker: cluster::session::Session,
+    asker: testkit::Session,
     heard: Receiver<Heard>,
 }
 
@@ -246,12 +243,12 @@ impl Updates {
         let (sender, heard) = mpsc::channel();
         for node in 0..NAMES.len() {
             let mut session = cluster.session(node, FOLLOWER);
-            let id = session.subscribe(&["desiredState.configs.event"]).unwrap();
-            session.answer(&id, soon()).unwrap();
+            let id = session.subscribe(&["desiredState.configs.event"]);
+            session.answer(&id);
             let (sender, cpus) = (sender.clone(), cpus.clone());
             thread::spawn(move || {
                 cpus.pin(node);
-                while let Ok(Some(response)) = session.response(soon()) {
+                while let Ok(Some(response)) = session.try_response(soon()) {
                     let now = Instant::now();
                     let Some(value) = value_of(response.response_content) else { continue };
                     if sender.send((node, value, now)).is_err() {
@@ -265,11 +262,11 @@ impl Updates {
 
     fn measure(&mut self, value: &str) -> Arrivals {
         let text = format!("configs: {{event: '{value}'}}");
-        let update = common::update(&text, &["desiredState.configs.event"]);
+        let update = testkit::update(&text, &["desiredState.configs.event"]);
         let began = Instant::now();
-        let id = self.asker.ask(update).unwrap();
+        let id = self.asker.ask(update);
         let all = arrivals(&self.heard, value, began);
-        let answer = self.asker.answer(&id, soon()).unwrap();
+        let answer = self.asker.answer(&id);
         assert!(matches!(answer, ResponseContent::UpdateStateSuccess(_)), "{answer:?}");
         all
     }

@@ -3,10 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 mod cluster {
-    pub(crate) mod bed;
     mod checks;
     mod events;
     mod faults;
@@ -14,8 +11,8 @@ mod cluster {
     pub(crate) mod history;
     mod load;
     pub(crate) mod network;
-    pub(crate) mod session;
     mod tutorial;
     pub(crate) mod view;
+    pub(crate) mod world;
     pub(crate) mod writer;
 }

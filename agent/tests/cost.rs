@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Agent, Session, state_of, wait_for, workload};
 use fifogate::pb::ank_base as pb;
 use nix::sys::signal::Signal;
 use prost::Message;
 use redb::{Database, TableDefinition};
+use testkit::{Agent, Session, state_of, wait_for, workload};
 
 /// A workload with a text as its `runtimeConfig`, and further fields.
 fn with_config(text: &str, fields: &str) -> String {
@@ -296,7 +294,7 @@ fn agent_ends_in_order_while_something_dear_is_made() {
     let (configs, workload) = &inputs["comparison"];
     let masks = ["desiredState.configs.b", "desiredState.configs.d", "desiredState.configs.l"];
     ctl.update(configs, &masks).unwrap();
-    let content = common::update(&format!("{workload}{configs}"), EVIL);
+    let content = testkit::update(&format!("{workload}{configs}"), EVIL);
     for _ in 0..20 {
         ctl.ask(content.clone());
     }

@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Agent, processes_with, state_of, update, wait_for, workload};
 use fifogate::pb::ank_base::response::ResponseContent;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use testkit::{Agent, processes_with, state_of, update, wait_for, workload};
 
 #[test]
 fn all_that_was_acknowledged_before_the_agent_was_killed_is_there_afterwards() {

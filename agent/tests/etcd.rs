@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "common/server.rs"]
-mod server;
-
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use etcd_client::Client;
@@ -20,7 +17,7 @@ use fifogate_agent::{
         etcd::{Options, Place},
     },
 };
-use server::Etcd as Server;
+use testkit::Etcd as Server;
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,

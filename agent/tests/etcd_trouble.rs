@@ -3,9 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "common/server.rs"]
-mod server;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -27,7 +24,7 @@ use fifogate_agent::{
 };
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use server::Etcd as Server;
+use testkit::Etcd as Server;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);

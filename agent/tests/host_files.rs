@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
@@ -14,8 +12,8 @@ use std::{
     thread,
 };
 
-use common::{Agent, Seen, is_root, state_of, workload, workload_with};
 use nix::sys::signal::Signal;
+use testkit::{Agent, Seen, is_root_or_skip, state_of, workload, workload_with};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fifogate-agent");
 const NOBODY: u32 = 65_534;
@@ -59,7 +57,7 @@ fn listing(folder: &Path) -> Vec<String> {
 
 #[test]
 fn mount_points_that_lead_elsewhere_make_and_change_nothing_on_the_node() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let (node, own) = (tempfile::tempdir().unwrap(), attackers());
@@ -115,7 +113,7 @@ fn mount_points_that_lead_elsewhere_make_and_change_nothing_on_the_node() {
 
 #[test]
 fn mount_points_of_any_kind_in_folders_of_another_user_are_covered_and_not_changed() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let (own, seen) = (attackers(), Seen::new());
@@ -171,7 +169,7 @@ fn exchange_links(own: &Path, node: &Path, stop: &AtomicBool) {
 
 #[test]
 fn links_that_are_exchanged_meanwhile_make_and_change_nothing_on_the_node() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let (node, own) = (tempfile::tempdir().unwrap(), attackers());
@@ -230,7 +228,7 @@ fn hundreds_of_files_in_a_missing_folder_are_all_there() {
 
 #[test]
 fn links_of_root_on_the_way_to_a_mount_point_are_followed() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let (folder, seen) = (tempfile::tempdir().unwrap(), Seen::new());
@@ -285,13 +283,13 @@ fn what_the_agent_keeps_is_for_its_user_alone_whatever_the_umask() {
         fs::write(path("m.yaml"), format!("apiVersion: v1\nworkloads:\n{text}")).unwrap();
         let shell = format!(
             "umask {umask}; exec {AGENT} run --fifogate {} --manifest {} --run-dir {} --state-dir {}",
-            common::fifogate().display(),
+            testkit::fifogate(),
             path("m.yaml"),
             path("run/deep"),
             path("state/deep"),
         );
         let mut child = Command::new("sh").args(["-c", &shell]).spawn().unwrap();
-        common::wait_for("its log", || {
+        testkit::wait_for("its log", || {
             let logs = fs::read_dir(dir.path().join("state/deep/logs")).ok()?;
             logs.flatten()
                 .find(|own| fs::read_dir(own.path()).is_ok_and(|mut all| all.next().is_some()))
@@ -315,7 +313,7 @@ fn what_the_agent_keeps_is_for_its_user_alone_whatever_the_umask() {
 
 #[test]
 fn folders_that_belong_to_another_user_or_are_open_to_others_are_refused_untouched() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let folder = |mode: u32, uid: u32| {
@@ -356,7 +354,7 @@ fn folders_that_belong_to_another_user_or_are_open_to_others_are_refused_untouch
 
 #[test]
 fn links_in_the_agents_folders_are_neither_followed_nor_emptied() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     for link in ["agent/lock", "agent"] {

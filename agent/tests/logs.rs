@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::fs;
 
-use common::{Agent, Session, state_of, wait_for, workload};
 use fifogate::pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent};
 use prost::Message;
+use testkit::{Agent, Session, state_of, wait_for, workload};
 
 fn name(workload: &str, id: &str) -> pb::WorkloadInstanceName {
     pb::WorkloadInstanceName {
@@ -96,7 +94,7 @@ fn a_follower_is_told_what_comes_until_it_cancels() {
     }
     let cancel = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
     // A cancel has the id of what it cancels.
-    ctl.ask_as(&request, cancel);
+    ctl.request(&request, cancel);
     assert!(matches!(ctl.answer(&request), ResponseContent::LogsCancelAccepted(_)));
     fs::write(&pipe, "three\n").unwrap();
     let whole = wait_for("the third line in the log", || {
@@ -117,13 +115,6 @@ fn a_follower_is_told_what_comes_until_it_cancels() {
     assert_eq!(whole[2].message, "three");
 }
 
-/// Memory of a process that is not on disk, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn a_hundred_megabytes_are_followed_in_order_and_memory_stays_bounded() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,7 +130,7 @@ fn a_hundred_megabytes_are_followed_in_order_and_memory_stays_bounded() {
     let follow = pb::LogsRequest { follow: Some(true), ..Default::default() };
     let request = ask(&mut ctl, &[name("w", &id)], follow);
     assert!(matches!(ctl.answer(&request), ResponseContent::LogsRequestAccepted(_)));
-    let before = resident(agent.child.id());
+    let before = agent.child.memory_kib("VmHWM");
     fs::write(&go, "").unwrap();
     let mut next = 0_u64;
     loop {
@@ -156,7 +147,7 @@ fn a_hundred_megabytes_are_followed_in_order_and_memory_stays_bounded() {
         }
     }
     assert_eq!(next, 1 << 20);
-    let after = resident(agent.child.id());
+    let after = agent.child.memory_kib("VmHWM");
     assert!(after < before + 16_384, "{before} KiB, then {after} KiB");
     let tail = pb::LogsRequest { tail: Some(3), ..Default::default() };
     let request = ask(&mut ctl, &[name("w", &id)], tail);

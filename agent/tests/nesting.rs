@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -32,7 +30,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use redb::{Database, TableDefinition};
 
-use common::wait_for;
+use testkit::wait_for;
 
 const LIMIT: &str = "at most 20 levels";
 

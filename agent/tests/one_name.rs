@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::{collections::BTreeMap, fs, path::Path};
 
-use common::{Agent, processes_with, server::Etcd, wait_for, workload};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tempfile::TempDir;
+use testkit::{Agent, Etcd, processes_with, wait_for, workload};
 
 /// An etcd, and where a workload leaves when it ran: each of its processes in a file of its own.
 struct Bed {

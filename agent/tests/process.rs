@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::{
     fs,
     process::{Command, Stdio},
 };
 
-use common::{Agent, Seen, fifogate, is_root, state_of, wait_for, workload, workload_with};
+use testkit::{
+    Agent, Seen, fifogate, is_root_or_skip, state_of, wait_for, workload, workload_with,
+};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_fifogate-agent");
 
@@ -31,7 +31,7 @@ fn output_under(shell: &str, script: &str) -> String {
     fs::write(&manifest, format!("apiVersion: v1\nworkloads:\n{text}")).unwrap();
     let agent = format!(
         "{AGENT} run --fifogate {} --manifest {} --run-dir {}/run",
-        fifogate().display(),
+        fifogate(),
         manifest.display(),
         dir.path().display()
     );
@@ -40,7 +40,7 @@ fn output_under(shell: &str, script: &str) -> String {
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let output = seen.read("w");
-    for pid in common::processes_with(&agent.replace(' ', "\0")) {
+    for pid in testkit::processes_with(&agent.replace(' ', "\0")) {
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(pid),
             nix::sys::signal::Signal::SIGTERM,
@@ -53,7 +53,7 @@ fn output_under(shell: &str, script: &str) -> String {
 #[test]
 fn a_workload_killed_by_a_real_time_signal_failed_by_that_signal() {
     for isolation in ["full", "mounts", "none"] {
-        if isolation != "none" && !is_root() {
+        if isolation != "none" && !is_root_or_skip() {
             continue;
         }
         let text = [34, 35, 50, 64]
@@ -71,7 +71,7 @@ fn a_workload_killed_by_a_real_time_signal_failed_by_that_signal() {
 #[test]
 fn an_orphan_killed_by_a_real_time_signal_costs_its_workload_nothing() {
     for isolation in ["full", "mounts", "none"] {
-        if isolation != "none" && !is_root() {
+        if isolation != "none" && !is_root_or_skip() {
             continue;
         }
         let seen = Seen::new();
@@ -96,7 +96,7 @@ fn what_a_real_time_signal_leaves_behind_is_killed_with_the_workload() {
     let mut ctl = agent.connect();
     ctl.until_state("w", "Failed(ExecFailed)");
     assert_eq!(state_of(&ctl.state(), "w").unwrap().2, "exit status 3");
-    let left = |text: &str| common::processes_with(text).len();
+    let left = |text: &str| testkit::processes_with(text).len();
     wait_for("the end of all", || {
         (left("sleep\u{0}83001") + left("sleep\u{0}83002") == 0).then_some(())
     });
@@ -105,7 +105,7 @@ fn what_a_real_time_signal_leaves_behind_is_killed_with_the_workload() {
 #[test]
 fn a_workload_leads_a_session_of_its_own() {
     for isolation in ["full", "none"] {
-        if isolation == "full" && !is_root() {
+        if isolation == "full" && !is_root_or_skip() {
             continue;
         }
         let script = "cut -d' ' -f1,5,6,7 /proc/$$/stat";
@@ -222,7 +222,7 @@ fn try_ways_out(agent: &Agent, keys: &str) -> Vec<String> {
 
 #[test]
 fn root_in_a_workload_does_not_leave_its_namespaces_or_reach_other_pairs() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     assert_eq!(run_ways_out("full", ""), Vec::<String>::new());
@@ -235,7 +235,7 @@ fn root_in_a_workload_does_not_leave_its_namespaces_or_reach_other_pairs() {
 
 #[test]
 fn another_user_in_a_workload_does_not_leave_its_namespaces_or_reach_other_pairs() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     assert_eq!(run_ways_out("full", "\"user\": \"nobody\""), Vec::<String>::new());
@@ -255,7 +255,7 @@ fn root_of_a_user_namespace_does_not_leave_it_or_reach_other_pairs() {
 
 #[test]
 fn workloads_with_more_capabilities_can_do_what_these_are_for() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let found = run_ways_out("full", "\"capabilities\": [\"CAP_SYS_ADMIN\", \"mknod\"]");
@@ -267,7 +267,7 @@ fn workloads_with_more_capabilities_can_do_what_these_are_for() {
 
 #[test]
 fn root_in_a_workload_can_do_the_ordinary_things() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let bind = "import socket; socket.socket().bind((\"127.0.0.77\", 81))";
@@ -292,7 +292,7 @@ const CAPABILITIES: &str =
 
 #[test]
 fn capabilities_are_those_of_containers_and_those_that_are_asked_for() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     let sets = |keys: &str| {
@@ -345,7 +345,7 @@ fn what_is_wrong_with_capabilities_is_told() {
 
 #[test]
 fn mounted_files_are_not_loaded_by_what_starts_a_workload() {
-    if !is_root() {
+    if !is_root_or_skip() {
         return;
     }
     // The dynamic linker complains of it in each program that is started where it is mounted. Many start

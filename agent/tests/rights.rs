@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Agent, Session, processes_with, state_of, wait_for, workload};
 use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
+use testkit::{Agent, Session, processes_with, state_of, wait_for, workload};
 
 /// Ignores that it is to end, so it takes all of its grace.
 const DEAF: &str = "trap '' TERM; while :; do sleep 98761; done";
@@ -84,7 +82,7 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
             all.any(|(_, own)| own.str_at("state") == Some("Stopping")).then_some(())
         });
         if !allowed.0 {
-            deaf.hello();
+            deaf.hello_again();
             let again = deaf.subscribe(&["agents"]);
             let ResponseContent::Error(error) = deaf.answer(&again) else { panic!("{what}") };
             assert_eq!(error.message, "Access denied");

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod common;
-
 use std::fs;
 
-use common::{Agent, processes_with, shell, state_of, update, wait_for, workload};
 use fifogate::{pb::ank_base::response::ResponseContent, state::convert};
 use nix::sys::signal::Signal;
+use testkit::{Agent, processes_with, shell, state_of, update, wait_for, workload};
 
 #[test]
 fn an_update_starts_replaces_and_stops_a_process() {

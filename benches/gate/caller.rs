@@ -10,7 +10,9 @@ use std::{
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::{common::Workload, messages::frame_len, series::Times};
+use testkit::Session;
+
+use crate::{messages::frame_len, series::Times};
 
 /// One client, with blocking calls.
 pub(crate) struct Caller {
@@ -24,8 +26,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Over the pair of a workload whose session is open.
-    pub(crate) fn over(workload: Workload, request: Vec<u8>) -> Self {
-        let Workload { output, input, .. } = workload;
+    pub(crate) fn over(workload: Session, request: Vec<u8>) -> Self {
+        let (output, input) = (workload.output, workload.reader.input);
         set_blocking(&output, true);
         set_blocking(&input, true);
         let mut caller = Self { output, input, request, response: Vec::new(), buffer: Vec::new() };

@@ -4,7 +4,9 @@ use std::{fs::File, io::ErrorKind, io::Read, os::fd::AsRawFd};
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
-use crate::{caller::set_blocking, common::PATIENCE, messages::frame_len};
+use testkit::PATIENCE;
+
+use crate::{caller::set_blocking, messages::frame_len};
 
 /// The reading ends of many pipes.
 pub(crate) struct Crowd {

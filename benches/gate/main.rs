@@ -8,9 +8,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 mod caller;
 mod crowd;
 mod floor;

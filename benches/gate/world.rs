@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use testkit::{Session, TestServer};
 
 use crate::{
     caller::Caller,
-    common::{Gate, Workload},
     crowd::Crowd,
     messages::{self, SPEED_MASK},
 };
@@ -16,14 +16,15 @@ const RESERVE: usize = 200;
 
 /// A fifogate and the folders of its pairs.
 pub(crate) struct World {
-    pub(crate) gate: Gate,
+    pub(crate) gate: TestServer,
     pairs: Vec<PathBuf>,
 }
 
 impl World {
     /// With `state` workloads in its state, and `pairs` more which it serves.
     pub(crate) fn start(state: usize, pairs: usize, options: &[&str]) -> Self {
-        let gate = Gate::with(&messages::manifest(state, pairs), &[options, &["-q"]].concat());
+        let gate =
+            TestServer::with(&messages::manifest(state, pairs), &[options, &["-q"]].concat());
         let found = fs::read_dir(&gate.run_dir).unwrap().filter_map(|entry| {
             let path = entry.unwrap().path();
             let (name, _) = path.file_name()?.to_str()?.split_once('.')?;
@@ -35,7 +36,7 @@ impl World {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.gate.child.id()
+        self.gate.process.id()
     }
 
     pub(crate) fn pair_count(&self) -> usize {
@@ -43,8 +44,8 @@ impl World {
     }
 
     /// A workload whose session is open.
-    pub(crate) fn workload(&self, index: usize) -> Workload {
-        Workload::connect(&self.pairs[index])
+    pub(crate) fn workload(&self, index: usize) -> Session {
+        Session::connect(&self.pairs[index])
     }
 
     /// A workload that asks for one small thing again and again.
@@ -60,9 +61,8 @@ impl World {
             let mut workload = self.workload(index);
             workload.read("s", &[SPEED_MASK], true);
             workload.response();
-            let Workload { output, input, .. } = workload;
-            outputs.push(output);
-            inputs.push(input);
+            outputs.push(workload.output);
+            inputs.push(workload.reader.input);
         }
         Subscribers { _outputs: outputs, crowd: Crowd::new(inputs) }
     }
@@ -118,7 +118,7 @@ pub(crate) fn take_all_descriptors() {
 
 /// How many pairs fifogate has descriptors for, in whole hundreds, and how many it takes for one.
 pub(crate) fn most_pairs() -> (usize, usize) {
-    let [few, more] = [10, 110].map(|pairs| World::start(0, pairs, &[]).gate.descriptors());
+    let [few, more] = [10, 110].map(|pairs| World::start(0, pairs, &[]).gate.process.descriptors());
     // Rounded, as the descriptor by which it told that it is ready may still be there.
     let each = (more - few + 50) / 100;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

@@ -8,7 +8,9 @@ use std::{
 use predicates::str::contains;
 use serde_json::{Value, json};
 
-use crate::{common::Gate, fifogate, start};
+use testkit::TestServer;
+
+use crate::{fifogate, start};
 
 const MANIFEST: &str = "
 apiVersion: v1
@@ -34,13 +36,13 @@ configs:
 ";
 
 /// A command as the workload `name`.
-fn as_workload(gate: &Gate, name: &str, args: &[&str]) -> assert_cmd::Command {
+fn as_workload(gate: &TestServer, name: &str, args: &[&str]) -> assert_cmd::Command {
     let mut command = fifogate(args);
     command.arg("--dir").arg(gate.pair(name));
     command
 }
 
-fn json_of(gate: &Gate, mask: &str) -> Value {
+fn json_of(gate: &TestServer, mask: &str) -> Value {
     let mut get = as_workload(gate, "all", &["get", "--output=json", mask]);
     let output = get.assert().success().get_output().stdout.clone();
     assert_eq!(output.iter().filter(|byte| **byte == b'\n').count(), 1);
@@ -49,7 +51,7 @@ fn json_of(gate: &Gate, mask: &str) -> Value {
 
 #[test]
 fn get_prints_the_tree_that_the_masks_name() {
-    let gate = Gate::with(MANIFEST, &[]);
+    let gate = TestServer::with(MANIFEST, &[]);
     let masks = ["desiredState.workloads.all.runtimeConfig", "desiredState.configs"];
     let expected = "\
 desiredState:
@@ -72,7 +74,7 @@ desiredState:
 
 #[test]
 fn set_changes_what_it_names_and_prints_what_started_and_ended() {
-    let gate = Gate::with(MANIFEST, &[]);
+    let gate = TestServer::with(MANIFEST, &[]);
     let set = |args: &[&str]| as_workload(&gate, "all", &[&["set"], args].concat()).assert();
     let new = "desiredState.workloads.new";
     let started = set(&[
@@ -108,7 +110,7 @@ fn set_changes_what_it_names_and_prints_what_started_and_ended() {
 
 #[test]
 fn state_that_was_printed_can_be_edited_and_given_back() {
-    let gate = Gate::with(MANIFEST, &[]);
+    let gate = TestServer::with(MANIFEST, &[]);
     let before = json_of(&gate, "desiredState");
     let mut get = as_workload(&gate, "all", &["get"]);
     let state = String::from_utf8(get.output().unwrap().stdout).unwrap();
@@ -142,7 +144,7 @@ fn unusable_state_file_is_told_with_its_line_and_nothing_is_sent() {
 
 #[test]
 fn watch_prints_the_state_and_then_each_event_until_there_are_enough() {
-    let gate = Gate::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
+    let gate = TestServer::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
     let pair = gate.pair("reader");
     let dir = pair.to_str().unwrap();
     let mask = "desiredState.configs.mode";
@@ -163,7 +165,7 @@ fn watch_prints_the_state_and_then_each_event_until_there_are_enough() {
 
 #[test]
 fn watch_separates_yaml_documents() {
-    let gate = Gate::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
+    let gate = TestServer::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
     let pair = gate.pair("reader");
     let dir = pair.to_str().unwrap();
     let mut watch = start(&["watch", "-d", dir, "--count", "1", "desiredState.configs"]);
@@ -197,7 +199,7 @@ completeState:
 
 #[test]
 fn count_of_0_is_the_state_alone() {
-    let gate = Gate::with(MANIFEST, &[]);
+    let gate = TestServer::with(MANIFEST, &[]);
     let mut watch = as_workload(&gate, "reader", &["watch", "--count=0", "desiredState.configs"]);
     let first =
         "completeState:\n  desiredState:\n    apiVersion: v1\n    configs:\n      mode: slow\n";
@@ -206,7 +208,7 @@ fn count_of_0_is_the_state_alone() {
 
 #[test]
 fn watch_goes_on_with_the_next_fifogate_that_serves_the_pair() {
-    let mut gate = Gate::with(MANIFEST, &[]);
+    let mut gate = TestServer::with(MANIFEST, &[]);
     let pair = gate.pair("reader");
     let mut watch = start(&["watch", "-d", pair.to_str().unwrap(), "desiredState.configs"]);
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);

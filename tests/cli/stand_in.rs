@@ -2,13 +2,12 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read, Write},
-    os::fd::AsFd,
+    io::Write,
     path::Path,
 };
 
 use fifogate::{
-    frame::{FrameDecoder, encode},
+    frame::encode,
     pb::{
         ank_base::{
             CompleteState, CompleteStateResponse, Response, request::RequestContent,
@@ -19,16 +18,11 @@ use fifogate::{
         },
     },
 };
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::Mode,
-    unistd::mkfifo,
-};
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use prost::Message;
 use tempfile::TempDir;
 
-use crate::common::PATIENCE;
+use testkit::{Found, Reader, accepted, soon};
 
 /// A folder with a pair of FIFOs that nobody has open.
 pub(crate) fn pair() -> TempDir {
@@ -42,32 +36,22 @@ pub(crate) fn pair() -> TempDir {
 /// Both pipes are open for reading and writing: so nothing depends on who came first, what a test
 /// wrote stays until it is read, and the other side sees end-of-file when this is dropped.
 pub(crate) struct StandIn {
-    from_workload: File,
+    from_workload: Reader,
     to_workload: File,
-    decoder: FrameDecoder,
 }
 
 impl StandIn {
     pub(crate) fn open(dir: &Path) -> Self {
         let open = |name| OpenOptions::new().read(true).write(true).open(dir.join(name)).unwrap();
-        let (from_workload, to_workload) = (open("output"), open("input"));
-        Self { from_workload, to_workload, decoder: FrameDecoder::new(1 << 20) }
+        // Byte by byte: frames that nobody heard stay in the pipe.
+        Self { from_workload: Reader::of(open("output"), 1), to_workload: open("input") }
     }
 
     /// What the workload says next.
     pub(crate) fn hear(&mut self) -> ToAnkaiosEnum {
-        loop {
-            let mut pipe = [PollFd::new(self.from_workload.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut pipe, PollTimeout::try_from(PATIENCE).unwrap()) {
-                Err(Errno::EINTR) => continue, // a child of another test ended
-                count => assert_eq!(count, Ok(1), "the workload says nothing"),
-            }
-            let mut byte = [0];
-            self.from_workload.read_exact(&mut byte).unwrap();
-            if let Some(body) = self.decoder.next_frame(&mut &byte[..]).unwrap() {
-                return ToAnkaios::decode(body).unwrap().to_ankaios_enum.unwrap();
-            }
-        }
+        let found = self.from_workload.next_frame(usize::MAX, soon()).unwrap();
+        let Found::Message(body) = found else { panic!("the workload says nothing: {found:?}") };
+        ToAnkaios::decode(body).unwrap().to_ankaios_enum.unwrap()
     }
 
     pub(crate) fn hear_hello(&mut self) {
@@ -94,7 +78,7 @@ impl StandIn {
     }
 
     pub(crate) fn accept(&mut self) {
-        self.say(FromAnkaiosEnum::ControlInterfaceAccepted(Default::default()));
+        self.say(accepted());
     }
 
     pub(crate) fn respond(&mut self, id: &str, content: ResponseContent) {

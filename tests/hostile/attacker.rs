@@ -16,7 +16,7 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-use crate::common::PATIENCE;
+use testkit::PATIENCE;
 
 /// The user that attacks, where we may choose: nobody.
 const NOBODY: u32 = 65_534;

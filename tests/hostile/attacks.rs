@@ -5,27 +5,27 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use super::arena::{Budget, StopWhen, TestServer};
+use super::attacked::{AttackedServer, Budget, StopWhen};
 
 /// Workloads in a state that is large enough to make a request for all of it dear.
 const MANY: usize = 2_000;
 
 /// One attack against a fifogate with a small state, and all that has to hold.
-fn survives(name: &str, arguments: &[&str], bites: StopWhen) {
-    fight(TestServer::start(&["bad"], 0, &[]), name, arguments, bites);
+fn survives(name: &str, arguments: &[&str], stop_when: StopWhen) {
+    fight(AttackedServer::start(&["bad"], 0, &[]), name, arguments, stop_when);
 }
 
 /// The same with a large state.
-fn survives_with_many(name: &str, arguments: &[&str], bites: StopWhen) {
-    fight(TestServer::start(&["bad"], MANY, &[]), name, arguments, bites);
+fn survives_with_many(name: &str, arguments: &[&str], stop_when: StopWhen) {
+    fight(AttackedServer::start(&["bad"], MANY, &[]), name, arguments, stop_when);
 }
 
-fn fight(mut arena: TestServer, name: &str, arguments: &[&str], bites: StopWhen) {
-    arena.attack("bad", name, arguments);
-    let cost = arena.measure(bites);
+fn fight(mut server: AttackedServer, name: &str, arguments: &[&str], stop_when: StopWhen) {
+    server.attack("bad", name, arguments);
+    let cost = server.measure(stop_when);
     cost.check(&Budget::OF_ONE);
-    arena.everything_goes_on(&["bad"]);
-    arena.ends_when_told();
+    server.everything_goes_on(&["bad"]);
+    server.ends_when_told();
 }
 
 #[test]
@@ -138,24 +138,24 @@ fn pipes_that_shrink_and_grow_hold_up_nobody_else() {
 
 #[test]
 fn names_that_are_replaced_lead_nowhere_and_hold_up_nobody_else() {
-    let mut arena = TestServer::start(&["bad", "other"], 0, &[]);
+    let mut server = AttackedServer::start(&["bad", "other"], 0, &[]);
     let host = tempfile::tempdir().unwrap();
     let victim = host.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
     fs::set_permissions(&victim, Permissions::from_mode(0o666)).unwrap();
-    let (pair, other) = (arena.gate.pair("bad"), arena.gate.pair("other"));
+    let (pair, other) = (server.gate.pair("bad"), server.gate.pair("other"));
     fs::set_permissions(&pair, Permissions::from_mode(0o777)).unwrap();
     let arguments = [victim.to_str().unwrap(), other.to_str().unwrap()];
-    arena.attack("bad", "replaced_names", &arguments);
-    arena.measure(StopWhen::After(100)).check(&Budget::OF_ONE);
+    server.attack("bad", "replaced_names", &arguments);
+    server.measure(StopWhen::After(100)).check(&Budget::OF_ONE);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
     // The attacked pair has lost its names; the one that it pointed at has heard nothing.
-    let mut beside = crate::common::Workload::open(&other);
+    let mut beside = testkit::Session::open(&other);
     assert_eq!(beside.receive_within(std::time::Duration::ZERO), None);
     beside.hello();
     drop(beside);
-    arena.everything_goes_on(&["other"]);
-    arena.ends_when_told();
+    server.everything_goes_on(&["other"]);
+    server.ends_when_told();
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
 }
 
@@ -171,8 +171,8 @@ fn readers_that_are_killed_in_the_middle_of_a_frame_hold_up_nobody_else() {
 
 #[test]
 fn state_that_grows_is_refused_at_its_limit_and_holds_up_nobody_else() {
-    let arena = TestServer::start(&["bad"], 0, &["--max-state-bytes", "8388608"]);
-    fight(arena, "state_growth", &[], StopWhen::After(3));
+    let server = AttackedServer::start(&["bad"], 0, &["--max-state-bytes", "8388608"]);
+    fight(server, "state_growth", &[], StopWhen::After(3));
 }
 
 #[test]
@@ -221,11 +221,11 @@ fn twenty_attackers_of_all_kinds_at_once_hold_up_nobody_else() {
     ];
     let names: Vec<_> = (0..attacks.len()).map(|number| format!("bad{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let mut arena = TestServer::start(&names, MANY, &[]);
+    let mut server = AttackedServer::start(&names, MANY, &[]);
     for (workload, (name, arguments)) in names.iter().zip(attacks) {
-        arena.attack(workload, name, arguments);
+        server.attack(workload, name, arguments);
     }
-    arena.measure(StopWhen::After(1)).check(&Budget::OF_TWENTY);
-    arena.everything_goes_on(&names);
-    arena.ends_when_told();
+    server.measure(StopWhen::After(1)).check(&Budget::OF_TWENTY);
+    server.everything_goes_on(&names);
+    server.ends_when_told();
 }

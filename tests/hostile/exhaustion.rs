@@ -7,14 +7,13 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
-use nix::unistd::geteuid;
 use pb::{request::RequestContent, response::ResponseContent};
 
-use super::arena::{alone, manifest};
-use crate::common::{FIFOGATE, Gate, PATIENCE, Workload};
+use super::attacked::{alone, manifest};
+use testkit::{PATIENCE, Session, TestServer, fifogate, is_done_elsewhere};
 
 /// Opens a pair if it is served: with nobody behind it, `output` cannot be opened.
-fn served(run_dir: &Path, name: &str) -> Option<Workload> {
+fn served(run_dir: &Path, name: &str) -> Option<Session> {
     let prefix = format!("{name}.");
     let folders = run_dir.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let is_own = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix);
@@ -23,7 +22,7 @@ fn served(run_dir: &Path, name: &str) -> Option<Workload> {
     if !is_there("input") || !is_there("output") || !has_reader(&pair) {
         return None;
     }
-    Some(Workload::connect(&pair))
+    Some(Session::connect(&pair))
 }
 
 fn has_reader(pair: &Path) -> bool {
@@ -34,7 +33,7 @@ fn has_reader(pair: &Path) -> bool {
 
 /// Each of these workloads is served, or refused with a reason of its own in what fifogate said.
 /// Gives those that are served.
-fn served_or_refused(names: &[String], run_dir: &Path, said: &str) -> Vec<Workload> {
+fn served_or_refused(names: &[String], run_dir: &Path, said: &str) -> Vec<Session> {
     let mut all = Vec::new();
     for name in names {
         match served(run_dir, name) {
@@ -58,7 +57,7 @@ fn manifest_of(names: &[String]) -> String {
 }
 
 /// It asks and is answered, also with more than a page.
-fn is_served(workload: &mut Workload) {
+fn is_served(workload: &mut Session) {
     for (key, value) in [("small", "v".to_owned()), ("large", "v".repeat(20_000))] {
         workload.set_config("u", key, &value);
         assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
@@ -71,98 +70,87 @@ fn is_served(workload: &mut Workload) {
 fn workloads_for_which_there_are_no_descriptors_are_refused_and_the_others_served() {
     let _alone = alone();
     let names = names(40);
-    let gate = Gate::behind(r#"ulimit -n 64; exec "$@""#, &manifest_of(&names), &[]);
-    let mut all = served_or_refused(&names, &gate.run_dir, &gate.said());
+    let gate = TestServer::behind(r#"ulimit -n 64; exec "$@""#, &manifest_of(&names), &[]);
+    let mut all = served_or_refused(&names, &gate.run_dir, &gate.log());
     assert!((5..names.len()).contains(&all.len()), "{} of them are served", all.len());
     all.iter_mut().for_each(is_served);
-    let said = gate.said();
+    let said = gate.log();
     assert!(!said.contains("Too many open files"), "it ran out before it refused: {said}");
     assert!(said.contains("descriptor"), "the reason is not told: {said}");
     // There are some left for whoever asks what is wrong.
     let status =
-        Command::new(FIFOGATE).args(["status", "--run-dir"]).arg(&gate.run_dir).output().unwrap();
+        Command::new(fifogate()).args(["status", "--run-dir"]).arg(&gate.run_dir).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     drop(all);
     assert_eq!(gate.stop(), Some(0));
 }
 
-/// What only root can arrange; tells the reader when it cannot be.
-#[allow(clippy::print_stdout)]
-fn can_mount() -> bool {
-    let can = geteuid().is_root()
-        && Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|own| own.success());
-    if !can {
-        println!("NOT RUN: it needs root and mount namespaces");
-    }
-    can
-}
-
 #[test]
 fn workloads_for_which_the_file_system_has_no_room_are_refused_and_the_others_served() {
-    let _alone = alone();
-    if !can_mount() {
+    if is_done_elsewhere(&["--mount"]) {
         return;
     }
+    let _alone = alone();
     // Each pair takes four inodes: two folders, two FIFOs. One is the root's, one the socket's.
     const FIT: usize = 3;
     let mount = r#"mkdir "$dir/run"; exec unshare -m sh -c 'mount -t tmpfs -o mode=700,nr_inodes=16 none "$dir/run" && exec "$@"' sh "$@""#;
     let names = names(10);
-    let gate = Gate::behind(mount, &manifest_of(&names), &[]);
+    let gate = TestServer::behind(mount, &manifest_of(&names), &[]);
     let run_dir = seen_by(&gate);
     // `good` takes a place too.
     let mut all: Vec<_> = served(&run_dir, "good").into_iter().collect();
-    all.extend(served_or_refused(&names, &run_dir, &gate.said()));
+    all.extend(served_or_refused(&names, &run_dir, &gate.log()));
     assert_eq!(all.len(), FIT);
     all.iter_mut().for_each(is_served);
-    assert!(gate.said().contains("No space left on device"), "{}", gate.said());
+    assert!(gate.log().contains("No space left on device"), "{}", gate.log());
     drop(all);
     assert_eq!(gate.stop(), Some(0));
 }
 
 /// Its run directory, as it sees it itself.
-fn seen_by(gate: &Gate) -> PathBuf {
-    let root = PathBuf::from(format!("/proc/{}/root", gate.child.id()));
+fn seen_by(gate: &TestServer) -> PathBuf {
+    let root = PathBuf::from(format!("/proc/{}/root", gate.process.id()));
     root.join(gate.run_dir.strip_prefix("/").unwrap())
 }
 
 /// Runs a command in the mount namespace of fifogate.
-fn within(gate: &Gate, command: &[&str]) {
-    let target = gate.child.id().to_string();
+fn within(gate: &TestServer, command: &[&str]) {
+    let target = gate.process.id().to_string();
     let status = Command::new("nsenter").args(["-t", &target, "-m"]).args(command).status();
     assert!(status.unwrap().success(), "{command:?}");
 }
 
 #[test]
 fn lost_proc_leaves_who_is_served_and_refuses_who_comes_until_it_is_back() {
-    let _alone = alone();
-    if !can_mount() {
+    if is_done_elsewhere(&["--mount"]) {
         return;
     }
-    let gate = Gate::behind(r#"exec unshare -m "$@""#, &manifest(&["w"], 0), &[]);
-    let mut good = Workload::connect(&gate.pair("good"));
-    let mut other = Workload::connect(&gate.pair("w"));
+    let _alone = alone();
+    let gate = TestServer::behind(r#"exec unshare -m "$@""#, &manifest(&["w"], 0), &[]);
+    let mut good = gate.connect("good");
+    let mut other = gate.connect("w");
     within(&gate, &["mount", "-t", "tmpfs", "none", "/proc"]);
     is_served(&mut good);
     is_served(&mut other);
     add_workload(&mut good, "late");
     is_served(&mut other);
     let end = std::time::Instant::now() + PATIENCE;
-    while !gate.said().contains("no control interface for late") {
+    while !gate.log().contains("no control interface for late") {
         assert!(std::time::Instant::now() < end, "nothing says why late is not served");
         std::thread::yield_now();
     }
-    let said = gate.said();
+    let said = gate.log();
     let line = said.lines().find(|line| line.contains("no control interface for late")).unwrap();
     assert!(line.contains("/proc"), "the reason is not told: {line}");
 
     within(&gate, &["umount", "/proc"]);
     add_workload(&mut good, "later");
     wait_for_pair(&gate, "later");
-    is_served(&mut Workload::connect(&gate.pair("later")));
+    is_served(&mut gate.connect("later"));
     assert_eq!(gate.stop(), Some(0));
 }
 
-fn wait_for_pair(gate: &Gate, name: &str) {
+fn wait_for_pair(gate: &TestServer, name: &str) {
     let end = std::time::Instant::now() + PATIENCE;
     while !gate.has_pair(name) || served(&gate.run_dir, name).is_none() {
         assert!(std::time::Instant::now() < end, "{name} is not served");
@@ -171,15 +159,12 @@ fn wait_for_pair(gate: &Gate, name: &str) {
 }
 
 /// By the update of a workload that may do everything.
-fn add_workload(by: &mut Workload, name: &str) {
+fn add_workload(by: &mut Session, name: &str) {
     let workload = pb::Workload {
         agent: Some("a".to_owned()),
         runtime: Some("r".to_owned()),
         runtime_config: Some(name.to_owned()),
-        control_interface_access: Some(crate::harness::access(
-            pb::ReadWriteEnum::RwReadWrite,
-            &["*"],
-        )),
+        control_interface_access: Some(testkit::access(pb::ReadWriteEnum::RwReadWrite, &["*"])),
         ..Default::default()
     };
     let workloads = pb::WorkloadMap { workloads: [(name.to_owned(), workload)].into() };

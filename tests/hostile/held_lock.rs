@@ -19,19 +19,16 @@ use std::{
 use fifogate::pb::ank_base::ReadWriteEnum;
 use nix::{
     fcntl::{SpliceFFlags, splice},
-    sys::signal::{Signal, kill},
-    unistd::{Pid, gettid},
+    sys::signal::Signal,
+    unistd::gettid,
 };
 
 use super::{
-    arena::{TestServer, alone, say_hello_anew},
+    attacked::{AttackedServer, alone, say_hello_anew},
     attacker::{Attacker, Attackers},
     watched::is_stuck,
 };
-use crate::{
-    common::{PATIENCE, Workload},
-    harness::{Agent, Transport},
-};
+use testkit::{LinkAgent, PATIENCE, Session, Transport};
 
 const WITHIN: Duration = Duration::from_secs(1);
 const WORST: Duration = Duration::from_millis(250);
@@ -55,10 +52,6 @@ fn wait_until(time: Duration, otherwise: &str, mut is_so: impl FnMut() -> bool) 
     }
 }
 
-fn terminate(child: &Child) {
-    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-}
-
 fn has_ended(child: &mut Child) -> bool {
     child.try_wait().unwrap().is_some()
 }
@@ -66,36 +59,36 @@ fn has_ended(child: &mut Child) -> bool {
 #[test]
 #[allow(clippy::print_stdout)]
 fn thousand_updates_go_on_beside_held_locks() {
-    let mut arena = TestServer::start(&["bad"], 0, &[]);
-    let held = hold_both(&arena.gate.pair("bad"), arena.gate.child.id());
+    let mut server = AttackedServer::start(&["bad"], 0, &[]);
+    let held = hold_both(&server.gate.pair("bad"), server.gate.process.id());
     let mut worst = Duration::ZERO;
     for number in 0..1_000 {
         let began = Instant::now();
-        arena.good.set_config("u", "good", &number.to_string());
-        let answer = arena.good.receive_within(Duration::from_secs(5));
+        server.good.set_config("u", "good", &number.to_string());
+        let answer = server.good.receive_within(Duration::from_secs(5));
         assert!(answer.is_some(), "update {number} is not answered while the locks are held");
         worst = worst.max(began.elapsed());
     }
     println!("1,000 updates beside held locks: worst {worst:.1?}");
     assert!(worst < WORST, "{worst:?}");
     drop(held);
-    arena.everything_goes_on(&["bad"]);
-    arena.ends_when_told();
+    server.everything_goes_on(&["bad"]);
+    server.ends_when_told();
 }
 
 #[test]
 fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
-    let mut arena = TestServer::start(&["bad", "other"], 0, &[]);
-    let pair = arena.gate.pair("bad");
-    let held = hold_both(&pair, arena.gate.child.id());
-    terminate(&arena.gate.child);
-    let socket = arena.gate.run_dir.join("status.sock");
+    let mut server = AttackedServer::start(&["bad", "other"], 0, &[]);
+    let pair = server.gate.pair("bad");
+    let held = hold_both(&pair, server.gate.process.id());
+    server.gate.process.signal(Signal::SIGTERM);
+    let socket = server.gate.run_dir.join("status.sock");
     wait_until(WITHIN, "the status socket answers on", || UnixStream::connect(&socket).is_err());
 
     let began = Instant::now();
-    let mut old = arena.gate.replace();
+    let mut old = server.gate.replace();
     for name in ["good", "other"] {
-        say_hello_anew(&arena.gate.pair(name));
+        say_hello_anew(&server.gate.pair(name));
     }
     let taken = began.elapsed();
     assert!(taken < WITHIN, "the next fifogate serves the others only after {taken:?}");
@@ -104,14 +97,14 @@ fn service_ends_when_told_and_another_takes_its_place_while_locks_are_held() {
     drop(held);
     wait_until(WITHIN, "the first does not end though nobody holds it", || has_ended(&mut old));
     say_hello_anew(&pair);
-    terminate(&arena.gate.child);
-    wait_until(2 * WITHIN, "the next one does not end", || has_ended(&mut arena.gate.child));
+    server.gate.process.signal(Signal::SIGTERM);
+    wait_until(2 * WITHIN, "the next one does not end", || has_ended(&mut server.gate.process));
 }
 
 #[test]
 fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
     let _alone = alone();
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let pair = agent.add("bad", ReadWriteEnum::RwReadWrite, &["*"]);
     let mut good = agent.workload("good");
     let held = hold_both(&pair, agent.child.id());
@@ -119,7 +112,7 @@ fn agent_hears_end_of_file_when_service_ends_while_locks_are_held() {
     let answer = good.receive_within(Duration::from_secs(5));
     assert!(answer.is_some(), "others are not served while the locks are held");
     let began = Instant::now();
-    terminate(&agent.child);
+    agent.child.signal(Signal::SIGTERM);
     while agent.link.recv().unwrap().is_some() {}
     let taken = began.elapsed();
     assert!(taken < WITHIN + WORST, "the link hangs up only after {taken:?}");
@@ -150,20 +143,20 @@ fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
 /// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
 #[test]
 fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
-    let mut arena = TestServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);
-    let pair = arena.gate.pair("bad");
-    let mut bad = Workload::connect(&pair);
+    let mut server = AttackedServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);
+    let pair = server.gate.pair("bad");
+    let mut bad = Session::connect(&pair);
     bad.read("s", &["desiredState.configs"], true);
     bad.response();
     let (idle, splicer) = hold_output(&pair);
-    arena.good.set_config_and_remove("good", "new", "bad");
-    assert!(arena.good.receive_within(Duration::from_secs(5)).is_some(), "no answer");
+    server.good.set_config_and_remove("good", "new", "bad");
+    assert!(server.good.receive_within(Duration::from_secs(5)).is_some(), "no answer");
     for number in 0..100 {
-        let answer = arena.good.receive_within(Duration::from_secs(5));
+        let answer = server.good.receive_within(Duration::from_secs(5));
         assert!(answer.is_some(), "update {number} is not answered");
-        arena.good.set_config("u", "good", &number.to_string());
+        server.good.set_config("u", "good", &number.to_string());
     }
     drop(idle);
     splicer.join().unwrap();
-    arena.ends_when_told();
+    server.ends_when_told();
 }

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use testkit::memory_kib;
+
 /// Lines of `/proc/PID/status`, in KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
@@ -20,11 +22,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        };
+        let field = |name| memory_kib(pid, name);
         Self { anonymous: field("RssAnon:"), resident: field("VmRSS:") }
     }
 

@@ -2,12 +2,12 @@
 
 use syn::Item;
 
-use super::{code_of, reading::*, rooms::WORLD};
+use super::{code_of, layers::WORLD, reading::*};
 
 /// What of the component the reference agent may name: what is pure, and nothing that serves pipes.
 const FOR_THE_AGENT: &[&str] =
     &["broker::Rules", "frame", "limits", "link", "manifest", "pb", "state"];
-/// Its rooms that decide, and neither wait nor look around.
+/// Its layers that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];
 
@@ -45,7 +45,7 @@ fn agent_faults(file: &str, code: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_reference_agent_speaks_through_the_link_and_decides_in_pure_rooms() {
+fn the_reference_agent_speaks_through_the_link_and_decides_in_pure_layers() {
     let files = code_of("agent/src");
     for pure in PURE_IN_THE_AGENT {
         assert!(files.iter().any(|(file, _)| file == pure), "{pure} is gone");

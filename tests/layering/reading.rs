@@ -9,7 +9,7 @@ use syn::{
     visit::{self, Visit},
 };
 
-use super::rooms::*;
+use super::layers::*;
 
 /// Longest function, in lines from `fn` to its last brace.
 pub(crate) const LONGEST_FUNCTION: usize = 60;
@@ -19,15 +19,15 @@ pub(crate) const LONGEST_FILE: usize = 500;
 /// All that is wrong with a file of `src/`, called `file` there.
 pub(crate) fn faults(file: &str, code: &str) -> Vec<String> {
     let parsed = syn::parse_file(code).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let in_room = |room: &&Room| {
-        let rest = file.strip_prefix(room.name);
+    let in_layer = |layer: &&Layer| {
+        let rest = file.strip_prefix(layer.name);
         rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
     };
-    let Some(room) = ROOMS.iter().filter(in_room).max_by_key(|room| room.name.len()) else {
-        return vec![format!("{file} is in no room of tests/layering.rs")];
+    let Some(layer) = LAYERS.iter().filter(in_layer).max_by_key(|layer| layer.name.len()) else {
+        return vec![format!("{file} is in no layer of tests/layering.rs")];
     };
     let module = module_of(file);
-    let mut reader = Reader { room, module, dependencies: dependencies(), faults: Vec::new() };
+    let mut reader = Reader { layer, module, dependencies: dependencies(), faults: Vec::new() };
     reader.visit_file(&parsed);
     let mut faults = reader.faults;
     let lines = lines_before_tests(&parsed).unwrap_or_else(|| code.lines().count());
@@ -68,7 +68,7 @@ pub(crate) fn is_test(attribute: &Attribute) -> bool {
 }
 
 pub(crate) struct Reader {
-    room: &'static Room,
+    layer: &'static Layer,
     module: Vec<String>,
     dependencies: BTreeSet<String>,
     faults: Vec<String>,
@@ -81,12 +81,12 @@ impl Reader {
         let path: Vec<_> = path.iter().map(String::as_str).collect();
         let [first, rest @ ..] = &path[..] else { return };
         let (list, rest) = match *first {
-            "crate" | "fifogate" if rest.first() == Some(&own_room(self.room.name)) => return,
-            "crate" | "fifogate" => (self.room.rooms, rest),
+            "crate" | "fifogate" if rest.first() == Some(&own_layer(self.layer.name)) => return,
+            "crate" | "fifogate" => (self.layer.layers, rest),
             "std" | "core" | "alloc" if rest == ["*"] || begins(WORLD, rest) => {
-                (self.room.std, rest)
+                (self.layer.std, rest)
             }
-            name if self.dependencies.contains(name) => (self.room.crates, &path[..]),
+            name if self.dependencies.contains(name) => (self.layer.crates, &path[..]),
             _ => return,
         };
         if !begins(list, rest) {
@@ -153,8 +153,8 @@ impl Reader {
     }
 }
 
-/// The top of `src/` that a room belongs to: a room may name all of itself.
-pub(crate) fn own_room(name: &str) -> &str {
+/// The top of `src/` that a layer belongs to: a layer may name all of itself.
+pub(crate) fn own_layer(name: &str) -> &str {
     name.split('/').next().unwrap()
 }
 

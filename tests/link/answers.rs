@@ -13,7 +13,7 @@ use fifogate::{
 };
 use prost::Message;
 
-use super::harness::{BOTH, add, configs, end_of, instance, spawn};
+use testkit::{BOTH, add, configs, end_of, instance, spawn};
 
 /// A message as a test compares it.
 fn told(message: to_agent::Content) -> String {

@@ -5,18 +5,15 @@ use fifogate::pb::{
     ank_base::{self as pb, request::RequestContent, response::ResponseContent},
 };
 
-use super::{
-    forwarding::{entries, forwarded, logs, respond, try_respond},
-    harness::{Agent, BOTH, Transport, instance},
-};
-use crate::common::Workload;
+use super::forwarding::{entries, forwarded, logs, respond, try_respond};
+use testkit::{BOTH, LinkAgent, Session, Transport, instance};
 
 fn accepted() -> ResponseContent {
     let workload_names = vec![instance("other")];
     ResponseContent::LogsRequestAccepted(pb::LogsRequestAccepted { workload_names })
 }
 
-fn cancel(workload: &mut Workload, id: &str) {
+fn cancel(workload: &mut Session, id: &str) {
     workload.request(id, RequestContent::LogsCancelRequest(pb::LogsCancelRequest {}));
 }
 
@@ -29,7 +26,7 @@ fn failed() -> ResponseContent {
 }
 
 /// A campaign `l` of the workload `w`, with its first entries delivered.
-fn campaign(agent: &mut Agent, workload: &mut Workload) {
+fn campaign(agent: &mut LinkAgent, workload: &mut Session) {
     logs(workload, "l");
     assert_eq!(forwarded(agent).request_id, "l");
     for content in [accepted(), entries(&["first".to_owned()])] {
@@ -39,7 +36,7 @@ fn campaign(agent: &mut Agent, workload: &mut Workload) {
 }
 
 /// Entries of a campaign that has ended are refused.
-fn assert_over(agent: &mut Agent) {
+fn assert_over(agent: &mut LinkAgent) {
     let late = respond(agent, "l", entries(&["late".to_owned()])).unwrap_err();
     assert!(late.contains("no request 'l'"), "{late}");
 }
@@ -47,7 +44,7 @@ fn assert_over(agent: &mut Agent) {
 #[test]
 fn campaign_ends_by_a_cancel_or_an_error_and_never_goes_on() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &[]);
+        let mut agent = LinkAgent::start(transport, &[]);
         let mut workload = agent.workload("w");
         campaign(&mut agent, &mut workload);
         cancel(&mut workload, "l");
@@ -71,7 +68,7 @@ fn campaign_ends_by_a_cancel_or_an_error_and_never_goes_on() {
 
 #[test]
 fn campaign_ends_with_its_session_and_the_agent_hears_of_it() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let mut workload = agent.workload("w");
     campaign(&mut agent, &mut workload);
     let sessions = |message| match message {
@@ -90,7 +87,7 @@ fn campaign_ends_with_its_session_and_the_agent_hears_of_it() {
 
 #[test]
 fn campaigns_count_as_requests_that_wait_and_can_be_cancelled_at_the_limit() {
-    let mut agent = Agent::start(Transport::Unix, &["--max-forwarded", "1"]);
+    let mut agent = LinkAgent::start(Transport::Unix, &["--max-forwarded", "1"]);
     let mut workload = agent.workload("w");
     campaign(&mut agent, &mut workload);
     let most = "Too many requests wait for the agent, at most 1 are allowed";
@@ -110,7 +107,7 @@ fn campaigns_count_as_requests_that_wait_and_can_be_cancelled_at_the_limit() {
 
 #[test]
 fn entries_over_2_mib_come_in_several_messages_in_order() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let mut workload = agent.workload("w");
     campaign(&mut agent, &mut workload);
     let texts: Vec<_> = (0..5).map(|n| n.to_string().repeat(900_000)).collect();
@@ -126,7 +123,7 @@ fn entries_over_2_mib_come_in_several_messages_in_order() {
 
 #[test]
 fn collector_that_does_not_read_makes_the_agent_wait_and_loses_nothing() {
-    let mut agent = Agent::start(Transport::Unix, &["--outbox-bytes", "200000"]);
+    let mut agent = LinkAgent::start(Transport::Unix, &["--outbox-bytes", "200000"]);
     let mut slow = agent.workload("w");
     let mut other = agent.workload("other");
     campaign(&mut agent, &mut slow);
@@ -152,7 +149,7 @@ fn collector_that_does_not_read_makes_the_agent_wait_and_loses_nothing() {
 }
 
 /// Gives `w` rules by which it may read the logs of these workloads.
-fn narrow(agent: &mut Agent, logs: &[&str]) {
+fn narrow(agent: &mut LinkAgent, logs: &[&str]) {
     let (instance_name, access) = (Some(instance("w")), Some(rules(logs)));
     let add = AddWorkload { instance_name, access, ..AddWorkload::default() };
     agent.call(from_agent::Content::AddWorkload(add)).unwrap();
@@ -185,7 +182,7 @@ fn campaign_ends_when_new_rules_do_not_allow_it_and_nothing_of_it_is_delivered_a
         (&[], false),
     ];
     for (logs, goes_on) in narrowed {
-        let mut agent = Agent::start(Transport::Stdio, &[]);
+        let mut agent = LinkAgent::start(Transport::Stdio, &[]);
         let mut workload = agent.workload("w");
         campaign(&mut agent, &mut workload);
         narrow(&mut agent, logs);
@@ -212,7 +209,7 @@ fn campaign_ends_when_new_rules_do_not_allow_it_and_nothing_of_it_is_delivered_a
 
 #[test]
 fn request_for_logs_that_waits_for_the_agent_ends_with_the_rule_that_allowed_it() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let mut workload = agent.workload("w");
     logs(&mut workload, "l");
     assert_eq!(forwarded(&mut agent).request_id, "l");

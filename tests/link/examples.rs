@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::common::FIFOGATE;
+use testkit::fifogate;
 
 /// Reads what the agent says up to where it waits for an update, is the workload that sends one, and
 /// reads on to the end.
@@ -21,7 +21,7 @@ fn run(mut agent: Child, run_dir: &Path) {
         }
     }
     let pair = run_dir.join("writer.1/control_interface");
-    let set = Command::new(FIFOGATE)
+    let set = Command::new(fifogate())
         .args(["set", "-d"])
         .args([pair.as_os_str(), "desiredState.configs.speed=60".as_ref()])
         .output()
@@ -36,7 +36,7 @@ fn run(mut agent: Child, run_dir: &Path) {
 
 /// Beside this test's own program are those of the examples.
 fn example(name: &str) -> PathBuf {
-    Path::new(FIFOGATE).parent().unwrap().join("examples").join(name)
+    Path::new(fifogate()).parent().unwrap().join("examples").join(name)
 }
 
 /// Starts an example in Rust, at most 99 lines long.
@@ -47,7 +47,7 @@ fn run_example(name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
     let agent = Command::new(example(name))
-        .args([Path::new(FIFOGATE), &run_dir])
+        .args([Path::new(fifogate()), &run_dir])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -85,7 +85,7 @@ fn agent_in_python_tells_the_same_with_nothing_but_protobuf() {
     assert!(python.exists(), "no Python with protobuf: run tests/sdk/setup.sh");
     let agent = Command::new(python)
         .arg(root.join("examples/agent.py"))
-        .args([Path::new(FIFOGATE), &generated, &run_dir])
+        .args([Path::new(fifogate()), &generated, &run_dir])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -104,7 +104,7 @@ fn embedded_server_serves_a_workload_until_it_is_shut_down() {
         .unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map(Result::unwrap);
     let ready = lines.find_map(|line| line.strip_prefix("ready ").map(PathBuf::from)).unwrap();
-    let get = Command::new(FIFOGATE)
+    let get = Command::new(fifogate())
         .args(["get", "-d"])
         .args([ready.as_os_str(), "desiredState.configs".as_ref()])
         .output()

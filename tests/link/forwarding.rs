@@ -10,11 +10,10 @@ use fifogate::{
     },
 };
 
-use super::harness::{Agent, BOTH, Transport, instance};
-use crate::common::Workload;
+use testkit::{BOTH, LinkAgent, Session, Transport, instance};
 
 /// The next request that is forwarded.
-pub(super) fn forwarded(agent: &mut Agent) -> pb::Request {
+pub(super) fn forwarded(agent: &mut LinkAgent) -> pb::Request {
     agent.expect(|message| match message {
         to_agent::Content::Request(forwarded) => {
             assert_eq!(forwarded.instance_name, Some(instance("w")));
@@ -24,12 +23,16 @@ pub(super) fn forwarded(agent: &mut Agent) -> pb::Request {
     })
 }
 
-pub(super) fn respond(agent: &mut Agent, id: &str, content: ResponseContent) -> Result<(), String> {
+pub(super) fn respond(
+    agent: &mut LinkAgent,
+    id: &str,
+    content: ResponseContent,
+) -> Result<(), String> {
     try_respond(agent, id, content).map_err(|rejected| rejected.reason)
 }
 
 pub(super) fn try_respond(
-    agent: &mut Agent,
+    agent: &mut LinkAgent,
     id: &str,
     content: ResponseContent,
 ) -> Result<(), Rejected> {
@@ -46,7 +49,7 @@ fn success() -> ResponseContent {
     })
 }
 
-pub(super) fn logs(workload: &mut Workload, id: &str) {
+pub(super) fn logs(workload: &mut Session, id: &str) {
     let workload_names = vec![instance("other")];
     let ask = pb::LogsRequest { workload_names, ..Default::default() };
     workload.request(id, RequestContent::LogsRequest(ask));
@@ -65,9 +68,9 @@ pub(super) fn entries(texts: &[String]) -> ResponseContent {
 #[test]
 fn allowed_update_is_the_agents_to_decide_and_a_denied_one_never_reaches_it() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--updates", "forward"]);
+        let mut agent = LinkAgent::start(transport, &["--updates", "forward"]);
         let pair = agent.add("w", ReadWriteEnum::RwReadWrite, &["desiredState.configs.k"]);
-        let mut workload = Workload::connect(&pair);
+        let mut workload = Session::connect(&pair);
         workload.set_config("denied", "other", "v");
         assert_eq!(workload.error(), ("denied".into(), "Access denied".into()));
         workload.set_config("u", "k", "v");
@@ -91,7 +94,7 @@ fn allowed_update_is_the_agents_to_decide_and_a_denied_one_never_reaches_it() {
 
 #[test]
 fn logs_come_by_the_agent_until_the_campaign_ends() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let mut workload = agent.workload("w");
     logs(&mut workload, "l");
     assert!(matches!(forwarded(&mut agent).request_content, Some(RequestContent::LogsRequest(_))));
@@ -133,7 +136,7 @@ fn logs_come_by_the_agent_until_the_campaign_ends() {
 #[test]
 fn agent_that_never_answers_costs_a_bounded_number_of_requests_and_each_gets_an_error() {
     let options = ["--updates", "forward", "--max-forwarded", "3", "--forward-timeout", "0.3"];
-    let mut agent = Agent::start(Transport::Unix, &options);
+    let mut agent = LinkAgent::start(Transport::Unix, &options);
     let mut workload = agent.workload("w");
     for id in ["1", "2", "3", "4"] {
         workload.set_config(id, "k", "v");
@@ -152,7 +155,7 @@ fn agent_that_never_answers_costs_a_bounded_number_of_requests_and_each_gets_an_
 #[test]
 fn agent_that_does_not_read_holds_up_nobody_who_does_not_need_it() {
     let options = ["--updates", "forward", "--link-bytes", "100000", "--max-forwarded", "1000000"];
-    let mut agent = Agent::start(Transport::Unix, &options);
+    let mut agent = LinkAgent::start(Transport::Unix, &options);
     let mut needs = agent.workload("w");
     let mut other = agent.workload("other");
     // More than the link's buffers and its budget take.

@@ -18,18 +18,14 @@ use fifogate::{
         ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
     },
 };
-use nix::{
-    libc::O_NONBLOCK,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::{libc::O_NONBLOCK, sys::signal::Signal};
 use prost::Message;
 
-use super::harness::{Agent, BOTH, Transport, add, configs, end_of, instance, spawn};
-use crate::common::{FIFOGATE, PATIENCE, Workload};
+use testkit::{BOTH, LinkAgent, Transport, add, configs, end_of, instance, spawn};
+use testkit::{PATIENCE, Session, fifogate};
 
 /// A way to end it: gives the status, and what was said on standard error.
-type Way = fn(Agent) -> (Option<i32>, String);
+type Way = fn(LinkAgent) -> (Option<i32>, String);
 
 fn hello(version: &str) -> Content {
     let (protocol_version, agent_name) = (version.to_owned(), "agent_A".to_owned());
@@ -145,7 +141,7 @@ fn agent_that_reads_no_more_is_obeyed_until_it_hangs_up() {
         assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "not obeyed");
         std::thread::yield_now();
     }
-    Workload::connect(&pair);
+    Session::connect(&pair);
     drop(sender);
     assert_eq!(end_of(&mut child), (Some(0), String::new()));
 }
@@ -153,19 +149,19 @@ fn agent_that_reads_no_more_is_obeyed_until_it_hangs_up() {
 #[test]
 fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_delivered() {
     let ways: [Way; 3] = [
-        Agent::hang_up,
+        LinkAgent::hang_up,
         |mut agent| {
             agent.call(Content::Shutdown(Shutdown {})).unwrap();
             end_of(&mut agent.child)
         },
         |mut agent| {
-            kill(Pid::from_raw(agent.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+            agent.child.signal(Signal::SIGTERM);
             end_of(&mut agent.child)
         },
     ];
     for transport in BOTH {
         for end in ways {
-            let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
+            let mut agent = LinkAgent::start(transport, &["--subscribe-grace-ms", "0"]);
             let mut workload = agent.workload("w");
             workload.read("s", &["desiredState.configs"], true);
             workload.response();
@@ -182,7 +178,7 @@ fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_de
 #[test]
 #[allow(clippy::print_stdout)] // a number for the reader; it is not what is tested
 fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
-    let mut agent = Agent::start(Transport::Unix, &[]);
+    let mut agent = LinkAgent::start(Transport::Unix, &[]);
     let pid = agent.child.id();
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let resident = || {
@@ -225,7 +221,7 @@ fn thousand_workloads_ten_times_leave_no_descriptor_file_or_memory() {
 }
 
 /// Until the command is done; none before it may have been rejected.
-fn wait_for(agent: &mut Agent, id: u64) {
+fn wait_for(agent: &mut LinkAgent, id: u64) {
     agent.expect(|message| match message {
         to_agent::Content::Rejected(rejected) => panic!("{rejected:?}"),
         to_agent::Content::Ack(ack) => (ack.id == id).then_some(()),
@@ -238,18 +234,17 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
     for transport in BOTH {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
-        let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
+        let mut agent = LinkAgent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut workload = agent.workload("w");
         workload.read("s", &["desiredState.configs"], true);
         workload.response();
-        agent.child.kill().unwrap();
-        agent.child.wait().unwrap();
+        agent.child.kill();
         while agent.link.recv().unwrap().is_some() {}
         // As an SDK: end-of-file, and Hello again on the same descriptors.
         assert_eq!(workload.receive_within(PATIENCE), None);
 
-        let mut agent = Agent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
+        let mut agent = LinkAgent::start_at(transport, &run_dir, &["--subscribe-grace-ms", "0"]);
         agent.add("w", ReadWriteEnum::RwReadWrite, &["*"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         workload.hello();
@@ -260,12 +255,12 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
         let updated_fields = vec!["desiredState.configs.k".to_owned()];
         let expected = pb::AlteredFields { updated_fields, ..Default::default() };
         assert_eq!(altered(&mut workload), Some(expected), "no false event");
-        Workload::open(&agent.pair("w")).hello();
+        Session::open(&agent.pair("w")).hello();
     }
 }
 
 /// What the next response tells to be altered.
-fn altered(workload: &mut Workload) -> Option<pb::AlteredFields> {
+fn altered(workload: &mut Session) -> Option<pb::AlteredFields> {
     match workload.response().1 {
         ResponseContent::CompleteStateResponse(response) => response.altered_fields,
         other => panic!("{other:?}"),
@@ -309,7 +304,7 @@ fn manifest_is_the_start_of_the_state_and_the_agent_says_what_is_served() {
         operation: Read\n        filterMasks: ['*']\nconfigs:\n  k: v\n";
     fs::write(&file, manifest).unwrap();
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--manifest", file.to_str().unwrap()]);
+        let mut agent = LinkAgent::start(transport, &["--manifest", file.to_str().unwrap()]);
         assert!(!agent.pair("own").exists() && fs::read_dir(&agent.run_dir).unwrap().count() == 1);
         let desired = agent.read(&["desiredState"]).desired_state.unwrap();
         assert!(desired.workloads.unwrap().workloads.contains_key("own"));
@@ -327,7 +322,7 @@ fn manifest_is_the_start_of_the_state_and_the_agent_says_what_is_served() {
 fn agent_that_is_not_there_is_told_by_the_path_where_it_should_be() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent.sock");
-    let told = std::process::Command::new(FIFOGATE)
+    let told = std::process::Command::new(fifogate())
         .args(["run", "--agent-link", &format!("unix:{}", socket.display()), "--run-dir"])
         .arg(dir.path().join("run"))
         .output()

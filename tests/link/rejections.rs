@@ -13,10 +13,9 @@ use fifogate::pb::{
     },
 };
 
-use super::{
-    harness::{Agent, BOTH, access, add, configs, instance},
-    state::{state_of, tagged},
-};
+use testkit::{BOTH, LinkAgent, access, add, configs, instance};
+
+use super::state::{state_of, tagged};
 
 /// A command, and what the reason for refusing it contains.
 type Wrong = (Content, &'static str);
@@ -167,7 +166,7 @@ fn wrong_others() -> Vec<Wrong> {
 #[test]
 fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
+        let mut agent = LinkAgent::start(transport, &["--subscribe-grace-ms", "0"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut observer = agent.workload("observer");
         observer.read("s", &[], true);
@@ -199,7 +198,7 @@ fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
 
 #[test]
 fn rules_that_do_not_validate_leave_a_workload_that_is_there_with_those_it_has() {
-    let mut agent = Agent::start(BOTH[0], &[]);
+    let mut agent = LinkAgent::start(BOTH[0], &[]);
     let mut workload = agent.workload("w");
     for (wrong, _) in wrong_rules() {
         agent.call(wrong).unwrap_err();

@@ -6,7 +6,7 @@ use fifogate::pb::{
 };
 use pb::request::RequestContent;
 
-use super::harness::{Agent, BOTH, Transport, configs, instance};
+use testkit::{BOTH, LinkAgent, Transport, configs, instance};
 
 /// A workload with this tag.
 pub(super) fn tagged(tag: &str) -> pb::Workload {
@@ -30,7 +30,7 @@ pub(super) fn state_of(count: usize, odd: &[usize]) -> pb::CompleteState {
 
 #[test]
 fn state_of_10_000_workloads_in_which_three_leaves_differ_tells_those_three() {
-    let mut agent = Agent::start(Transport::Unix, &["--subscribe-grace-ms", "0"]);
+    let mut agent = LinkAgent::start(Transport::Unix, &["--subscribe-grace-ms", "0"]);
     agent.link.replace_state(state_of(10_000, &[])).unwrap();
     let mut workload = agent.workload("observer");
     workload.read("s", &["desiredState.workloads"], true);
@@ -47,7 +47,7 @@ fn state_of_10_000_workloads_in_which_three_leaves_differ_tells_those_three() {
 #[test]
 fn every_part_can_be_set_and_is_told_once() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
+        let mut agent = LinkAgent::start(transport, &["--subscribe-grace-ms", "0"]);
         let mut observer = agent.workload("observer");
         observer.read("s", &[], true);
         observer.response();
@@ -105,7 +105,7 @@ fn every_part_can_be_set_and_is_told_once() {
 #[test]
 fn agent_has_all_rights_in_its_own_requests() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--updates", "forward"]);
+        let mut agent = LinkAgent::start(transport, &["--updates", "forward"]);
         let field_mask = vec!["desiredState.configs.*".to_owned()];
         let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: true };
         agent.ask("s", RequestContent::CompleteStateRequest(ask));

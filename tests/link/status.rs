@@ -8,11 +8,11 @@ use fifogate::pb::{
 };
 use serde_json::{Value, json};
 
-use super::harness::{Agent, Transport, configs};
-use crate::common::{FIFOGATE, Workload};
+use testkit::{LinkAgent, Transport, configs};
+use testkit::{Session, fifogate};
 
-fn status(agent: &Agent, output: &str) -> String {
-    let answer = Command::new(FIFOGATE)
+fn status(agent: &LinkAgent, output: &str) -> String {
+    let answer = Command::new(fifogate())
         .args(["status", "--output", output, "--run-dir"])
         .arg(&agent.run_dir)
         .output()
@@ -23,11 +23,11 @@ fn status(agent: &Agent, output: &str) -> String {
 
 #[test]
 fn all_of_it_is_true() {
-    let mut agent = Agent::start(Transport::Stdio, &["--subscribe-grace-ms", "0"]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &["--subscribe-grace-ms", "0"]);
     let masks = ["desiredState.configs", "agents"];
     let pair = agent.add("w", ReadWriteEnum::RwRead, &masks);
     agent.add("idle", ReadWriteEnum::RwRead, &masks);
-    let mut workload = Workload::connect(&pair); // 1 in, 1 out
+    let mut workload = Session::connect(&pair); // 1 in, 1 out
     workload.read("s", &["desiredState.configs.*"], true); // 2, 2
     workload.response();
     agent.link.replace_state(configs(&[("k", "v")])).unwrap(); // 2, 3
@@ -86,7 +86,7 @@ fn all_of_it_is_true() {
     other_formats_say_the_same(&agent);
 }
 
-fn other_formats_say_the_same(agent: &Agent) {
+fn other_formats_say_the_same(agent: &LinkAgent) {
     let text = status(agent, "text");
     assert!(text.contains("2 workloads, 1 subscriptions, 5 leaves"), "{text}");
     let metrics = status(agent, "prometheus");
@@ -103,7 +103,7 @@ fn other_formats_say_the_same(agent: &Agent) {
 fn nobody_to_ask_is_told_with_what_to_look_at() {
     let dir = tempfile::tempdir().unwrap();
     let answer =
-        Command::new(FIFOGATE).args(["status", "--run-dir"]).arg(dir.path()).output().unwrap();
+        Command::new(fifogate()).args(["status", "--run-dir"]).arg(dir.path()).output().unwrap();
     assert_eq!(answer.status.code(), Some(1));
     let said = String::from_utf8(answer.stderr).unwrap();
     assert!(said.contains("status.sock") && said.contains("is fifogate running"), "{said}");
@@ -111,8 +111,8 @@ fn nobody_to_ask_is_told_with_what_to_look_at() {
 
 #[test]
 fn trouble_of_the_agent_is_told_until_there_is_none() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
-    let trouble = |agent: &mut Agent, reason: &str| {
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
+    let trouble = |agent: &mut LinkAgent, reason: &str| {
         let content = Content::Trouble(AgentTrouble { reason: reason.to_owned() });
         agent.link.call(content).unwrap();
         let told: Value = serde_json::from_str(&status(agent, "json")).unwrap();

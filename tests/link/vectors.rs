@@ -15,17 +15,15 @@ use fifogate::{
 };
 use serde_json::Value;
 
-use super::harness::{Agent, Transport, add};
-use crate::{
-    common::Workload,
-    rows::{Count, access, has_quirk, message, name, rows, same, strings},
-};
+use testkit::{LinkAgent, Session, Transport, add};
 
-fn replace(agent: &mut Agent, state: Option<pb::CompleteState>) -> Result<(), String> {
+use crate::rows::{Count, access, has_quirk, message, name, rows, same, strings};
+
+fn replace(agent: &mut LinkAgent, state: Option<pb::CompleteState>) -> Result<(), String> {
     agent.call(Content::ReplaceState(ReplaceState { state })).map_err(|rejected| rejected.reason)
 }
 
-fn read(workload: &mut Workload, masks: &[String], subscribe: bool) -> pb::CompleteStateResponse {
+fn read(workload: &mut Session, masks: &[String], subscribe: bool) -> pb::CompleteStateResponse {
     let masks: Vec<_> = masks.iter().map(String::as_str).collect();
     workload.read("r", &masks, subscribe);
     match workload.response() {
@@ -35,9 +33,11 @@ fn read(workload: &mut Workload, masks: &[String], subscribe: bool) -> pb::Compl
 }
 
 /// A pair of sessions: one may do everything.
-fn start() -> (Agent, Workload) {
-    let mut agent =
-        Agent::start(Transport::Stdio, &["--subscribe-grace-ms", "0", "--max-frame", "100000000"]);
+fn start() -> (LinkAgent, Session) {
+    let mut agent = LinkAgent::start(
+        Transport::Stdio,
+        &["--subscribe-grace-ms", "0", "--max-frame", "100000000"],
+    );
     let workload = agent.workload("observer");
     (agent, workload)
 }
@@ -150,7 +150,7 @@ fn updates_over_the_link_are_those_of_the_functions() {
 fn check_update(
     row: &Value,
     answer: ResponseContent,
-    workload: &mut Workload,
+    workload: &mut Session,
 ) -> Result<(), String> {
     let parser = "Could not parse into CompleteState: '";
     let before = |text: &str| text.split(parser).next().unwrap_or_default().to_owned();
@@ -211,7 +211,7 @@ fn ask(request: &Value) -> Option<RequestContent> {
 #[test]
 fn authorization_over_the_link_is_that_of_the_functions() {
     // What would be forwarded fails at once: of interest is only whether it was denied.
-    let mut agent = Agent::start(Transport::Unix, &["--forward-timeout", "0.001"]);
+    let mut agent = LinkAgent::start(Transport::Unix, &["--forward-timeout", "0.001"]);
     let (mut count, mut rejected) = (Count::default(), 0);
     let mut workload = agent.workload("w");
     for (file, column) in [("authz", "allowed"), ("authz-weak", "sound")] {

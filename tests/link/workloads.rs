@@ -7,20 +7,20 @@ use fifogate::pb::{
     ank_base::{ReadWriteEnum, response::ResponseContent},
 };
 
-use super::harness::{Agent, BOTH, Transport, add, configs, instance};
-use crate::common::{PATIENCE, Workload};
+use testkit::{BOTH, LinkAgent, Transport, add, configs, instance, is_root_or_skip};
+use testkit::{PATIENCE, Session};
 
 #[test]
 fn workload_is_announced_served_and_removed_with_its_pair() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &[]);
+        let mut agent = LinkAgent::start(transport, &[]);
         let pair = agent.add("w", ReadWriteEnum::RwRead, &["agents"]);
         let dir = agent.expect(|message| match message {
             to_agent::Content::WorkloadReady(ready) => Some(ready.control_interface_dir),
             _ => None,
         });
         assert_eq!(dir, pair.to_str().unwrap());
-        let mut workload = Workload::connect(&pair);
+        let mut workload = Session::connect(&pair);
         let phase = |message| match message {
             to_agent::Content::Session(change) => Some((change.phase(), change.reason)),
             _ => None,
@@ -45,10 +45,10 @@ fn workload_is_announced_served_and_removed_with_its_pair() {
 #[test]
 fn rules_count_at_once_when_they_are_narrowed_and_widened() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--subscribe-grace-ms", "0"]);
+        let mut agent = LinkAgent::start(transport, &["--subscribe-grace-ms", "0"]);
         let (x, y) = ("desiredState.configs.x", "desiredState.configs.y");
         let pair = agent.add("w", ReadWriteEnum::RwRead, &[x, y]);
-        let mut workload = Workload::connect(&pair);
+        let mut workload = Session::connect(&pair);
         workload.read("x", &[x], true);
         workload.read("y", &[y], true);
         assert_eq!((workload.response().0, workload.response().0), ("x".into(), "y".into()));
@@ -66,7 +66,7 @@ fn rules_count_at_once_when_they_are_narrowed_and_widened() {
 
 #[test]
 fn another_id_is_another_instance_and_the_same_folder_is_refused() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     agent.add("w", ReadWriteEnum::RwRead, &["*"]);
     let mut second = add("w", ReadWriteEnum::RwRead, &["*"]);
     second.instance_name.as_mut().unwrap().id = "2".into();
@@ -81,10 +81,10 @@ fn another_id_is_another_instance_and_the_same_folder_is_refused() {
 
 #[test]
 fn fifos_belong_to_whom_the_agent_says() {
-    if !nix::unistd::geteuid().is_root() {
-        return; // only root can give files away
+    if !is_root_or_skip() {
+        return;
     }
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let owned = AddWorkload {
         uid: Some(65_534),
         gid: Some(65_533),
@@ -99,7 +99,7 @@ fn fifos_belong_to_whom_the_agent_says() {
 
 #[test]
 fn pair_that_cannot_be_made_is_rejected_in_its_turn_and_later_commands_wait_for_it() {
-    let mut agent = Agent::start(Transport::Stdio, &[]);
+    let mut agent = LinkAgent::start(Transport::Stdio, &[]);
     let taken = agent.run_dir.join("bad.1");
     fs::write(&taken, "").unwrap();
     let bad =

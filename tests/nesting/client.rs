@@ -11,7 +11,7 @@ use fifogate::{
 use prost::Message;
 
 use super::values::{tower, update};
-use crate::harness::instance;
+use testkit::instance;
 
 fn framed(content: Content) -> Vec<u8> {
     encode(&ToAgent { content: Some(content) }.encode_to_vec()).to_vec()

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::values::{
     LIMIT, MASK, above, block_of, for_each, json_of, protobuf_json_of, tower, within,
 };
-use crate::common::{FIFOGATE, Gate, PATIENCE};
+use testkit::{PATIENCE, TestServer};
 
 const MANIFEST: &str = "apiVersion: v1
 workloads:
@@ -25,21 +25,21 @@ workloads:
 ";
 
 fn fifogate(args: &[&str]) -> Command {
-    let mut command = Command::new(FIFOGATE);
+    let mut command = Command::new(testkit::fifogate());
     command.args(args).env_remove("RUST_LOG").timeout(PATIENCE);
     command
 }
 
 /// A fifogate, and a folder for what its commands read.
 struct Bench {
-    gate: Gate,
+    gate: TestServer,
     pair: String,
     folder: TempDir,
 }
 
 impl Bench {
     fn new() -> Self {
-        let gate = Gate::with(MANIFEST, &[]);
+        let gate = TestServer::with(MANIFEST, &[]);
         let pair = gate.pair("ctl").to_str().unwrap().to_owned();
         Self { gate, pair, folder: tempfile::tempdir().unwrap() }
     }
@@ -148,7 +148,7 @@ fn value_above_the_bound_is_refused_by_every_command_with_its_place_and_status_2
             fifogate(&run).assert().code(2).stderr(contains(LIMIT));
         }
     });
-    assert_eq!(bench.gate.child.try_wait().unwrap(), None);
+    assert_eq!(bench.gate.process.try_wait().unwrap(), None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fifogate::pb::{
 };
 
 use super::values::{LIMIT, MASK, above, config_of, for_each, state, tower, update, within};
-use crate::harness::{Agent, BOTH, configs, instance};
+use testkit::{BOTH, LinkAgent, configs, instance};
 
 /// All of them are above the bound; of each kind the last that a decoder takes and the first that it does
 /// not, at the workload's door or at the agent's behind it.
@@ -30,7 +30,7 @@ const DEEP: [(usize, usize); 14] = [
 #[test]
 fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_the_agent() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &["--updates", "forward"]);
+        let mut agent = LinkAgent::start(transport, &["--updates", "forward"]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let mut neighbour = agent.workload("neighbour");
         let mut workload = agent.workload("w");
@@ -60,7 +60,7 @@ fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_t
 #[test]
 fn agent_that_sends_what_is_nested_too_deep_hears_so_and_is_served_on() {
     for transport in BOTH {
-        let mut agent = Agent::start(transport, &[]);
+        let mut agent = LinkAgent::start(transport, &[]);
         agent.link.replace_state(configs(&[("k", "v")])).unwrap();
         let before = agent.read(&[]);
         for (mappings, sequences) in DEEP {
@@ -93,7 +93,7 @@ fn agent_that_sends_what_is_nested_too_deep_hears_so_and_is_served_on() {
 /// A value that comes in at one end of fifogate goes out at all others.
 #[test]
 fn value_that_a_workload_or_the_agent_brings_in_is_read_by_both() {
-    let mut agent = Agent::start(BOTH[0], &["--max-malformed", "1000000"]);
+    let mut agent = LinkAgent::start(BOTH[0], &["--max-malformed", "1000000"]);
     let mut workload = agent.workload("w");
     let mut last = None;
     for_each(64, within(), |value| {

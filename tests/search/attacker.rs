@@ -27,7 +27,7 @@ use super::{
     frames::{Piece, Script},
     genome::Genome,
 };
-use crate::common::Workload;
+use testkit::Session;
 
 /// A request that is not answered for so long, while nothing else comes, is taken for lost.
 const LOST: Duration = Duration::from_millis(50);
@@ -100,7 +100,7 @@ struct Play {
 
 impl Play {
     fn run(&mut self, script: &Script) {
-        let mut workload = Workload::open(&self.pair);
+        let mut workload = Session::open(&self.pair);
         let mut answers = FrameDecoder::new(128 << 20);
         let began = Instant::now();
         let rounds = (0..self.rounds).flat_map(|round| &script.rounds[round % 2]);
@@ -143,7 +143,7 @@ impl Play {
     }
 
     /// Writes and reads what goes at once, or waits a little; gives whether something was done.
-    fn turn(&mut self, own: &mut Workload, now: &mut Bytes, answers: &mut FrameDecoder) -> bool {
+    fn turn(&mut self, own: &mut Session, now: &mut Bytes, answers: &mut FrameDecoder) -> bool {
         let mut moved = false;
         if !now.is_empty() {
             match own.output.write(now) {
@@ -159,7 +159,7 @@ impl Play {
         let mut buffer = [0; 65_536];
         let most = if self.reads == "slow" { A_LITTLE } else { buffer.len() };
         if self.reads != "never"
-            && let Ok(count @ 1..) = own.input.read(&mut buffer[..most])
+            && let Ok(count @ 1..) = own.reader.input.read(&mut buffer[..most])
         {
             self.hear(&buffer[..count], answers);
             moved = true;
@@ -170,11 +170,11 @@ impl Play {
         moved
     }
 
-    fn pause(own: &Workload, writes: bool, reads: bool) {
+    fn pause(own: &Session, writes: bool, reads: bool) {
         let wanted = |wanted, flags| if wanted { flags } else { PollFlags::empty() };
         let mut files = [
             PollFd::new(own.output.as_fd(), wanted(writes, PollFlags::POLLOUT)),
-            PollFd::new(own.input.as_fd(), wanted(reads, PollFlags::POLLIN)),
+            PollFd::new(own.reader.input.as_fd(), wanted(reads, PollFlags::POLLIN)),
         ];
         let _ = poll(&mut files, u16::try_from(EVERY.as_millis()).unwrap());
     }

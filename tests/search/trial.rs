@@ -14,7 +14,7 @@ use super::{
     frames::{Part, Script, state_parts, update_of_part},
     genome::Genome,
 };
-use crate::common::{Gate, PATIENCE, Workload};
+use testkit::{PATIENCE, Session, TestServer};
 
 /// How long an attacker acts.
 const TIME: Duration = Duration::from_millis(300);
@@ -51,7 +51,7 @@ pub(crate) fn trial(genomes: &[Genome], patience: Duration) -> Outcome {
     for _ in 0..WARM_UP {
         round_trip(&mut good, 0, PATIENCE).expect("not served before any attack");
     }
-    let before = gate.memory_kb("VmRSS");
+    let before = gate.process.memory_kib("VmRSS");
     let attackers: Vec<_> = genomes
         .iter()
         .zip(scripts)
@@ -70,8 +70,8 @@ pub(crate) fn trial(genomes: &[Genome], patience: Duration) -> Outcome {
         };
         trips.push(time);
     }
-    let ended = gate.child.try_wait().unwrap().is_some();
-    let peak = if ended { before } else { gate.memory_kb("VmHWM") };
+    let ended = gate.process.try_wait().unwrap().is_some();
+    let peak = if ended { before } else { gate.process.memory_kib("VmHWM") };
     let growth_kib = peak.saturating_sub(before);
     drop(gate);
     let done: Vec<_> = attackers.into_iter().map(Attacker::end).collect();
@@ -95,27 +95,27 @@ pub(crate) fn memory(genome: &Genome, patience: Duration) -> f64 {
         return 0.0;
     };
     let (mut gate, mut good) = start(std::slice::from_ref(genome));
-    let mut bad = gate.workload("bad0");
+    let mut bad = gate.open("bad0");
     bad.hello();
     round_trip(&mut good, 0, PATIENCE).expect("not served before any attack");
-    let before = gate.memory_kb("VmRSS");
+    let before = gate.process.memory_kib("VmRSS");
     bad.write(&piece.bytes);
     if piece.answered {
         bad.receive_within(patience);
     }
     round_trip(&mut good, 0, patience);
-    let ended = gate.child.try_wait().unwrap().is_some();
-    let peak = if ended { before } else { gate.memory_kb("VmHWM") };
+    let ended = gate.process.try_wait().unwrap().is_some();
+    let peak = if ended { before } else { gate.process.memory_kib("VmHWM") };
     let bytes = peak.saturating_sub(before) << 10;
     bytes as f64 / piece.bytes.len().max(A_LONG_MESSAGE) as f64
 }
 
 /// A fifogate in the state that the largest of these wants, and a session of the well-behaved one.
-fn start(genomes: &[Genome]) -> (Gate, Workload) {
-    let gate = Gate::behind(r#"exec "$@""#, &manifest(genomes), &[]);
-    let good = Workload::connect(&gate.pair("good"));
+fn start(genomes: &[Genome]) -> (TestServer, Session) {
+    let gate = TestServer::with(&manifest(genomes), &[]);
+    let good = gate.connect("good");
     if let Some(genome) = genomes.iter().max_by_key(|genome| genome.number("state.size")) {
-        let mut keeper = Workload::connect(&gate.pair("keeper"));
+        let mut keeper = gate.connect("keeper");
         let mut parts = state_parts(genome);
         while let Some(mut part) = parts.pop() {
             if !brings(&mut keeper, genome, &part) && part.len() > 1 {
@@ -128,13 +128,13 @@ fn start(genomes: &[Genome]) -> (Gate, Workload) {
 }
 
 /// Whether a part of the state was accepted. One that is no state is not, whatever its size.
-fn brings(keeper: &mut Workload, genome: &Genome, part: &Part) -> bool {
+fn brings(keeper: &mut Session, genome: &Genome, part: &Part) -> bool {
     keeper.write(&update_of_part(genome, part).bytes);
     matches!(keeper.response(), (_, ResponseContent::UpdateStateSuccess(_)))
 }
 
 /// By turns a small read and a small update of the workload's own.
-fn round_trip(good: &mut Workload, number: usize, patience: Duration) -> Option<Duration> {
+fn round_trip(good: &mut Session, number: usize, patience: Duration) -> Option<Duration> {
     let began = Instant::now();
     match number % 2 {
         0 => good.read("g", &["desiredState.configs.good"], false),
@@ -198,11 +198,11 @@ pub(crate) fn details(outcome: &Outcome) -> String {
 pub(crate) fn wait_of_a_stopped_gate(time: Duration) -> Duration {
     let (gate, mut good) = start(&[]);
     round_trip(&mut good, 0, PATIENCE).unwrap();
-    gate.signal(Signal::SIGSTOP);
+    gate.process.signal(Signal::SIGSTOP);
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(time);
-            gate.signal(Signal::SIGCONT);
+            gate.process.signal(Signal::SIGCONT);
         });
         round_trip(&mut good, 0, PATIENCE).unwrap()
     })

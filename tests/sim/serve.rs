@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use super::{
     access::Rules,
     asks::{RequestKind, Saying, Unknown},
+    checks::assert_may_see,
     link::ForwardedKind,
     peer::{Expected, Place, Subscription},
     server::Seen,
     tree::{self, Masks},
     update::{self, Refused},
-    world::{World, assert_may_see},
+    world::World,
 };
 
 impl World {

@@ -20,7 +20,7 @@ use fifogate::pb::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::common::{PATIENCE, Workload};
+use testkit::{PATIENCE, Session};
 
 pub(crate) const ROLE: &str = "SOAK_ROLE";
 pub(crate) const PAIR: &str = "SOAK_PAIR";
@@ -47,11 +47,11 @@ fn check(key: &str, text: &str) -> u64 {
 }
 
 pub(crate) fn play() {
-    let Ok(role) = env::var(ROLE) else { return };
+    let role = env::var(ROLE).expect("a process of the soak");
     let pair = PathBuf::from(env::var(PAIR).unwrap());
     match role.as_str() {
-        "reader" => read(Workload::take_over(&pair)),
-        _ => write(Workload::take_over(&pair)),
+        "reader" => read(Session::take_over(&pair)),
+        _ => write(Session::take_over(&pair)),
     }
 }
 
@@ -63,7 +63,7 @@ fn say(text: &str) {
     out.flush().unwrap();
 }
 
-fn read(mut workload: Workload) {
+fn read(mut workload: Session) {
     let mask = env::var(MASK).unwrap();
     workload.read("s", &[&mask], true);
     let view = Arc::new(Mutex::new(View::new()));
@@ -135,14 +135,14 @@ pub(crate) fn update(view: &mut View, told: &pb::CompleteStateResponse) {
     }
 }
 
-fn write(mut workload: Workload) {
+fn write(mut workload: Session) {
     say("ready");
     for line in stdin().lines() {
         let line = line.unwrap();
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
             ["half"] => {
-                let whole = Workload::frame_of_config("h", &"v".repeat(3_000));
+                let whole = Session::frame_of_config("h", &"v".repeat(3_000));
                 workload.write(&whole[..whole.len() / 2]);
                 say("half");
             }

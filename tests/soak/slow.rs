@@ -1,36 +1,22 @@
 //! A reader that stops for ten thousand updates.
 
-use std::{collections::BTreeMap, io::Read, os::unix::net::UnixStream};
+use std::collections::BTreeMap;
 
 use fifogate::pb::ank_base::response::ResponseContent;
 
 use super::child::{View, update};
-use crate::common::{Gate, Workload};
+use testkit::{TestServer, manifest_with};
 
 const UPDATES: usize = 10_000;
 const KEYS: usize = 500;
 /// Updates that wait for their answers at a time.
 const BATCH: usize = 50;
 
-fn manifest() -> String {
-    let rights = "{type: StateRule, operation: ReadWrite, filterMasks: [desiredState.configs]}";
-    let workload = |name: &str| {
-        format!(
-            "  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: x\n    \
-             controlInterfaceAccess: {{allowRules: [{rights}]}}\n"
-        )
-    };
-    format!("apiVersion: v1\nworkloads:\n{}{}", workload("slow"), workload("busy"))
-}
+const RULE: &str = "{type: StateRule, operation: ReadWrite, filterMasks: [desiredState.configs]}";
 
 /// Bytes that wait for the slow one, and the changes that were merged.
-fn queued(gate: &Gate) -> (u64, u64) {
-    let mut text = String::new();
-    let mut socket = UnixStream::connect(gate.run_dir.join("status.sock")).unwrap();
-    socket.read_to_string(&mut text).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let workloads = status["workloads"].as_array().unwrap();
-    let slow = workloads.iter().find(|own| own["name"] == "slow").unwrap();
+fn queued(gate: &TestServer) -> (u64, u64) {
+    let (status, slow) = (gate.status(), gate.status_of("slow"));
     (slow["queued_bytes"].as_u64().unwrap(), status["totals"]["events_merged"].as_u64().unwrap())
 }
 
@@ -38,13 +24,13 @@ fn queued(gate: &Gate) -> (u64, u64) {
 fn stop_and_read_on(budget: u64, masks: &[&str]) -> (usize, u64) {
     let options =
         ["--outbox-bytes", &budget.to_string(), "--window", "64", "--subscribe-grace-ms", "0"];
-    let gate = Gate::with(&manifest(), &options);
-    let mut slow = Workload::connect(&gate.pair("slow"));
+    let gate = TestServer::with(&manifest_with("", &["slow", "busy"], RULE), &options);
+    let mut slow = gate.connect("slow");
     for (n, mask) in masks.iter().enumerate() {
         slow.read(&format!("s{n}"), &[mask], true);
         slow.response();
     }
-    let mut busy = Workload::connect(&gate.pair("busy"));
+    let mut busy = gate.connect("busy");
     let mut newest = BTreeMap::new();
     let mut most = 0;
     for batch in 0..UPDATES / BATCH {
@@ -54,7 +40,7 @@ fn stop_and_read_on(budget: u64, masks: &[&str]) -> (usize, u64) {
             newest.insert(key, value);
         }
         for _ in 0..BATCH {
-            assert!(matches!(busy.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+            busy.success();
         }
         most = most.max(queued(&gate).0);
     }

@@ -7,11 +7,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{
-    reader::{Found, Reader},
-    world::{World, accepted, is_answer, manifest, read_some, value},
-};
-use crate::common::Gate;
+use super::world::{World, is_answer, manifest, read_some, value};
+use testkit::{Found, Process, Reader, TestServer, accepted, is_root_or_skip};
 
 const MUTED: usize = 20;
 
@@ -52,7 +49,7 @@ fn reader_of_small_pieces_is_not_taken_for_one_that_wakes_fifogate_for_nothing()
         world.sync();
         read_some(&mut reader, 7);
     }
-    assert!(!world.status().contains("wakes"), "{}", world.status());
+    assert!(!world.gate.status().to_string().contains("wakes"), "{}", world.gate.status());
     is_answer(reader.message(), &id, &text);
     is_answer(reader.message(), &next, &text);
 }
@@ -82,11 +79,11 @@ fn next_reader_gets_nothing_of_a_frame_of_which_the_one_before_took_all_that_was
         let mut world = World::start(&[]);
         let (mut reader, id, text) = mid_frame(&mut world, 4_000_000, 65_536, part);
         // When fifogate looks again, another reader is there already.
-        world.gate.signal(Signal::SIGSTOP);
+        world.gate.process.signal(Signal::SIGSTOP);
         reader.take_all();
         drop(reader);
         let mut next = world.reader(65_536);
-        world.gate.signal(Signal::SIGCONT);
+        world.gate.process.signal(Signal::SIGCONT);
         world.sync();
         is_answer(next.message(), &id, &text);
     }
@@ -102,18 +99,14 @@ fn reader_that_is_killed_in_mid_frame_leaves_it_whole_to_the_next() {
         world.set(&text);
         let script = "exec < \"$1/input\"; dd bs=$2 count=$3 of=/dev/null 2>/dev/null; echo read; \
                       exec sleep 1000";
-        let mut child = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(&world.pair)
-            .args([piece.to_string(), count.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&world.pair);
+        command.args([piece.to_string(), count.to_string()]).stdout(Stdio::piped());
+        let mut child = Process::start(&mut command);
         drop(reader);
         let id = world.ask();
         child.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         world.sync();
         is_answer(world.reader(piece).message(), &id, &text);
     }
@@ -144,9 +137,9 @@ fn stays_across_a_restart(len: usize, part: usize, restarts: usize, says: bool, 
         world.say_hello();
     }
     match reader.next(usize::MAX) {
-        Found::Message(message) => is_answer(*message, &id, &text),
+        Found::Message(message) => is_answer(message, &id, &text),
         Found::End(torn) => assert!(torn, "there was something of a frame"),
-        Found::Enough => unreachable!(),
+        Found::Enough | Found::Nothing => unreachable!(),
     }
     if !says {
         world.say_hello();
@@ -173,7 +166,7 @@ fn next_reader_finds_nothing_of_a_frame_that_was_cut_off_by_the_end_of_fifogate(
         for gone_before in [true, false] {
             let mut world = World::start(&[]);
             let (reader, ..) = mid_frame(&mut world, len, 4_096, part);
-            world.gate.kill();
+            world.gate.process.kill();
             let mut kept = Some(reader);
             if gone_before {
                 kept = None;
@@ -196,7 +189,7 @@ fn next_reader_finds_nothing_of_a_frame_that_was_cut_off_by_the_end_of_fifogate(
 fn reader_that_waits_in_its_opening_of_input_is_let_in_by_the_next_fifogate() {
     let mut world = World::start(&[]);
     let (reader, ..) = mid_frame(&mut world, 3_000_000, 4_096, 1_000);
-    world.gate.kill();
+    world.gate.process.kill();
     drop(reader);
     let path = world.pair.join("input");
     let opener = std::thread::spawn(move || {
@@ -215,12 +208,12 @@ fn pair_is_removed_while_half_a_frame_of_the_fifogate_before_waits_for_its_reade
     let mut world = World::start(&[]);
     let (reader, ..) = mid_frame(&mut world, 3_000_000, 4_096, 1_000);
     world.restart(1);
-    let before = world.gate.descriptors();
+    let before = world.gate.process.descriptors();
     world.remove("a");
     assert!(!world.gate.has_pair("a"));
     drop(reader);
     world.sync();
-    assert!(world.gate.descriptors() < before, "descriptors of the pair are left");
+    assert!(world.gate.process.descriptors() < before, "descriptors of the pair are left");
     assert_eq!(world.gate.stop(), Some(0));
 }
 
@@ -243,11 +236,9 @@ sys.stdin.read()
 /// Beyond an ordinary user's share of pipe pages the kernel makes pipes of two pages, and refuses to
 /// enlarge them: all but small frames go in parts then.
 #[test]
-#[allow(clippy::print_stdout)] // why it does nothing
 fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
     const USER: &str = "54321";
-    if !nix::unistd::geteuid().is_root() {
-        println!("only root can be another user");
+    if !is_root_or_skip() {
         return;
     }
     let share = std::fs::read_to_string("/proc/sys/fs/pipe-user-pages-soft").unwrap();
@@ -262,7 +253,7 @@ fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
         "chown -R {USER} \"$dir\"; chown {USER} /proc/self/fd/3; exec setpriv --reuid {USER} --clear-groups \"$@\""
     );
     for (len, part, taken) in [(70_000, 5_000, true), (200_000, 8_192, true), (300_000, 1, false)] {
-        let gate = Gate::behind(&command, &manifest(), &[]);
+        let gate = TestServer::behind(&command, &manifest(), &[]);
         let mut world = World::around(gate);
         let (mut reader, id, text) = mid_frame(&mut world, len, 4_096, part);
         drop(reader);
@@ -270,7 +261,7 @@ fn fifogate_of_a_user_with_small_pipes_tears_no_frame_of_a_reader_either() {
         reader = world.reader(64);
         read_some(&mut reader, part);
         if taken {
-            world.gate.signal(Signal::SIGSTOP);
+            world.gate.process.signal(Signal::SIGSTOP);
             reader.take_all();
         }
         world.restart(1);

@@ -3,18 +3,13 @@
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{
-    reader::{Found, Reader},
-    world::{World, accepted, is_answer, value},
-};
+use testkit::{Found, Reader, accepted, number};
+
+use super::world::{World, is_answer, value};
 
 const PIECES: [usize; 7] = [1, 7, 64, 512, 4_096, 65_536, 1 << 20];
 /// Frames are a little longer than their texts, so these are on both sides of each border.
 const AROUND: [usize; 7] = [200, 4_096, 8_192, 32_768, 65_536, 1 << 20, 2_500_000];
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
 
 struct Schedule<'a> {
     random: &'a mut ChaCha8Rng,
@@ -70,14 +65,15 @@ impl Schedule<'_> {
         self.note(format!("reads {left}"));
         // Also what it has read and not looked at is its own.
         loop {
-            let (found, read) = reader.next_counted(left);
-            left -= read;
+            let before = reader.total();
+            let found = reader.next(left);
+            left -= reader.total() - before;
             match found {
                 Found::Message(message) => {
                     let (id, text) = self.owed.pop_front().unwrap();
-                    is_answer(*message, &id, &text);
+                    is_answer(message, &id, &text);
                 }
-                Found::Enough => return,
+                Found::Enough | Found::Nothing => return,
                 Found::End(_) => panic!("end-of-file while fifogate is there"),
             }
         }
@@ -114,13 +110,13 @@ impl Schedule<'_> {
                 said = true;
             }
             match reader.next(usize::MAX) {
-                Found::Message(message) if *message == accepted() => break,
+                Found::Message(message) if message == accepted() => break,
                 Found::Message(message) => {
                     let (id, text) = self.owed.pop_front().expect("an answer of before");
-                    is_answer(*message, &id, &text);
+                    is_answer(message, &id, &text);
                 }
                 Found::End(_) => ended = true,
-                Found::Enough => unreachable!(),
+                Found::Enough | Found::Nothing => unreachable!(),
             }
         }
         self.owed.clear();

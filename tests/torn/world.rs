@@ -2,36 +2,20 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use fifogate::{
-    frame::encode,
-    pb::{
-        ank_base::{
-            CompleteState, CompleteStateRequest, Request, UpdateStateRequest,
-            config_item::ConfigItemEnum, request::RequestContent, response::ResponseContent,
-        },
-        control_api::{Hello, ToAnkaios, from_ankaios::FromAnkaiosEnum, to_ankaios::ToAnkaiosEnum},
+use fifogate::pb::{
+    ank_base::{
+        CompleteStateRequest, config_item::ConfigItemEnum, request::RequestContent,
+        response::ResponseContent,
     },
+    control_api::from_ankaios::FromAnkaiosEnum,
 };
-use prost::Message;
-
-use super::reader::{Found, Reader};
-use crate::common::{Gate, Workload};
-
-const RIGHTS: &str = "{type: StateRule, operation: ReadWrite, filterMasks: [\"*\"]}";
+use testkit::{Found, Reader, Session, TestServer, accepted, hello_of, removal_of};
 
 pub(crate) fn manifest() -> String {
-    let workload = |name| {
-        format!(
-            "  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}\n    \
-             controlInterfaceAccess: {{allowRules: [{RIGHTS}]}}\n"
-        )
-    };
-    format!("apiVersion: v1\nworkloads:\n{}{}", workload("a"), workload("b"))
+    testkit::manifest(&["a", "b"])
 }
 
 /// A text in which each place tells where it is, so that nothing of it can be missing or twice.
@@ -41,37 +25,30 @@ pub(crate) fn value(len: usize, seed: usize) -> String {
 }
 
 pub(crate) struct World {
-    pub(crate) gate: Gate,
+    pub(crate) gate: TestServer,
     pub(crate) pair: PathBuf,
     /// `a`'s writing half. It stays when a reader leaves.
-    output: File,
-    helper: Workload,
-    asked: usize,
+    writer: Session,
+    helper: Session,
 }
 
 impl World {
     pub(crate) fn start(options: &[&str]) -> Self {
-        Self::around(Gate::with(&manifest(), options))
+        Self::around(TestServer::with(&manifest(), options))
     }
 
-    pub(crate) fn around(gate: Gate) -> Self {
+    pub(crate) fn around(gate: TestServer) -> Self {
         let pair = gate.pair("a");
-        let helper = Workload::connect(&gate.pair("b"));
-        let output = open_output(&pair);
-        Self { gate, pair, output, helper, asked: 0 }
+        let (helper, writer) = (gate.connect("b"), open_writer(&pair));
+        Self { gate, pair, writer, helper }
     }
 
     pub(crate) fn reader(&self, piece: usize) -> Reader {
         Reader::open(&self.pair, piece)
     }
 
-    fn send(&mut self, content: ToAnkaiosEnum) {
-        let message = ToAnkaios { to_ankaios_enum: Some(content) };
-        self.output.write_all(&encode(&message.encode_to_vec())).unwrap();
-    }
-
     pub(crate) fn say_hello(&mut self) {
-        self.send(ToAnkaiosEnum::Hello(Hello { protocol_version: "1.0.0".to_owned() }));
+        self.writer.send(hello_of("1.0.0"));
     }
 
     pub(crate) fn connect(&mut self, reader: &mut Reader) {
@@ -82,40 +59,20 @@ impl World {
     /// Has the config `big` be a text of this length.
     pub(crate) fn set(&mut self, text: &str) {
         self.helper.set_config("u", "big", text);
-        let answer = self.helper.response();
-        assert!(matches!(answer.1, ResponseContent::UpdateStateSuccess(_)), "{answer:?}");
+        self.helper.success();
     }
 
     /// Asks for it in the name of `a`; gives the request's id.
     pub(crate) fn ask(&mut self) -> String {
-        self.asked += 1;
-        let request_id = self.asked.to_string();
         let field_mask = vec!["desiredState.configs.big".to_owned()];
-        let ask = CompleteStateRequest { field_mask, subscribe_for_events: false };
-        let request_content = Some(RequestContent::CompleteStateRequest(ask));
-        let request = Request { request_id: request_id.clone(), request_content };
-        self.send(ToAnkaiosEnum::Request(request));
-        request_id
+        let read = CompleteStateRequest { field_mask, subscribe_for_events: false };
+        self.writer.ask(RequestContent::CompleteStateRequest(read))
     }
 
     /// Removes a workload.
     pub(crate) fn remove(&mut self, workload: &str) {
-        let mask = format!("desiredState.workloads.{workload}");
-        let update = UpdateStateRequest {
-            new_state: Some(CompleteState::default()),
-            update_mask: vec![mask],
-        };
-        self.helper.request("remove", RequestContent::UpdateStateRequest(update));
-        let answer = self.helper.response();
-        assert!(matches!(answer.1, ResponseContent::UpdateStateSuccess(_)), "{answer:?}");
-    }
-
-    /// What fifogate tells of itself.
-    pub(crate) fn status(&self) -> String {
-        let mut text = String::new();
-        let socket = self.gate.run_dir.join("status.sock");
-        UnixStream::connect(socket).unwrap().read_to_string(&mut text).unwrap();
-        text
+        self.helper.request("remove", removal_of(workload));
+        self.helper.success();
     }
 
     /// When this is answered, fifogate has seen all that happened before.
@@ -126,12 +83,12 @@ impl World {
 
     /// `a` wakes fifogate for nothing until it is looked at less often for a while.
     pub(crate) fn be_muted(&mut self, max_wakeups: usize) {
-        self.output = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        self.writer.output = OpenOptions::new().write(true).open("/dev/null").unwrap();
         for _ in 0..=max_wakeups {
             drop(open_output(&self.pair));
             self.sync();
         }
-        self.output = open_output(&self.pair);
+        self.writer.output = open_output(&self.pair);
     }
 
     /// Kills fifogate and starts another, for so many times.
@@ -139,16 +96,17 @@ impl World {
         for _ in 0..times {
             self.gate.kill_and_restart();
         }
-        self.helper = Workload::connect(&self.gate.pair("b"));
+        self.helper = self.gate.connect("b");
     }
 }
 
-fn open_output(pair: &std::path::Path) -> File {
+fn open_output(pair: &Path) -> File {
     OpenOptions::new().write(true).open(pair.join("output")).unwrap()
 }
 
-pub(crate) fn accepted() -> FromAnkaiosEnum {
-    FromAnkaiosEnum::ControlInterfaceAccepted(Default::default())
+/// Sends for `a`; what it is sent is for the readers.
+fn open_writer(pair: &Path) -> Session {
+    Session::of(open_output(pair), File::open("/dev/null").unwrap())
 }
 
 /// That a message is the answer to this request, with this text.

@@ -1,15 +1,12 @@
 //! What a workload on one node says is heard on all.
 
-use std::time::Instant;
-
 use fifogate::pb::ank_base::response::ResponseContent;
 
 use super::{
-    bed::{Cluster, NAMES, soon},
     network::is_done_elsewhere,
-    session::Session,
+    world::{Cluster, NAMES},
 };
-use crate::common::update;
+use testkit::{Session, update};
 
 const EACH: usize = 20;
 
@@ -24,8 +21,8 @@ fn a_config_that_one_workload_sets_is_told_to_sixty_on_three_nodes() {
     let ids: Vec<_> = sessions
         .iter_mut()
         .map(|own| {
-            let id = own.subscribe(&["desiredState.configs"]).unwrap();
-            own.answer(&id, soon()).unwrap();
+            let id = own.subscribe(&["desiredState.configs"]);
+            own.answer(&id);
             id
         })
         .collect();
@@ -35,11 +32,11 @@ fn a_config_that_one_workload_sets_is_told_to_sixty_on_three_nodes() {
         let text = format!("configs: {{event: {value}}}");
         let asked = update(&text, &["desiredState.configs.event"]);
         let asker = node * EACH + 7;
-        let asked = sessions[asker].ask(asked).unwrap();
+        let asked = sessions[asker].ask(asked);
         for (at, session) in sessions.iter_mut().enumerate() {
-            assert_eq!(event(session, &ids[at], soon()), value, "workload {at}");
+            assert_eq!(event(session, &ids[at]), value, "workload {at}");
         }
-        let success = sessions[asker].answer(&asked, soon()).unwrap();
+        let success = sessions[asker].answer(&asked);
         assert!(matches!(success, ResponseContent::UpdateStateSuccess(_)), "{success:?}");
     }
     drop(sessions);
@@ -47,12 +44,10 @@ fn a_config_that_one_workload_sets_is_told_to_sixty_on_three_nodes() {
 }
 
 /// The value that the next event tells.
-fn event(session: &mut Session, id: &str, end: Instant) -> String {
-    let response = session.response(end).unwrap().expect("an event");
-    assert_eq!(response.request_id, id);
-    let Some(ResponseContent::CompleteStateResponse(own)) = response.response_content else {
-        panic!("{response:?}")
-    };
+fn event(session: &mut Session, id: &str) -> String {
+    let (own_id, content) = session.response();
+    assert_eq!(own_id, id);
+    let ResponseContent::CompleteStateResponse(own) = content else { panic!("{content:?}") };
     let altered = own.altered_fields.clone().unwrap();
     let fields = [altered.added_fields, altered.updated_fields, altered.removed_fields].concat();
     let state = fifogate::state::convert::from_pb(&own.complete_state.unwrap()).unwrap();

@@ -10,11 +10,10 @@ use nix::{
 };
 
 use super::{
-    bed::{Cluster, NAMES, soon},
     network::is_done_elsewhere,
-    session::Session,
+    world::{Cluster, NAMES},
 };
-use crate::common::{fifogate, processes_with, update, wait_for};
+use testkit::{Session, fifogate, processes_with, soon, update, wait_for};
 
 /// How long etcd is away.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -172,8 +171,8 @@ fn five_hundred_conflicting_updates_of_one_workload_from_three_nodes() {
         let config = "'{command: sleep, args: [100001]}'";
         let own = format!("{{runtime: process, agent: agent_A, runtimeConfig: {config}{tags}}}");
         let request = update(&format!("workloads: {{same: {own}}}"), &[mask]);
-        let id = session.ask(request).unwrap();
-        let answer = session.answer(&id, soon()).unwrap();
+        let id = session.ask(request);
+        let answer = session.answer(&id);
         assert!(matches!(answer, ResponseContent::UpdateStateSuccess(_)), "{mask}: {answer:?}");
     };
     ask(&mut cluster.session(0, 3), "", "desiredState.workloads.same");

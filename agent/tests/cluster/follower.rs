@@ -12,9 +12,10 @@ use std::{
 
 use fifogate::pb::ank_base::response::ResponseContent;
 
+use testkit::Session;
+
 use super::{
     history::Past,
-    session::Session,
     view::{MASKS, View},
 };
 
@@ -88,11 +89,11 @@ fn follow(
     told: &Mutex<ShimEvent>,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
-    let mut session = Session::open(run_dir, workload)?;
-    let id = session.subscribe(&MASKS)?;
+    let mut session = Session::try_connect(run_dir, workload)?;
+    let id = session.try_subscribe(&MASKS)?;
     while !stop.load(Ordering::Relaxed) {
         let soon = Instant::now() + Duration::from_millis(100);
-        let Some(response) = session.response(soon)? else { continue };
+        let Some(response) = session.try_response(soon)? else { continue };
         let mut told = told.lock().unwrap();
         match response.response_content {
             Some(ResponseContent::CompleteStateResponse(own)) if response.request_id == id => {

@@ -1,10 +1,10 @@
 //! What etcd has to do for the subscribers of a node.
 
 use super::{
-    bed::{Cluster, NAMES, soon},
     network::is_done_elsewhere,
+    world::{Cluster, NAMES},
 };
-use crate::common::update;
+use testkit::update;
 
 /// What etcd counts: watches, and streams that hold them.
 const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
@@ -25,16 +25,15 @@ fn two_hundred_subscribers_of_a_node_are_one_watch_in_etcd() {
     let mut session = cluster.session(0, 3);
     let ids: Vec<_> = (0..SUBSCRIBERS)
         .map(|_| {
-            let id = session.subscribe(&["desiredState.configs"]).unwrap();
-            session.answer(&id, soon()).unwrap();
+            let id = session.subscribe(&["desiredState.configs"]);
+            session.answer(&id);
             id
         })
         .collect();
     let mut other = cluster.session(1, 3);
     let set = update("configs: {event: told}", &["desiredState.configs.event"]);
-    other.ask(set).unwrap();
-    let mut told: Vec<_> =
-        ids.iter().map(|_| session.response(soon()).unwrap().unwrap().request_id).collect();
+    other.ask(set);
+    let mut told: Vec<_> = ids.iter().map(|_| session.response().0).collect();
     told.sort_by_key(|id| id.parse::<u32>().unwrap());
     assert_eq!(told, ids);
     assert_eq!(load(), [nodes + 1.0, nodes + 1.0]);

@@ -1,17 +1,9 @@
 //! Network namespaces that have no names, so nothing is left of them: one where etcd is, and one for
 //! each node, with a cable to the first.
 
-use std::{
-    fs::{self, File},
-    panic::resume_unwind,
-    process::Command,
-    thread,
-};
+use std::{fs::File, panic::resume_unwind, process::Command, thread};
 
-use nix::{
-    sched::{CloneFlags, setns, unshare},
-    unistd::geteuid,
-};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// A network that is not the machine's.
 pub(crate) struct Namespace(File);
@@ -86,33 +78,7 @@ fn ip(arguments: &str) {
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Whether this test ran already: where this process may not make networks, it is run by one that may,
-/// in a user namespace.
+/// Whether this test ran already, in a network of a user namespace.
 pub(crate) fn is_done_elsewhere() -> bool {
-    let test = thread::current().name().expect("the test's name").to_owned();
-    is_run_elsewhere(&["--exact", &test, "--nocapture"])
-}
-
-/// Whether this program had to be run anew, with these arguments, to make networks.
-pub(crate) fn is_run_elsewhere(arguments: &[&str]) -> bool {
-    if geteuid().is_root() && has_capability(CAP_SYS_ADMIN) && has_capability(CAP_NET_ADMIN) {
-        return false;
-    }
-    let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(std::env::current_exe().unwrap())
-        .args(arguments)
-        .status()
-        .expect("unshare of util-linux");
-    assert!(status.success(), "{arguments:?} without root, in a user namespace: {status}");
-    true
-}
-
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_SYS_ADMIN: u32 = 21;
-
-fn has_capability(number: u32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << number) != 0
+    testkit::is_done_elsewhere(&["--net"])
 }

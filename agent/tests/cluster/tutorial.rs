@@ -16,11 +16,9 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    bed::soon,
-    network::{Network, is_done_elsewhere},
-};
-use crate::common::fifogate;
+use testkit::{fifogate, soon};
+
+use super::network::{Network, is_done_elsewhere};
 
 /// Where a reader of the tutorial works.
 const FOLDER: &str = "/tmp/three";
@@ -100,8 +98,10 @@ struct Shell {
 impl Shell {
     fn start(work: &Path) -> Self {
         let programs = fifogate();
-        let path =
-            format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.parent().unwrap().display());
+        let path = format!(
+            "{}:/usr/sbin:/usr/bin:/sbin:/bin",
+            std::path::Path::new(programs).parent().unwrap().display()
+        );
         let mut child = Command::new("bash")
             .env("PATH", path)
             .stdin(Stdio::piped())

@@ -12,8 +12,9 @@ use std::{
 
 use fifogate::pb::ank_base::response::ResponseContent;
 
-use super::{history::Past, session::Session};
-use crate::common::update;
+use testkit::{Session, update};
+
+use super::history::Past;
 
 /// Longer than an update may take.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -115,7 +116,7 @@ fn write(
     stop: &AtomicBool,
     number: &mut u32,
 ) -> std::io::Result<()> {
-    let mut session = Session::open(run_dir, workload)?;
+    let mut session = Session::try_connect(run_dir, workload)?;
     while !stop.load(Ordering::Relaxed) {
         *number += 1;
         log.lock().unwrap().unknown += 1;
@@ -128,8 +129,8 @@ fn write(
         } else {
             (format!("configs: {{{workload}: '{number}'}}"), vec![own.as_str()])
         };
-        let id = session.ask(update(&text, &masks))?;
-        let content = session.answer(&id, Instant::now() + ANSWER)?;
+        let id = session.try_ask(update(&text, &masks))?;
+        let content = session.try_answer(&id, Instant::now() + ANSWER)?;
         let mut log = log.lock().unwrap();
         match content {
             ResponseContent::UpdateStateSuccess(_) => log.acknowledged.push(*number),

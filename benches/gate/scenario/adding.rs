@@ -15,9 +15,9 @@ use fifogate::{
     state::convert::{Fill, to_pb},
 };
 use tempfile::TempDir;
+use testkit::{fifogate, memory_kib};
 
 use crate::{
-    common::{FIFOGATE, memory_kib},
     messages,
     report::{Row, Section},
     series::Series,
@@ -61,7 +61,7 @@ impl Linked {
     /// acknowledged.
     pub(super) fn start(count: usize) -> (Self, f64) {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(FIFOGATE);
+        let mut command = Command::new(fifogate());
         let run_dir = dir.path().join("run");
         command.args(["-q", "run", "--run-dir"]).arg(run_dir).stderr(Stdio::inherit());
         let (mut link, child) = AgentLink::spawn(&mut command, "agent_a").unwrap();

@@ -51,7 +51,7 @@ fn of_agent(count: usize) -> f64 {
 }
 
 fn kib(world: &World) -> f64 {
-    world.gate.memory_kb("VmRSS:") as f64
+    world.gate.process.memory_kib("VmRSS:") as f64
 }
 
 /// All of them have asked, subscribed, and were told something.

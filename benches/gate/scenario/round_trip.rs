@@ -22,7 +22,7 @@ struct Responder {
 }
 
 enum Process {
-    Gate(World),
+    TestServer(World),
     Floor(Server),
 }
 
@@ -32,7 +32,7 @@ impl Responder {
         let world = World::start(state - 1, 1, &[]);
         let caller = world.reader(0);
         let name = format!("workloads: {state}");
-        Self::new(name, Process::Gate(world), caller)
+        Self::new(name, Process::TestServer(world), caller)
     }
 
     fn floor(hops: Hops, like: &Caller) -> Self {
@@ -46,7 +46,7 @@ impl Responder {
 
     fn pid(&self) -> u32 {
         match &self.server {
-            Process::Gate(world) => world.pid(),
+            Process::TestServer(world) => world.pid(),
             Process::Floor(server) => server.pid(),
         }
     }

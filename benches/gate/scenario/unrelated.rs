@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use testkit::Session;
+
 use crate::{
-    common::Workload,
     messages,
     pin::Cores,
     report::{Picture, Row, Section},
@@ -22,7 +23,7 @@ struct Follower {
     publisher: Publisher,
     subscriber: Subscribers,
     event_len: usize,
-    _crowd: Option<Workload>,
+    _crowd: Option<Session>,
     latency: Latency,
 }
 
@@ -56,7 +57,7 @@ impl Contestant for Follower {
     }
 }
 
-fn subscribe_to_much(world: &World, subscriptions: usize) -> Workload {
+fn subscribe_to_much(world: &World, subscriptions: usize) -> Session {
     let mut crowd = world.workload(2);
     for first in (0..subscriptions).step_by(AT_ONCE) {
         let some = first..subscriptions.min(first + AT_ONCE);

@@ -12,14 +12,10 @@ use super::{
     follower::Follower,
     history::{History, PREFIX},
     network::Network,
-    session::Session,
     view::View,
     writer::Writer,
 };
-use crate::common::{Agent, server::Etcd};
-
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use testkit::{Agent, Etcd, Session, soon};
 
 pub(crate) const NAMES: [&str; 3] = ["A", "B", "C"];
 
@@ -36,10 +32,6 @@ pub(crate) struct Cluster {
     pub(crate) etcd: Etcd,
     pub(crate) history: History,
     pub(crate) network: Network,
-}
-
-pub(crate) fn soon() -> Instant {
-    Instant::now() + PATIENCE
 }
 
 pub(crate) fn workload(node: usize, number: usize) -> String {
@@ -109,27 +101,17 @@ impl Cluster {
     }
 
     pub(crate) fn session(&self, node: usize, number: usize) -> Session {
-        Session::open_until(&self.run_dir(node), &workload(node, number), soon())
+        Session::connect_until(&self.run_dir(node), &workload(node, number))
     }
 
     /// The state as one node has it.
     pub(crate) fn state(&self, node: usize) -> Tree {
-        self.session(node, ASKS).state(soon()).unwrap()
+        self.session(node, ASKS).state()
     }
 
     /// Waits until what one node knows is so.
     pub(crate) fn until(&self, node: usize, what: &str, is_so: impl Fn(&Tree) -> bool) {
-        let end = soon();
-        let mut session = self.session(node, ASKS);
-        loop {
-            let state = session.state(end).unwrap();
-            if is_so(&state) {
-                return;
-            }
-            let states = state.get(&[WORKLOAD_STATES]);
-            assert!(Instant::now() < end, "{what} did not come: {states:?}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        self.session(node, ASKS).until(what, |state| is_so(state).then_some(()));
     }
 
     /// Waits until every writer got on.

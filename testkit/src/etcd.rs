@@ -1,24 +1,22 @@
 //! A real etcd, with its data in a folder that goes with it.
 
-#![allow(dead_code)] // each test file uses some of it
-
 use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Duration,
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-pub(crate) struct Etcd {
-    child: Option<Child>,
+use crate::{Process, wait_for};
+
+/// One member of an etcd cluster.
+pub struct Etcd {
+    child: Option<Process>,
     address: &'static str,
     folder: TempDir,
     client: u16,
@@ -33,17 +31,17 @@ pub(crate) struct Etcd {
 
 impl Etcd {
     /// On loopback.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_at("127.0.0.1")
     }
 
     /// At an address of the network that the calling thread is in, as all that is asked of it later.
-    pub(crate) fn start_at(address: &'static str) -> Self {
+    pub fn start_at(address: &'static str) -> Self {
         Self::start_as(address, "http", &[])
     }
 
     /// With further options.
-    pub(crate) fn start_with(scheme: &'static str, options: &[&str]) -> Self {
+    pub fn start_with(scheme: &'static str, options: &[&str]) -> Self {
         Self::start_as("127.0.0.1", scheme, options)
     }
 
@@ -62,15 +60,15 @@ impl Etcd {
     }
 
     /// One more member of the cluster that `members` are, on loopback.
-    pub(crate) fn join(members: &[&Self]) -> Self {
+    pub fn join(members: &[&Self]) -> Self {
         let mut etcd = Self::new("127.0.0.1", "http", &[]);
         let body = format!(r#"{{"peerURLs":["http://127.0.0.1:{}"]}}"#, etcd.peer);
         // It takes no more members until those that it has are known to be well.
-        let end = Instant::now() + Duration::from_secs(30);
-        while !members[0].request("POST", "/v3/cluster/member/add", &body).is_some_and(is_ok) {
-            assert!(Instant::now() < end, "no more members are taken");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        wait_for("the acceptance of one more member", || {
+            members[0]
+                .request("POST", "/v3/cluster/member/add", &body)
+                .filter(|answer| is_ok(answer))
+        });
         etcd.others = members.iter().map(|own| own.member()).collect();
         etcd.restart();
         etcd
@@ -81,30 +79,28 @@ impl Etcd {
         format!("m{0}=http://127.0.0.1:{0}", self.peer)
     }
 
-    pub(crate) fn endpoint(&self) -> String {
+    /// Its address for clients.
+    pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Its port for clients.
+    pub fn port(&self) -> u16 {
         self.client
     }
 
     /// Stops or continues its process.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it does not run");
-        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        self.child.as_ref().expect("it does not run").signal(signal);
     }
 
     /// As if its machine lost power.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    pub fn kill(&mut self) {
+        self.child = None;
     }
 
     /// Goes on where nobody expects it; gives back the port that they know.
-    pub(crate) fn hide(&mut self) -> u16 {
+    pub fn hide(&mut self) -> u16 {
         self.kill();
         let [hidden] = free_ports();
         let known = std::mem::replace(&mut self.client, hidden);
@@ -113,7 +109,7 @@ impl Etcd {
     }
 
     /// What a backup of now would hold; for [`Etcd::hide_with`].
-    pub(crate) fn backup(&mut self) -> TempDir {
+    pub fn backup(&mut self) -> TempDir {
         self.kill();
         let backup = tempfile::tempdir().unwrap();
         copy(&self.folder.path().join("data"), &backup.path().join("data"));
@@ -122,27 +118,28 @@ impl Etcd {
     }
 
     /// As [`Etcd::hide`], and goes on from a backup.
-    pub(crate) fn hide_with(&mut self, backup: TempDir) -> u16 {
+    pub fn hide_with(&mut self, backup: TempDir) -> u16 {
         self.kill();
         self.folder = backup;
         self.hide()
     }
 
     /// Goes on where it was.
-    pub(crate) fn show(&mut self, known: u16) {
+    pub fn show(&mut self, known: u16) {
         self.kill();
         self.client = known;
         self.restart();
     }
 
     /// Goes on with the data that it has.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         let client = format!("{}://{}:{}", self.scheme, self.address, self.client);
         let metrics = format!("http://127.0.0.1:{}", self.metrics);
         let peer = format!("http://127.0.0.1:{}", self.peer);
         let all = [&self.others[..], &[self.member()]].concat().join(",");
         let state = if self.others.is_empty() { "new" } else { "existing" };
-        let child = Command::new("etcd")
+        let mut command = Command::new("etcd");
+        command
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -152,33 +149,28 @@ impl Etcd {
             .args(["--listen-metrics-urls", &metrics])
             .args(&self.options)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd: tests/etcd/setup.sh installs it");
-        self.child = Some(child);
-        let end = Instant::now() + Duration::from_secs(20);
-        while !self.http("/health").is_some_and(|body| body.contains("true")) {
-            assert!(Instant::now() < end, "etcd does not become healthy");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            .stderr(Stdio::null());
+        // It is missing: tests/etcd/setup.sh installs it.
+        self.child = Some(Process::start(&mut command));
+        wait_for("a healthy etcd", || self.http("/health").filter(|body| body.contains("true")));
     }
 
     /// The value of one of its own metrics.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let body = self.http("/metrics").unwrap();
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap().trim().parse().unwrap()
     }
 
     /// The number of transactions that were done, or refused because something was not as compared.
-    pub(crate) fn transactions(&self) -> usize {
+    pub fn transactions(&self) -> usize {
         let service = r#"grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
         let all = self.metric(&format!(r#"grpc_server_handled_total{{grpc_code="OK",{service}}}"#));
         all as usize
     }
 
     /// The number of changes so far.
-    pub(crate) fn revision(&self) -> i64 {
+    pub fn revision(&self) -> i64 {
         let answer = self.request("POST", "/v3/kv/range", r#"{"key":"AA==","count_only":true}"#);
         let (_, body) = answer.as_deref().unwrap().split_once("\r\n\r\n").unwrap();
         let answer: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -186,7 +178,7 @@ impl Etcd {
     }
 
     /// Has it forget all before a revision.
-    pub(crate) fn compact(&self, revision: i64) {
+    pub fn compact(&self, revision: i64) {
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         let answer = self.request("POST", "/v3/kv/compaction", &body).unwrap();
         assert!(answer.contains("200 OK"), "{answer}");
@@ -201,7 +193,7 @@ impl Etcd {
     }
 }
 
-fn is_ok(answer: String) -> bool {
+fn is_ok(answer: &str) -> bool {
     answer.contains("200 OK")
 }
 
@@ -226,12 +218,6 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// Ports that nobody listens on; all are held until all are known.

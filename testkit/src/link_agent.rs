@@ -1,4 +1,4 @@
-//! An agent under a test's control.
+//! An agent under a test's control, at the other end of fifogate's agent link.
 
 use std::{
     io::{self, Read, Write},
@@ -17,39 +17,46 @@ use fifogate::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
-use crate::common::{FIFOGATE, PATIENCE, Workload};
+use crate::{PATIENCE, Process, Session, fifogate};
 
-pub(crate) type Link = AgentLink<Box<dyn Read + Send>, Box<dyn Write + Send>>;
+/// The agent's end of the link.
+type Link = AgentLink<Box<dyn Read + Send>, Box<dyn Write + Send>>;
 
 /// How agent and fifogate talk.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Transport {
+pub enum Transport {
+    /// Standard input and output.
     Stdio,
+    /// A Unix socket.
     Unix,
 }
 
-pub(crate) const BOTH: [Transport; 2] = [Transport::Stdio, Transport::Unix];
+/// All of them.
+pub const BOTH: [Transport; 2] = [Transport::Stdio, Transport::Unix];
 
 /// A fifogate and the agent that started it.
-pub(crate) struct Agent {
-    pub(crate) link: Link,
-    pub(crate) child: Child,
-    pub(crate) run_dir: PathBuf,
+pub struct LinkAgent {
+    /// The agent's end of the link.
+    pub link: Link,
+    /// fifogate.
+    pub child: Process,
+    /// Its run directory.
+    pub run_dir: PathBuf,
     _dir: Option<TempDir>,
 }
 
 /// fifogate with a link that nothing was said on yet.
-pub(crate) fn spawn(
+pub fn spawn(
     transport: Transport,
     run_dir: &Path,
     options: &[&str],
-) -> (Child, Box<dyn Read + Send>, Box<dyn Write + Send>) {
-    let mut command = Command::new(FIFOGATE);
+) -> (Process, Box<dyn Read + Send>, Box<dyn Write + Send>) {
+    let mut command = Command::new(fifogate());
     command.args(["-q", "run", "--run-dir"]).arg(run_dir).args(options).stderr(Stdio::piped());
     match transport {
         Transport::Stdio => {
             command.args(["--agent-link", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = command.spawn().unwrap();
+            let mut child = Process::start(&mut command);
             let (reader, writer) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
             (child, Box::new(Patient(reader)), Box::new(writer))
         }
@@ -57,12 +64,8 @@ pub(crate) fn spawn(
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("agent.sock");
             let listener = UnixListener::bind(&path).unwrap();
-            let child = command
-                .arg("--agent-link")
-                .arg(format!("unix:{}", path.display()))
-                .stdin(Stdio::null())
-                .spawn()
-                .unwrap();
+            let link = format!("unix:{}", path.display());
+            let child = Process::start(command.args(["--agent-link", &link]).stdin(Stdio::null()));
             let (stream, _) = listener.accept().unwrap();
             (child, Box::new(Patient(stream.try_clone().unwrap())), Box::new(stream))
         }
@@ -82,22 +85,25 @@ impl<R: Read + AsFd> Read for Patient<R> {
     }
 }
 
-impl Agent {
-    pub(crate) fn start(transport: Transport, options: &[&str]) -> Self {
+impl LinkAgent {
+    /// Starts it with a run directory of its own.
+    pub fn start(transport: Transport, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut agent = Self::start_at(transport, &dir.path().join("run"), options);
         agent._dir = Some(dir);
         agent
     }
 
-    pub(crate) fn start_at(transport: Transport, run_dir: &Path, options: &[&str]) -> Self {
+    /// Starts it with this run directory.
+    pub fn start_at(transport: Transport, run_dir: &Path, options: &[&str]) -> Self {
         let (child, reader, writer) = spawn(transport, run_dir, options);
         let link = AgentLink::open(reader, writer, "agent_A").unwrap();
         let run_dir = PathBuf::from(link.run_dir());
         Self { link, child, run_dir, _dir: None }
     }
 
-    pub(crate) fn call(&mut self, content: Content) -> Result<(), Rejected> {
+    /// Sends a command and waits for its acknowledgement.
+    pub fn call(&mut self, content: Content) -> Result<(), Rejected> {
         match self.link.call(content) {
             Err(CallError::Rejected(rejected)) => Err(rejected),
             called => {
@@ -108,32 +114,29 @@ impl Agent {
     }
 
     /// Adds a workload whose state rules allow these masks.
-    pub(crate) fn add(
-        &mut self,
-        name: &str,
-        operation: pb::ReadWriteEnum,
-        masks: &[&str],
-    ) -> PathBuf {
+    pub fn add(&mut self, name: &str, operation: pb::ReadWriteEnum, masks: &[&str]) -> PathBuf {
         self.call(Content::AddWorkload(add(name, operation, masks))).unwrap();
         self.pair(name)
     }
 
-    pub(crate) fn pair(&self, name: &str) -> PathBuf {
+    /// The folder of a workload's pair.
+    pub fn pair(&self, name: &str) -> PathBuf {
         self.run_dir.join(format!("{name}.1")).join("control_interface")
     }
 
-    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Rejected> {
+    /// Removes a workload.
+    pub fn remove(&mut self, name: &str) -> Result<(), Rejected> {
         let instance_name = Some(instance(name));
         self.call(Content::RemoveWorkload(RemoveWorkload { instance_name }))
     }
 
     /// A workload that may do everything, with an open session.
-    pub(crate) fn workload(&mut self, name: &str) -> Workload {
-        Workload::connect(&self.add(name, pb::ReadWriteEnum::RwReadWrite, &["*"]))
+    pub fn workload(&mut self, name: &str) -> Session {
+        Session::connect(&self.add(name, pb::ReadWriteEnum::RwReadWrite, &["*"]))
     }
 
     /// The next message of which `wanted` makes something; others are skipped.
-    pub(crate) fn expect<T>(&mut self, wanted: impl Fn(to_agent::Content) -> Option<T>) -> T {
+    pub fn expect<T>(&mut self, wanted: impl Fn(to_agent::Content) -> Option<T>) -> T {
         loop {
             let message = self.link.recv().unwrap().expect("fifogate hung up");
             if let Some(found) = wanted(message) {
@@ -143,7 +146,7 @@ impl Agent {
     }
 
     /// What the agent itself reads.
-    pub(crate) fn read(&mut self, masks: &[&str]) -> pb::CompleteState {
+    pub fn read(&mut self, masks: &[&str]) -> pb::CompleteState {
         let field_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
         let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: false };
         self.ask("read", pb::request::RequestContent::CompleteStateRequest(ask));
@@ -153,13 +156,14 @@ impl Agent {
         }
     }
 
-    pub(crate) fn ask(&mut self, id: &str, content: pb::request::RequestContent) {
+    /// Sends the agent's own request.
+    pub fn ask(&mut self, id: &str, content: pb::request::RequestContent) {
         let request = pb::Request { request_id: id.to_owned(), request_content: Some(content) };
         self.call(Content::Request(request)).unwrap();
     }
 
     /// The next response to the agent's own request `id`.
-    pub(crate) fn response(&mut self, id: &str) -> ResponseContent {
+    pub fn response(&mut self, id: &str) -> ResponseContent {
         self.expect(|message| match message {
             to_agent::Content::Response(response) if response.request_id == id => {
                 response.response_content
@@ -169,7 +173,7 @@ impl Agent {
     }
 
     /// Hangs up, and gives the status and what was said on standard error.
-    pub(crate) fn hang_up(self) -> (Option<i32>, String) {
+    pub fn hang_up(self) -> (Option<i32>, String) {
         let Self { link, mut child, _dir, .. } = self;
         drop(link);
         end_of(&mut child)
@@ -177,7 +181,7 @@ impl Agent {
 }
 
 /// Waits for the end: the status, and what was said on standard error.
-pub(crate) fn end_of(child: &mut Child) -> (Option<i32>, String) {
+pub fn end_of(child: &mut Child) -> (Option<i32>, String) {
     let mut said = String::new();
     let told = Patient(child.stderr.take().unwrap()).read_to_string(&mut said);
     if let Err(error) = told {
@@ -187,7 +191,8 @@ pub(crate) fn end_of(child: &mut Child) -> (Option<i32>, String) {
     (child.wait().unwrap().code(), said)
 }
 
-pub(crate) fn instance(name: &str) -> pb::WorkloadInstanceName {
+/// The instance of a workload of agent_A.
+pub fn instance(name: &str) -> pb::WorkloadInstanceName {
     pb::WorkloadInstanceName {
         workload_name: name.to_owned(),
         agent_name: "agent_A".to_owned(),
@@ -195,7 +200,8 @@ pub(crate) fn instance(name: &str) -> pb::WorkloadInstanceName {
     }
 }
 
-pub(crate) fn add(name: &str, operation: pb::ReadWriteEnum, masks: &[&str]) -> AddWorkload {
+/// The command that adds a workload.
+pub fn add(name: &str, operation: pb::ReadWriteEnum, masks: &[&str]) -> AddWorkload {
     AddWorkload {
         instance_name: Some(instance(name)),
         access: Some(access(operation, masks)),
@@ -204,7 +210,8 @@ pub(crate) fn add(name: &str, operation: pb::ReadWriteEnum, masks: &[&str]) -> A
     }
 }
 
-pub(crate) fn access(operation: pb::ReadWriteEnum, masks: &[&str]) -> pb::ControlInterfaceAccess {
+/// State rules for these masks, and a log rule for every workload.
+pub fn access(operation: pb::ReadWriteEnum, masks: &[&str]) -> pb::ControlInterfaceAccess {
     use pb::access_rights_rule::AccessRightsRuleEnum;
     let filter_masks = masks.iter().map(|mask| (*mask).to_owned()).collect();
     let rule = pb::StateRule { operation: operation.into(), filter_masks };
@@ -215,7 +222,7 @@ pub(crate) fn access(operation: pb::ReadWriteEnum, masks: &[&str]) -> pb::Contro
 }
 
 /// A desired state with these configs.
-pub(crate) fn configs(configs: &[(&str, &str)]) -> pb::CompleteState {
+pub fn configs(configs: &[(&str, &str)]) -> pb::CompleteState {
     let item = |value: &str| pb::ConfigItem {
         config_item_enum: Some(pb::config_item::ConfigItemEnum::String(value.to_owned())),
     };

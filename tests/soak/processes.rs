@@ -4,18 +4,15 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     time::Instant,
 };
 
 use fifogate::pb::ank_base::response::ResponseContent;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 
 use super::child::{MASK, PAIR, ROLE, View, update};
-use crate::common::{Gate, PATIENCE, Workload};
+use testkit::{PATIENCE, Process, Session, TestServer, manifest_with};
 
 /// What is done to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,25 +36,25 @@ impl Fault {
     ];
 }
 
-struct Process {
-    child: Child,
+struct Role {
+    process: Process,
     out: BufReader<ChildStdout>,
     /// Answers that it owes.
     owes: usize,
 }
 
-impl Process {
+impl Role {
     fn start(role: &str, pair: &PathBuf, mask: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_with_a_role", "--nocapture"])
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--ignored", "--exact", "child_with_a_role", "--nocapture"])
             .envs([(ROLE, role), (MASK, mask)])
             .env(PAIR, pair)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out, owes: 1 }
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        let out = BufReader::new(process.stdout.take().unwrap());
+        Self { process, out, owes: 1 }
     }
 
     /// What it says next.
@@ -78,36 +75,20 @@ impl Process {
     }
 
     fn tell(&mut self, text: &str) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{text}").unwrap();
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        writeln!(self.process.stdin.as_mut().unwrap(), "{text}").unwrap();
     }
 }
 
 pub(crate) struct Processes {
-    readers: Vec<Process>,
-    writers: Vec<Process>,
+    readers: Vec<Role>,
+    writers: Vec<Role>,
     /// Nothing of these is left but to be started again.
     dead: Vec<(bool, usize)>,
     /// The number of the next value that each writer writes.
     next: Vec<u64>,
     counts: BTreeMap<Fault, usize>,
-    observer: Workload,
-    gate: Gate,
+    observer: Session,
+    gate: TestServer,
 }
 
 const RIGHTS: &str = "{type: StateRule, operation: ReadWrite, filterMasks: [desiredState.configs]}";
@@ -117,19 +98,14 @@ impl Processes {
         let readers = (0..each).map(|n| format!("reader{n}"));
         let writers = (0..each).map(|n| format!("writer{n}"));
         let names = readers.chain(writers).chain(["observer".to_owned()]);
-        let workloads: String = names
-            .map(|name| {
-                format!(
-                    "  {name}:\n    runtime: r\n    agent: a\n    runtimeConfig: {name}\n    \
-                     controlInterfaceAccess: {{allowRules: [{RIGHTS}]}}\n"
-                )
-            })
-            .collect();
-        let text = format!("apiVersion: v1\nworkloads:\n{workloads}");
+        let names: Vec<_> = names.collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let text = manifest_with("", &names, RIGHTS);
         // So little that whoever stops is behind soon.
-        let gate = Gate::with(&text, &["--outbox-bytes", "8192", "--subscribe-grace-ms", "1"]);
-        let observer = gate.workload("observer");
-        let mut crew = Self {
+        let gate =
+            TestServer::with(&text, &["--outbox-bytes", "8192", "--subscribe-grace-ms", "1"]);
+        let observer = gate.open("observer");
+        let mut processes = Self {
             readers: Vec::new(),
             writers: Vec::new(),
             dead: Vec::new(),
@@ -138,13 +114,13 @@ impl Processes {
             observer,
             gate,
         };
-        crew.observer.hello();
+        processes.observer.hello();
         for n in 0..each {
-            let (reader, writer) = (crew.process(true, n), crew.process(false, n));
-            crew.readers.push(reader);
-            crew.writers.push(writer);
+            let (reader, writer) = (processes.process(true, n), processes.process(false, n));
+            processes.readers.push(reader);
+            processes.writers.push(writer);
         }
-        crew
+        processes
     }
 
     /// Every third reader sees everything, every third one key, and the others all keys one by one.
@@ -156,9 +132,9 @@ impl Processes {
         }
     }
 
-    fn process(&self, reader: bool, n: usize) -> Process {
+    fn process(&self, reader: bool, n: usize) -> Role {
         let role = if reader { "reader" } else { "writer" };
-        Process::start(role, &self.gate.pair(&format!("{role}{n}")), &Self::mask(n))
+        Role::start(role, &self.gate.pair(&format!("{role}{n}")), &Self::mask(n))
     }
 
     fn is_dead(&self, reader: bool, n: usize) -> bool {
@@ -171,20 +147,20 @@ impl Processes {
             return;
         }
         *self.counts.entry(fault).or_default() += 1;
-        let process = if reader { &mut self.readers[n] } else { &mut self.writers[n] };
+        let role = if reader { &mut self.readers[n] } else { &mut self.writers[n] };
         match fault {
             Fault::KillReader | Fault::KillWriter => {
-                process.kill();
+                role.process.kill();
                 self.dead.push((reader, n));
             }
-            Fault::StopReader | Fault::StopWriter => process.signal(Signal::SIGSTOP),
-            Fault::SlowReader => process.tell("slow 5"),
+            Fault::StopReader | Fault::StopWriter => role.process.signal(Signal::SIGSTOP),
+            Fault::SlowReader => role.tell("slow 5"),
             Fault::HalfFrame => {
-                process.signal(Signal::SIGCONT);
-                process.hear_what_it_owes();
-                process.tell("half");
-                assert_eq!(process.hear(), "half");
-                process.kill();
+                role.process.signal(Signal::SIGCONT);
+                role.hear_what_it_owes();
+                role.tell("half");
+                assert_eq!(role.hear(), "half");
+                role.process.kill();
                 self.dead.push((reader, n));
             }
         }
@@ -202,9 +178,9 @@ impl Processes {
 
     /// Everybody goes on, and who died is started again.
     pub(crate) fn recover(&mut self) {
-        for process in self.readers.iter_mut().chain(&mut self.writers) {
-            if process.child.try_wait().unwrap().is_none() {
-                process.signal(Signal::SIGCONT);
+        for role in self.readers.iter_mut().chain(&mut self.writers) {
+            if role.process.try_wait().unwrap().is_none() {
+                role.process.signal(Signal::SIGCONT);
             }
         }
         // Once this is answered, fifogate has seen that they are gone. A reader that comes before that
@@ -218,12 +194,12 @@ impl Processes {
     }
 
     /// Waits until everybody has done what was wanted.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn wait_idle(&mut self) {
         for reader in &mut self.readers {
             reader.tell("slow 0");
         }
-        for process in self.readers.iter_mut().chain(&mut self.writers) {
-            process.hear_what_it_owes();
+        for role in self.readers.iter_mut().chain(&mut self.writers) {
+            role.hear_what_it_owes();
         }
     }
 
@@ -261,7 +237,7 @@ impl Processes {
 
     /// Descriptors and resident memory, in KiB, of fifogate.
     pub(crate) fn held(&self) -> (usize, usize) {
-        (self.gate.descriptors(), self.gate.memory_kb("VmRSS"))
+        (self.gate.process.descriptors(), self.gate.process.memory_kib("VmRSS"))
     }
 
     pub(crate) fn summary(&self) -> String {

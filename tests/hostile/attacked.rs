@@ -1,26 +1,20 @@
 //! A fifogate, a well-behaved workload that measures how it is served, and those that attack.
 
 use std::{
-    fs::OpenOptions,
-    io::{Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::Write,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
-use fifogate::{
-    frame::{FrameDecoder, encode},
-    pb::control_api::{FromAnkaios, Hello, ToAnkaios, from_ankaios, to_ankaios::ToAnkaiosEnum},
-};
-use nix::{libc::O_NONBLOCK, sys::signal::Signal};
-use prost::Message;
+use nix::sys::signal::Signal;
+use testkit::{PATIENCE, Session, TestServer, accepted, frame_of, hello_of};
 
 use super::{
     attacker::{Attacker, Attackers, is_another_user},
     watched::{Memory, Seen, Watcher},
 };
-use crate::common::{Gate, PATIENCE, Workload};
 
 /// Tests that measure do so alone.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -68,38 +62,38 @@ pub(crate) struct Cost {
     said: usize,
 }
 
-pub(crate) struct TestServer {
+pub(crate) struct AttackedServer {
     // Ended first: fifogate cannot end while an attacker holds its pipe.
     attackers: Attackers,
-    pub(crate) good: Workload,
-    pub(crate) gate: Gate,
+    pub(crate) good: Session,
+    pub(crate) gate: TestServer,
     descriptors: usize,
     _alone: MutexGuard<'static, ()>,
 }
 
-impl TestServer {
+impl AttackedServer {
     /// With a workload `good`, those named here, and many more in the state that have no pair.
     pub(crate) fn start(bad: &[&str], many: usize, options: &[&str]) -> Self {
         let alone = alone();
-        let gate = Gate::behind(r#"exec "$@""#, &manifest(bad, many), options);
-        let good = Workload::connect(&gate.pair("good"));
-        let mut arena =
+        let gate = TestServer::with(&manifest(bad, many), options);
+        let good = gate.connect("good");
+        let mut server =
             Self { attackers: Attackers::default(), good, gate, descriptors: 0, _alone: alone };
-        arena.warm_up(bad);
-        arena
+        server.warm_up(bad);
+        server
     }
 
     /// So that what is measured later is not what the first use of everything takes.
     fn warm_up(&mut self, bad: &[&str]) {
         for name in bad {
-            let mut workload = Workload::connect(&self.gate.pair(name));
+            let mut workload = self.gate.connect(name);
             workload.read("r", &["desiredState"], false);
             workload.response();
         }
         for _ in 0..200 {
             self.round_trip().expect("not served before any attack");
         }
-        self.descriptors = self.gate.descriptors();
+        self.descriptors = self.gate.process.descriptors();
     }
 
     pub(crate) fn attack(&mut self, workload: &str, name: &str, arguments: &[&str]) {
@@ -115,9 +109,9 @@ impl TestServer {
     }
 
     /// Measures while all attacks go on, then ends them.
-    pub(crate) fn measure(&mut self, bites: StopWhen) -> Cost {
-        let (before, said) = (Memory::of(self.gate.child.id()), self.gate.said().len());
-        let watcher = Watcher::start(self.gate.child.id());
+    pub(crate) fn measure(&mut self, stop_when: StopWhen) -> Cost {
+        let (before, said) = (Memory::of(self.gate.process.id()), self.gate.log().len());
+        let watcher = Watcher::start(self.gate.process.id());
         let (mut round_trips, end) = (Vec::new(), Instant::now() + PATIENCE);
         loop {
             match self.round_trip() {
@@ -131,11 +125,11 @@ impl TestServer {
                 attacker.in_force_for().is_some_and(|time| time >= LONG_ENOUGH)
             };
             let long_enough = self.attackers.0.iter_mut().all(in_force);
-            let bitten = match bites {
+            let done = match stop_when {
                 StopWhen::After(count) => self.attackers.0.iter().all(|own| own.count() >= count),
                 StopWhen::Stuck => watcher.saw_stuck(),
             };
-            if long_enough && bitten {
+            if long_enough && done {
                 break;
             }
             let told: Vec<_> =
@@ -149,7 +143,7 @@ impl TestServer {
         };
         let seen = watcher.end();
         self.end_attacks();
-        let said = self.gate.said().len() - said;
+        let said = self.gate.log().len() - said;
         Cost { name, count, round_trips, before, seen, said }
     }
 
@@ -164,22 +158,22 @@ impl TestServer {
             say_hello_anew(&self.gate.pair(name));
         }
         let end = Instant::now() + PATIENCE;
-        while self.gate.descriptors() > self.descriptors + FEW {
-            let (now, before) = (self.gate.descriptors(), self.descriptors);
+        while self.gate.process.descriptors() > self.descriptors + FEW {
+            let (now, before) = (self.gate.process.descriptors(), self.descriptors);
             assert!(Instant::now() < end, "{now} descriptors, {before} before");
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
     pub(crate) fn ends_when_told(mut self) {
         let began = Instant::now();
-        self.gate.signal(Signal::SIGTERM);
+        self.gate.process.signal(Signal::SIGTERM);
         let status = loop {
-            if let Some(status) = self.gate.child.try_wait().unwrap() {
+            if let Some(status) = self.gate.process.try_wait().unwrap() {
                 break status;
             }
             assert!(began.elapsed() < END, "fifogate does not end");
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         };
         assert_eq!(status.code(), Some(0));
     }
@@ -188,7 +182,7 @@ impl TestServer {
 impl Cost {
     /// One line for the reader, and the verdict.
     #[allow(clippy::print_stdout)]
-    pub(crate) fn check(mut self, price: &Budget) {
+    pub(crate) fn check(mut self, budget: &Budget) {
         self.round_trips.sort_unstable();
         let worst = *self.round_trips.last().unwrap();
         let median = self.round_trips[self.round_trips.len() / 2];
@@ -207,9 +201,9 @@ impl Cost {
         let who = if is_another_user() { "" } else { " (attackers run as fifogate's own user)" };
         println!("{line}{who}");
         assert!(worst < NOT_SERVED, "the well-behaved workload was not served any more: {line}");
-        assert!(worst <= price.worst, "others waited longer than {:?}: {line}", price.worst);
-        assert!(growth <= price.growth_kib, "more than {} KiB: {line}", price.growth_kib);
-        assert!(self.said <= price.said, "an attacker can fill the log: {line}");
+        assert!(worst <= budget.worst, "others waited longer than {:?}: {line}", budget.worst);
+        assert!(growth <= budget.growth_kib, "more than {} KiB: {line}", budget.growth_kib);
+        assert!(self.said <= budget.said, "an attacker can fill the log: {line}");
     }
 }
 
@@ -247,33 +241,22 @@ pub(crate) fn say_hello_anew(pair: &Path) {
     }
 }
 
-/// Also what was owed to the one before is read: it may have to go first.
+/// Reads also what the server owed to the reader before: it may have to go first.
 fn is_accepted(pair: &Path) -> bool {
-    let open = |name: &str, write: bool| {
-        let path = pair.join(name);
-        OpenOptions::new().read(!write).write(write).custom_flags(O_NONBLOCK).open(path)
-    };
-    let (Ok(mut output), Ok(mut input)) = (open("output", true), open("input", false)) else {
-        return false;
-    };
-    let hello = Hello { protocol_version: "1.0.0".to_owned() };
-    let message = ToAnkaios { to_ankaios_enum: Some(ToAnkaiosEnum::Hello(hello)) };
-    let hello = encode(&message.encode_to_vec());
-    let (mut decoder, mut buffer) = (FrameDecoder::new(64 << 20), vec![0; 1 << 20]);
-    let (mut said, mut last) = (false, Instant::now());
+    let Ok(mut session) = Session::try_open(pair) else { return false };
+    let hello = frame_of(hello_of("1.0.0"));
+    let (mut said, mut total, mut last) = (false, 0, Instant::now());
     while last.elapsed() < Duration::from_millis(300) {
-        said = said || output.write_all(&hello).is_ok();
-        let Ok(count @ 1..) = input.read(&mut buffer) else {
-            std::thread::yield_now();
-            continue;
-        };
-        last = Instant::now();
-        let mut rest = &buffer[..count];
-        while let Ok(Some(body)) = decoder.next_frame(&mut rest) {
-            let answer = FromAnkaios::decode(body).ok().and_then(|own| own.from_ankaios_enum);
-            if let Some(from_ankaios::FromAnkaiosEnum::ControlInterfaceAccepted(_)) = answer {
-                return true;
-            }
+        said = said || session.output.write_all(&hello).is_ok();
+        match session.try_receive(Instant::now()) {
+            Ok(Some(message)) if message == accepted() => return true,
+            Ok(Some(_)) => {}
+            Ok(None) => thread::yield_now(),
+            // A frame without its beginning, or an end-of-file.
+            Err(_) => session.reader.take_all(),
+        }
+        if session.reader.total() > total {
+            (total, last) = (session.reader.total(), Instant::now());
         }
     }
     false

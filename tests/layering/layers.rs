@@ -1,64 +1,64 @@
-//! The rooms of `src/`, and what each may name.
+//! The layers of `src/`, and what each may name.
 
-/// A file or folder of `src/`, and all that it may name beyond itself: other rooms or single items
+/// A file or folder of `src/`, and all that it may name beyond itself: other layers or single items
 /// of them, crates, and what of `std` reaches outside the process. The longest name that fits counts.
-pub(crate) struct Room {
+pub(crate) struct Layer {
     pub(crate) name: &'static str,
-    pub(crate) rooms: &'static [&'static str],
+    pub(crate) layers: &'static [&'static str],
     pub(crate) crates: &'static [&'static str],
     pub(crate) std: &'static [&'static str],
 }
 
-const fn room(
+const fn layer(
     name: &'static str,
-    rooms: &'static [&'static str],
+    layers: &'static [&'static str],
     crates: &'static [&'static str],
     std: &'static [&'static str],
-) -> Room {
-    Room { name, rooms, crates, std }
+) -> Layer {
+    Layer { name, layers, crates, std }
 }
 
-pub(crate) const ROOMS: &[Room] = &[
-    room("main", &["cli"], &[], &["env", "process"]),
-    room("lib", &["link"], &[], &[]),
-    room("pb", &[], &[], &[]),
+pub(crate) const LAYERS: &[Layer] = &[
+    layer("main", &["cli"], &[], &["env", "process"]),
+    layer("lib", &["link"], &[], &[]),
+    layer("pb", &[], &[], &[]),
     // Bytes and numbers alone.
-    room("frame", &[], &["bytes"], &[]),
-    room("limits", &[], &[], &[]),
-    room("id_map", &[], &[], &[]),
-    room("small_deque", &[], &[], &[]),
-    room("foreign", &[], &[], &[]),
-    room("status", &["broker"], &["serde_json"], &[]),
+    layer("frame", &[], &["bytes"], &[]),
+    layer("limits", &[], &[], &[]),
+    layer("id_map", &[], &[], &[]),
+    layer("small_deque", &[], &[], &[]),
+    layer("foreign", &[], &[], &[]),
+    layer("status", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
-    room("state", &["limits"], &["sha2"], &[]),
-    room("state/convert", &["limits", "pb"], &[], &[]),
+    layer("state", &["limits"], &["sha2"], &[]),
+    layer("state/convert", &["limits", "pb"], &[], &[]),
     // Protobuf ends here.
-    room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
+    layer("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
-    room(
+    layer(
         "broker",
         &["foreign", "limits", "message", "id_map", "small_deque", "state"],
         &["bytes", "semver"],
         &[],
     ),
-    room("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
+    layer("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
-    room(
+    layer(
         "server",
         &["broker", "limits", "id_map", "state::Instance", "state::update::Updated"],
         &["bytes", "crossbeam_channel", "log", "mio", "nix"],
         &["fs", "io", "os", "thread", "time"],
     ),
-    room(
+    layer(
         "server/agent_transport",
         &["broker::AckMode", "frame", "message::Frame"],
         &["bytes", "log", "nix"],
         &["fs", "io", "os"],
     ),
-    room("server/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
+    layer("server/fifo", &["message::Owner", "state::Instance"], &["nix"], &["io", "os"]),
     // The two that touch FIFOs see frames, never what is in them.
-    room(
+    layer(
         "server/port",
         &[
             "broker::AckMode",
@@ -71,7 +71,7 @@ pub(crate) const ROOMS: &[Room] = &[
         &["bytes", "log", "nix", "rustix"],
         &["io", "os"],
     ),
-    room(
+    layer(
         "server/event_loop",
         &[
             "broker::PeerId",
@@ -88,27 +88,27 @@ pub(crate) const ROOMS: &[Room] = &[
         &["io", "os", "thread", "time"],
     ),
     // The one that looks into frames has nothing to touch a FIFO with.
-    room(
+    layer(
         "server/worker",
         &["broker", "frame", "limits", "message", "id_map", "state::Instance", "status"],
         &["bytes", "crossbeam_channel", "log", "mio::Waker", "rustix::param"],
         &["fs", "time"],
     ),
     // The client of the link. Only its clients do I/O.
-    room("link", &["pb"], &[], &[]),
-    room("link/error", &["frame::FrameError", "pb"], &[], &["io"]),
-    room("link/codec", &["frame", "pb"], &["log", "prost", "semver"], &[]),
-    room("link/blocking", &["pb"], &[], &["io", "process"]),
-    room("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
-    room(
+    layer("link", &["pb"], &[], &[]),
+    layer("link/error", &["frame::FrameError", "pb"], &[], &["io"]),
+    layer("link/codec", &["frame", "pb"], &["log", "prost", "semver"], &[]),
+    layer("link/blocking", &["pb"], &[], &["io", "process"]),
+    layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
+    layer(
         "cli",
         &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "state"],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
     // With the manifest, the only ones that read or write YAML.
-    room("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["saphyr"], &[]),
-    room("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
+    layer("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["saphyr"], &[]),
+    layer("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 
 pub(crate) const CLI_CRATES: &[&str] = &[

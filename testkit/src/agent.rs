@@ -1,0 +1,204 @@
+//! A running reference agent with its fifogate.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+};
+
+use fifogate::state::Tree;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::{Process, Session, fifogate, fifogate_agent, is_root_or_skip, skip, wait_for};
+
+/// Every manifest of the tests begins with a workload that may do everything: the test itself.
+const HEAD: &str = "apiVersion: v1
+workloads:
+  ctl:
+    runtime: process
+    agent: agent_A
+    runtimeConfig: '{command: sleep, args: [100000]}'
+    controlInterfaceAccess:
+      allowRules:
+        - {type: StateRule, operation: ReadWrite, filterMasks: ['*']}
+        - {type: LogRule, workloadNames: ['*']}
+";
+
+/// The agent of a node.
+pub struct Agent {
+    /// Its process.
+    pub child: Process,
+    /// A folder for its manifest, its run directory `run` and its `log`.
+    pub dir: TempDir,
+    options: Vec<String>,
+}
+
+impl Agent {
+    /// Starts it with these workloads, as they stand in a manifest, and waits until it is there.
+    pub fn start(workloads: &str, options: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), None, workloads, options)
+    }
+
+    /// As [`Agent::start`], by an ordinary user. `None`, and the test is skipped, if it cannot become that user.
+    pub fn start_as(uid: u32, workloads: &str, options: &[&str]) -> Option<Self> {
+        if !is_root_or_skip() {
+            return None;
+        }
+        let reaches = Command::new(fifogate_agent()).arg("--version").uid(uid).gid(uid).output();
+        if !reaches.is_ok_and(|output| output.status.success()) {
+            skip("the programs are in a folder that other users cannot enter");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        chown(dir.path(), Some(uid), Some(uid)).unwrap();
+        Some(Self::start_in(dir, Some(uid), workloads, options))
+    }
+
+    fn start_in(dir: TempDir, uid: Option<u32>, workloads: &str, options: &[&str]) -> Self {
+        fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
+        let options = options.iter().map(|own| own.replace("$dir", dir.path().to_str().unwrap()));
+        let options: Vec<_> = options.collect();
+        let child = spawn(dir.path(), &options, uid);
+        Self { child, dir, options }
+    }
+
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The test's own session, when the agent has its pair ready.
+    pub fn connect(&self) -> Session {
+        self.connect_as("ctl")
+    }
+
+    /// The session of another workload.
+    pub fn connect_as(&self, workload: &str) -> Session {
+        Session::connect_until(&self.path("run"), workload)
+    }
+
+    /// The agent's standard error so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Sends a signal to the agent alone.
+    pub fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
+    /// SIGKILL, as a crash ends it.
+    pub fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    /// Starts it again as it was started.
+    pub fn restart(&mut self) {
+        self.child = spawn(self.dir.path(), &self.options, None);
+    }
+
+    /// Its status, when it has ended.
+    pub fn status(&mut self) -> Option<i32> {
+        self.child.wait_end().code()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the agent ---\n{}", self.said());
+        }
+    }
+}
+
+fn spawn(dir: &Path, options: &[String], uid: Option<u32>) -> Process {
+    let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut command = Command::new(fifogate_agent());
+    command.args(["run", "--fifogate"]).args([fifogate(), "--manifest"]);
+    command.arg(dir.join("manifest.yaml")).arg("--run-dir").arg(dir.join("run"));
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    Process::start(command.args(options).stdin(Stdio::null()).stderr(log))
+}
+
+/// The id, the state and the additional information of the one instance of a workload of agent_A.
+pub fn state_of(tree: &Tree, workload: &str) -> Option<(String, String, String)> {
+    let path = ["workloadStates", "agent_A", workload];
+    let mut entries = tree.entries(&path).iter();
+    let (id, state) = entries.next()?;
+    let text = |name| state.str_at(name).unwrap_or_default().to_owned();
+    let both = format!("{}({})", text("state"), text("subState"));
+    entries.next().is_none().then(|| (id.to_string(), both, text("additionalInfo")))
+}
+
+/// A `runtimeConfig` that runs a script, as it stands in a manifest in one line.
+pub fn shell(script: &str) -> String {
+    let config = serde_json::json!({ "command": "sh", "args": ["-c", script] });
+    serde_json::Value::from(config.to_string()).to_string()
+}
+
+/// A workload of agent_A that runs a script, with further fields.
+pub fn workload(name: &str, script: &str, fields: &str) -> String {
+    workload_with(name, script, "", fields)
+}
+
+/// Processes whose command line holds `text`.
+pub fn processes_with(text: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    })
+    .collect()
+}
+
+/// A workload of agent_A that runs a script, with further keys of its `runtimeConfig` as JSON, and
+/// with further fields.
+pub fn workload_with(name: &str, script: &str, keys: &str, fields: &str) -> String {
+    let mut config = serde_json::json!({ "command": "sh", "args": ["-c", script] });
+    let more: serde_json::Value = serde_json::from_str(&format!("{{{keys}}}")).unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let config = serde_json::Value::from(config.to_string()).to_string();
+    format!("  {name}: {{runtime: process, agent: agent_A, runtimeConfig: {config}{fields}}}\n")
+}
+
+/// A folder in which workloads of any user can leave what they saw.
+pub struct Seen(TempDir);
+
+impl Seen {
+    #[allow(clippy::new_without_default)]
+    /// An empty folder.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        Self(dir)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The script with its output in a file here, which appears when the script is done.
+    pub fn script(&self, name: &str, script: &str) -> String {
+        let file = self.0.path().join(name).display().to_string();
+        format!("{{ {script}\n}} > {file}.part 2>&1; mv {file}.part {file}; exec sleep 100000")
+    }
+
+    /// The output of the script of this name.
+    pub fn read(&self, name: &str) -> String {
+        wait_for(&format!("the output of {name}"), || {
+            fs::read_to_string(self.0.path().join(name)).ok()
+        })
+    }
+}
