@@ -245,6 +245,14 @@ impl Session {
         }
     }
 
+    /// The next message, an answer to a read or an event.
+    pub fn state_response(&mut self) -> pb::CompleteStateResponse {
+        match self.response() {
+            (_, ResponseContent::CompleteStateResponse(response)) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next message, by which fifogate accepts an update.
     pub fn success(&mut self) -> pb::UpdateStateSuccess {
         match self.response() {

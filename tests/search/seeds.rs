@@ -1,4 +1,4 @@
-//! What is known to be dear: a search begins here.
+//! Known expensive inputs: a search begins here.
 
 /// Each with what makes it dear.
 pub(crate) const SEEDS: [&str; 31] = [
