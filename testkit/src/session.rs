@@ -318,6 +318,7 @@ impl Session {
     }
 
     /// Asks for an update from the YAML of a desired state.
+    #[cfg(feature = "manifest")]
     pub fn update(
         &mut self,
         desired: &str,
@@ -351,6 +352,7 @@ pub fn accepted() -> FromAnkaiosEnum {
 }
 
 /// The request that takes masks from a desired state in YAML.
+#[cfg(feature = "manifest")]
 pub fn update(desired: &str, masks: &[&str]) -> RequestContent {
     let text = format!("apiVersion: v1\n{desired}");
     let tree = fifogate::manifest::parse("update", &text).unwrap().updated.tree;
