@@ -61,7 +61,7 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## killed processes, rules, nested values, dear inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
+soak:  ## killed processes, rules, nested values, expensive inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak --test torn -- --nocapture whatever
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting

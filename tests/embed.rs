@@ -14,13 +14,12 @@ use std::{
 use fifogate::{
     link::AgentLink,
     manifest,
-    pb::ank_base::response::ResponseContent,
     server::{AgentTransport, Server, ServerBuilder, ServerError, StartError},
 };
 use serde_json::Value;
 use tempfile::TempDir;
 
-use testkit::{PATIENCE, Session, fixture};
+use testkit::{PATIENCE, Session, fixture, wait_for};
 
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -76,7 +75,7 @@ fn two_servers_serve_in_one_process_and_one_outlives_the_other() {
     first.shutdown(FLUSH).unwrap();
     assert_eq!(of_first.receive_within(PATIENCE), None, "end-of-file");
     of_second.set_config("u", "k", "v");
-    assert!(matches!(of_second.response().1, ResponseContent::UpdateStateSuccess(_)));
+    of_second.success();
     second.shutdown(FLUSH).unwrap();
 }
 
@@ -93,11 +92,7 @@ fn end_leaves_no_thread_and_the_run_directory_can_be_served_again() {
         let names: Vec<_> = fs::read_dir(dir.path().join("run")).unwrap().collect();
         assert_eq!(names.len(), 1, "the pair stays for its workload, the status socket does not");
     }
-    let end = std::time::Instant::now() + PATIENCE;
-    while threads() > before {
-        assert!(std::time::Instant::now() < end, "{} threads are left", threads() - before);
-        std::thread::yield_now();
-    }
+    wait_for("the end of all threads", || (threads() <= before).then_some(()));
 }
 
 #[test]

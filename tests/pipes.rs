@@ -131,9 +131,7 @@ fn answer_of_any_size_arrives_whole() {
         workload.set_config("u", "big", &text);
         workload.success();
         workload.read("r", &["desiredState.configs.big"], false);
-        let (_, ResponseContent::CompleteStateResponse(response)) = workload.response() else {
-            panic!("no state");
-        };
+        let response = workload.state_response();
         let configs = response.complete_state.unwrap().desired_state.unwrap().configs.unwrap();
         let value = configs.configs["big"].config_item_enum.clone().unwrap();
         assert_eq!(value, pb::config_item::ConfigItemEnum::String(text), "{size}");

@@ -11,7 +11,6 @@ mod sdk {
     pub(crate) mod workload;
 }
 
-use sdk::gate::Gate;
 use sdk::workload::{Sdk, Workload};
 use serde_json::json;
 
@@ -39,7 +38,7 @@ with_each_sdk! {
 }
 
 fn connects_and_reads_what_its_masks_name(sdk: Sdk) {
-    let gate = Gate::start();
+    let gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
 
     let state = receiver.read(&["desiredState.configs", "workloadStates"]);
@@ -55,7 +54,7 @@ fn connects_and_reads_what_its_masks_name(sdk: Sdk) {
 }
 
 fn hears_each_of_200_changes_once_and_in_order(sdk: Sdk) {
-    let gate = Gate::start();
+    let gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
     let mut sender = Workload::connect(sdk, &gate, "sender");
     let masks = ["desiredState.configs.*", "workloadStates.*.*.*.state"];
@@ -84,7 +83,7 @@ fn hears_each_of_200_changes_once_and_in_order(sdk: Sdk) {
 }
 
 fn hears_nothing_after_cancelling(sdk: Sdk) {
-    let gate = Gate::start();
+    let gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
     let mut sender = Workload::connect(sdk, &gate, "sender");
     receiver.subscribe("cancelled", CONFIGS);
@@ -100,7 +99,7 @@ fn hears_nothing_after_cancelling(sdk: Sdk) {
 }
 
 fn a_successor_of_a_killed_process_starts_afresh(sdk: Sdk) {
-    let gate = Gate::start();
+    let gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
     let mut sender = Workload::connect(sdk, &gate, "sender");
     receiver.subscribe("orphan", CONFIGS);
@@ -121,13 +120,13 @@ fn a_successor_of_a_killed_process_starts_afresh(sdk: Sdk) {
 }
 
 fn reconnects_after_fifogate_was_killed(sdk: Sdk) {
-    let mut gate = Gate::start();
+    let mut gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
     let mut sender = Workload::connect(sdk, &gate, "sender");
     receiver.subscribe("lost", CONFIGS);
     receiver.probe("lost", &mut sender);
 
-    gate.kill();
+    gate.process.kill();
     receiver.wait_for_connection("AgentDisconnected");
     sender.wait_for_connection("AgentDisconnected");
     gate.restart();
@@ -147,7 +146,7 @@ fn reconnects_after_fifogate_was_killed(sdk: Sdk) {
 }
 
 fn is_denied_what_no_rule_allows(sdk: Sdk) {
-    let gate = Gate::start();
+    let gate = sdk::gate::start();
     let mut receiver = Workload::connect(sdk, &gate, "receiver");
 
     receiver.is_denied(json!({ "do": "read", "masks": ["agents"] }));

@@ -1,4 +1,4 @@
-//! A search for the dearest inputs: a seeded hill-climb over what one hostile workload subscribes to
+//! A search for the most expensive inputs: a seeded hill-climb over what one hostile workload subscribes to
 //! and sends, and over the state beside it. It looks for the longest wait of a well-behaved neighbour,
 //! and for the message that takes most memory for its length.
 //!

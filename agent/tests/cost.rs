@@ -148,7 +148,7 @@ fn kept_state_that_nests_too_deep_is_loaded_and_costs_only_the_workload_that_it_
                 // The reason may quote the config, which others may not read.
                 assert!(info.contains("only in the agent's log"), "{name}: {info}");
                 let line = format!("{name} cannot be started: Failed to render field");
-                let log = agent.said();
+                let log = agent.log();
                 let told = log.lines().rev().find(|own| own.contains(&line));
                 assert!(told.is_some_and(|own| own.contains("levels")), "{name}: {log}");
             } else {

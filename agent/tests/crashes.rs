@@ -1,4 +1,4 @@
-//! What is left when something is killed: the agent, fifogate, a launcher.
+//! The agent, fifogate or a launcher is killed: the state and the processes that are left.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -138,7 +138,7 @@ fn seed() -> Tree {
     StateModel::default().update(&workload("seeded", "agent_A", "x")).unwrap().tree
 }
 
-/// What the state says of the only instance of a workload.
+/// The execution state of the only instance of a workload.
 fn state_of(tree: &Tree, agent: &str, workload: &str) -> Option<String> {
     let path = [WORKLOAD_STATES, agent, workload];
     let mut all = tree.entries(&path).iter();

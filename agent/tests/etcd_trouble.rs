@@ -104,7 +104,7 @@ async fn as_many_items_as_etcd_takes_are_updated_at_once_and_one_more_is_refused
     assert_eq!(text, "The update touches 129 items; etcd takes 128 at once: split it");
     store.update(set(names(128), "v")).await.unwrap();
     until(&mut events, "k127").await;
-    // What is so already is compared, and the guard if anything is not.
+    // Values that are set already are compared; the guard is, if any is not.
     store.update(set(names(128), "v")).await.unwrap();
     let Err(Refused::Invalid(text)) = store.update(set(names(129), "v")).await else {
         panic!("done, or not for that reason");
@@ -170,7 +170,7 @@ async fn a_key_that_makes_no_sense_is_left_alone_and_can_be_written_over() {
     drop(store);
 }
 
-/// Who signs, a server and a client, as files.
+/// The certificates of an authority, a server and a client, as files.
 struct Certificates {
     folder: tempfile::TempDir,
 }

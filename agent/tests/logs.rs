@@ -1,4 +1,4 @@
-//! What workloads write, as other workloads are told it.
+//! The output of workloads, as other workloads receive it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

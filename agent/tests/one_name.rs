@@ -12,12 +12,12 @@ use tempfile::TempDir;
 use testkit::{Agent, Etcd, processes_with, wait_for, workload};
 
 /// An etcd, and where a workload leaves when it ran: each of its processes in a file of its own.
-struct Bed {
+struct Cluster {
     etcd: Etcd,
     beats: TempDir,
 }
 
-impl Bed {
+impl Cluster {
     fn new() -> Self {
         Self { etcd: Etcd::start(), beats: tempfile::tempdir().unwrap() }
     }
@@ -67,130 +67,131 @@ fn is_there(path: &Path) -> bool {
 
 #[test]
 fn workloads_of_a_stopped_agent_have_ended_before_another_of_its_name_starts_them() {
-    let bed = Bed::new();
+    let cluster = Cluster::new();
     let options = ["--takeover-after", "3"];
-    let mut first = bed.agent(&options);
-    bed.until_runs(1);
+    let mut first = cluster.agent(&options);
+    cluster.until_runs(1);
     first.signal(Signal::SIGSTOP);
-    let second = bed.agent(&options);
-    bed.until_runs(2);
+    let second = cluster.agent(&options);
+    cluster.until_runs(2);
     first.signal(Signal::SIGCONT);
     assert_ne!(first.status(), Some(0));
-    let said = first.said();
+    let said = first.log();
     assert!(said.contains("agent_A could not keep its name in etcd for 3 s"), "{said}");
-    assert!(second.said().contains("another agent of the name agent_A ran elsewhere"));
-    let begun = bed.runs()[1].1;
+    assert!(second.log().contains("another agent of the name agent_A ran elsewhere"));
+    let begun = cluster.runs()[1].1;
     // The second one goes on.
-    wait_for("more of it", || (bed.runs()[1].1 > begun).then_some(()));
-    assert_eq!(bed.runs().len(), 2);
-    assert_one_after_the_other(&bed.runs());
+    wait_for("more of it", || (cluster.runs()[1].1 > begun).then_some(()));
+    assert_eq!(cluster.runs().len(), 2);
+    assert_one_after_the_other(&cluster.runs());
 }
 
 #[test]
 fn agent_that_goes_on_in_time_has_its_name_again_and_the_other_ends() {
-    let bed = Bed::new();
+    let cluster = Cluster::new();
     let options = ["--takeover-after", "60"];
-    let first = bed.agent(&options);
-    bed.until_runs(1);
+    let first = cluster.agent(&options);
+    cluster.until_runs(1);
     first.signal(Signal::SIGSTOP);
-    let mut second = bed.agent(&options);
+    let mut second = cluster.agent(&options);
     wait_for("that the lease has ended", || {
-        second.said().contains("this one waits 60s").then_some(())
+        second.log().contains("this one waits 60s").then_some(())
     });
     first.signal(Signal::SIGCONT);
     assert_eq!(second.status(), Some(1));
-    let said = second.said();
+    let said = second.log();
     assert!(said.contains("there is another agent of the name agent_A: stop it"), "{said}");
-    let begun = bed.until_runs(1)[0].1;
-    wait_for("more of the first one", || (bed.runs()[0].1 > begun).then_some(()));
+    let begun = cluster.until_runs(1)[0].1;
+    wait_for("more of the first one", || (cluster.runs()[0].1 > begun).then_some(()));
 }
 
 #[test]
 fn workloads_end_in_order_when_etcd_is_away_for_longer_than_another_agent_waits() {
-    let mut bed = Bed::new();
-    let mut agent = bed.agent(&["--takeover-after", "6", "--grace", "1"]);
-    bed.until_runs(1);
-    bed.etcd.kill();
+    let mut cluster = Cluster::new();
+    let mut agent = cluster.agent(&["--takeover-after", "6", "--grace", "1"]);
+    cluster.until_runs(1);
+    cluster.etcd.kill();
     assert_eq!(agent.status(), Some(1));
-    let said = agent.said();
+    let said = agent.log();
     assert!(
         said.contains("error: etcd could not be reached") && said.contains("beats stopped"),
         "{said}"
     );
-    let ended = bed.runs();
+    let ended = cluster.runs();
     // It misses nothing when both are there again.
-    bed.etcd.restart();
+    cluster.etcd.restart();
     agent.restart();
-    let runs = bed.until_runs(2);
+    let runs = cluster.until_runs(2);
     assert_eq!(runs[0], ended[0]);
     assert_one_after_the_other(&runs);
 }
 
 #[test]
 fn killed_agent_has_its_name_again_where_it_was_and_no_other_has_it_if_that_is_not_wanted() {
-    let bed = Bed::new();
+    let cluster = Cluster::new();
     let options = ["--takeover-after", "never"];
-    let mut first = bed.agent(&options);
-    bed.until_runs(1);
+    let mut first = cluster.agent(&options);
+    cluster.until_runs(1);
     first.kill();
-    let mut second = bed.agent(&options);
+    let mut second = cluster.agent(&options);
     assert_eq!(second.status(), Some(1));
-    let said = second.said();
+    let said = second.log();
     assert!(said.contains("delete fifogate/holders/agent_A in etcd"), "{said}");
     first.restart();
-    assert_one_after_the_other(&bed.until_runs(2));
+    assert_one_after_the_other(&cluster.until_runs(2));
     // One that leaves in order is not waited for.
     first.signal(Signal::SIGTERM);
     assert_eq!(first.status(), Some(0));
     second.restart();
-    assert_one_after_the_other(&bed.until_runs(3));
+    assert_one_after_the_other(&cluster.until_runs(3));
     assert!(is_there(&second.path("run/agent")));
 }
 
 #[test]
 fn agent_whose_name_was_taken_ends_at_once_and_says_so() {
-    let bed = Bed::new();
-    let mut first = bed.agent(&["--takeover-after", "never"]);
-    bed.until_runs(1);
+    let cluster = Cluster::new();
+    let mut first = cluster.agent(&["--takeover-after", "never"]);
+    cluster.until_runs(1);
     first.signal(Signal::SIGSTOP);
     // Somebody says that it is gone, although it is not.
-    let mut second = bed.agent(&["--takeover-after", "never"]);
+    let mut second = cluster.agent(&["--takeover-after", "never"]);
     assert_eq!(second.status(), Some(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut client = etcd_client::Client::connect([bed.etcd.endpoint()], None).await.unwrap();
+        let mut client =
+            etcd_client::Client::connect([cluster.etcd.endpoint()], None).await.unwrap();
         client.delete("fifogate/holders/agent_A", None).await.unwrap();
     });
     second.restart();
-    bed.until_runs(2);
+    cluster.until_runs(2);
     first.signal(Signal::SIGCONT);
     assert_eq!(first.status(), Some(1));
-    let said = first.said();
+    let said = first.log();
     assert!(said.contains("there is another agent of the name agent_A"), "{said}");
-    let ended = bed.runs()[0].1;
-    let second_last = bed.runs()[1].1;
+    let ended = cluster.runs()[0].1;
+    let second_last = cluster.runs()[1].1;
     wait_for("more of the second one", || {
-        (bed.runs()[1].1 > second_last + 100_000_000).then_some(())
+        (cluster.runs()[1].1 > second_last + 100_000_000).then_some(())
     });
-    assert_eq!(bed.runs()[0].1, ended, "the first one's workload has ended with it");
+    assert_eq!(cluster.runs()[0].1, ended, "the first one's workload has ended with it");
 }
 
 #[test]
 fn watchdog_ends_with_its_agent_only_and_no_agent_goes_on_without_one() {
-    let bed = Bed::new();
-    let mut agent = bed.agent(&["--takeover-after", "77.25"]);
+    let cluster = Cluster::new();
+    let mut agent = cluster.agent(&["--takeover-after", "77.25"]);
     let watchdogs = || processes_with("watchdog\u{0}77.25");
     for (signal, count) in [(Signal::SIGTERM, 1), (Signal::SIGKILL, 2)] {
-        bed.until_runs(count);
+        cluster.until_runs(count);
         let [watchdog] = watchdogs()[..] else { panic!("{:?}", watchdogs()) };
         kill(Pid::from_raw(watchdog), signal).unwrap();
         if signal == Signal::SIGTERM {
             agent.signal(Signal::SIGTERM);
-            assert_eq!(agent.status(), Some(0), "in order: {}", agent.said());
+            assert_eq!(agent.status(), Some(0), "in order: {}", agent.log());
             agent.restart();
         }
     }
     assert_eq!(agent.status(), Some(1));
-    assert!(agent.said().contains("error: the agent's watchdog has ended"), "{}", agent.said());
+    assert!(agent.log().contains("error: the agent's watchdog has ended"), "{}", agent.log());
     wait_for("the end of all watchdogs", || watchdogs().is_empty().then_some(()));
 }

@@ -85,7 +85,7 @@ fn an_orphan_killed_by_a_real_time_signal_costs_its_workload_nothing() {
         let mut ctl = agent.connect();
         seen.read("w");
         ctl.until_state("w", "Running(Ok)");
-        assert!(!agent.said().contains("w ended"), "{isolation}: {}", agent.said());
+        assert!(!agent.log().contains("w ended"), "{isolation}: {}", agent.log());
     }
 }
 

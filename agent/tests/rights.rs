@@ -1,4 +1,4 @@
-//! What workloads may do, what they may be told, and what they can do to the agent's log.
+//! The rights of workloads: to act, to be told, and to write into the agent's log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -43,7 +43,7 @@ fn narrowed_rules_count_before_the_answer_also_for_who_takes_its_grace() {
     let all = access(&rule("ReadWrite", "'*'"));
     let reads = access(&rule("Read", "desiredState.configs"));
     let needed = format!("{all}, dependencies: {{deaf: ADD_COND_RUNNING}}");
-    // What the update makes of the workload, and what it may then: write, read.
+    // The workload after the update, and its rights then: to write, to read.
     let rights_alone = workload("deaf", DEAF, &reads);
     let command_too = workload("deaf", &format!(": ; {DEAF}"), &reads);
     let moved = rights_alone.replace("agent_A", "agent_B");
@@ -192,7 +192,7 @@ fn error_shows_a_workload_nothing_of_configs_that_it_may_not_read() {
     ctl.until_state("fails", "Pending(StartingFailed)");
     let info = state_of(&ctl.state(), "fails").unwrap().2;
     assert!(info.starts_with("No more retries: ") && !info.contains("TOPSECRET"), "{info}");
-    let said = agent.said();
+    let said = agent.log();
     assert!(said.contains("fails cannot be started: command '/TOPSECRET/x'"), "{said}");
 }
 
@@ -209,7 +209,7 @@ fn log_is_bounded_and_stays_in_its_lines_whatever_workloads_say() {
     }
     // The log of fifogate itself stands in the same file; each line says whose it is.
     let ours = || {
-        let said = agent.said();
+        let said = agent.log();
         let lines = said.lines().filter(|line| line.contains("fifogate_agent"));
         lines.map(str::to_owned).collect::<Vec<_>>()
     };

@@ -19,7 +19,7 @@ pub(crate) struct Caller {
     output: File,
     input: File,
     pub(crate) request: Vec<u8>,
-    /// What comes back each time.
+    /// The response to each request.
     pub(crate) response: Vec<u8>,
     buffer: Vec<u8>,
 }

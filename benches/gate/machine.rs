@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-/// What stands in the head of a report: name and value.
+/// The head of a report: name and value.
 pub(crate) fn facts() -> Vec<(&'static str, String)> {
     vec![
         ("processor", field("/proc/cpuinfo", "model name")),

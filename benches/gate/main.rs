@@ -9,13 +9,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod caller;
-mod crowd;
 mod floor;
 mod machine;
 mod messages;
 mod options;
 mod pin;
 mod plot;
+mod readers;
 mod report;
 mod scenario;
 mod series;

@@ -1,4 +1,4 @@
-//! What is to be measured, and how long.
+//! The choice of scenarios and durations.
 
 use clap::{Parser, ValueEnum};
 

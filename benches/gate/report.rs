@@ -1,4 +1,4 @@
-//! What was measured, as a table.
+//! The measurements, as a table.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -21,7 +21,7 @@ pub(crate) struct Row {
     target: Option<Target>,
 }
 
-/// What was aimed at.
+/// The target.
 #[derive(Clone, Debug)]
 struct Target {
     text: String,
@@ -103,7 +103,7 @@ pub(super) struct Point {
     pub(super) y: f64,
 }
 
-/// What latency is drawn against.
+/// The quantity that latency is drawn against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Picture {
     Subscribers,

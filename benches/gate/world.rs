@@ -7,8 +7,8 @@ use testkit::{Session, TestServer};
 
 use crate::{
     caller::Caller,
-    crowd::Crowd,
     messages::{self, SPEED_MASK},
+    readers::Readers,
 };
 
 /// Descriptors of this process and of fifogate that are not for a pair.
@@ -64,14 +64,14 @@ impl World {
             outputs.push(workload.output);
             inputs.push(workload.reader.input);
         }
-        Subscribers { _outputs: outputs, crowd: Crowd::new(inputs) }
+        Subscribers { _outputs: outputs, readers: Readers::new(inputs) }
     }
 }
 
 /// A workload's end of its `output` stays open: it is not to be seen leaving.
 pub(crate) struct Subscribers {
     _outputs: Vec<fs::File>,
-    pub(crate) crowd: Crowd,
+    pub(crate) readers: Readers,
 }
 
 /// A workload that changes what others have subscribed to.

@@ -1,4 +1,4 @@
-//! What was counted, in a file that is kept with the code.
+//! The counts, in a file that is kept with the code.
 
 use std::{
     collections::BTreeMap,

@@ -134,7 +134,7 @@ fn begin(times: usize) {
     });
 }
 
-/// What is counted: instructions between entering this and leaving it (see [`COUNTED`]).
+/// The counted part: instructions between entering this and leaving it (see [`COUNTED`]).
 #[inline(never)]
 fn counted(work: impl FnOnce()) {
     work();

@@ -84,7 +84,7 @@ impl Agent {
     }
 
     /// The agent's standard error so far.
-    pub fn said(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
@@ -112,7 +112,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- log of the agent ---\n{}", self.said());
+            eprintln!("--- log of the agent ---\n{}", self.log());
         }
     }
 }

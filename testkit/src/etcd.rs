@@ -99,7 +99,7 @@ impl Etcd {
         self.child = None;
     }
 
-    /// Goes on where nobody expects it; gives back the port that they know.
+    /// Moves to another port; gives the port that clients know.
     pub fn hide(&mut self) -> u16 {
         self.kill();
         let [hidden] = free_ports();
@@ -108,7 +108,7 @@ impl Etcd {
         known
     }
 
-    /// What a backup of now would hold; for [`Etcd::hide_with`].
+    /// A copy of its data, as a backup has it; for [`Etcd::hide_with`].
     pub fn backup(&mut self) -> TempDir {
         self.kill();
         let backup = tempfile::tempdir().unwrap();
@@ -177,7 +177,7 @@ impl Etcd {
         answer["header"]["revision"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Has it forget all before a revision.
+    /// Compacts the history before a revision.
     pub fn compact(&self, revision: i64) {
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         let answer = self.request("POST", "/v3/kv/compaction", &body).unwrap();

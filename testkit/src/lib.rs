@@ -39,7 +39,9 @@ pub use namespace::{is_done_elsewhere, is_run_elsewhere};
 pub use process::{Process, memory_kib};
 pub use reader::{Found, Reader};
 pub use server::{FOREGROUND, TestServer};
-pub use session::{Session, accepted, frame_of, hello_of, removal_of, update};
+#[cfg(feature = "manifest")]
+pub use session::update;
+pub use session::{Session, accepted, frame_of, hello_of, removal_of};
 
 /// The longest wait of a test for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);

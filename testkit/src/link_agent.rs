@@ -45,7 +45,7 @@ pub struct LinkAgent {
     _dir: Option<TempDir>,
 }
 
-/// fifogate with a link that nothing was said on yet.
+/// fifogate with a link without any message yet.
 pub fn spawn(
     transport: Transport,
     run_dir: &Path,
@@ -145,7 +145,7 @@ impl LinkAgent {
         }
     }
 
-    /// What the agent itself reads.
+    /// A read of the agent itself.
     pub fn read(&mut self, masks: &[&str]) -> pb::CompleteState {
         let field_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
         let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: false };

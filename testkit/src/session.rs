@@ -245,6 +245,14 @@ impl Session {
         }
     }
 
+    /// The next message, an answer to a read or an event.
+    pub fn state_response(&mut self) -> pb::CompleteStateResponse {
+        match self.response() {
+            (_, ResponseContent::CompleteStateResponse(response)) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next message, by which fifogate accepts an update.
     pub fn success(&mut self) -> pb::UpdateStateSuccess {
         match self.response() {
@@ -310,6 +318,7 @@ impl Session {
     }
 
     /// Asks for an update from the YAML of a desired state.
+    #[cfg(feature = "manifest")]
     pub fn update(
         &mut self,
         desired: &str,
@@ -343,6 +352,7 @@ pub fn accepted() -> FromAnkaiosEnum {
 }
 
 /// The request that takes masks from a desired state in YAML.
+#[cfg(feature = "manifest")]
 pub fn update(desired: &str, masks: &[&str]) -> RequestContent {
     let text = format!("apiVersion: v1\n{desired}");
     let tree = fifogate::manifest::parse("update", &text).unwrap().updated.tree;

@@ -47,7 +47,7 @@ impl StandIn {
         Self { from_workload: Reader::of(open("output"), 1), to_workload: open("input") }
     }
 
-    /// What the workload says next.
+    /// The next message of the workload.
     pub(crate) fn hear(&mut self) -> ToAnkaiosEnum {
         let found = self.from_workload.next_frame(usize::MAX, soon()).unwrap();
         let Found::Message(body) = found else { panic!("the workload says nothing: {found:?}") };

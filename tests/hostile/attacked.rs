@@ -1,4 +1,4 @@
-//! A fifogate, a well-behaved workload that measures how it is served, and those that attack.
+//! A fifogate, a well-behaved workload that measures its round trips, and attackers.
 
 use std::{
     io::Write,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use testkit::{PATIENCE, Session, TestServer, accepted, frame_of, hello_of};
+use testkit::{PATIENCE, Session, TestServer, accepted, frame_of, hello_of, wait_for};
 
 use super::{
     attacker::{Attacker, Attackers, is_another_user},
@@ -37,7 +37,7 @@ pub(crate) enum StopWhen {
     Stuck,
 }
 
-/// What an attack may cost.
+/// The bounds of the cost of an attack.
 pub(crate) struct Budget {
     pub(crate) worst: Duration,
     pub(crate) growth_kib: usize,
@@ -51,14 +51,14 @@ impl Budget {
         Self { worst: Duration::from_secs(1), growth_kib: 128 << 10, said: 256 << 10 };
 }
 
-/// What was measured during an attack.
+/// The measurements during an attack.
 pub(crate) struct Cost {
     name: String,
     count: u64,
     round_trips: Vec<Duration>,
     before: Memory,
     seen: Seen,
-    /// What fifogate said because of it, in bytes.
+    /// Growth of the log, in bytes.
     said: usize,
 }
 
@@ -157,12 +157,9 @@ impl AttackedServer {
         for name in pairs {
             say_hello_anew(&self.gate.pair(name));
         }
-        let end = Instant::now() + PATIENCE;
-        while self.gate.process.descriptors() > self.descriptors + FEW {
-            let (now, before) = (self.gate.process.descriptors(), self.descriptors);
-            assert!(Instant::now() < end, "{now} descriptors, {before} before");
-            thread::yield_now();
-        }
+        wait_for("the end of descriptors of the attack", || {
+            (self.gate.process.descriptors() <= self.descriptors + FEW).then_some(())
+        });
     }
 
     pub(crate) fn ends_when_told(mut self) {
@@ -235,10 +232,7 @@ pub(crate) fn manifest(bad: &[&str], many: usize) -> String {
 /// A new workload on a pair that another has left in disorder. It says Hello, and when no answer
 /// comes that it understands, it starts again, as a workload that is restarted.
 pub(crate) fn say_hello_anew(pair: &Path) {
-    let end = Instant::now() + PATIENCE;
-    while !is_accepted(pair) {
-        assert!(Instant::now() < end, "no Hello is accepted any more at {}", pair.display());
-    }
+    wait_for("the answer to a Hello", || is_accepted(pair).then_some(()));
 }
 
 /// Reads also what the server owed to the reader before: it may have to go first.

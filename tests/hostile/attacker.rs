@@ -16,12 +16,12 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-use testkit::PATIENCE;
+use testkit::wait_for;
 
 /// The user that attacks, where we may choose: nobody.
 const NOBODY: u32 = 65_534;
 
-/// What the attack told last.
+/// The last report of the attack.
 #[derive(Default)]
 struct Told {
     in_force: Option<Instant>,
@@ -86,11 +86,8 @@ impl Attacker {
     }
 
     pub(crate) fn wait_until_in_force(&mut self) {
-        let end = Instant::now() + PATIENCE;
-        while self.in_force_for().is_none() {
-            assert!(Instant::now() < end, "the attack {} is not in force", self.name);
-            thread::sleep(Duration::from_millis(1));
-        }
+        let what = format!("the attack {} in force", self.name);
+        wait_for(&what, || self.in_force_for());
     }
 }
 

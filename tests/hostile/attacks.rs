@@ -7,7 +7,7 @@ use std::{
 
 use super::attacked::{AttackedServer, Budget, StopWhen};
 
-/// Workloads in a state that is large enough to make a request for all of it dear.
+/// Workloads in a state that is large enough to make a request for all of it expensive.
 const MANY: usize = 2_000;
 
 /// One attack against a fifogate with a small state, and all that has to hold.

@@ -1,5 +1,5 @@
-//! What runs out: descriptors, places in a file system, and `/proc`. Whoever is served stays served,
-//! and whoever cannot be is refused with a reason.
+//! Descriptors, inodes or `/proc` run out: served workloads stay served, and fifogate refuses others with
+//! a reason.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,10 +7,10 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
-use pb::{request::RequestContent, response::ResponseContent};
+use pb::request::RequestContent;
 
 use super::attacked::{alone, manifest};
-use testkit::{PATIENCE, Session, TestServer, fifogate, is_done_elsewhere};
+use testkit::{Session, TestServer, fifogate, is_done_elsewhere, wait_for};
 
 /// Opens a pair if it is served: with nobody behind it, `output` cannot be opened.
 fn served(run_dir: &Path, name: &str) -> Option<Session> {
@@ -60,9 +60,9 @@ fn manifest_of(names: &[String]) -> String {
 fn is_served(workload: &mut Session) {
     for (key, value) in [("small", "v".to_owned()), ("large", "v".repeat(20_000))] {
         workload.set_config("u", key, &value);
-        assert!(matches!(workload.response(), (_, ResponseContent::UpdateStateSuccess(_))));
+        workload.success();
         workload.read("r", &[&format!("desiredState.configs.{key}")], false);
-        assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
+        workload.state_response();
     }
 }
 
@@ -134,28 +134,16 @@ fn lost_proc_leaves_who_is_served_and_refuses_who_comes_until_it_is_back() {
     is_served(&mut other);
     add_workload(&mut good, "late");
     is_served(&mut other);
-    let end = std::time::Instant::now() + PATIENCE;
-    while !gate.log().contains("no control interface for late") {
-        assert!(std::time::Instant::now() < end, "nothing says why late is not served");
-        std::thread::yield_now();
-    }
-    let said = gate.log();
-    let line = said.lines().find(|line| line.contains("no control interface for late")).unwrap();
+    let line = wait_for("the reason why late is not served", || {
+        let log = gate.log();
+        log.lines().find(|line| line.contains("no control interface for late")).map(str::to_owned)
+    });
     assert!(line.contains("/proc"), "the reason is not told: {line}");
 
     within(&gate, &["umount", "/proc"]);
     add_workload(&mut good, "later");
-    wait_for_pair(&gate, "later");
-    is_served(&mut gate.connect("later"));
+    is_served(&mut wait_for("later", || served(&gate.run_dir, "later")));
     assert_eq!(gate.stop(), Some(0));
-}
-
-fn wait_for_pair(gate: &TestServer, name: &str) {
-    let end = std::time::Instant::now() + PATIENCE;
-    while !gate.has_pair(name) || served(&gate.run_dir, name).is_none() {
-        assert!(std::time::Instant::now() < end, "{name} is not served");
-        std::thread::yield_now();
-    }
 }
 
 /// By the update of a workload that may do everything.
@@ -174,6 +162,5 @@ fn add_workload(by: &mut Session, name: &str) {
         update_mask: vec![format!("desiredState.workloads.{name}")],
     };
     by.request("add", RequestContent::UpdateStateRequest(update));
-    let (_, content) = by.response();
-    assert!(matches!(content, ResponseContent::UpdateStateSuccess(_)), "{content:?}");
+    by.success();
 }

@@ -140,7 +140,7 @@ fn hold_output(pair: &Path) -> (UnixStream, thread::JoinHandle<()>) {
     (idle, splicer)
 }
 
-/// What removes a pair may be the last to have its FIFOs open, and closing them takes their locks.
+/// The remover of a pair may be the last to have its FIFOs open, and closing them takes their locks.
 #[test]
 fn pair_that_is_removed_while_it_is_held_and_owed_something_holds_up_nobody() {
     let mut server = AttackedServer::start(&["bad"], 0, &["--subscribe-grace-ms", "0"]);

@@ -1,4 +1,4 @@
-//! What is seen of a fifogate from outside while it is attacked: its memory, and threads that hang
+//! Observes a fifogate from outside while it is attacked: its memory, and threads that hang
 //! in the kernel.
 
 use std::{
@@ -33,7 +33,7 @@ impl Memory {
     }
 }
 
-/// What was seen until it was asked for.
+/// The observations so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) peak: Memory,

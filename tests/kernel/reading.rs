@@ -9,7 +9,7 @@ use mio::Interest;
 
 use super::fifo::{Edges, Fifo, NONE};
 
-/// What one `read` gives, of at most 100 bytes.
+/// The result of one `read`, of at most 100 bytes.
 fn read(mut reader: &File) -> Result<Vec<u8>, ErrorKind> {
     let mut buffer = [0; 100];
     let count = reader.read(&mut buffer).map_err(|error: io::Error| error.kind())?;

@@ -1,4 +1,4 @@
-//! What inotify reports of a FIFO.
+//! The events of inotify for a FIFO.
 
 use std::{
     fs,

@@ -1,17 +1,17 @@
-//! What the reference agent may name.
+//! The names that the reference agent may use.
 
 use syn::Item;
 
 use super::{code_of, layers::WORLD, reading::*};
 
-/// What of the component the reference agent may name: what is pure, and nothing that serves pipes.
+/// The parts of the component that the reference agent may name: pure ones, and none that serves pipes.
 const FOR_THE_AGENT: &[&str] =
     &["broker::Rules", "frame", "limits", "link", "manifest", "pb", "state"];
 /// Its layers that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];
 
-/// What is wrong with a file of the reference agent.
+/// The faults of a file of the reference agent.
 fn agent_faults(file: &str, code: &str) -> Vec<String> {
     let parsed = syn::parse_file(code).unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut paths = Vec::new();

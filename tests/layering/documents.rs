@@ -1,4 +1,4 @@
-//! Documents that say what the code does.
+//! Documents that describe the code.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use super::{
 
 const LONGEST_ARCHITECTURE: usize = 120;
 
-/// What stands between backticks in a document.
+/// The texts between backticks in a document.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }

@@ -29,7 +29,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
     layer("status", &["broker"], &["serde_json"], &[]),
-    // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
+    // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
     layer("state", &["limits"], &["sha2"], &[]),
     layer("state/convert", &["limits", "pb"], &[], &[]),
     // Protobuf ends here.
@@ -125,6 +125,6 @@ pub(crate) const CLI_CRATES: &[&str] = &[
     "signal_hook",
 ];
 
-/// What of `std` reaches outside the process, or waits.
+/// The parts of `std` that reach outside the process, or wait.
 pub(crate) const WORLD: &[&str] =
     &["env", "fs", "io", "net", "os", "process", "sync::mpsc", "thread", "time"];

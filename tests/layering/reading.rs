@@ -106,7 +106,7 @@ impl Reader {
         root.chain(self.module[..depth].to_vec()).chain(path[steps..].to_vec()).collect()
     }
 
-    /// What syn leaves as tokens: paths are found there all the same, and calls that may panic.
+    /// Tokens that syn does not parse: paths are found there all the same, and calls that may panic.
     fn check_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut between = String::new();

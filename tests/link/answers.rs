@@ -87,7 +87,7 @@ fn every_command_gets_one_answer_in_its_turn_and_one_without_an_id_gets_none() {
         }
         let (mut answers, mut expected) = (came.clone(), vec!["hello"]);
         expected.extend(commands().into_iter().flat_map(|(_, _, told)| told));
-        // What happens may be told before its turn, an answer never. Whether the pair was ready
+        // A notice may overtake other messages, an answer never. Whether the pair was ready
         // before it was removed again is up to chance.
         let is_answer = |told: &str| !told.starts_with("ready") && !told.starts_with("response");
         answers.retain(|told| is_answer(told));

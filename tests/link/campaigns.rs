@@ -51,7 +51,7 @@ fn campaign_ends_by_a_cancel_or_an_error_and_never_goes_on() {
         let request = forwarded(&mut agent);
         let content = request.request_content;
         assert!(matches!(content, Some(RequestContent::LogsCancelRequest(_))));
-        // What was on its way when the cancel came is delivered.
+        // Entries on their way at the cancellation are delivered.
         let on_its_way = entries(&["on its way".to_owned()]);
         for content in [on_its_way, cancelled()] {
             respond(&mut agent, "l", content.clone()).unwrap();

@@ -15,7 +15,7 @@ use fifogate::{
             AgentHello, FromAgent, RejectCode, RemoveWorkload, ReplaceState, Shutdown,
             from_agent::Content, to_agent,
         },
-        ank_base::{self as pb, ReadWriteEnum, request::RequestContent, response::ResponseContent},
+        ank_base::{self as pb, ReadWriteEnum, request::RequestContent},
     },
 };
 use nix::{libc::O_NONBLOCK, sys::signal::Signal};
@@ -167,9 +167,7 @@ fn hanging_up_a_shutdown_and_sigterm_end_with_status_0_and_what_was_queued_is_de
             workload.response();
             agent.link.replace_state(configs(&[("k", "v")])).unwrap();
             assert_eq!(end(agent), (Some(0), String::new()));
-            let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else {
-                panic!()
-            };
+            let event = workload.state_response();
             assert!(event.altered_fields.is_some());
         }
     }
@@ -259,12 +257,9 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
     }
 }
 
-/// What the next response tells to be altered.
+/// The altered fields of the next response.
 fn altered(workload: &mut Session) -> Option<pb::AlteredFields> {
-    match workload.response().1 {
-        ResponseContent::CompleteStateResponse(response) => response.altered_fields,
-        other => panic!("{other:?}"),
-    }
+    workload.state_response().altered_fields
 }
 
 #[test]
@@ -310,9 +305,7 @@ fn manifest_is_the_start_of_the_state_and_the_agent_says_what_is_served() {
         assert!(desired.workloads.unwrap().workloads.contains_key("own"));
         let mut workload = agent.workload("w");
         workload.read("r", &["desiredState.configs"], false);
-        let (_, ResponseContent::CompleteStateResponse(read)) = workload.response() else {
-            panic!()
-        };
+        let read = workload.state_response();
         let expected = configs(&[("k", "v")]).desired_state.unwrap().configs;
         assert_eq!(read.complete_state.unwrap().desired_state.unwrap().configs, expected);
     }

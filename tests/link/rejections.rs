@@ -186,9 +186,7 @@ fn command_that_is_rejected_changes_nothing_and_no_workload_notices() {
         assert_eq!(names, ["observer.1", "status.sock"]);
         // The next that the workload hears is the next that happens.
         agent.link.replace_state(configs(&[("k", "new")])).unwrap();
-        let (_, ResponseContent::CompleteStateResponse(event)) = observer.response() else {
-            panic!()
-        };
+        let event = observer.state_response();
         let altered = event.altered_fields.unwrap();
         assert_eq!(altered.updated_fields, ["desiredState.configs.k"]);
         assert!(altered.added_fields.is_empty() && altered.removed_fields.is_empty());
@@ -204,5 +202,5 @@ fn rules_that_do_not_validate_leave_a_workload_that_is_there_with_those_it_has()
         agent.call(wrong).unwrap_err();
     }
     workload.read("r", &["*"], false);
-    assert!(matches!(workload.response().1, ResponseContent::CompleteStateResponse(_)));
+    workload.state_response();
 }

@@ -34,10 +34,10 @@ fn state_of_10_000_workloads_in_which_three_leaves_differ_tells_those_three() {
     agent.link.replace_state(state_of(10_000, &[])).unwrap();
     let mut workload = agent.workload("observer");
     workload.read("s", &["desiredState.workloads"], true);
-    assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
+    workload.state_response();
     agent.link.replace_state(state_of(10_000, &[])).unwrap();
     agent.link.replace_state(state_of(10_000, &[3, 500, 9_999])).unwrap();
-    let (_, ResponseContent::CompleteStateResponse(event)) = workload.response() else { panic!() };
+    let event = workload.state_response();
     let altered = event.altered_fields.unwrap();
     let expected = [3, 500, 9_999].map(|n| format!("desiredState.workloads.w{n}.tags.t"));
     assert_eq!(altered.updated_fields, expected);
@@ -83,9 +83,7 @@ fn every_part_can_be_set_and_is_told_once() {
         }
         let mut told = Vec::new();
         for _ in 0..4 {
-            let (_, ResponseContent::CompleteStateResponse(event)) = observer.response() else {
-                panic!()
-            };
+            let event = observer.state_response();
             let altered = event.altered_fields.unwrap();
             told.push(
                 [altered.added_fields, altered.updated_fields, altered.removed_fields].concat(),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use fifogate::pb::{
     agent_link::{AgentTrouble, from_agent::Content},
-    ank_base::{ReadWriteEnum, response::ResponseContent},
+    ank_base::ReadWriteEnum,
 };
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn all_of_it_is_true() {
     assert_eq!(workload.error().1, "Access denied");
     workload.write(&[0]); // 4, 4
     workload.read("r", &["agents"], false); // 5, 5
-    assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
+    workload.state_response();
 
     let told: Value = serde_json::from_str(&status(&agent, "json")).unwrap();
     assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));

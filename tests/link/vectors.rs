@@ -26,10 +26,7 @@ fn replace(agent: &mut LinkAgent, state: Option<pb::CompleteState>) -> Result<()
 fn read(workload: &mut Session, masks: &[String], subscribe: bool) -> pb::CompleteStateResponse {
     let masks: Vec<_> = masks.iter().map(String::as_str).collect();
     workload.read("r", &masks, subscribe);
-    match workload.response() {
-        (_, ResponseContent::CompleteStateResponse(response)) => response,
-        other => panic!("{other:?}"),
-    }
+    workload.state_response()
 }
 
 /// A pair of sessions: one may do everything.
@@ -210,7 +207,7 @@ fn ask(request: &Value) -> Option<RequestContent> {
 
 #[test]
 fn authorization_over_the_link_is_that_of_the_functions() {
-    // What would be forwarded fails at once: of interest is only whether it was denied.
+    // Forwarded requests fail at once: of interest is only whether it was denied.
     let mut agent = LinkAgent::start(Transport::Unix, &["--forward-timeout", "0.001"]);
     let (mut count, mut rejected) = (Count::default(), 0);
     let mut workload = agent.workload("w");

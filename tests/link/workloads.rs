@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use fifogate::pb::{
     agent_link::{AddWorkload, Phase, RejectCode, RemoveWorkload, from_agent::Content, to_agent},
-    ank_base::{ReadWriteEnum, response::ResponseContent},
+    ank_base::ReadWriteEnum,
 };
 
 use testkit::{BOTH, LinkAgent, Transport, add, configs, instance, is_root_or_skip};
@@ -60,7 +60,7 @@ fn rules_count_at_once_when_they_are_narrowed_and_widened() {
         assert_eq!(workload.error(), ("z".into(), "Access denied".into()));
         agent.add("w", ReadWriteEnum::RwRead, &[y, "agents"]);
         workload.read("z", &["agents"], false);
-        assert!(matches!(workload.response(), (_, ResponseContent::CompleteStateResponse(_))));
+        workload.state_response();
     }
 }
 

@@ -53,7 +53,7 @@ fn update_that_is_nested_too_deep_is_an_error_for_its_sender_and_never_reaches_t
         agent.link.respond(instance("w"), response).unwrap();
         assert_eq!(workload.response(), ("fits".to_owned(), done));
         neighbour.read("n", &[MASK], false);
-        assert!(matches!(neighbour.response().1, ResponseContent::CompleteStateResponse(_)));
+        neighbour.state_response();
     }
 }
 
@@ -104,9 +104,7 @@ fn value_that_a_workload_or_the_agent_brings_in_is_read_by_both() {
         agent.link.replace_state(configs(&[])).unwrap();
         agent.link.update_state(state(value), vec![MASK.to_owned()]).unwrap();
         workload.read("r", &[MASK], false);
-        let (_, ResponseContent::CompleteStateResponse(read)) = workload.response() else {
-            panic!("no state")
-        };
+        let read = workload.state_response();
         let read = read.complete_state.unwrap();
         assert_eq!(config_of(&read), config_of(&state(value)));
         last = Some(read);

@@ -1,46 +1,36 @@
-//! A child process of a test: it dies with its owner, its output comes line by line and with a
-//! deadline, and its log is at hand when something is wrong.
+//! A child process whose output comes line by line and with a deadline.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-/// Well above what a loaded machine needs: it is only ever waited in full by a test that fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use tempfile::NamedTempFile;
 
 pub(crate) struct Process {
-    child: Child,
-    stdin: ChildStdin,
+    process: testkit::Process,
     lines: Receiver<String>,
-    log: PathBuf,
+    log: NamedTempFile,
 }
 
 impl Process {
-    /// Starts the command; what it writes to standard error is added to the file `log`.
-    pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Process {
-        let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-        let stdin = child.stdin.take().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+    pub(crate) fn spawn(command: &mut Command) -> Process {
+        let log = NamedTempFile::new().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+        let mut process = testkit::Process::start(command);
+        let stdout = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         // Ends with the process, whose end of the pipe is the only one.
         thread::spawn(move || {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Process { child, stdin, lines, log }
+        Process { process, lines, log }
     }
 
     pub(crate) fn write_line(&mut self, line: &str) {
-        writeln!(self.stdin, "{line}")
+        writeln!(self.process.stdin.as_mut().unwrap(), "{line}")
             .unwrap_or_else(|error| panic!("{line} not taken: {error}\n{}", self.log()));
     }
 
@@ -55,21 +45,11 @@ impl Process {
 
     /// SIGKILL, as a crash ends a process: it gets no chance to tidy up.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
-    /// What the process wrote to standard error, for the message of a failed test.
+    /// The process's standard error, for the message of a failed test.
     pub(crate) fn log(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        format!("--- {} ---\n{text}", self.log.display())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only if the process is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 }

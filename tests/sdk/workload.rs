@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::gate::Gate;
-use super::process::{PATIENCE, Process};
+use testkit::{PATIENCE, TestServer};
+
+use super::process::Process;
 
 /// How long an event may take before the next attempt to cause one.
 const PROBE_PERIOD: Duration = Duration::from_secs(2);
@@ -55,7 +56,7 @@ pub(crate) struct Workload {
     inbox: Inbox,
 }
 
-/// What the workload has said and the test has not taken yet.
+/// Lines of the workload that the test has not taken yet.
 #[derive(Default)]
 struct Inbox {
     answers: VecDeque<Value>,
@@ -66,13 +67,13 @@ struct Inbox {
 
 impl Workload {
     /// Starts the SDK's program on the pair of the workload; returns when it is connected.
-    pub(crate) fn connect(sdk: Sdk, gate: &Gate, name: &str) -> Workload {
+    pub(crate) fn connect(sdk: Sdk, gate: &TestServer, name: &str) -> Workload {
         let mut command = Command::new("unshare");
         command
             .args([namespace_flag(), "sh", "-ec", ENTER_NAMESPACE, "sh"])
-            .arg(gate.pair_of(name))
+            .arg(gate.pair(name))
             .args(sdk.command());
-        let process = Process::spawn(&mut command, gate.log_file(name));
+        let process = Process::spawn(&mut command);
         let mut workload = Workload { process, inbox: Inbox::default() };
         let ready = workload.answer();
         assert_eq!(ready["step"], "ready", "{ready}\n{}\n{}", workload.process.log(), gate.log());

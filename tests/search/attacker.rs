@@ -35,7 +35,7 @@ const LOST: Duration = Duration::from_millis(50);
 const A_LITTLE: usize = 4096;
 const EVERY: Duration = Duration::from_millis(5);
 
-/// What an attacker did.
+/// The work of an attacker.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) sent: usize,
@@ -181,7 +181,7 @@ impl Play {
 
     fn hear(&mut self, mut bytes: &[u8], answers: &mut FrameDecoder) {
         while let Ok(Some(body)) = answers.next_frame(&mut bytes) {
-            // What is longer is a state: to decode it would take time from fifogate.
+            // A longer message is a state: to decode it would take time from fifogate.
             let told = (body.len() < 512).then(|| FromAnkaios::decode(body).ok()).flatten();
             if let Some(FromAnkaiosEnum::Response(response)) =
                 told.and_then(|own| own.from_ankaios_enum)

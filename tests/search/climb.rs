@@ -21,12 +21,12 @@ const OF_THE_BEST: f64 = 0.6;
 /// How many these are.
 const BEST: usize = 6;
 
-/// What is looked for.
+/// The goal of a search.
 pub(crate) trait Goal {
     /// How much of it a genome has, in this unit.
     fn measure(&self, genome: &Genome) -> f64;
     fn unit(&self) -> &'static str;
-    /// What is not to be exceeded.
+    /// The limit.
     fn limit(&self) -> f64;
     /// Whether genomes of this kind are looked at.
     fn wants(&self, _kind: &str) -> bool {
@@ -57,7 +57,7 @@ impl<G: Goal> Climb<G> {
     pub(crate) fn run(&mut self, time: Duration) {
         let began = Instant::now();
         for seed in SEEDS {
-            // What is known to be dear is tried in any case, unless all is lost already.
+            // Known expensive inputs are tried in any case, unless all is lost already.
             if began.elapsed() > time && self.record() > self.goal.limit() {
                 return;
             }
@@ -101,7 +101,7 @@ impl<G: Goal> Climb<G> {
         if value <= to_beat {
             return;
         }
-        // What is far below the limit is not worth to be measured again.
+        // A result far below the limit is not worth to be measured again.
         let noise = self.goal.limit() * NOISE;
         if value > noise {
             for _ in 0..AGAIN {

@@ -16,7 +16,7 @@ pub(crate) const MAX_FRAME: usize = 4 << 20;
 /// Most masks of a request by the default limits.
 const MAX_MASKS: usize = 256;
 
-/// What a message can repeat, and where: numbers of fields from the request down to what is repeated.
+/// The parts that a message can repeat, and where: numbers of fields from the request down to what is repeated.
 /// Below zero, it is one entry of the map in that field, and its value.
 pub(crate) const REPEATED: [(&str, &[i32]); 29] = [
     ("files", &[2, 1, 1, 2, -1, 9, 1]),

@@ -60,7 +60,7 @@ impl Gene {
         }
     }
 
-    /// Another value. Numbers move by factors: most of what is dear begins at some order of magnitude.
+    /// Another value. Numbers move by factors: most expensive inputs begin at some order of magnitude.
     fn mutate(&self, value: u32, random: &mut ChaCha8Rng) -> u32 {
         match &self.range {
             Range::OneOf(names) => random.random_range(0..u32::try_from(names.len()).unwrap()),

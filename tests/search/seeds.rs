@@ -1,6 +1,6 @@
-//! What is known to be dear: a search begins here.
+//! Known expensive inputs: a search begins here.
 
-/// Each with what makes it dear.
+/// Each with the reason for its cost.
 pub(crate) const SEEDS: [&str; 31] = [
     // Subscriptions of many masks of which each meets every node of a change and finds nothing.
     "rights=configs subs=40 subs.masks=100 subs.root=desiredState.configs.b0 subs.levels=2 \

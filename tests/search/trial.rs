@@ -27,7 +27,7 @@ const AFTERWARDS: usize = 4;
 /// Of shorter messages it is not asked how much memory they take for their length.
 const A_LONG_MESSAGE: usize = 1 << 20;
 
-/// What a trial shows.
+/// The result of a trial.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// The longest that the well-behaved workload waited for an answer.

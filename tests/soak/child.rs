@@ -1,4 +1,4 @@
-//! What a process of the soak does: reads or writes through its pair, and obeys its parent, who says
+//! A process of the soak: it reads or writes through its pair and obeys its parent, which says
 //! something on standard input and listens to lines on standard output that begin with `@`.
 
 use std::{

@@ -8,13 +8,12 @@ use std::{
     time::Instant,
 };
 
-use fifogate::pb::ank_base::response::ResponseContent;
 use nix::sys::signal::Signal;
 
 use super::child::{MASK, PAIR, ROLE, View, update};
 use testkit::{PATIENCE, Process, Session, TestServer, manifest_with};
 
-/// What is done to a process.
+/// A fault of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     KillReader,
@@ -57,7 +56,7 @@ impl Role {
         Self { process, out, owes: 1 }
     }
 
-    /// What it says next.
+    /// The next line that the process says to its parent.
     fn hear(&mut self) -> String {
         let mut line = String::new();
         while !line.starts_with('@') {
@@ -101,7 +100,7 @@ impl Processes {
         let names: Vec<_> = names.collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let text = manifest_with("", &names, RIGHTS);
-        // So little that whoever stops is behind soon.
+        // So little that a reader that stops lags soon.
         let gate =
             TestServer::with(&text, &["--outbox-bytes", "8192", "--subscribe-grace-ms", "1"]);
         let observer = gate.open("observer");
@@ -176,7 +175,7 @@ impl Processes {
         }
     }
 
-    /// Everybody goes on, and who died is started again.
+    /// Continues the stopped processes and starts dead ones again.
     pub(crate) fn recover(&mut self) {
         for role in self.readers.iter_mut().chain(&mut self.writers) {
             if role.process.try_wait().unwrap().is_none() {
@@ -205,9 +204,7 @@ impl Processes {
 
     fn state(&mut self) -> View {
         self.observer.read("r", &["desiredState.configs"], false);
-        let (_, ResponseContent::CompleteStateResponse(told)) = self.observer.response() else {
-            panic!("no state");
-        };
+        let told = self.observer.state_response();
         let mut view = View::new();
         update(&mut view, &told);
         view

@@ -17,7 +17,7 @@ struct Schedule<'a> {
     max_wakeups: usize,
     /// Answers that are owed: ids and texts.
     owed: std::collections::VecDeque<(String, String)>,
-    /// What was done.
+    /// The steps so far.
     told: String,
 }
 
@@ -101,7 +101,7 @@ impl Schedule<'_> {
         if says_first {
             self.world.say_hello();
         }
-        // What was in the pipe whole still comes, and then the answer to the Hello.
+        // Whole frames in the pipe still come, and then the answer to the Hello.
         let mut said = says_first;
         let mut ended = false;
         loop {

@@ -101,7 +101,7 @@ fn check(row: &Value) -> Result<(), String> {
     agents(row)
 }
 
-/// What docs/differences.md#11-updates says of the row.
+/// The result that docs/differences.md#11-updates gives for the row.
 fn check_otherwise(row: &Value) -> Result<(), String> {
     let ours = apply(row);
     if strings(&row["masks"]).iter().any(|mask| mask.contains('*')) {

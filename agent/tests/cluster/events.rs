@@ -1,4 +1,4 @@
-//! What a workload on one node says is heard on all.
+//! An update of a workload on one node reaches the subscribers on all.
 
 use fifogate::pb::ank_base::response::ResponseContent;
 

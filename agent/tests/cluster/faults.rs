@@ -1,5 +1,5 @@
-//! Whatever becomes of etcd, a node or a process: nothing that was acknowledged is lost, all come to
-//! know the same, and nobody is told what never was.
+//! Faults of etcd, of a node and of a process: no acknowledged update is lost, all nodes come to the same
+//! state, and no subscriber is sent a state that never was.
 
 use std::{process::Command, thread, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
     network::is_done_elsewhere,
     world::{Cluster, NAMES},
 };
-use testkit::{Session, fifogate, processes_with, soon, update, wait_for};
+use testkit::{Session, fifogate, processes_with, update, wait_for};
 
 /// How long etcd is away.
 const OUTAGE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const OUTAGE: Duration = Duration::from_secs(10);
 /// While it is away updates are refused and reads are answered, on every node, and its status says so.
 fn outage(cluster: &Cluster) {
     for (node, writer) in cluster.writers.iter().enumerate() {
-        let reason = writer.refusal(soon());
+        let reason = writer.refusal();
         assert!(reason.contains("cannot be reached"), "{reason}");
         cluster.state(node);
         wait_for("the outage in the status", || {
@@ -99,10 +99,10 @@ fn a_node_that_is_cut_off_and_joins_again() {
     }
     let cluster = Cluster::busy();
     cut_off(&cluster, 1);
-    let reason = cluster.writers[1].refusal(soon());
+    let reason = cluster.writers[1].refusal();
     assert!(reason.contains("cannot be reached"), "{reason}");
-    cluster.writers[0].progress(30, soon());
-    cluster.writers[2].progress(30, soon());
+    cluster.writers[0].progress(30);
+    cluster.writers[2].progress(30);
     cluster.network.cable(1, true);
     cluster.verify();
 }
@@ -114,17 +114,17 @@ fn a_node_that_is_cut_off_while_etcd_forgets_what_it_knew() {
     }
     let cluster = Cluster::busy();
     cut_off(&cluster, 2);
-    cluster.writers[0].progress(30, soon());
+    cluster.writers[0].progress(30);
     let revision = cluster.network.hub.enter(|| {
         let revision = cluster.etcd.revision();
-        cluster.history.until(revision, soon());
+        cluster.history.until(revision);
         cluster.etcd.compact(revision);
         revision
     });
-    cluster.writers[1].progress(30, soon());
+    cluster.writers[1].progress(30);
     cluster.network.cable(2, true);
-    cluster.writers[2].progress(1, soon());
-    let said = cluster.agents[2].said();
+    cluster.writers[2].progress(1);
+    let said = cluster.agents[2].log();
     assert!(said.contains("compacted revisions not read yet"), "revision {revision}: {said}");
     cluster.verify();
 }
@@ -136,7 +136,7 @@ fn an_agent_that_is_killed_and_started_again() {
     }
     let mut cluster = Cluster::busy();
     cluster.agents[0].kill();
-    cluster.writers[1].progress(30, soon());
+    cluster.writers[1].progress(30);
     cluster.restart(0);
     cluster.verify();
 }
@@ -180,7 +180,7 @@ fn five_hundred_conflicting_updates_of_one_workload_from_three_nodes() {
         for (node, name) in NAMES.into_iter().enumerate() {
             let mut session = cluster.session(node, 3);
             scope.spawn(move || {
-                // Whoever works with what is old undoes what another one did.
+                // An update from an old state undoes the update of another workload.
                 let mask = format!("desiredState.workloads.same.tags.{name}");
                 for number in 0..EACH {
                     ask(&mut session, &format!(", tags: {{{name}: '{number}'}}"), &mask);

@@ -19,28 +19,28 @@ use super::{
     view::{MASKS, View},
 };
 
-/// What it was told.
+/// The messages so far, as a view.
 #[derive(Default)]
-pub(crate) struct ShimEvent {
+pub(crate) struct Received {
     pub(crate) view: View,
     /// The digests of its view after each message.
     digests: Vec<u64>,
     pub(crate) events: usize,
     pub(crate) sessions: usize,
-    /// What was wrong already then.
+    /// Wrong messages.
     faults: Vec<String>,
 }
 
 pub(crate) struct Follower {
     name: String,
-    pub(crate) told: Arc<Mutex<ShimEvent>>,
+    pub(crate) told: Arc<Mutex<Received>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Follower {
     pub(crate) fn start(run_dir: PathBuf, workload: &str) -> Self {
-        let (told, stop) = (Arc::<Mutex<ShimEvent>>::default(), Arc::<AtomicBool>::default());
+        let (told, stop) = (Arc::<Mutex<Received>>::default(), Arc::<AtomicBool>::default());
         let (name, own, stopped) = (workload.to_owned(), told.clone(), stop.clone());
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -86,7 +86,7 @@ impl Drop for Follower {
 fn follow(
     run_dir: &Path,
     workload: &str,
-    told: &Mutex<ShimEvent>,
+    told: &Mutex<Received>,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut session = Session::try_connect(run_dir, workload)?;

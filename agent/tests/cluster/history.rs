@@ -1,11 +1,11 @@
-//! What was true, revision by revision: a watch of the test's own beside those of the agents, read
+//! The state at each revision: a watch of the test's own beside those of the agents, read
 //! with nothing of theirs but the layout of docs/etcd.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etcd_client::{Client, EventType, KeyValue, WatchOptions};
@@ -14,6 +14,8 @@ use fifogate::{
     state::convert,
 };
 use prost::Message;
+
+use testkit::wait_for;
 
 use super::{network::Namespace, view::View};
 
@@ -85,11 +87,10 @@ impl History {
     }
 
     /// Waits until it knows all up to a revision.
-    pub(crate) fn until(&self, revision: i64, end: Instant) {
-        while self.now().revision < revision {
-            assert!(Instant::now() < end, "the history does not come to revision {revision}");
-            thread::sleep(Duration::from_millis(5));
-        }
+    pub(crate) fn until(&self, revision: i64) {
+        wait_for(&format!("revision {revision}"), || {
+            (self.now().revision >= revision).then_some(())
+        });
     }
 }
 
@@ -142,7 +143,7 @@ impl Past {
             }
             _ => {}
         }
-        // What one revision changed is one change.
+        // All changes of one revision are one change.
         if self.revision == kv.mod_revision() {
             self.digests.pop();
         }

@@ -1,4 +1,4 @@
-//! What etcd has to do for the subscribers of a node.
+//! The load of etcd by the subscribers of a node.
 
 use super::{
     network::is_done_elsewhere,
@@ -6,7 +6,7 @@ use super::{
 };
 use testkit::update;
 
-/// What etcd counts: watches, and streams that hold them.
+/// Metrics of etcd: watches, and streams that hold them.
 const WATCHERS: &str = "etcd_debugging_mvcc_watcher_total";
 const STREAMS: &str = "etcd_debugging_mvcc_watch_stream_total";
 

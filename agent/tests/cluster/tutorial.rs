@@ -113,7 +113,7 @@ impl Shell {
         Self { child, stdin, stdout: BufReader::new(stdout), work: work.to_owned() }
     }
 
-    /// What commands print, and the status of the last one.
+    /// The output of commands, and the status of the last one.
     fn run(&mut self, commands: &str) -> (String, String) {
         const DONE: &str = "@done ";
         writeln!(self.stdin, "{{\n{commands}\n}} 2>&1; done=$?; echo; echo {DONE} $done").unwrap();
@@ -173,7 +173,7 @@ fn the_tutorial_of_three_nodes_holds() {
         match block {
             Block::File(name, body) => fs::write(work.join(name), body).unwrap(),
             Block::Commands(commands, shown) => {
-                // What is tested is built.
+                // The tested programs are built already.
                 let builds = ["make ", "cargo ", "export PATH="];
                 let is_built = |line: &&str| !builds.iter().any(|own| line.starts_with(own));
                 let commands: Vec<_> = commands.lines().filter(is_built).collect();

@@ -11,7 +11,7 @@ use fifogate::{
     state::{Node, Tree, convert},
 };
 
-/// What followers follow: not the agents, which differ every two seconds.
+/// The masks of followers: not the agents, which differ every two seconds.
 pub(crate) const MASKS: [&str; 3] =
     ["desiredState.configs", "desiredState.workloads.same", "workloadStates"];
 

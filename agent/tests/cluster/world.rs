@@ -19,13 +19,13 @@ use testkit::{Agent, Etcd, Session, soon};
 
 pub(crate) const NAMES: [&str; 3] = ["A", "B", "C"];
 
-/// What a node's workloads are for; others only are.
+/// The roles of a node's first workloads; others only run.
 const ASKS: usize = 0;
 const WRITES: usize = 1;
 const FOLLOWS: usize = 2;
 
 pub(crate) struct Cluster {
-    // In the order in which they are to end.
+    // In the order in which they have to end.
     pub(crate) writers: Vec<Writer>,
     pub(crate) followers: Vec<Follower>,
     pub(crate) agents: Vec<Agent>,
@@ -116,10 +116,9 @@ impl Cluster {
 
     /// Waits until every writer got on.
     pub(crate) fn all_progress(&self, more: usize) {
-        let end = soon();
         thread::scope(|scope| {
             for writer in &self.writers {
-                scope.spawn(move || writer.progress(more, end));
+                scope.spawn(move || writer.progress(more));
             }
         });
     }
@@ -130,10 +129,10 @@ impl Cluster {
         self.network.nodes[node].enter(|| agent.restart());
     }
 
-    /// What etcd holds, as soon as the history knows it.
+    /// The state in etcd, as soon as the history knows it.
     fn now(&self) -> View {
         let revision = self.network.hub.enter(|| self.etcd.revision());
-        self.history.until(revision, soon());
+        self.history.until(revision);
         self.history.now().view.clone()
     }
 
@@ -157,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// What has to hold after whatever happened.
+    /// The promises that hold after any fault.
     pub(crate) fn verify(mut self) {
         self.all_progress(10);
         self.writers.iter_mut().for_each(Writer::stop);

@@ -12,7 +12,7 @@ use std::{
 
 use fifogate::pb::ank_base::response::ResponseContent;
 
-use testkit::{Session, update};
+use testkit::{Session, update, wait_for};
 
 use super::history::Past;
 
@@ -55,26 +55,19 @@ impl Writer {
     }
 
     /// Waits for so many further acknowledgements.
-    pub(crate) fn progress(&self, more: usize, end: Instant) {
+    pub(crate) fn progress(&self, more: usize) {
         let wanted = self.log().acknowledged.len() + more;
-        while self.log().acknowledged.len() < wanted {
-            let log = self.log();
-            let last = log.refused.last();
-            assert!(Instant::now() < end, "{} gets no further; at last {last:?}", self.name);
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for(&format!("{more} acknowledgements of {}", self.name), || {
+            (self.log().acknowledged.len() >= wanted).then_some(())
+        });
     }
 
     /// Waits until an update is refused, and gives the reason.
-    pub(crate) fn refusal(&self, end: Instant) -> String {
+    pub(crate) fn refusal(&self) -> String {
         let before = self.log().refused.len();
-        loop {
-            if let Some((_, reason)) = self.log().refused.get(before) {
-                return reason.clone();
-            }
-            assert!(Instant::now() < end, "{} is never refused", self.name);
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for(&format!("a refusal of {}", self.name), || {
+            self.log().refused.get(before).map(|(_, reason)| reason.clone())
+        })
     }
 
     pub(crate) fn stop(&mut self) {

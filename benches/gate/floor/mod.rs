@@ -14,9 +14,9 @@ use clap::{Subcommand, ValueEnum};
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::TempDir;
 
-use crate::{caller::Caller, crowd::Crowd, world::Publisher};
+use crate::{caller::Caller, readers::Readers, world::Publisher};
 
-/// What a server process is to do.
+/// The task of a server process.
 #[derive(Clone, Debug, Subcommand)]
 #[command(hide = true)]
 pub(crate) enum Floor {
@@ -35,7 +35,7 @@ pub(crate) enum Floor {
     Fan { dir: PathBuf, request_len: usize, count: usize },
 }
 
-/// What a request goes through.
+/// The way of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Hops {
     /// Blocking calls
@@ -104,7 +104,7 @@ pub(crate) fn echo(hops: Hops, like: &Caller, pipe: usize) -> (Server, Caller) {
 }
 
 /// A floor that writes `event` to `count` pipes when it is asked as `like` asks, and its clients.
-pub(crate) fn fan(like: &Publisher, event: &[u8], count: usize) -> (Server, Publisher, Crowd) {
+pub(crate) fn fan(like: &Publisher, event: &[u8], count: usize) -> (Server, Publisher, Readers) {
     let dir = folder(&["output", "input"]);
     let inputs: Vec<_> = (0..count).map(|index| dir.path().join(format!("{index}"))).collect();
     inputs.iter().for_each(|path| fifo(path));
@@ -114,8 +114,8 @@ pub(crate) fn fan(like: &Publisher, event: &[u8], count: usize) -> (Server, Publ
     let (path, len, count) = (dir.path().to_owned(), request.len().to_string(), count.to_string());
     let server = Server::start(dir, &["fan", path.to_str().unwrap(), &len, &count]);
     let caller = Caller::at(&path, request.to_vec(), response.to_vec());
-    let crowd = Crowd::new(inputs.iter().map(|path| File::open(path).unwrap()).collect());
-    (server, Publisher::over(caller), crowd)
+    let readers = Readers::new(inputs.iter().map(|path| File::open(path).unwrap()).collect());
+    (server, Publisher::over(caller), readers)
 }
 
 fn folder(fifos: &[&str]) -> TempDir {

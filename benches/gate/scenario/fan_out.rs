@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    crowd::Crowd,
     floor::{self, Server},
     pin::Cores,
+    readers::Readers,
     report::{Picture, Row, Section},
     series::Times,
     world::{Publisher, Subscribers, World, most_pairs},
@@ -85,7 +85,7 @@ struct Round {
     event_len: usize,
     server: Server,
     asker: Publisher,
-    crowd: Crowd,
+    readers: Readers,
     cores: Cores,
     gate: Latency,
     bare: Latency,
@@ -97,11 +97,11 @@ impl Round {
         let mut publisher = Publisher::new(&world, 0);
         let mut subscribers = world.subscribers(1..=count);
         publisher.update();
-        let event = subscribers.crowd.first_frames();
+        let event = subscribers.readers.first_frames();
         publisher.take_answer();
-        let (server, asker, crowd) = floor::fan(&publisher, &event, count);
+        let (server, asker, readers) = floor::fan(&publisher, &event, count);
         let (event_len, cores, [gate, bare]) = (event.len(), Cores::One, Default::default());
-        Self { world, publisher, subscribers, event_len, server, asker, crowd, cores, gate, bare }
+        Self { world, publisher, subscribers, event_len, server, asker, readers, cores, gate, bare }
     }
 }
 
@@ -110,10 +110,10 @@ impl Contestant for Round {
     fn measure(&mut self, settings: &Settings, time: Duration) {
         let len = self.event_len;
         settings.cpus.pin(self.cores, self.world.pid());
-        let crowd = &mut self.subscribers.crowd;
-        self.gate.add(rounds(time, &mut self.publisher, crowd, len));
+        let readers = &mut self.subscribers.readers;
+        self.gate.add(rounds(time, &mut self.publisher, readers, len));
         settings.cpus.pin(self.cores, self.server.pid());
-        self.bare.add(rounds(time, &mut self.asker, &mut self.crowd, len));
+        self.bare.add(rounds(time, &mut self.asker, &mut self.readers, len));
         settings.cpus.free();
     }
 
@@ -127,7 +127,7 @@ impl Contestant for Round {
 pub(super) fn rounds(
     time: Duration,
     publisher: &mut Publisher,
-    crowd: &mut Crowd,
+    readers: &mut Readers,
     event_len: usize,
 ) -> Times {
     let mut times = Times::default();
@@ -138,7 +138,7 @@ pub(super) fn rounds(
         thread::sleep(PAUSE);
         let asked = Instant::now();
         publisher.update();
-        crowd.take_each(event_len);
+        readers.take_each(event_len);
         let told = asked.elapsed();
         publisher.take_answer();
         if begin.elapsed() > warm {

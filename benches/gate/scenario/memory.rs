@@ -59,6 +59,6 @@ fn keep_busy(world: &World, count: usize) {
     let mut publisher = Publisher::new(world, 0);
     let mut subscribers = world.subscribers(1..count);
     publisher.update();
-    subscribers.crowd.first_frames();
+    subscribers.readers.first_frames();
     publisher.take_answer();
 }

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The measured scenarios.
 
 mod adding;
 mod fan_out;

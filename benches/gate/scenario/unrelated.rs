@@ -36,20 +36,20 @@ impl Follower {
         let world = World::start(state - 3, 3, &options);
         let mut publisher = Publisher::new(&world, 0);
         let mut subscriber = world.subscribers(1..2);
-        let crowd = (subscriptions > 0).then(|| subscribe_to_much(&world, subscriptions));
+        let readers = (subscriptions > 0).then(|| subscribe_to_much(&world, subscriptions));
         publisher.update();
-        let event_len = subscriber.crowd.first_frames().len();
+        let event_len = subscriber.readers.first_frames().len();
         publisher.take_answer();
         let latency = Latency::default();
-        Self { world, publisher, subscriber, event_len, _crowd: crowd, latency }
+        Self { world, publisher, subscriber, event_len, _crowd: readers, latency }
     }
 }
 
 impl Contestant for Follower {
     fn measure(&mut self, settings: &Settings, time: Duration) {
         settings.cpus.pin(Cores::One, self.world.pid());
-        let crowd = &mut self.subscriber.crowd;
-        self.latency.add(rounds(time, &mut self.publisher, crowd, self.event_len));
+        let readers = &mut self.subscriber.readers;
+        self.latency.add(rounds(time, &mut self.publisher, readers, self.event_len));
     }
 
     fn end_run(&mut self) {
@@ -58,19 +58,19 @@ impl Contestant for Follower {
 }
 
 fn subscribe_to_much(world: &World, subscriptions: usize) -> Session {
-    let mut crowd = world.workload(2);
+    let mut readers = world.workload(2);
     for first in (0..subscriptions).step_by(AT_ONCE) {
         let some = first..subscriptions.min(first + AT_ONCE);
         let requests = some.clone().flat_map(|index| {
             let mask = format!("desiredState.configs.other-{index}");
             messages::read(&format!("s{index}"), &[&mask], true)
         });
-        crowd.write(&requests.collect::<Vec<_>>());
+        readers.write(&requests.collect::<Vec<_>>());
         for _ in some {
-            crowd.response();
+            readers.response();
         }
     }
-    crowd
+    readers
 }
 
 pub(super) fn run(settings: &Settings) -> Section {

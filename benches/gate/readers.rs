@@ -9,7 +9,7 @@ use testkit::PATIENCE;
 use crate::{caller::set_blocking, messages::frame_len};
 
 /// The reading ends of many pipes.
-pub(crate) struct Crowd {
+pub(crate) struct Readers {
     poll: Poll,
     events: Events,
     inputs: Vec<File>,
@@ -17,7 +17,7 @@ pub(crate) struct Crowd {
     buffer: Vec<u8>,
 }
 
-impl Crowd {
+impl Readers {
     pub(crate) fn new(inputs: Vec<File>) -> Self {
         let poll = Poll::new().unwrap();
         for (index, input) in inputs.iter().enumerate() {
