@@ -31,7 +31,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("status", &["broker"], &["serde_json"], &[]),
     // What is true: no subscriber, no permission, no I/O, and protobuf in one place only.
     room("state", &["limits"], &["sha2"], &[]),
-    room("state/convert", &["limits", "pb"], &[], &[]),
+    room("state/convert", &["limits", "pb"], &["prost"], &[]),
     // Protobuf ends here.
     room("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
