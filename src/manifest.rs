@@ -11,8 +11,8 @@ use crate::state::{
     update::{self, Updated},
 };
 
+mod fields;
 mod reader;
-mod rules;
 pub(crate) mod yaml;
 
 use reader::Reader;

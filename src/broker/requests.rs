@@ -30,7 +30,7 @@ impl Broker {
     pub(super) fn serve(&mut self, id: PeerId, message: FromWorkload) {
         match message {
             FromWorkload::Request(request) => self.serve_request(id, request),
-            FromWorkload::Sealed(update) => self.serve_sealed(id, &update),
+            FromWorkload::Sealed(update) => self.serve_sealed(id, update),
             FromWorkload::Undecodable { request_id, reason } => {
                 let closed = self.note_malformed(id);
                 if let Some(request_id) = request_id.filter(|_| !closed) {
@@ -48,13 +48,19 @@ impl Broker {
 
     /// Serves an update with its state still encoded: rules are checked before any work is spent on
     /// decoding.
-    fn serve_sealed(&mut self, id: PeerId, update: &SealedUpdate) {
+    fn serve_sealed(&mut self, id: PeerId, update: SealedUpdate) {
         let Some(peer) = self.peers.get(&id) else { return };
         if !peer.rules.may_write(&update.masks) {
             return self.deny(id, &update.id.as_str().into());
         }
-        let opened = update.open(&self.config.limits);
-        self.serve(id, opened);
+        match update.open(&self.config.limits) {
+            FromWorkload::Request(Request {
+                id: request_id,
+                ask: RequestKind::Update { new_state, masks },
+                original,
+            }) => self.serve_update(id, request_id.into(), new_state, &masks, original),
+            other => self.serve(id, other),
+        }
     }
 
     pub(super) fn serve_request(&mut self, id: PeerId, request: Request) {
@@ -63,15 +69,12 @@ impl Broker {
             RequestKind::State { masks, subscribe } => {
                 self.serve_state(id, request_id, &masks, subscribe)
             }
-            RequestKind::Update { masks, .. } if self.forwards_updates(id) => {
+            RequestKind::Update { new_state, masks } => {
                 if self.peers.get(&id).is_some_and(|peer| peer.rules.may_write(&masks)) {
-                    self.forward(id, request_id, ForwardedKind::Update, request.original);
+                    self.serve_update(id, request_id, new_state, &masks, request.original);
                 } else {
                     self.deny(id, &request_id);
                 }
-            }
-            RequestKind::Update { new_state, masks } => {
-                self.serve_update(id, &request_id, new_state, &masks);
             }
             RequestKind::Logs(instances) => {
                 self.serve_logs(id, request_id, &instances, request.original)
@@ -196,17 +199,19 @@ impl Broker {
         self.respond(id, request_id, first, kind);
     }
 
+    /// Serves an update whose sender may write its masks.
     fn serve_update(
         &mut self,
         id: PeerId,
-        request_id: &Arc<str>,
+        request_id: Arc<str>,
         new_state: NewState,
         masks: &[Mask],
+        original: Bytes,
     ) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        if !peer.rules.may_write(masks) {
-            return self.deny(id, request_id);
+        if self.forwards_updates(id) {
+            return self.forward(id, request_id, ForwardedKind::Update, original);
         }
+        let request_id = &request_id;
         let new_state = match new_state {
             NewState::Given(tree) => tree,
             NewState::Missing => {

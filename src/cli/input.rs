@@ -136,7 +136,7 @@ fn fits(node: &Yaml<'_>, shape: &Shape) -> bool {
     needed.iter().all(|(name, shape)| {
         let mut found = entries.iter().filter(|(key, _)| key.as_str() == Some(name));
         found.any(|(_, value)| match shape {
-            Shape::OneOf([only]) => value.as_str() == Some(only),
+            Shape::OneOf(texts) if texts.len() == 1 => value.as_str() == Some(texts[0]),
             _ => true,
         })
     })

@@ -1,7 +1,11 @@
-//! Table of settable fields: the tree of docs/protocol.md#fields with the kind of each value.
+//! Shapes of settable values: the table of fields as user input meets it.
 //!
-//! User input is checked against it before sending. The protobuf schema has no place for a
+//! User input is checked against them before sending. The protobuf schema has no place for a
 //! misspelled field, so without this check the field would be lost silently.
+
+use std::sync::LazyLock;
+
+use crate::state::schema::{self, COMPLETE_STATE, Kind, Presence, Record};
 
 /// Kind of a value, and of the values below it.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,15 +13,15 @@ pub(super) enum Shape {
     /// Any text.
     Text,
     /// One of these texts.
-    OneOf(&'static [&'static str]),
+    OneOf(Vec<&'static str>),
     /// Any names, with values of this kind.
-    MapOf(&'static Shape),
+    MapOf(Box<Shape>),
     /// Values of this kind.
-    ListOf(&'static Shape),
+    ListOf(Box<Shape>),
     /// Fixed names, each with its kind: first the needed fields, then the optional ones.
-    Fields { needed: &'static [Field], optional: &'static [Field] },
+    Fields { needed: Vec<Field>, optional: Vec<Field> },
     /// One of these shapes: the first with all its needed fields present.
-    Either(&'static [Shape]),
+    Either(Vec<Shape>),
     /// A text, or a sequence or mapping of configs, to any depth.
     Config,
     /// Readable part of the state; an update cannot set it, and input leaves it out.
@@ -29,73 +33,63 @@ use Shape::{Config, Either, Fields, ListOf, MapOf, OneOf, Text, Unsettable};
 pub(super) type Field = (&'static str, Shape);
 
 /// The state.
-pub(super) static STATE: Shape = Fields {
-    needed: &[],
-    optional: &[
-        ("agents", MapOf(&AGENT)),
-        ("desiredState", DESIRED_STATE),
-        ("effectiveState", Unsettable),
-        ("workloadStates", Unsettable),
-    ],
-};
+pub(super) static STATE: LazyLock<Shape> = LazyLock::new(|| Shape::of_part(&COMPLETE_STATE));
 
-static AGENT: Shape =
-    Fields { needed: &[], optional: &[("status", Unsettable), ("tags", MapOf(&Text))] };
-
-const DESIRED_STATE: Shape = Fields {
-    needed: &[],
-    optional: &[("apiVersion", Text), ("configs", MapOf(&Config)), ("workloads", MapOf(&WORKLOAD))],
-};
-
-static WORKLOAD: Shape = Fields {
-    needed: &[],
-    optional: &[
-        ("agent", Text),
-        ("configs", MapOf(&Text)),
-        ("controlInterfaceAccess", ACCESS),
-        ("dependencies", MapOf(&CONDITION)),
-        ("files", ListOf(&FILE)),
-        ("restartPolicy", OneOf(&["NEVER", "ON_FAILURE", "ALWAYS"])),
-        ("runtime", Text),
-        ("runtimeConfig", Text),
-        ("tags", MapOf(&Text)),
-    ],
-};
-
-static CONDITION: Shape = OneOf(&["ADD_COND_RUNNING", "ADD_COND_SUCCEEDED", "ADD_COND_FAILED"]);
-
-const ACCESS: Shape = Fields {
-    needed: &[],
-    optional: &[("allowRules", ListOf(&RULE)), ("denyRules", ListOf(&RULE))],
-};
-
-static RULE: Shape = Either(&[
-    Fields {
-        needed: &[
-            ("type", OneOf(&["StateRule"])),
-            ("operation", OneOf(&["Nothing", "Read", "Write", "ReadWrite"])),
-            ("filterMasks", ListOf(&Text)),
-        ],
-        optional: &[],
-    },
-    Fields {
-        needed: &[("type", OneOf(&["LogRule"])), ("workloadNames", ListOf(&Text))],
-        optional: &[],
-    },
-]);
-
-static FILE: Shape = Either(&[
-    Fields { needed: &[("mountPoint", Text), ("data", Text)], optional: &[] },
-    Fields { needed: &[("mountPoint", Text), ("binaryData", Text)], optional: &[] },
-]);
+impl From<&Kind> for Shape {
+    fn from(kind: &Kind) -> Self {
+        let boxed = |kind: &Kind| Box::new(Self::from(kind));
+        match kind {
+            Kind::Text => Text,
+            Kind::Choice(choices) => OneOf(choices.iter().map(|(_, name)| *name).collect()),
+            Kind::Map(value) | Kind::LargeMap(value) => MapOf(boxed(value)),
+            Kind::List(value) | Kind::Repeated(value) => ListOf(boxed(value)),
+            Kind::Record(record) if record.with(Presence::Either).next().is_some() => {
+                let variants = record.with(Presence::Either);
+                Either(variants.map(|own| Self::of_variant(None, record, Some(own))).collect())
+            }
+            Kind::Record(record) => Self::of_part(record),
+            Kind::OneOf(variants) => {
+                let variants = variants.iter();
+                Either(variants.map(|own| Self::of_variant(Some(own.1), own.2, None)).collect())
+            }
+            Kind::Config => Config,
+            Kind::Number(_) | Kind::Execution(_) => Unsettable,
+        }
+    }
+}
 
 impl Shape {
+    fn of_field(field: &schema::Field) -> Field {
+        (field.name, if field.read_only { Unsettable } else { Self::from(&field.kind) })
+    }
+
+    /// A record at a path of its own: any part of it can be set.
+    fn of_part(record: &'static Record) -> Self {
+        let mut optional: Vec<_> = record.fields.iter().map(Self::of_field).collect();
+        optional.sort_by_key(|(name, _)| *name);
+        Fields { needed: Vec::new(), optional }
+    }
+
+    /// A record that is set as a whole: with the fields that all variants have, and its own.
+    fn of_variant(
+        tag: Option<&'static str>,
+        record: &'static Record,
+        own: Option<&'static schema::Field>,
+    ) -> Self {
+        let tag = tag.map(|tag| ("type", OneOf(vec![tag])));
+        let fields = record.with(Presence::Always).chain(own);
+        Fields {
+            needed: tag.into_iter().chain(fields.map(Self::of_field)).collect(),
+            optional: Vec::new(),
+        }
+    }
+
     /// The shape at `path`, counted from the root of the state.
     ///
     /// # Errors
     /// The mistake in the path, and the expected form.
     pub(super) fn at(path: &[&str]) -> Result<&'static Self, String> {
-        let mut shape = &STATE;
+        let mut shape = &*STATE;
         for (depth, name) in path.iter().enumerate() {
             let here = || match depth {
                 0 => "a state".to_owned(),
@@ -121,7 +115,7 @@ impl Shape {
     }
 
     /// The shape of the field `name`.
-    pub(super) fn field(&self, name: &str) -> Option<&'static Self> {
+    pub(super) fn field(&self, name: &str) -> Option<&Self> {
         self.fields().find(|(own, _)| *own == name).map(|(_, shape)| shape)
     }
 
@@ -130,7 +124,7 @@ impl Shape {
         self.fields().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
-    fn fields(&self) -> impl Iterator<Item = &'static Field> {
+    fn fields(&self) -> impl Iterator<Item = &Field> {
         let (needed, optional): (&[Field], &[Field]) = match self {
             Fields { needed, optional } => (needed, optional),
             _ => (&[], &[]),
@@ -145,10 +139,12 @@ impl Shape {
             OneOf(texts) => format!("one of {}", texts.join(", ")),
             MapOf(_) => "a mapping".to_owned(),
             ListOf(_) => "a sequence".to_owned(),
-            Fields { needed: [], .. } => format!("a mapping of {}", self.field_names()),
+            Fields { needed, .. } if needed.is_empty() => {
+                format!("a mapping of {}", self.field_names())
+            }
             Fields { needed, .. } => {
                 let field = |(name, shape): &Field| match shape {
-                    OneOf([only]) => format!("{name}: {only}"),
+                    OneOf(texts) if texts.len() == 1 => format!("{name}: {}", texts[0]),
                     _ => (*name).to_owned(),
                 };
                 format!("{{{}}}", needed.iter().map(field).collect::<Vec<_>>().join(", "))
@@ -157,5 +153,17 @@ impl Shape {
             Config => "a text, a sequence or a mapping".to_owned(),
             Unsettable => "anything".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_row_of_the_schema_is_a_settable_field() {
+        let shape = Shape::from(&Kind::Record(&schema::WITH_NEW_FIELD));
+        assert_eq!(shape.field("priority"), Some(&OneOf(vec!["LOW", "HIGH"])));
+        assert_eq!(shape.describe(), "a mapping of agent, priority, tags");
     }
 }

@@ -10,13 +10,14 @@ use std::{
 
 use saphyr::Scalar;
 
-use super::{
-    rules,
-    yaml::{Data, Yaml},
-};
+use super::yaml::{Data, Yaml};
 use crate::{
     limits::{MAX_NESTING, too_deep},
-    state::{Key, Map, Node, validate},
+    state::{
+        Key, Map, Node,
+        schema::{Field, Kind, STATE, WORKLOAD},
+        validate,
+    },
 };
 
 /// A fault or warning: line, column, message.
@@ -29,26 +30,14 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<Remark>,
     /// `apiVersion: v0.1`: tags have the old form.
     old_version: bool,
+    /// Name of the current workload.
+    workload: String,
     /// Texts read so far; equal texts share memory.
     texts: HashSet<Arc<str>>,
 }
 
 /// An entry of a mapping: name, key node, value node.
-type Entry<'n, 'i> = (&'n str, &'n Yaml<'i>, &'n Yaml<'i>);
-
-const WORKLOAD_KEYS: &[&str] = &[
-    "agent",
-    "configs",
-    "controlInterfaceAccess",
-    "dependencies",
-    "files",
-    "restartPolicy",
-    "runtime",
-    "runtimeConfig",
-    "tags",
-];
-const POLICIES: &[&str] = &["NEVER", "ON_FAILURE", "ALWAYS"];
-const CONDITIONS: &[&str] = &["ADD_COND_RUNNING", "ADD_COND_SUCCEEDED", "ADD_COND_FAILED"];
+pub(super) type Entry<'n, 'i> = (&'n str, &'n Yaml<'i>, &'n Yaml<'i>);
 
 impl Reader {
     pub(super) fn fault_at<T>(
@@ -66,7 +55,7 @@ impl Reader {
         self.fault_at(node.line(), node.column(), message)
     }
 
-    fn warn(&mut self, node: &Yaml<'_>, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, node: &Yaml<'_>, message: impl Into<String>) {
         self.warnings.push((node.line(), node.column(), message.into()));
     }
 
@@ -102,13 +91,12 @@ impl Reader {
         if let Some(version) = version {
             state.insert("apiVersion", Node::text(&version));
         }
-        let known = ["apiVersion", "configs", "workloads"];
         for (name, key, value) in &entries {
             let node = match *name {
                 "apiVersion" => continue,
                 "workloads" => self.workloads(value),
                 "configs" => self.configs(value),
-                _ => self.unknown_key(key, name, "the manifest", &known),
+                _ => self.unknown_key(key, name, "the manifest", &STATE.names()),
             };
             if let Some(node) = node {
                 state.insert(*name, node);
@@ -144,69 +132,19 @@ impl Reader {
             if let Some(why) = validate::workload_name_fault(name) {
                 self.fault::<()>(key, format!("Unsupported workload name '{name}'. {why}"));
             }
-            if let Some(workload) = self.workload(name, key, value) {
+            name.clone_into(&mut self.workload);
+            if let Some(workload) =
+                self.record(value, &format!("workload `{name}`"), key, &WORKLOAD)
+            {
                 workloads.insert(name, workload);
             }
         }
         Some(Node::Map(workloads))
     }
 
-    fn workload(&mut self, name: &str, key: &Yaml<'_>, node: &Yaml<'_>) -> Option<Node> {
-        let what = format!("workload `{name}`");
-        let entries = self.entries(node, &what)?;
-        for needed in ["runtime", "agent", "runtimeConfig"] {
-            if !entries.iter().any(|(name, ..)| *name == needed) {
-                self.fault::<()>(key, format!("{what} has no `{needed}`"));
-            }
-        }
-        let mut workload = Map::new();
-        for (field, key, value) in entries {
-            let read = match field {
-                "runtime" | "runtimeConfig" => self.text(value, field).map(|text| self.leaf(&text)),
-                "agent" => self.agent(value),
-                "restartPolicy" => self.one_of(value, field, POLICIES),
-                "dependencies" => self.text_map(value, field, |reader, _, value| {
-                    reader.one_of(value, "a dependency", CONDITIONS)
-                }),
-                "configs" => self.text_map(value, field, Self::config_reference),
-                "tags" => self.tags(name, value),
-                "files" => self.files(value),
-                "controlInterfaceAccess" => rules::access(self, value),
-                _ => self.unknown_key(key, field, &what, WORKLOAD_KEYS),
-            };
-            if let Some(read) = read {
-                workload.insert(self.key(field), read);
-            }
-        }
-        Some(Node::Map(workload))
-    }
-
-    fn agent(&mut self, node: &Yaml<'_>) -> Option<Node> {
-        let agent = self.text(node, "agent")?;
-        if !agent.is_empty() && !agent.contains("{{") && !validate::is_name(&agent) {
-            return self
-                .fault(node, format!("Unsupported agent name '{agent}'. {}", validate::NAME_RULE));
-        }
-        Some(self.leaf(&agent))
-    }
-
-    fn config_reference(&mut self, alias: &Yaml<'_>, value: &Yaml<'_>) -> Option<Node> {
-        let reference = self.text(value, "a config reference")?;
-        let name = alias.as_str().unwrap_or_default();
-        if !validate::is_name(name) {
-            let text = format!("Unsupported config alias '{name}'. {}", validate::NAME_RULE);
-            return self.fault(alias, text);
-        }
-        if !validate::is_name(&reference) {
-            let text =
-                format!("Unsupported config reference key '{reference}'. {}", validate::NAME_RULE);
-            return self.fault(value, text);
-        }
-        Some(self.leaf(&reference))
-    }
-
     /// Reads tags: a mapping in v1, and only a list of pairs in v0.1.
-    fn tags(&mut self, workload: &str, node: &Yaml<'_>) -> Option<Node> {
+    pub(super) fn tags(&mut self, field: &Field, node: &Yaml<'_>) -> Option<Node> {
+        let workload = &self.workload;
         match (&node.data, self.old_version) {
             (Data::Sequence(_), false) => self.fault(
                 node,
@@ -243,33 +181,8 @@ impl Reader {
                 }
                 Some(Node::Map(tags))
             }
-            _ => self.text_map(node, "tags", |reader, _, value| {
-                reader.text(value, "a tag").map(|text| reader.leaf(&text))
-            }),
+            _ => self.map(field, &Kind::Text, node),
         }
-    }
-
-    fn files(&mut self, node: &Yaml<'_>) -> Option<Node> {
-        let known = ["mountPoint", "data", "binaryData"];
-        let mut files = Vec::new();
-        for item in self.items(node, "files")? {
-            let mut file = Map::new();
-            for (name, key, value) in self.entries(item, "a file")? {
-                if !known.contains(&name) {
-                    self.unknown_key::<()>(key, name, "a file", &known);
-                } else if let Some(text) = self.text(value, name) {
-                    file.insert(self.key(name), self.leaf(&text));
-                }
-            }
-            if file.get("mountPoint").is_none() {
-                self.fault::<()>(item, "a file has no `mountPoint`");
-            }
-            if file.get("data").is_some() == file.get("binaryData").is_some() {
-                self.fault::<()>(item, "a file has either `data` or `binaryData`");
-            }
-            files.push(Node::Map(file));
-        }
-        Some(Node::seq(files))
     }
 
     fn configs(&mut self, node: &Yaml<'_>) -> Option<Node> {
@@ -291,7 +204,7 @@ impl Reader {
     }
 
     /// Reads a config, or a value inside one. A collection at `node` has the level `depth`.
-    fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
+    pub(super) fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
         match &node.data {
             Data::Mapping(_) | Data::Sequence(_) if depth > MAX_NESTING => {
                 self.fault(node, too_deep("this config"))
@@ -381,18 +294,6 @@ impl Reader {
         self.fault(node, message)
     }
 
-    fn text_map(
-        &mut self,
-        node: &Yaml<'_>,
-        what: &str,
-        read: impl Fn(&mut Self, &Yaml<'_>, &Yaml<'_>) -> Option<Node>,
-    ) -> Option<Node> {
-        let entries = self.entries(node, what)?;
-        let read =
-            |(name, key, value): Entry<'_, '_>| Some((Key::from(name), read(self, key, value)?));
-        Some(Node::Map(entries.into_iter().filter_map(read).collect()))
-    }
-
     pub(super) fn one_of(&mut self, node: &Yaml<'_>, what: &str, known: &[&str]) -> Option<Node> {
         let text = self.text(node, what)?;
         if known.contains(&text.as_str()) {
@@ -412,10 +313,6 @@ impl Reader {
         let hint = nearest(name, known);
         let known = known.join(", ");
         self.fault(key, format!("unknown key `{name}` in {what}{hint}; known are {known}"))
-    }
-
-    pub(super) fn deprecated(&mut self, key: &Yaml<'_>, old: &str, new: &str) {
-        self.warn(key, format!("`{old}` is deprecated: use `{new}`"));
     }
 }
 

@@ -197,3 +197,36 @@ proptest::proptest! {
         let _ = parse("m.yaml", &format!("apiVersion: v1\n{text}"));
     }
 }
+
+#[test]
+fn new_row_of_the_schema_is_decoded_encoded_checked_and_read() {
+    use crate::state::{convert::recode, schema::WITH_NEW_FIELD, validate::check_record};
+
+    let fields = |priority| [("agent", Node::text("a")), ("priority", Node::text(priority))];
+    let high = Node::map(fields("HIGH"));
+    let bytes = [0x0a, 1, b'a', 0x18, 4];
+    assert_eq!(recode(&WITH_NEW_FIELD, &bytes), Ok((high.clone(), bytes.to_vec())));
+    let unknown = recode(&WITH_NEW_FIELD, &[0x18, 7]).unwrap_err();
+    assert_eq!(unknown.to_string(), "unknown enumeration value 7");
+
+    assert_eq!(check_record("x", &WITH_NEW_FIELD, &high), Ok(high.clone()));
+    let without = Node::map([("agent", Node::text("a")), ("tags", Node::map::<&str>([]))]);
+    assert_eq!(check_record("x", &WITH_NEW_FIELD, &without), Ok(Node::map(fields("LOW"))));
+
+    let read = |text: &str| {
+        let mut reader = Reader::default();
+        let documents = yaml::load(text).unwrap();
+        let node = reader.record(&documents[0], "x", &documents[0], &WITH_NEW_FIELD);
+        (node.unwrap(), reader.faults)
+    };
+    assert_eq!(read("{agent: a, priority: HIGH}"), (high, Vec::new()));
+    let (_, faults) = read("{agent: a, priority: HIHG, prio: 1}");
+    let texts: Vec<_> = faults.iter().map(|(.., text)| text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "priority is `HIHG` (did you mean `HIGH`?); it can be LOW, HIGH",
+            "unknown key `prio` in x; known are agent, priority, tags",
+        ]
+    );
+}

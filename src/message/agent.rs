@@ -18,7 +18,7 @@ use crate::{
     state::{Instance, Mask, Node, Tree, convert, validate},
 };
 
-use super::{Request, ResponseBody, outgoing::Frame, response::ReplyKind, undecodable};
+use super::{Request, ResponseBody, outgoing::Frame, outline, response::ReplyKind, undecodable};
 
 pub use crate::pb::agent_link::RejectCode;
 
@@ -122,6 +122,9 @@ impl FromAgent {
     /// # Errors
     /// Not even the id of its answer can be read: then nothing that follows can be trusted either.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
+        if let Some(message) = Self::with_state(body) {
+            return Ok(message);
+        }
         let message = match link::FromAgent::decode(body) {
             Ok(message) => message,
             Err(error) => {
@@ -141,6 +144,22 @@ impl FromAgent {
         let (id, rejections_only) = (message.id, message.rejections_only);
         Ok(Self { id, rejections_only, command: command.unwrap_or_else(Command::Refused) })
     }
+
+    /// A message with a state, decoded without the generated types in between. `None` for any other one;
+    /// faults are left to the generated types as well.
+    fn with_state(body: &[u8]) -> Option<Self> {
+        let (content, masks, state) = outline::agent_state(body)?;
+        let tree = convert::state_from_bytes(state).ok()?;
+        let head = Head::decode(body).ok()?;
+        let command = match content {
+            outline::REPLACE_STATE => Command::ReplaceState(tree),
+            _ => Command::UpdateState {
+                new_state: tree,
+                masks: masks.iter().map(|mask| Mask::parse(mask)).collect(),
+            },
+        };
+        Some(Self { id: head.id, rejections_only: head.rejections_only, command })
+    }
 }
 
 /// The part of a message of the agent that its answer needs. Decoding it skips the content by its
@@ -151,6 +170,21 @@ struct Head {
     id: u64,
     #[prost(bool, tag = "12")]
     rejections_only: bool,
+}
+
+/// [`link::ToAgent`] with a forwarded request that is encoded already.
+#[derive(Clone, PartialEq, Message)]
+struct Forwarded {
+    #[prost(message, optional, tag = "6")]
+    request: Option<ForwardedRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ForwardedRequest {
+    #[prost(message, optional, tag = "1")]
+    instance_name: Option<pb::WorkloadInstanceName>,
+    #[prost(bytes = "bytes", tag = "2")]
+    request: Bytes,
 }
 
 fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, String> {
@@ -308,11 +342,12 @@ impl ToAgent {
             Self::WorkloadRemoved(instance) => {
                 Content::WorkloadRemoved(link::WorkloadRemoved { instance_name: name(instance) })
             }
-            Self::Request(instance, request) => Content::Request(link::ForwardedRequest {
-                instance_name: name(instance),
-                // It was decoded before, or would not be forwarded.
-                request: pb::Request::decode(&*request).ok(),
-            }),
+            Self::Request(instance, request) => {
+                let message = Forwarded {
+                    request: Some(ForwardedRequest { instance_name: name(instance), request }),
+                };
+                return Frame::whole(message.encode_length_delimited_to_vec().into());
+            }
             Self::Session(instance, phase) => {
                 let (phase, reason) = match phase {
                     Phase::Connected => (link::Phase::Connected, String::new()),

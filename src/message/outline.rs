@@ -5,7 +5,7 @@
 //! of two bytes can become a value of some hundred: so the fields of a message are bounded beside its
 //! bytes, and an update that its sender has no right to make is refused without a look at its state.
 
-use bytes::Bytes;
+use prost::encoding::decode_varint;
 
 include!(concat!(env!("OUT_DIR"), "/message_fields.rs"));
 
@@ -18,7 +18,8 @@ const REQUEST: u64 = 3;
 const REQUEST_ID: u64 = 1;
 const UPDATE: u64 = 2;
 const LAST_CONTENT: u64 = 6;
-/// Of `UpdateStateRequest`: its masks.
+/// Of `UpdateStateRequest`: its state and masks.
+const NEW_STATE: u64 = 1;
 const UPDATE_MASK: u64 = 2;
 
 /// A field: its number and, if it is length-delimited, its bytes.
@@ -27,18 +28,18 @@ struct Field<'a> {
     bytes: Option<&'a [u8]>,
 }
 
-/// Takes the next field from the front of `bytes`; `None` at the end, or where the bytes make no sense.
+/// Takes the next field from the front of `bytes`; `None` at the end, or where a decoder finds no field.
 fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
-    let key = varint(bytes)?;
+    let key = decode_varint(bytes).ok().filter(|key| (8..1 << 32).contains(key))?;
     let number = key >> 3;
     let skip = match key & 7 {
         0 => {
-            varint(bytes)?;
+            decode_varint(bytes).ok()?;
             0
         }
         1 => 8,
         2 => {
-            let len = usize::try_from(varint(bytes)?).ok()?;
+            let len = usize::try_from(decode_varint(bytes).ok()?).ok()?;
             let (value, rest) = bytes.split_at_checked(len)?;
             *bytes = rest;
             return Some(Field { number, bytes: Some(value) });
@@ -48,19 +49,6 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
     };
     *bytes = bytes.get(skip..)?;
     Some(Field { number, bytes: None })
-}
-
-pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// Whether the `ToAnkaios` in `body` has more than `most` fields, those of all messages in it together.
@@ -91,17 +79,21 @@ pub(super) fn has_more_fields(body: &[u8], most: usize) -> bool {
     false
 }
 
-/// What is known of an update before its new state is decoded.
-pub(super) struct Update {
+/// The parts of an update, before its new state is decoded.
+pub(super) struct Update<'a> {
     /// The id of the request.
     pub(super) id: String,
-    /// The masks, of which there may be too many or too long ones.
+    /// The masks, maybe too many or too long ones.
     pub(super) masks: Vec<String>,
+    /// The encoded `Request`. Decoders take it if they take the new state: the rest is checked here.
+    pub(super) request: &'a [u8],
+    /// The encoded new state.
+    pub(super) new_state: Option<&'a [u8]>,
 }
 
-/// The outline of the update in `body`; `None` if it is none, or something about it is unusual: then all
-/// of it has to be decoded to know.
-pub(super) fn update(body: &Bytes) -> Option<Update> {
+/// The outline of the update in `body`; `None` for any other message, and for an unusual one, such as
+/// with a field said twice. The generated types decode these.
+pub(super) fn update(body: &[u8]) -> Option<Update<'_>> {
     let request = only(body, REQUEST)?;
     let (mut id, mut content) = (None, None);
     let mut rest = request;
@@ -117,16 +109,48 @@ pub(super) fn update(body: &Bytes) -> Option<Update> {
         }
     }
     let content = content.filter(|content| content.number == UPDATE)?.bytes?;
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let id = id.map_or(Some(String::new()), |id| text(id.bytes?))?;
-    let (mut masks, mut rest) = (Vec::new(), content);
-    while !rest.is_empty() {
-        let field = next(&mut rest)?;
-        if field.number == UPDATE_MASK {
-            masks.push(text(field.bytes?)?);
+    let (masks, new_state) = state_and_masks(content)?;
+    Some(Update { id, masks, request, new_state })
+}
+
+/// Numbers of the content of an agent's message, and of those with a state.
+const FROM_AGENT_CONTENT: std::ops::RangeInclusive<u64> = 2..=11;
+pub(super) const REPLACE_STATE: u64 = 5;
+pub(super) const UPDATE_STATE: u64 = 6;
+
+/// The content of an agent's message with a state: its number, its masks and the encoded state; `None`
+/// for any other message, and for an unusual one.
+pub(super) fn agent_state(mut body: &[u8]) -> Option<(u64, Vec<String>, &[u8])> {
+    let mut content = None;
+    while !body.is_empty() {
+        let field = next(&mut body)?;
+        if FROM_AGENT_CONTENT.contains(&field.number) && content.replace(field).is_some() {
+            return None;
         }
     }
-    Some(Update { id, masks })
+    let content = content.filter(|own| [REPLACE_STATE, UPDATE_STATE].contains(&own.number))?;
+    let (masks, state) = state_and_masks(content.bytes?)?;
+    Some((content.number, masks, state?))
+}
+
+/// The masks and the encoded state of a content that has both under these numbers.
+fn state_and_masks(mut content: &[u8]) -> Option<(Vec<String>, Option<&[u8]>)> {
+    let (mut masks, mut state) = (Vec::new(), None);
+    while !content.is_empty() {
+        let field = next(&mut content)?;
+        match field.number {
+            UPDATE_MASK => masks.push(text(field.bytes?)?),
+            NEW_STATE if state.is_none() => state = Some(field.bytes?),
+            NEW_STATE => return None,
+            _ => {}
+        }
+    }
+    Some((masks, state))
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
 }
 
 /// The bytes of the only field that there is.
@@ -137,6 +161,7 @@ fn only(mut bytes: &[u8], number: u64) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use prost::Message;
 
     use super::*;
@@ -207,12 +232,13 @@ mod tests {
 
     #[test]
     fn masks_of_an_update_are_known_before_its_state_is_decoded() {
-        let update = update(&update_of(configs(3), &["a.b", ""])).unwrap();
+        let body = update_of(configs(3), &["a.b", ""]);
+        let update = update(&body).unwrap();
         assert_eq!(
             (update.id.as_str(), &update.masks[..]),
             ("r", &["a.b".into(), String::new()][..])
         );
-        let other = body(RequestContent::EventsCancelRequest(pb::EventsCancelRequest {}));
+        let other = self::body(RequestContent::EventsCancelRequest(pb::EventsCancelRequest {}));
         assert!(super::update(&other).is_none());
     }
 

@@ -1,9 +1,7 @@
 //! A frame body as the message that it is (docs/protocol.md#phases, docs/protocol.md#messages).
 
 use bytes::Bytes;
-use prost::Message;
-
-use super::outline::{self, varint};
+use prost::{Message, encoding::decode_varint};
 
 use crate::{
     limits::Limits,
@@ -14,7 +12,7 @@ use crate::{
     state::{Instance, Mask, MaskSet, Tree, convert},
 };
 
-use super::undecodable;
+use super::{outline, undecodable};
 
 /// What a workload said.
 #[derive(Debug)]
@@ -39,22 +37,43 @@ pub enum FromWorkload {
     },
 }
 
-/// An update of which only the masks are known: whether its sender may make it is decided before
-/// anything is spent on its state.
+/// An update with its new state still encoded: the rules are asked about its masks before anything is
+/// spent on its state.
 #[derive(Debug)]
 pub struct SealedUpdate {
-    /// What the answer carries.
+    /// The id of the request.
     pub id: String,
-    /// Which parts it wants to write; none: all.
+    /// The parts to write; empty for all.
     pub masks: Vec<Mask>,
+    /// The encoded new state, a slice of the body.
+    new_state: Option<Bytes>,
+    /// The encoded request, a slice of the body.
+    request: Bytes,
     body: Bytes,
 }
 
 impl SealedUpdate {
-    /// The message as it is when all of it is decoded.
+    fn new(outline: outline::Update<'_>, body: &Bytes) -> Self {
+        Self {
+            masks: outline.masks.iter().map(|mask| Mask::parse(mask)).collect(),
+            new_state: outline.new_state.map(|bytes| body.slice_ref(bytes)),
+            request: body.slice_ref(outline.request),
+            id: outline.id,
+            body: body.clone(),
+        }
+    }
+
+    /// The message with its new state decoded. A request among the results has the same masks.
     #[must_use]
-    pub fn open(&self, limits: &Limits) -> FromWorkload {
-        FromWorkload::decode_all(&self.body, limits)
+    pub fn open(self, limits: &Limits) -> FromWorkload {
+        let new_state = match self.new_state.as_deref().map(convert::new_state_from_bytes) {
+            None => NewState::Missing,
+            Some(Ok(tree)) => NewState::Given(tree),
+            // The generated types merge fields that are said twice, and name the error.
+            Some(Err(_)) => return FromWorkload::decode_all(&self.body, limits),
+        };
+        let ask = RequestKind::Update { new_state, masks: self.masks };
+        FromWorkload::Request(Request { id: self.id, ask, original: self.request })
     }
 }
 
@@ -65,7 +84,9 @@ pub struct Request {
     pub id: String,
     /// What it asks for.
     pub ask: RequestKind,
-    /// The request as it came, where it may have to be forwarded; else empty.
+    /// The encoded request, if it may have to be forwarded; else empty. Of an update it is a slice of the
+    /// received bytes. A small request is encoded again, and so is an update with an unusual encoding:
+    /// the agent's decoder cannot take every message that ours takes.
     pub original: Bytes,
 }
 
@@ -133,8 +154,7 @@ impl FromWorkload {
                 if update.id.len() <= limits.max_request_id
                     && over(&update.masks, limits).is_none() =>
             {
-                let masks = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
-                Self::Sealed(SealedUpdate { id: update.id, masks, body: body.clone() })
+                Self::Sealed(SealedUpdate::new(update, body))
             }
             _ => Self::decode_all(body, limits),
         }
@@ -183,17 +203,7 @@ impl Request {
                     },
                 }
             }
-            Some(RequestContent::UpdateStateRequest(ask)) => match over_in_update(&ask, limits) {
-                Some(reason) => RequestKind::OverLimit(reason),
-                None => RequestKind::Update {
-                    new_state: match ask.new_state.as_ref().map(convert::new_state_from_pb) {
-                        None => NewState::Missing,
-                        Some(Ok(tree)) => NewState::Given(tree),
-                        Some(Err(number)) => NewState::Unknown(number),
-                    },
-                    masks: ask.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
-                },
-            },
+            Some(RequestContent::UpdateStateRequest(ask)) => update(&ask, limits),
             Some(RequestContent::LogsRequest(ask)) => {
                 RequestKind::Logs(ask.workload_names.into_iter().map(instance).collect())
             }
@@ -218,13 +228,24 @@ fn over(masks: &[String], limits: &Limits) -> Option<String> {
     Some(format!("Request has a mask of {} bytes, at most {longest} are allowed", long.len()))
 }
 
-/// The limit that an update is over, if any. Nesting is checked here, before the new state is converted or
-/// forwarded: the message to the agent has one more level around it than the one from the workload.
-fn over_in_update(ask: &pb::UpdateStateRequest, limits: &Limits) -> Option<String> {
-    over(&ask.update_mask, limits).or_else(|| {
-        let too_deep = convert::check_nesting(ask.new_state.as_ref()?).err()?;
-        Some(format!("Could not take the new state: {too_deep}"))
-    })
+/// The request to update. One that is nested too deep is over a limit, and not forwarded: the message to
+/// the agent has one more level around it than the one from the workload.
+fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
+    if let Some(reason) = over(&ask.update_mask, limits) {
+        return RequestKind::OverLimit(reason);
+    }
+    let new_state = match ask.new_state.as_ref().map(convert::new_state_from_pb) {
+        None => NewState::Missing,
+        Some(Ok(tree)) => NewState::Given(tree),
+        Some(Err(error @ convert::ConvertError::TooDeep(_))) => {
+            return RequestKind::OverLimit(format!("Could not take the new state: {error}"));
+        }
+        Some(Err(error)) => NewState::Unknown(error),
+    };
+    RequestKind::Update {
+        new_state,
+        masks: ask.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
+    }
 }
 
 /// The request id in a body that does not decode as a whole.
@@ -242,14 +263,14 @@ const MOST_FIELDS: usize = 16;
 /// the bytes end inside it.
 fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
     for _ in 0..MOST_FIELDS {
-        let key = varint(&mut bytes)?;
+        let key = decode_varint(&mut bytes).ok()?;
         match key & 7 {
             0 => {
-                varint(&mut bytes)?;
+                decode_varint(&mut bytes).ok()?;
             }
             1 => bytes = bytes.get(8..)?,
             2 => {
-                let len = usize::try_from(varint(&mut bytes)?).ok()?;
+                let len = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
                 let value = &bytes[..len.min(bytes.len())];
                 if key >> 3 == wanted {
                     return Some(value);

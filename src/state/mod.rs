@@ -12,6 +12,7 @@ mod key;
 mod map;
 mod mask;
 mod reuse;
+pub mod schema;
 mod size;
 mod tree;
 pub mod update;

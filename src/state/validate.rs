@@ -7,16 +7,16 @@
 use std::collections::BTreeSet;
 
 use super::{
-    API_VERSION, Key, Map, Node, Tree, WorkloadChange, reuse::reuse, tree::NO_ENTRIES,
-    update::UpdateError,
+    API_VERSION, Key, Map, Node, Tree, WorkloadChange, reuse::reuse, schema::Rule,
+    tree::NO_ENTRIES, update::UpdateError,
 };
 
 mod rules;
 mod shape;
 
 pub use rules::check_access;
-#[cfg(feature = "manifest")]
-pub(crate) use rules::{filter_mask, name_pattern};
+#[cfg(test)]
+pub(crate) use shape::record as check_record;
 
 /// Longest name of a workload, agent, config or alias.
 pub const MAX_NAME: usize = 63;
@@ -67,7 +67,8 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
     check_references(&workloads, &configs, started(), &changed_configs)?;
     for (name, workload) in started() {
         check_names(name, workload)?;
-        rules::check(workload).map_err(UpdateError::Invalid)?;
+        let access = workload.get("controlInterfaceAccess");
+        access.map_or(Ok(()), check_access).map_err(UpdateError::Invalid)?;
     }
     check_cycles(&workloads, started().map(|(name, _)| name))?;
 
@@ -171,13 +172,10 @@ fn check_config_keys(key: &Key, item: &Node) -> Result<(), UpdateError> {
 
 fn check_config_names(workload: &Node) -> Result<(), UpdateError> {
     for (alias, key) in workload.get("configs").and_then(Node::as_map).into_iter().flatten() {
-        let key = key.as_str().unwrap_or_default();
-        for (what, name) in [("config alias", alias.as_str()), ("config reference key", key)] {
-            if !is_name(name) {
-                let text = format!("Unsupported {what} '{name}'. {NAME_RULE}");
-                return Err(UpdateError::Refused(text));
-            }
-        }
+        let rule = Rule::ConfigReference;
+        let checked = rule.check_key(alias.as_str());
+        let checked = checked.and_then(|()| rule.check(key.as_str().unwrap_or_default()));
+        checked.map_err(UpdateError::Refused)?;
     }
     Ok(())
 }
@@ -210,14 +208,7 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
         return Err(UpdateError::Invalid(format!("Unsupported workload name '{name}'. {why}")));
     }
     let agent = workload.str_at("agent").unwrap_or_default();
-    // A template is the agent's to render; until then it is no name
-    // (docs/differences.md#12-templates-belong-to-the-agent).
-    let is_template = agent.contains("{{");
-    if !agent.is_empty() && !is_template && !is_name(agent) {
-        let text = format!("Unsupported agent name '{agent}'. {NAME_RULE}");
-        return Err(UpdateError::Invalid(text));
-    }
-    Ok(())
+    Rule::AgentName.check(agent).map_err(UpdateError::Invalid)
 }
 
 /// What is wrong with the name of a workload, in the reference's words.

@@ -31,7 +31,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("status", &["broker"], &["serde_json"], &[]),
     // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
     layer("state", &["limits"], &["sha2"], &[]),
-    layer("state/convert", &["limits", "pb"], &[], &[]),
+    layer("state/convert", &["limits", "pb"], &["prost"], &[]),
     // Protobuf ends here.
     layer("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.

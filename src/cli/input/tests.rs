@@ -132,7 +132,7 @@ fn spellings_of_the_table_are_those_of_the_messages() {
     for path in enums {
         let path: Vec<_> = path.into_iter().filter(|name| !name.is_empty()).collect();
         let Shape::OneOf(texts) = Shape::at(&path).unwrap() else { panic!("{path:?}") };
-        for text in *texts {
+        for text in texts {
             let mut state = NewState::default();
             state.put(&path, Node::text(text));
             let tree = from_pb(&state.to_pb()).unwrap();

@@ -4,13 +4,10 @@
 //! it, is known when it is due. The bytes are those that the generated types would give: fields by
 //! number, map entries by key, defaults left out.
 
-use super::{
-    super::{
-        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, WORKLOAD_STATES,
-    },
-    Enum, Fill,
-    enums::execution_state_numbers,
-    leaf_cache::{Kind, LeafCache},
+use super::{Fill, LeafCache};
+use crate::state::{
+    Key, Map, Node, Tree,
+    schema::{COMPLETE_STATE, Choice, ExecutionKind, Field, Kind, Presence, Record},
 };
 
 /// Kinds of fields on the wire.
@@ -57,10 +54,16 @@ impl<'p> Writer<'p> {
     }
 
     /// Makes room for this many more bytes.
+    #[inline]
     fn reserve(&mut self, more: usize) {
-        if self.start >= more {
-            return;
+        if self.start < more {
+            self.grow(more);
         }
+    }
+
+    // Apart from `reserve`, so that writing a few bytes is a comparison and a copy.
+    #[cold]
+    fn grow(&mut self, more: usize) {
         let len = self.len();
         let capacity = (2 * self.buffer.len()).max(len + more).max(128);
         let mut larger = vec![0; capacity];
@@ -76,23 +79,25 @@ impl<'p> Writer<'p> {
         self.buffer[self.start..end].copy_from_slice(bytes);
     }
 
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.reserve(1);
+        self.start -= 1;
+        self.buffer[self.start] = byte;
+    }
+
+    #[inline]
     fn put_varint(&mut self, value: u64) {
-        if value < 0x80 {
-            return self.put(&[value.to_le_bytes()[0]]);
+        // Nearly all are keys and short lengths.
+        if value < 0x80 { self.put_byte(value as u8) } else { self.put_long_varint(value) }
+    }
+
+    fn put_long_varint(&mut self, value: u64) {
+        let groups = prost::encoding::encoded_len_varint(value);
+        for group in (0..groups).rev() {
+            let more = if group + 1 < groups { 0x80 } else { 0 };
+            self.put_byte((value >> (7 * group) & 0x7f) as u8 | more);
         }
-        let mut bytes = [0; 10];
-        let mut rest = value;
-        let mut len = 0;
-        loop {
-            bytes[len] = (rest & 0x7f) as u8 | 0x80;
-            len += 1;
-            rest >>= 7;
-            if rest == 0 {
-                break;
-            }
-        }
-        bytes[len - 1] &= 0x7f;
-        self.put(&bytes[..len]);
     }
 
     fn put_key(&mut self, field: u32, kind: u32) {
@@ -125,226 +130,159 @@ impl<'p> Writer<'p> {
         self.put_key(field, LENGTH_DELIMITED);
     }
 
-    /// A map from texts to messages.
-    fn map(&mut self, field: u32, map: &Map<Node>, write: impl Fn(&mut Self, &Node)) {
-        map.for_each_reversed(&mut |key, node| self.map_entry(field, key, node, &write));
+    /// The fields of a record, the last first.
+    fn record(&mut self, record: &Record, node: &Node, fill: Fill) {
+        for field in record.fields.iter().rev() {
+            match node.get(field.name) {
+                Some(value) => self.field(record, field, node, value, fill),
+                None if fill == Fill::Full && field.is_filled() => {
+                    self.message(field.number, |_| {})
+                }
+                None => {}
+            }
+        }
     }
 
-    fn map_entry(&mut self, field: u32, key: &Key, node: &Node, write: &impl Fn(&mut Self, &Node)) {
-        self.entry(field, key.as_str(), |entry| {
-            let before = entry.len();
-            write(entry, node);
-            let len = entry.len() - before;
-            if len > 0 {
-                entry.put_varint(len as u64);
-                entry.put_key(2, LENGTH_DELIMITED);
+    fn field(&mut self, record: &Record, field: &Field, node: &Node, value: &Node, fill: Fill) {
+        let leaves_out_default = field.presence == Presence::Always;
+        match &field.kind {
+            Kind::Text => {
+                let text = value.as_str().filter(|text| !(leaves_out_default && text.is_empty()));
+                let mut before = record.fields.iter().take_while(|own| own.number < field.number);
+                let is_second = field.presence == Presence::Either
+                    && before.any(|own| {
+                        own.presence == Presence::Either && node.str_at(own.name).is_some()
+                    });
+                if let Some(text) = text.filter(|_| !is_second) {
+                    self.text(field.number, text);
+                }
+            }
+            Kind::Choice(choices) => match number_of(choices, value) {
+                0 if leaves_out_default => {}
+                number => self.number(field.number, number),
+            },
+            Kind::Repeated(kind) => self.items(field.number, kind, value, fill),
+            kind => self.message(field.number, |own| own.body(kind, value, fill)),
+        }
+    }
+
+    /// The content of a message of this kind.
+    pub(super) fn body(&mut self, kind: &Kind, node: &Node, fill: Fill) {
+        match kind {
+            Kind::Record(record) => self.record(record, node, fill),
+            Kind::Map(kind) => self.map(kind, node.entries(), fill),
+            Kind::LargeMap(kind) => self.large_map(kind, node.entries(), fill),
+            Kind::List(kind) => self.items(1, kind, node, fill),
+            Kind::OneOf(_) => {
+                if let Some((number, _, record)) = kind.variant(node) {
+                    self.message(*number, |own| own.record(record, node, fill));
+                }
+            }
+            Kind::Execution(kinds) => {
+                if let Some((field, number)) = execution_state(kinds, node) {
+                    self.number(field, number);
+                }
+                if let Some(info) = node.str_at("additionalInfo") {
+                    self.text(1, info);
+                }
+            }
+            Kind::Config => match node {
+                Node::Str(text) => self.text(1, text),
+                Node::Seq(_) => self.message(2, |own| own.items(1, kind, node, fill)),
+                Node::Map(fields) => self.message(3, |own| own.map(kind, fields, fill)),
+                Node::Uint(_) | Node::Unset => {}
+            },
+            Kind::Number(most) => match node {
+                Node::Uint(0) => {}
+                Node::Uint(number) => self.number(1, *number.min(most)),
+                _ => {}
+            },
+            // These are no messages.
+            Kind::Text | Kind::Choice(_) | Kind::Repeated(_) => {}
+        }
+    }
+
+    fn items(&mut self, number: u32, kind: &Kind, node: &Node, fill: Fill) {
+        for item in node.as_seq().unwrap_or_default().iter().rev() {
+            match kind {
+                Kind::Text => item.as_str().into_iter().for_each(|text| self.text(number, text)),
+                kind => self.message(number, |own| own.body(kind, item, fill)),
+            }
+        }
+    }
+
+    fn map(&mut self, kind: &Kind, map: &Map<Node>, fill: Fill) {
+        map.for_each_reversed(&mut |key, node| self.entry(kind, key, node, fill));
+    }
+
+    fn entry(&mut self, kind: &Kind, key: &Key, node: &Node, fill: Fill) {
+        self.message(1, |entry| {
+            match kind {
+                Kind::Text => {
+                    let text = node.as_str().filter(|text| !text.is_empty());
+                    text.into_iter().for_each(|text| entry.text(2, text));
+                }
+                Kind::Choice(choices) => match number_of(choices, node) {
+                    0 => {}
+                    number => entry.number(2, number),
+                },
+                kind => {
+                    let before = entry.len();
+                    entry.body(kind, node, fill);
+                    let len = entry.len() - before;
+                    if len > 0 {
+                        entry.put_varint(len as u64);
+                        entry.put_key(2, LENGTH_DELIMITED);
+                    }
+                }
+            }
+            if !key.as_str().is_empty() {
+                entry.text(1, key.as_str());
             }
         });
     }
 
-    /// A map from texts to messages of one kind, which may be large.
-    fn kept_map(
-        &mut self,
-        kind: Kind,
-        field: u32,
-        map: &Map<Node>,
-        write: impl Fn(&mut Self, &Node),
-    ) {
+    fn large_map(&mut self, kind: &Kind, map: &Map<Node>, fill: Fill) {
         let Some(leaf_cache) = self.leaf_cache.take_if(|_| map.is_large()) else {
-            return self.map(field, map, write);
+            return self.map(kind, map, fill);
         };
+        // Only a record can have sub-messages that a full answer adds.
+        let fill_of_kind = if matches!(kind, Kind::Record(_)) { fill } else { Fill::Sparse };
+        let own_kind = (std::ptr::from_ref(kind) as usize, fill_of_kind);
         map.for_each_leaf_reversed(&mut |leaf| {
-            if let Some(bytes) = leaf_cache.get(leaf, kind) {
+            if let Some(bytes) = leaf_cache.get(leaf, own_kind) {
                 return self.put(bytes);
             }
             let before = self.len();
             for (key, node) in leaf.iter().rev() {
-                self.map_entry(field, key, node, &write);
+                self.entry(kind, key, node, fill);
             }
             let len = self.len() - before;
-            leaf_cache.keep(leaf, kind, &self.buffer[self.start..self.start + len]);
+            leaf_cache.keep(leaf, own_kind, &self.buffer[self.start..self.start + len]);
         });
         self.leaf_cache = Some(leaf_cache);
     }
-
-    /// A map from texts to texts.
-    fn text_map(&mut self, field: u32, map: &Map<Node>) {
-        map.for_each_reversed(&mut |key, node| {
-            self.entry(field, key.as_str(), |entry| {
-                if let Some(text) = node.as_str().filter(|text| !text.is_empty()) {
-                    entry.text(2, text);
-                }
-            });
-        });
-    }
-
-    fn entry(&mut self, field: u32, key: &str, value: impl FnOnce(&mut Self)) {
-        self.message(field, |entry| {
-            value(entry);
-            if !key.is_empty() {
-                entry.text(1, key);
-            }
-        });
-    }
-
-    /// The field for the collection `name`: with what is there, or empty if all shall be there.
-    fn wrapped(
-        &mut self,
-        field: u32,
-        value: Option<&Node>,
-        fill: Fill,
-        write: impl FnOnce(&mut Self, &Node),
-    ) {
-        if let Some(value) = value {
-            self.message(field, |own| write(own, value));
-        } else if fill == Fill::Full {
-            self.message(field, |_| {});
-        }
-    }
-
-    fn optional_text(&mut self, field: u32, value: Option<&Node>) {
-        if let Some(text) = value.and_then(Node::as_str) {
-            self.text(field, text);
-        }
-    }
 }
 
-/// Writes the fields of the complete state that [`super::to_pb`] would give.
+/// Writes the fields of the complete state: those that [`super::to_pb`] would give.
 pub fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
-    let part = |name| tree.root().get(name);
-    if let Some(effective) = part(EFFECTIVE_STATE) {
-        writer.message(4, |own| state(own, effective, fill));
-    }
-    if let Some(agents) = part(AGENTS) {
-        writer.message(3, |own| own.map(1, entries(agents), |own, node| agent(own, node, fill)));
-    }
-    if let Some(states) = part(WORKLOAD_STATES) {
-        let of_workload =
-            |own: &mut Writer, node: &Node| own.map(1, entries(node), execution_state);
-        let of_agent = |own: &mut Writer, node: &Node| {
-            own.kept_map(Kind::States, 1, entries(node), of_workload);
-        };
-        writer.message(2, |own| own.map(1, entries(states), of_agent));
-    }
-    if let Some(desired) = part(DESIRED_STATE) {
-        writer.message(1, |own| state(own, desired, fill));
-    }
-}
-
-const NOTHING: &Map<Node> = &Map::new();
-
-fn entries(node: &Node) -> &Map<Node> {
-    node.as_map().unwrap_or(NOTHING)
-}
-
-fn state(writer: &mut Writer, node: &Node, fill: Fill) {
-    let get = |name| node.get(name);
-    writer.wrapped(3, get("configs"), fill, |own, configs| {
-        own.kept_map(Kind::Configs, 1, entries(configs), config);
-    });
-    writer.wrapped(2, get("workloads"), fill, |own, workloads| {
-        let kind = Kind::Workloads(fill);
-        own.kept_map(kind, 1, entries(workloads), |own, node| workload(own, node, fill));
-    });
-    if let Some(version) = node.str_at(API_VERSION).filter(|version| !version.is_empty()) {
-        writer.text(1, version);
-    }
-}
-
-fn workload(writer: &mut Writer, node: &Node, fill: Fill) {
-    let get = |name| node.get(name);
-    writer.wrapped(9, get("files"), fill, |own, files| {
-        sequence(files).iter().rev().for_each(|node| own.message(1, |own| file(own, node)));
-    });
-    writer.wrapped(8, get("configs"), fill, |own, configs| own.text_map(1, entries(configs)));
-    writer.wrapped(7, get("controlInterfaceAccess"), fill, |own, access| {
-        for (field, name) in [(2, "denyRules"), (1, "allowRules")] {
-            let rules = access.get(name).map_or(&[][..], sequence);
-            rules.iter().rev().for_each(|node| own.message(field, |own| rule(own, node)));
+    for field in COMPLETE_STATE.fields.iter().rev() {
+        if let Some(part) = tree.root().get(field.name) {
+            writer.message(field.number, |own| own.body(&field.kind, part, fill));
         }
-    });
-    writer.optional_text(6, get("runtimeConfig"));
-    writer.optional_text(5, get("runtime"));
-    writer.wrapped(4, get("tags"), fill, |own, tags| own.text_map(1, entries(tags)));
-    writer.wrapped(3, get("dependencies"), fill, |own, dependencies| {
-        entries(dependencies).for_each_reversed(&mut |key, node| {
-            own.entry(1, key.as_str(), |entry| match number(Enum::AddCondition, node) {
-                0 => {}
-                condition => entry.number(2, condition),
-            });
-        });
-    });
-    if let Some(policy) = get("restartPolicy") {
-        writer.number(2, number(Enum::RestartPolicy, policy));
-    }
-    writer.optional_text(1, get("agent"));
-}
-
-fn number(kind: Enum, node: &Node) -> u64 {
-    u64::try_from(kind.number(node)).unwrap_or(0)
-}
-
-fn sequence(node: &Node) -> &[Node] {
-    node.as_seq().unwrap_or_default()
-}
-
-fn rule(writer: &mut Writer, node: &Node) {
-    let list = |name| node.get(name).map_or(&[][..], sequence).iter().filter_map(Node::as_str);
-    match node.str_at("type") {
-        Some("StateRule") => writer.message(1, |own| {
-            own.texts(2, list("filterMasks"));
-            match node.get("operation").map_or(0, |node| number(Enum::ReadWrite, node)) {
-                0 => {}
-                operation => own.number(1, operation),
-            }
-        }),
-        Some("LogRule") => writer.message(2, |own| own.texts(1, list("workloadNames"))),
-        _ => {}
     }
 }
 
-fn file(writer: &mut Writer, node: &Node) {
-    if let Some(data) = node.str_at("data") {
-        writer.text(2, data);
-    } else {
-        writer.optional_text(3, node.get("binaryData"));
-    }
-    if let Some(mount_point) = node.str_at("mountPoint").filter(|path| !path.is_empty()) {
-        writer.text(1, mount_point);
-    }
+/// The number of a spelling; 0 for an unknown one.
+fn number_of(choices: &[Choice], node: &Node) -> u64 {
+    let found = choices.iter().find(|(_, name)| node.as_str() == Some(name));
+    found.and_then(|(number, _)| u64::try_from(*number).ok()).unwrap_or(0)
 }
 
-fn config(writer: &mut Writer, node: &Node) {
-    match node {
-        Node::Str(text) => writer.text(1, text),
-        Node::Seq(values) => writer.message(2, |own| {
-            values.iter().rev().for_each(|node| own.message(1, |own| config(own, node)));
-        }),
-        Node::Map(fields) => writer.message(3, |own| own.map(1, fields, config)),
-        Node::Uint(_) | Node::Unset => {}
-    }
-}
-
-fn execution_state(writer: &mut Writer, node: &Node) {
-    if let Some((field, sub_state)) = execution_state_numbers(node) {
-        writer.number(field, sub_state);
-    }
-    writer.optional_text(1, node.get("additionalInfo"));
-}
-
-fn agent(writer: &mut Writer, node: &Node, fill: Fill) {
-    writer.wrapped(2, node.get("tags"), fill, |own, tags| own.text_map(1, entries(tags)));
-    let Some(status) = node.get("status") else { return };
-    let load = |writer: &mut Writer, field, name, most: u64| {
-        let Some(node) = status.get(name) else { return };
-        let value = if let Node::Uint(value) = node { *value } else { 0 };
-        writer.message(field, |own| match value.min(most) {
-            0 => {}
-            value => own.number(1, value),
-        });
-    };
-    writer.message(1, |own| {
-        load(own, 2, "freeMemory", u64::MAX);
-        load(own, 1, "cpuUsage", u32::MAX.into());
-    });
+/// Field and number of an execution state; `None` for an unknown spelling.
+fn execution_state(kinds: &[ExecutionKind], node: &Node) -> Option<(u32, u64)> {
+    let (state, sub_state) = (node.str_at("state")?, node.str_at("subState")?);
+    let (field, _, sub_states) = kinds.iter().find(|(_, name, _)| *name == state)?;
+    let (number, _) = sub_states.iter().find(|(_, name)| *name == sub_state)?;
+    Some((*field, u64::try_from(*number).ok()?))
 }

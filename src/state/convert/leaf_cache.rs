@@ -17,13 +17,8 @@ const MOST_BYTES: usize = 16 << 20;
 /// Answers that a leaf may be no part of until it goes.
 const PATIENCE: u64 = 8;
 
-/// What the entries of a map are, and so how they are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
-    Workloads(Fill),
-    Configs,
-    States,
-}
+/// Encoding of a map's entries: address of their kind in the table of fields, and filling.
+type Kind = (usize, Fill);
 
 /// See the module.
 #[derive(Debug, Default)]

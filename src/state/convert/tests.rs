@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use prost::Message;
 
 use super::*;
+use crate::state::{AGENTS, EFFECTIVE_STATE, Key, WORKLOAD_STATES};
 
 fn state(pending: i32) -> pb::CompleteState {
     let execution = pb::ExecutionState {
@@ -258,4 +260,69 @@ fn what_did_not_change_is_copied_and_the_bytes_are_the_same() {
         kept < 3 * written(&tree, Fill::Full, None).len(),
         "what is no part of it goes: {kept}"
     );
+}
+
+/// The generated types are the reference: whatever the decoder accepts, they accept as well, and both mean
+/// the same tree.
+fn check_against_generated_types(bytes: &[u8]) {
+    for from_bytes in [state_from_bytes, new_state_from_bytes] {
+        if let Ok(tree) = from_bytes(bytes) {
+            let message = pb::CompleteState::decode(bytes).unwrap();
+            assert_eq!(from_bytes(&message.encode_to_vec()).unwrap(), tree);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn decoder_accepts_no_bytes_that_the_generated_types_reject_or_merge(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 1..4),
+    ) {
+        let mut bytes = everything().encode_to_vec();
+        for (place, byte, edit) in edits {
+            let place = place.index(bytes.len());
+            match edit {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                _ => drop(bytes.remove(place)),
+            }
+            check_against_generated_types(&bytes);
+        }
+    }
+
+    #[test]
+    fn decoder_takes_short_messages_as_the_generated_types_do(bytes in small_message(3)) {
+        check_against_generated_types(&bytes);
+    }
+}
+
+/// A message of a few fields with small numbers, in any order and said any number of times.
+fn small_message(levels: u32) -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        (1u8..5, 0u8..4).prop_map(|(field, value)| vec![field << 3, value]),
+        (1u8..5).prop_map(|field| vec![field << 3 | 2, 1, b'a']),
+    ];
+    leaf.prop_recursive(levels + 4, 64, 4, |inner| {
+        (1u8..5, prop::collection::vec(inner, 0..4)).prop_map(|(field, parts)| {
+            let content = parts.concat();
+            let mut bytes = vec![field << 3 | 2];
+            prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+            [bytes, content].concat()
+        })
+    })
+}
+
+#[test]
+fn field_or_key_said_twice_is_left_to_the_generated_types() {
+    let one = |name: &str, text: &str| {
+        let item = pb::config_item::ConfigItemEnum::String(text.to_owned());
+        let item = pb::ConfigItem { config_item_enum: Some(item) };
+        let configs = Some(pb::ConfigMap { configs: [(name.to_owned(), item)].into() });
+        let state = pb::State { configs, ..Default::default() };
+        pb::CompleteState { desired_state: Some(state), ..Default::default() }.encode_to_vec()
+    };
+    let twice = [one("a", "1"), one("b", "2")].concat();
+    assert_eq!(state_from_bytes(&twice), Err(ConvertError::Malformed));
+    let merged = from_pb(&pb::CompleteState::decode(&twice[..]).unwrap()).unwrap();
+    assert_eq!(merged.entries(&[DESIRED_STATE, "configs"]).len(), 2);
 }

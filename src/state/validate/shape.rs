@@ -1,85 +1,114 @@
-//! Whether a workload or a config item has the fields and kinds of values that the schema gives it.
+//! Shape of a workload and of a config: required fields, kinds of values and defaults, as the table of
+//! fields has them. The checks return the value in its normal form: defaults filled in, empty
+//! collections left out.
 
 use crate::{
     limits::{MAX_NESTING, too_deep},
-    state::{Key, Map, Node},
+    state::{
+        Key, Node,
+        schema::{Kind, Presence, Record, WORKLOAD},
+    },
 };
 
-/// The workload as it is kept: default policy filled in, empty collections left out.
+/// The workload in its normal form.
 pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, String> {
-    let at = format!("desiredState.workloads.{name}");
+    record(&format!("desiredState.workloads.{name}"), &WORKLOAD, node)
+}
+
+/// The record in its normal form.
+pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, String> {
+    let either: Vec<_> = record.with(Presence::Either).map(|field| field.name).collect();
+    if !either.is_empty() && either.iter().all(|name| node.str_at(name).is_none()) {
+        return Err(format!("{at} has neither {}", either.join(" nor ")));
+    }
     let Node::Map(fields) = node else { return Err(format!("{at} is not a mapping")) };
-    for field in ["agent", "runtime", "runtimeConfig"] {
-        match fields.get(field) {
-            Some(Node::Str(_)) => {}
-            Some(_) => return Err(format!("{at}.{field} is not a string")),
-            None => return Err(format!("missing field `{field}` in {at}")),
+    for field in record.with(Presence::Required) {
+        let name = field.name;
+        match fields.get(name) {
+            Some(value) if matches!(field.kind, Kind::Text) && value.as_str().is_none() => {
+                return Err(format!("{at}.{name} is not a string"));
+            }
+            Some(_) => {}
+            None => return Err(format!("missing field `{name}` in {at}")),
         }
     }
     let mut kept = fields.clone();
-    if kept.get("restartPolicy").is_none() {
-        kept.insert("restartPolicy", Node::text("NEVER"));
-    }
-    for field in ["tags", "dependencies", "configs"] {
-        if let Some(value) = fields.get(field) {
-            string_map(&format!("{at}.{field}"), value)?;
-            drop_if_empty(&mut kept, field, value);
+    for field in record.fields {
+        if let Presence::Default(text) = field.presence
+            && fields.get(field.name).is_none()
+        {
+            kept.insert(field.name, Node::text(text));
         }
     }
-    if let Some(value) = fields.get("files") {
-        files(&format!("{at}.files"), value)?;
-        drop_if_empty(&mut kept, "files", value);
-    }
-    if let Some(value) = fields.get("controlInterfaceAccess") {
-        let value = access(&format!("{at}.controlInterfaceAccess"), value)?;
-        drop_if_empty(&mut kept, "controlInterfaceAccess", &value);
-        if !value.is_empty_collection() {
-            kept.insert("controlInterfaceAccess", value);
+    // Of several faults the first one in this order is reported: maps, then sequences, then records.
+    let values = record.fields.iter().filter_map(|own| Some((own, fields.get(own.name)?)));
+    let mut collections: Vec<_> =
+        values.filter_map(|(own, value)| Some((rank(&own.kind)?, own, value))).collect();
+    collections.sort_by_key(|(rank, ..)| *rank);
+    for (_, field, value) in collections {
+        let normal = collection(&format!("{at}.{}", field.name), &field.kind, value)?;
+        // A Repeated cannot be there and empty on the wire.
+        let drops_empty =
+            field.presence == Presence::Collection || matches!(field.kind, Kind::Repeated(_));
+        if drops_empty && normal.is_empty_collection() {
+            kept.remove(field.name);
+        } else if !normal.ptr_eq(value) {
+            kept.insert(field.name, normal);
         }
     }
     Ok(Node::Map(kept))
 }
 
-fn drop_if_empty(fields: &mut Map<Node>, name: &str, value: &Node) {
-    if value.is_empty_collection() {
-        fields.remove(name);
+/// The place in the order of checks; `None` for a value without a check, because no encoding of a single
+/// value has a wrong kind.
+fn rank(kind: &Kind) -> Option<u8> {
+    match kind {
+        Kind::Map(_) | Kind::LargeMap(_) => Some(0),
+        Kind::List(_) | Kind::Repeated(_) => Some(1),
+        Kind::Record(_) => Some(2),
+        _ => None,
     }
 }
 
-fn string_map(at: &str, node: &Node) -> Result<(), String> {
-    let Node::Map(entries) = node else { return Err(format!("{at} is not a mapping")) };
-    match entries.iter().find(|(_, value)| value.as_str().is_none()) {
-        None => Ok(()),
-        Some((key, _)) => Err(format!("{at}.{key} is not a string")),
-    }
-}
-
-fn files(at: &str, node: &Node) -> Result<(), String> {
-    let Node::Seq(files) = node else { return Err(format!("{at} is not a sequence")) };
-    for (index, file) in files.iter().enumerate() {
-        if file.str_at("data").is_none() && file.str_at("binaryData").is_none() {
-            return Err(format!("{at}.{index} has neither data nor binaryData"));
+/// The normal form of a collection or record.
+fn collection(at: &str, kind: &Kind, node: &Node) -> Result<Node, String> {
+    match kind {
+        Kind::Map(value) | Kind::LargeMap(value) => {
+            let Node::Map(entries) = node else { return Err(format!("{at} is not a mapping")) };
+            for (key, own) in entries {
+                item(&format_args!("{at}.{key}"), value, own)?;
+            }
+            Ok(node.clone())
         }
-    }
-    Ok(())
-}
-
-/// The access rules without empty lists.
-pub(super) fn access(at: &str, node: &Node) -> Result<Node, String> {
-    let Node::Map(lists) = node else { return Err(format!("{at} is not a mapping")) };
-    let mut kept = lists.clone();
-    for (name, list) in lists {
-        let Node::Seq(rules) = list else { return Err(format!("{at}.{name} is not a sequence")) };
-        if let Some(index) = rules.iter().position(|rule| rule.str_at("type").is_none()) {
-            return Err(format!("{at}.{name}.{index} is neither a StateRule nor a LogRule"));
+        Kind::List(value) | Kind::Repeated(value) => {
+            let Node::Seq(values) = node else { return Err(format!("{at} is not a sequence")) };
+            for (index, own) in values.iter().enumerate() {
+                item(&format_args!("{at}.{index}"), value, own)?;
+            }
+            Ok(node.clone())
         }
-        drop_if_empty(&mut kept, name.as_str(), list);
+        Kind::Record(fields) => record(at, fields, node),
+        _ => Ok(node.clone()),
     }
-    Ok(Node::Map(kept))
 }
 
-/// A config item holds strings, sequences and mappings of them, all the way down to the bound of
-/// nesting: whichever way it was put together, the state that it is kept in holds to that.
+/// Checks an item of a map or sequence.
+fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), String> {
+    match kind {
+        Kind::Text | Kind::Choice(_) if node.as_str().is_none() => {
+            Err(format!("{at} is not a string"))
+        }
+        Kind::OneOf(variants) if node.str_at("type").is_none() => {
+            let names: Vec<_> = variants.iter().map(|(_, name, _)| format!("a {name}")).collect();
+            Err(format!("{at} is neither {}", names.join(" nor ")))
+        }
+        Kind::Record(fields) => record(&at.to_string(), fields, node).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a config has only strings, sequences and mappings, within the bound of nesting. A mask
+/// can put a value together, so the bound is checked here again.
 pub(super) fn config(at: &str, item: &Node) -> Result<(), String> {
     config_below(at, at, item, MAX_NESTING)
 }
