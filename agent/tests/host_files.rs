@@ -428,7 +428,7 @@ fn a_state_that_others_could_read_is_closed_to_them() {
     let mut ctl = agent.connect();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!((mode(&state), mode(&state.join("desired-state.redb"))), (0o700, 0o600));
-    assert!(agent.log().contains("is open to other users no longer"), "{}", agent.log());
+    assert!(agent.log().contains("was open to other users, and is private now"), "{}", agent.log());
     // Workloads do not see it at all, not even as the agent's user.
     let script = format!("ls -A {option} | wc -l; ls -A {option}");
     let text = workload("w", &seen.script("w", &script), "");
