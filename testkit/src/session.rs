@@ -210,6 +210,14 @@ impl Session {
         }
     }
 
+    /// Waits for end-of-file; a message before it fails the test, and so does silence.
+    pub fn end_of_file(&mut self) {
+        match self.try_receive(Instant::now() + PATIENCE) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            other => panic!("no end-of-file, but {other:?}"),
+        }
+    }
+
     /// The next message.
     pub fn receive(&mut self) -> FromAnkaiosEnum {
         self.receive_within(PATIENCE).expect("nothing came")
