@@ -1,5 +1,5 @@
-//! Text that somebody else chose: short where it is quoted, and in the log on one line, without anything
-//! that a terminal would obey.
+//! Text chosen by others, made safe to quote: short within a sentence, and in the log one line without
+//! terminal controls.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ const SHOWN: usize = 64;
 /// How long a line of the log gets.
 const LINE: usize = 2_000;
 
-/// A foreign text within a sentence that goes back to whom it came from: at most 64 characters of it as
-/// they are, which clients compare, and `...` if there are more. Whoever logs it writes a [`Line`].
+/// A foreign text within a sentence that goes back to its author: at most 64 characters, unchanged
+/// because clients compare them, and `...` if there are more. In a log it stands inside of a [`Line`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
@@ -22,7 +22,7 @@ impl fmt::Display for Excerpt<'_> {
     }
 }
 
-/// One line of the log, whatever is in it: at most 2,000 characters, and `...` if there are more.
+/// One line of the log, with any content: at most 2,000 characters, and `...` if there are more.
 pub(crate) struct Line<'a>(pub(crate) &'a fmt::Arguments<'a>);
 
 impl fmt::Display for Line<'_> {
@@ -33,7 +33,7 @@ impl fmt::Display for Line<'_> {
 
 struct Escaping<'a, 'f> {
     to: &'a mut fmt::Formatter<'f>,
-    /// Characters that may still be written, before the dots.
+    /// Characters left to write before the dots.
     left: usize,
     /// The dots were written.
     cut: bool,
