@@ -1,15 +1,15 @@
-//! Bytes to frames and back: `varint(length) || body`, as in the control interface and the agent
-//! link (docs/protocol.md#frames).
+//! Bytes to frames and back: `varint(length) || body`, as in the control interface and the agent link
+//! (docs/protocol.md#frames).
 //!
-//! In go slices of any size, cut anywhere; out come whole bodies. The half-received frame is owned
-//! here, no byte is looked at twice, and a length over the limit is refused before a byte is
-//! allocated for it. What a body means is nobody's business here.
+//! Slices of any size go in, cut anywhere; whole bodies come out. The decoder owns the half-received
+//! frame, looks at no byte twice, and rejects a length over the limit before it allocates a byte. It
+//! knows nothing of the meaning of a body.
 
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Longest varint that can hold 64 bits.
+/// Longest varint of 64 bits.
 pub const MAX_VARINT: usize = 10;
 
 /// Why a stream cannot be read on. The place of the next frame is unknown from here on.
@@ -43,8 +43,8 @@ impl std::error::Error for FrameError {}
 
 /// Turns a stream of bytes into frame bodies.
 ///
-/// Memory: room grows with what was really received, never with what was announced; at most twice
-/// the limit.
+/// Memory: room grows with the bytes received, never with the length announced; at most twice the
+/// limit.
 /// After an error the decoder stays in it until [`FrameDecoder::reset`].
 #[derive(Debug)]
 pub struct FrameDecoder {
@@ -62,14 +62,14 @@ enum Step {
 const START: Step = Step::Length { value: 0, read: 0 };
 
 impl FrameDecoder {
-    /// A decoder that refuses bodies of more than `limit` bytes.
+    /// A decoder with a limit of `limit` bytes for a body.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit, step: START }
     }
 
-    /// Takes bytes from the front of `input` until one frame is whole or `input` is empty, and
-    /// returns that frame's body. `Ok(None)`: `input` is used up and more is needed.
+    /// Takes bytes from the front of `input` until one frame is whole or `input` is empty, and returns
+    /// the body of this frame. `Ok(None)`: `input` is used up and more is needed.
     ///
     /// # Errors
     /// A length over the limit, or one that is no varint; the rest of `input` is left untouched.
@@ -141,6 +141,7 @@ impl FrameDecoder {
     }
 
     fn begin_body(&mut self, left: usize) {
+        // No room yet: a sender can announce 4 MiB by four bytes and never send them.
         let body = BytesMut::new();
         self.step = Step::ResponseBody { left, body };
     }
@@ -178,7 +179,7 @@ pub fn put_varint(out: &mut impl BufMut, mut value: u64) {
     out.put_u8(value as u8);
 }
 
-/// Bytes that `value` takes as a varint.
+/// Length of `value` as a varint, in bytes.
 #[must_use]
 pub fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;

@@ -1,8 +1,7 @@
-//! Maps by numbers that we give out ourselves, one after the other.
+//! Maps by sequential ids: ids that fifogate gives out itself, one after the other.
 //!
-//! Neighbours stand side by side, so whoever goes through many of them in order, as an event to a
-//! thousand subscribers does, goes through memory in order. For numbers that somebody else chooses this
-//! would be no good.
+//! Neighbouring ids stand side by side. A walk through many of them in order, as for an event to a
+//! thousand subscribers, goes through memory in order. Ids chosen by others would make such a map slow.
 
 use std::{
     collections::HashMap,
@@ -12,7 +11,7 @@ use std::{
 /// A map by the numbers `K`.
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<InOrder>>;
 
-/// The number itself, but for the bits that tell keys of one place apart.
+/// The id itself, except for the bits used to tell keys of one bucket apart.
 #[derive(Debug, Default)]
 pub(crate) struct InOrder(u64);
 
@@ -30,7 +29,7 @@ impl Hasher for InOrder {
         self.0 = number;
     }
 
-    /// For keys that are no single number; none of ours is.
+    /// For keys of more than a single number; there are none.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

@@ -1,20 +1,20 @@
-//! Every number that bounds what a workload can make fifogate do or hold.
+//! Every number that bounds the work and the memory of fifogate for one workload.
 //!
-//! Each has its default, its flag on `fifogate run`, and what it costs at worst. Over a limit the
-//! workload that caused it is told or waits; no other notices.
+//! Each has its default, its flag on `fifogate run`, and its worst case. Over a limit, the workload
+//! that caused it gets an error or waits; others notice nothing.
 
-/// What a name in a mask costs beside its text: the mask itself, and its place in the index.
+/// Cost of a name in a mask beside its text: the mask itself, and its place in the index.
 pub const SEGMENT: usize = 256;
 
-/// Most levels of mappings and sequences inside a value that anybody may bring in: a config, the YAML of a
+/// Most levels of mappings and sequences inside a foreign value: a config, the YAML of a
 /// `runtimeConfig`, a template, a manifest or a JSON document.
 ///
 /// A scalar has no level, `[1]` and `{a: 1}` have one. One level of a config takes three levels of
 /// protobuf, and the link, an event or a stored item wrap it in at most ten more; decoders give up at
-/// 100. So a value that one door accepts can be forwarded, stored, rendered and read back everywhere.
+/// 100. So a value accepted by one door can be forwarded, stored, rendered and read back everywhere.
 pub const MAX_NESTING: usize = 20;
 
-/// The error of every door for a value over [`MAX_NESTING`]; `value` says which one.
+/// The error of every door for a value over [`MAX_NESTING`]; `value` names it.
 #[must_use]
 pub fn too_deep(value: &str) -> String {
     format!("{value} is nested too deep: at most {MAX_NESTING} levels of mappings and sequences")
@@ -36,37 +36,39 @@ pub struct Limits {
     pub max_fields: usize,
     /// Most bytes queued for one workload, as far as it is up to us. `--outbox-bytes`, 1 MiB.
     ///
-    /// Above it events are merged, and no further requests of that workload are read: so an answer
-    /// to the message that is being handled may come on top. Worst case for each workload: this and
-    /// the largest answer.
+    /// Above it the broker merges events and reads no further requests of this workload: so an answer
+    /// to the current message may come on top. Worst case for each workload: this and the largest
+    /// answer.
     pub outbox_bytes: usize,
     /// Most messages queued for one workload, as far as it is up to us. `--outbox-messages`, 512.
     ///
     /// The same as with bytes: small messages cost more than their bytes.
     pub outbox_messages: usize,
-    /// Most bytes queued for all workloads together, as far as it is up to us. `--total-bytes`, 256 MiB.
+    /// Most bytes queued for all workloads together, as far as it is up to us. `--total-bytes`, 256
+    /// MiB.
     ///
-    /// Above it, every workload that something waits for is over its budget. Worst case: this and one
+    /// Above it, every workload with waiting messages is over its budget. Worst case: this and one
     /// largest answer for each workload.
     pub total_bytes: usize,
-    /// Most old versions of the state that are kept for what one workload missed. `--max-versions`, 16.
+    /// Most snapshots of the state kept for the lagging subscriptions of one workload.
+    /// `--max-versions`, 16.
     ///
-    /// Each of its subscriptions that is behind is told later what differs from the version that it
-    /// knows. One version too many, and it is sent everything that it sees, as updated. Worst case for
-    /// each workload: this many times `max_state_bytes`, if all of the state changes each time.
+    /// A lagging subscription later gets the difference from its snapshot. Over the limit, it gets a
+    /// full resync: everything it can see, as updated. Worst case for each workload: this many times
+    /// `max_state_bytes`, if all of the state changes each time.
     pub max_versions: usize,
     /// Most masks in one request. `--max-masks`, 256.
     pub max_masks: usize,
     /// Most bytes in one mask. `--max-mask-length`, 1 KiB.
     ///
-    /// What the masks of subscriptions cost together is bounded by `subscription_bytes`.
+    /// `subscription_bytes` bounds the masks of all subscriptions together.
     pub max_mask_length: usize,
     /// Most bytes of a request's id. `--max-request-id`, 1 KiB.
     ///
     /// It is kept with a subscription, and repeated in every answer and event.
     pub max_request_id: usize,
-    /// Most bytes that the subscriptions of one workload may take, counted as their ids and masks and
-    /// [`SEGMENT`] for each name in a mask. `--subscription-bytes`, 8 MiB.
+    /// Most bytes for the subscriptions of one workload, counted as their ids and masks and [`SEGMENT`]
+    /// for each name in a mask. `--subscription-bytes`, 8 MiB.
     pub subscription_bytes: usize,
     /// Most subscriptions of one workload. `--max-subscriptions`, 1024.
     pub max_subscriptions: usize,
@@ -76,33 +78,33 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Most bytes of these messages, but for one message. `--in-flight-bytes`, 1 MiB.
     pub in_flight_bytes: usize,
-    /// Most messages of a session that make no sense. `--max-malformed`, 100.
+    /// Most malformed messages of a session. `--max-malformed`, 100.
     ///
     /// One more ends the session.
     pub max_malformed: usize,
-    /// Most times a second that a workload may wake us for nothing: it opened, closed or wrote, and
-    /// neither a message nor 4 KiB came of it. `--max-wakeups`, 1000.
+    /// Most times a second that a workload may wake fifogate for nothing: it opened, closed or wrote,
+    /// without a message or 4 KiB as the result. `--max-wakeups`, 1000.
     ///
-    /// Above it, nothing of that workload is noticed until the second is over. Worst case: this many
-    /// turns of some microseconds each.
+    /// Above it, fifogate ignores this workload until the second is over. Worst case: this many turns
+    /// of some microseconds each.
     pub max_wakeups: usize,
-    /// Most bytes of the state that workloads may make: keys and values, as they are encoded.
+    /// Most bytes of the state as made by workloads: keys and values, as they are encoded.
     /// `--max-state-bytes`, 64 MiB.
     ///
-    /// An update that makes the state larger, and larger than this, is refused. The manifest and the
+    /// An update is rejected if it makes the state larger, and larger than this. The manifest and the
     /// agent may make it any size.
     pub max_state_bytes: usize,
-    /// Most requests of one workload that wait for the agent, log campaigns included.
-    /// `--max-forwarded`, 64.
+    /// Most requests of one workload waiting for the agent, log campaigns included. `--max-forwarded`,
+    /// 64.
     ///
-    /// Worst case for each workload: this many times `max_frame`, until the agent takes them; but
-    /// never more than `link_bytes` for all workloads together.
+    /// Worst case for each workload: this many times `max_frame`, until the agent takes them; but never
+    /// more than `link_bytes` for all workloads together.
     pub max_forwarded: usize,
     /// Most bytes of one message of the agent. `--max-link-frame`, 64 MiB: it sends whole states.
     pub max_link_frame: usize,
     /// Most bytes queued for the agent. `--link-bytes`, 16 MiB.
     ///
-    /// Above it, what workloads want of the agent fails at once, and the agent is not read.
+    /// Above it, requests for the agent fail at once, and fifogate does not read the agent.
     pub link_bytes: usize,
 }
 

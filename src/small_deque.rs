@@ -1,5 +1,5 @@
-//! A queue of which the first element stands in place: most of the time there is no second, and then
-//! nothing is allocated.
+//! A queue with room for its first element in place: mostly there is no second, so mostly it allocates
+//! nothing.
 
 use std::collections::VecDeque;
 
@@ -82,7 +82,7 @@ impl<T> SmallDeque<T> {
         }
     }
 
-    /// Moves everything of `other` behind what is here.
+    /// Moves all elements of `other` to the end of this queue.
     pub(crate) fn append(&mut self, mut other: Self) {
         while let Some(element) = other.pop_front() {
             self.push_back(element);

@@ -1,8 +1,8 @@
-//! What the agent that spawned fifogate and fifogate tell each other (docs/agent-link.md).
+//! Messages of the agent link, between fifogate and its agent (docs/agent-link.md).
 //!
-//! In come frame bodies of the link and become a [`FromAgent`], checked as far as that needs no
-//! state; a [`ToAgent`] goes out as bytes. The agent is trusted, but not to make no mistakes: what
-//! is wrong comes out as a [`Command::Refused`] with a reason that its author can act on.
+//! Frame bodies of the link come in and become a [`FromAgent`], checked as far as possible without the
+//! state; a [`ToAgent`] goes out as bytes. The agent is trusted, but may make mistakes: a faulty
+//! command becomes a [`Command::Refused`] with a reason for its author.
 
 use std::sync::Arc;
 
@@ -28,15 +28,15 @@ const MAX_ID: usize = 128;
 /// One message of the agent.
 #[derive(Debug)]
 pub struct FromAgent {
-    /// What its answer is to carry; 0 if none is wanted.
+    /// Id for the answer; 0 if none is wanted.
     pub id: u64,
     /// No answer is wanted if it is done.
     pub rejections_only: bool,
-    /// What it wants.
+    /// The command.
     pub command: Command,
 }
 
-/// Who shall own the FIFOs of a pair.
+/// Owner of the FIFOs of a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// User; ours if `None`.
@@ -62,23 +62,23 @@ impl Rejected {
     }
 }
 
-/// What the agent wants.
+/// A command of the agent.
 #[derive(Debug)]
 pub enum Command {
     /// To begin.
     Hello {
-        /// The version of the link that it speaks, unchecked.
+        /// Its version of the link, unchecked.
         version: String,
         /// Its name.
         agent_name: String,
     },
-    /// A pair for this instance, or other rules for the pair that it has.
+    /// Adds a pair for this instance, or replaces the rules of its pair.
     AddWorkload {
-        /// Which.
+        /// The instance.
         instance: Instance,
         /// Its rules, as the state holds them, checked.
         access: Option<Node>,
-        /// Who owns the FIFOs.
+        /// Owner of the FIFOs.
         owner: Owner,
     },
     /// No pair for this instance any more.
@@ -89,20 +89,20 @@ pub enum Command {
     UpdateState {
         /// Where the parts are.
         new_state: Tree,
-        /// Which parts.
+        /// The parts to update.
         masks: Vec<Mask>,
     },
     /// These instances are doing so; without a value, they are gone.
     UpdateWorkloadStates(Vec<(Instance, Option<Node>)>),
     /// A request of its own.
     Request(Request),
-    /// The answer to a request that was forwarded.
+    /// The answer to a forwarded request.
     Response {
-        /// Who asked.
+        /// The instance with the request.
         instance: Instance,
-        /// Under which id.
+        /// Id of the request.
         request_id: Arc<str>,
-        /// What kind of answer it is.
+        /// Kind of the answer.
         kind: ReplyKind,
         /// The answer; several messages where one would be too large.
         bodies: Vec<ResponseBody>,
@@ -116,15 +116,16 @@ pub enum Command {
 }
 
 impl FromAgent {
-    /// The message that `body` holds. One whose content does not decode is a command that is refused:
-    /// the framing is intact, so it says nothing of what follows.
+    /// Decodes the message in `body`. If only the content is undecodable, the message becomes a refused
+    /// command: the framing is intact, so later messages are not affected.
     ///
     /// # Errors
-    /// Not even the id of its answer can be read: then nothing that follows can be trusted either.
+    /// Not even the id for the answer is readable: then later messages cannot be trusted either.
     pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
         if let Some(message) = Self::with_state(body) {
             return Ok(message);
         }
+        // All other messages, and those with faults: the generated types decode and describe them.
         let message = match link::FromAgent::decode(body) {
             Ok(message) => message,
             Err(error) => {
@@ -162,8 +163,8 @@ impl FromAgent {
     }
 }
 
-/// The part of a message of the agent that its answer needs. Decoding it skips the content by its
-/// length, whatever is in it and however deep.
+/// The part of an agent's message needed for its answer. Decoding it skips the content by its length,
+/// with any content and at any depth.
 #[derive(Clone, PartialEq, Message)]
 struct Head {
     #[prost(uint64, tag = "1")]
@@ -172,7 +173,7 @@ struct Head {
     rejections_only: bool,
 }
 
-/// [`link::ToAgent`] with a forwarded request that is encoded already.
+/// [`link::ToAgent`] with a forwarded request in its encoding.
 #[derive(Clone, PartialEq, Message)]
 struct Forwarded {
     #[prost(message, optional, tag = "6")]
@@ -225,7 +226,7 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, String> {
     Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
 }
 
-/// A name that can be an instance's folder.
+/// A name usable as the folder of an instance.
 fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, String> {
     let name = name.ok_or("instanceName is missing")?;
     let instance = Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
@@ -239,6 +240,7 @@ fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, String> 
         let agent = instance.agent.escape_debug();
         return Err(format!("unsupported agentName '{agent}': at most 63 of [a-zA-Z0-9_-]"));
     }
+    // The id is part of a folder's name.
     let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if instance.id.is_empty() || instance.id.len() > MAX_ID || !instance.id.bytes().all(of_id) {
         let id = instance.id.escape_debug();
@@ -280,7 +282,7 @@ fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, Str
 pub enum ToAgent {
     /// fifogate is ready.
     Hello {
-        /// The version of the link that it speaks.
+        /// Version of the link spoken by fifogate.
         version: String,
         /// Where the pairs are.
         run_dir: String,
@@ -293,20 +295,20 @@ pub enum ToAgent {
     WorkloadReady(Instance, String),
     /// The pair of an instance is gone.
     WorkloadRemoved(Instance),
-    /// A workload asks for something that is the agent's to do.
+    /// A request of a workload for the agent, encoded.
     Request(Instance, Bytes),
     /// An answer or event for the agent itself.
     Response {
         /// The id of its request.
         request_id: Arc<str>,
-        /// What it says.
+        /// The answer or event.
         body: ResponseBody,
     },
     /// A workload's session began, or ended for a reason.
     Session(Instance, Phase),
 }
 
-/// What became of a session.
+/// A change of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It is open.
@@ -326,6 +328,7 @@ impl ToAgent {
         };
         let content = match self {
             Self::Response { request_id, body } => {
+                // The body is shared with workloads, so it is not encoded again.
                 return Frame::to_agent(request_id, body);
             }
             Self::Hello { version, run_dir } => {
@@ -346,6 +349,7 @@ impl ToAgent {
                 let message = Forwarded {
                     request: Some(ForwardedRequest { instance_name: name(instance), request }),
                 };
+                // The request is copied as bytes: it was checked when it came in.
                 return Frame::whole(message.encode_length_delimited_to_vec().into());
             }
             Self::Session(instance, phase) => {
@@ -361,7 +365,7 @@ impl ToAgent {
         Frame::whole(message.encode_length_delimited_to_vec().into())
     }
 
-    /// How many bytes [`ToAgent::into_frame`] gives, about: what a queue is charged.
+    /// Length of [`ToAgent::into_frame`] in bytes, approximately: the charge on a queue.
     #[must_use]
     pub fn charge(&self) -> usize {
         match self {

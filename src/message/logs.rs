@@ -9,10 +9,10 @@ use crate::pb::ank_base::{self as pb, request::RequestContent};
 const LIMIT: usize = 2 << 20;
 const SUFFIX: &str = " [truncated]";
 const NOTE: &str = "The previous message was truncated due to exceeding the maximum 2 MB size.";
-/// What the rule sets aside beside the suffix and the note.
+/// Room set aside by the rule beside the suffix and the note.
 const RESERVE: usize = 10;
 
-/// The request, encoded, that ends the log campaign `request_id`, as its workload could send it.
+/// The encoded request that ends the log campaign `request_id`, as its workload could send it.
 pub(crate) fn cancel_logs(request_id: &str) -> Bytes {
     let content = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
     let request_id = request_id.to_owned();
@@ -50,7 +50,7 @@ fn flush(pending: &mut pb::LogEntriesResponse, messages: &mut Vec<pb::LogEntries
     }
 }
 
-/// The entry with as much of its text as fits, and the note that goes behind it.
+/// The entry with as much of its text as fits, and the note behind it.
 fn cut(mut entry: pb::LogEntry) -> (pb::LogEntry, pb::LogEntry) {
     let note = pb::LogEntry { workload_name: entry.workload_name.clone(), message: NOTE.into() };
     let overhead = entry.encoded_len() - entry.message.len();

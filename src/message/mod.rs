@@ -1,7 +1,7 @@
 //! Checked, typed messages: the generated types end here.
 //!
-//! Frame bodies come in and become a [`FromWorkload`]; a [`ToWorkload`] goes out as bytes. What a
-//! message may do is not decided here, only what it says.
+//! Frame bodies come in and become a [`FromWorkload`]; a [`ToWorkload`] goes out as bytes. This module
+//! checks the form of a message. The broker decides about its rights.
 
 use crate::limits::too_deep;
 
@@ -20,8 +20,8 @@ pub use outgoing::Frame;
 pub use request::{FromWorkload, NewState, Request, RequestKind, SealedUpdate};
 pub use response::{ReplyKind, ResponseBody, ToWorkload};
 
-/// Why a body is no message, for its sender. The decoder's own bound of nesting is above ours, and
-/// ours is the one that a sender has to keep to.
+/// Reason why a body is undecodable, for its sender. The nesting bound of the decoder is above the
+/// bound of fifogate, and a sender has to keep to the latter.
 fn undecodable(error: &prost::DecodeError) -> String {
     let text = error.to_string();
     if text.ends_with("recursion limit reached") { too_deep("a value in it") } else { text }

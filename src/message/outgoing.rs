@@ -1,8 +1,7 @@
-//! A message as it is written: a head of its own, and a body that all share who are told the same.
+//! A message ready for writing: a head of its own, and a body shared by all recipients.
 //!
-//! The head is made where it is written, in memory that is there: until then it is no more than the
-//! request id, which the subscription has anyway. So one more subscriber of an event costs no
-//! allocation.
+//! The head is encoded at the time of writing, into existing memory. Until then it is just the request
+//! id, shared with the subscription. So one more subscriber of an event costs no allocation.
 
 use std::sync::Arc;
 
@@ -26,16 +25,16 @@ pub struct Frame {
     body: Bytes,
 }
 
-/// What stands before the body.
+/// The bytes in front of the body.
 #[derive(Clone, Debug)]
 struct Head {
-    /// Key of the field that the response is in.
+    /// Key of the response's field.
     key: u8,
     request_id: Arc<str>,
 }
 
 impl Frame {
-    /// A message that is in one place already.
+    /// A message in one piece.
     pub(super) fn whole(bytes: Bytes) -> Self {
         Self { head: None, body: bytes }
     }
@@ -67,7 +66,7 @@ impl Frame {
         varint_len(message as u64) + message - self.body.len()
     }
 
-    /// Writes what stands before the shared part.
+    /// Writes the bytes in front of the shared part.
     pub fn put_head(&self, out: &mut impl BufMut) {
         let Some(Head { key, request_id }) = &self.head else { return };
         let response = response_len(request_id, self.body.len());
@@ -81,7 +80,7 @@ impl Frame {
         }
     }
 
-    /// The part that is shared with every message of the same content.
+    /// The part shared by all messages of the same content.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -97,7 +96,7 @@ impl Frame {
     }
 }
 
-/// Bytes of a message that is a response, without its length in front.
+/// Length of a response in bytes, without its length in front.
 pub(super) fn encoded_len(request_id: &str, body_len: usize) -> usize {
     message_len(response_len(request_id, body_len))
 }

@@ -1,9 +1,8 @@
-//! The outline of a frame body, read before it is decoded: how many fields it has, and what an update
-//! wants to write.
+//! The outline of a frame body, read before decoding: its number of fields, and the masks of an update.
 //!
-//! Bytes go in; nothing is allocated but the texts of an update's masks, and nothing recurses. A field
-//! of two bytes can become a value of some hundred: so the fields of a message are bounded beside its
-//! bytes, and an update that its sender has no right to make is refused without a look at its state.
+//! Bytes go in. Only the texts of an update's masks are allocated, and nothing recurses. A field of two
+//! bytes can become a value of some hundred. So the fields of a message are bounded beside its bytes,
+//! and the broker can deny an update without a look at its state.
 
 use prost::encoding::decode_varint;
 
@@ -51,14 +50,15 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
     Some(Field { number, bytes: None })
 }
 
-/// Whether the `ToAnkaios` in `body` has more than `most` fields, those of all messages in it together.
-/// What makes no sense is left to the decoder.
+/// Whether the `ToAnkaios` in `body` has more than `most` fields, counted over all messages inside.
+/// Nonsense is left to the decoder.
 pub(super) fn has_more_fields(body: &[u8], most: usize) -> bool {
     // Two bytes are the least that a field takes.
     if body.len() / 2 <= most {
         return false;
     }
     let mut count = 0;
+    // A stack of its own: the depth of a hostile message must not become a depth of calls.
     let mut open = vec![(body, TO_ANKAIOS)];
     while let Some((bytes, kind)) = open.last_mut() {
         let Some(field) = next(bytes) else {
@@ -104,6 +104,7 @@ pub(super) fn update(body: &[u8]) -> Option<Update<'_>> {
             UPDATE..=LAST_CONTENT => &mut content,
             _ => return None,
         };
+        // Said twice: a decoder would merge them, so the outline does not know the content.
         if place.replace(field).is_some() {
             return None;
         }
@@ -134,7 +135,7 @@ pub(super) fn agent_state(mut body: &[u8]) -> Option<(u64, Vec<String>, &[u8])> 
     Some((content.number, masks, state?))
 }
 
-/// The masks and the encoded state of a content that has both under these numbers.
+/// The masks and the encoded state of a content with both under these numbers.
 fn state_and_masks(mut content: &[u8]) -> Option<(Vec<String>, Option<&[u8]>)> {
     let (mut masks, mut state) = (Vec::new(), None);
     while !content.is_empty() {
@@ -153,7 +154,7 @@ fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-/// The bytes of the only field that there is.
+/// The bytes of the field, if it is the only one.
 fn only(mut bytes: &[u8], number: u64) -> Option<&[u8]> {
     let field = next(&mut bytes).filter(|field| field.number == number)?;
     field.bytes.filter(|_| bytes.is_empty())
@@ -182,7 +183,7 @@ mod tests {
         body(RequestContent::UpdateStateRequest(update))
     }
 
-    /// Configs that are `count` empty texts.
+    /// State with `count` empty texts as configs.
     fn configs(count: usize) -> pb::CompleteState {
         let configs = (0..count).map(|n| (format!("k{n}"), pb::ConfigItem::default())).collect();
         let state = pb::State { configs: Some(pb::ConfigMap { configs }), ..Default::default() };
@@ -242,8 +243,8 @@ mod tests {
         assert!(super::update(&other).is_none());
     }
 
-    /// A message may say a field twice; a decoder merges both. What is decided by the outline has to be
-    /// what is decoded later.
+    /// A decoder merges a field said twice. The outline must agree with the later decoding, so it gives
+    /// up.
     #[test]
     fn update_that_is_said_in_parts_is_left_to_the_decoder() {
         let one = update_of(configs(1), &["a"]);

@@ -1,4 +1,5 @@
-//! A frame body as the message that it is (docs/protocol.md#phases, docs/protocol.md#messages).
+//! Messages of a workload: frame bodies in, checked messages out (docs/protocol.md#phases,
+//! docs/protocol.md#messages). No generated type leaves this module.
 
 use bytes::Bytes;
 use prost::{Message, encoding::decode_varint};
@@ -14,25 +15,25 @@ use crate::{
 
 use super::{outline, undecodable};
 
-/// What a workload said.
+/// A message of a workload.
 #[derive(Debug)]
 pub enum FromWorkload {
     /// It wants to start a session.
     Hello {
-        /// The protocol version that it speaks, unchecked.
+        /// Its protocol version, unchecked.
         version: String,
     },
     /// It asks for something.
     Request(Request),
-    /// It asks to take parts of a new state that is not decoded yet.
+    /// An update with its new state still encoded.
     Sealed(SealedUpdate),
-    /// It said something that decodes and means nothing.
+    /// A decodable message without meaning.
     Empty,
-    /// It said something that does not decode.
+    /// An undecodable message.
     Undecodable {
         /// The id of the request, where it could still be read.
         request_id: Option<String>,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
@@ -77,12 +78,12 @@ impl SealedUpdate {
     }
 }
 
-/// A request that has passed every check that needs no state.
+/// A request after all checks without the state.
 #[derive(Debug)]
 pub struct Request {
-    /// What the answers carry; chosen by the workload, may be empty.
+    /// Id for the answers; chosen by the workload, may be empty.
     pub id: String,
-    /// What it asks for.
+    /// Kind and content.
     pub ask: RequestKind,
     /// The encoded request, if it may have to be forwarded; else empty. Of an update it is a slice of the
     /// received bytes. A small request is encoded again, and so is an update with an unusual encoding:
@@ -90,12 +91,12 @@ pub struct Request {
     pub original: Bytes,
 }
 
-/// What a request asks for.
+/// Kind and content of a request.
 #[derive(Debug)]
 pub enum RequestKind {
-    /// The parts of the state that the masks name, and every later change of them if so wished.
+    /// Reads the parts of the state at the masks, and subscribes to their changes if asked to.
     State {
-        /// What is asked for.
+        /// The masks.
         masks: MaskSet,
         /// Whether changes are to be told.
         subscribe: bool,
@@ -104,7 +105,7 @@ pub enum RequestKind {
     Update {
         /// Where the parts come from.
         new_state: NewState,
-        /// Which parts; none: all.
+        /// The masks; none means all parts.
         masks: Vec<Mask>,
     },
     /// The logs of these instances.
@@ -113,7 +114,7 @@ pub enum RequestKind {
     CancelLogs,
     /// No more events under this id.
     CancelEvents,
-    /// Nothing that we know.
+    /// A request without a known content.
     Nothing,
     /// More than a limit allows.
     OverLimit(String),
@@ -122,23 +123,25 @@ pub enum RequestKind {
 /// The new state of an update.
 #[derive(Debug)]
 pub enum NewState {
-    /// What it says.
+    /// The decoded state.
     Given(Tree),
     /// The request has none.
     Missing,
-    /// It holds a number that means nothing.
+    /// It has an unknown number of an enum.
     Unknown(convert::ConvertError),
 }
 
 impl FromWorkload {
-    /// The message that `body` holds. An update stays sealed: its state is decoded when it is known that
-    /// its sender may write it.
+    /// Decodes the message in `body`. An update stays sealed: its state is decoded after its rights are
+    /// known.
     #[must_use]
     pub fn decode(body: &Bytes, limits: &Limits) -> Self {
         let most = limits.max_fields;
+        // Before anything is decoded: decoding is what the limit bounds.
         if outline::has_more_fields(body, most) {
             let reason =
                 format!("Request has too many fields, at most {most} in one message are allowed");
+            // An id lets the workload match the error with its request.
             let id = salvage_id(body).filter(|id| id.len() <= limits.max_request_id);
             return match id {
                 Some(id) => Self::Request(Request {
@@ -178,6 +181,7 @@ impl FromWorkload {
 
 impl Request {
     pub(super) fn check(request: pb::Request, limits: &Limits) -> Self {
+        // Other kinds are never forwarded.
         let original = match &request.request_content {
             Some(
                 RequestContent::UpdateStateRequest(_)
@@ -218,7 +222,7 @@ fn instance(name: pb::WorkloadInstanceName) -> Instance {
     Instance { workload: name.workload_name, agent: name.agent_name, id: name.id }
 }
 
-/// What of a list of masks is over a limit.
+/// The limit exceeded by a list of masks.
 fn over(masks: &[String], limits: &Limits) -> Option<String> {
     let (most, longest) = (limits.max_masks, limits.max_mask_length);
     if masks.len() > most {
@@ -228,8 +232,8 @@ fn over(masks: &[String], limits: &Limits) -> Option<String> {
     Some(format!("Request has a mask of {} bytes, at most {longest} are allowed", long.len()))
 }
 
-/// The request to update. One that is nested too deep is over a limit, and not forwarded: the message to
-/// the agent has one more level around it than the one from the workload.
+/// The request to update. If nested too deep, it is over a limit and not forwarded: the message to the
+/// agent has one more level around it than the message of the workload.
 fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
     if let Some(reason) = over(&ask.update_mask, limits) {
         return RequestKind::OverLimit(reason);
@@ -248,7 +252,7 @@ fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
     }
 }
 
-/// The request id in a body that does not decode as a whole.
+/// The request id in an undecodable body.
 fn salvage_id(body: &[u8]) -> Option<String> {
     const REQUEST: u64 = 3;
     const REQUEST_ID: u64 = 1;
@@ -256,11 +260,11 @@ fn salvage_id(body: &[u8]) -> Option<String> {
     String::from_utf8(field(request, REQUEST_ID)?.to_vec()).ok()
 }
 
-/// Fields in front of which a request's id is looked for: there are not that many.
+/// Most fields searched for a request's id: there are not that many in front of it.
 const MOST_FIELDS: usize = 16;
 
-/// The first length-delimited field `wanted` in front of anything that cannot be read; cut short if
-/// the bytes end inside it.
+/// The first length-delimited field `wanted` in front of anything unreadable; cut short if the bytes
+/// end inside it.
 fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
     for _ in 0..MOST_FIELDS {
         let key = decode_varint(&mut bytes).ok()?;

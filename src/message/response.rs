@@ -1,7 +1,7 @@
-//! What goes to a workload, and how it looks on the wire.
+//! Messages to a workload, and their encoding.
 //!
-//! A response is a request id and a [`ResponseBody`], which all that are told the same share: it is encoded
-//! once.
+//! A response is a request id and a [`ResponseBody`]. The body is encoded once and shared by all
+//! recipients.
 
 use std::sync::Arc;
 
@@ -42,9 +42,9 @@ pub enum ToWorkload {
     },
     /// An answer or an event.
     Response {
-        /// The id of the request that it belongs to.
+        /// Id of its request.
         request_id: Arc<str>,
-        /// What it says.
+        /// The answer or event.
         body: ResponseBody,
     },
 }
@@ -61,7 +61,7 @@ impl ToWorkload {
         }
     }
 
-    /// What is said about the session; nothing in a response.
+    /// The message about the session; empty for a response.
     fn session(&self) -> FromAnkaios {
         let content = match self {
             Self::Accepted => {
@@ -89,7 +89,7 @@ impl ToWorkload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseBody(Bytes);
 
-/// What kind of answer the agent gave to a forwarded request.
+/// Kind of the agent's answer to a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
     /// It failed; nothing more will come.
@@ -129,7 +129,7 @@ impl ResponseBody {
         self.0
     }
 
-    /// What the agent answered for itself, as it is sent on.
+    /// The agent's own answer, to be passed on.
     pub(super) fn of_forwarded(content: ResponseContent) -> Result<(ReplyKind, Vec<Self>), String> {
         let name = |name: &Option<pb::WorkloadInstanceName>| {
             let name = name.clone().ok_or("a workloadName is missing")?;
@@ -162,6 +162,7 @@ impl ResponseBody {
         };
         let bodies = match content {
             ResponseContent::LogEntriesResponse(entries) => {
+                // An entry has no bound of its own (docs/protocol.md#size-of-log-entries).
                 let parts = super::logs::split(entries).into_iter();
                 parts.map(|part| Self::of(ResponseContent::LogEntriesResponse(part))).collect()
             }
@@ -181,8 +182,8 @@ impl ResponseBody {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
-    /// The state that was asked for. `pieces` is what is kept of answers like this one, if it is
-    /// likely that there will be more.
+    /// The answer to a read. `leaf_cache` holds encoded parts of similar answers, if more of them are
+    /// likely.
     #[must_use]
     pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {
         let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
@@ -197,9 +198,10 @@ impl ResponseBody {
         Self(Bytes::from(buffer).slice(start..))
     }
 
-    /// A change of what was subscribed to.
+    /// An event: a change of subscribed parts.
     #[must_use]
     pub fn event(state: &Tree, altered: &Altered) -> Self {
+        // By descending number, because the writer fills its buffer from the end.
         let lists = [(3, &altered.removed), (2, &altered.updated), (1, &altered.added)];
         let mut writer = Writer::default();
         writer.message(COMPLETE_STATE_RESPONSE, |own| {
@@ -213,7 +215,7 @@ impl ResponseBody {
         Self::written(writer, Fill::Sparse)
     }
 
-    /// The update was made; which instances it started and ended.
+    /// The answer to an update: the instances it started and ended.
     #[must_use]
     pub fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
         Self::of(ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess {

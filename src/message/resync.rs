@@ -1,9 +1,9 @@
-//! Finds the next `Hello` in a stream that has lost its framing.
+//! Finds the next `Hello` in a stream after a loss of framing.
 //!
-//! After a restart of fifogate, or behind a frame that was refused, what stands in the pipe may
-//! begin anywhere in a message. It is skipped, up to a frame that can only be a `Hello`: a length,
-//! the key and length of `hello`, the key and length of `protocolVersion`, and a version. Bytes go
-//! in as they come; at most one candidate is held.
+//! After a restart of fifogate, or behind a rejected frame, the bytes in the pipe may begin anywhere in
+//! a message. They are skipped, up to a frame that can only be a `Hello`: a length, the key and length
+//! of `hello`, the key and length of `protocolVersion`, and a version. Bytes go in as they come; at
+//! most one candidate is held.
 
 use bytes::Bytes;
 
@@ -12,22 +12,22 @@ const HELLO: u8 = 1 << 3 | 2;
 /// Key of `Hello.protocolVersion`: field 2, length-delimited.
 const VERSION: u8 = 2 << 3 | 2;
 
-/// Longest version that is looked for. Real ones have five characters.
+/// Longest version in the search. Real ones have five characters.
 const MAX_VERSION: u8 = 64;
 
 /// Bytes in front of the version: length, key, length, key, length.
 const HEAD: usize = 5;
 
-/// Skips a stream up to the next frame that is a `Hello`.
+/// Skips a stream up to the frame of the next `Hello`.
 #[derive(Debug, Default)]
 pub struct HelloScanner {
-    /// What has been seen of a candidate.
+    /// The bytes of a candidate so far.
     held: Vec<u8>,
 }
 
 impl HelloScanner {
-    /// Takes bytes from the front of `input` until the frame of a `Hello` has been seen whole, and
-    /// returns its body; `None` if `input` is used up before. What comes behind starts a frame.
+    /// Takes bytes from the front of `input` until the frame of a `Hello` is whole, and returns its
+    /// body; `None` if `input` is used up before. The next byte starts a frame.
     pub fn seek(&mut self, input: &mut &[u8]) -> Option<Bytes> {
         loop {
             if self.held.is_empty() {

@@ -1,8 +1,8 @@
-//! What the agent makes of the state: unlike a workload's update, it may touch every part
+//! Updates of the state by the agent: unlike an update of a workload, they may touch every part
 //! (docs/agent-link.md).
 //!
-//! What stays equal stays where it is in memory, so that comparing the versions later costs what
-//! differs, however much was sent.
+//! Equal values keep their place in memory. So a later comparison of the versions costs as much as the
+//! difference, however much the agent sent.
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
@@ -15,10 +15,10 @@ use super::{
 /// All parts of the state.
 const PARTS: [&str; 4] = [DESIRED_STATE, WORKLOAD_STATES, AGENTS, EFFECTIVE_STATE];
 
-/// `current` replaced by `given`. A part that is not given is empty then.
+/// Replaces `current` by `given`. A part missing from `given` is empty then.
 ///
 /// # Errors
-/// What is wrong with the desired state.
+/// A fault of the desired state.
 pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
     let initial = Tree::initial();
     let mut root = Map::new();
@@ -31,12 +31,12 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
     finish(current, root)
 }
 
-/// `current` with the parts that `masks` name taken from `new_state`; what it lacks is removed.
-/// Without masks, all parts that `new_state` has are taken.
+/// Takes the parts at `masks` from `new_state`; a part missing there is removed. Without masks, takes
+/// all parts of `new_state`.
 ///
 /// # Errors
-/// A mask that names no part of the state, holds a wildcard or leads nowhere, or what is wrong with
-/// the desired state then.
+/// A mask outside of the state, with a wildcard or through a value without fields, or a fault of the
+/// resulting desired state.
 pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, String> {
     let mut root = current.root().clone();
     if masks.is_empty() {
@@ -64,10 +64,10 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
     finish(current, root)
 }
 
-/// `current` with these values at their paths; without a value, what is there is removed.
+/// Sets these values at their paths; without a value, removes the path.
 ///
 /// # Errors
-/// A path that leads nowhere, or what is wrong with the desired state then.
+/// A path through a value without fields, or a fault of the resulting desired state.
 pub fn set_items<'a>(
     current: &Tree,
     items: impl IntoIterator<Item = (Vec<&'a str>, Option<Node>)>,
@@ -114,8 +114,8 @@ fn holds_the_same(old: &Map<Node>, new: &Map<Node>) -> bool {
     old.len() == new.len() && pairs.all(|((a, was), (b, is))| a == b && was.ptr_eq(is))
 }
 
-/// Puts a value at `path`, made of what is there wherever that is equal; without one, removes what is
-/// there. False if a parent is no mapping.
+/// Sets a value at `path`, reusing equal parts of the old one; without a value, removes the path. False
+/// if a parent is no mapping.
 fn put<K>(root: &mut Map<Node>, path: &[K], value: Option<&Node>) -> bool
 where
     K: AsRef<str> + Clone + Into<Key>,

@@ -30,12 +30,12 @@ pub use leaf_cache::LeafCache;
 /// Reason why a message makes no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConvertError {
-    /// A number that an enum of the schema does not have.
+    /// An unknown number of an enum.
     UnknownEnum(i32),
     /// The config at this path has more than [`crate::limits::MAX_NESTING`] levels.
     TooDeep(String),
-    /// The bytes are no encoding of the message, or one that has to be merged by the generated types
-    /// first. Their own encoding never is.
+    /// The bytes are no encoding of the message, or the generated types have to merge a field first.
+    /// They never encode such a message themselves.
     Malformed,
 }
 
@@ -89,10 +89,10 @@ fn tree(node: Node) -> Tree {
     Tree::from_root(node.entries().clone())
 }
 
-/// Whether every config of the state keeps to [`crate::limits::MAX_NESTING`].
+/// Checks the bound of [`crate::limits::MAX_NESTING`] for every config of the state.
 ///
 /// # Errors
-/// The path of the first config that does not.
+/// The path of the first config over the bound.
 pub fn check_nesting(state: &pb::CompleteState) -> Result<(), ConvertError> {
     match from_pb(state) {
         Err(error @ ConvertError::TooDeep(_)) => Err(error),
@@ -100,7 +100,7 @@ pub fn check_nesting(state: &pb::CompleteState) -> Result<(), ConvertError> {
     }
 }
 
-/// Filling of a message with sub-messages that the tree lacks.
+/// Filling of a message with sub-messages missing from the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fill {
     /// None: absent stays absent, as in the answer to a list of masks.
@@ -115,7 +115,8 @@ pub fn to_pb(tree: &Tree, fill: Fill) -> pb::CompleteState {
     message(fill, |writer| write_state(writer, tree, fill))
 }
 
-/// The message that `write` writes. A decoder takes it: a valid tree is not nested too deep for one.
+/// The message written by `write`. A decoder takes it, because a valid tree is not nested too deep for
+/// one.
 fn message<M: Message + Default>(fill: Fill, write: impl FnOnce(&mut Writer<'_>)) -> M {
     let mut writer = Writer::default();
     write(&mut writer);
@@ -198,7 +199,7 @@ pub(crate) fn recode(
     Ok((node, buffer[start..].to_vec()))
 }
 
-/// The message of a config. It takes values that no decoder takes: tests check that doors reject them.
+/// The message of a config. It takes values of any depth: tests check that doors reject them.
 #[must_use]
 pub fn config_to_pb(item: &Node) -> pb::ConfigItem {
     use pb::config_item::ConfigItemEnum as Item;

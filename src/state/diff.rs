@@ -1,9 +1,9 @@
-//! What differs between two versions of the state, and what of it a list of masks names
+//! Difference between two versions of the state, and its part selected by a list of masks
 //! (docs/protocol.md#events, docs/differences.md#7-altered-fields-are-sorted,
 //! docs/differences.md#9-no-missed-events, docs/differences.md#10-paths-lead-somewhere).
 //!
-//! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts
-//! of the trees are never looked at, so the cost follows the change.
+//! Two trees go in; a [`ChangeSet`] comes out, and from it the three lists of an event. Shared parts of
+//! the trees are skipped, so the cost follows the change.
 
 use std::ops::Range;
 
@@ -12,12 +12,12 @@ use super::{
     Tree, WORKLOAD_STATES,
 };
 
-/// What became of one value.
+/// Change of one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is new, with all that is below it.
+    /// It is new, with everything below it.
     Added(Node),
-    /// It is gone, with all that was below it.
+    /// It is gone, with everything below it.
     Removed(Node),
     /// It is another scalar, another sequence, or of another kind.
     Updated,
@@ -28,14 +28,14 @@ pub enum Change {
 /// Changed entries of a mapping in the order of their keys.
 pub type Changes = Vec<(Key, Change)>;
 
-/// Everything that differs between two trees.
+/// All differences between two trees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeSet {
     root: Changes,
 }
 
 impl ChangeSet {
-    /// What has to be told to somebody who knows `old` and shall know `new`.
+    /// The differences from `old` to `new`.
     #[must_use]
     pub fn between(old: &Tree, new: &Tree) -> Self {
         Self { root: changes(old.root(), new.root()) }
@@ -53,18 +53,18 @@ impl ChangeSet {
         &self.root
     }
 
-    /// What of the changes `masks` name; `None` if nothing.
+    /// The changes at the masks; `None` if there is none.
     #[must_use]
     pub fn altered(&self, masks: &MaskSet) -> Option<Altered> {
         self.altered_at_cost(masks).0
     }
 
-    /// As [`ChangeSet::altered`], and how much work that was: about how many times something small was
-    /// looked at.
+    /// As [`ChangeSet::altered`], and the work for it: about the number of elementary steps.
     #[must_use]
     pub fn altered_at_cost(&self, masks: &MaskSet) -> (Option<Altered>, usize) {
         let whole = masks.masks().iter().map(Mask::segments);
         let mut rests: Vec<_> = whole.map(|left| Rest { left, len: left.len() }).collect();
+        // An empty set means everything: one rest without segments covers all.
         if masks.is_everything() {
             rests.push(Rest { left: &[], len: 0 });
         }
@@ -110,24 +110,25 @@ fn change(old: &Node, new: &Node) -> Option<Change> {
     }
 }
 
-/// What an event tells: three lists of paths, sorted and without duplicates, and what to send along.
+/// Content of an event: three lists of paths, sorted and without duplicates, and the selection to send
+/// along.
 #[derive(Debug, Default)]
 pub struct Altered {
-    /// Paths that are new.
+    /// New paths.
     pub added: Vec<String>,
-    /// Paths whose value is another.
+    /// Paths with another value.
     pub updated: Vec<String>,
-    /// Paths that are gone.
+    /// Removed paths.
     pub removed: Vec<String>,
     selection: Selection,
 }
 
 impl Altered {
-    /// A resynchronisation: each mask up to its first `*` is reported as updated, and the selection is
-    /// what the masks name. For a subscriber whose last known state is not kept any more.
+    /// A full resync, for a subscriber without a kept snapshot: each mask up to its first `*` is
+    /// reported as updated, and the masks select the state.
     ///
-    /// A `*` in front stands for the four parts of the state. No path is selected that a mask does not
-    /// reach: the rules were asked for the masks, not for what lies around them.
+    /// A `*` in front stands for the four parts of the state. No mask selects a path beyond its own
+    /// reach, because the rules allowed the masks, not their surroundings.
     #[must_use]
     pub fn everything(masks: &MaskSet) -> Self {
         let parts = [AGENTS, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES];
@@ -151,14 +152,14 @@ impl Altered {
         Self { updated, selection, ..Self::default() }
     }
 
-    /// What of the state of now belongs to the paths.
+    /// The part of the current state at the paths.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 }
 
-/// The path of `part` and the names that follow it, up to the first `*`.
+/// The path of `part` and the following names, up to the first `*`.
 fn fixed_path(part: &str, below: &[Segment]) -> String {
     let names = below.iter().map_while(|segment| match segment {
         Segment::Key(key) => Some(key.as_str()),
@@ -167,7 +168,7 @@ fn fixed_path(part: &str, below: &[Segment]) -> String {
     names.fold(part.to_owned(), |path, name| path + "." + name)
 }
 
-/// What is left of a mask at some depth. One that is used up covers all that is below.
+/// The rest of a mask at some depth. An empty rest covers everything below.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rest<'m> {
     left: &'m [Segment],
@@ -183,7 +184,7 @@ impl<'m> Rest<'m> {
         }
     }
 
-    /// The name that it goes on with.
+    /// The next name.
     fn name(&self) -> Option<&'m Key> {
         match self.left.first() {
             Some(Segment::Key(key)) => Some(key),
@@ -191,7 +192,7 @@ impl<'m> Rest<'m> {
         }
     }
 
-    /// What is left behind the first segment.
+    /// The rest behind the first segment.
     fn tail(mut self) -> Self {
         self.left = self.left.get(1..).unwrap_or_default();
         self
@@ -200,18 +201,18 @@ impl<'m> Rest<'m> {
 
 struct Found<'m> {
     path: Vec<Key>,
-    /// How much of the path leads to what changed as a whole; what is deeper changed with it.
+    /// Length of the path to a value added or removed as a whole; deeper values changed with it.
     change_len: usize,
-    /// Of the masks, what is left below each part of the path, one part after the other.
+    /// The rests of the masks below each part of the path, one part after the other.
     ///
-    /// More than [`MOST_APART`] stand in their order, each once: those that match a key are found without
-    /// a look at the others, and masks that differ only in what was matched before are one.
+    /// More than [`MOST_APART`] stand in their order, each once. Then a binary search finds those for a
+    /// key, and masks with equal rests count as one.
     rests: Vec<Rest<'m>>,
     work: usize,
     altered: Altered,
 }
 
-/// Most masks that are matched one after the other.
+/// Most masks matched one after the other.
 const MOST_APART: usize = 8;
 
 /// FanOut a path takes about as long as looking at this many masks.
@@ -225,7 +226,7 @@ enum List {
 }
 
 impl Found<'_> {
-    /// Walks the changes below the path, for whose end `rests` from `first` on are what is left.
+    /// Walks the changes below the path; its rests are those from `first` on.
     fn walk(&mut self, changes: &[(Key, Change)], first: usize) {
         let end = self.rests.len();
         for (key, change) in changes {
@@ -245,7 +246,7 @@ impl Found<'_> {
         }
     }
 
-    /// Appends what is left below `key` of the rests from `first` on.
+    /// Appends the rests below `key`, made from those from `first` on.
     fn match_key(&mut self, first: usize, key: &Key) {
         let end = self.rests.len();
         if end - first <= MOST_APART {
@@ -257,6 +258,7 @@ impl Found<'_> {
             return;
         }
         let all = &self.rests[first..];
+        // Sorted rests: first the empty ones, then those with `*`, then the names in order.
         let used_up = all.partition_point(|rest| rest.left.is_empty());
         let any = used_up + all[used_up..].partition_point(|rest| rest.left[0] == Segment::Any);
         let is_before = |rest: &Rest<'_>| match &rest.left[0] {
@@ -268,6 +270,7 @@ impl Found<'_> {
         let of = |at| first + at;
         let runs = [of(used_up)..of(any), of(from)..of(from + named)];
         self.work += 2 * MOST_APART + used_up + runs.iter().map(Range::len).sum::<usize>();
+        // An empty rest covers everything below, so it goes on unchanged.
         self.rests.extend_from_within(of(0)..of(used_up));
         self.merge(runs, end);
     }
@@ -293,7 +296,7 @@ impl Found<'_> {
         }
     }
 
-    /// Tells the places at and below `node`, which came or went as a whole, at which a mask ends.
+    /// Reports the ends of masks at and below `node`, a value added or removed as a whole.
     fn expand(&mut self, list: List, node: &Node, first: usize) {
         self.tell(list, first);
         let Node::Map(map) = node else { return };
@@ -328,9 +331,9 @@ impl Found<'_> {
         self.rests.truncate(end);
     }
 
-    /// Puts the path on `list` if a mask from `first` on ends here. A key that a path cannot address ends
-    /// it: its parent is told instead, and told as updated where the parent was there before and after
-    /// (docs/differences.md#10-paths-lead-somewhere).
+    /// Puts the path on `list` if a mask from `first` on ends here. At a key without an address the
+    /// path ends: its parent is reported instead, and as updated if the parent was there before and
+    /// after (docs/differences.md#10-paths-lead-somewhere).
     fn tell(&mut self, mut list: List, first: usize) {
         let here = self.rests[first..].iter().filter(|rest| rest.left.is_empty());
         // Of several, the shortest has the most come along.

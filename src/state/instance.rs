@@ -1,4 +1,4 @@
-//! Which instances a desired state asks for, and their entries in `workloadStates`
+//! Instances requested by a desired state, and their entries in `workloadStates`
 //! (docs/protocol.md#instances-and-ids, docs/protocol.md#workload-states).
 
 use std::{
@@ -22,7 +22,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instance that the workload `name` of a desired state asks for.
+    /// The instance for the workload `name` of a desired state.
     #[must_use]
     pub fn of(name: &str, workload: &Node) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl fmt::Display for Instance {
     }
 }
 
-/// The id that a configuration gives: white space around it does not count (docs/differences.md#11-updates).
+/// The id of a configuration, without the white space around it (docs/differences.md#11-updates).
 fn id_of(runtime_config: &str) -> String {
     let mut id = String::with_capacity(64);
     for byte in Sha256::digest(runtime_config.trim().as_bytes()) {
@@ -55,15 +55,15 @@ fn id_of(runtime_config: &str) -> String {
 pub struct WorkloadChange {
     /// Its name.
     pub name: Key,
-    /// What it was; `None` if it is new.
+    /// The old workload; `None` if it is new.
     pub old: Option<Node>,
-    /// What it is; `None` if it was removed.
+    /// The new workload; `None` if it was removed.
     pub new: Option<Node>,
 }
 
 impl WorkloadChange {
-    /// The instances that end and start. None if all that differs is which configs the workload
-    /// could use in templates, which makes no other workload of it.
+    /// The instances stopped and started by the change. A change of the configs available to templates
+    /// alone makes no new instance.
     #[must_use]
     pub fn instances(&self) -> (Option<Instance>, Option<Instance>) {
         let running = |node: &Option<Node>| -> Option<Map<Node>> {
@@ -79,8 +79,8 @@ impl WorkloadChange {
     }
 }
 
-/// `states` after these instances ended and started: new ones are pending, or not scheduled without
-/// an agent; ended ones are gone, with what they leave empty. An entry that stays is left alone.
+/// `states` after instances ended and started: new ones are pending, or not scheduled without an agent;
+/// ended ones are removed with their empty parents. Entries of other instances stay.
 #[must_use]
 pub fn follow_workloads(states: &Map<Node>, ended: &[Instance], started: &[Instance]) -> Map<Node> {
     let mut states = states.clone();
@@ -117,7 +117,7 @@ pub fn follow_workloads(states: &Map<Node>, ended: &[Instance], started: &[Insta
     states
 }
 
-/// Removes what is at `path`, and every mapping on the way that is empty then.
+/// Removes the value at `path`, and every parent left empty.
 pub(super) fn remove(map: &mut Map<Node>, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else { return };
     if rest.is_empty() {

@@ -1,5 +1,4 @@
-//! The names in a path: shared, so that a field name stands in memory once per map and not once per
-//! use.
+//! Names in a path. They are shared: a field name is in memory once per map, not once per use.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 

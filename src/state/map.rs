@@ -1,9 +1,8 @@
-//! A persistent ordered map: a change makes a new map that shares all untouched parts with the old.
+//! A persistent ordered map: a changed map shares all untouched nodes with the old one.
 //!
-//! Cloning is one reference count. Changing one of n entries copies O(log n) nodes of at most
-//! [`WIDTH`] entries, and only those that another version shares. [`Map::diff`] skips shared nodes, so
-//! comparing two versions costs what differs between them and not what they hold. It knows nothing of
-//! what the values mean.
+//! Cloning is one reference count. Changing one of n entries copies O(log n) nodes of at most [`WIDTH`]
+//! entries, and only nodes shared with another version. [`Map::diff`] skips shared nodes, so comparing
+//! two versions costs as much as their difference. The map does not look at the values.
 
 mod cursor;
 
@@ -13,15 +12,15 @@ use super::Key;
 
 use cursor::{Cursor, Iter};
 
-/// Most entries or children of a node. Small maps, which are nearly all of a state's, are one node
-/// of exactly their size.
+/// Most entries or children of a node. Nearly all maps of a state are small: one node of exactly their
+/// size.
 const WIDTH: usize = 32;
 
 /// A node with fewer entries is joined with a neighbour.
 const NARROW: usize = WIDTH / 4;
 
-/// Most entries among which a key is looked for one by one: names that differ mostly differ in their
-/// length, which stands in the entry, while the text is memory of its own.
+/// Most entries for a linear search. Different names mostly differ in length, and the length stands in
+/// the entry, while the text is in other memory.
 const FEW: usize = 8;
 
 /// An ordered map from [`Key`] to `V` with cheap snapshots.
@@ -29,7 +28,7 @@ pub struct Map<V> {
     root: Option<Link<V>>,
 }
 
-/// A node that holds entries, in their order.
+/// A node of entries, in their order.
 pub(super) type Leaf<V> = Arc<[(Key, V)]>;
 
 enum Link<V> {
@@ -46,7 +45,7 @@ struct Branch<V> {
     children: Vec<Link<V>>,
 }
 
-/// What one step of a change made of a node: nothing left, one node, or two.
+/// Result of a change in a node: nothing, one node, or two.
 enum Grown<V> {
     One(Link<V>),
     Two(Link<V>, Link<V>),
@@ -110,7 +109,7 @@ impl<V> Map<V> {
         matches!(self.root, Some(Link::Branch(_)))
     }
 
-    /// Calls `each` for every leaf, which versions share that do not differ in it; the last first.
+    /// Calls `each` for every leaf, the last first. Versions share the leaves without a difference.
     pub(super) fn for_each_leaf_reversed<'a>(&'a self, each: &mut impl FnMut(&'a Leaf<V>)) {
         if let Some(root) = &self.root {
             root.for_each_leaf_reversed(each);
@@ -132,8 +131,8 @@ impl<V> Map<V> {
         }
     }
 
-    /// Calls `each` in key order for every key whose entry is not stored in a shared node: with the
-    /// old value, the new one, or both. Both may be equal; the caller looks.
+    /// Calls `each` in key order for every key with an entry outside of the shared nodes: with the old
+    /// value, the new one, or both. Both may be equal; the caller compares.
     pub fn diff<'a>(
         &'a self,
         new: &'a Self,
@@ -164,8 +163,8 @@ impl<V: Clone> Map<V> {
         });
     }
 
-    /// The value of `key`, to be changed here and in no other version: nodes that others share are
-    /// copied, those that are this map's alone are not.
+    /// The value of `key` for a change in this version alone: nodes shared with others are copied, all
+    /// other nodes are changed in place.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         self.get(key)?; // or nodes would be copied for nothing
         self.root.as_mut()?.get_mut(key)
@@ -196,7 +195,7 @@ fn position<V>(entries: &[(Key, V)], key: &str) -> Option<usize> {
 }
 
 impl<V> Branch<V> {
-    /// Which child holds `key`, if any does.
+    /// The child for `key`, if it is in the map.
     fn child_for(&self, key: &str) -> usize {
         self.children.partition_point(|child| child.first_key().as_str() <= key).saturating_sub(1)
     }
@@ -273,12 +272,13 @@ impl<V: Clone> Link<V> {
         }
     }
 
-    /// With `key`, which is known not to be there.
+    /// Adds the absent `key`.
     fn insert(&self, key: Key, value: V) -> Grown<V> {
         match self {
             Self::Leaf(entries) => {
                 let (before, after) = entries.split_at(entries.partition_point(|(k, _)| *k < key));
                 let (before, after) = (before.iter().cloned(), after.iter().cloned());
+                // One exact allocation: a leaf is an `Arc<[_]>` without room to grow.
                 let entries = before.chain([(key, value)]).chain(after);
                 if self.width() < WIDTH {
                     return Grown::One(Self::Leaf(entries.collect()));
@@ -287,6 +287,7 @@ impl<V: Clone> Link<V> {
             }
             Self::Branch(branch) => {
                 let at = branch.child_for(key.as_str());
+                // Copies links, not entries: the other children stay shared with the old version.
                 let mut children = branch.children.clone();
                 match children[at].insert(key, value) {
                     Grown::One(child) => children[at] = child,
@@ -305,11 +306,12 @@ impl<V: Clone> Link<V> {
         if parts.len() <= WIDTH {
             return Grown::One(node(parts));
         }
+        // Halves, so that both have room for further keys on either side.
         let right = parts.split_off(parts.len() / 2);
         Grown::Two(node(parts), node(right))
     }
 
-    /// Without `key`, which is known to be there; nothing if it was the last.
+    /// Removes the present `key`; `None` if it was the last.
     fn remove(&self, key: &str) -> Option<Self> {
         match self {
             Self::Leaf(entries) => {
@@ -325,6 +327,7 @@ impl<V: Clone> Link<V> {
                         children.remove(at);
                     }
                     Some(child) => {
+                        // A narrow child is joined with a neighbour, or removals would leave a tree of tiny leaves.
                         let narrow = child.width() < NARROW;
                         children[at] = child;
                         if narrow && children.len() > 1 {

@@ -1,7 +1,7 @@
-//! Paths with wildcards: what a request names of the state (docs/protocol.md#masks).
+//! Paths with wildcards, by which a request names parts of the state (docs/protocol.md#masks).
 //!
-//! In go texts as a workload sends them; out come masks that match, and selections that pick what a
-//! list of masks names from a tree. A mask is never refused: one that names nothing finds nothing.
+//! Texts of a workload go in. Masks for matching come out, and selections that pick the parts of a list
+//! of masks from a tree. No mask is rejected: a mask of nothing finds nothing.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{Key, Map, Node, tree};
 pub enum Segment {
     /// `*`: any one name.
     Any,
-    /// This name, which may be empty.
+    /// This name, may be empty.
     Key(Key),
 }
 
@@ -29,10 +29,10 @@ impl Segment {
 
 /// A path in which `*` stands for any one name.
 ///
-/// The empty text is the path without segments and means everything; otherwise the text is cut at
-/// every `.`, so that segments may be empty (`workloadStates..un`).
+/// The empty text is the path without segments and means everything; otherwise the text is cut at every
+/// `.`, so segments may be empty (`workloadStates..un`).
 ///
-/// Masks are ordered by their segments, so that those with a common beginning stand side by side.
+/// Masks are ordered by their segments, so masks with a common beginning are neighbours.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mask {
     segments: Arc<[Segment]>,
@@ -40,7 +40,7 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// The mask that `text` spells.
+    /// Parses a mask. Every text is one.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let segment = |name| if name == "*" { Segment::Any } else { Segment::Key(Key::from(name)) };
@@ -84,19 +84,21 @@ impl fmt::Debug for Mask {
 
 /// The masks of one request, in order and without duplicates.
 ///
-/// No mask, or one that is empty, means everything (docs/differences.md#8-no-mask-means-everything).
+/// An empty list, or an empty mask, means everything (docs/differences.md#8-no-mask-means-everything).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MaskSet {
     masks: Arc<[Mask]>,
 }
 
 impl MaskSet {
-    /// The set of what these texts spell.
+    /// Parses a set of masks.
     pub fn parse<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
         let mut masks: Vec<_> = texts.into_iter().map(|text| Mask::parse(text.as_ref())).collect();
+        // A mask of everything makes all others redundant.
         if masks.iter().any(|mask| mask.segments().is_empty()) {
             masks.clear();
         }
+        // Equal sets have equal lists: subscribers with the same masks form one group.
         masks.sort();
         masks.dedup();
         Self { masks: masks.into() }
@@ -115,18 +117,18 @@ impl MaskSet {
     }
 }
 
-/// What to pick from a tree: a set of masks and paths, merged by their common beginnings.
+/// The parts to pick from a tree: a set of masks and paths, merged by their common beginnings.
 #[derive(Debug, Default)]
 pub struct Selection {
     ends: bool,
     any: Option<Box<Selection>>,
     keys: BTreeMap<Key, Selection>,
-    /// Parts whose version was asked for by the mere beginning of a mask's text; root only.
+    /// Parts with their version requested by the mere beginning of a mask's text; root only.
     versions: Vec<&'static str>,
 }
 
 impl Selection {
-    /// What `masks` name, with what is always added to it (docs/protocol.md#additions).
+    /// The selection of `masks`, with the additions of every answer (docs/protocol.md#additions).
     #[must_use]
     pub fn of_masks(masks: &[Mask]) -> Self {
         let mut selection = Self::default();
@@ -137,7 +139,7 @@ impl Selection {
         selection
     }
 
-    /// Adds a concrete path; its keys are taken literally, also those that a mask could not spell.
+    /// Adds a concrete path. Its keys are taken literally, also keys without a spelling as a mask.
     pub(super) fn add_path(&mut self, path: &[Key]) {
         // All others have no partner (see `add`).
         if path.len() == STATE_FIELD {
@@ -147,9 +149,8 @@ impl Selection {
         path.iter().fold(self, Self::below).ends = true;
     }
 
-    /// Adds the version of the part that `text` begins with, whatever follows (docs/protocol.md#additions:
-    /// even
-    /// `desiredStateX`).
+    /// Adds the version of the part at the beginning of `text`, with anything behind
+    /// (docs/protocol.md#additions: even `desiredStateX`).
     pub(super) fn ask_version(&mut self, text: &str) {
         for part in [tree::DESIRED_STATE, tree::EFFECTIVE_STATE] {
             if text.starts_with(part) && !self.versions.contains(&part) {
@@ -177,7 +178,7 @@ impl Selection {
         end.ends = true;
     }
 
-    /// The selection of what any of these name.
+    /// The union of these selections.
     fn union(all: &[&Self]) -> Self {
         let mut union = Self::default();
         all.iter().for_each(|own| union.take_in(own));
@@ -198,7 +199,7 @@ impl Selection {
         self.keys.entry(key.clone()).or_default()
     }
 
-    /// The part of the mapping that this selection names; `None` if that is nothing.
+    /// The selected part of the mapping; `None` if it is empty.
     pub(super) fn pick_map(&self, map: &Map<Node>) -> Option<Node> {
         match pick_map(map, &[self]) {
             Picked::Nothing => None,
@@ -227,8 +228,8 @@ fn state_partner(segments: &[Segment]) -> Option<Vec<Segment>> {
     })
 }
 
-/// Most selections that are followed side by side. With more, they are merged first: masks of many
-/// wildcards, which all match the same path, would be asked one after the other at each node below it.
+/// Most selections followed side by side. More are merged first: otherwise many wildcard masks with the
+/// same path would each be asked at each node below it.
 const MOST_APART: usize = 8;
 
 /// How much of a node is named.
@@ -310,7 +311,7 @@ fn pick_keys<'a, S: AsRef<[&'a Selection]>>(
 }
 
 impl Picked {
-    /// The entry for what is picked of `node`.
+    /// The entry for the selected part of `node`.
     fn of(self, key: &Key, node: &Node) -> Option<(Key, Node)> {
         match self {
             Self::Nothing => None,

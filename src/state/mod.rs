@@ -1,8 +1,8 @@
-//! What is true now: the state as a persistent tree, masks over it, differences between versions,
-//! and updates (docs/protocol.md#state-tree, docs/protocol.md#masks, docs/protocol.md#updates,
+//! The state as a persistent tree, with masks, differences between versions, and updates
+//! (docs/protocol.md#state-tree, docs/protocol.md#masks, docs/protocol.md#updates,
 //! docs/protocol.md#events).
 //!
-//! It knows no subscriber and no permission, and does no I/O.
+//! It is pure: it knows no subscribers and no rules, and does no I/O.
 
 pub mod agent_update;
 pub mod convert;

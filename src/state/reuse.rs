@@ -1,9 +1,9 @@
-//! Values made of those of before: what is equal stands in memory once, and where it stood, so that
-//! comparing the versions later costs what differs.
+//! Reuse of old values for equal new ones: equal values stand in memory once. So a later comparison of
+//! the versions costs as much as the difference.
 
 use super::{Map, Node};
 
-/// `new`, made of what is in `old` wherever that is equal.
+/// Replaces parts of `new` by equal parts of `old`.
 pub(super) fn reused(old: Option<&Node>, new: &Node) -> Node {
     match (old, new) {
         (Some(Node::Map(old)), Node::Map(new)) => {

@@ -31,7 +31,7 @@ pub enum Kind {
     OneOf(&'static [Variant]),
     /// The message `ExecutionState`: in the tree `additionalInfo`, `state` and `subState`.
     Execution(&'static [ExecutionKind]),
-    /// A config: a text, or a sequence or mapping of configs. The only kind that contains itself.
+    /// A config: a text, or a sequence or mapping of configs. The only recursive kind.
     Config,
 }
 
@@ -57,7 +57,7 @@ pub enum Presence {
     Always,
     /// Member of the message's oneof: a valid message has exactly one of them.
     Either,
-    /// A sub-message that a full answer always has, even if empty.
+    /// A sub-message in every full answer, even if empty.
     Filled,
     /// As [`Presence::Filled`]; the tree leaves out an empty one.
     Collection,
@@ -108,7 +108,7 @@ pub struct Record {
 pub(super) const MOST_FIELDS: usize = 16;
 
 impl Kind {
-    /// The variant of this node, if this is a [`Kind::OneOf`] that has it.
+    /// The variant of this node, if this is a [`Kind::OneOf`] with such a variant.
     #[must_use]
     pub fn variant(&self, node: &Node) -> Option<&'static Variant> {
         let Self::OneOf(variants) = self else { return None };
@@ -291,7 +291,7 @@ pub static EXECUTION_STATE: Kind = Kind::Execution(&[
     (9, "Removed", &[(0, "Removed")]),
 ]);
 
-/// A message with one field more than its protocol has yet: all that walks the table takes the new row.
+/// A message with a row beyond the protocol: every walker of the table takes it.
 #[cfg(test)]
 pub(crate) static WITH_NEW_FIELD: Record = Record {
     fields: &[

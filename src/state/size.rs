@@ -1,12 +1,11 @@
-//! What a state costs in memory, near enough to bound it, and kept up to date at the cost of what
-//! changed.
+//! Approximate memory of a state, to bound it. An update adjusts it at the cost of the change.
 
 use super::{Map, Node, Tree};
 
-/// What holds a value, beside its name and its text.
+/// Cost of a value beside its name and its text.
 const HOLDER: usize = 64;
 
-/// What `new` weighs, where `old` weighs `weight`: every name and value in bytes, and 64 for each.
+/// Weight of `new`, given the `weight` of `old`: every name and value in bytes, and 64 for each.
 #[must_use]
 pub fn weight_after(old: &Tree, weight: usize, new: &Tree) -> usize {
     let mut change = Change::default();
@@ -21,7 +20,7 @@ struct Change {
 }
 
 impl Change {
-    /// Adds what differs; what two versions share is not looked at.
+    /// Adds the differences; shared parts of the two versions are skipped.
     fn between(&mut self, old: &Map<Node>, new: &Map<Node>) {
         if old.ptr_eq(new) {
             return;

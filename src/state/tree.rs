@@ -1,17 +1,17 @@
 //! The state as values by path, with cheap snapshots (docs/protocol.md#state-tree).
 //!
-//! A [`Tree`] is a mapping of up to four parts; below them are mappings, sequences and scalars. Who
-//! may see what, and who waits for it, is not known here.
+//! A [`Tree`] is a mapping of up to four parts; below them are mappings, sequences and scalars. It
+//! knows no rules and no subscribers.
 
 use std::{fmt, sync::Arc};
 
 use super::{Key, Map, Selection};
 
-/// `desiredState`: what was asked for.
+/// `desiredState`: the requested workloads and configs.
 pub const DESIRED_STATE: &str = "desiredState";
 /// `workloadStates`: how the instances are doing, by agent, workload and id.
 pub const WORKLOAD_STATES: &str = "workloadStates";
-/// `agents`: who is connected, with tags and load.
+/// `agents`: the connected agents, with tags and load.
 pub const AGENTS: &str = "agents";
 /// `effectiveState`: the desired state as the agent rendered it.
 pub const EFFECTIVE_STATE: &str = "effectiveState";
@@ -23,13 +23,13 @@ pub const API_VERSION: &str = "apiVersion";
 pub enum Node {
     /// Values by name.
     Map(Map<Node>),
-    /// A sequence: one leaf, whatever it holds.
+    /// A sequence: one leaf, with any content.
     Seq(Arc<[Node]>),
     /// Text, also the values of enums.
     Str(Arc<str>),
     /// A number of an agent's status.
     Uint(u64),
-    /// A oneof that nobody set. It comes in with a request and no valid state holds one.
+    /// An unset oneof. A request may bring it in; no valid state has one.
     Unset,
 }
 
@@ -85,13 +85,13 @@ impl Node {
         self.as_map().unwrap_or(&NO_ENTRIES)
     }
 
-    /// The value of `name`, if this is a mapping that has it.
+    /// The value of `name` in this mapping.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Self> {
         self.as_map()?.get(name)
     }
 
-    /// The text of `name`, if this is a mapping that has it as a text.
+    /// The text of `name` in this mapping.
     #[must_use]
     pub fn str_at(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
@@ -140,7 +140,7 @@ impl fmt::Debug for Node {
     }
 }
 
-/// What stands for the entries of what is no mapping.
+/// The entries of any value that is no mapping.
 pub(super) static NO_ENTRIES: Map<Node> = Map::new();
 
 /// One version of the complete state, or of some of it. Cloning is cheap.
@@ -184,8 +184,8 @@ impl Tree {
         self.get(path).map_or(&NO_ENTRIES, Node::entries)
     }
 
-    /// The same tree with another `part`; without it if there is none. A part that is the same in memory
-    /// leaves all of the tree where it is, so that a comparison has nothing to walk through.
+    /// The same tree with another `part`; without it if there is none. If the part is the same in
+    /// memory, the tree keeps its place in memory, and a comparison has nothing to walk.
     #[must_use]
     pub fn with(&self, part: &str, value: Option<Node>) -> Self {
         if let (Some(own), Some(value)) = (self.root.get(part), &value)
@@ -193,6 +193,7 @@ impl Tree {
         {
             return self.clone();
         }
+        // Copies one small node: the parts themselves stay shared.
         let mut root = self.root.clone();
         match value {
             Some(value) => root.insert(part, value),
@@ -203,7 +204,7 @@ impl Tree {
         Self { root }
     }
 
-    /// What `selection` names of this tree, the parents of it created around it.
+    /// The selected parts of this tree, with their parents.
     #[must_use]
     pub fn select(&self, selection: &Selection) -> Self {
         let mut root = match selection.pick_map(&self.root) {

@@ -1,26 +1,28 @@
-//! What an update makes of the state: masked parts of a new state put into the current one
+//! Updates of the state: masked parts of a new state put into the current one
 //! (docs/protocol.md#updates, docs/differences.md#11-updates).
 //!
-//! Pure and atomic: out comes a whole new state with what became of its workloads, or an error whose
-//! text is for the client. Whether the sender may do this is not asked here.
+//! Pure and atomic. The result is a whole new state and the changes of its workloads, or an error with
+//! a text for the client. The caller checks the rights of the sender before.
 
 use std::{collections::BTreeSet, fmt};
 
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
-    Tree, WORKLOAD_STATES, WorkloadChange, validate,
+    Tree, WORKLOAD_STATES, WorkloadChange,
+    schema::{AGENT, Kind, Record, STATE, WORKLOAD},
+    validate,
 };
 
-/// Why an update changes nothing. Its text is what the client is told (docs/protocol.md#error-texts).
+/// Reason why an update changes nothing, with the text for the client (docs/protocol.md#error-texts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateError {
-    /// A mask leads through something that is no mapping, or is missing, or is empty.
+    /// A mask through a value that is no mapping, or missing, or empty.
     FieldNotFound(String),
-    /// A mask with `*`: which fields it means depends on when it is looked at.
+    /// A mask with `*`: its fields would depend on the time of the update.
     Wildcard(String),
-    /// The state that the update would make breaks a rule.
+    /// The resulting state breaks a rule.
     Invalid(String),
-    /// The state that the update would make does not have the shape of a state.
+    /// The resulting state does not have the shape of a state.
     Shape(String),
     /// A version, key or name of the new state is refused before anything else of it is looked at.
     Refused(String),
@@ -52,17 +54,17 @@ impl fmt::Display for UpdateError {
 
 impl std::error::Error for UpdateError {}
 
-/// What an update made.
+/// Result of an update.
 #[derive(Debug)]
 pub struct Updated {
-    /// The new state. `workloadStates` is still that of before.
+    /// The new state. Its `workloadStates` are the old ones.
     pub tree: Tree,
-    /// The workloads that differ, by name.
+    /// The changed workloads, by name.
     pub changes: Vec<WorkloadChange>,
 }
 
 impl Updated {
-    /// The instances that ended and those that started.
+    /// The stopped and the started instances.
     #[must_use]
     pub fn instances(&self) -> (Vec<Instance>, Vec<Instance>) {
         let pairs = self.changes.iter().map(WorkloadChange::instances);
@@ -74,21 +76,22 @@ impl Updated {
 /// `current` after an update by `masks` from `new_state`.
 ///
 /// # Errors
-/// The first thing that is wrong; `current` holds then.
+/// The first fault; `current` stays valid.
 pub fn apply(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Updated, UpdateError> {
     accept(current, &propose(current, new_state, masks)?)
 }
 
-/// `current` after what [`propose`] put together, if that keeps the rules.
+/// `current` after the result of [`propose`], if it keeps the rules.
 ///
 /// # Errors
-/// The first thing that is wrong; `current` holds then.
+/// The first fault; `current` stays valid.
 pub fn accept(current: &Tree, proposed: &Map<Node>) -> Result<Updated, UpdateError> {
     let desired = proposed.get(DESIRED_STATE).cloned();
     let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)?;
     let mut tree = current.with(DESIRED_STATE, Some(valid.desired));
     if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
         let agents = current.entries(&[AGENTS]);
+        // Most updates leave the agents alone, and then nothing is walked.
         if !agents.ptr_eq(wanted) {
             tree = tree.with(AGENTS, Some(Node::Map(take_tags(agents.clone(), wanted))));
         }
@@ -96,8 +99,7 @@ pub fn accept(current: &Tree, proposed: &Map<Node>) -> Result<Updated, UpdateErr
     Ok(Updated { tree, changes: valid.changes })
 }
 
-/// The desired state and the agents as the masks put them together, unchecked, beside parts that an
-/// update cannot set.
+/// The desired state and the agents as put together by the masks, unchecked, beside read-only parts.
 ///
 /// # Errors
 /// A mask that leads nowhere.
@@ -106,6 +108,7 @@ pub fn propose(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Map<N
         let missing = |what: &str| UpdateError::Shape(format!("Missing field '{what}'"));
         let desired = new_state.get(&[DESIRED_STATE]).ok_or_else(|| missing(DESIRED_STATE))?;
         desired.get("workloads").ok_or_else(|| missing("desiredState.workloads"))?;
+        // The whole desired state is replaced; validation compares it with the current one.
         return Ok(new_state.root().clone());
     }
     let mut draft = Draft::of(current);
@@ -113,8 +116,8 @@ pub fn propose(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Map<N
     Ok(draft.root)
 }
 
-/// `agents` with the tags that `wanted` gives to those of them that it lists. An update makes no
-/// agent, removes none, and changes nothing else of one.
+/// `agents` with the tags of the agents listed in `wanted`. An update adds no agent, removes none, and
+/// changes nothing else of one.
 fn take_tags(mut agents: Map<Node>, wanted: &Map<Node>) -> Map<Node> {
     for (name, wanted) in wanted {
         let Some(agent) = agents.get(name.as_str()) else { continue };
@@ -136,13 +139,13 @@ fn take_tags(mut agents: Map<Node>, wanted: &Map<Node>) -> Map<Node> {
     agents
 }
 
-/// A copy of what an update can set, in the making.
+/// A copy of the settable parts, in the making.
 ///
-/// Masks are applied to a form of the state in which a workload that exists has all its collections,
-/// also empty ones: so a tag can be set or removed in a workload without tags.
+/// Masks are applied to a form of the state in which an existing workload has all its collections, also
+/// empty ones. So an update can set or remove a tag in a workload without tags.
 struct Draft {
     root: Map<Node>,
-    /// Paths of workloads and agents that are in that form already, or were set by a mask.
+    /// Paths of workloads and agents in this form, or set by a mask.
     spelled_out: BTreeSet<Vec<Key>>,
     /// All workloads were set by one mask; none is to be spelled out.
     replaced: bool,
@@ -151,9 +154,7 @@ struct Draft {
 impl Draft {
     fn of(current: &Tree) -> Self {
         let mut desired = current.entries(&[DESIRED_STATE]).clone();
-        for name in ["workloads", "configs"] {
-            ensure(&mut desired, name, Node::Map(Map::new()));
-        }
+        add_collections(&STATE, &mut desired);
         let agents = current.entries(&[AGENTS]).clone();
         let root = [(AGENTS, agents), (DESIRED_STATE, desired)];
         Self {
@@ -163,7 +164,7 @@ impl Draft {
         }
     }
 
-    /// What an update cannot set is empty here: a mask has to lead somewhere, but to no effect.
+    /// Read-only parts are empty here: a mask has to lead somewhere, but without an effect.
     fn ensure_part(&mut self, path: &[Key]) {
         let empty = || Node::Map(Map::new());
         match path.first().map(Key::as_str) {
@@ -180,6 +181,7 @@ impl Draft {
         let path = concrete(mask)?;
         self.ensure_part(&path);
         self.expand_defaults(&path);
+        // A mask without a value in the new state removes the path.
         let done = match find(new_state.root(), &path) {
             Some(value) => set(&mut self.root, &path, value.clone()),
             None => unset(&mut self.root, &path),
@@ -191,14 +193,14 @@ impl Draft {
     /// collections.
     fn expand_defaults(&mut self, path: &[Key]) {
         let names: Vec<_> = path.iter().map(Key::as_str).collect();
-        let (item, collections): (usize, fn(&mut Map<Node>)) = match names[..] {
+        let (item, record) = match names[..] {
             [DESIRED_STATE] | [DESIRED_STATE, "workloads"] => {
                 self.replaced = true;
                 return;
             }
             [DESIRED_STATE, "workloads", ..] if self.replaced => return,
-            [DESIRED_STATE, "workloads", _, ..] => (3, workload_collections),
-            [AGENTS, _, ..] => (2, |agent| ensure(agent, "tags", Node::Map(Map::new()))),
+            [DESIRED_STATE, "workloads", _, ..] => (3, &WORKLOAD),
+            [AGENTS, _, ..] => (2, &AGENT),
             _ => return,
         };
         let (item, below) = path.split_at(item);
@@ -207,22 +209,26 @@ impl Draft {
         }
         if let Some(Node::Map(found)) = find(&self.root, item) {
             let mut whole = found.clone();
-            collections(&mut whole);
+            add_collections(record, &mut whole);
             set(&mut self.root, item, Node::Map(whole));
         }
     }
 }
 
-fn workload_collections(workload: &mut Map<Node>) {
-    for name in ["tags", "dependencies", "configs", "controlInterfaceAccess"] {
-        ensure(workload, name, Node::Map(Map::new()));
-    }
-    ensure(workload, "files", Node::seq([]));
-    let access = workload.get("controlInterfaceAccess").and_then(Node::as_map).cloned();
-    if let Some(mut access) = access {
-        ensure(&mut access, "allowRules", Node::seq([]));
-        ensure(&mut access, "denyRules", Node::seq([]));
-        workload.insert("controlInterfaceAccess", Node::Map(access));
+/// Adds the missing settable collections of a record, empty, and those of the records in it.
+fn add_collections(record: &Record, fields: &mut Map<Node>) {
+    for field in record.fields.iter().filter(|field| !field.read_only) {
+        match field.kind {
+            Kind::Map(_) | Kind::LargeMap(_) => ensure(fields, field.name, Node::Map(Map::new())),
+            Kind::List(_) | Kind::Repeated(_) => ensure(fields, field.name, Node::seq([])),
+            Kind::Record(inner) => {
+                ensure(fields, field.name, Node::Map(Map::new()));
+                if let Some(Node::Map(below)) = fields.get_mut(field.name) {
+                    add_collections(inner, below);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -241,7 +247,7 @@ fn concrete(mask: &Mask) -> Result<Vec<Key>, UpdateError> {
     mask.segments().iter().map(key).collect()
 }
 
-/// What is at `path`. Here, and only here, a decimal name reaches into a sequence
+/// The value at `path`. Only here, a decimal name reaches into a sequence
 /// (docs/protocol.md#update-masks).
 pub(super) fn find<'a>(root: &'a Map<Node>, path: &[Key]) -> Option<&'a Node> {
     let (first, rest) = path.split_first()?;
@@ -274,7 +280,7 @@ where
     }
 }
 
-/// Removes what is at `path`, if it is there; false if its parent is no mapping.
+/// Removes the value at `path`, if there is one; false if its parent is no mapping.
 pub(super) fn unset(map: &mut Map<Node>, path: &[impl AsRef<str>]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {

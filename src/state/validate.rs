@@ -1,8 +1,9 @@
-//! Whether a desired state is one, and what it changes (docs/protocol.md#error-texts,
+//! Validation of a desired state, and its changes against the old one (docs/protocol.md#error-texts,
 //! docs/protocol.md#names-and-versions, docs/protocol.md#rule-validation).
 //!
-//! Only what differs from the state of before is looked at, so that a small update of a large state
-//! costs little. What did not change is taken over as it stood in memory.
+//! A desired state goes in; its normal form and the changed workloads come out. Only differences from
+//! the old state are visited, so a small update of a large state costs little. Unchanged values keep
+//! their place in memory.
 
 use std::collections::BTreeSet;
 
@@ -21,24 +22,24 @@ pub(crate) use shape::record as check_record;
 /// Longest name of a workload, agent, config or alias.
 pub const MAX_NAME: usize = 63;
 
-/// What the reference says of a name that is not one.
+/// The reference's text about an invalid name.
 pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
                          Maximum length is 63 characters.";
 
-/// A desired state that keeps the rules.
+/// A valid desired state.
 #[derive(Debug)]
 pub struct ValidState {
     /// The desired state: defaults filled in, empty collections left out.
     pub desired: Node,
-    /// The workloads that differ from before, by name.
+    /// The changed workloads, by name.
     pub changes: Vec<WorkloadChange>,
 }
 
-/// Checks `proposed` against the rules, given that `current` keeps them. Without one, nothing is
+/// Checks `proposed` against the rules, given a valid `current`. Without `proposed`, nothing is
 /// desired.
 ///
 /// # Errors
-/// The first rule that is broken, in the reference's order; workloads and configs by name.
+/// The first broken rule, in the reference's order; workloads and configs by name.
 pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidState, UpdateError> {
     let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
     let mut desired = proposed.as_ref().map(Node::entries).cloned().unwrap_or_default();
@@ -55,6 +56,7 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
         let text = format!("Unsupported API version. Received '{version}', expected 'v1'");
         return Err(UpdateError::Refused(text));
     }
+    // The order of these checks is the reference's: it decides which error a client sees.
     for key in &changed_configs {
         if let Some(item) = configs.get(key.as_str()) {
             check_config_keys(key, item)?;
@@ -73,6 +75,7 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
     check_cycles(&workloads, started().map(|(name, _)| name))?;
 
     put(&mut desired, "workloads", workloads);
+    // An empty collection has no key (docs/protocol.md#fields).
     if configs.is_empty() {
         desired.remove("configs");
     } else {
@@ -81,7 +84,7 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
     Ok(ValidState { desired: Node::Map(desired), changes })
 }
 
-/// Sets a part, unless it is that already: then what others share of `state` stays shared.
+/// Sets a part unless it is the same in memory: then the map keeps its shared nodes.
 fn put(state: &mut Map<Node>, name: &str, part: Map<Node>) {
     let is_there = matches!(state.get(name), Some(Node::Map(own)) if own.ptr_eq(&part));
     if !is_there {
@@ -93,7 +96,7 @@ fn part<'a>(state: Option<&'a Node>, name: &str) -> &'a Map<Node> {
     state.and_then(|state| state.get(name)).map_or(&NO_ENTRIES, Node::entries)
 }
 
-/// The workloads of the new state, built upon the old ones, and those that differ.
+/// The workloads of the new state, built upon the old ones, and the changed ones.
 fn workloads(
     old: &Map<Node>,
     proposed: &Map<Node>,
@@ -105,6 +108,7 @@ fn workloads(
     for (name, was, wanted) in changed {
         let new = wanted.map(|wanted| shape::workload(name, wanted)).transpose();
         let new = new.map_err(UpdateError::Shape)?;
+        // Normalising can undo a difference: an absent policy is `NEVER`.
         if was == new.as_ref() {
             continue;
         }
@@ -119,12 +123,13 @@ fn workloads(
     Ok((all, changes))
 }
 
-/// The configs of the new state, with those that did not change as they stand in the old one, and
-/// the keys of those that differ.
+/// The configs of the new state, with unchanged ones at their old place in memory, and the keys of the
+/// changed ones.
 fn configs(
     old: &Map<Node>,
     proposed: &Map<Node>,
 ) -> Result<(Map<Node>, BTreeSet<Key>), UpdateError> {
+    // Equal configs go back to their old place first, so the comparison below skips them.
     let mut all = proposed.clone();
     reuse(old, &mut all);
     let mut changed = Vec::new();
@@ -180,8 +185,7 @@ fn check_config_names(workload: &Node) -> Result<(), UpdateError> {
     Ok(())
 }
 
-/// Every config that a workload refers to has to be there. A workload that did not change can only
-/// miss one that was removed.
+/// Checks the references to configs. An unchanged workload can only miss a removed config.
 fn check_references<'a>(
     workloads: &'a Map<Node>,
     configs: &Map<Node>,
@@ -193,6 +197,7 @@ fn check_references<'a>(
         let mut keys = references.filter_map(|(_, key)| key.as_str());
         keys.find(|key| configs.get(key).is_none()).map(str::to_owned)
     };
+    // Only a removed config can break a workload without a change.
     let removed = changed_configs.iter().any(|key| configs.get(key.as_str()).is_none());
     let all = removed.then(|| workloads.iter()).into_iter().flatten();
     match changed.chain(all).find_map(|(_, workload)| missing(workload)) {
@@ -211,7 +216,7 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
     Rule::AgentName.check(agent).map_err(UpdateError::Invalid)
 }
 
-/// What is wrong with the name of a workload, in the reference's words.
+/// The fault of a workload's name, in the reference's words.
 #[must_use]
 pub fn workload_name_fault(name: &str) -> Option<String> {
     if name.is_empty() {
@@ -226,8 +231,8 @@ pub fn workload_name_fault(name: &str) -> Option<String> {
     }
 }
 
-/// A new cycle leads through a workload that changed, so only what can be reached from those is
-/// walked. No recursion: a chain of dependencies may be as long as the state is large.
+/// Finds cycles of dependencies. A new cycle leads through a changed workload, so the walk starts
+/// there. It does not recurse, because a chain of dependencies may be as long as the state is large.
 fn check_cycles<'a>(
     workloads: &'a Map<Node>,
     changed: impl Iterator<Item = &'a Key>,

@@ -158,11 +158,13 @@ impl Decoder {
     }
 
     fn record(&mut self, record: &Record, bytes: &[u8]) -> Result<Map<Node>, ConvertError> {
+        // By place in the table: one pass over the bytes, in any order of fields.
         let mut values: [Option<Node>; MOST_FIELDS] = [const { None }; MOST_FIELDS];
         let mut lists: Vec<(usize, Vec<Node>)> = Vec::new();
         for entry in Fields(bytes) {
             let (number, value) = entry?;
             let Some((place, field)) = record.by_number(number) else { continue };
+            // The items of a repeated field need not stand side by side.
             if let Kind::Repeated(kind) = field.kind {
                 let item = self.value(kind, value)?;
                 match lists.iter_mut().find(|(own, _)| *own == place) {
@@ -245,6 +247,7 @@ impl Decoder {
             let (number, value) = field?;
             let variant = variants.iter().find(|(own, ..)| *own == number);
             let Some((_, name, record)) = variant else { continue };
+            // The variant's fields and its name make one record in the tree.
             let mut fields = self.record(record, value.bytes()?)?;
             fields.insert("type", Node::text(name));
             once(&mut node, Node::Map(fields))?;

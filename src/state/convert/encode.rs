@@ -1,8 +1,8 @@
-//! The message of a tree as its bytes, without making the message first.
+//! Encoder: tree in, bytes of its message out, without a generated type in between.
 //!
-//! Bytes are written from the last to the first: then the length of a message, which stands before
-//! it, is known when it is due. The bytes are those that the generated types would give: fields by
-//! number, map entries by key, defaults left out.
+//! Bytes are written from the last to the first: then the length in front of a message is known in
+//! time. They equal the encoding by the generated types: fields by number, map entries by key, defaults
+//! left out.
 
 use super::{Fill, LeafCache};
 use crate::state::{
@@ -14,18 +14,18 @@ use crate::state::{
 const VARINT: u32 = 0;
 const LENGTH_DELIMITED: u32 = 2;
 
-/// A buffer that is filled from its end.
+/// A buffer filled from its end.
 #[derive(Debug, Default)]
 pub struct Writer<'p> {
     buffer: Vec<u8>,
-    /// Where the bytes begin that were written.
+    /// Start of the written bytes.
     start: usize,
-    /// What was encoded before.
+    /// Encoded leaves of earlier answers.
     leaf_cache: Option<&'p mut LeafCache>,
 }
 
 impl<'p> Writer<'p> {
-    /// A writer that takes what it can from `leaf_cache`, and leaves there what others may take.
+    /// A writer with a cache: it copies known leaves from `leaf_cache`, and adds new ones.
     #[must_use]
     pub fn with(leaf_cache: &'p mut LeafCache, fill: Fill) -> Self {
         let mut writer = Self::default();
@@ -33,7 +33,7 @@ impl<'p> Writer<'p> {
         Self { leaf_cache: Some(leaf_cache), ..writer }
     }
 
-    /// What was written, from this place of the buffer on; the rest is a small part of it.
+    /// The written bytes start at this place of the buffer; the rest is a small part of it.
     #[must_use]
     pub fn finish(self, fill: Fill) -> (Vec<u8>, usize) {
         let Self { mut buffer, mut start, leaf_cache } = self;
@@ -41,6 +41,7 @@ impl<'p> Writer<'p> {
         if let Some(leaf_cache) = leaf_cache {
             leaf_cache.end_answer(fill, len);
         }
+        // An answer may wait long in an outbox, so more than an eighth unused is given back.
         if start > len / 8 {
             buffer.drain(..start);
             buffer.shrink_to_fit();
@@ -122,7 +123,7 @@ impl<'p> Writer<'p> {
         texts.rev().for_each(|text| self.text(field, text));
     }
 
-    /// A message whose fields `write` writes, the last first.
+    /// Writes a message with the fields written by `write`, the last first.
     pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         let before = self.len();
         write(self);
@@ -236,6 +237,7 @@ impl<'p> Writer<'p> {
                     }
                 }
             }
+            // As everywhere in proto3, a default has no field.
             if !key.as_str().is_empty() {
                 entry.text(1, key.as_str());
             }
@@ -243,6 +245,7 @@ impl<'p> Writer<'p> {
     }
 
     fn large_map(&mut self, kind: &Kind, map: &Map<Node>, fill: Fill) {
+        // Taken out for the loop: a map inside of an entry is cached with it, not by itself.
         let Some(leaf_cache) = self.leaf_cache.take_if(|_| map.is_large()) else {
             return self.map(kind, map, fill);
         };
@@ -264,7 +267,7 @@ impl<'p> Writer<'p> {
     }
 }
 
-/// Writes the fields of the complete state: those that [`super::to_pb`] would give.
+/// Writes the fields of the complete state, as in [`super::to_pb`].
 pub fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
     for field in COMPLETE_STATE.fields.iter().rev() {
         if let Some(part) = tree.root().get(field.name) {

@@ -1,8 +1,8 @@
-//! The encoded leaves of large maps, kept from one answer to the next: what did not change in between
-//! is copied, not encoded.
+//! Cache of encoded leaves of large maps: leaves without a change since an earlier answer are copied,
+//! not encoded.
 //!
-//! A leaf is told by its address, and held: so its address cannot be another's while its bytes are
-//! kept.
+//! The key of an entry is the address of the leaf. The cache holds the leaf, so no other leaf gets this
+//! address.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,10 +11,10 @@ use super::{
     Fill,
 };
 
-/// Most bytes that are kept.
+/// Most bytes in the cache.
 const MOST_BYTES: usize = 16 << 20;
 
-/// Answers that a leaf may be no part of until it goes.
+/// An unused leaf leaves the cache after this many answers.
 const PATIENCE: u64 = 8;
 
 /// Encoding of a map's entries: address of their kind in the table of fields, and filling.
@@ -38,7 +38,7 @@ type Leaf = Arc<[(Key, Node)]>;
 struct Piece {
     leaf: Leaf,
     bytes: Box<[u8]>,
-    /// The last answer that it was part of.
+    /// The last answer with it.
     used: u64,
 }
 
@@ -58,6 +58,7 @@ impl LeafCache {
     pub(super) fn keep(&mut self, leaf: &Leaf, kind: Kind, bytes: &[u8]) {
         #[cfg(test)]
         (self.encoded += 1);
+        // A full cache keeps its entries: they were used lately, or they will expire soon.
         if self.bytes + bytes.len() > MOST_BYTES {
             return;
         }
@@ -88,6 +89,7 @@ impl LeafCache {
             self.everything = len;
         }
         self.answers += 1;
+        // Expired leaves are freed here, because the cache alone may keep them alive.
         let (answers, bytes) = (self.answers, &mut self.bytes);
         self.kept.retain(|_, piece| {
             let keep = piece.used + PATIENCE >= answers;

@@ -51,7 +51,7 @@ fn part_that_an_update_cannot_set_need_not_be_right() {
     assert_eq!(new_state_from_pb(&state(99)).unwrap(), Tree::default());
 }
 
-/// Names and values of the schema, so that random nodes often stand where they belong.
+/// Names and values of the schema, so random nodes often stand in a valid place.
 const WORDS: [&str; 36] = [
     "apiVersion",
     "workloads",
@@ -137,7 +137,7 @@ fn access() -> pb::ControlInterfaceAccess {
     }
 }
 
-/// A state in which every field of the schema is set.
+/// A state with every field of the schema set.
 fn everything() -> pb::CompleteState {
     use pb::{
         config_item::ConfigItemEnum as Item, execution_state::ExecutionStateEnum as Execution,
@@ -262,7 +262,7 @@ fn what_did_not_change_is_copied_and_the_bytes_are_the_same() {
     );
 }
 
-/// The generated types are the reference: whatever the decoder accepts, they accept as well, and both mean
+/// The generated types are the reference: they accept all bytes accepted by the decoder, and both mean
 /// the same tree.
 fn check_against_generated_types(bytes: &[u8]) {
     for from_bytes in [state_from_bytes, new_state_from_bytes] {

@@ -1,4 +1,4 @@
-//! Many masks at once say what each of them says alone.
+//! Many masks at once give the union of the results of each.
 
 use std::collections::BTreeSet;
 

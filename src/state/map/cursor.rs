@@ -2,13 +2,13 @@
 
 use super::{Key, Link, Map};
 
-/// What comes next in a walk: a node that has not been opened, or an entry.
+/// The next item of a walk: an unopened node, or an entry.
 pub(super) enum Top<'a, V> {
     Node(&'a Link<V>),
     Entry(&'a Key, &'a V),
 }
 
-/// A walk in key order that can step over whole nodes. Most maps are one leaf, for which it takes no
+/// A walk in key order with the option to skip whole nodes. Most maps are one leaf, so it takes no
 /// memory beside itself.
 pub(super) struct Cursor<'a, V> {
     at: Option<Rest<'a, V>>,
@@ -18,7 +18,7 @@ pub(super) struct Cursor<'a, V> {
 /// Entries of a leaf.
 type Entries<'a, V> = &'a [(Key, V)];
 
-/// What is left of a node that was opened; never empty in a cursor.
+/// The rest of an opened node; never empty in a cursor.
 enum Rest<'a, V> {
     Links(&'a [Link<V>]),
     Entries(Entries<'a, V>),
@@ -37,7 +37,7 @@ impl<'a, V> Cursor<'a, V> {
         }
     }
 
-    /// Steps over what [`Cursor::top`] shows.
+    /// Skips the item of [`Cursor::top`].
     pub(super) fn skip(&mut self) {
         match &mut self.at {
             None => return,
@@ -47,7 +47,7 @@ impl<'a, V> Cursor<'a, V> {
         self.leave();
     }
 
-    /// Goes on above a node of which nothing is left.
+    /// Goes on above an exhausted node.
     fn leave(&mut self) {
         let is_over = match &self.at {
             None => return,
@@ -59,7 +59,7 @@ impl<'a, V> Cursor<'a, V> {
         }
     }
 
-    /// Opens the node that [`Cursor::top`] shows; an entry cannot be opened.
+    /// Opens the node of [`Cursor::top`]; an entry cannot be opened.
     pub(super) fn open(&mut self) {
         let Some(Top::Node(link)) = self.top() else { return };
         self.skip();
@@ -70,7 +70,7 @@ impl<'a, V> Cursor<'a, V> {
         });
     }
 
-    /// What [`Map::diff`] is; `self` walks through the old version.
+    /// Implements [`Map::diff`]; `self` walks the old version.
     pub(super) fn diff(
         mut self,
         mut other: Self,
@@ -85,6 +85,7 @@ impl<'a, V> Cursor<'a, V> {
                         other.skip();
                         continue;
                     }
+                    // Only nodes of equal height can be shared, so the higher one is opened first.
                     let (high, low) = (x.height(), y.height());
                     if high >= low {
                         self.open();
@@ -124,7 +125,7 @@ impl<'a, V> Cursor<'a, V> {
         }
     }
 
-    /// [`Cursor::diff`] until one of the two cursors is through the leaf that it is in.
+    /// [`Cursor::diff`] until one of the cursors has finished its leaf.
     fn diff_opened(
         &mut self,
         other: &mut Self,
@@ -140,7 +141,7 @@ impl<'a, V> Cursor<'a, V> {
     }
 }
 
-/// [`Map::diff`] of two maps that are one leaf each.
+/// [`Map::diff`] of two maps of one leaf each.
 pub(super) fn diff_leaves<'a, V>(
     olds: Entries<'a, V>,
     news: Entries<'a, V>,
@@ -151,8 +152,7 @@ pub(super) fn diff_leaves<'a, V>(
     news.iter().for_each(|(y, new)| each(y, None, Some(new)));
 }
 
-/// Tells how the entries of two leaves differ until nothing is left of one of them; out comes what is left
-/// of each.
+/// Reports the differences of two leaves until one of them is finished, and returns the rests of both.
 fn diff_entries<'a, V>(
     mut olds: Entries<'a, V>,
     mut news: Entries<'a, V>,

@@ -52,6 +52,7 @@ pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, Str
             field.presence == Presence::Collection || matches!(field.kind, Kind::Repeated(_));
         if drops_empty && normal.is_empty_collection() {
             kept.remove(field.name);
+        // An unchanged value is not put again: that would copy a node shared with other versions.
         } else if !normal.ptr_eq(value) {
             kept.insert(field.name, normal);
         }
@@ -107,8 +108,8 @@ fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), St
     }
 }
 
-/// Checks that a config has only strings, sequences and mappings, within the bound of nesting. A mask
-/// can put a value together, so the bound is checked here again.
+/// Checks a config: only strings, sequences and mappings, within the bound of nesting. A mask can put a
+/// value together, so the bound is checked here again.
 pub(super) fn config(at: &str, item: &Node) -> Result<(), String> {
     config_below(at, at, item, MAX_NESTING)
 }
