@@ -158,7 +158,7 @@ impl Broker {
             Command::Response { instance, request_id, kind, bodies } => {
                 self.on_forwarded_response(&instance, &request_id, kind, bodies)
             }
-            Command::PortStatus(trouble) => {
+            Command::Trouble(trouble) => {
                 if let Some(link) = &mut self.link {
                     link.trouble = trouble;
                 }

@@ -108,7 +108,7 @@ pub enum Command {
         bodies: Vec<ResponseBody>,
     },
     /// This keeps it from doing its work; `None`: nothing does.
-    PortStatus(Option<String>),
+    Trouble(Option<String>),
     /// The end.
     Shutdown,
     /// Something that cannot be done, for this reason.
@@ -208,7 +208,7 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         Content::Request(request) => Command::Request(Request::check(request, limits)),
         Content::Response(response) => forwarded_response(response)?,
         Content::Trouble(trouble) => {
-            Command::PortStatus(Some(trouble.reason).filter(|reason| !reason.is_empty()))
+            Command::Trouble(Some(trouble.reason).filter(|reason| !reason.is_empty()))
         }
         Content::Shutdown(_) => Command::Shutdown,
     })
@@ -376,5 +376,22 @@ impl ToAgent {
             }
             _ => 256,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_of_a_later_version_and_no_content_are_unsupported_under_their_id() {
+        // Field 1 is the id; 99 is the number of no content.
+        for body in [&[0x08, 7][..], &[0x08, 7, 0x9a, 0x06, 0]] {
+            let message = FromAgent::decode(body, &Limits::default()).unwrap();
+            assert_eq!(message.id, 7);
+            let Command::Refused(rejected) = message.command else { panic!("{message:?}") };
+            assert_eq!(rejected.code, RejectCode::UnsupportedCommand);
+        }
+        assert!(FromAgent::decode(&[0x0a], &Limits::default()).is_err(), "no id can be read");
     }
 }
