@@ -20,7 +20,6 @@ mod tame;
 use std::{
     collections::BTreeSet,
     error::Error,
-    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock},
 };
@@ -43,7 +42,8 @@ pub use steps::{Budget, OutOfSteps};
 
 /// The reason for a failed rendering. The text is for the client (docs/protocol.md#error-texts), without
 /// the frame added by the rejection of an update.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
 pub struct RenderError {
     /// The workload.
     pub workload: String,
@@ -52,14 +52,6 @@ pub struct RenderError {
     /// True if the same workload could not be rendered before either.
     pub is_old: bool,
 }
-
-impl fmt::Display for RenderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl Error for RenderError {}
 
 /// Computes the effective state of `new`, and the workloads with a failed rendering. The effective state
 /// of `old` has to belong to its desired state, and `uses` to both.
@@ -241,70 +233,30 @@ static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 const INDENT: &str = "indent";
 
 /// A field cannot be rendered.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum FieldError {
     /// The configs are larger than there are steps left.
+    #[error("The configs that it refers to are too large: {0}")]
     Data(OutOfSteps),
     /// The template of this field.
+    #[error("Failed to render field '{}': '{}'", .0, shortened(.1.to_string()))]
     Template(String, TemplateError),
 }
 
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Data(error) => {
-                write!(f, "The configs that it refers to are too large: {error}")
-            }
-            Self::Template(field, error) => {
-                write!(f, "Failed to render field '{field}': '{}'", shortened(error.to_string()))
-            }
-        }
-    }
-}
-
-impl Error for FieldError {}
-
 /// A template cannot be rendered.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum TemplateError {
-    Scan(ScanError),
-    Unsupported(Unsupported),
-    Steps(OutOfSteps),
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    #[error(transparent)]
+    Steps(#[from] OutOfSteps),
     /// The engine's own error. Its type is large, so only its text is kept.
+    #[error("{0}")]
     Engine(String),
+    #[error("the template engine failed")]
     Panic,
-}
-
-impl fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Scan(error) => error.fmt(f),
-            Self::Unsupported(error) => error.fmt(f),
-            Self::Steps(error) => error.fmt(f),
-            Self::Engine(text) => f.write_str(text),
-            Self::Panic => f.write_str("the template engine failed"),
-        }
-    }
-}
-
-impl Error for TemplateError {}
-
-impl From<ScanError> for TemplateError {
-    fn from(error: ScanError) -> Self {
-        Self::Scan(error)
-    }
-}
-
-impl From<Unsupported> for TemplateError {
-    fn from(error: Unsupported) -> Self {
-        Self::Unsupported(error)
-    }
-}
-
-impl From<OutOfSteps> for TemplateError {
-    fn from(error: OutOfSteps) -> Self {
-        Self::Steps(error)
-    }
 }
 
 /// The inputs for rendering the fields of one workload.

@@ -12,7 +12,7 @@ use std::{
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::{Process, wait_for};
+use crate::{Process, memory_dir, wait_for};
 
 /// One member of an etcd cluster.
 pub struct Etcd {
@@ -52,7 +52,7 @@ impl Etcd {
     }
 
     fn new(address: &'static str, scheme: &'static str, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = memory_dir();
         let [client, peer, metrics] = free_ports();
         let options = options.iter().map(|&own| own.to_owned()).collect();
         let (child, others) = (None, Vec::new());
@@ -111,7 +111,7 @@ impl Etcd {
     /// A copy of its data, as a backup has it; for [`Etcd::hide_with`].
     pub fn backup(&mut self) -> TempDir {
         self.kill();
-        let backup = tempfile::tempdir().unwrap();
+        let backup = memory_dir();
         copy(&self.folder.path().join("data"), &backup.path().join("data"));
         self.restart();
         backup

@@ -29,7 +29,9 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::statvfs::statvfs,
 };
+use tempfile::TempDir;
 
 pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload_with};
 pub use etcd::Etcd;
@@ -54,6 +56,21 @@ pub fn soon() -> Instant {
 /// The folder of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Free space in memory above which [`memory_dir`] uses it: an etcd allocates 64 MiB for its log at once.
+const MUCH_MEMORY: u64 = 2 << 30;
+
+/// A folder in memory where there is much of it, and on disk otherwise. Run directories are in memory on a
+/// node as well, and a disk under load stops an etcd for seconds.
+pub fn memory_dir() -> TempDir {
+    let free = statvfs("/dev/shm").map(|memory| memory.blocks_available() * memory.fragment_size());
+    if free.is_ok_and(|free| free > MUCH_MEMORY)
+        && let Ok(folder) = tempfile::tempdir_in("/dev/shm")
+    {
+        return folder;
+    }
+    tempfile::tempdir().unwrap()
 }
 
 /// A file below `fixtures/`.

@@ -17,7 +17,7 @@ use fifogate::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 
-use crate::{PATIENCE, Process, Session, fifogate};
+use crate::{PATIENCE, Process, Session, fifogate, memory_dir};
 
 /// The agent's end of the link.
 type Link = AgentLink<Box<dyn Read + Send>, Box<dyn Write + Send>>;
@@ -88,7 +88,7 @@ impl<R: Read + AsFd> Read for Patient<R> {
 impl LinkAgent {
     /// Starts it with a run directory of its own.
     pub fn start(transport: Transport, options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = memory_dir();
         let mut agent = Self::start_at(transport, &dir.path().join("run"), options);
         agent._dir = Some(dir);
         agent

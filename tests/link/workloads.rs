@@ -7,8 +7,8 @@ use fifogate::pb::{
     ank_base::ReadWriteEnum,
 };
 
-use testkit::{BOTH, LinkAgent, Transport, add, configs, instance, is_root_or_skip};
 use testkit::Session;
+use testkit::{BOTH, LinkAgent, Transport, add, configs, instance, is_root_or_skip};
 
 #[test]
 fn workload_is_announced_served_and_removed_with_its_pair() {

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
     time::Duration,
 };
 
@@ -115,20 +114,12 @@ impl Campaigns {
 }
 
 /// A field of a log request is no time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{field}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'")]
 struct InvalidTime {
     field: &'static str,
     text: String,
 }
-
-impl fmt::Display for InvalidTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, text } = self;
-        write!(f, "'{field}' is no time as in RFC 3339, such as 2030-01-31T12:00:00Z: '{text}'")
-    }
-}
-
-impl std::error::Error for InvalidTime {}
 
 impl Range {
     fn of(request: &pb::LogsRequest) -> Result<Self, InvalidTime> {

@@ -3,8 +3,6 @@
 //! Input is the change; output is an error naming the field and its limit. The manifest and the
 //! persisted state are not checked here: an oversized workload there harms itself only.
 
-use std::fmt;
-
 use fifogate::state::{Node, Tree, WorkloadChange};
 
 use super::workload_changes;
@@ -18,20 +16,12 @@ use crate::{
 const BYTES_A_STEP: usize = 2;
 
 /// A field of a workload has more than [`MOST_ENTRIES`] entries.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("desiredState.workloads.{workload}.{field} has more than {MOST_ENTRIES} entries")]
 pub(super) struct TooManyEntries {
     workload: String,
     field: &'static str,
 }
-
-impl fmt::Display for TooManyEntries {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workload, field } = self;
-        write!(f, "desiredState.workloads.{workload}.{field} has more than {MOST_ENTRIES} entries")
-    }
-}
-
-impl std::error::Error for TooManyEntries {}
 
 /// Checks the numbers of files, dependencies and config aliases of all changed workloads.
 ///

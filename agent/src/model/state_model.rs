@@ -3,7 +3,7 @@
 //! Updates and changes go in; a new state or an error comes out. The indexes always belong to the tree,
 //! and each step costs no more than its change.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use fifogate::{
     pb::ank_base as pb,
@@ -28,24 +28,15 @@ use crate::{
 };
 
 /// Changes do not result in a valid state.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidChange {
     /// An item has an unknown value.
+    #[error(transparent)]
     Item(convert::ConvertError),
     /// The state would break a rule.
+    #[error("{0}")]
     State(String),
 }
-
-impl fmt::Display for InvalidChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Item(error) => error.fmt(f),
-            Self::State(rule) => f.write_str(rule),
-        }
-    }
-}
-
-impl std::error::Error for InvalidChange {}
 
 /// A state with its size and its index of config references.
 #[derive(Clone, Debug)]

@@ -4,8 +4,6 @@
 //! exceeding a limit ends the rendering with an error naming this limit.
 
 use std::{
-    error::Error,
-    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -21,26 +19,15 @@ use crate::limits::{FIELD_STEPS, MOST_BYTES, UPDATE_STEPS, WORKLOAD_STEPS};
 const BYTES_A_STEP: u64 = 8;
 
 /// A limit on steps is exceeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfSteps {
     /// Work outside of rendering exceeds the steps of the update.
+    #[error("the update takes more than {UPDATE_STEPS} steps")]
     Update,
     /// Rendering exceeds the steps of a `field`, a `workload` or the `update`.
+    #[error("rendering takes more than the {1} steps of one {0}")]
     Rendering(&'static str, u64),
 }
-
-impl fmt::Display for OutOfSteps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Update => write!(f, "the update takes more than {UPDATE_STEPS} steps"),
-            Self::Rendering(whose, most) => {
-                write!(f, "rendering takes more than the {most} steps of one {whose}")
-            }
-        }
-    }
-}
-
-impl Error for OutOfSteps {}
 
 /// The remaining steps of an update and of its current workload.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,6 @@
 //! values, except for comparisons, lookups and output: [`super::helpers`] and the output buffer count
 //! these.
 
-use std::{error::Error, fmt};
-
 use handlebars::{
     Path, Template,
     template::{HelperTemplate, Parameter, TemplateElement},
@@ -27,26 +25,15 @@ const A_PATH: u64 = 6;
 const A_PARTIAL: u64 = 40;
 
 /// A template contains an unsupported construct.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsupported {
+    #[error("there is no partial but `{INDENT}`")]
     Partial,
+    #[error("partial blocks and decorators are not supported")]
     BlockOrDecorator,
+    #[error("this kind of expression is not supported")]
     Expression,
 }
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Partial => write!(f, "there is no partial but `{INDENT}`"),
-            Self::BlockOrDecorator => {
-                f.write_str("partial blocks and decorators are not supported")
-            }
-            Self::Expression => f.write_str("this kind of expression is not supported"),
-        }
-    }
-}
-
-impl Error for Unsupported {}
 
 /// Steps of one reference: the path to the value, and the copy of a literal containing it.
 #[derive(Clone, Copy)]

@@ -8,8 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error,
-    fmt, fs,
+    fs,
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, IntoRawFd},
@@ -97,46 +96,27 @@ pub(super) fn main() -> ExitCode {
 }
 
 /// The process cannot take the attributes of its command.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum PrepareError {
     /// The shim sent no identity.
+    #[error(transparent)]
     Identity(io::Error),
+    #[error("cannot begin a session: {0}")]
     Session(Errno),
+    #[error("cannot reset signals: {0}")]
     Signals(io::Error),
     /// The agent has not this capability.
+    #[error("the agent has no capability {0} to pass on")]
     NoCapability(&'static str),
+    #[error("cannot drop capabilities: {0} (this takes SETPCAP)")]
     DropCapabilities(io::Error),
+    #[error("cannot set capabilities: {0}")]
     SetCapabilities(io::Error),
+    #[error("cannot set no_new_privs: {0}")]
     NoNewPrivileges(Errno),
-    User {
-        uid: Uid,
-        gid: Gid,
-        errno: Errno,
-    },
+    #[error("cannot become user {uid} and group {gid}: {errno}")]
+    User { uid: Uid, gid: Gid, errno: Errno },
 }
-
-impl fmt::Display for PrepareError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Identity(error) => error.fmt(f),
-            Self::Session(errno) => write!(f, "cannot begin a session: {errno}"),
-            Self::Signals(error) => write!(f, "cannot reset signals: {error}"),
-            Self::NoCapability(name) => {
-                write!(f, "the agent has no capability {name} to pass on")
-            }
-            Self::DropCapabilities(error) => {
-                write!(f, "cannot drop capabilities: {error} (this takes SETPCAP)")
-            }
-            Self::SetCapabilities(error) => write!(f, "cannot set capabilities: {error}"),
-            Self::NoNewPrivileges(errno) => write!(f, "cannot set no_new_privs: {errno}"),
-            Self::User { uid, gid, errno } => {
-                write!(f, "cannot become user {uid} and group {gid}: {errno}")
-            }
-        }
-    }
-}
-
-impl Error for PrepareError {}
 
 fn prepare(socket: &UnixStream) -> Result<Command, PrepareError> {
     let mut line = String::new();

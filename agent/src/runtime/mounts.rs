@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
-    fmt, fs,
+    fs,
     io::{self, Error},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -59,31 +59,21 @@ pub struct Hidden {
 }
 
 /// A mount for a workload failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum MountError {
     /// The source of a mount cannot be used.
+    #[error("cannot show {}: {}", .0.display(), .1)]
     Show(PathBuf, io::Error),
     /// A folder of the agent cannot be hidden.
+    #[error("cannot hide {}: {}", .0.display(), .1)]
     Hide(PathBuf, io::Error),
     /// Nothing can be mounted on this target.
+    #[error("cannot mount {}: {}", .0.display(), .1)]
     Mount(PathBuf, io::Error),
     /// A file of the kernel cannot be made read-only.
+    #[error("cannot protect {}: {}", .0.display(), .1)]
     Protect(PathBuf, io::Error),
 }
-
-impl fmt::Display for MountError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verb, path, error) = match self {
-            Self::Show(path, error) => ("show", path, error),
-            Self::Hide(path, error) => ("hide", path, error),
-            Self::Mount(path, error) => ("mount", path, error),
-            Self::Protect(path, error) => ("protect", path, error),
-        };
-        write!(f, "cannot {verb} {}: {error}", path.display())
-    }
-}
-
-impl std::error::Error for MountError {}
 
 /// Makes all mounts private: nothing mounted here from now on is visible outside.
 pub(super) fn make_private() -> io::Result<()> {

@@ -11,7 +11,7 @@
 //! A third process (`exec`) gives up rights, and becomes the command.
 
 use std::{
-    error, fmt, fs,
+    fmt, fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
@@ -200,43 +200,21 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
 }
 
 /// The command was not started.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum CommandError {
     /// The process that becomes the command cannot be started.
+    #[error("the process for the command cannot be started: {0}")]
     Process(io::Error),
-    Mount(MountError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("workingDir {} is no folder", .0.display())]
     NoFolder(PathBuf),
     /// The command itself cannot be started.
-    Command {
-        command: String,
-        reason: String,
-    },
+    #[error("command '{command}' cannot be started: {reason}")]
+    Command { command: String, reason: String },
     /// The process reported this reason before it was ready.
+    #[error("{0}")]
     Reported(String),
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process(error) => {
-                write!(f, "the process for the command cannot be started: {error}")
-            }
-            Self::Mount(error) => error.fmt(f),
-            Self::NoFolder(path) => write!(f, "workingDir {} is no folder", path.display()),
-            Self::Command { command, reason } => {
-                write!(f, "command '{command}' cannot be started: {reason}")
-            }
-            Self::Reported(reason) => f.write_str(reason),
-        }
-    }
-}
-
-impl error::Error for CommandError {}
-
-impl From<MountError> for CommandError {
-    fn from(error: MountError) -> Self {
-        Self::Mount(error)
-    }
 }
 
 fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, CommandError> {

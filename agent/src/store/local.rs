@@ -3,7 +3,7 @@
 //! Updates and reports go in; events come out in the order of the changes. With a folder, an update is
 //! on disk before it is answered.
 
-use std::{fmt, io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use fifogate::{
     pb::ank_base as pb,
@@ -30,24 +30,15 @@ use crate::{
 };
 
 /// The reason for a store not opening.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The initial desired state is invalid.
+    #[error("{0}")]
     Seed(String),
     /// The storage cannot be used.
+    #[error(transparent)]
     Storage(StorageError),
 }
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Seed(text) => f.write_str(text),
-            Self::Storage(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 impl<E: Into<StorageError>> From<E> for OpenError {
     fn from(error: E) -> Self {
@@ -56,47 +47,20 @@ impl<E: Into<StorageError>> From<E> for OpenError {
 }
 
 /// The reason for a storage being unusable.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The file on disk.
-    Disk(DiskError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The cluster.
-    Etcd(EtcdError),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// The stored state is of another version.
-    Version(OtherVersion),
+    #[error(transparent)]
+    Version(#[from] OtherVersion),
     /// This process cannot make an id of its own.
+    #[error(transparent)]
     Id(io::Error),
-}
-
-impl fmt::Display for StorageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disk(error) => error.fmt(f),
-            Self::Etcd(error) => error.fmt(f),
-            Self::Version(error) => error.fmt(f),
-            Self::Id(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StorageError {}
-
-impl From<DiskError> for StorageError {
-    fn from(error: DiskError) -> Self {
-        Self::Disk(error)
-    }
-}
-
-impl From<EtcdError> for StorageError {
-    fn from(error: EtcdError) -> Self {
-        Self::Etcd(error)
-    }
-}
-
-impl From<OtherVersion> for StorageError {
-    fn from(error: OtherVersion) -> Self {
-        Self::Version(error)
-    }
 }
 
 /// A handle to the state of one node.

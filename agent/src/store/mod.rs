@@ -4,8 +4,6 @@
 //! in one order, and answer an update after it is persisted and its event is queued. [`crate::model`]
 //! computes the effect of an update.
 
-use std::fmt;
-
 use fifogate::{limits::too_deep, pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
@@ -84,35 +82,21 @@ fn undecodable(error: &prost::DecodeError) -> String {
 }
 
 /// The reason for a rejected change. The text is for the requesting workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The update itself is invalid: a retry cannot succeed.
+    #[error("{0}")]
     Invalid(String),
     /// A retry may succeed: the store is unreachable or full, or other agents kept changing the same
     /// keys.
+    #[error("{0}")]
     Unavailable(String),
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Invalid(text) | Self::Unavailable(text)) = self;
-        f.write_str(text)
-    }
-}
-
-impl std::error::Error for Refused {}
-
 /// The stored state is of a version unknown to this agent, for this reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct OtherVersion(String);
-
-impl fmt::Display for OtherVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OtherVersion {}
 
 /// Most bytes of state that workloads can create, the same as in fifogate itself.
 const MOST_STATE: usize = 64 << 20;

@@ -37,24 +37,18 @@ const SEEDING: Duration = Duration::from_secs(30);
 const PAGE: i64 = 500;
 
 /// The reason for etcd being of no use.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// A retry may succeed.
+    #[error("{0}")]
     Away(String),
     /// An operator has to act first.
+    #[error("{0}")]
     Lasting(String),
     /// Another process owns the name of this agent.
+    #[error("{0}")]
     Taken(String),
 }
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Away(text) | Self::Lasting(text) | Self::Taken(text)) = self;
-        f.write_str(text)
-    }
-}
-
-impl std::error::Error for Trouble {}
 
 /// No endpoint of etcd is of use: each with its trouble.
 #[derive(Debug)]
