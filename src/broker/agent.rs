@@ -233,6 +233,10 @@ impl Broker {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.remove(&id) {
             self.by_instance.remove(&peer.instance);
+            if peer.has_pair {
+                // Acknowledged before: the failure of a deferred opening reaches the agent only so.
+                self.tell_agent(ToAgent::WorkloadRemoved(peer.instance));
+            }
         }
         self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Err(failed));
     }

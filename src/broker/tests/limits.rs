@@ -303,6 +303,20 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
     assert_eq!(sessions.last(), Some(Phase::Connected));
 }
 
+#[test]
+fn agent_hears_of_a_pair_that_fails_after_it_was_acknowledged() {
+    // A pair with half a frame is acknowledged before its FIFOs are open.
+    let (mut world, w) = with_an_agent_that_does_not_read();
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    world.to_agent.clear();
+    world.input(Input::PairFailed(w, "no such device".to_owned()));
+    world.input(Input::Written(PeerId::AGENT, Seq::MAX));
+    let gone = |message: &ToAgent| {
+        matches!(message, ToAgent::WorkloadRemoved(instance) if instance.workload == "w")
+    };
+    assert_eq!(world.to_agent.iter().filter(|message| gone(message)).count(), 1);
+}
+
 const KIB: usize = 1 << 10;
 
 /// Ten workloads with all rights, and `writer`, with a memory budget of 1 MiB.

@@ -4,7 +4,8 @@
 //! messages for the worker go out. Misbehavior of workloads is logged here.
 //!
 //! Invariant: each `Open` of the worker is answered by `PairOpened`, unless the pair is removed before;
-//! each `Close` is answered by one `PairClosed`.
+//! a deferred opening is answered early and by a second `PairOpened` only if it fails. Each `Close` is
+//! answered by one `PairClosed`.
 
 use std::{
     io, mem,
