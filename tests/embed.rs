@@ -134,6 +134,20 @@ fn reasons_not_to_start_are_told_apart() {
 }
 
 #[test]
+fn socket_path_that_is_too_long_is_told_with_its_length_and_the_limit() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let told = |builder: ServerBuilder| builder.spawn().unwrap_err().to_string();
+    let long = dir.path().join("d".repeat(120));
+    let bytes = long.join("status.sock").as_os_str().len();
+    let text = told(Server::builder(&long));
+    assert!(text.contains(&format!("107 bytes, this one has {bytes}")), "{text}");
+    let agent = AgentTransport::Unix(dir.path().join("a".repeat(120)));
+    let text = told(Server::builder(dir.path().join("run")).agent(agent));
+    assert!(text.contains("107 bytes"), "{text}");
+}
+
+#[test]
 fn agent_over_a_channel_ends_the_server_and_garbage_from_it_is_its_fault() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();

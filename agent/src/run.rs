@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use fifogate::{link::CallError, manifest, state::Tree};
+use fifogate::{
+    link::{CallError, LinkError},
+    manifest,
+    state::Tree,
+};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -195,7 +199,13 @@ fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
 
 fn no_gate(options: &Options, error: &CallError) -> CliError {
     let program = options.fifogate.display();
-    CliError::Failed(format!("{program} cannot be started: {error}; is --fifogate right?"))
+    CliError::Failed(match error {
+        // A fifogate that refuses to serve has printed its reason already.
+        CallError::Link(LinkError::NoHello) => format!(
+            "{program} ended before it greeted; if it printed no error above, is --fifogate right?"
+        ),
+        _ => format!("{program} cannot be started: {error}; is --fifogate right?"),
+    })
 }
 
 /// Signals for an end in order.

@@ -4,6 +4,9 @@ use std::{fmt, io, path::PathBuf};
 
 use super::fifo::FifoError;
 
+/// Longest path of a Unix socket in bytes: `sun_path` without its final zero.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// The server cannot start.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -30,10 +33,11 @@ impl fmt::Display for StartError {
             }
             Self::RunDirUnusable(error) => error.fmt(f),
             Self::StatusSocket(path, error) => {
-                write!(f, "cannot listen on {}: {error}", path.display())
+                let path = path.display().to_string();
+                write!(f, "cannot listen on {path}: {}", reason(&path, error))
             }
             Self::AgentUnreachable(address, error) => {
-                write!(f, "cannot reach the agent at {address}: {error}")
+                write!(f, "cannot reach the agent at {address}: {}", reason(address, error))
             }
             Self::AgentNotPollable(error) => {
                 write!(f, "the agent link has to be a pipe or a socket, not a file: {error}")
@@ -41,6 +45,18 @@ impl fmt::Display for StartError {
             Self::System(error) => error.fmt(f),
         }
     }
+}
+
+/// The limit for a path that is too long for a Unix socket, as the system's error does not name it.
+fn reason(path: &str, error: &io::Error) -> String {
+    if path.len() > MAX_SOCKET_PATH && error.kind() == io::ErrorKind::InvalidInput {
+        let bytes = path.len();
+        return format!(
+            "a Unix socket may have a path of {MAX_SOCKET_PATH} bytes, this one has {bytes}: \
+             use a shorter directory"
+        );
+    }
+    error.to_string()
 }
 
 impl std::error::Error for StartError {
