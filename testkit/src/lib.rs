@@ -16,6 +16,7 @@ mod process;
 mod reader;
 mod server;
 mod session;
+mod small_disk;
 
 use std::{
     io::{self, Write},
@@ -44,6 +45,7 @@ pub use server::{FOREGROUND, TestServer};
 #[cfg(feature = "manifest")]
 pub use session::update;
 pub use session::{Session, accepted, frame_of, hello_of, removal_of};
+pub use small_disk::SmallDisk;
 
 /// The longest wait of a test for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,18 +1,22 @@
 //! Desired state and agent tags on disk, one record per item, in a redb file.
 //!
 //! Changes go in; after a restart all items come back. A change returned by [`Disk::keep`] as written
-//! survives a crash.
+//! survives a crash; one returned as failed is undone, also if a part of it had reached the disk.
 
 use std::{
     error::Error,
-    fmt, io,
+    fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     string::FromUtf8Error,
+    sync::{Mutex, PoisonError},
 };
 
 use fifogate::pb::ank_base as pb;
 use prost::Message;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 use tokio::task::JoinError;
 
 use super::{Change, log_left_out, undecodable};
@@ -36,6 +40,8 @@ pub enum DiskError {
     Folder(io::Error),
     /// The file is no database, or another process has it open.
     Open(PathBuf, DatabaseError),
+    /// The content of the file is damaged.
+    Damaged(PathBuf),
     /// The database cannot be read or written.
     Database(Box<redb::Error>),
     /// The version of the state is no text.
@@ -52,6 +58,11 @@ impl fmt::Display for DiskError {
                 write!(f, "{}: another agent has this file open", path.display())
             }
             Self::Open(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Damaged(path) => write!(
+                f,
+                "{} is damaged; restore a backup, or move it away to begin with the manifest",
+                path.display()
+            ),
             Self::Database(error) => error.fmt(f),
             Self::Version(error) => error.fmt(f),
             Self::Task(error) => error.fmt(f),
@@ -73,89 +84,166 @@ struct Stored {
     items: Vec<Change>,
 }
 
-/// An open file of desired state. No other process can open it meanwhile.
+/// A file of desired state. No other process can open it meanwhile.
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Database,
+    dir: PathBuf,
+    file: Mutex<DatabaseFile>,
+}
+
+/// A database, or the step that has to be done before its next use.
+#[derive(Debug)]
+enum DatabaseFile {
+    Open(Database),
+    /// Closed after a failed write: redb refuses all further use of an open database then. It is not
+    /// known whether the write reached the disk, so these changes undo it.
+    Failed(Vec<Change>),
 }
 
 impl Disk {
     pub(super) fn open(dir: &Path) -> Result<Self, DiskError> {
-        // Opened here, since the database would follow a symbolic link.
-        let folder = Private::open(dir, Readable::Closed).map_err(DiskError::Folder)?;
-        let file = folder.file(FILE).map_err(DiskError::Folder)?;
-        let database = Database::builder().create_file(file);
-        let database = database.map_err(|error| DiskError::Open(dir.join(FILE), error))?;
-        Ok(Self { database })
+        let file = Mutex::new(DatabaseFile::Open(open_database(dir)?));
+        Ok(Self { dir: dir.to_owned(), file })
     }
 
     /// Reads the desired state and the agents' tags, item by item; `None` if the file was never written.
     /// An undecodable item is logged and left in the file.
     pub(super) fn load(&self) -> Result<Option<Vec<Change>>, DiskError> {
-        let Some(Stored { version, items }) = self.read()? else { return Ok(None) };
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = self.reopened(&mut file)?;
+        let stored = intact(&self.dir, || Ok(read(database)?))?;
+        let Some(Stored { version, items }) = stored else { return Ok(None) };
         let version = String::from_utf8(version).map_err(DiskError::Version)?;
         let mut changes = vec![Change::ApiVersion(version)];
         changes.extend(items);
         Ok(Some(changes))
     }
 
-    fn read(&self) -> Result<Option<Stored>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let meta = match transaction.open_table(META) {
-            Ok(meta) => meta,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let Some(version) = meta.get(API_VERSION)? else { return Ok(None) };
-        let version = version.value().to_vec();
-        let workload = |name, own: Option<_>| Change::Workload(name, own.map(Box::new));
-        let mut changes = items(&transaction.open_table(WORKLOADS)?, workload)?;
-        changes.extend(items(&transaction.open_table(CONFIGS)?, Change::Config)?);
-        changes.extend(items(&transaction.open_table(AGENTS)?, Change::Agent)?);
-        Ok(Some(Stored { version, items: changes }))
+    /// Writes changes; they are on disk when this returns. If they are not, `undo` gives the changes
+    /// that lead back.
+    pub(super) fn keep(
+        &self,
+        changes: &[Change],
+        undo: impl FnOnce() -> Vec<Change>,
+    ) -> Result<(), DiskError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = self.reopened(&mut file)?;
+        let written = intact(&self.dir, || Ok(write(database, changes)?));
+        if written.is_err() {
+            self.close(&mut file, undo());
+        }
+        written
     }
 
-    /// Writes changes; they are on disk when this returns.
-    pub(super) fn keep(&self, changes: &[Change]) -> Result<(), DiskError> {
-        Ok(self.write(changes)?)
+    fn close(&self, file: &mut DatabaseFile, undo: Vec<Change>) {
+        let closed = mem::replace(file, DatabaseFile::Failed(undo));
+        // A close writes, too. If it fails, the next open repairs the file.
+        let _ = intact(&self.dir, || {
+            drop(closed);
+            Ok(())
+        });
     }
 
-    fn write(&self, changes: &[Change]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut meta = transaction.open_table(META)?;
-            let mut workloads = transaction.open_table(WORKLOADS)?;
-            let mut configs = transaction.open_table(CONFIGS)?;
-            let mut agents = transaction.open_table(AGENTS)?;
-            if meta.get(API_VERSION)?.is_none() {
-                meta.insert(API_VERSION, "v1".as_bytes())?;
+    /// The database, opened again after a failed write, without this write.
+    fn reopened<'a>(&self, file: &'a mut DatabaseFile) -> Result<&'a Database, DiskError> {
+        if let DatabaseFile::Failed(undo) = file {
+            let database = open_database(&self.dir)?;
+            intact(&self.dir, || Ok(write(&database, undo)?))?;
+            *file = DatabaseFile::Open(database);
+        }
+        match file {
+            DatabaseFile::Open(database) => Ok(database),
+            DatabaseFile::Failed(_) => Err(DiskError::Damaged(self.dir.join(FILE))),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let file = mem::replace(&mut self.file, Mutex::new(DatabaseFile::Failed(Vec::new())));
+        self.close(&mut file.into_inner().unwrap_or_else(PoisonError::into_inner), Vec::new());
+    }
+}
+
+fn open_database(dir: &Path) -> Result<Database, DiskError> {
+    // Opened here, since the database would follow a symbolic link.
+    let folder = Private::open(dir, Readable::Closed).map_err(DiskError::Folder)?;
+    let file = folder.file(FILE).map_err(DiskError::Folder)?;
+    intact(dir, || {
+        let path = || dir.join(FILE);
+        let database = Database::builder().create_file(file);
+        let mut database = database.map_err(|error| DiskError::Open(path(), error))?;
+        // A disk that changed bits is told at the start, not by items that are silently missing.
+        match database.check_integrity() {
+            Ok(true) => Ok(database),
+            Ok(false) => {
+                let path = path();
+                log::warn!("{} was damaged; its newest changes may be lost", path.display());
+                Ok(database)
             }
-            for change in changes {
-                match change {
-                    Change::ApiVersion(version) => {
-                        meta.insert(API_VERSION, version.as_bytes())?;
-                    }
-                    Change::Workload(name, workload) => {
-                        put(&mut workloads, name, workload.as_deref())?;
-                    }
-                    Change::Config(name, config) => put(&mut configs, name, config.as_ref())?,
-                    Change::Agent(name, attributes) => {
-                        let tags = attributes.as_ref().and_then(|own| own.tags.clone());
-                        let own = tags.map(|tags| pb::AgentAttributes {
-                            tags: Some(tags),
-                            ..Default::default()
-                        });
-                        put(&mut agents, name, own.as_ref())?;
-                    }
-                    // Not written: after a restart the process is gone, and its last state means
-                    // nothing.
-                    Change::WorkloadState(..) => {}
+            Err(DatabaseError::Storage(StorageError::Corrupted(_))) => {
+                Err(DiskError::Damaged(path()))
+            }
+            Err(error) => Err(DiskError::Open(path(), error)),
+        }
+    })
+}
+
+/// The result of a step that panics if the file in `dir` is damaged, as redb does in many places.
+fn intact<T>(dir: &Path, step: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    // Nothing of the step is used again after a panic.
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(DiskError::Damaged(dir.join(FILE))))
+}
+
+fn read(database: &Database) -> Result<Option<Stored>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(version) = meta.get(API_VERSION)? else { return Ok(None) };
+    let version = version.value().to_vec();
+    let workload = |name, own: Option<_>| Change::Workload(name, own.map(Box::new));
+    let mut changes = items(&transaction.open_table(WORKLOADS)?, workload)?;
+    changes.extend(items(&transaction.open_table(CONFIGS)?, Change::Config)?);
+    changes.extend(items(&transaction.open_table(AGENTS)?, Change::Agent)?);
+    Ok(Some(Stored { version, items: changes }))
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let mut workloads = transaction.open_table(WORKLOADS)?;
+        let mut configs = transaction.open_table(CONFIGS)?;
+        let mut agents = transaction.open_table(AGENTS)?;
+        if meta.get(API_VERSION)?.is_none() {
+            meta.insert(API_VERSION, "v1".as_bytes())?;
+        }
+        for change in changes {
+            match change {
+                Change::ApiVersion(version) => {
+                    meta.insert(API_VERSION, version.as_bytes())?;
                 }
+                Change::Workload(name, workload) => {
+                    put(&mut workloads, name, workload.as_deref())?;
+                }
+                Change::Config(name, config) => put(&mut configs, name, config.as_ref())?,
+                Change::Agent(name, attributes) => {
+                    let tags = attributes.as_ref().and_then(|own| own.tags.clone());
+                    let own = tags
+                        .map(|tags| pb::AgentAttributes { tags: Some(tags), ..Default::default() });
+                    put(&mut agents, name, own.as_ref())?;
+                }
+                // Not written: after a restart the process is gone, and its last state means
+                // nothing.
+                Change::WorkloadState(..) => {}
             }
         }
-        transaction.commit()?;
-        Ok(())
     }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// The items of a table. An undecodable item is skipped alone.

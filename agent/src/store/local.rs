@@ -74,6 +74,8 @@ pub struct Local {
 struct Inner {
     current: StateModel,
     disk: Option<Arc<Disk>>,
+    /// The last write to the disk failed.
+    disk_fails: bool,
     events: mpsc::Sender<Event>,
 }
 
@@ -105,7 +107,7 @@ impl Local {
                     .update(&update)
                     .map_err(|refused| OpenError::Seed(refused.to_string()))?;
                 if let Some(disk) = &disk {
-                    disk.keep(&planned.changes)?;
+                    disk.keep(&planned.changes, Vec::new)?;
                 }
                 planned.tree
             }
@@ -114,7 +116,7 @@ impl Local {
         // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: tree.clone(), changes: None });
         let current = StateModel::new(tree);
-        let inner = Inner { current, disk: disk.map(Arc::new), events };
+        let inner = Inner { current, disk: disk.map(Arc::new), disk_fails: false, events };
         Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
     }
 
@@ -130,11 +132,13 @@ impl Local {
         let planned = planned.await?;
         // On disk before the event: no subscriber sees a change that a crash would undo.
         if let Some(disk) = inner.disk.clone() {
-            let changes = planned.changes.clone();
-            let kept = task::spawn_blocking(move || disk.keep(&changes)).await;
+            let (changes, tree) = (planned.changes.clone(), planned.tree.clone());
+            let before = inner.current.tree().clone();
+            let undo = move || model::changes_between(&tree, &before);
+            let kept = task::spawn_blocking(move || disk.keep(&changes, undo)).await;
             let kept = kept.map_err(DiskError::Task).and_then(|kept| kept);
+            inner.log_disk(kept.as_ref().err());
             kept.map_err(|error| {
-                log::error!("an update could not be kept: {error}");
                 Refused::Unavailable(format!("The update could not be kept: {error}"))
             })?;
         }
@@ -163,6 +167,18 @@ impl Local {
 }
 
 impl Inner {
+    /// Logs the first of several failures, and their end: workloads decide how many updates there are.
+    fn log_disk(&mut self, error: Option<&DiskError>) {
+        match error {
+            Some(error) if !self.disk_fails => {
+                log::error!("updates cannot be kept on disk, and are refused: {error}");
+            }
+            None if self.disk_fails => log::info!("updates are kept on disk again"),
+            _ => {}
+        }
+        self.disk_fails = error.is_some();
+    }
+
     async fn tell(&mut self, tree: Tree, changes: Option<Vec<Change>>) {
         if tree != *self.current.tree() {
             self.current.set(tree.clone());

@@ -1,4 +1,6 @@
 use fifogate::state::{Node, Tree};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::*;
 
@@ -61,4 +63,43 @@ fn a_seed_that_does_not_render_is_refused() {
     let text = format!("{text}    runtimeConfig: \"{{{{c.missing}}}}\"\nconfigs:\n  c: {{d: x}}\n");
     let error = Local::open(Some(&manifest(&text)), None).unwrap_err();
     assert!(matches!(&error, OpenError::Seed(text) if text.contains("runtimeConfig")), "{error}");
+}
+
+#[test]
+fn damaged_file_is_refused_by_its_name_or_gives_all_that_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    block_on(async {
+        let (store, _events) = Local::open(Some(&manifest(ONE)), Some(dir.path())).unwrap();
+        store.update(set_config("kept")).await.unwrap();
+    });
+    let path = dir.path().join("desired-state.redb");
+    let intact = std::fs::read(&path).unwrap();
+    let (mut refused, mut random) = (0, ChaCha8Rng::seed_from_u64(1));
+    for round in 0..200 {
+        let mut bytes = intact.clone();
+        if round % 10 == 0 {
+            bytes.truncate(random.random_range(1..bytes.len()));
+        } else {
+            for _ in 0..random.random_range(1..=60) {
+                // Most of the file is empty: half of the bits are from its used beginning.
+                let most = if random.random() { 8 * bytes.len() } else { 8 * 4096 * 4 };
+                let bit = random.random_range(0..most);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        match Local::open(None, Some(dir.path())) {
+            Ok((_, mut events)) => {
+                let Ok(Event::State { tree, .. }) = events.try_recv() else { panic!("no state") };
+                let config = tree.get(&["desiredState", "configs", "k"]).and_then(Node::as_str);
+                assert_eq!(config, Some("kept"), "round {round}");
+            }
+            Err(error) => {
+                refused += 1;
+                let error = error.to_string();
+                assert!(error.contains("desired-state.redb"), "round {round}: {error}");
+            }
+        }
+    }
+    assert!(refused > 20, "{refused} of 200 refused");
 }
