@@ -8,6 +8,7 @@ The generated modules come from the schemas in `proto/`:
     protoc --proto_path proto --python_out GENERATED proto/*.proto
 """
 
+import collections
 import itertools
 import subprocess
 import sys
@@ -26,8 +27,12 @@ class Gate:
         command += ["--run-dir", run_dir]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.ids = itertools.count(1)
-        hello = self.receive().hello
+        # Messages that came while an acknowledgement was awaited: requests of workloads among them.
+        self.early = collections.deque()
+        hello = self.read().hello
         print(f"fifogate speaks {hello.protocolVersion} and keeps its pairs in {hello.runDir}")
+        if hello.protocolVersion.split(".")[0] != "1":
+            sys.exit("this agent speaks version 1 of the link")
         self.call(hello=link.AgentHello(protocolVersion="1.0.0", agentName="node_a"))
 
     def send(self, **content):
@@ -44,7 +49,11 @@ class Gate:
         return message.id
 
     def receive(self):
-        """Waits for one message. Returns None at the end of the link."""
+        """Returns the oldest message not returned yet, or waits for one. None is the end of the link."""
+        return self.early.popleft() if self.early else self.read()
+
+    def read(self):
+        """Waits for one message from fifogate. Returns None at the end of the link."""
         length = shift = 0
         while True:
             byte = self.process.stdout.read(1)
@@ -59,12 +68,12 @@ class Gate:
     def call(self, **content):
         """Sends a command and waits for its acknowledgement."""
         wanted = self.send(**content)
-        while message := self.receive():
+        while message := self.read():
             if message.WhichOneof("content") == "ack" and message.ack.id == wanted:
                 return
             if message.WhichOneof("content") == "rejected":
                 sys.exit(f"fifogate refused: {message.rejected.reason}")
-            show(message)
+            self.early.append(message)
         sys.exit("fifogate hung up")
 
 
@@ -84,6 +93,13 @@ def rule(operation, *masks):
 
 
 gate = Gate()
+# The state comes first: a workload that is added before it would read an empty one.
+state = ank.CompleteState()
+state.desiredState.apiVersion = "v1"
+state.desiredState.workloads.SetInParent()
+state.desiredState.configs.configs["speed"].String = "50"
+gate.call(replace_state=link.ReplaceState(state=state))
+
 for name, access in (
     ("reader", rule(ank.RW_READ, "desiredState.configs")),
     ("writer", rule(ank.RW_READ_WRITE, "desiredState.configs")),
@@ -91,13 +107,7 @@ for name, access in (
     instance = ank.WorkloadInstanceName(workloadName=name, agentName="node_a", id="1")
     access = ank.ControlInterfaceAccess(allowRules=[access])
     gate.call(add_workload=link.AddWorkload(instanceName=instance, access=access))
-
-state = ank.CompleteState()
-state.desiredState.apiVersion = "v1"
-state.desiredState.workloads.SetInParent()
-state.desiredState.configs.configs["speed"].String = "50"
-gate.call(replace_state=link.ReplaceState(state=state))
-print("state set", flush=True)
+print("workloads added", flush=True)
 
 while message := gate.receive():
     show(message)

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     link.replace_state(speed("50"))?;
     link.add_workload(instance("reader"), access(RwRead), Owner::default())?;
     link.add_workload(instance("writer"), access(RwReadWrite), Owner::default())?;
-    println!("state set");
+    println!("workloads added");
     while let Some(message) = link.recv()? {
         match message {
             Content::WorkloadReady(ready) => println!("ready {}", ready.control_interface_dir),

@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     link.replace_state(pb::CompleteState { desired_state: Some(desired), ..Default::default() })
         .await?;
     link.add_workload(instance("writer"), access_to_configs(), Owner::default()).await?;
-    println!("state set");
+    println!("workloads added");
     while let Some(message) = messages.recv().await? {
         match message {
             Incoming::Message(message) => match *message {

@@ -1,7 +1,8 @@
 //! Every number that bounds the work and the memory of fifogate for one workload.
 //!
-//! Each has its default, its flag on `fifogate run`, and its worst case. Over a limit, the workload
-//! that caused it gets an error or waits; others notice nothing.
+//! Each field has its default, its flag on `fifogate run`, and its worst case where it is not obvious;
+//! constants have no flag. Over a limit, the workload that caused it gets an error or waits; others notice
+//! nothing.
 
 /// Cost of a name in a mask beside its text: the mask itself, and its place in the index.
 pub const SEGMENT: usize = 256;
@@ -85,8 +86,8 @@ pub struct Limits {
     /// Most times a second that a workload may wake fifogate for nothing: it opened, closed or wrote,
     /// without a message or 4 KiB as the result. `--max-wakeups`, 1000.
     ///
-    /// Above it, fifogate ignores this workload until the second is over. Worst case: this many turns
-    /// of some microseconds each.
+    /// Above it, fifogate ignores this workload for a second; one that reads in small pieces is only
+    /// not watched for reads. Worst case: this many turns of some microseconds each.
     pub max_wakeups: usize,
     /// Most bytes of the state as made by workloads: keys and values, as they are encoded.
     /// `--max-state-bytes`, 64 MiB.

@@ -133,6 +133,31 @@ fn architecture_is_short_and_names_what_there_is() {
     }
 }
 
+#[test]
+fn modules_that_documents_name_are_there() {
+    let files: Vec<_> = ["src", "agent/src"]
+        .map(sources)
+        .concat()
+        .into_iter()
+        .map(|(file, _)| format!("/{}/", file.trim_end_matches(".rs").trim_end_matches("/mod")))
+        .collect();
+    let is_path = |name: &&str| {
+        name.contains('/')
+            && !name.ends_with('/')
+            && name.chars().all(|own| own.is_ascii_lowercase() || matches!(own, '_' | '/'))
+            && !["tests/", "/"].iter().any(|other| name.starts_with(other))
+    };
+    let text = document("ARCHITECTURE.md");
+    let diagram = text.split_whitespace().filter(|word| word.starts_with("server/"));
+    let named: Vec<_> = quoted(&text).filter(is_path).chain(diagram.clone()).collect();
+    assert!(diagram.count() > 3 && named.len() > 12, "{named:?}");
+    for name in named {
+        let name = name.trim_end_matches(':');
+        let there = files.iter().any(|file| file.ends_with(&format!("/{name}/")));
+        assert!(there, "ARCHITECTURE.md names {name}, and there is no such module");
+    }
+}
+
 /// The steps of an update in `src/lib.rs`: a file and a function each.
 const MOST_STEPS: usize = 12;
 

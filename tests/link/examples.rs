@@ -16,7 +16,7 @@ fn run(mut agent: Child, run_dir: &Path) {
     let mut said = Vec::new();
     for line in lines.by_ref() {
         said.push(line);
-        if said.last().unwrap() == "state set" {
+        if said.last().unwrap() == "workloads added" {
             break;
         }
     }

@@ -187,9 +187,12 @@ impl Loop {
     ) -> io::Result<()> {
         let path = pair.path().display().to_string();
         log::debug!("serving {instance} at {path}");
-        let descriptors = port.descriptors();
+        if let Err(error) = self.register(peer, port.descriptors()) {
+            // The close takes its descriptors out of epoll, and may sleep as any other.
+            self.jobs.push_back(Job::Close(port));
+            return Err(error);
+        }
         self.ports.add(peer, instance.to_string(), Arc::clone(pair), port);
-        self.register(peer, descriptors)?;
         if !told {
             self.worker.tell(ToWorker::PairOpened(peer, Ok(path)));
         }
