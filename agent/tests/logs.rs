@@ -116,6 +116,28 @@ fn a_follower_is_told_what_comes_until_it_cancels() {
 }
 
 #[test]
+fn smallest_log_keeps_its_last_lines_and_a_prompt_follower_misses_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("go");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("cat {}; seq 1 50000; printf end", pipe.display());
+    let agent = Agent::start(&workload("w", &script, ""), &["--log-bytes", "65536"]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("w", "Running(Ok)");
+    let follow = pb::LogsRequest { follow: Some(true), ..Default::default() };
+    let request = ask(&mut ctl, &[name("w", &id)], follow);
+    fs::write(&pipe, "").unwrap();
+    let expected = (1..=50_000).map(|number| number.to_string()).chain(["end".to_owned()]);
+    assert!(lines(&mut ctl, &request).into_iter().eq(expected), "a line was missed");
+    ctl.until_state("w", "Succeeded(Ok)");
+    let request = ask(&mut ctl, &[name("w", &id)], pb::LogsRequest::default());
+    let kept = lines(&mut ctl, &request);
+    // Each of these lines takes 12 bytes beside its 5.
+    assert!(kept.len() >= 48 * 1024 / 17 && kept.len() <= 64 * 1024 / 17 + 1, "{}", kept.len());
+    assert_eq!(kept.last().map(String::as_str), Some("end"));
+}
+
+#[test]
 fn a_hundred_megabytes_are_followed_in_order_and_memory_stays_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let go = dir.path().join("go");

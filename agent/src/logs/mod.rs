@@ -20,6 +20,7 @@ use std::{
 
 use fifogate::state::Instance;
 use jiff::Timestamp;
+use log::Level;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{ChildStderr, ChildStdout},
@@ -29,6 +30,7 @@ use tokio::{
 pub use campaign::Campaigns;
 pub use segmented_log::Log;
 
+use crate::log_text::{self, Quoted};
 use record::Lines;
 
 /// Bytes read from a workload's pipe at a time.
@@ -96,10 +98,16 @@ impl Logs {
     /// Reads all output of a process until its end. Without a log the output is discarded, so the
     /// process does not block.
     #[must_use]
-    pub fn capture(&self, log: Option<Log>, stdout: ChildStdout, stderr: ChildStderr) -> Captured {
+    pub fn capture(
+        &self,
+        workload: &str,
+        log: Option<Log>,
+        stdout: ChildStdout,
+        stderr: ChildStderr,
+    ) -> Captured {
         let mut streams = JoinSet::new();
-        streams.spawn(copy(log.clone(), stdout));
-        streams.spawn(copy(log, stderr));
+        streams.spawn(copy(workload.to_owned(), log.clone(), stdout));
+        streams.spawn(copy(workload.to_owned(), log, stderr));
         Captured(streams)
     }
 }
@@ -117,7 +125,7 @@ impl Captured {
     }
 }
 
-async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
+async fn copy(workload: String, log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut lines = Lines::default();
     loop {
@@ -131,13 +139,9 @@ async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
         } else {
             lines.feed(&buffer[..read], |line| record::put(&mut records, micros, line));
         }
-        if !records.is_empty() {
-            // Before `append`, and without its lock: readers need the lock to move on.
-            log.make_room(records.len()).await;
-            let kept = tokio::task::spawn_blocking(move || log.append(&records)).await;
-            if let Ok(Err(error)) = kept {
-                log::warn!("output of a workload is lost: {error}");
-            }
+        if let Err(error) = log.append_patiently(records).await {
+            let text = format_args!("output of {} is lost: {error}", Quoted(&workload));
+            log_text::about(&workload, Level::Warn, text);
         }
         if read == 0 {
             return;

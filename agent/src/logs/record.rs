@@ -27,6 +27,18 @@ pub(super) fn first(bytes: &[u8]) -> Result<(i64, &[u8], usize), usize> {
     bytes.get(HEAD..end).map(|line| (micros, line, end)).ok_or(end)
 }
 
+/// The longest beginning of whole records with at most `most` bytes, but at least one record.
+pub(super) fn beginning(records: &[u8], most: usize) -> usize {
+    let mut end = 0;
+    while let Ok((_, _, len)) = first(records.get(end..).unwrap_or_default()) {
+        if end > 0 && end + len > most {
+            break;
+        }
+        end += len;
+    }
+    end
+}
+
 /// Splits a stream of bytes into lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, DirBuilder, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -66,7 +66,8 @@ struct Reading {
 }
 
 impl Log {
-    /// Creates an empty log of at most about `limit` bytes in its own folder.
+    /// Creates an empty log in its own folder. It keeps at most `limit` bytes, or its last record if this is
+    /// longer, and at least three quarters of `limit` once it is full.
     pub(super) fn create(folder: &Path, limit: u64) -> io::Result<Self> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -85,11 +86,33 @@ impl Log {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends whole records. Blocks on the disk, under the lock.
-    pub(super) fn append(&self, records: &[u8]) -> io::Result<()> {
+    /// Appends whole records. Waits before each part of them that would drop records needed by a reader
+    /// with patience left.
+    pub(super) async fn append_patiently(&self, records: Vec<u8>) -> io::Result<()> {
+        let (mut from, records) = (0, Arc::new(records));
+        while from < records.len() {
+            let until = from + record::beginning(&records[from..], self.part());
+            // Before `append_part`, and without its lock: readers need the lock to move on.
+            self.make_room(until - from).await;
+            let (log, own) = (self.clone(), Arc::clone(&records));
+            let part = move || log.append_part(&own[from..until]);
+            tokio::task::spawn_blocking(part).await.map_err(io::Error::other)??;
+            from = until;
+        }
+        Ok(())
+    }
+
+    /// Most bytes of a file, unless one record is longer. Larger ones would drop too much at a time.
+    fn part(&self) -> usize {
+        usize::try_from(self.0.limit / SEGMENTS).unwrap_or(usize::MAX)
+    }
+
+    /// Appends records that fit into one file. Blocks on the disk, under the lock.
+    fn append_part(&self, records: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        let full = |segment: &Segment, end: u64| end - segment.start >= self.0.limit / SEGMENTS;
-        if state.segments.back().is_none_or(|segment| full(segment, state.end)) {
+        let end = state.end + records.len() as u64;
+        let full = |segment: &Segment| end - segment.start > self.0.limit / SEGMENTS;
+        if state.segments.back().is_none_or(full) {
             let path = self.0.folder.join(state.end.to_string());
             let mut options = File::options();
             options.create_new(true).read(true).write(true).mode(0o600);
@@ -98,9 +121,10 @@ impl Log {
             state.segments.push_back(segment);
         }
         if let Some(segment) = state.segments.back() {
-            segment.file.as_ref().write_all(records)?;
+            // At its place: a failed write may have left a part, which the next one overwrites.
+            segment.file.write_all_at(records, state.end - segment.start)?;
         }
-        state.end += records.len() as u64;
+        state.end = end;
         while state.segments.len() > 1
             && state.segments.front().is_some_and(|first| state.end - first.start > self.0.limit)
         {
@@ -114,7 +138,7 @@ impl Log {
     }
 
     /// Waits while `more` bytes would drop records needed by readers with patience left.
-    pub(super) async fn make_room(&self, more: usize) {
+    async fn make_room(&self, more: usize) {
         let mut waited = Duration::ZERO;
         while self.is_held_back(more as u64, waited) {
             let before = tokio::time::Instant::now();

@@ -263,7 +263,7 @@ impl Task {
             self.shared.pairs.close(&wanted.instance).await;
         }
         let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
-        Ok((process, self.shared.logs.capture(log.cloned(), stdout, stderr)))
+        Ok((process, self.shared.logs.capture(&self.name, log.cloned(), stdout, stderr)))
     }
 
     /// Parses the `runtimeConfig`, or returns the fault of its rendering.

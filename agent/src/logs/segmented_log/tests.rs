@@ -1,5 +1,17 @@
 use super::*;
 
+impl Log {
+    fn append(&self, records: &[u8]) -> io::Result<()> {
+        let mut from = 0;
+        while from < records.len() {
+            let until = from + record::beginning(&records[from..], self.part());
+            self.append_part(&records[from..until])?;
+            from = until;
+        }
+        Ok(())
+    }
+}
+
 fn records(from: usize, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in from..from + count {
@@ -50,6 +62,34 @@ fn the_oldest_goes_and_a_reader_is_told_what_it_missed() {
     assert_eq!(missed, written - size);
     assert_eq!(lines.last(), Some(&499));
     assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+#[test]
+fn output_that_comes_at_once_leaves_as_many_of_its_last_lines_as_the_limit_allows() {
+    const LIMIT: u64 = 65_536;
+    for lines in [1, 3_000, 5_000, 20_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::create(dir.path(), LIMIT).unwrap();
+        let bytes = records(0, lines);
+        log.append(&bytes).unwrap();
+        let (kept, missed) = read_all(&mut log.reader());
+        let size = bytes.len() as u64 - log.state().segments[0].start;
+        assert!(size <= LIMIT && size >= (LIMIT - LIMIT / SEGMENTS).min(bytes.len() as u64));
+        assert_eq!((kept.last().copied(), missed), (Some(lines as i64 - 1), 0));
+        assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    }
+}
+
+#[test]
+fn line_longer_than_the_limit_is_kept_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::create(dir.path(), 65_536).unwrap();
+    let mut bytes = records(0, 100);
+    record::put(&mut bytes, 100, &vec![b'x'; 1 << 20]);
+    log.append(&bytes).unwrap();
+    assert_eq!(read_all(&mut log.reader()), (vec![100], 0));
+    log.append(&records(101, 2)).unwrap();
+    assert_eq!(read_all(&mut log.reader()), (vec![101, 102], 0));
 }
 
 #[test]
