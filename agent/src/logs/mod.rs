@@ -65,6 +65,7 @@ impl Logs {
     pub fn open(&self, instance: &Instance) -> Option<Log> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(log) = all.get(instance) {
+            // The instance starts again, so its readers wait for further lines.
             log.go_on();
             return Some(log.clone());
         }
@@ -112,6 +113,7 @@ impl Captured {
     /// Waits until all output is in the log, after the end of the process. Processes left behind may
     /// keep the pipes open, so the wait is bounded.
     pub async fn drained(mut self) {
+        // At the timeout the set is dropped, and its tasks with it: the pipes are closed then.
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN, all).await;
     }
@@ -124,6 +126,7 @@ async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
         // A failed read counts as the end of the stream.
         let read = stream.read(&mut buffer).await.unwrap_or(0);
         let Some(log) = log.clone() else { if read == 0 { return } else { continue } };
+        // One time for all lines of a read: they have arrived together.
         let micros = Timestamp::now().as_microsecond();
         let mut records = Vec::new();
         if read == 0 {
@@ -134,6 +137,7 @@ async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
         if !records.is_empty() {
             // Before `append`, and without its lock: readers need the lock to move on.
             log.make_room(records.len()).await;
+            // The append blocks on the disk, and all tasks of the agent share one thread.
             let kept = tokio::task::spawn_blocking(move || log.append(&records)).await;
             if let Ok(Err(error)) = kept {
                 log::warn!("output of a workload is lost: {error}");

@@ -91,6 +91,7 @@ impl Log {
         let full = |segment: &Segment, end: u64| end - segment.start >= self.0.limit / SEGMENTS;
         if state.segments.back().is_none_or(|segment| full(segment, state.end)) {
             let path = self.0.folder.join(state.end.to_string());
+            // `create_new`: positions only grow, so a file of this name would be a fault.
             let mut options = File::options();
             options.create_new(true).read(true).write(true).mode(0o600);
             let file = Arc::new(options.open(&path)?);
@@ -101,6 +102,7 @@ impl Log {
             segment.file.as_ref().write_all(records)?;
         }
         state.end += records.len() as u64;
+        // The newest file stays, however long its last record is.
         while state.segments.len() > 1
             && state.segments.front().is_some_and(|first| state.end - first.start > self.0.limit)
         {
@@ -162,6 +164,7 @@ impl Log {
 
     /// Removes the files. Readers with an open file finish it.
     pub(super) fn remove(&self) {
+        // First, so readers waiting for lines see the end.
         self.finish();
         let _ = fs::remove_dir_all(&self.0.folder);
     }
@@ -219,6 +222,7 @@ impl Reader {
                 let Some(segment) = state.segments.get(index) else { return Ok(Found::Nothing) };
                 (Arc::clone(&segment.file), self.position - segment.start, end - self.position)
             };
+            // Outside of the lock: the woken writer takes it at once.
             self.log.0.moved.notify_waiters();
             if most == 0 {
                 return Ok(Found::Nothing);
