@@ -103,6 +103,7 @@ impl Disk {
         let transaction = self.database.begin_read()?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,
+            // A new file: its tables are made with the first write.
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -140,6 +141,7 @@ impl Disk {
                     }
                     Change::Config(name, config) => put(&mut configs, name, config.as_ref())?,
                     Change::Agent(name, attributes) => {
+                        // The status of an agent is measured anew after a restart.
                         let tags = attributes.as_ref().and_then(|own| own.tags.clone());
                         let own = tags.map(|tags| pb::AgentAttributes {
                             tags: Some(tags),
@@ -153,6 +155,7 @@ impl Disk {
                 }
             }
         }
+        // One transaction for all changes: after a crash there are all of them or none.
         transaction.commit()?;
         Ok(())
     }
