@@ -12,6 +12,7 @@ pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By characters, so no character is cut in two.
         match self.0.char_indices().nth(SHOWN) {
             None => f.write_str(self.0),
             Some((end, _)) => write!(f, "{}...", &self.0[..end]),

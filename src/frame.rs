@@ -87,7 +87,9 @@ impl FrameDecoder {
                         Varint::Overflow => return self.fail(FrameError::BadLength),
                         Varint::Done => {
                             let declared = *value;
+                            // A length beyond the address space is over the limit as well.
                             match usize::try_from(declared) {
+                                // Also for an empty body: the next round returns it without another byte.
                                 Ok(left) if left <= self.limit => self.begin_body(left),
                                 _ => {
                                     let limit = self.limit;

@@ -17,10 +17,12 @@ pub(crate) struct InOrder(u64);
 
 /// The map takes a key's place from the low bits of its hash, and compares these at once for many
 /// places before it compares keys: they are to differ.
+// The highest seven bits are the tag in the hash map of the standard library.
 const TAG: u64 = !(u64::MAX >> 7);
 
 impl Hasher for InOrder {
     fn finish(&self) -> u64 {
+        // 2^64 divided by the golden ratio: neighbouring ids differ in the high bits of the product.
         let mixed = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (self.0 & !TAG) | (mixed & TAG)
     }

@@ -104,6 +104,7 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };
     let named = |(line, column, message)| fault(line, column, message);
+    // A YAML fault is the only one reported: behind it nothing can be read for certain.
     let documents = yaml::load(text).map_err(|found| one(named(found)))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {

@@ -27,6 +27,7 @@ impl<T> SmallDeque<T> {
     }
 
     pub(crate) fn clear(&mut self) {
+        // A fresh queue also gives the allocation of the others back.
         *self = Self::default();
     }
 
@@ -75,6 +76,7 @@ impl<T> SmallDeque<T> {
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         if let Some(others) = &mut self.others {
+            // Before the first element: `pop_front` moves one of the others into its place.
             others.retain(&mut keep);
         }
         if self.first.as_ref().is_some_and(|first| !keep(first)) {

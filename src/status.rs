@@ -73,6 +73,7 @@ pub fn status(around: &ServerStatus<'_>, workloads: &[WorkloadReport]) -> Value 
 }
 
 fn workload(report: &WorkloadReport, around: &ServerStatus<'_>) -> Value {
+    // Missing for most: the event loop reports only blocked and misbehaving ports.
     let port = around.port_statuses.get(&report.peer).cloned().unwrap_or_default();
     let instance = &report.instance;
     let folder = format!("{}.{}", instance.workload, instance.id);

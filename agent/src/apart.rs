@@ -42,6 +42,7 @@ async fn run<T: Send + 'static>(
     if bytes <= SMALL {
         return work();
     }
+    // The semaphore is fair, so work runs in the order of the calls; it is never closed.
     let turn = kind.acquire().await;
     let done = task::spawn_blocking(move || {
         // The closure owns the permit: a dropped caller must not let the next work run beside this one.

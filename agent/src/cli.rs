@@ -217,6 +217,7 @@ where
         Err(CliError::Failed(message)) => (1, message),
         Err(CliError::Unusable(message)) => (2, message),
     };
+    // Even with standard error closed, the exit status reports the failure.
     let _ = writeln!(io::stderr().lock(), "error: {message}");
     ExitCode::from(status)
 }
@@ -312,6 +313,7 @@ fn cluster(
 }
 
 fn fifogate_beside(program: &Path) -> PathBuf {
+    // Programs of one build belong together (docs/operations.md#upgrade).
     let beside = program.with_file_name("fifogate");
     if beside.is_file() { beside } else { "fifogate".into() }
 }

@@ -119,6 +119,7 @@ async fn guard(
             return at_once("the agent's watchdog has ended".to_owned());
         }
         tokio::select! {
+            // The store is closed: the dropped pipe to the watchdog ends it in order.
             changed = lease.kept.changed() => if changed.is_err() { return },
             lost = lost(&mut lease.lost) => {
                 let Some(text) = lost else { return };
@@ -154,6 +155,7 @@ async fn ended(dog: &mut Option<Dog>) {
 /// Waits until the remaining time just suffices to end all workloads in order.
 async fn late(kept: Duration, ends_after: Option<Duration>, grace: Duration) {
     let Some(ends_after) = ends_after else { return std::future::pending().await };
+    // At most half of the time: the other half is left for etcd to come back.
     let needed = (grace + Duration::from_secs(2)).min(ends_after / 2);
     sleep((kept + ends_after - needed).saturating_sub(now())).await;
 }
@@ -162,6 +164,7 @@ async fn late(kept: Duration, ends_after: Option<Duration>, grace: Duration) {
 /// parent `seconds` after the latest of them. Ends with the parent.
 #[must_use]
 pub fn main(seconds: f64, name: &str) -> ExitCode {
+    // Asked first: after the end of the agent it would be another process.
     let parent = getppid();
     // A service manager sends these signals to all processes of a service. The watchdog blocks them: it
     // has to guard the agent while that ends its workloads.
@@ -204,6 +207,7 @@ fn watch(ends_after: Duration) -> io::Result<Seen> {
         let at = TimeSpec::from_duration(kept + ends_after);
         timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
     };
+    // Counted from here until the first renewal arrives.
     set(now())?;
     loop {
         let ready = {
@@ -221,6 +225,7 @@ fn watch(ends_after: Duration) -> io::Result<Seen> {
         if ready[1] {
             let mut some = [0; 1024];
             let count = input.read(&mut some)?;
+            // The agent alone holds the other end, so it has ended.
             if count == 0 {
                 return Ok(Seen::End);
             }

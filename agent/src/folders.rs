@@ -59,6 +59,7 @@ impl Trusted {
     /// The trusted users of this process.
     pub(crate) fn here() -> Self {
         let map = fs::read("/proc/self/uid_map").unwrap_or_default();
+        // The initial user namespace maps all ids, by one line.
         let mut words = map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         Self { nobody: words.nth(2).is_some_and(|count| count != b"4294967295") }
     }
@@ -254,6 +255,7 @@ impl Private {
             return Err(error(&path, "is no regular file; remove it"));
         }
         check_owner(&path, &stat)?;
+        // An older agent may have made it readable by others.
         fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
         Ok(fd.into())
     }
@@ -327,6 +329,7 @@ fn check_owner(path: &Path, stat: &Stat) -> io::Result<()> {
 fn check_above(folder: &Place, trusted: Trusted) -> io::Result<()> {
     let (uid, mode) = (folder.stat.st_uid, folder.stat.st_mode);
     let is_sticky = mode & 0o1000 != 0;
+    // The sticky bit lets only the owner of an entry replace it.
     if trusted.has(uid) && (mode & 0o002 == 0 || is_sticky) {
         return Ok(());
     }

@@ -111,6 +111,7 @@ impl Budget {
         let passed = now.saturating_duration_since(self.since).as_millis() / REFILL.as_millis();
         let more = u32::try_from(passed).unwrap_or(u32::MAX);
         self.lines = self.lines.saturating_add(more).min(BURST);
+        // A full budget saves up no time; else the unused part of an interval counts on.
         self.since = if self.lines == BURST { now } else { self.since + REFILL * more };
     }
 }

@@ -102,6 +102,7 @@ impl Agent {
     /// # Errors
     /// fifogate cannot be started.
     pub async fn start(parts: Parts) -> Result<Self, CallError> {
+        // Unbounded, as this loop never waits; `decide` bounds the waiting updates of each workload.
         let (updates, asked) = mpsc::unbounded_channel();
         let (answered, answers) = mpsc::unbounded_channel();
         tokio::spawn(decide(parts.store, asked, answered));
@@ -133,6 +134,7 @@ impl Agent {
     pub async fn run(&mut self, stop: impl Future<Output = ()>) {
         tokio::select! {
             biased;
+            // Biased: a stop counts even beside an endless stream of messages.
             () = stop => {}
             never = self.turn_for_ever() => match never {},
         }
@@ -198,6 +200,7 @@ impl Agent {
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
         let old = std::mem::replace(&mut self.tree, tree);
+        // Other changes wake no task: an event costs the same however many workloads run.
         if model::concerns_workloads(&old, &self.tree) {
             self.follow.send_replace(self.tree.clone());
             self.supervisor.follow(&self.tree);
@@ -266,6 +269,7 @@ impl Agent {
     }
 
     async fn on_gate_end(&mut self) {
+        // First: from here on tasks wait for the next fifogate instead of calling this one.
         self.gate.send_replace(None);
         self.campaigns.clear();
         if let Some(mut running) = self.running.take() {
@@ -344,6 +348,7 @@ impl Agent {
             own.agent == self.agent
                 && workload.is_some_and(|workload| Instance::of(&own.workload, workload) == *own)
         };
+        // A set: an instance named twice is one log, with one end.
         let named: BTreeSet<_> = request.workload_names.iter().map(model::instance).collect();
         named.into_iter().filter(is_ours).collect()
     }

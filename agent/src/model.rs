@@ -57,6 +57,7 @@ pub struct UpdatePlan {
 #[must_use]
 pub fn empty() -> Tree {
     let initial = Tree::initial();
+    // An empty state cannot fail to render.
     let (effective, _) = render::effective(&initial, &ConfigIndex::default(), &initial);
     initial.with(EFFECTIVE_STATE, Some(effective))
 }
@@ -84,6 +85,7 @@ pub fn workload_changes(old: &Tree, new: &Tree) -> Vec<WorkloadChange> {
     let path = [EFFECTIVE_STATE, "workloads"];
     let mut changes = Vec::new();
     old.entries(&path).diff(new.entries(&path), |name, old, new| {
+        // The walk also shows equal values in different memory.
         if old != new {
             changes.push(WorkloadChange {
                 name: name.clone(),
@@ -159,6 +161,7 @@ fn status_node(name: &str, status: pb::AgentStatus) -> Option<Node> {
 #[must_use]
 pub fn begun(tree: &Tree) -> Tree {
     let (_, started) = instances(&Tree::initial(), tree);
+    // No process of an earlier agent runs any more, so the old states are not kept.
     let states = follow_workloads(&Map::new(), &[], &started);
     tree.with(WORKLOAD_STATES, Some(Node::Map(states)))
 }

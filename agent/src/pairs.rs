@@ -78,6 +78,7 @@ impl Pairs {
                 uid: owner.map(|(uid, _)| uid),
                 gid: owner.map(|(_, gid)| gid),
             };
+            // Registered before the call: a change of rules, or a restarted fifogate, finds the pair here.
             known.open.insert(instance.clone(), add)
         });
         let mut gate = self.gate.clone();
@@ -97,6 +98,7 @@ impl Pairs {
                     let _ = gate.changed().await;
                 }
                 Err(rejected @ CallError::Rejected(_)) => {
+                    // Otherwise each later fifogate would be sent the rejected pair again.
                     self.with(|known| known.open.remove(instance));
                     return Err(rejected);
                 }
@@ -106,12 +108,14 @@ impl Pairs {
 
     /// Closes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
+        // Unregistered first: a fifogate started from now on never gets this pair.
         if self.with(|known| known.open.remove(instance)).is_none() {
             return;
         }
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             let removed = gate.remove_workload(model::instance_name(instance)).await;
+            // A broken link has ended its fifogate, and the next one starts without this pair.
             if let Err(CallError::Rejected(rejected)) = removed {
                 log::warn!("the pair of {instance} was not removed: {}", rejected.reason);
             }
@@ -142,6 +146,7 @@ impl Known {
     }
 
     fn narrow(&mut self, new: &Tree) -> Vec<(Instance, AddWorkload)> {
+        // At once, not in `widen`: a pair opened meanwhile gets no right the new state lacks.
         let old = std::mem::replace(&mut self.tree, new.clone());
         let mut narrowed = Vec::new();
         for change in model::workload_changes(&old, new) {
@@ -167,6 +172,7 @@ impl Known {
         for instance in instances {
             let (rights, goes_on) = self.rights_of(&instance);
             if let Some(add) = self.open.get_mut(&instance)
+                // An ending instance keeps its narrowed rules.
                 && goes_on
                 && add.access.as_ref() != Some(&rights)
             {
@@ -181,6 +187,7 @@ impl Known {
 async fn tell_all(gate: Option<&AsyncLink>, all: &[(Instance, AddWorkload)]) {
     let Some(gate) = gate else { return };
     for (_, add) in all {
+        // Not acknowledged: the order of the commands on the link is enough.
         gate.send(Content::AddWorkload(add.clone())).await;
     }
 }

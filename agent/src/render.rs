@@ -81,6 +81,7 @@ pub fn effective_within(
     });
     old.entries(&CONFIGS).diff(configs, |key, old, new| {
         if old != new {
+            // A workload with a change of its own may be among them, so `again` is a set.
             again.extend(uses.of(key.as_str()));
         }
     });
@@ -96,12 +97,15 @@ pub fn effective_within(
     let mut faults = Vec::new();
     for name in again {
         let before = rendered.get(name.as_str()).cloned();
+        // Also where the workload fails now: its former rendering must not stay in effect.
         rendered.remove(name.as_str());
         let Some(workload) = is.get(name.as_str()) else { continue };
+        // A workload has its own steps, and shares those of the update.
         budget.begin_workload();
         match render(workload, configs, budget) {
             Ok(workload) => rendered.insert(name.clone(), workload),
             Err(Fault { reason, rest }) => {
+                // Old only if the same text failed before: a new text is its sender's fault.
                 let was_so = before.is_none_or(|own| is_unrendered(&own));
                 let is_old = was_so && was.get(name.as_str()) == Some(workload);
                 faults.push(RenderError { workload: name.to_string(), reason, is_old });
@@ -281,6 +285,7 @@ impl Work<'_> {
         let wrong = |error| FieldError::Template(field.to_owned(), error);
         // A panic of the engine must not end other workloads.
         let filled = catch_unwind(AssertUnwindSafe(|| fill_in(self.budget, template, &data)));
+        // Kept for the other fields: the configs are copied once for each workload.
         self.data = Some(data);
         filled.unwrap_or(Err(TemplateError::Panic)).map(Some).map_err(wrong)
     }
@@ -289,6 +294,7 @@ impl Work<'_> {
 fn fill_in(budget: &mut Budget, template: &str, data: &Data) -> Result<String, TemplateError> {
     let meter = budget.field();
     let filled = fill_in_by(&meter, template, data);
+    // Also after an error: the steps were spent.
     budget.settle(&meter);
     filled
 }
@@ -300,6 +306,7 @@ fn fill_in_by(meter: &Arc<Meter>, template: &str, data: &Data) -> Result<String,
     let mut parsed = Template::compile(template).map_err(|error| engine_error(&error))?;
     let steps = tame::tame(&mut parsed, data.way)?;
     meter.charge(steps)?;
+    // A clone for each field: the helpers hold its meter.
     let mut engine = ENGINE.clone();
     helpers::register(&mut engine, meter);
     engine.register_template("", parsed);

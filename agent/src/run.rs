@@ -97,6 +97,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
         () = signals.wait() => return Ok(()),
     };
     let (store, events) = opened?;
+    // Before any workload starts: from now on none outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
     let (parts, stop) = assemble(options, &folders, umask, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
@@ -116,6 +117,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     status.abort();
     stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
+    // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
     store.close().await;
     reason.map_or(finished, |text| Err(CliError::Failed(text)))
 }
@@ -255,6 +257,7 @@ impl Folders {
             .transpose()
             .map_err(|error| CliError::Failed(format!("cannot keep the state: {error}")))?;
         let agent = run.folder("agent").map_err(named)?;
+        // Before the store is opened: a second agent here changes nothing in it.
         let alone = lock(&agent)?;
         Ok(Self { run, state, alone })
     }

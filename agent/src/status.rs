@@ -48,6 +48,7 @@ impl Processor {
         let ticks: Vec<u64> =
             line.split_whitespace().skip(1).take(8).filter_map(|tick| tick.parse().ok()).collect();
         let at = |place: usize| ticks.get(place).copied().unwrap_or(0);
+        // A processor waiting for I/O is free for other work, so iowait counts as idle.
         Self { all: ticks.iter().sum(), idle: at(3) + at(4) }
     }
 

@@ -52,6 +52,7 @@ pub(crate) async fn decide(
             let Some(asked) = asked.recv().await else { return };
             take(&mut waiting, asked, &answered);
         }
+        // All of them: the next workload is chosen among those with updates here.
         while let Ok(asked) = asked.try_recv() {
             take(&mut waiting, asked, &answered);
         }

@@ -112,6 +112,7 @@ pub(super) struct RunArgs {
     ///
     /// The Ankaios SDKs register their event handler only after the first answer. The first event
     /// covers all changes made during this time.
+    // The former name stays for one release (docs/operations.md#upgrade).
     #[arg(long = "subscribe-grace-ms", alias = "settle", value_name = "MS", default_value_t = 20)]
     pub(super) subscribe_grace_ms: u64,
     /// Messages in a workload's pipe at a time

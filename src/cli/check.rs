@@ -31,6 +31,7 @@ pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
             }
         }
     }
+    // Reported behind all files: one run finds the faults of each.
     if faults.is_empty() { Ok(()) } else { Err(CliError::unusable(faults.join("\n"))) }
 }
 

@@ -105,6 +105,7 @@ impl Client {
             id_prefix: format!("fifogate-{}-{:x}", process::id(), now.as_nanos()),
             requests: 0,
         };
+        // From before the `Hello` on, so no end of the answering fifogate is missed.
         let writer_close = WriterClose::of(&dir.join("input"));
         client.discard_leftovers(until)?;
         client.put(ToAnkaiosEnum::Hello(Hello { protocol_version: VERSION.to_owned() }))?;
@@ -153,6 +154,7 @@ impl Client {
                 }
             };
             match response.response_content {
+                // A pair outlives its clients: the pipe may hold answers for an earlier one.
                 _ if response.request_id != id => {
                     log::debug!("skipped a response to another request, {}", response.request_id);
                 }
@@ -238,6 +240,7 @@ impl Client {
                 match FromAnkaios::decode(body).map(|message| message.from_ankaios_enum) {
                     Ok(Some(message)) => return Ok(Incoming::Message(message)),
                     Ok(None) => log::warn!("skipped a message without content"),
+                    // The framing is intact, so the next message can be read.
                     Err(error) => log::warn!("skipped an undecodable message: {error}"),
                 }
             }
@@ -253,6 +256,7 @@ impl Client {
             let fds: Vec<_> = fds.map(|fd| (fd, PollFlags::POLLIN)).collect();
             match wait(&fds, until, stop).map_err(|error| self.broken(&error))? {
                 Woken::Ready => {
+                    // Asked before the read: the read then finds everything written before the close.
                     self.has_departed = self.writer_close.take();
                     self.fill()?;
                 }
@@ -301,6 +305,7 @@ impl Client {
                         return Err(self.away("nobody reads what we write"));
                     }
                 }
+                // No reader of `output`: fifogate keeps its end open for as long as it lives.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(self.gone()),
                 Err(error) => return Err(self.broken(&error)),
             }

@@ -42,6 +42,7 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
 fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessage, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
+    // `end` refuses text behind the message: a line holds one.
     let message = message.and_then(|message| json.end().map(|()| message));
     let message = message.map_err(|error| json_fault(&error))?;
     check_nesting(&message)?;
@@ -59,6 +60,7 @@ fn fits(message: &DynamicMessage, levels: usize) -> bool {
     let descriptor = message.descriptor();
     let is_level =
         ["ank_base.ConfigArray", "ank_base.ConfigObject"].contains(&descriptor.full_name());
+    // Only these two are levels of a config; the messages around them count nothing.
     let Some(below) = levels.checked_sub(usize::from(is_level)) else { return false };
     let fits_below = |value: &Value| value.as_message().is_none_or(|own| fits(own, below));
     message.fields().all(|(_, value)| match value {
@@ -116,6 +118,7 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
                     start = read;
                 }
                 Ok(None) => break,
+                // Without framing the start of the next message is unknown, so this fault ends the command.
                 Err(error) => return Err(unreadable(start, &error)),
             }
         }

@@ -50,6 +50,7 @@ fn without_repeated_preambles(page: &[u8]) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = page.split_inclusive(|byte| *byte == b'\n').collect();
     let preamble: Vec<_> = lines.iter().copied().take(2).collect();
     let mut number = 0;
+    // The first two lines are the preamble of the whole page, and stay.
     lines.retain(|line| {
         number += 1;
         number <= preamble.len() || !preamble.contains(line)

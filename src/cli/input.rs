@@ -101,6 +101,7 @@ fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, 
             Some(shape) => read(node, shape, at, above),
             None => wrong("is something else"),
         },
+        // Only configs count levels: all other shapes have a fixed depth.
         (Shape::Fields { .. }, Data::Mapping(_)) => fields(node, shape, at),
         (Shape::MapOf(below), Data::Mapping(_)) => mapping(node, |_| below, at, 0),
         (Shape::Config, Data::Mapping(_)) => mapping(node, |_| shape, at, above + 1),

@@ -26,12 +26,14 @@ struct Escaping<'a, 'f> {
 impl Escaping<'_, '_> {
     fn put(&mut self, text: &str) -> fmt::Result {
         for own in text.chars() {
+            // Not an error: the line would fail as a whole.
             if self.cut {
                 return Ok(());
             }
             // Quotes and backslashes do no harm, and versions and paths stay as they are.
             let plain = matches!(own, '"' | '\'' | '\\') || own.escape_debug().len() == 1;
             let len = if plain { 1 } else { own.escape_debug().len() };
+            // An escape is written whole or not at all.
             if len > self.left {
                 self.cut = true;
                 return self.to.write_str("...");

@@ -71,6 +71,7 @@ fn value(node: &Node) -> Value {
 fn yaml(value: &Value) -> Result<String, saphyr::EmitError> {
     let mut text = String::new();
     let mut emitter = YamlEmitter::new(&mut text);
+    // A text of several lines stays readable, as a block.
     emitter.multiline(true);
     emitter.dump(&yaml_node(value))?;
     // The emitter starts every document with a separator; ours stand between documents.
@@ -99,6 +100,7 @@ fn yaml_text(text: &str) -> Yaml<'static> {
     if reads_as_text(text) {
         return Yaml::Value(saphyr::Scalar::String(text.to_owned().into()));
     }
+    // Escaped here: a given representation is written by the emitter as it is.
     let escaped = text.chars().map(escape).collect::<String>();
     Yaml::Representation(escaped.into(), ScalarStyle::DoubleQuoted, None)
 }
@@ -112,6 +114,7 @@ fn reads_as_text(text: &str) -> bool {
         '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
         _ => c.is_control(),
     };
+    // Older parsers read dates, sexagesimal and binary numbers, such as 2001-01-01, 1:30 and 0b1.
     let like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
         && (text.chars().all(in_numbers) || text.starts_with("0b"));
     !like_number && !text.contains(is_odd)

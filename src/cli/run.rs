@@ -53,7 +53,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     if let Some(address) = args.agent_link {
         server = server.agent(address.0.map_or(AgentTransport::Stdio, AgentTransport::Unix));
     }
+    // Before the start: a signal during it is kept in the socket, and stops the server in order.
     let signals = wait::signals().map_err(|error| CliError::failed(error.to_string()))?;
+    // Before the start, too: the server takes the limit as it finds it.
     raise_descriptor_limit();
     let handle = server.stop_when_readable(signals.into()).spawn();
     let mut handle = handle.map_err(|error| CliError::failed(error.to_string()))?;

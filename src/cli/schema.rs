@@ -98,6 +98,7 @@ impl Shape {
             shape = match shape {
                 MapOf(below) => below,
                 Config => shape,
+                // Nothing below it can be set either.
                 Unsettable => break,
                 Fields { .. } => shape.field(name).ok_or_else(|| {
                     format!("{} has no field `{name}`, only {}", here(), shape.field_names())

@@ -59,6 +59,7 @@ fn from_file(file: &Path, masks: &[String]) -> Result<UpdateStateRequest, CliErr
         _ => (file.display().to_string(), fs::read_to_string(file)),
     };
     let text = text.map_err(|error| CliError::unusable(format!("{name}: {error}")))?;
+    // Parsed before the session is opened: a fault in the file touches no pipe.
     let state = NewState::from_yaml(&text)
         .map_err(|fault| CliError::unusable(format!("{name}:{}: {}", fault.line, fault.what)))?;
     for mask in masks {
@@ -82,6 +83,7 @@ fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, St
     let mut state = NewState::default();
     // The server rejects a state without a version, even if only parts of it are used.
     const VERSION: [&str; 2] = ["desiredState", "apiVersion"];
+    // Unless the user changes the version, or a part around it.
     if !changes.iter().any(|change| VERSION.join(".").starts_with(change.path)) {
         state.put(&VERSION, Node::text("v1"));
     }
@@ -127,6 +129,7 @@ fn parse(change: &str, yaml: bool) -> Result<Change<'_>, String> {
 /// Splits a settable path into its names.
 fn split(path: &str) -> Result<Vec<&str>, String> {
     let names: Vec<_> = path.split('.').collect();
+    // fifogate refuses it as well; here the message names the path (docs/protocol.md#update-masks).
     if names.contains(&"*") {
         return Err(format!("{path}: an update cannot use `*`; give each path"));
     }

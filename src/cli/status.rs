@@ -59,6 +59,7 @@ fn ask(run_dir: &Path) -> Result<Value, CliError> {
     // A stopped process still accepts connections: without this bound the read could last forever.
     stream.set_read_timeout(Some(PATIENCE)).map_err(nobody)?;
     let mut answer = String::new();
+    // fifogate closes the connection behind its answer (docs/operations.md#status).
     stream.read_to_string(&mut answer).map_err(nobody)?;
     serde_json::from_str(&answer).map_err(|error| {
         CliError::failed(format!("{} gave no JSON object: {error}", path.display()))

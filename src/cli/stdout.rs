@@ -16,6 +16,7 @@ pub(super) struct Stdout(File);
 
 impl Stdout {
     pub(super) fn open() -> Result<Self, CliError> {
+        // A duplicate: dropping it leaves standard output open.
         let fd = io::stdout().as_fd().try_clone_to_owned();
         Ok(Self(fd.map_err(|error| CliError::stdout(&error))?.into()))
     }

@@ -44,6 +44,7 @@ impl Stop {
 pub(super) fn signals() -> io::Result<UnixStream> {
     let (signals, write) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {
+        // A handler may only do little; writing a byte is allowed to it.
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(signals)
@@ -75,6 +76,7 @@ pub(super) fn wait(
         let mut fds: Vec<_> = stops.into_iter().flatten().collect();
         let stops = fds.len();
         fds.extend(pipes.iter().map(|(fd, events)| PollFd::new(*fd, *events)));
+        // Computed again in each round: a signal may have ended the last wait early.
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         match poll(&mut fds, timeout.map_or(PollTimeout::NONE, rounded_up)) {
             // poll has a longest timeout: its end is the deadline only if no time was left before

@@ -28,6 +28,7 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let out = Stdout::open()?;
     let stop = Stop::on_signal_or_end_of(&out)
         .map_err(|error| CliError::failed(format!("cannot watch for signals: {error}")))?;
+    // After the signals: one received during the connect stops the command in order.
     let mut client = Client::connect(&args.client.dir, args.client.timeout, &stop)?;
     let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
     loop {
@@ -35,6 +36,7 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
             // Before the first document there is nothing to resume: the error ends the command.
             Err(error) if error.is_away() && watch.documents > 0 => {
                 log::warn!("{error}; waiting for fifogate");
+                // Its read end may hold up the next fifogate (docs/pipes.md#end-of-file-for-every-reader).
                 drop(client);
                 client = watch.reconnect()?;
                 log::warn!("{}: connected again", watch.args.client.dir.display());
@@ -78,6 +80,7 @@ impl Watch {
         loop {
             match client.response(id, due, &self.stop)? {
                 Received::Response(ResponseContent::CompleteStateResponse(response)) => {
+                    // Only the first answer has a deadline: events come whenever something changes.
                     due = None;
                     self.print(&response)?;
                     if self.args.count.is_some_and(|count| self.events >= count) {
@@ -118,9 +121,11 @@ impl Watch {
             let woken = wait(&[], Some(Instant::now() + RETRY), &self.stop);
             match woken.map_err(|error| CliError::failed(error.to_string()))? {
                 Woken::Stopped => return Err(CliError::quiet()),
+                // No pipe is watched here, so only the time can have passed.
                 Woken::Ready | Woken::TimedOut => {}
             }
             match Client::connect(&client.dir, client.timeout, &self.stop) {
+                // Tried for ever: an upgrade of fifogate may take any time.
                 Err(error) if error.is_away() => log::debug!("{error}"),
                 end => return end,
             }

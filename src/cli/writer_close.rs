@@ -23,6 +23,7 @@ impl WriterClose {
     pub(super) fn of(path: &Path) -> Self {
         let watch = || {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            // Of the write end only: our own read end closes without this event.
             inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE)?;
             Ok::<_, nix::Error>(inotify)
         };
@@ -37,6 +38,7 @@ impl WriterClose {
 
     /// Whether the pipe was closed since the last call; clears the events.
     pub(super) fn take(&self) -> bool {
+        // Without an event the read fails by `EAGAIN`.
         self.0.as_ref().is_some_and(|inotify| inotify.read_events().is_ok())
     }
 }

@@ -101,12 +101,15 @@ impl AsyncLink {
         agent_name: &str,
     ) -> Result<(Self, Messages), CallError> {
         let shared = Shared::default();
+        // The codec is shared from the start: commands and answers meet in its list of waiters.
         let mut input = Input { reader, buffer: InputBuffer::default(), shared: shared.clone() };
+        // Read here, not by the task: no command may be written before the version is known.
         let Some(Event::Hello(hello)) = input.next().await? else {
             return Err(LinkError::NoHello.into());
         };
         let (commands, queue) = mpsc::channel(QUEUED_COMMANDS);
         let (sender, messages) = mpsc::channel(QUEUED_MESSAGES);
+        // Before the call below: its command and its answer go through these tasks.
         tokio::spawn(write(writer, queue, shared));
         tokio::spawn(read(input, sender));
         let link = Self { commands, run_dir: hello.run_dir.into() };
@@ -126,6 +129,7 @@ impl AsyncLink {
     /// fifogate rejects the command, or the link breaks before its answer.
     pub async fn call(&self, content: Content) -> Result<(), CallError> {
         let (caller, answer) = oneshot::channel();
+        // An error: the writing task is gone, and the command was never written.
         let sent = self.commands.send((content, AnswerMode::Always(caller))).await;
         sent.map_err(|_| LinkError::Closed)?;
         answer.await.unwrap_or(Err(LinkError::Closed.into()))
@@ -170,6 +174,7 @@ async fn write(
             break; // the reading task reports the end of the link
         }
     }
+    // Closed first: from here on no command can join those without an answer.
     queue.close();
     shared.codec().drop_waiters();
 }
@@ -185,6 +190,7 @@ fn together(
     let mut next = Some(first);
     while let Some((content, mode)) = next {
         codec.encode(content, mode, &mut frames);
+        // Without an await: commands not queued yet are not waited for.
         next = if frames.len() < MOST_TOGETHER { queue.try_recv().ok() } else { None };
     }
     frames
@@ -210,6 +216,7 @@ async fn read(
             Ok(None) => break None,
             Err(error) => break Some(error),
         };
+        // Nobody takes messages any more: an unread fifogate would be held up, so the link ends.
         if messages.send(Ok(incoming)).await.is_err() {
             break None;
         }
@@ -232,6 +239,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
     /// Waits for the next event; `None` at the end of the stream.
     async fn next(&mut self) -> Result<Option<Event<Caller>>, LinkError> {
         loop {
+            // One read may bring many messages: the stream is read again only when all are out.
             let event = self.buffer.decode(|bytes| self.shared.codec().next_event(bytes))?;
             if event.is_some() {
                 return Ok(event);

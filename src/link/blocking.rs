@@ -150,6 +150,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
             return Err(LinkError::NoHello.into());
         };
         link.run_dir = hello.run_dir;
+        // The hello is a command as well: fifogate may reject the name or the version.
         link.call(LinkCodec::<()>::hello(agent_name))?;
         Ok(link)
     }
@@ -189,11 +190,13 @@ impl<R: Read, W: Write> AgentLink<R, W> {
     /// # Errors
     /// fifogate rejects the command, or the link breaks before its answer.
     pub fn call(&mut self, content: Content) -> Result<(), CallError> {
+        // The link answers in order, so answers to earlier commands come first.
         let called = self.send(content)?;
         loop {
             match self.next_event()? {
                 None => return Err(LinkError::Closed.into()),
                 Some(Event::Answer { id, result, .. }) if id == called => return Ok(result?),
+                // Other answers too: their commands were sent by `send`, and `recv` returns them.
                 Some(other) => self.early.push_back(message_of(other)),
             }
         }
@@ -206,6 +209,7 @@ impl<R: Read, W: Write> AgentLink<R, W> {
     pub fn split(
         self,
     ) -> (MessageReceiver<R>, CommandSender<W>, impl Iterator<Item = to_agent::Content>) {
+        // The halves match answers by their ids, so the waiters of the codec are not needed any more.
         let receiver = MessageReceiver { input: self.input, decoder: self.codec.decoder };
         let sender = CommandSender { writer: self.writer, last_id: self.codec.last_id };
         (receiver, sender, self.early.into_iter())

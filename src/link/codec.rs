@@ -99,6 +99,7 @@ impl<T> LinkCodec<T> {
         mode: AnswerMode<T>,
         out: &mut Vec<u8>,
     ) -> u64 {
+        // With an id all the same: a `Rejected` names it.
         let rejections_only = matches!(mode, AnswerMode::OnRejection);
         let id = match mode {
             AnswerMode::None => 0,
@@ -134,6 +135,7 @@ impl<T> LinkCodec<T> {
     /// The stream has ended in the middle of a message, or before the hello.
     pub fn finish(&self) -> Result<(), LinkError> {
         self.decoder.finish()?;
+        // A fifogate unable to start closes its end without a hello.
         if self.greeted { Ok(()) } else { Err(LinkError::NoHello) }
     }
 
@@ -149,11 +151,13 @@ impl<T> LinkCodec<T> {
                 self.greeted = true;
                 Ok(Event::Hello(hello))
             }
+            // A version without SemVer is of an unknown major number.
             _ => Err(LinkError::Version(hello.protocol_version)),
         }
     }
 
     fn answer(&mut self, id: u64, result: Result<(), Rejected>) -> Event<T> {
+        // An answer without this waiter belongs to a step, rejected between two calls.
         let is_first = self.waiting.front().is_some_and(|(own, _)| *own == id);
         let waiter = if is_first { self.waiting.pop_front() } else { None };
         Event::Answer { id, waiter: waiter.map(|(_, waiter)| waiter), result }
@@ -243,6 +247,7 @@ impl MessageDecoder {
 /// length, so neither its errors nor its depth matter.
 #[derive(Clone, PartialEq, Message)]
 struct RequestHead {
+    // The number of `ForwardedRequest` in `ToAgent`, in proto/agent_link.proto.
     #[prost(message, optional, tag = "6")]
     forwarded: Option<ForwardedHead>,
 }
@@ -266,6 +271,7 @@ fn salvage(body: &[u8]) -> Option<to_agent::Content> {
     let forwarded = RequestHead::decode(body).ok()?.forwarded?;
     let request_id = forwarded.request?.request_id;
     let request = pb::Request { request_id, request_content: None };
+    // Without its sender the request cannot be answered, so it is only logged.
     let instance_name = Some(forwarded.instance_name?);
     Some(to_agent::Content::Request(ForwardedRequest { instance_name, request: Some(request) }))
 }
@@ -288,6 +294,7 @@ impl InputBuffer {
     pub(super) fn decode<T>(&mut self, decode: impl FnOnce(&mut &[u8]) -> T) -> T {
         let mut rest = &self.bytes[self.unread.clone()];
         let decoded = decode(&mut rest);
+        // Counted from the end: `decode` takes bytes from the front only.
         self.unread.start = self.unread.end - rest.len();
         decoded
     }

@@ -65,6 +65,7 @@ impl From<FrameError> for LinkError {
 impl From<LinkError> for io::Error {
     fn from(error: LinkError) -> Self {
         let kind = match error {
+            // Unwrapped, so the caller finds the kind of the system's error.
             LinkError::Io(error) => return error,
             LinkError::Frame(_) => io::ErrorKind::InvalidData,
             LinkError::Torn | LinkError::Closed => io::ErrorKind::UnexpectedEof,

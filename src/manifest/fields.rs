@@ -39,6 +39,7 @@ impl Reader {
                 self.fault::<()>(place, format!("{what} has no `{name}`"));
             }
         }
+        // A faulty variant is missing here, and counts as not given.
         let either: Vec<_> = record.with(Presence::Either).map(|field| field.name).collect();
         if !either.is_empty() && either.iter().filter(|own| fields.get(own).is_some()).count() != 1
         {
@@ -52,6 +53,7 @@ impl Reader {
     fn field(&mut self, field: &Field, name: &str, value: &Yaml<'_>) -> Option<Node> {
         match &field.kind {
             Kind::Text | Kind::Choice(_) => self.value(field, &field.kind, name, value),
+            // Before the other maps: v0.1 has a list in this place.
             Kind::Map(_) if field.name == "tags" => self.tags(field, value),
             Kind::Map(kind) | Kind::LargeMap(kind) => self.map(field, kind, value),
             Kind::List(kind) | Kind::Repeated(kind) => {
@@ -109,6 +111,7 @@ impl Reader {
             let text = format!("{what} has no `type`; it is {}", types.join(" or "));
             return self.fault(node, text);
         };
+        // Without a known type no other field can be judged: one fault is enough.
         let kind = self.one_of(kind, "type", &types)?;
         let (_, _, record) = variants.iter().find(|(_, name, _)| kind.as_str() == Some(name))?;
         let known: Vec<_> = ["type"].into_iter().chain(record.names()).collect();

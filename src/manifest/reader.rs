@@ -86,6 +86,7 @@ impl Reader {
             return self.fault(key, text);
         }
         let version = self.version(document, &entries);
+        // Known before the workloads are read: the form of their tags depends on it.
         self.old_version = version.as_deref() == Some("v0.1");
         let mut state = Map::new();
         if let Some(version) = version {
@@ -102,6 +103,7 @@ impl Reader {
                 state.insert(*name, node);
             }
         }
+        // An update without masks needs them, also if empty (docs/protocol.md#empty-update-mask).
         if state.get("workloads").is_none() {
             state.insert("workloads", Node::Map(Map::new()));
         }
@@ -171,6 +173,7 @@ impl Reader {
                             None => self.fault(item, format!("a tag has no `{wanted}`")),
                         }
                     };
+                    // Both before the `?` below, so one run reports both if they are missing.
                     let (key, value) = (field("key"), field("value"));
                     for (name, key, _) in &entries {
                         if !["key", "value"].contains(name) {
@@ -181,6 +184,7 @@ impl Reader {
                 }
                 Some(Node::Map(tags))
             }
+            // Also for a scalar: `map` reports the wrong kind.
             _ => self.map(field, &Kind::Text, node),
         }
     }
@@ -211,6 +215,7 @@ impl Reader {
             }
             Data::Mapping(_) => self.config_map(node, "a config", depth),
             Data::Sequence(items) => {
+                // Faulty items are left out: the manifest is refused for them anyway.
                 let values = items.iter().filter_map(|item| self.config(item, depth + 1));
                 Some(Node::seq(values.collect::<Vec<_>>()))
             }
@@ -240,6 +245,7 @@ impl Reader {
                 self.fault::<()>(value, text);
             }
             for (on, key, _) in below(workload, "dependencies") {
+                // Asked for each dependency, so the fault stands at each link of the cycle.
                 if reaches(on, name, &workloads) {
                     let text = format!("workload dependency '{on}' is part of a cycle.");
                     self.fault::<()>(key, text);

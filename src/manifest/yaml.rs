@@ -99,6 +99,7 @@ fn no_yaml(error: &ScanError) -> Found {
         "recursion limit exceeded" => too_deep("this"),
         info => format!("this is no YAML: {info}"),
     };
+    // The parser counts columns from 0.
     (marker.line(), marker.col() + 1, what)
 }
 
@@ -136,6 +137,7 @@ impl<'i> Loader<'i> {
             Event::Alias(anchor) => {
                 self.note_key(None)?;
                 let node = self.resolve(anchor)?;
+                // Without an anchor: the alias repeats a value, and names none.
                 self.close(node, 0);
             }
             Event::SequenceStart(anchor, _) => {
@@ -182,6 +184,7 @@ impl<'i> Loader<'i> {
             // An anchor is registered when its value is complete: this alias is inside of it.
             return Err("this alias stands in what it stands for".to_owned());
         };
+        // Also for an alias inside of an anchored value: nested aliases multiply.
         self.aliased += size;
         // Before the copy: the bound is for the work, too.
         if self.aliased > MOST_ALIASED {
@@ -192,12 +195,14 @@ impl<'i> Loader<'i> {
 
     /// Adds a complete value to its collection, or to the documents.
     fn close(&mut self, node: Yaml<'i>, anchor: usize) {
+        // The parser counts anchors from 1; 0 is no anchor.
         if anchor > 0 {
             self.anchored.insert(anchor, (node.clone(), node.count()));
         }
         let Some(open) = self.open.last_mut() else { return self.documents.push(node) };
         match &mut open.node.data {
             Data::Sequence(items) => items.push(node),
+            // Values come one by one: a mapping gets its keys and values in turn.
             Data::Mapping(entries) => match open.key.take() {
                 None => open.key = Some(node),
                 Some(key) => entries.push((key, node)),

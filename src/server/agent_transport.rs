@@ -59,6 +59,7 @@ impl AgentTransport {
 
     /// Descriptors for reading and writing.
     fn open(self) -> Result<(OwnedFd, OwnedFd), StartError> {
+        // A descriptor for each direction, as epoll has one registration for each.
         let both = |stream: UnixStream| Ok((stream.try_clone()?.into(), stream.into()));
         match self {
             Self::Channel(stream) => both(stream),
@@ -203,6 +204,7 @@ impl LinkPort {
 
     fn end(&mut self) -> LinkTurn {
         self.hung_up = true;
+        // An agent ending in order sends whole frames, so half a frame is a fault of its stream.
         if self.decoder.is_mid_frame() {
             return LinkTurn::Broken("it ended in the middle of a message".to_owned());
         }

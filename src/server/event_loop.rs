@@ -57,6 +57,7 @@ use port_table::{CheckedOut, PortTable};
 use stop::Stopping;
 pub(super) use worker_handle::WorkerHandle;
 
+// Tokens of pairs count up from 0 (`PortTable::tokens`), so the loop's own ones begin at the top.
 const WAKER: Token = Token(usize::MAX);
 const WATCHES: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
@@ -190,6 +191,7 @@ impl EventLoop {
             inbox,
             batch: Vec::new().into_iter(),
             sharing: None,
+            // Replaced in `spawn`: the handoff makes this channel.
             stale: crossbeam_channel::never(),
             blocking_threads: None,
             worker,
@@ -197,6 +199,7 @@ impl EventLoop {
             failure: None,
             status: Some(status),
             link,
+            // For turns of the agent's port; the buffers for jobs belong to their threads.
             buffer: vec![0; JOB_BUFFER],
             log_limiter: LogLimiter::default(),
         };
@@ -227,12 +230,14 @@ impl Driven for Loop {
     fn next(&mut self) -> Result<Option<Job>, ServerError> {
         loop {
             if let Some(job) = self.next_job() {
+                // For `note_handover`: the job itself has left with its driver by then.
                 self.at = job.peer();
                 return Ok(Some(job));
             }
             if self.is_over() {
                 return Ok(None);
             }
+            // Results of an inline run are carried out first, without a poll in front of them.
             if !self.try_run_inline() {
                 self.wait()?;
             }
@@ -253,6 +258,7 @@ impl Driven for Loop {
     }
 
     fn note_handover(&mut self) {
+        // A closing job has no peer: its pair is out of the table, and nobody asks whether it is blocked.
         if let Some(peer) = self.at.take() {
             self.ports.note_checked_out(peer, Instant::now());
         }
@@ -291,12 +297,14 @@ impl Loop {
     }
 
     fn next_job(&mut self) -> Option<Job> {
+        // A batch stops at a message with a job or a multicast, and continues here after it.
         if self.batch.len() > 0 {
             self.take_inbox();
         }
         if let Some(job) = self.jobs.pop_front() {
             return Some(job);
         }
+        // Outside of the round: ready workloads delay the agent by one job at most.
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
         // Outbound and ready ports alternate, see [`PortTable`].
@@ -347,6 +355,7 @@ impl Loop {
             self.fail(ServerError::BrokerPanicked(String::new()));
         }
         let look = self.ports.next_time();
+        // The stop's deadline is a timer of its own: a blocked pair sends no event to end the wait.
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let until = look.into_iter().chain(end).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -365,11 +374,13 @@ impl Loop {
         let (mut other, mut woken) = (Vec::new(), false);
         for event in &self.events {
             match event.token() {
+                // Only requests of the handle need this: each poll is followed by a look at all else.
                 WAKER => woken = true,
                 token if token.0 < STATUS_CLIENTS => self.ports.note(token, event),
                 token => other.push(token),
             }
         }
+        // Behind the loop: these need all of `self`, and the events are borrowed from it.
         other.into_iter().for_each(|token| self.note(token));
         if woken {
             self.take_control();
@@ -419,6 +430,7 @@ impl Loop {
             FromWorker::Reset(peer) => self.ports.reset(peer),
             FromWorker::Send(peer, frame) => self.ports.send(peer, frame),
             FromWorker::Multicast(body, deliveries) => {
+                // Before the writes of a fan-out: a pipe known to be drained saves its port an `FIONREAD`.
                 if self.ports.many_maybe_drained() {
                     self.on_drained();
                 }
@@ -428,6 +440,7 @@ impl Loop {
             FromWorker::SetReadEnabled(PeerId::AGENT, on) => self.read_agent(Some(on)),
             FromWorker::SetReadEnabled(peer, on) => self.ports.set_reading(peer, on),
             FromWorker::Handled(PeerId::AGENT) => self.read_agent(None),
+            // The kernel has announced the unread bytes of a parked port already.
             FromWorker::Handled(peer) => self.ports.read_on(peer),
             FromWorker::Status(client, answer) => self.answer_status(client, answer),
             FromWorker::Ready(progress) => {

@@ -104,6 +104,7 @@ impl RunDir {
         let stat = fstat(&dir).map_err(FifoError::failed(path, "look at"))?;
         check_owner(path, &stat)?;
         if stat.st_mode & 0o077 != 0 {
+            // An empty folder holds nothing prepared by others, so it is closed to them instead.
             if !is_empty(path) {
                 let mode = stat.st_mode & 0o777;
                 let why = format!(
@@ -114,6 +115,7 @@ impl RunDir {
             }
             fchmod(&dir, Mode::S_IRWXU).map_err(FifoError::failed(path, "restrict"))?;
         }
+        // Agents and the status show this path: it has to hold in any working directory.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         Ok(Self { path, dir })
     }
@@ -133,6 +135,7 @@ impl RunDir {
         instance: &Instance,
         owner: Owner,
     ) -> Result<(PipePair, Unopened), FifoError> {
+        // Without the agent's name: the broker refuses a second instance with this name and id.
         let name = format!("{}.{}", instance.workload, instance.id);
         let workload_path = self.path.join(&name);
         let workload_dir = make_dir(&self.dir, &name, &workload_path)?;
@@ -166,10 +169,12 @@ impl RunDir {
                     let why = "is not the FIFO that was made there; it is left alone";
                     return Err(FifoError::wrong(&path, why));
                 }
+                // Its workload may have removed the name itself.
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(FifoError::failed(&path, "look at")(errno)),
             }
         }
+        // From the inside out, as only an empty folder can be removed.
         remove_dir(&workload_dir, PAIR_DIR, &pair.path)?;
         remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name))
     }
@@ -277,6 +282,7 @@ pub(super) fn reopen(fd: &OwnedFd, mode: OFlag) -> io::Result<OwnedFd> {
 
 /// Like [`reopen`], for callers that handle single errors.
 pub(super) fn try_reopen(fd: &OwnedFd, mode: OFlag) -> Result<OwnedFd, Errno> {
+    // Without `O_NONBLOCK` an `open` would sleep until the other end is open.
     let flags = mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     open(&path_of(fd.as_raw_fd()), flags, Mode::empty())
 }
@@ -314,6 +320,7 @@ impl Fifo {
             Err(Errno::EEXIST) => true,
             Err(errno) => return Err(FifoError::failed(&path, "make FIFO")(errno)),
         };
+        // The name may be a link, or be replaced by now (docs/pipes.md#making-follows-nothing).
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(dir, name, flags, Mode::empty())
             .map_err(FifoError::failed(&path, "open FIFO"))?;
@@ -327,6 +334,7 @@ impl Fifo {
         if owner.uid != Some(stat.st_uid) {
             check_owner(&path, &stat)?;
         }
+        // `fchmod` refuses `O_PATH` (docs/pipes.md#mode-of-a-fifo); this path leads to the same file.
         let link = path_of(fd.as_raw_fd());
         if owner != Owner::default() {
             let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));

@@ -103,6 +103,7 @@ impl ServerHandle {
     /// Joins the worker. Its panic is the cause of an end, and its message is known only here.
     fn ended(&mut self, result: Result<(), ServerError>) -> Result<(), ServerError> {
         match self.worker.take().map(JoinHandle::join) {
+            // The loop has ended because of this panic, and its own reason says less.
             Some(Err(panic)) => Err(ServerError::BrokerPanicked(message_of(&*panic))),
             _ => result,
         }

@@ -76,6 +76,7 @@ impl Watches {
 
     /// Removes the old watches after the new ones are set, so no event in between is lost.
     fn keep(&mut self, peer: PeerId, now: [Option<WatchDescriptor>; 2]) {
+        // The kernel has one watch for each file, so the same one may stand on both sides.
         let before = self.by_peer.insert(peer, now).into_iter().flatten().flatten();
         for watch in before.filter(|watch| !now.contains(&Some(*watch))) {
             self.forget(watch);
@@ -85,6 +86,7 @@ impl Watches {
     /// Switches the watch for reads by `peer` on or off. Returns false if the kernel refuses.
     pub(super) fn set_reads(&mut self, peer: PeerId, to_workload: RawFd, on: bool) -> bool {
         let what = if on { READS } else { READER };
+        // A second watch on a file replaces the events of the first one.
         self.add(peer, to_workload, what).is_some()
     }
 
@@ -117,6 +119,7 @@ impl Watches {
 
     /// Reads one buffer of events; empty if there are none.
     pub(super) fn read(&self) -> Vec<Seen> {
+        // The usual error is an empty queue.
         let events = self.inotify.as_ref().and_then(|inotify| inotify.read_events().ok());
         events.into_iter().flatten().filter_map(|event| self.seen(&event)).collect()
     }
@@ -125,6 +128,7 @@ impl Watches {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             return Some(Seen::Overflow);
         }
+        // Events of a removed watch may still stand in the queue.
         let peer = *self.peers.get(&event.wd)?;
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             return None;

@@ -82,6 +82,7 @@ impl LogLimiter {
     fn admit(&mut self, kind: Kind, name: &str, now: Instant) -> bool {
         let new = || Window { since: now, said: 0, left_out: 0 };
         let all = self.of_all.entry(kind).or_insert_with(new);
+        // Before a window for this name is made: the number of windows is bounded for any number of names.
         if all.said >= OF_ALL {
             all.left_out += 1;
             return false;

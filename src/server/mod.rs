@@ -168,6 +168,7 @@ impl ServerBuilder {
             broker.start(state);
         }
 
+        // The in-flight limits of the workloads bound this channel (ARCHITECTURE.md#threads-and-channels).
         let (to_worker, to_worker_rx) = unbounded();
         let (from_worker_tx, inbox) = unbounded();
         let (notify, notified) = bounded(1);

@@ -247,6 +247,7 @@ impl Port {
     pub(super) fn turn(&mut self, mut pending: Pending, room: usize, buffer: &mut [u8]) -> Turn {
         let mut turn =
             Turn { useful: pending.reset || !pending.frames.is_empty(), ..Turn::default() };
+        // Before the frames of this turn: they belong to the new session.
         if pending.reset {
             self.writer.reset();
         }
@@ -257,6 +258,7 @@ impl Port {
         if room > 0 && (pending.readable || pending.writers_gone) {
             self.reader.fill(pending.writers_gone, room, buffer, &mut turn);
         }
+        // The requests of this turn carry it to the broker: it frees the window before their answers.
         turn.written = self.writer.written();
         turn.maybe_drained = turn.wait == Wait::No && self.writer.is_maybe_drained();
         turn

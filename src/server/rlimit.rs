@@ -26,6 +26,7 @@ pub(super) fn most_pairs() -> usize {
         Ok((soft, _)) => {
             usize::try_from(soft.saturating_sub(RESERVE) / OF_A_PAIR).unwrap_or(usize::MAX)
         }
+        // No pair is refused beforehand then; each fails by itself, with the error of the system.
         Err(errno) => {
             log::warn!("cannot read the limit of descriptors: {}", errno.desc());
             usize::MAX

@@ -48,10 +48,12 @@ impl StatusSocket {
     /// Listens in `run_dir`. Replaces the socket of a fifogate that died.
     pub(super) fn open(run_dir: &Path) -> Result<Self, StartError> {
         let path = run_dir.join(STATUS_SOCKET);
+        // A link in the place of the socket is not followed, and refused like any other file.
         let found = fs::symlink_metadata(&path).ok();
         if found.as_ref().is_some_and(|found| !found.file_type().is_socket()) {
             return Err(FifoError::wrong(&path, "is no socket; remove it").into());
         }
+        // Only an answer counts: the name alone may be left from a killed fifogate.
         if found.is_some() && is_alive(&path) {
             return Err(StartError::AlreadyRunning(run_dir.to_owned()));
         }
@@ -102,6 +104,7 @@ impl StatusSocket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The client is gone, and nobody else waits for this answer.
                 _ => break,
             }
         }
@@ -122,6 +125,7 @@ fn listen(path: &Path, replaces: bool) -> io::Result<UnixListener> {
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
+    // Between these two calls the mode of the run directory, 0700, keeps others out.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)

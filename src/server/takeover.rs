@@ -79,9 +79,11 @@ impl HalfFrame {
             Err(Errno::ENXIO) => return Ok(Found::Nobody(None)),
             Err(errno) => return Err(errno.into()),
         };
+        // All had closed the old pipe, and half a frame went with it (docs/pipes.md#sizes-of-a-pipe).
         if unread(&writer)? == 0 && is_new(&writer) {
             return Ok(Found::Nobody(Some(writer)));
         }
+        // The write end is closed on return: beside it no reader would see end-of-file.
         let reader = reopen(fifos.to_workload(), OFlag::O_RDONLY)?;
         Ok(Found::Reader(Self { reader, empty_since: None }))
     }
@@ -89,6 +91,7 @@ impl HalfFrame {
     /// Checks again, after the events in `seen`.
     pub(super) fn look(self, fifos: &Unopened, seen: Seen) -> io::Result<Found> {
         if seen == Seen::Left {
+            // The next reader would take the rest of the half frame for the start of a frame.
             self.drain();
             return Ok(Found::Nobody(None));
         }
@@ -100,6 +103,7 @@ impl HalfFrame {
             drop(self);
             return Self::find(fifos);
         }
+        // Empty now: from this time on a reader sees end-of-file.
         let since = self.empty_since.unwrap_or_else(Instant::now);
         if since.elapsed() >= SEEN {
             return Ok(Found::Nobody(None));

@@ -180,6 +180,7 @@ impl Worker {
             idle = false;
             self.sort_all(batch);
         }
+        // Every other input runs the timers of the broker as well.
         if idle && self.broker.next_deadline().is_some_and(|due| due <= self.now()) {
             self.broker.handle(self.now(), Input::Tick);
         }
@@ -257,6 +258,7 @@ impl Worker {
             ToWorker::PairOpened(peer, Ok(dir)) => Input::PairOpened(peer, dir),
             ToWorker::PairOpened(peer, Err(reason)) => Input::PairFailed(peer, reason),
             ToWorker::PairClosed(peer) => {
+                // Its messages have no session any more to be handled in.
                 self.queue.remove(peer);
                 Input::PairClosed(peer)
             }
@@ -279,6 +281,7 @@ impl Worker {
         let end = began + SLICE;
         for _ in 0..BATCH {
             let Some((peer, message)) = self.queue.pop() else { return };
+            // True once for each pause: a `Handled` for every message would wake the loop as often.
             if message.in_flight.handled(message.bytes) {
                 self.send(FromWorker::Handled(peer));
             }
@@ -286,6 +289,7 @@ impl Worker {
                 self.broker.handle(self.tick_at(began), input);
                 self.note_agent();
             }
+            // One reading of the clock ends this message and begins the next one.
             let now = Instant::now();
             self.queue.charge(peer, now - began);
             // After each event: it may pause this peer in the queue, because of a full outbox.
@@ -351,6 +355,7 @@ impl Worker {
                 Output::ClosePair(peer) => FromWorker::Close(peer),
                 Output::Reset(peer) => FromWorker::Reset(peer),
                 Output::SetReadEnabled(peer, on) => {
+                    // Its messages already here wait, too, not only those in its pipe.
                     self.queue.pause(peer, !on);
                     FromWorker::SetReadEnabled(peer, on)
                 }
@@ -424,6 +429,7 @@ fn port_status((held, misbehaviors): (Option<Duration>, Vec<Misbehavior>)) -> st
 /// Resident memory of the process; 0 if the kernel does not report it.
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // The second field is the resident set, in pages.
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }

@@ -73,6 +73,7 @@ impl Campaigns {
                     return;
                 }
             };
+            // Before any line of the logs (docs/protocol.md#log-requests).
             let names = accepted.iter().map(model::instance_name).collect();
             let answer = pb::LogsRequestAccepted { workload_names: names };
             if to.send(ResponseContent::LogsRequestAccepted(answer)).await.is_err() {
@@ -187,6 +188,7 @@ async fn send_log(to: Collector, instance: Instance, reader: Option<Reader>, ran
         return;
     }
     let stop = pb::LogsStopResponse { workload_name: Some(model::instance_name(&instance)) };
+    // An error: the collector is gone, and needs no end.
     let _ = to.send(ResponseContent::LogsStopResponse(stop)).await;
 }
 
@@ -222,6 +224,7 @@ async fn send_lines(
             }
             Found::Nothing if !range.follow => return Ok(()),
             Found::Nothing => {
+                // A campaign with `until` ends by the clock, even if no line comes.
                 if !timeout(range.left(), reader.more()).await.unwrap_or(false) {
                     return Ok(());
                 }
@@ -254,6 +257,7 @@ async fn go_to_tail(mut reader: Reader, range: Range, tail: usize) -> Reader {
         last.extend(lines.iter().filter(|line| range.holds(line)).map(|line| line.at));
         last.drain(..last.len().saturating_sub(tail));
     }
+    // Without a matching line the reader goes to the end: only later lines follow.
     let end = reader.position();
     reader.go_to(last.front().copied().unwrap_or(end));
     reader

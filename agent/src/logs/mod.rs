@@ -67,6 +67,7 @@ impl Logs {
     pub fn open(&self, instance: &Instance) -> Option<Log> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(log) = all.get(instance) {
+            // The instance starts again, so its readers wait for further lines.
             log.go_on();
             return Some(log.clone());
         }
@@ -120,6 +121,7 @@ impl Captured {
     /// Waits until all output is in the log, after the end of the process. Processes left behind may
     /// keep the pipes open, so the wait is bounded.
     pub async fn drained(mut self) {
+        // At the timeout the set is dropped, and its tasks with it: the pipes are closed then.
         let all = async { while self.0.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN, all).await;
     }
@@ -132,6 +134,7 @@ async fn copy(workload: String, log: Option<Log>, mut stream: impl AsyncRead + U
         // A failed read counts as the end of the stream.
         let read = stream.read(&mut buffer).await.unwrap_or(0);
         let Some(log) = log.clone() else { if read == 0 { return } else { continue } };
+        // One time for all lines of a read: they have arrived together.
         let micros = Timestamp::now().as_microsecond();
         let mut records = Vec::new();
         if read == 0 {

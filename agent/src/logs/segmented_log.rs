@@ -114,6 +114,7 @@ impl Log {
         let full = |segment: &Segment| end - segment.start > self.0.limit / SEGMENTS;
         if state.segments.back().is_none_or(full) {
             let path = self.0.folder.join(state.end.to_string());
+            // `create_new`: positions only grow, so a file of this name would be a fault.
             let mut options = File::options();
             options.create_new(true).read(true).write(true).mode(0o600);
             let file = Arc::new(options.open(&path)?);
@@ -186,6 +187,7 @@ impl Log {
 
     /// Removes the files. Readers with an open file finish it.
     pub(super) fn remove(&self) {
+        // First, so readers waiting for lines see the end.
         self.finish();
         let _ = fs::remove_dir_all(&self.0.folder);
     }
@@ -243,6 +245,7 @@ impl Reader {
                 let Some(segment) = state.segments.get(index) else { return Ok(Found::Nothing) };
                 (Arc::clone(&segment.file), self.position - segment.start, end - self.position)
             };
+            // Outside of the lock: the woken writer takes it at once.
             self.log.0.moved.notify_waiters();
             if most == 0 {
                 return Ok(Found::Nothing);

@@ -61,11 +61,13 @@ pub(super) fn check_rendered(
         }
         let was = change.old.as_ref().and_then(|workload| workload.str_at("runtimeConfig"));
         let text = workload.str_at("runtimeConfig").unwrap_or_default();
+        // Unchanged, so it is no cost of this update.
         if was == Some(text) {
             continue;
         }
         let field = format!("desiredState.workloads.{}.runtimeConfig", change.name);
         let steps = u64::try_from(text.len() / BYTES_A_STEP).unwrap_or(u64::MAX);
+        // Bounds only: any other fault costs nobody but this workload, at its start.
         let checked = config::check_bounds(text).map_err(|fault| fault.to_string());
         let mut charged = || budget.charge_update(steps).map_err(|error| error.to_string());
         checked.and_then(|()| charged()).map_err(|what| {

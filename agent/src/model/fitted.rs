@@ -80,6 +80,7 @@ impl Fitting {
                 self.faults.extend(faults.into_iter().map(|own| (own.workload.clone(), own)));
                 self.taken.extend(changes);
             }
+            // Ends the halving; its error is about this item alone.
             Err(why) if changes.len() <= 1 => {
                 self.left_out.extend(changes.pop().map(|change| (change, why.to_string())));
             }

@@ -34,9 +34,11 @@ pub fn common_rights(
     }
     let (rules_of_one, rules_of_other) = (compile(one), compile(other));
     let of_one = one.allow_rules.iter().filter_map(|rule| allowed_part(rule, &rules_of_other));
+    // From both sides: the narrower mask of each pair is the one to keep.
     let of_other = other.allow_rules.iter().filter_map(|rule| allowed_part(rule, &rules_of_one));
     let allow_rules: Vec<_> = of_one.chain(of_other).collect();
     let denied = [one.deny_rules.as_slice(), other.deny_rules.as_slice()];
+    // Without an allow rule nothing is allowed, and denials would have no effect.
     let deny_rules = if allow_rules.is_empty() { Vec::new() } else { denied.concat() };
     pb::ControlInterfaceAccess { allow_rules, deny_rules }
 }

@@ -24,6 +24,7 @@ impl Sender {
     pub(super) fn of(current: &Tree, name: &str) -> Self {
         let path = [DESIRED_STATE, "workloads", name, "controlInterfaceAccess"];
         let rules = match name {
+            // No workload has this name (docs/protocol.md#names-and-versions).
             "" => Rules::everything(),
             _ => current.get(&path).map(Rules::compile).unwrap_or_default(),
         };

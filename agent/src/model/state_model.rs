@@ -140,6 +140,7 @@ impl StateModel {
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
         let denied = || Refused::Invalid("Access denied".to_owned());
         let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
+        // Rights are asked before any work (docs/differences.md#25-rights-before-work).
         let sender = Sender::of(current, &update.by);
         if !sender.may_write(&masks) {
             return Err(denied());
@@ -154,9 +155,11 @@ impl StateModel {
             return Err(denied());
         }
         let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
+        // fifogate does not ask this with `--updates forward` (docs/agent-link.md#forwarded-requests).
         if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
             return Err(denied());
         }
+        // The agent's own updates, such as its manifest, are not bounded.
         let is_asked = !update.by.is_empty();
         if is_asked {
             let over =
@@ -166,6 +169,7 @@ impl StateModel {
         let told = |fault: &RenderError| {
             invalid(UpdateError::Invalid(sender.told(current, &updated.tree, fault)))
         };
+        // One budget for rendering and for the check below: an update has one limit.
         let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
         let (effective, faults) =
             render::effective_within(current, &self.uses, &updated.tree, &mut budget);
@@ -177,7 +181,9 @@ impl StateModel {
         if is_asked {
             bounds::check_rendered(current, &tree, &mut budget).map_err(|own| told(&own))?;
         }
+        // Of the effective state: the id of an instance is that of the rendered text.
         let (ended, started) = instances(current, &tree);
+        // The others are removed by the reports of their agents, after their processes have ended.
         let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
         let states = follow_workloads(tree.entries(&[WORKLOAD_STATES]), &gone, &started);
         let tree = tree.with(WORKLOAD_STATES, Some(Node::Map(states)));

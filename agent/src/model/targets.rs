@@ -35,6 +35,7 @@ impl<'a> UpdateTargets<'a> {
     pub fn by(masks: &'a [String]) -> Self {
         let mut named = Self { items: BTreeMap::new(), all_configs: masks.is_empty() };
         for mask in masks {
+            // Four parts at most: deeper names do not change the item.
             let segments: Vec<_> = mask.splitn(4, '.').collect();
             let (item, is_whole) = match *segments {
                 ["" | DESIRED_STATE] | [DESIRED_STATE, "configs"] => {

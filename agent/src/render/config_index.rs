@@ -22,10 +22,12 @@ impl ConfigIndex {
     /// Moves the index from its current state to `tree`.
     pub fn follow(&mut self, tree: &Tree) {
         let workloads = tree.entries(&WORKLOADS);
+        // Shared nodes are skipped, so the cost follows the change.
         self.workloads.diff(workloads, |name, was, is| {
             for config in was.into_iter().flat_map(configs_of) {
                 if let Some(users) = self.users.get_mut(config) {
                     users.remove(name);
+                    // Without this, configs long gone would stay in the map.
                     if users.is_empty() {
                         self.users.remove(config);
                     }

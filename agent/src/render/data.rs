@@ -53,6 +53,7 @@ fn size(node: &Node, most: u64) -> u64 {
     match node {
         Node::Map(map) => {
             for (key, value) in map {
+                // Beyond this the exact size does not matter, and counting it would be work without a charge.
                 if sum >= most {
                     return sum;
                 }

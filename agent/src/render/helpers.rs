@@ -107,6 +107,7 @@ impl HelperDef for Lookup {
         // The collection is a literal of the template, so its part has to be copied.
         let found = key.and_then(|key| part(collection.value(), &key));
         match found {
+            // As the engine's own `lookup` answers.
             None if engine.strict_mode() => Err(missing_in_strict_mode()),
             None => Ok(ScopedJson::Derived(Value::Null)),
             Some(value) => {

@@ -26,6 +26,7 @@ pub(super) fn scan(text: &str) -> Result<u64, ScanError> {
     scan.run().map_err(|fault| {
         let before = text.get(..scan.at).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
+        // In characters, as editors count.
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         ScanError { fault, line, column }
     })?;
@@ -139,6 +140,7 @@ impl Scan<'_> {
             if slashes > 0 && self.sees("{{") {
                 // Removing a backslash moves all bytes behind it.
                 self.work += self.rest().len() / 256;
+                // One backslash makes the braces a text; behind two, they begin an expression.
                 if slashes == 1 {
                     self.at += 2;
                     self.take("{{");
@@ -154,6 +156,7 @@ impl Scan<'_> {
         if self.sees("{{!") {
             return self.comment();
         }
+        // Tested before `{{{`: a raw block begins with it, too.
         if self.sees("{{{{") {
             return self.raw_block();
         }
@@ -180,6 +183,7 @@ impl Scan<'_> {
             Some(b'#') => self.block(),
             Some(b'/') => self.end_of_block(),
             Some(b'>') => self.partial(),
+            // As in `tame`, but with a place in the text.
             Some(b'*') => over(NO_DECORATORS.to_owned()),
             Some(b'^') => self.branch("^"),
             _ => {
@@ -289,6 +293,7 @@ impl Scan<'_> {
             self.close("}}")?;
         }
         let Some(branches) = self.blocks.last_mut() else {
+            // Not `wrong`: `expression` would take this for a name with the prefix `else`.
             return over("there is no block that this would be a branch of".to_owned());
         };
         *branches += 1;
@@ -352,6 +357,7 @@ impl Scan<'_> {
 
     fn call_or_name(&mut self) -> Scanned {
         let begun = self.at;
+        // Without parameters it is a reference, and may go on behind the identifier.
         if !self.identifier() || self.parameters()? == 0 {
             self.at = begun;
             self.name()?;

@@ -72,6 +72,7 @@ impl Budget {
     /// # Errors
     /// Fewer steps are left.
     pub fn charge(&mut self, steps: u64) -> Result<(), OutOfSteps> {
+        // A meter first, as it knows the tightest of the limits for the error.
         let meter = self.field();
         self.take(steps);
         meter.charge(steps)
@@ -100,6 +101,7 @@ impl Budget {
 
     fn take(&mut self, steps: u64) {
         self.workload = self.workload.saturating_sub(steps);
+        // Unbounded stays unbounded.
         if self.update != u64::MAX {
             self.update = self.update.saturating_sub(steps);
         }
@@ -117,6 +119,7 @@ pub(super) struct Meter {
 impl Meter {
     /// Charges steps.
     pub(super) fn charge(&self, steps: u64) -> Result<(), OutOfSteps> {
+        // Relaxed is enough: a field is rendered by one thread.
         let before = self.used.fetch_add(steps, Ordering::Relaxed);
         if before.saturating_add(steps) <= self.most {
             return Ok(());
@@ -157,6 +160,7 @@ impl Write for Bounded<'_> {
             let text = format!("the field would take more than {MOST_BYTES} bytes");
             return Err(io::Error::other(text));
         }
+        // At least one: a write has a cost even without a byte.
         let steps = 1 + u64::try_from(bytes.len()).unwrap_or(u64::MAX) / BYTES_A_STEP;
         self.meter.charge(steps).map_err(io::Error::other)?;
         self.bytes.extend_from_slice(bytes);

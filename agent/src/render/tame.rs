@@ -17,6 +17,7 @@ use super::{
     helpers::{STEP, WEIGH},
 };
 
+// `render::search` measures these numbers: it fails where a step takes far too long.
 const A_RUN: u64 = 8;
 const AN_ELEMENT: u64 = 4;
 const A_CALL: u64 = 12;
@@ -45,6 +46,7 @@ struct Reference(u64);
 /// # Errors
 /// The template contains an unsupported construct.
 pub(super) fn tame(template: &mut Template, way: u64) -> Result<u64, Unsupported> {
+    // A reference may lead into any literal of the template, so the largest one counts for all.
     let literal = largest_literal(template);
     count(template, Reference(A_PATH + way + literal))
 }
@@ -70,9 +72,11 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, Unsupport
                 own
             }
             TemplateElement::PartialExpression(partial) => {
+                // Any other partial could be the template itself, without an end.
                 if partial.name.as_name() != Some(INDENT) {
                     return Err(Unsupported::Partial);
                 }
+                // Without a parameter a partial gets the current value, and copies it as well.
                 let context = partial.params.first().cloned();
                 let given: Vec<_> = context
                     .or_else(this)
@@ -104,6 +108,7 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, Unsupport
 fn prepend(template: &mut Template, index: usize, element: Option<TemplateElement>) {
     let Some(element) = element else { return };
     template.elements.insert(index, element);
+    // The engine looks positions up by index: elements and positions have to stay in step.
     if let Some(place) = template.mapping.get(index).cloned() {
         template.mapping.insert(index, place);
     }
@@ -125,6 +130,7 @@ fn of_parameter(parameter: &Parameter, reference: Reference) -> u64 {
             TemplateElement::Expression(call) => A_CALL + of_call(call, reference),
             _ => A_CALL,
         },
+        // A kind of a later engine: without a known cost no budget allows it.
         _ => u64::MAX,
     }
 }

@@ -95,6 +95,7 @@ pub fn parse(text: &str) -> Result<Command, Fault> {
             "env" => {
                 for (name, value) in mapping(value, "env must be a mapping from name to value")? {
                     let spelled = scalar(name)?;
+                    // The environment is a list of NAME=VALUE, so such a name would be read as another one.
                     if spelled.is_empty() || spelled.contains(['=', '\0']) {
                         return Err(fault(name, "this is no name for an environment variable"));
                     }

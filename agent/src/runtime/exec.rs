@@ -65,6 +65,7 @@ pub(super) const READY: &str = "ready";
 
 /// Closes descriptors inherited from a careless parent: a workload gets only the three standard ones.
 pub(super) fn close_inherited() -> io::Result<()> {
+    // Listed before the first close: closing changes the folder under way.
     let listed: Vec<i32> = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|fd| *fd > 2)
@@ -91,6 +92,7 @@ pub(super) fn main() -> ExitCode {
         },
         Err(error) => error.to_string(),
     };
+    // A closed socket: the shim is gone, and nobody waits for the reason.
     let _ = socket.write_all(error.as_bytes());
     ExitCode::FAILURE
 }
@@ -127,6 +129,7 @@ fn prepare(socket: &UnixStream) -> Result<Command, PrepareError> {
     setsid().map_err(PrepareError::Session)?;
     reset_signals().map_err(PrepareError::Signals)?;
     take_identity(&identity)?;
+    // The umask from before the agent closed its own files to others.
     umask(Mode::from_bits_truncate(identity.umask));
     let mut command = Command::new(&identity.command);
     command.args(&identity.args).env_clear().envs(&identity.env);
@@ -186,6 +189,7 @@ fn become_user(uid: Uid, gid: Gid) -> Result<(), PrepareError> {
         // Supplementary groups of the agent would give their rights to the workload.
         setgroups(&[]).map_err(failed)?;
     }
+    // The group first: after `setuid` the process may not change it any more.
     setgid(gid).map_err(failed)?;
     // Otherwise `setuid` would clear the requested capabilities.
     set_keepcaps(true).map_err(failed)?;

@@ -116,6 +116,7 @@ impl Launcher {
     /// # Errors
     /// This program cannot be started again, or not with the wanted isolation.
     pub fn probe(program: PathBuf, around: Around, wanted: Option<Isolation>) -> io::Result<Self> {
+        // From the strongest on: the first possible one counts.
         let all = [Isolation::Full, Isolation::Mounts, Isolation::None];
         let tried = wanted.as_ref().map_or(&all[..], std::slice::from_ref);
         for isolation in tried {

@@ -135,8 +135,8 @@ fn enter(isolation: Isolation) -> io::Result<()> {
     }
     unshare(flags)?;
     if !uid.is_root() {
-        fs::write("/proc/self/setgroups", "deny")?;
         // The kernel refuses a gid_map of an ordinary user without this.
+        fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
         fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     }
@@ -151,6 +151,7 @@ fn go_inside(probe: bool) -> io::Result<ExitCode> {
     if probe {
         command.arg("--probe");
     }
+    // This process only waits: its own end would end the namespace's first process.
     let status = command.status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
 }
@@ -177,6 +178,7 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     orders.read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line)?;
     let mounts = !(plan.binds.is_empty() && plan.hidden.is_empty()) || plan.protects_kernel;
+    // Refused here once more: without a namespace this would hide folders from the whole node.
     if isolation == Isolation::None && mounts {
         return Err(io::Error::other("it would mount on the host"));
     }
@@ -195,6 +197,7 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     if isolation != Isolation::Full {
         end_all();
     }
+    // Only now: the report stands for the end of all processes of the command.
     tell(&told);
     Ok(ExitCode::SUCCESS)
 }
@@ -274,6 +277,7 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
             let _ = killpg(pid, Signal::SIGTERM);
         }
     }
+    // The socket is closed, so the agent is gone or gives this workload no more time.
     let _ = killpg(pid, Signal::SIGKILL);
     // The command may have left its group. After its end, `keep` goes on, and ends all the rest.
     kill_children();

@@ -127,6 +127,7 @@ impl<'i> Loader<'i> {
                 let kind = Scalar::parse_from_cow_and_metadata(text.clone(), style, tag.as_ref());
                 let data = match kind {
                     Some(Scalar::Null) => Data::Null,
+                    // Numbers and booleans too: an argument is the text as written.
                     Some(_) => Data::Text(text),
                     None => Data::Bad,
                 };
@@ -168,6 +169,7 @@ impl<'i> Loader<'i> {
         if self.open.is_empty() && self.root.is_some() {
             return Err(("a second document begins here".to_owned(), false));
         }
+        // Values of aliases count as well: the bound is for the tree in memory.
         self.values += 1;
         if self.values > MOST_VALUES {
             return Err((format!("more than {MOST_VALUES} values"), true));
@@ -191,6 +193,7 @@ impl<'i> Loader<'i> {
         if self.repeated > MOST_BYTES {
             return Err((format!("aliases repeat more than {MOST_BYTES} bytes"), true));
         }
+        // A collection, or an anchor inside of itself.
         Ok(found.cloned().unwrap_or(Data::Bad))
     }
 

@@ -101,6 +101,7 @@ impl Local {
             }
             (None, None) => model::empty(),
             (None, Some(seed)) => {
+                // A manifest goes the way of an update, so the rules of the state hold for it.
                 let new_state = convert::to_pb(seed, Fill::Full);
                 let update = Update { new_state, ..Update::default() };
                 let planned = StateModel::default()
@@ -149,6 +150,7 @@ impl Local {
     pub(super) async fn report(&self, states: Vec<pb::WorkloadState>) -> Result<(), Refused> {
         let mut inner = self.inner.lock().await;
         let unreadable = || Refused::Invalid("an execution state that is none".to_owned());
+        // Only in memory: a report means nothing after a restart.
         let tree = model::report(inner.current.tree(), &states).ok_or_else(unreadable)?;
         inner.tell(tree, None).await;
         Ok(())

@@ -105,6 +105,7 @@ const MOST_STATE: usize = 64 << 20;
 /// with no limit.
 fn check_size(current: &StateModel, new: &Tree, by: &str) -> Result<(), Refused> {
     let more = current.bytes_with(new);
+    // A state over the limit, such as one from a manifest, can still shrink or stay.
     if more > current.bytes() && more > MOST_STATE && !by.is_empty() {
         let text = format!("The state would take more than {MOST_STATE} bytes");
         return Err(Refused::Invalid(text));

@@ -10,6 +10,7 @@ pub(super) fn may_start(tree: &Tree, workload: &Node) -> bool {
     let dependencies = workload.get("dependencies").and_then(Node::as_map).into_iter().flatten();
     dependencies.into_iter().all(|(name, condition)| {
         let node = tree.get(&[EFFECTIVE_STATE, "workloads", name.as_str()]);
+        // Only the wanted instance counts, not a former one of the same name.
         let instance = node.map(|node| Instance::of(name.as_str(), node));
         let state = instance.as_ref().and_then(|instance| state_of(tree, instance));
         state.is_some_and(|state| fulfils(state, condition.as_str().unwrap_or_default()))

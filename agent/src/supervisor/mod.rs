@@ -64,6 +64,7 @@ impl Supervisor {
         self.tasks.retain(|_, task| !task.is_finished());
         let agent = self.shared.agent.as_str();
         let wanted = tree.entries(&[EFFECTIVE_STATE, "workloads"]).iter();
+        // Workloads of other agents are in the state, too, but run elsewhere.
         let wanted = wanted.filter(|(_, workload)| workload.str_at("agent") == Some(agent));
         let states = [WORKLOAD_STATES, agent];
         let left = tree.entries(&states);

@@ -44,6 +44,7 @@ impl Reports {
             waiting.retain(|other| other.instance_name != report.instance_name);
         }
         waiting.push_back(report);
+        // Before the wake-up, so `deliver` finds the lock free.
         drop(waiting);
         self.added.notify_one();
     }
@@ -54,6 +55,7 @@ impl Reports {
         loop {
             let batch = self.take();
             if batch.is_empty() {
+                // A report added since `take` has left its notification here.
                 self.added.notified().await;
                 continue;
             }
@@ -86,6 +88,7 @@ impl Reports {
     fn put_back(&self, batch: Vec<pb::WorkloadState>) {
         let mut waiting = self.waiting();
         let full = waiting.len() >= MOST_STEPS;
+        // From the back: each one goes to the front, so their order stays.
         for report in batch.into_iter().rev() {
             let newer = |other: &pb::WorkloadState| other.instance_name == report.instance_name;
             if !(full && waiting.iter().any(newer)) {
@@ -118,6 +121,7 @@ where
             log_not_kept(&batch, &text);
             return Vec::new();
         }
+        // A batch may be invalid because of one report, or of its size: each is tried alone.
         Err(Refused::Invalid(_)) => {}
     }
     let mut left = VecDeque::from(batch);

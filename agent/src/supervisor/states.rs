@@ -18,6 +18,7 @@ fn state(state: State, info: impl Into<String>) -> ExecutionState {
 fn shortened(mut info: String) -> String {
     if info.len() > MOST_INFO {
         let len = info.len();
+        // `truncate` panics within a character.
         let end = (0..=MOST_INFO).rev().find(|at| info.is_char_boundary(*at)).unwrap_or(0);
         info.truncate(end);
         info.push_str(&format!("... ({} bytes more)", len - end));

@@ -74,7 +74,9 @@ impl Task {
     /// Follows the state until nothing of this name is wanted or left, or all workloads end.
     pub(super) async fn run(mut self) {
         loop {
+            // Marked as seen, so a change during the work below starts another round.
             let tree = self.shared.tree.borrow_and_update().clone();
+            // Of the effective state: its fields are rendered, and its agent is known.
             let wanted = self.wanted(&tree);
             self.remove_all_but(&tree, wanted.as_ref().map(|wanted| &wanted.instance)).await;
             if *self.shared.stop.borrow() {
@@ -232,6 +234,7 @@ impl Task {
             self.report(&wanted.instance, states::starting_failed(info));
             return false;
         }
+        // Never reached: the loop has no end of its own.
         false
     }
 
@@ -256,6 +259,7 @@ impl Task {
         };
         let access = workload.control_interface_access.clone().unwrap_or_default();
         if !access.allow_rules.is_empty() {
+            // Before the process: it finds its pair at once (docs/agent-link.md#write-an-agent).
             let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
             around.pair = Some(pair.map_err(|error| StartError::Failed(error.to_string()))?);
         } else {
@@ -302,6 +306,7 @@ impl Task {
         }
         self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
+        // Other fields of the instance have changed, or the agent ends: its pair and its log stay.
         if stopping || next.is_some_and(|next| next.instance == *instance) {
             return;
         }

@@ -38,6 +38,7 @@ const OF_WORKLOADS: [Metric; 9] = [
         number(own, "malformed")
     }),
     (
+        // A gauge: the sum falls when a subscription ends.
         "events_merged",
         "gauge",
         "Changes that became part of an event with others, in the \
@@ -93,5 +94,6 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 fn escape(value: &str) -> String {
+    // The backslash first: it begins the other two escapes.
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }

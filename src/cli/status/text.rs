@@ -59,6 +59,7 @@ fn table(workloads: &[Value]) -> String {
     let titles = COLUMNS.map(|(title, _)| title.to_owned());
     let rows = workloads.iter().map(|own| COLUMNS.map(|(_, show)| show(own)));
     let rows: Vec<_> = std::iter::once(titles).chain(rows).collect();
+    // In characters, as the padding of `format!` counts them.
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
     let mut out = String::from("\n");

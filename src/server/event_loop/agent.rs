@@ -83,6 +83,7 @@ impl Loop {
         let Some(link) = &mut self.link else { return };
         link.port.wanted = on.unwrap_or(link.port.wanted) && !stopping;
         link.port.reading = link.port.wanted && !link.in_flight.park();
+        // Due without an event: the kernel has announced the bytes left in the stream already.
         link.due |= link.port.reading;
     }
 

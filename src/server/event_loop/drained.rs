@@ -38,6 +38,7 @@ impl DrainWatch {
             other => other?,
         }
         let more = self.events.iter().count() == MOST;
+        // The leaving of the last reader is an event of this set, too, and no sign of free space.
         let tokens = self.events.iter().filter(|event| event.is_writable());
         Ok((tokens.map(mio::event::Event::token), more))
     }

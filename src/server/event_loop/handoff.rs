@@ -95,6 +95,7 @@ impl<L: Driven> Handoff<L> {
             on_end(result.and(closed));
         })?;
         let started = handoff.start_driver(watchdog.thread());
+        // Without a driver nobody else would ever end the watchdog.
         if started.is_err() {
             handoff.end(watchdog.thread(), Ok(()));
         }
@@ -109,6 +110,7 @@ impl<L: Driven> Handoff<L> {
 
     /// Does one job after the other, until the loop ends or the watchdog replaces this thread.
     fn drive(&self, watchdog: &Thread) {
+        // Before the first lock: also a panic in `take_done` or `next` has to end the loop.
         let _guard = PanicGuard(self, watchdog);
         let mut buffer = vec![0; JOB_BUFFER];
         let mut done = None;
@@ -128,6 +130,7 @@ impl<L: Driven> Handoff<L> {
             };
             let turn = self.epoch.begin(watchdog);
             let result = job.work(&mut buffer);
+            // The watchdog has ended this job: another driver has the loop, and this thread is done.
             if !self.epoch.end(turn) {
                 return return_stale(&self.stale, &self.waker, result);
             }
@@ -151,6 +154,7 @@ impl<L: Driven> Handoff<L> {
             if now == last {
                 if !is_in_job(now) {
                     self.epoch.sleep_until_next(now);
+                // A driver done with its job right now wins by its own `end`, and stays.
                 } else if self.epoch.end(now) {
                     self.replace_driver();
                 }
@@ -175,6 +179,7 @@ impl<L: Driven> Handoff<L> {
     }
 
     fn lock(&self) -> MutexGuard<'_, L> {
+        // After a panic `PanicGuard` ends the loop, and `finish` still has to close everything.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -207,6 +212,7 @@ impl<D: Send + 'static> BlockingThreads<D> {
         job: impl FnOnce(&mut [u8]) -> Option<D> + Send + 'static,
     ) -> io::Result<()> {
         let (stale, waker) = (self.stale.clone(), Arc::clone(&self.waker));
+        // No watchdog looks at this thread: it holds no lock, and only its own pair waits for it.
         let aside = thread::Builder::new().name("aside".to_owned());
         let work = move || {
             if let Some(done) = job(&mut vec![0; JOB_BUFFER]) {
@@ -246,6 +252,8 @@ impl JobEpoch {
     }
 
     fn begin(&self, watchdog: &Thread) -> u64 {
+        // `SeqCst` here and in `sleep_until_next`: with weaker orders each side could miss the other's
+        // store, and the watchdog would sleep through a blocked job.
         let turn = self.count.fetch_add(1, Ordering::SeqCst) + 1;
         // A load first: the swap would cost every job a write to a shared cache line.
         if self.dormant.load(Ordering::SeqCst) && self.dormant.swap(false, Ordering::SeqCst) {

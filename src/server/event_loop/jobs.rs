@@ -94,6 +94,7 @@ impl ToOpen {
                 return Ok(Opened::Later(self));
             }
         };
+        // On an error both ends close with this job: nothing of a failed pair stays open.
         let to_workload = self.fifos.open_to_workload()?;
         let PortSettings { reused, max_frame, window } = self.settings;
         let port = Port::new(from_workload, to_workload, reused, max_frame, window);
@@ -115,6 +116,7 @@ impl Work for Job {
         match self {
             Self::Turn(visit) => Done::Turn(visit.peer(), visit.work(buffer)),
             Self::Open(peer, what) => Done::Opened(peer, what.open()),
+            // A close sleeps on a held pipe, too (docs/pipes.md#lock-held-by-splice).
             Self::Close(port) => {
                 drop(port);
                 Done::Closed

@@ -35,6 +35,7 @@ use super::{
 };
 
 /// Pause between two watches for a leaving reader of a throttled workload.
+// Two readers within this pause can share a frame (SECURITY.md#what-is-not-defended).
 const LEAVE: Duration = Duration::from_millis(1);
 
 /// A pair whose FIFOs are being opened.
@@ -82,6 +83,7 @@ impl Loop {
                 let settings = PortSettings { reused, max_frame, window };
                 let (what, mut opening) =
                     (ToOpen::new(fifos, settings), Opening::new(instance.clone(), pair));
+                // Watched before the first attempt: nobody would report a reader leaving in between.
                 if what.is_in_parts() {
                     opening.seen = self.watch_leaving(peer, &what);
                 }
@@ -160,6 +162,7 @@ impl Loop {
             opening.seen = self.watch_leaving(peer, &what);
         }
         opening.later = Some(what);
+        // The reader left while this attempt was under way: `open_again` had nothing to try then.
         let left = opening.seen == takeover::Seen::Left;
         self.opening.insert(peer, opening);
         if left {
@@ -208,6 +211,7 @@ impl Loop {
         // Not for writable, its state nearly always: for the error event of a reader that leaves.
         registry.register(&mut SourceFd(&to_workload), tokens.1, Interest::READABLE)?;
         self.drained.register(to_workload, tokens.1)?;
+        // A refused watch is no error: the timer of the reader poll stands in for it.
         self.watches.watch(peer, descriptors);
         Ok(())
     }
@@ -239,6 +243,7 @@ impl Loop {
             Some(pair)
         } else if let Some(entry) = self.ports.remove(peer) {
             self.watches.remove(peer);
+            // The throttle has deregistered them already; a second time fails.
             if !entry.is_throttled() {
                 self.deregister(entry.descriptors());
             }
@@ -249,6 +254,7 @@ impl Loop {
         } else {
             None
         };
+        // A name replaced by the workload is left alone, and must not keep its pair from ending.
         if let Some(pair) = pair
             && let Err(error) = self.run_dir.remove_pair(&pair)
         {
@@ -311,6 +317,7 @@ impl Loop {
             Less::All => {
                 self.report(peer, Misbehavior::WakeupFlood);
                 self.deregister(descriptors);
+                // A frame begun for a leaving reader has to start again for the next one, also in this time.
                 self.watches.watch_leaving(peer, descriptors.1);
             }
         }
@@ -332,6 +339,7 @@ impl Loop {
             // A pipe with free space by now gives the edge at once.
             Wait::Edge => self.reregister(entry, Interest::WRITABLE),
             Wait::Reader => {
+                // Set only now: each watched read costs its reader time (docs/pipes.md#events-of-a-fifo).
                 // Reads before this watch were not seen, so poll once.
                 if !entry.is_quiet() && self.watches.set_reads(peer, to_workload, true) {
                     self.ports.poll_reader(peer);
@@ -351,6 +359,7 @@ impl Loop {
 
     pub(super) fn do_what_is_due(&mut self, now: Instant) {
         for (peer, due) in self.ports.take_due(now) {
+            // A pair under way has no entry in the table yet.
             if due == Due::Open {
                 self.open_again(peer);
                 continue;
@@ -370,11 +379,13 @@ impl Loop {
                         let name = self.ports.get(peer).map_or("", PortEntry::name);
                         log::error!("cannot wait for {name}: {error}");
                     }
+                    // Nothing was reported during the throttle, so the reader is polled once.
                     self.ports.poll_reader(peer);
                 }
                 Due::Leave => {
                     if entry.is_throttled() {
                         let (_, to_workload) = entry.descriptors();
+                        // The poll behind the new watch finds a reader that came or left in the pause.
                         self.watches.watch_leaving(peer, to_workload);
                         self.ports.poll_reader(peer);
                     }
@@ -426,6 +437,7 @@ impl Loop {
             return self.open_again(peer);
         }
         self.ports.note_reader_left(peer);
+        // The one-shot watch is used up. The pause bounds the wake-ups of a reader leaving in a loop.
         if self.ports.get(peer).is_some_and(PortEntry::is_throttled) {
             self.ports.schedule(Instant::now() + LEAVE, peer, Due::Leave);
         }

@@ -90,6 +90,7 @@ impl PortTable {
 
     /// Tokens of a peer's two descriptors: from the workload, to the workload.
     pub(super) fn tokens(peer: PeerId) -> (Token, Token) {
+        // Two tokens for each peer, so a peer follows from either of them (`peer_of`).
         let first = usize::try_from(peer.0 * 2).unwrap_or(usize::MAX);
         (Token(first), Token(first + 1))
     }
@@ -98,6 +99,7 @@ impl PortTable {
         let entry = PortEntry {
             descriptors: port.descriptors(),
             port: Some(port),
+            // A pair opened during the stop is not read, like all others.
             state: PortState { reading: !self.stopped, ..PortState::default() },
             in_flight: Arc::new(InFlight::new(&self.limits)),
             peer,
@@ -125,6 +127,7 @@ impl PortTable {
     pub(super) fn next_due(&mut self) -> Option<(CheckedOut, bool)> {
         loop {
             let (peer, why) = self.ready.pop()?;
+            // A removed port stays in the queue until its turn comes.
             let Some(entry) = self.all.get_mut(&peer) else { continue };
             entry.state.queued.popped(why);
             // A checked-out port is queued again after its turn; a port from both queues has had it.
@@ -144,6 +147,7 @@ impl PortTable {
     /// pending work or is quarantined.
     pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<CheckedOut> {
         let entry = self.all.get_mut(&peer)?;
+        // A quarantined port gets its turn from the queue: from there it goes to a thread of its own.
         if entry.state.pending.is_empty()
             && !entry.is_quarantined()
             && let Some(port) = entry.port.take()
@@ -189,6 +193,7 @@ impl PortTable {
         let Some(entry) = self.all.get_mut(&peer) else { return };
         entry.state.note_back(&mut self.times, peer);
         entry.reclaim(visit);
+        // The poll takes up the work again: a thread may be granted by then.
         self.times.insert((now + FIRST_READER_POLL, peer, Due::PollReader));
     }
 
@@ -196,6 +201,7 @@ impl PortTable {
     pub(super) fn note(&mut self, token: Token, event: &Event) {
         let peer = peer_of(token);
         if token.0.is_multiple_of(2) {
+            // Any mark: end-of-file has no `readable` (docs/pipes.md#closing-of-the-last-writer).
             let gone = event.is_read_closed();
             self.post(peer, Why::Event, |pending| {
                 pending.readable = true;
@@ -215,6 +221,7 @@ impl PortTable {
     }
 
     pub(super) fn poll_all_readers(&mut self) {
+        // A port without a wait has nothing to write, so a lost event cannot hold it up.
         let waiting = self.all().filter(|entry| entry.state.wait != Wait::No);
         let all: Vec<_> = waiting.map(|entry| entry.peer).collect();
         all.into_iter().for_each(|peer| self.poll_reader(peer));
@@ -223,6 +230,7 @@ impl PortTable {
     pub(super) fn reset(&mut self, peer: PeerId) {
         self.post(peer, Why::Outbound, |pending| {
             pending.reset = true;
+            // Frames of the old session; those handed to the port already are dropped in its turn.
             pending.frames.clear();
         });
     }
@@ -232,6 +240,7 @@ impl PortTable {
     }
 
     pub(super) fn set_reading(&mut self, peer: PeerId, on: bool) {
+        // The broker does not know of a stop, and may allow reading after it.
         let on = on && !self.stopped;
         if let Some(entry) = self.all.get_mut(&peer) {
             entry.state.reading = on;
@@ -243,6 +252,7 @@ impl PortTable {
 
     /// Schedules a read of bytes announced before and left in the pipe.
     pub(super) fn read_on(&mut self, peer: PeerId) {
+        // Without bytes left in the pipe, the next write is an event of its own.
         let unread = self.all.get(&peer).is_some_and(|entry| entry.state.unread);
         if unread {
             self.post(peer, Why::Event, |pending| pending.readable = true);
@@ -260,6 +270,7 @@ impl PortTable {
     pub(super) fn all_flushed(&self) -> bool {
         let flushed = |entry: &PortEntry| {
             let (state, checked_out) = (&entry.state, entry.port.is_none());
+            // A quarantined turn may sleep beyond every deadline, so the stop does not wait for it.
             let waits = !state.pending.is_empty() || checked_out || state.wait != Wait::No;
             !waits || (checked_out && state.quarantine > 0)
         };
@@ -277,6 +288,7 @@ impl PortTable {
         let Some(entry) = self.all.get_mut(&peer) else { return Err(port) };
         entry.port = Some(port);
         let events = std::mem::take(&mut turn.events);
+        // No other event counts: a workload can cause end-of-file without end, at no cost for itself.
         turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
         // From here on these messages count as in flight.
         let messages: Vec<_> =

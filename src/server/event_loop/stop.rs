@@ -92,7 +92,9 @@ impl Loop {
             drop(closed);
         };
         let closer = thread::Builder::new().name("closer".to_owned()).spawn(close);
+        // Nothing is ever sent: a closed channel is the ordered end, and a timeout a held pipe.
         let held = crossbeam_channel::RecvTimeoutError::Timeout;
+        // If the system grants no thread, the closure was dropped here, and has closed the FIFOs.
         if closer.is_ok() && all_closed.recv_timeout(CLOSE) == Err(held) {
             log::warn!("a workload blocks its pipe: the process ends when the pipe is released");
         }

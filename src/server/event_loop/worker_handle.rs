@@ -77,6 +77,7 @@ impl WorkerHandle {
     pub(super) fn send_notices(&mut self, peer: PeerId, notices: Notices) {
         let Notices { written, drained } = notices;
         self.written.extend(written.map(|seq| (peer, seq)));
+        // Not urgent, unlike `tell`: no answer of the worker is awaited for a notice.
         self.messages.extend(drained.map(|seq| ToWorker::Taken(peer, seq)));
         if self.written.len() + self.messages.len() >= MOST_NOTICES {
             self.flush();
@@ -135,11 +136,13 @@ impl WorkerHandle {
     }
 
     fn send(&self, messages: Vec<ToWorker>) -> bool {
+        // The channel itself outlives a panic: the poisoned worker still holds its receiver.
         let there = !self.shared_worker.has_failed() && self.notified.is_some();
         let sent = there && self.sender.send(messages).is_ok();
         if sent {
             self.notify();
         } else {
+            // `Loop::wait` reports a failed worker; after an ordered end nobody needs these messages.
             log::debug!("the worker has ended");
         }
         sent

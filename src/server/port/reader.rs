@@ -66,6 +66,7 @@ impl PipeReader {
         }
         let most = turn.events.len() + room;
         for _ in 0..READS_PER_TURN {
+            // Kept bytes come before those in the pipe: frames leave in the order of the writes.
             if self.take_pending(most, &mut turn.events) {
                 turn.more = true;
                 return;
@@ -89,6 +90,7 @@ impl PipeReader {
         buffer: &mut [u8],
         turn: &mut Turn,
     ) -> bool {
+        // At most the bytes of the departed writers; a read of no bytes would look like end-of-file.
         let len = self.before_end.map_or(buffer.len(), |left| left.clamp(1, buffer.len()));
         match read(&self.fd, &mut buffer[..len]) {
             Ok(0) => {
@@ -103,11 +105,13 @@ impl PipeReader {
                 self.take(&mut bytes, most, &mut turn.events);
                 self.pending.extend_from_slice(bytes);
                 // A short read empties the pipe, and the kernel announces the next write.
+                // Behind the bytes of departed writers stands end-of-file, and no further event.
                 let emptied = count < len && self.before_end.is_none() && !writers_gone;
                 !emptied || !self.pending.is_empty()
             }
             Err(Errno::EINTR) => true,
             Err(Errno::EAGAIN) => {
+                // The workload itself may have read some of these bytes; their writers are gone all the same.
                 if self.before_end.take().is_some() {
                     self.end_of_file(&mut turn.events);
                 }
@@ -143,6 +147,7 @@ impl PipeReader {
                     Ok(Some(frame)) => events.push(FromPort::Frame(frame)),
                     Ok(None) => {}
                     Err(error) => {
+                        // The next frame is not looked for at a guess (ARCHITECTURE.md#two-choices).
                         events.push(FromPort::Broken(error));
                         self.mode = Mode::Seeking(HelloScanner::default());
                     }

@@ -156,6 +156,7 @@ impl PipeWriter {
     ) -> bool {
         let Some(frame) = frames.front().filter(|_| frames.len() == 1) else { return false };
         let len = frame.frame.len();
+        // A frame with `Taken` needs a wait for its reader, and only `flush` sets one up.
         if !self.known_empty || !self.queue.is_empty() || frame.ack == AckMode::Taken || len > FEW {
             return false;
         }
@@ -194,6 +195,7 @@ impl PipeWriter {
         let mut unread = if self.known_empty { 0 } else { self.note_read(&mut turn.notices) };
         if unread > 0 || self.rest.is_some() {
             let begun = self.adopted || self.is_partly_read();
+            // A reader now is no proof of the same reader (docs/pipes.md#reader-replaced-between-two-looks).
             let swapped = reader_left && begun && self.has_reader();
             if swapped {
                 self.misbehaviors.push(Misbehavior::SwapsReaders);

@@ -47,6 +47,7 @@ impl<T> FairQueue<T> {
             paused: false,
         });
         if lane.messages.is_empty() {
+            // A lane with messages keeps its place: `used` is a part of its key in `ready`.
             lane.used = lane.used.max(self.floor);
             if !lane.paused {
                 self.ready.insert((lane.used, peer));

@@ -48,11 +48,13 @@ impl SharedWorker {
     /// notifications is dropped. Calls `begun` after the messages for the start state are sent.
     pub(crate) fn run(&self, notified: &Receiver<()>, begun: impl FnOnce()) {
         let mut worker = self.lock();
+        // The broker was started with the initial state: its outputs open the first pairs.
         worker.hand_out();
         worker.finish();
         drop(worker);
         begun();
         loop {
+            // The lock is free during the wait, so the event loop can work inline.
             let sleep = self.lock().sleep();
             if sleep.is_some_and(|until| !wait(notified, until)) {
                 return;

@@ -88,6 +88,7 @@ impl Scan<'_> {
 
     fn item(&mut self, open: usize) -> Scanned<Item> {
         self.work += 4;
+        // Checked at each item: a template over the bound is not even scanned to its end.
         if self.work > usize::try_from(FIELD_STEPS).unwrap_or(usize::MAX) {
             return over("it takes too many steps to read".to_owned());
         }
@@ -124,6 +125,7 @@ impl Scan<'_> {
 
     pub(super) fn reference(&mut self) -> bool {
         let begun = self.at;
+        // Each part is optional in the grammar.
         let _ = self.take("./") || self.take("this/") || self.take("this.");
         let _ = self.take("@root/") || self.take("@root.");
         let _ = self.take("@");

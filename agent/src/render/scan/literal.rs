@@ -134,6 +134,7 @@ impl Scan<'_> {
         };
         match end {
             Some(length) => self.at += length,
+            // The parser, too, reads to here in vain and goes back.
             None => self.work += at / BYTES_A_STEP,
         }
         end.is_some()

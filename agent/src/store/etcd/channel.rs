@@ -35,5 +35,6 @@ pub(super) fn channel(endpoint: &str, tls: Option<TlsOptions>) -> Result<Channel
     if is_secure {
         endpoint = endpoint.tls_config(tls.unwrap_or_default()).map_err(wrong)?;
     }
+    // Lazy, so the time limit of the first request covers the connection, too.
     Ok(Channel::Tonic(endpoint.connect_lazy()))
 }

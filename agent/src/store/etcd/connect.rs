@@ -176,6 +176,7 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
         let secret = fs::read(key).map_err(|error| lasting(key, error))?;
         tls = Some(tls.unwrap_or_default().identity(Identity::from_pem(pem, secret)));
     }
+    // A member cut off from the others then ends its streams, instead of staying silent.
     let mut all = ConnectOptions::new().with_require_leader(true);
     if let Some((name, password)) = &options.user {
         all = all.with_user(name, password);
@@ -200,6 +201,7 @@ async fn begin(
     id: &str,
     seed: Option<&Vec<Change>>,
 ) -> Result<(), Trouble> {
+    // The id in it shows each write of the seeding to be ours.
     let claim = format!("seeding by {id}");
     let end = Instant::now() + SEEDING;
     while Instant::now() < end {
@@ -211,6 +213,7 @@ async fn begin(
                 }
                 return Ok(());
             }
+            // Under a lease: after a crash of the seeding agent this claim goes away by itself.
             Some(other) if other.starts_with("seeding by ") => {
                 sleep(Duration::from_millis(50)).await;
             }
@@ -277,10 +280,12 @@ async fn write_seed(
             value.as_ref().map(|value| TxnOp::put(key.as_str(), value.clone(), None))
         });
         let txn = Txn::new().when([ours()]).and_then(puts.collect::<Vec<_>>());
+        // The claim is gone with its lease, so another agent may be seeding by now.
         if !answer(client.txn(txn)).await?.succeeded() {
             return Err(lost());
         }
     }
+    // Last: only now other agents take the keys for a state.
     let done = TxnOp::put(keys.layout(), keys::VERSION, None);
     let answer = answer(client.txn(Txn::new().when([ours()]).and_then([done]))).await?;
     if answer.succeeded() { Ok(()) } else { Err(lost()) }
@@ -329,6 +334,7 @@ pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Troub
     let end = format!("{}0", keys.prefix().trim_end_matches('/'));
     loop {
         let page = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
+        // All pages at the revision of the first one: the view is one moment of the cluster.
         let page = if revision > 0 { page.with_revision(revision) } else { page };
         let mut found = answer(client.get(from, Some(page))).await?;
         if revision == 0 {
@@ -336,6 +342,7 @@ pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Troub
         }
         let more = found.more();
         let kvs = found.take_kvs();
+        // The smallest key behind the last one of this page.
         from = kvs.last().map(|kv| [kv.key(), b"\0"].concat()).unwrap_or_default();
         for kv in kvs {
             let written = kv.mod_revision();
@@ -348,6 +355,7 @@ pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Troub
             break;
         }
     }
+    // Somebody deleted our keys: an empty state would end all workloads.
     if !layout {
         let text = format!("{} is not there any more", keys.layout());
         return Err(Trouble::Lasting(text));

@@ -66,6 +66,7 @@ impl Holder {
         match seconds {
             _ if place.outlived(&self.place) => Wait::Nothing,
             Some(Ok(time)) => Wait::For(time),
+            // An unusable time proves nothing, like none at all.
             Some(Err(_)) | None => Wait::ForEver,
         }
     }

@@ -127,6 +127,7 @@ fn item(path: &str, value: Option<&[u8]>) -> Option<Change> {
             let version = std::str::from_utf8(value.unwrap_or_default()).ok()?;
             Change::ApiVersion(version.to_owned())
         }
+        // Other programs can write any key, so each name is checked.
         ["desired", "workloads", name] if is_name(name) => {
             let workload = decode::<pb::Workload>(value)?.map(Box::new);
             Change::Workload((*name).to_owned(), workload)

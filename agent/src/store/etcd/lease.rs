@@ -59,7 +59,9 @@ pub(super) async fn join(
     };
     let view = connect::read(client, keys).await?;
     let ours = || Compare::value(owner.as_str(), CompareOp::Equal, id);
+    // All of them: the processes of the agent before have ended (docs/etcd.md#being-there).
     let own = view.said_by(&options.agent);
+    // Before the announcement: a present agent's states count, and these are of a former process.
     for some in own.chunks(MOST_OPERATIONS / 2) {
         let anew = some.iter().map(|name| begun(keys, view.current.tree(), name)).collect();
         if !put(client, ours(), anew).await? {
@@ -118,6 +120,7 @@ async fn take(
             }
             free = waited.map_or(Some((revision, Instant::now())), |_| free);
         }
+        // The wait may take longer than the lease.
         let _ = answer(client.lease_keep_alive(lease)).await?;
         sleep(Duration::from_millis(100)).await;
     }
@@ -133,6 +136,7 @@ async fn put_owner(
 ) -> Result<bool, Trouble> {
     let when = [
         Compare::create_revision(owner, CompareOp::Equal, 0),
+        // The wait was computed from this record: another one has a wait of its own.
         Compare::mod_revision(holder, CompareOp::Equal, revision),
     ];
     let then = [leased(owner, &own.id, lease), TxnOp::put(holder, own.encode(), None)];
@@ -252,6 +256,7 @@ async fn keep_on(
             }
             _ => return Err(lost()),
         }
+        // The lease may live on without the name: somebody may have written its key.
         if doubt && !put(&mut client, shared.is_ours(), Vec::new()).await? {
             return Err(lost());
         }

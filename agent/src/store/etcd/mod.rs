@@ -240,6 +240,7 @@ impl Etcd {
     /// Leaves the cluster: the other agents see at once that this agent is absent.
     pub(super) async fn close(&self) {
         self.shared.closing.send_replace(true);
+        // Read before the next await: the watcher, told to end above, drops the connection then.
         let connection = self.shared.connection().ok();
         if let Some(Connection { mut client, lease }) = connection {
             let end = Instant::now() + Duration::from_secs(1);

@@ -114,6 +114,7 @@ impl View {
     pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
         self.revision = revision;
         let mut changes = self.take(entries);
+        // Tried again with each revision: a mended config brings back the workloads in need of it.
         if !changes.is_empty() && !self.left_out.is_empty() {
             let written: HashSet<_> = changes.iter().map(Change::path).collect();
             let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
@@ -179,6 +180,7 @@ impl View {
                 self.unrendered.insert(both);
             }
         }
+        // A later fault of the same workload is logged again.
         self.unrendered.retain(|(name, _)| lacks(tree, name));
     }
 
@@ -217,6 +219,7 @@ impl View {
                 None => Arc::make_mut(&mut self.written).remove(&key),
             };
         }
+        // With an agent's coming or going, each of its reported states counts differently.
         for agent in turned {
             let all = self.said.get(&agent).into_iter().flatten();
             states.extend(all.map(|(key, (name, _))| (key.clone(), name.clone())));
@@ -230,6 +233,7 @@ impl View {
     }
 
     fn warn(&mut self, key: &str) {
+        // A bound on memory: other programs can write any number of keys.
         const MOST: usize = 1000;
         if self.foreign.len() < MOST && self.foreign.insert(key.to_owned()) {
             let key = Quoted(key);
@@ -240,6 +244,7 @@ impl View {
     /// The state of an instance as far as it is known.
     fn state(&self, key: &str, name: &pb::WorkloadInstanceName) -> Option<pb::ExecutionState> {
         let (_, said) = self.said.get(&name.agent_name)?.get(key)?;
+        // No agent can be absent for a workload without one.
         let there = name.agent_name.is_empty() || self.present.contains(&name.agent_name);
         if there || !began(said) {
             return Some(said.clone());
@@ -279,6 +284,7 @@ impl View {
         let mut bumps = false;
         for change in changes {
             let write = self.keys.write(change);
+            // Nobody else may have written it since: the change was computed from this value.
             plan.compares.insert(write.key.clone(), self.written(&write.key));
             plan.writes.push(write);
             match change {
@@ -298,6 +304,7 @@ impl View {
                 _ => {}
             }
         }
+        // Two such updates then conflict, although they write different items (docs/etcd.md#writing).
         if bumps {
             plan.compares.insert(guard.clone(), self.written(&guard));
             plan.writes.push(Write { key: guard, value: Some(b"1".to_vec()) });

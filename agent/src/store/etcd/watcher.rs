@@ -38,20 +38,24 @@ pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
 
 async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
     let Ok(mut connection) = shared.connection() else { return };
+    // One event for each loss and each return, however many attempts lie between.
     let mut away = false;
     let mut reason = String::new();
     for turn in 0_usize.. {
         if turn > 0 {
             let endpoints = &shared.options.endpoints;
+            // The next endpoint each time: the last one may be the only one away.
             let endpoint = &endpoints[turn % endpoints.len()];
             match again(shared, events, endpoint, connection.lease).await {
                 Ok(new) => connection = new,
                 Err(Trouble::Taken(text)) => {
+                    // No further attempt: the agent has to end, as its name belongs to another one.
                     shared.lost.send_replace(Some(text));
                     return;
                 }
                 Err(trouble) => {
                     let text = format!("etcd at {endpoint}: {trouble}");
+                    // Each reason once: an outage takes an attempt every 200 ms.
                     if text != reason {
                         log::error!("{text}");
                         reason = text;
@@ -102,6 +106,7 @@ async fn read_again(
 ) -> Result<(), Trouble> {
     let _turn = shared.turn.lock().await;
     let mut view = connect::read(client, &shared.keys).await?;
+    // Tags of absent agents are in no key: they come back with their agents from here.
     view.remember(&shared.view());
     let (tree, revision) = (view.current.tree().clone(), view.revision);
     let before = std::mem::replace(&mut *shared.view(), view);
@@ -167,6 +172,7 @@ async fn pass_on(
 }
 
 async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trouble> {
+    // Neither twice nor left out: the view holds everything up to its revision.
     let from = shared.view().revision + 1;
     let options = WatchOptions::new().with_prefix().with_start_revision(from);
     // Unfragmented responses hold whole revisions, so they may be large.
@@ -183,6 +189,7 @@ async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, V
     for (revision, entries) in revisions {
         let (changes, bytes, current) = {
             let mut view = shared.view();
+            // A task of the connection before may have applied it already.
             if revision <= view.revision {
                 continue;
             }

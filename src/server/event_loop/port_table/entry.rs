@@ -96,6 +96,7 @@ impl PortState {
             // With its reads unwatched, polling is the only source: no back-off then.
             let round =
                 if self.throttle.is_quiet() { 0 } else { before.map_or(0, |(_, round)| round + 1) };
+            // After ten doublings the interval is above its bound; more would overflow the shift.
             let after = FIRST_READER_POLL.saturating_mul(1 << round.min(10)).min(LAST_READER_POLL);
             let at = Instant::now() + after;
             self.look = Some((at, round));
@@ -217,6 +218,7 @@ impl PortEntry {
 
     /// Duration of its current turn if the pair is blocked, and its misbehaviors.
     pub(crate) fn port_status(&self, now: Instant) -> (Option<Duration>, Vec<Misbehavior>) {
+        // A quarantined turn has a start time, too, and mostly ends at once.
         let held = self.state.checked_out.map(|since| now.saturating_duration_since(since));
         (held.filter(|held| *held >= BLOCKED_AFTER), self.state.reported.clone())
     }
@@ -234,6 +236,7 @@ impl PortEntry {
     /// Checks out `port`, moved out of this entry before, with this work.
     pub(super) fn visit_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
         let state = &mut self.state;
+        // The kernel announces bytes and end-of-file once: both are kept until a turn may read.
         state.unread |= pending.readable || pending.writers_gone;
         state.writers_gone |= pending.writers_gone;
         pending.readable = state.unread;
@@ -250,6 +253,7 @@ impl PortEntry {
     pub(super) fn reclaim(&mut self, visit: CheckedOut) {
         let CheckedOut { port, pending, .. } = visit;
         self.port = Some(port);
+        // A reset among the newer work drops the frames of this visit (`Pending::append`).
         let meanwhile = std::mem::replace(&mut self.state.pending, pending);
         self.state.pending.append(meanwhile);
     }

@@ -51,6 +51,7 @@ impl Throttle {
                     return Less::Reads;
                 }
             }
+            // With read events off, a flood of such turns has another cause: opening and closing.
             Worth::ReadOn | Worth::Nothing => {
                 if self.idle.is_above(most) {
                     self.all_off = true;

@@ -42,6 +42,7 @@ impl Progress {
             Errno::EAGAIN => Self::Full,
             Errno::EPIPE => Self::NoReader,
             other => {
+                // As without a reader: the port waits then, and does not try in a loop.
                 log::error!("cannot write to a workload: {}", other.desc());
                 Self::NoReader
             }
