@@ -96,6 +96,7 @@ impl Log {
             self.make_room(until - from).await;
             let (log, own) = (self.clone(), Arc::clone(&records));
             let part = move || log.append_part(&own[from..until]);
+            // The append blocks on the disk, and all tasks of the agent share one thread.
             tokio::task::spawn_blocking(part).await.map_err(io::Error::other)??;
             from = until;
         }
@@ -126,6 +127,7 @@ impl Log {
             segment.file.write_all_at(records, state.end - segment.start)?;
         }
         state.end = end;
+        // The newest file stays, however long its last record is.
         while state.segments.len() > 1
             && state.segments.front().is_some_and(|first| state.end - first.start > self.0.limit)
         {

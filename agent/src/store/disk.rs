@@ -199,6 +199,7 @@ fn read(database: &Database) -> Result<Option<Stored>, redb::Error> {
     let transaction = database.begin_read()?;
     let meta = match transaction.open_table(META) {
         Ok(meta) => meta,
+        // A new file: its tables are made with the first write.
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -212,6 +213,7 @@ fn read(database: &Database) -> Result<Option<Stored>, redb::Error> {
 }
 
 fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    // One transaction for all changes: after a crash there are all of them or none.
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
@@ -231,6 +233,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                 }
                 Change::Config(name, config) => put(&mut configs, name, config.as_ref())?,
                 Change::Agent(name, attributes) => {
+                    // The status of an agent is measured anew after a restart.
                     let tags = attributes.as_ref().and_then(|own| own.tags.clone());
                     let own = tags
                         .map(|tags| pb::AgentAttributes { tags: Some(tags), ..Default::default() });

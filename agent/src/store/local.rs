@@ -108,6 +108,7 @@ impl Local {
                     .update(&update)
                     .map_err(|refused| OpenError::Seed(refused.to_string()))?;
                 if let Some(disk) = &disk {
+                    // Before the first event, as with any later update.
                     disk.keep(&planned.changes, Vec::new)?;
                 }
                 planned.tree
