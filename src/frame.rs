@@ -55,7 +55,7 @@ pub struct FrameDecoder {
 #[derive(Debug)]
 enum Step {
     Length { value: u64, read: usize },
-    ResponseBody { left: usize, body: BytesMut },
+    Body { left: usize, body: BytesMut },
     Failed(FrameError),
 }
 
@@ -99,7 +99,7 @@ impl FrameDecoder {
                         }
                     }
                 }
-                Step::ResponseBody { left, body } => {
+                Step::Body { left, body } => {
                     let take = (*left).min(input.len());
                     let (now, rest) = input.split_at(take);
                     *input = rest;
@@ -132,7 +132,7 @@ impl FrameDecoder {
     #[must_use]
     pub fn held(&self) -> usize {
         match &self.step {
-            Step::ResponseBody { body, .. } => body.len(),
+            Step::Body { body, .. } => body.len(),
             _ => 0,
         }
     }
@@ -145,7 +145,7 @@ impl FrameDecoder {
     fn begin_body(&mut self, left: usize) {
         // No room yet: a sender can announce 4 MiB by four bytes and never send them.
         let body = BytesMut::new();
-        self.step = Step::ResponseBody { left, body };
+        self.step = Step::Body { left, body };
     }
 
     fn fail<T>(&mut self, error: FrameError) -> Result<T, FrameError> {
@@ -205,9 +205,8 @@ pub fn fuzz_frames(data: &[u8]) {
     const LIMIT: usize = 300;
     let whole = collect(data, |rest| rest);
     let mut cuts = data.iter().cycle();
-    let leaf_cache =
-        collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
-    assert_eq!(whole, leaf_cache, "frames depend on where the stream was cut");
+    let in_pieces = collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
+    assert_eq!(whole, in_pieces, "frames depend on where the stream was cut");
 
     fn collect(
         mut data: &[u8],

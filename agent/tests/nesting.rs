@@ -260,7 +260,7 @@ fn request_that_does_not_decode_is_answered_with_an_error_and_fifogate_goes_on()
         }
     }
     let log = fs::read_to_string(file("log")).unwrap();
-    assert!(log.contains("message 2 of fifogate that does not decode is skipped"), "{log}");
+    assert!(log.contains("undecodable message no. 2 of fifogate is skipped"), "{log}");
     assert_eq!(fs::read_to_string(file("starts")).unwrap(), "\n", "{log}");
 }
 

@@ -56,7 +56,7 @@ pub enum Event<T> {
     Answer {
         /// Id of the command.
         id: u64,
-        /// Waiter of the command, if it is the oldest command with one.
+        /// Waiter of the command; `None` for one without.
         waiter: Option<T>,
         /// The command was applied or rejected.
         result: Result<(), Rejected>,
@@ -238,7 +238,7 @@ impl MessageDecoder {
             let cause: String = text.chars().rev().take(LONGEST_CAUSE).collect();
             let cause: String = cause.chars().rev().collect();
             let count = self.undecodable;
-            log::error!("message {count} of fifogate that does not decode is skipped: {cause}");
+            log::error!("undecodable message no. {count} of fifogate is skipped: {cause}");
         }
     }
 }

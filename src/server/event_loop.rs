@@ -260,7 +260,7 @@ impl Driven for Loop {
     fn note_handover(&mut self) {
         // A closing job has no peer: its pair is out of the table, and nobody asks whether it is blocked.
         if let Some(peer) = self.at.take() {
-            self.ports.note_checked_out(peer, Instant::now());
+            self.ports.note_blocked(peer, Instant::now());
         }
     }
 
@@ -308,7 +308,7 @@ impl Loop {
         self.link_turn();
         self.round = self.round.checked_sub(1)?;
         // Outbound and ready ports alternate, see [`PortTable`].
-        if self.ports.is_turn_of_outbound()
+        if self.ports.take_outbound_turn()
             && let Some(visit) = self.share_next()
         {
             return Some(Job::Turn(visit));

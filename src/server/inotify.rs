@@ -1,7 +1,7 @@
 //! Inotify watches: report when a FIFO is opened, read, closed or renamed. Readiness events lack this
 //! (docs/pipes.md#watching-by-inotify).
 //!
-//! Descriptors go in, and [`Seen`] events come out. Each event is a hint to check again. A watch for
+//! Descriptors go in, and [`FifoEvent`] events come out. Each event is a hint to check again. A watch for
 //! reads costs the reader a little, so it is set only while a port waits for its reader. Without
 //! inotify, or after an overflow of its queue, the timers of the event loop replace the events.
 
@@ -35,7 +35,7 @@ pub(super) struct Watches {
 
 /// An event, or the loss of events.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum FifoEvent {
     /// The reader of this peer came, or read.
     Reader(PeerId),
     /// A reader of this peer left.
@@ -118,15 +118,15 @@ impl Watches {
     }
 
     /// Reads one buffer of events; empty if there are none.
-    pub(super) fn read(&self) -> Vec<Seen> {
+    pub(super) fn read(&self) -> Vec<FifoEvent> {
         // The usual error is an empty queue.
         let events = self.inotify.as_ref().and_then(|inotify| inotify.read_events().ok());
         events.into_iter().flatten().filter_map(|event| self.seen(&event)).collect()
     }
 
-    fn seen(&self, event: &InotifyEvent) -> Option<Seen> {
+    fn seen(&self, event: &InotifyEvent) -> Option<FifoEvent> {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            return Some(Seen::Overflow);
+            return Some(FifoEvent::Overflow);
         }
         // Events of a removed watch may still stand in the queue.
         let peer = *self.peers.get(&event.wd)?;
@@ -134,11 +134,11 @@ impl Watches {
             return None;
         }
         Some(if event.mask.intersects(NAME) {
-            Seen::Name(peer)
+            FifoEvent::Name(peer)
         } else if event.mask.contains(AddWatchFlags::IN_CLOSE_NOWRITE) {
-            Seen::ReaderLeft(peer)
+            FifoEvent::ReaderLeft(peer)
         } else {
-            Seen::Reader(peer)
+            FifoEvent::Reader(peer)
         })
     }
 }

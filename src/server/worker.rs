@@ -43,7 +43,7 @@ use super::{
 /// Most messages handled before their results are sent and the inbox is read again.
 const BATCH: usize = 64;
 /// Longest time until then.
-const SLICE: Duration = Duration::from_millis(1);
+const MOST_TIME: Duration = Duration::from_millis(1);
 /// A batch of this size is sent even if more follows: the event loop begins to write the events of a
 /// large update while the rest is being made.
 const MOST_IN_BATCH: usize = 256;
@@ -132,7 +132,7 @@ pub(super) struct Worker {
     /// Number of frames in the batch; a multicast counts each delivery.
     in_batch: usize,
     /// The batch is returned to the event loop, which runs the worker inline, instead of being sent.
-    gives: bool,
+    runs_inline: bool,
     /// Time at which the sleeping worker thread wakes by itself.
     sleeps_until: Option<Tick>,
     run_dir: PathBuf,
@@ -164,7 +164,7 @@ impl Worker {
             waker,
             batch: Vec::new(),
             in_batch: 0,
-            gives: false,
+            runs_inline: false,
             sleeps_until: None,
             run_dir,
             agent_link,
@@ -191,12 +191,12 @@ impl Worker {
 
     /// Handles messages for a caller that carries out the results. Returns them.
     fn work_for(&mut self, messages: Vec<ToWorker>) -> Vec<FromWorker> {
-        self.gives = true;
+        self.runs_inline = true;
         self.sort_all(messages);
         self.serve();
         self.hand_out();
         self.finish();
-        self.gives = false;
+        self.runs_inline = false;
         self.in_batch = 0;
         mem::take(&mut self.batch)
     }
@@ -278,7 +278,7 @@ impl Worker {
     /// Handles queued events for at most one slice.
     fn serve(&mut self) {
         let mut began = Instant::now();
-        let end = began + SLICE;
+        let end = began + MOST_TIME;
         for _ in 0..BATCH {
             let Some((peer, message)) = self.queue.pop() else { return };
             // True once for each pause: a `Handled` for every message would wake the loop as often.
@@ -396,7 +396,7 @@ impl Worker {
             self.send(FromWorker::Drained);
         }
         // During a fan-out only large batches are sent, as each one wakes the event loop.
-        if !self.batch.is_empty() && !self.broker.is_fanning_out() && !self.gives {
+        if !self.batch.is_empty() && !self.broker.is_fanning_out() && !self.runs_inline {
             self.send_batch();
         }
     }
@@ -404,7 +404,7 @@ impl Worker {
     fn send(&mut self, message: FromWorker) {
         self.batch.push(message);
         self.in_batch += 1;
-        if self.in_batch >= MOST_IN_BATCH && !self.gives {
+        if self.in_batch >= MOST_IN_BATCH && !self.runs_inline {
             self.send_batch();
         }
     }

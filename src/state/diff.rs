@@ -201,11 +201,11 @@ impl<'m> Rest<'m> {
 
 struct Found<'m> {
     path: Vec<Key>,
-    /// Length of the path to a value added or removed as a whole; deeper values changed with it.
+    /// Length of the path of the current change; the values below it are reported with it.
     change_len: usize,
     /// The rests of the masks below each part of the path, one part after the other.
     ///
-    /// More than [`MOST_APART`] stand in their order, each once. Then a binary search finds those for a
+    /// More than [`MOST_APART`] rests of one part are sorted and unique: a binary search finds those for a
     /// key, and masks with equal rests count as one.
     rests: Vec<Rest<'m>>,
     work: usize,
@@ -215,7 +215,7 @@ struct Found<'m> {
 /// Most masks matched one after the other.
 const MOST_APART: usize = 8;
 
-/// FanOut a path takes about as long as looking at this many masks.
+/// Reporting a path takes about as long as looking at this many masks.
 const WORK_TO_TELL: usize = 16;
 
 #[derive(Clone, Copy)]

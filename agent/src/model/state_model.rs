@@ -89,7 +89,7 @@ impl StateModel {
 
     /// Bytes processed by an update: its own size, or `apart::LARGE` if it may need rendering.
     #[must_use]
-    pub fn bytes_of(&self, update: &Update) -> usize {
+    pub fn work_of(&self, update: &Update) -> usize {
         let is_plain = |mask: &String| {
             let mut names = mask.split('.');
             match (names.next(), names.next(), names.next()) {
@@ -106,9 +106,9 @@ impl StateModel {
         update.new_state.encoded_len()
     }
 
-    /// Bytes processed by changes, as in [`StateModel::bytes_of`].
+    /// Bytes processed by changes, as in [`StateModel::work_of`].
     #[must_use]
-    pub fn bytes_of_changes(&self, changes: &[Change]) -> usize {
+    pub fn work_of_changes(&self, changes: &[Change]) -> usize {
         let of = |change: &Change| match change {
             Change::Config(name, _) if self.users_of(name).next().is_some() => apart::LARGE,
             Change::Config(_, config) => config.as_ref().map_or(0, Message::encoded_len),
@@ -160,8 +160,8 @@ impl StateModel {
             return Err(denied());
         }
         // The agent's own updates, such as its manifest, are not bounded.
-        let is_asked = !update.by.is_empty();
-        if is_asked {
+        let by_workload = !update.by.is_empty();
+        if by_workload {
             let over =
                 |error: bounds::TooManyEntries| invalid(UpdateError::Invalid(error.to_string()));
             bounds::check_entries(&updated.changes).map_err(over)?;
@@ -170,7 +170,7 @@ impl StateModel {
             invalid(UpdateError::Invalid(sender.told(current, &updated.tree, fault)))
         };
         // One budget for rendering and for the check below: an update has one limit.
-        let mut budget = if is_asked { Budget::of_update() } else { Budget::unbounded() };
+        let mut budget = if by_workload { Budget::of_update() } else { Budget::unbounded() };
         let (effective, faults) =
             render::effective_within(current, &self.uses, &updated.tree, &mut budget);
         // A workload with an old fault must not block unrelated updates.
@@ -178,7 +178,7 @@ impl StateModel {
             return Err(told(fault));
         }
         let tree = updated.tree.with(EFFECTIVE_STATE, Some(effective));
-        if is_asked {
+        if by_workload {
             bounds::check_rendered(current, &tree, &mut budget).map_err(|own| told(&own))?;
         }
         // Of the effective state: the id of an instance is that of the rendered text.

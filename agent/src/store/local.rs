@@ -126,7 +126,7 @@ impl Local {
         let mut inner = self.inner.lock().await;
         // The lock stays held meanwhile, so all other changes wait; the agent's thread does not.
         let current = inner.current.clone();
-        let planned = apart::plan(current.bytes_of(&update), move || {
+        let planned = apart::plan(current.work_of(&update), move || {
             let planned = current.update(&update)?;
             check_size(&current, &planned.tree, &update.by)?;
             Ok(planned)

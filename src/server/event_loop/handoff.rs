@@ -166,7 +166,7 @@ impl<L: Driven> Handoff<L> {
     /// Starts another driver. The loop stands still without one, so this retries until the system grants
     /// a thread.
     fn replace_driver(self: &Arc<Self>) {
-        // Before the start: the next driver overwrites the peer of the job.
+        // Before the start: the next driver forgets the job of this one.
         self.lock().note_handover();
         let mut said = false;
         while let Err(error) = self.start_driver(&thread::current()) {
@@ -405,7 +405,7 @@ mod tests {
         let turn = epoch.begin(&thread::current());
         assert!(is_in_job(epoch.now()));
         assert!(epoch.end(turn), "the watchdog replaces the driver");
-        assert!(!epoch.end(turn), "the driver comes back too stale");
+        assert!(!epoch.end(turn), "the driver comes back too late");
         let next = epoch.begin(&thread::current());
         assert!(!epoch.end(turn) && epoch.end(next));
     }

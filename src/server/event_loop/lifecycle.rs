@@ -22,7 +22,7 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 use super::{
     super::{
         fifo::PipePair,
-        inotify::Seen,
+        inotify::FifoEvent,
         log_limiter::Kind,
         port::{Misbehavior, Port, Wait},
         takeover,
@@ -103,12 +103,12 @@ impl Loop {
 
     /// Rejects a workload beyond the descriptor limit: opening it would harm the pairs already served.
     fn has_descriptors(&self) -> Result<(), String> {
-        let lifecycle = self.ports.len() + self.opening.len();
-        if lifecycle < self.settings.most_pairs {
+        let pairs = self.ports.len() + self.opening.len();
+        if pairs < self.settings.most_pairs {
             return Ok(());
         }
         Err(format!(
-            "{lifecycle} workloads are served, and the process may have no more descriptors \
+            "{pairs} workloads are served, and the process may have no more descriptors \
              (RLIMIT_NOFILE)"
         ))
     }
@@ -268,7 +268,7 @@ impl Loop {
     pub(super) fn start_blocking(&mut self, visit: CheckedOut) {
         let Some(blocking_threads) = &self.blocking_threads else { return };
         let (peer, now) = (visit.peer(), Instant::now());
-        self.ports.note_checked_out(peer, now);
+        self.ports.note_blocked(peer, now);
         // Taken by the new thread, or back by us if the system grants none.
         let parcel = Arc::new(Mutex::new(Some(visit)));
         let take = |parcel: &Mutex<Option<CheckedOut>>| {
@@ -416,10 +416,10 @@ impl Loop {
         let seen = self.watches.read();
         for seen in &seen {
             match seen {
-                Seen::Reader(peer) => self.ports.poll_reader(*peer),
-                Seen::ReaderLeft(peer) => self.note_reader_left(*peer),
-                Seen::Name(peer) => self.check_names(*peer),
-                Seen::Overflow => {
+                FifoEvent::Reader(peer) => self.ports.poll_reader(*peer),
+                FifoEvent::ReaderLeft(peer) => self.note_reader_left(*peer),
+                FifoEvent::Name(peer) => self.check_names(*peer),
+                FifoEvent::Overflow => {
                     self.ports.poll_all_readers();
                     let opening = self.opening.values_mut();
                     opening.for_each(|own| own.seen = takeover::Seen::Some);

@@ -131,15 +131,15 @@ impl PortTable {
             let Some(entry) = self.all.get_mut(&peer) else { continue };
             entry.state.queued.popped(why);
             // A checked-out port is queued again after its turn; a port from both queues has had it.
-            if let Some(visit) = entry.visit() {
+            if let Some(visit) = entry.check_out() {
                 return Some((visit, entry.is_quarantined()));
             }
         }
     }
 
-    /// True if the next turn belongs to the outbound queue and that queue is empty: the caller may use
-    /// this turn for a multicast. Outbound and ready ports alternate.
-    pub(super) fn is_turn_of_outbound(&mut self) -> bool {
+    /// Takes the next turn; true if it is one of the outbound queue and that queue is empty. The caller may use
+    /// it for a multicast then. Outbound and ready ports alternate.
+    pub(super) fn take_outbound_turn(&mut self) -> bool {
         self.ready.take_outbound_turn()
     }
 
@@ -154,7 +154,7 @@ impl PortTable {
         {
             let mut pending = Pending::default();
             pending.frames.push_back(frame);
-            return Some(entry.visit_with(port, pending));
+            return Some(entry.check_out_with(port, pending));
         }
         entry.state.pending.frames.push_back(frame);
         self.ready.push(peer, &mut entry.state.queued, Why::Outbound);
@@ -180,9 +180,9 @@ impl PortTable {
     }
 
     /// Notes that a thread sleeps in this port's turn, or is expected to.
-    pub(super) fn note_checked_out(&mut self, peer: PeerId, now: Instant) {
+    pub(super) fn note_blocked(&mut self, peer: PeerId, now: Instant) {
         if let Some(entry) = self.all.get_mut(&peer) {
-            entry.state.checked_out = Some(now);
+            entry.state.blocked_since = Some(now);
             self.times.insert((now + BLOCKED_AFTER, peer, Due::Blocked));
         }
     }

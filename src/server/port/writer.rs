@@ -47,7 +47,7 @@ const SLOT: usize = 4096;
 const MAX_PIPE: usize = 1 << 20;
 
 /// Up to this mean length, frames are copied into one buffer rather than written as two pieces each.
-const FEW: usize = 512;
+const SMALL_FRAME: usize = 512;
 
 /// Most frames in one call: each has two pieces, and `writev` accepts 1024.
 const MOST_AT_ONCE: usize = 512;
@@ -157,7 +157,11 @@ impl PipeWriter {
         let Some(frame) = frames.front().filter(|_| frames.len() == 1) else { return false };
         let len = frame.frame.len();
         // A frame with `Taken` needs a wait for its reader, and only `flush` sets one up.
-        if !self.known_empty || !self.queue.is_empty() || frame.ack == AckMode::Taken || len > FEW {
+        if !self.known_empty
+            || !self.queue.is_empty()
+            || frame.ack == AckMode::Taken
+            || len > SMALL_FRAME
+        {
             return false;
         }
         self.fit(len);
@@ -300,7 +304,7 @@ impl PipeWriter {
         let free = if empty {
             MAX_PIPE
         } else {
-            self.capacity.saturating_sub(self.written_frames.ports() * SLOT)
+            self.capacity.saturating_sub(self.written_frames.slots() * SLOT)
         };
         let most = self.window.saturating_sub(self.written_frames.frames.len()).min(MOST_AT_ONCE);
         let (mut count, mut bytes) = (0, 0);
@@ -320,8 +324,8 @@ impl PipeWriter {
 
     /// Resizes an empty pipe so that `bytes` just fit.
     fn fit(&mut self, bytes: usize) {
-        let ports = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
-        let wanted = (ports * SLOT).min(MAX_PIPE).next_power_of_two();
+        let slots = bytes.div_ceil(SLOT).next_power_of_two().max(self.window);
+        let wanted = (slots * SLOT).min(MAX_PIPE).next_power_of_two();
         if wanted != self.capacity {
             self.resize(wanted);
         }
@@ -364,20 +368,20 @@ impl PipeWriter {
     /// Writes small frames from one copy in `scratch`, as the kernel takes pieces one by one.
     fn write_frames(&self, next: Next, scratch: &mut [u8]) -> Result<usize, Errno> {
         let frames = || self.queue.iter().take(next.count).map(|own| &own.frame);
-        if next.bytes <= FEW * next.count
+        if next.bytes <= SMALL_FRAME * next.count
             && let Some(whole) = put_together(frames(), next.bytes, scratch)
         {
             return again(|| write(&self.fd, whole));
         }
         let mut heads = Vec::with_capacity(frames().map(Frame::head_len).sum());
         frames().for_each(|frame| frame.put_head(&mut heads));
-        let (mut leaf_cache, mut rest) = (Vec::with_capacity(2 * next.count), &*heads);
+        let (mut pieces, mut rest) = (Vec::with_capacity(2 * next.count), &*heads);
         for frame in frames() {
             let (head, others) = rest.split_at(frame.head_len());
-            leaf_cache.extend([IoSlice::new(head), IoSlice::new(frame.body())]);
+            pieces.extend([IoSlice::new(head), IoSlice::new(frame.body())]);
             rest = others;
         }
-        again(|| writev(&self.fd, &leaf_cache))
+        again(|| writev(&self.fd, &pieces))
     }
 
     fn write_rest(&mut self, notices: &mut Notices) -> Progress {
@@ -388,8 +392,8 @@ impl PipeWriter {
         frame.frame.put_head(&mut head);
         let mut whole = head.chain(&frame.frame.body()[..]);
         whole.advance(written);
-        let leaf_cache = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
-        match again(|| writev(&self.fd, &leaf_cache)) {
+        let pieces = [IoSlice::new(whole.first_ref()), IoSlice::new(whole.last_ref())];
+        match again(|| writev(&self.fd, &pieces)) {
             Ok(count) => {
                 self.written_frames.calls += 1;
                 self.wrote(frame, written, count, notices);

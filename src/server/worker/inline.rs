@@ -157,7 +157,7 @@ mod tests {
         office.to_worker.send(ask(1)).unwrap();
         assert_eq!(office.try_run_inline(2), Err(1), "the worker has not drained the first");
         office.shared_worker.lock().work();
-        assert_eq!(office.try_run_inline(2), Err(1), "the event_loop has not heard of the first");
+        assert_eq!(office.try_run_inline(2), Err(1), "the event loop has not heard of the first");
         assert_eq!(answered(&office.told.recv().unwrap()), [1]);
         let working = office.shared_worker.lock();
         assert_eq!(office.try_run_inline(2), Err(1), "somebody works");

@@ -158,7 +158,7 @@ impl Etcd {
             let client = shared.keys_and_values()?;
             let view = shared.known().await;
             let (known, update) = (view.revision, update.clone());
-            let planned = apart::plan(view.current.bytes_of(&update), move || {
+            let planned = apart::plan(view.current.work_of(&update), move || {
                 let planned = view.current.update(&update)?;
                 check_size(&view.current, &planned.tree, &update.by)?;
                 Ok((view.plan_update(&update, &planned), planned.success))

@@ -197,7 +197,7 @@ async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, V
             // With items left out before, applying may take many attempts.
             let is_small = !view.has_left_out();
             let bytes =
-                if is_small { view.current.bytes_of_changes(&changes) } else { apart::LARGE };
+                if is_small { view.current.work_of_changes(&changes) } else { apart::LARGE };
             (changes, bytes, view.current.clone())
         };
         if !changes.is_empty() {

@@ -64,7 +64,7 @@ pub(super) struct PortState {
     /// Turns left on threads of their own, since its last block.
     pub(super) quarantine: u32,
     /// Time at which the current turn got a thread of its own, or its driver was replaced.
-    pub(super) checked_out: Option<Instant>,
+    pub(super) blocked_since: Option<Instant>,
     /// Time of the next reader poll, and the number of polls in vain.
     pub(super) look: Option<(Instant, u32)>,
     pub(super) throttle: Throttle,
@@ -78,12 +78,12 @@ pub(super) type Times = BTreeSet<(Instant, PeerId, Due)>;
 impl PortState {
     /// Notes that a turn is over. Returns its duration if the pair was blocked.
     pub(super) fn note_back(&mut self, times: &mut Times, peer: PeerId) -> Option<Duration> {
-        let since = self.checked_out.take()?;
+        let since = self.blocked_since.take()?;
         times.remove(&(since + BLOCKED_AFTER, peer, Due::Blocked));
-        let checked_out = since.elapsed();
-        let held = checked_out >= BLOCKED_AFTER;
+        let blocked = since.elapsed();
+        let held = blocked >= BLOCKED_AFTER;
         self.quarantine = if held { QUARANTINE } else { self.quarantine.saturating_sub(1) };
-        held.then_some(checked_out)
+        held.then_some(blocked)
     }
 
     /// Sets the timer for the next reader poll. The interval doubles with each poll in vain.
@@ -219,22 +219,22 @@ impl PortEntry {
     /// Duration of its current turn if the pair is blocked, and its misbehaviors.
     pub(crate) fn port_status(&self, now: Instant) -> (Option<Duration>, Vec<Misbehavior>) {
         // A quarantined turn has a start time, too, and mostly ends at once.
-        let held = self.state.checked_out.map(|since| now.saturating_duration_since(since));
+        let held = self.state.blocked_since.map(|since| now.saturating_duration_since(since));
         (held.filter(|held| *held >= BLOCKED_AFTER), self.state.reported.clone())
     }
 
     /// Checks out its port with all pending work, unless there is none or the port is checked out.
-    pub(super) fn visit(&mut self) -> Option<CheckedOut> {
+    pub(super) fn check_out(&mut self) -> Option<CheckedOut> {
         if self.state.pending.is_empty() {
             return None;
         }
         let port = self.port.take()?;
         let pending = std::mem::take(&mut self.state.pending);
-        Some(self.visit_with(port, pending))
+        Some(self.check_out_with(port, pending))
     }
 
     /// Checks out `port`, moved out of this entry before, with this work.
-    pub(super) fn visit_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
+    pub(super) fn check_out_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
         let state = &mut self.state;
         // The kernel announces bytes and end-of-file once: both are kept until a turn may read.
         state.unread |= pending.readable || pending.writers_gone;

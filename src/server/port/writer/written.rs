@@ -34,7 +34,7 @@ impl WrittenFrames {
 
     /// Most slots taken by these frames. Each call may have left its last slot half empty, and the
     /// reader may have read a part of the first one.
-    pub(super) fn ports(&self) -> usize {
+    pub(super) fn slots(&self) -> usize {
         let first = self.frames.front().map_or(self.calls, |(.., call)| *call);
         self.bytes / SLOT + usize::try_from(self.calls - first).unwrap_or(usize::MAX) + 2
     }
