@@ -118,7 +118,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
     // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
-    store.close().await;
+    store.close(finished.is_ok()).await;
     reason.map_or(finished, |text| Err(CliError::Failed(text)))
 }
 

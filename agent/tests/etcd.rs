@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use etcd_client::Client;
+use etcd_client::{Client, GetOptions};
 use fifogate::{
     pb::ank_base::{self as pb, config_item::ConfigItemEnum, execution_state::ExecutionStateEnum},
     state::{Tree, WORKLOAD_STATES},
@@ -176,7 +176,7 @@ async fn all_agree(nodes: &[&Node], server: &Server) {
         let now = strip(&node.tree.borrow());
         assert_eq!(now, strip(&fresh.tree.borrow()));
     }
-    fresh.store.close().await;
+    fresh.store.close(true).await;
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     let now = client.get("x", None).await.unwrap().header().unwrap().revision();
     client.compact(now, None).await.unwrap();
-    b.store.close().await;
+    b.store.close(true).await;
     server.show(known);
     a.until("what came meanwhile", |tree| config(tree, "meanwhile").as_deref() == Some("19")).await;
     let told = a.told.lock().await;
@@ -374,7 +374,7 @@ async fn an_etcd_that_was_restored_from_a_backup_is_read_again_even_if_others_wr
     for count in 0..20 {
         b.set("after", &count.to_string()).await.unwrap();
     }
-    b.store.close().await;
+    b.store.close(true).await;
     a.told.lock().await.clear();
     server.show(known);
     a.until("what etcd holds now", |tree| {
@@ -396,7 +396,7 @@ async fn a_lease_that_ends_makes_states_disconnected_until_the_agent_is_back() {
         move |tree: &Tree| state_of(tree, "agent_A", "seeded").as_deref() == Some(wanted)
     };
     b.until("the report", is("Running")).await;
-    a.store.close().await;
+    a.store.close(true).await;
     b.until("that agent_A is gone", is("AgentDisconnected")).await;
     assert!(b.tree.borrow().get(&["agents", "agent_A"]).is_none());
     let again = open(&server, "agent_A", None).await;
@@ -428,6 +428,20 @@ async fn a_lease_that_was_taken_away_is_had_again() {
     .await;
     a.heard(|event| *event == Event::Reachable(true)).await;
     all_agree(&[&a, &b], &server).await;
+}
+
+#[tokio::test]
+async fn name_of_an_agent_stays_taken_unless_all_of_its_workloads_ended() {
+    let server = Server::start();
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    for all_ended in [true, false] {
+        let a = open(&server, "agent_A", None).await;
+        a.store.close(all_ended).await;
+        let all = client.get("", Some(GetOptions::new().with_all_keys())).await.unwrap();
+        let keys: Vec<_> = all.kvs().iter().map(|own| own.key_str().unwrap()).collect();
+        let held = keys.iter().any(|key| key.ends_with("holders/agent_A"));
+        assert_eq!(held, !all_ended, "{keys:?}");
+    }
 }
 
 #[tokio::test]

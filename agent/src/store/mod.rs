@@ -173,10 +173,10 @@ impl Store {
     }
 
     /// Leaves the store at the end of the agent: the other agents of the cluster see it leave.
-    pub async fn close(&self) {
+    pub async fn close(&self, all_ended: bool) {
         match self {
             Self::Local(_) => {}
-            Self::Etcd(etcd) => etcd.close().await,
+            Self::Etcd(etcd) => etcd.close(all_ended).await,
         }
     }
 }

@@ -54,7 +54,9 @@ impl Loop {
             self.worker.tell(ToWorker::Port { peer, event, written, bytes, in_flight });
         }
         match turn {
-            LinkTurn::Dry => {}
+            // The limit counts also for an agent whose small writes end each turn here. A later write, or
+            // the worker at half of the limit, is the cause of the next turn.
+            LinkTurn::Dry => link.port.reading &= !link.in_flight.park(),
             LinkTurn::More => self.read_agent(None),
             LinkTurn::Ended => {
                 log::info!("the agent closed the link");

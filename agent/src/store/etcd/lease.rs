@@ -163,7 +163,7 @@ pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Re
     let owner = shared.keys.owner(agent);
     let asked = fence::now();
     let left = answer(client.lease_time_to_live(old, None)).await.is_ok_and(|own| own.ttl() > 0);
-    if left && put(client, shared.is_ours(), Vec::new()).await? {
+    if left && is_ours(client, shared).await? {
         shared.kept.send_replace(asked);
         return Ok(old);
     }
@@ -201,6 +201,14 @@ fn taken(agent: &str) -> Trouble {
 
 async fn put(client: &mut Client, when: Compare, then: Vec<TxnOp>) -> Result<bool, Trouble> {
     Ok(answer(client.txn(Txn::new().when([when]).and_then(then))).await?.succeeded())
+}
+
+/// Whether the name belongs to this agent.
+async fn is_ours(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> {
+    // A member would compare a transaction without operations with its own, possibly stale, data. The
+    // get prevents this.
+    let owner = TxnOp::get(shared.keys.owner(&shared.options.agent), None);
+    put(client, shared.is_ours(), vec![owner]).await
 }
 
 fn leased(key: &str, value: &str, lease: i64) -> TxnOp {
@@ -257,7 +265,7 @@ async fn keep_on(
             _ => return Err(lost()),
         }
         // The lease may live on without the name: somebody may have written its key.
-        if doubt && !put(&mut client, shared.is_ours(), Vec::new()).await? {
+        if doubt && !is_ours(&mut client, shared).await? {
             return Err(lost());
         }
     }

@@ -237,18 +237,21 @@ impl Etcd {
         Lease { kept, lost, ends_after: self.shared.options.takeover_after }
     }
 
-    /// Leaves the cluster: the other agents see at once that this agent is absent.
-    pub(super) async fn close(&self) {
+    /// Leaves the cluster: the other agents see at once that this agent is absent. If not all of its
+    /// workloads have ended, its name stays taken.
+    pub(super) async fn close(&self, all_ended: bool) {
         self.shared.closing.send_replace(true);
         // Read before the next await: the watcher, told to end above, drops the connection then.
         let connection = self.shared.connection().ok();
         if let Some(Connection { mut client, lease }) = connection {
             let end = Instant::now() + Duration::from_secs(1);
-            // No workload runs under the name any more, so the next agent need not wait.
-            let shared = &self.shared;
-            let record = TxnOp::delete(shared.keys.holder(&shared.options.agent), None);
-            let left = Txn::new().when([shared.is_ours()]).and_then([record]);
-            let _ = timeout_at(end, client.txn(left)).await;
+            if all_ended {
+                // No workload runs under the name any more, so the next agent need not wait.
+                let shared = &self.shared;
+                let record = TxnOp::delete(shared.keys.holder(&shared.options.agent), None);
+                let left = Txn::new().when([shared.is_ours()]).and_then([record]);
+                let _ = timeout_at(end, client.txn(left)).await;
+            }
             if !matches!(timeout_at(end, client.lease_revoke(lease)).await, Ok(Ok(_))) {
                 log::warn!("cannot revoke the lease in etcd: it expires by itself");
             }
