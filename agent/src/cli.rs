@@ -90,9 +90,9 @@ struct RunArgs {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Shares the state with other agents in etcd; the manifest counts when nothing is there yet
-    #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', conflicts_with = "state_dir")]
-    #[arg(value_parser = endpoint)]
-    etcd: Vec<String>,
+    #[arg(long, value_name = "ENDPOINT,…", conflicts_with = "state_dir")]
+    #[arg(value_parser = endpoints)]
+    etcd: Vec<Endpoints>,
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Where pairs and sockets are; default: $XDG_RUNTIME_DIR/fifogate, as root /run/fifogate
@@ -175,12 +175,41 @@ struct LaunchArgs {
     probe: bool,
 }
 
-/// Checks for `HOST:PORT`, or a URL of it.
-fn endpoint(text: &str) -> Result<String, &'static str> {
+/// The addresses of etcd in one value of `--etcd`.
+#[derive(Clone, Debug)]
+struct Endpoints(Vec<String>);
+
+/// Parses addresses with commas between them, with blanks around them and a comma at the end.
+fn endpoints(text: &str) -> Result<Endpoints, String> {
+    let all = text.split(',').map(str::trim).filter(|own| !own.is_empty()).map(endpoint);
+    match all.collect::<Result<Vec<_>, _>>()? {
+        all if all.is_empty() => Err(format!("expected {ENDPOINT}")),
+        all => Ok(Endpoints(all)),
+    }
+}
+
+const ENDPOINT: &str = "HOST:PORT, http://HOST:PORT or https://HOST:PORT";
+
+/// Checks for `HOST:PORT`, or a URL of it, and removes a slash at the end.
+fn endpoint(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('/').unwrap_or(text);
     let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let (host, port) = address.unwrap_or(text).rsplit_once(':').unwrap_or_default();
-    if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
-        return Err("expected HOST:PORT, http://HOST:PORT or https://HOST:PORT");
+    let address = address.unwrap_or(text);
+    if address.contains('@') {
+        return Err("a name does not belong into an address: use --etcd-user".to_owned());
+    }
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
+    let is_bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!("an IPv6 address stands in brackets: [{host}]:{port}"));
+    }
+    let is_host = is_bracketed || !host.is_empty() && host.chars().all(is_plain);
+    if !is_host || port.parse::<u16>().is_err() {
+        return Err(format!("expected {ENDPOINT}, not '{text}'"));
     }
     Ok(text.to_owned())
 }
@@ -259,7 +288,8 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
     }
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
-    let etcd = cluster(args.etcd, args.cluster, &args.name)?;
+    let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
+    let etcd = cluster(endpoints, args.cluster, &args.name)?;
     Ok(run::Options {
         etcd,
         manifest: args.manifest,

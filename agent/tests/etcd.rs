@@ -360,6 +360,43 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
 }
 
 #[tokio::test]
+async fn removal_at_the_very_revision_of_a_compaction_is_not_missed() {
+    let mut server = Server::start();
+    let a = open(&server, "agent_A", Some(&seed())).await;
+    a.set("removed", "1").await.unwrap();
+    let known = server.hide();
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    let removed = client.delete("test/desired/configs/removed", None).await.unwrap();
+    assert_eq!(removed.deleted(), 1);
+    let revision = removed.header().unwrap().revision();
+    client.compact(revision, None).await.unwrap();
+    server.show(known);
+    a.until("the removal", |tree| config(tree, "removed").is_none()).await;
+}
+
+#[tokio::test]
+async fn states_of_our_workloads_are_said_again_to_an_etcd_that_lost_them() {
+    let mut server = Server::start();
+    let a = open(&server, "agent_A", Some(&seed())).await;
+    a.store.report(vec![running(&a.tree(), "agent_A", "seeded")]).await.unwrap();
+    let backup = server.backup();
+    a.heard(|event| *event == Event::Reachable(true)).await;
+    let mut failed = running(&a.tree(), "agent_A", "seeded");
+    let state = Some(ExecutionStateEnum::Failed(pb::Failed::Lost.into()));
+    failed.execution_state.as_mut().unwrap().execution_state_enum = state;
+    a.store.report(vec![failed]).await.unwrap();
+    let is_failed = |tree: &Tree| state_of(tree, "agent_A", "seeded").as_deref() == Some("Failed");
+    a.until("the failure", is_failed).await;
+    let known = server.hide_with(backup);
+    a.told.lock().await.clear();
+    server.show(known);
+    a.heard(|event| *event == Event::Reachable(true)).await;
+    a.set("after", "1").await.unwrap();
+    a.until("its state again", |tree| config(tree, "after").is_some() && is_failed(tree)).await;
+    all_agree(&[&a], &server).await;
+}
+
+#[tokio::test]
 async fn an_etcd_that_was_restored_from_a_backup_is_read_again_even_if_others_wrote_past_it() {
     let mut server = Server::start();
     let a = open(&server, "agent_A", Some(&seed())).await;

@@ -12,7 +12,8 @@ use std::{
 };
 
 use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, GetOptions, Permission,
+    AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, ConnectOptions, GetOptions,
+    Permission,
 };
 use fifogate::pb::ank_base::{self as pb, config_item::ConfigItemEnum};
 use fifogate_agent::{
@@ -258,6 +259,66 @@ async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() 
     assert!(text.contains("user name is empty"), "{text}");
 }
 
+/// An etcd with tokens that end after some seconds, and a user `gate` with all rights below `test/`.
+async fn with_tokens(folder: &Path, seconds: u64) -> (Server, Client) {
+    let secret = folder.join("secret");
+    fs::write(&secret, "a secret").unwrap();
+    let secret = secret.display();
+    let token = format!("jwt,sign-method=HS256,priv-key={secret},ttl={seconds}s");
+    let server = Server::start_with("http", &["--auth-token", &token]);
+    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+    for (user, role) in [("root", "root"), ("gate", "ours")] {
+        client.user_add(user, "secret", None).await.unwrap();
+        client.role_add(role).await.unwrap();
+        client.user_grant_role(user, role).await.unwrap();
+    }
+    let own = Permission::read_write("test/").with_prefix();
+    client.role_grant_permission("ours", own).await.unwrap();
+    client.auth_enable().await.unwrap();
+    let root = ConnectOptions::new().with_user("root", "secret").with_auto_token_refresh(true);
+    let client = Client::connect([server.endpoint()], Some(root)).await.unwrap();
+    (server, client)
+}
+
+#[tokio::test]
+async fn updates_go_on_after_users_changed_and_after_the_end_of_each_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, mut root) = with_tokens(folder.path(), 2).await;
+    let user = Some(("gate".to_owned(), "secret".to_owned()));
+    let (store, mut events) = Etcd::open(Options { user, ..options(&server) }, None).await.unwrap();
+    for round in 0..2 {
+        let name = format!("k{round}");
+        store.update(one(&name, "v")).await.unwrap();
+        until(&mut events, &name).await;
+        // Makes all tokens invalid at once.
+        root.user_add(format!("other{round}"), "secret", None).await.unwrap();
+        let name = format!("l{round}");
+        store.update(one(&name, "v")).await.unwrap();
+        until(&mut events, &name).await;
+        // The end of a token is a time of etcd's, so nothing tells of it.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}
+
+#[tokio::test]
+async fn state_of_many_megabytes_is_seeded_opened_and_read_again() {
+    let server = Server::start();
+    // Beyond 4 MiB in one page of keys; beyond etcd's 1.5 MiB in one transaction; one item near it.
+    let text: String = (0..480)
+        .map(|n| format!("  k{n}: {}\n", "x".repeat(9_000)))
+        .chain((0..60).map(|n| format!("  l{n}: {}\n", "y".repeat(100_000))))
+        .chain([format!("  large: {}\n", "z".repeat(1_200_000))])
+        .collect();
+    let text = format!("apiVersion: v1\nworkloads: {{}}\nconfigs:\n{text}");
+    let seed = fifogate::manifest::parse("test.yaml", &text).unwrap().updated.tree;
+    let (store, mut events) = Etcd::open(options(&server), Some(&seed)).await.unwrap();
+    until(&mut events, "large").await;
+    store.update(one("k", "v")).await.unwrap();
+    let other = Options { agent: "agent_B".to_owned(), ..options(&server) };
+    let (_other, mut events) = Etcd::open(other, None).await.unwrap();
+    until(&mut events, "k").await;
+}
+
 #[test]
 fn options_that_cannot_be_used_are_told_with_their_names_and_what_would_be_right() {
     let dir = tempfile::tempdir().unwrap();
@@ -277,6 +338,15 @@ fn options_that_cannot_be_used_are_told_with_their_names_and_what_would_be_right
         (&["--etcd", "a:1", "--etcd-ca", missing], 2, "--etcd-ca"),
         (&["--etcd", "a:1", "--etcd-user", "u", "--etcd-password-file", missing], 2, missing),
         (&["--etcd", "127.0.0.1:1,127.0.0.1:2"], 1, "127.0.0.1:1: "),
+        (&["--etcd", "127.0.0.1:1, 127.0.0.1:2/ ,"], 1, "127.0.0.1:2: "),
+        (&["--etcd", "http://127.0.0.1:1/"], 1, "http://127.0.0.1:1: "),
+        (&["--etcd", "[::1]:1"], 1, "[::1]:1: "),
+        (&["--etcd", "::1:2379"], 2, "[::1]:2379"),
+        (&["--etcd", "http://u:secret@h:1"], 2, "--etcd-user"),
+        (&["--etcd", "http://h:1/path"], 2, "expected HOST:PORT"),
+        (&["--etcd", "a b:1"], 2, "expected HOST:PORT"),
+        (&["--etcd", "ftp://h:1"], 2, "expected HOST:PORT"),
+        (&["--etcd", " , "], 2, "expected HOST:PORT"),
         (&["--etcd", "127.0.0.1:1"], 1, "Connection refused"),
     ] {
         let (code, text) = tried(options);

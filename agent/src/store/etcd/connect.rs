@@ -33,8 +33,15 @@ use crate::{
 pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// Time limit for another agent to finish seeding.
 const SEEDING: Duration = Duration::from_secs(30);
-/// Keys per page of a read.
+/// Most keys per page of a read.
 const PAGE: i64 = 500;
+/// Most bytes per page, unless one value is larger.
+const PAGE_BYTES: usize = 16 << 20;
+/// Most bytes of a response that cannot be divided: one value, or a watch's revisions.
+pub(super) const MOST_RESPONSE: usize = 1 << 30;
+/// Most bytes of one transaction of the seeding, unless one item is larger. etcd's `--max-request-bytes`
+/// is 1.5 MiB by default.
+const SEED_BYTES: usize = 1 << 20;
 
 /// The reason for etcd being of no use.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +103,7 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
     const INVALID_ARGUMENT: i32 = 3;
     const PERMISSION_DENIED: i32 = 7;
     const RESOURCE_EXHAUSTED: i32 = 8;
+    const UNAUTHENTICATED: i32 = 16;
     let Error::GRpcStatus(status) = error else { return None };
     let text = status.message();
     match status.code() as i32 {
@@ -108,7 +116,7 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
             )))
         }
         INVALID_ARGUMENT => Some(Refused::Invalid(format!("etcd refuses the update: {text}"))),
-        PERMISSION_DENIED => Some(Refused::Unavailable(format!(
+        PERMISSION_DENIED | UNAUTHENTICATED => Some(Refused::Unavailable(format!(
             "The update was not done: etcd does not let this agent write there: {text}"
         ))),
         RESOURCE_EXHAUSTED => Some(Refused::Unavailable(format!(
@@ -116,6 +124,13 @@ pub(super) fn refusal(error: &Error) -> Option<Refused> {
         ))),
         _ => None,
     }
+}
+
+/// Whether a request failed because the users or roles of etcd have changed since our token was made. The
+/// client itself only renews tokens that have ended.
+pub(super) fn has_outdated_token(error: &Error) -> bool {
+    let Error::GRpcStatus(status) = error else { return false };
+    status.message().contains("revision of auth store is old")
 }
 
 /// Waits for an answer of etcd within the time limit.
@@ -179,7 +194,7 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
     // A member cut off from the others then ends its streams, instead of staying silent.
     let mut all = ConnectOptions::new().with_require_leader(true);
     if let Some((name, password)) = &options.user {
-        all = all.with_user(name, password);
+        all = all.with_user(name, password).with_auto_token_refresh(true);
     }
     let mut client = answer(Client::from_channel(channel(endpoint, tls)?, Some(all))).await?;
     // The client connects only at its first request.
@@ -245,7 +260,8 @@ async fn claim_layout(
 ) -> Result<bool, Trouble> {
     // All existing keys have to stem from an unfinished seeding.
     let all = GetOptions::new().with_prefix().with_keys_only();
-    let found = answer(client.get(keys.prefix(), Some(all))).await?;
+    let mut reads = client.kv_client().max_decoding_message_size(MOST_RESPONSE);
+    let found = answer(reads.get(keys.prefix(), Some(all))).await?;
     let known = ["desired/", "states/", "owners/", "holders/", "agents/", "layout"];
     let foreign = found.kvs().iter().find_map(|kv| {
         let key = String::from_utf8_lossy(kv.key()).into_owned();
@@ -275,7 +291,7 @@ async fn write_seed(
     let lost = || Trouble::Away("seeding took too long".to_owned());
     let ours = || Compare::value(keys.layout(), CompareOp::Equal, claim);
     let writes: Vec<_> = seed.into_iter().flatten().map(|change| keys.write(change)).collect();
-    for some in writes.chunks(MOST_OPERATIONS - 1) {
+    for some in batches(&writes) {
         let puts = some.iter().filter_map(|Write { key, value }| {
             value.as_ref().map(|value| TxnOp::put(key.as_str(), value.clone(), None))
         });
@@ -289,6 +305,31 @@ async fn write_seed(
     let done = TxnOp::put(keys.layout(), keys::VERSION, None);
     let answer = answer(client.txn(Txn::new().when([ours()]).and_then([done]))).await?;
     if answer.succeeded() { Ok(()) } else { Err(lost()) }
+}
+
+/// Divides the writes of a seeding into those of one transaction each.
+fn batches(mut writes: &[Write]) -> impl Iterator<Item = &[Write]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |own: &&Write| {
+            bytes += own.key.len() + own.value.as_ref().map_or(0, Vec::len);
+            bytes <= SEED_BYTES
+        };
+        let most = writes.len().min(MOST_OPERATIONS - 1);
+        let count = writes.iter().take(most).take_while(fits).count();
+        let (first, rest) = writes.split_at_checked(count.max(1))?;
+        writes = rest;
+        Some(first)
+    })
+}
+
+/// Runs a transaction; false if the compared key is not as expected.
+pub(super) async fn put(
+    client: &mut Client,
+    when: Compare,
+    then: Vec<TxnOp>,
+) -> Result<bool, Trouble> {
+    Ok(answer(client.txn(Txn::new().when([when]).and_then(then))).await?.succeeded())
 }
 
 /// The time of a lease in whole seconds, at least etcd's minimum.
@@ -326,17 +367,35 @@ pub(super) async fn was_so(client: &mut Client, shared: &Shared) -> Result<bool,
     Ok(found == shared.view().written_after(floor))
 }
 
+/// `None` if the answer is larger than the client takes.
+async fn within_size<T>(
+    answer: impl Future<Output = Result<T, Trouble>>,
+) -> Result<Option<T>, Trouble> {
+    match answer.await {
+        Err(Trouble::Away(text)) if text.contains("message length too large") => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 /// Reads all keys at one revision.
 pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Trouble> {
     let (mut entries, mut revision, mut layout) = (Vec::new(), 0, false);
     let mut from = keys.prefix().as_bytes().to_vec();
     // The end of the range: the prefix with its slash replaced by the next character.
     let end = format!("{}0", keys.prefix().trim_end_matches('/'));
+    let mut most_keys = PAGE;
     loop {
-        let page = GetOptions::new().with_range(end.as_str()).with_limit(PAGE);
+        let page = GetOptions::new().with_range(end.as_str()).with_limit(most_keys);
         // All pages at the revision of the first one: the view is one moment of the cluster.
         let page = if revision > 0 { page.with_revision(revision) } else { page };
-        let mut found = answer(client.get(from, Some(page))).await?;
+        let most = if most_keys > 1 { PAGE_BYTES } else { MOST_RESPONSE };
+        let mut reads = client.kv_client().max_decoding_message_size(most);
+        let Some(mut found) = within_size(answer(reads.get(from.clone(), Some(page)))).await?
+        else {
+            // etcd bounds a page only by keys, whatever their values take.
+            most_keys = (most_keys / 8).max(1);
+            continue;
+        };
         if revision == 0 {
             revision = found.header().map_or(0, |own| own.revision());
         }

@@ -64,12 +64,12 @@ pub(super) async fn join(
     // Before the announcement: a present agent's states count, and these are of a former process.
     for some in own.chunks(MOST_OPERATIONS / 2) {
         let anew = some.iter().map(|name| begun(keys, view.current.tree(), name)).collect();
-        if !put(client, ours(), anew).await? {
+        if !connect::put(client, ours(), anew).await? {
             return Err(taken(&options.agent));
         }
     }
     let new = pb::AgentAttributes::default();
-    if !put(client, ours(), vec![announce(keys, &options.agent, &new, lease)]).await? {
+    if !connect::put(client, ours(), vec![announce(keys, &options.agent, &new, lease)]).await? {
         return Err(taken(&options.agent));
     }
     Ok((lease, kept))
@@ -199,16 +199,12 @@ fn taken(agent: &str) -> Trouble {
     Trouble::Taken(format!("{text}: stop it, or give another --name"))
 }
 
-async fn put(client: &mut Client, when: Compare, then: Vec<TxnOp>) -> Result<bool, Trouble> {
-    Ok(answer(client.txn(Txn::new().when([when]).and_then(then))).await?.succeeded())
-}
-
 /// Whether the name belongs to this agent.
 async fn is_ours(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> {
     // A member would compare a transaction without operations with its own, possibly stale, data. The
     // get prevents this.
     let owner = TxnOp::get(shared.keys.owner(&shared.options.agent), None);
-    put(client, shared.is_ours(), vec![owner]).await
+    connect::put(client, shared.is_ours(), vec![owner]).await
 }
 
 fn leased(key: &str, value: &str, lease: i64) -> TxnOp {

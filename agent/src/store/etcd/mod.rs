@@ -368,7 +368,19 @@ impl Shared {
         txn: Txn,
         deadline: Instant,
     ) -> Result<TxnResponse, Refused> {
-        match timeout_at(deadline, client.txn(txn)).await {
+        let mut answer = timeout_at(deadline, client.txn(txn.clone())).await;
+        if let Ok(Err(error)) = &answer
+            && connect::has_outdated_token(error)
+            && let Ok(Connection { client: whole, .. }) = self.connection()
+        {
+            // etcd checks the token before it applies anything, so the same transaction may be sent again.
+            answer = match timeout_at(deadline, whole.refresh_token()).await {
+                Ok(Ok(())) => timeout_at(deadline, client.txn(txn)).await,
+                Ok(Err(error)) => Ok(Err(error)),
+                Err(late) => Err(late),
+            };
+        }
+        match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let refused = connect::refusal(&error);

@@ -270,6 +270,20 @@ impl View {
     }
 
     /// The instances with a state reported by `agent`.
+    /// Writes that bring back the states of this agent's workloads known to `before`, where this view has
+    /// another one: etcd went back to a time before their reports.
+    pub(super) fn lost_states(&self, before: &Self, agent: &str) -> Vec<Write> {
+        let now = self.said.get(agent);
+        let known = before.said.get(agent).into_iter().flatten();
+        let lost = known.filter(|(key, (_, state))| {
+            now.and_then(|now| now.get(*key)).is_some_and(|(_, now)| now != state)
+        });
+        let writes = lost.map(|(_, (name, state))| {
+            self.keys.write(&Change::WorkloadState(name.clone(), Some(state.clone())))
+        });
+        writes.collect()
+    }
+
     pub(super) fn said_by(&self, agent: &str) -> Vec<pb::WorkloadInstanceName> {
         self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
     }

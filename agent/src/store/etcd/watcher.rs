@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    Connection, Shared,
-    connect::{self, ANSWER, Trouble, answer},
+    Connection, MOST_OPERATIONS, Shared,
+    connect::{self, ANSWER, MOST_RESPONSE, Trouble, answer},
     lease,
     replica::Entry,
 };
@@ -22,8 +22,6 @@ use crate::{apart, store::Event};
 
 /// Delay between attempts to connect.
 const DELAY: Duration = Duration::from_millis(200);
-/// Most bytes of a response with many revisions.
-const MOST_RESPONSE: usize = 1 << 30;
 
 /// Runs until the receiver of events is gone or the agent leaves.
 pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
@@ -93,8 +91,8 @@ async fn again(
     let lease = lease::rejoin(&mut client, shared, lease).await?;
     // An etcd restored from a backup continues from there, possibly past the known revision.
     if revision < known || !connect::was_so(&mut client, shared).await? {
-        log::warn!("etcd has another history than before: reading everything again");
         read_again(shared, events, &mut client).await?;
+        log::warn!("etcd has another history than before: everything was read again");
     }
     Ok(Connection { client, lease })
 }
@@ -109,6 +107,13 @@ async fn read_again(
     // Tags of absent agents are in no key: they come back with their agents from here.
     view.remember(&shared.view());
     let (tree, revision) = (view.current.tree().clone(), view.revision);
+    let agent = &shared.options.agent;
+    let lost = view.lost_states(&shared.view(), agent);
+    for some in lost.chunks(MOST_OPERATIONS / 2) {
+        // Seen by the watch as any other report. It fails if the name is lost, and the agent ends then.
+        let puts = some.iter().map(|own| shared.operation(own)).collect();
+        connect::put(client, shared.is_ours(), puts).await?;
+    }
     let before = std::mem::replace(&mut *shared.view(), view);
     if tree != *before.current.tree() {
         let _ = events.send(Event::State { tree, changes: None }).await;
@@ -146,8 +151,8 @@ async fn pass_on(
                 if begun { stream.message().await? } else { answer(stream.message()).await? };
             let response = response.ok_or_else(ended)?;
             if response.compact_revision() > 0 {
-                log::warn!("etcd has compacted revisions not read yet: reading everything again");
                 read_again(shared, events, &mut client).await?;
+                log::warn!("etcd has compacted revisions not read yet: everything was read again");
                 break;
             }
             if response.canceled() {
@@ -172,8 +177,9 @@ async fn pass_on(
 }
 
 async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trouble> {
-    // Neither twice nor left out: the view holds everything up to its revision.
-    let from = shared.view().revision + 1;
+    // From the known revision, which `tell` leaves out, and not the next one: after a compaction at the
+    // next one, an etcd before 3.5.16 sends its other changes without the removals in it.
+    let from = shared.view().revision;
     let options = WatchOptions::new().with_prefix().with_start_revision(from);
     // Unfragmented responses hold whole revisions, so they may be large.
     let mut watches = client.watch_client().max_decoding_message_size(MOST_RESPONSE);
