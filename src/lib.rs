@@ -73,16 +73,19 @@ pub mod cli;
 mod foreign;
 pub mod frame;
 mod id_map;
+#[doc(hidden)]
+pub mod internal;
 pub mod limits;
 pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
+mod owner;
 pub mod pb;
 pub mod server;
 mod small_deque;
 pub mod state;
-pub mod status;
+mod status;
 
 /// The old path of [`link`].
 #[deprecated(note = "use `fifogate::link`")]

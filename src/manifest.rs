@@ -22,6 +22,7 @@ const MOST_SHOWN: usize = 20;
 
 /// A valid manifest.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Manifest {
     /// The update of the initial state by this manifest.
     pub updated: Updated,
@@ -31,6 +32,7 @@ pub struct Manifest {
 
 /// A mistake and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The file.
     pub file: String,
@@ -54,6 +56,7 @@ impl fmt::Display for Fault {
 
 /// All faults of a manifest; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ManifestError {
     /// Sorted by place.
     pub faults: Vec<Fault>,

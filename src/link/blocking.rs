@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    AnswerMode, CallError, Event, LinkCodec, LinkError, MessageDecoder, Owner, Rejected,
+    AnswerMode, CallError, Event, LinkCodec, LinkError, Owner, Rejected,
+    codec::MessageDecoder,
     codec::{InputBuffer, next_id, put_command},
     commands::command_methods,
 };

@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::{
     limits::Limits,
+    owner::Owner,
     pb::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base as pb,
@@ -20,12 +21,12 @@ use crate::{
 
 use super::{Request, ResponseBody, outgoing::Frame, outline, response::ReplyKind, undecodable};
 
-pub use crate::pb::agent_link::RejectCode;
+pub(crate) use crate::pb::agent_link::RejectCode;
 
 /// Longest id of an instance. Real ones have 64 characters.
 const MAX_ID: usize = 128;
 
-/// One message of the agent.
+/// One message of the agent, made by [`FromAgent::decode`] for [`Input::Agent`](crate::broker::Input).
 #[derive(Debug)]
 pub struct FromAgent {
     /// Id for the answer; 0 if none is wanted.
@@ -33,16 +34,8 @@ pub struct FromAgent {
     /// No answer is wanted if it is done.
     pub rejections_only: bool,
     /// The command.
+    #[doc(hidden)] // its kinds are internal
     pub command: Command,
-}
-
-/// Owner of the FIFOs of a pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// User; ours if `None`.
-    pub uid: Option<u32>,
-    /// Group; ours if `None`.
-    pub gid: Option<u32>,
 }
 
 /// The reason for rejecting a command.
@@ -277,8 +270,9 @@ fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, Str
     Ok(Command::Response { instance, request_id: response.request_id.into(), kind, bodies })
 }
 
-/// A message to the agent.
+/// A message to the agent. [`ToAgent::into_frame`] has its bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ToAgent {
     /// fifogate is ready.
     Hello {
@@ -290,6 +284,7 @@ pub enum ToAgent {
     /// The message of this id was applied.
     Ack(u64),
     /// The message of this id was not applied, for a reason.
+    #[doc(hidden)] // its content is internal
     Rejected(u64, Rejected),
     /// The pair of an instance is there, in this folder.
     WorkloadReady(Instance, String),
@@ -305,6 +300,7 @@ pub enum ToAgent {
         body: ResponseBody,
     },
     /// A workload's session began, or ended for a reason.
+    #[doc(hidden)] // its content is internal
     Session(Instance, Phase),
 }
 

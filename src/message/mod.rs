@@ -5,20 +5,25 @@
 
 use crate::limits::too_deep;
 
-mod agent;
+pub(crate) mod agent;
 mod logs;
 mod outgoing;
 mod outline;
-mod request;
+pub(crate) mod request;
 mod response;
-pub mod resync;
+pub(crate) mod resync;
 
 pub(crate) use logs::cancel_logs;
 
-pub use agent::{Command, FromAgent, Owner, Phase, RejectCode, Rejected, ToAgent};
+pub(crate) use crate::owner::Owner;
+pub(crate) use agent::{Command, Phase, RejectCode, Rejected};
+pub(crate) use request::{NewState, Request, RequestKind, SealedUpdate};
+pub(crate) use response::ReplyKind;
+
+pub use agent::{FromAgent, ToAgent};
 pub use outgoing::Frame;
-pub use request::{FromWorkload, NewState, Request, RequestKind, SealedUpdate};
-pub use response::{ReplyKind, ResponseBody, ToWorkload};
+pub use request::FromWorkload;
+pub use response::{ResponseBody, ToWorkload};
 
 /// Reason why a body is undecodable, for its sender. The nesting bound of the decoder is above the
 /// bound of fifogate, and a sender has to keep to the latter.

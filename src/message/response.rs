@@ -30,14 +30,15 @@ const COMPLETE_STATE: u32 = 1;
 /// Number of `CompleteStateResponse.alteredFields`.
 const ALTERED_FIELDS: u32 = 2;
 
-/// A message to a workload.
+/// A message to a workload. [`ToWorkload::into_frame`] has its bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ToWorkload {
     /// The session is open.
     Accepted,
     /// The session is over, or was not opened.
     Closed {
-        /// Why.
+        /// The reason, as the workload gets it.
         reason: String,
     },
     /// An answer or an event.
@@ -178,12 +179,13 @@ impl ResponseBody {
 
     /// The request failed.
     #[must_use]
-    pub fn error(message: impl Into<String>) -> Self {
+    pub(crate) fn error(message: impl Into<String>) -> Self {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
     /// The answer to a read. `leaf_cache` holds encoded parts of similar answers, if more of them are
     /// likely.
+    #[doc(hidden)] // its cache is internal
     #[must_use]
     pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {
         let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
@@ -200,7 +202,7 @@ impl ResponseBody {
 
     /// An event: a change of subscribed parts.
     #[must_use]
-    pub fn event(state: &Tree, altered: &Altered) -> Self {
+    pub(crate) fn event(state: &Tree, altered: &Altered) -> Self {
         // By descending number, because the writer fills its buffer from the end.
         let lists = [(3, &altered.removed), (2, &altered.updated), (1, &altered.added)];
         let mut writer = Writer::default();
@@ -217,7 +219,7 @@ impl ResponseBody {
 
     /// The answer to an update: the instances it started and ended.
     #[must_use]
-    pub fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
+    pub(crate) fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
         Self::of(ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess {
             added_workloads: added,
             deleted_workloads: deleted,
@@ -226,13 +228,13 @@ impl ResponseBody {
 
     /// No event under this id will come any more.
     #[must_use]
-    pub fn events_cancelled() -> Self {
+    pub(crate) fn events_cancelled() -> Self {
         Self::of(ResponseContent::EventsCancelAccepted(pb::EventsCancelAccepted {}))
     }
 
     /// No log under this id was asked for any more.
     #[must_use]
-    pub fn logs_cancelled() -> Self {
+    pub(crate) fn logs_cancelled() -> Self {
         Self::of(ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {}))
     }
 }

@@ -10,8 +10,8 @@ use super::fifo::FifoError;
 pub enum StartError {
     /// Another server answers on the status socket of this run directory.
     AlreadyRunning(PathBuf),
-    /// The run directory, or a file in it, is unusable.
-    RunDirUnusable(FifoError),
+    /// The run directory, or a file in it, is unusable. The text of the error names the path.
+    RunDirUnusable(io::Error),
     /// The status socket cannot be made, at this path.
     StatusSocket(PathBuf, io::Error),
     /// The agent at this address cannot be reached.
@@ -47,8 +47,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::AlreadyRunning(_) => None,
-            Self::RunDirUnusable(error) => Some(error),
-            Self::StatusSocket(_, error)
+            Self::RunDirUnusable(error)
+            | Self::StatusSocket(_, error)
             | Self::AgentUnreachable(_, error)
             | Self::AgentNotPollable(error)
             | Self::System(error) => Some(error),
@@ -58,7 +58,7 @@ impl std::error::Error for StartError {
 
 impl From<FifoError> for StartError {
     fn from(error: FifoError) -> Self {
-        Self::RunDirUnusable(error)
+        Self::RunDirUnusable(error.into())
     }
 }
 

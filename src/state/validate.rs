@@ -15,12 +15,12 @@ use super::{
 mod rules;
 mod shape;
 
-pub use rules::check_access;
+pub(crate) use rules::check_access;
 #[cfg(test)]
 pub(crate) use shape::record as check_record;
 
 /// Longest name of a workload, agent, config or alias.
-pub const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 
 /// The reference's text about an invalid name.
 pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
@@ -28,7 +28,7 @@ pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), an
 
 /// A valid desired state.
 #[derive(Debug)]
-pub struct ValidState {
+pub(crate) struct ValidState {
     /// The desired state: defaults filled in, empty collections left out.
     pub desired: Node,
     /// The changed workloads, by name.
@@ -40,7 +40,10 @@ pub struct ValidState {
 ///
 /// # Errors
 /// The first broken rule, in the reference's order; workloads and configs by name.
-pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidState, UpdateError> {
+pub(crate) fn validate(
+    current: Option<&Node>,
+    proposed: Option<Node>,
+) -> Result<ValidState, UpdateError> {
     let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
     let mut desired = proposed.as_ref().map(Node::entries).cloned().unwrap_or_default();
     let version = desired.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
@@ -218,7 +221,7 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
 
 /// The fault of a workload's name, in the reference's words.
 #[must_use]
-pub fn workload_name_fault(name: &str) -> Option<String> {
+pub(crate) fn workload_name_fault(name: &str) -> Option<String> {
     if name.is_empty() {
         Some("Is empty.".to_owned())
     } else if !has_name_characters(name) {

@@ -1,8 +1,8 @@
 //! `authz.jsonl`, `authz-weak.jsonl` and `hello.jsonl`: who may do what, and who may come in.
 
 use fifogate::{
-    broker::{Rules, check_version},
-    state::{Mask, MaskSet},
+    internal::{Rules, check_version, state::MaskSet},
+    state::Mask,
 };
 use serde_json::Value;
 

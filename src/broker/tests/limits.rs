@@ -311,9 +311,7 @@ fn agent_hears_of_a_pair_that_fails_after_it_was_acknowledged() {
     world.to_agent.clear();
     world.input(Input::PairFailed(w, "no such device".to_owned()));
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
-    let gone = |message: &ToAgent| {
-        matches!(message, ToAgent::WorkloadRemoved(instance) if instance.workload == "w")
-    };
+    let gone = |message: &ToAgent| matches!(message, ToAgent::WorkloadRemoved(instance) if instance.workload == "w");
     assert_eq!(world.to_agent.iter().filter(|message| gone(message)).count(), 1);
 }
 

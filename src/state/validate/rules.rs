@@ -42,7 +42,7 @@ fn name(what: &str, name: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// The fault of the first rule that has one.
-pub fn check_access(access: &Node) -> Result<(), String> {
+pub(crate) fn check_access(access: &Node) -> Result<(), String> {
     for list in ACCESS.fields {
         let name = list.name;
         for rule in access.get(name).and_then(Node::as_seq).unwrap_or_default() {
