@@ -37,7 +37,9 @@ pub mod state {
 
 /// Updates by an agent, which may touch every part: the reference agent keeps its own state by them.
 pub mod agent_update {
-    pub use crate::state::agent_update::{replace, set_items, set_states, update};
+    pub use crate::state::agent_update::{
+        AgentUpdateError, replace, set_items, set_states, update,
+    };
 }
 
 /// Parts of a state to protobuf and back: the reference agent stores and forwards them one by one.

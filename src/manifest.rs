@@ -107,7 +107,8 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };
     let named = |(line, column, message)| fault(line, column, message);
-    let documents = yaml::load(text).map_err(|found| one(named(found)))?;
+    let documents = yaml::load(text)
+        .map_err(|error| one(fault(error.line, error.column, error.fault.to_string())))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {
         [document] => reader.manifest(document),

@@ -19,6 +19,7 @@ mod peer;
 mod peer_kind;
 mod read_cache;
 mod references;
+mod refusal;
 pub(crate) mod report;
 mod requests;
 pub(crate) mod session;

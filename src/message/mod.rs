@@ -3,9 +3,8 @@
 //! Frame bodies come in and become a [`FromWorkload`]; a [`ToWorkload`] goes out as bytes. This module
 //! checks the form of a message. The broker decides about its rights.
 
-use crate::limits::too_deep;
-
 pub(crate) mod agent;
+mod fault;
 mod logs;
 mod outgoing;
 mod outline;
@@ -21,13 +20,7 @@ pub(crate) use request::{NewState, Request, RequestKind, SealedUpdate};
 pub(crate) use response::ReplyKind;
 
 pub use agent::{FromAgent, ToAgent};
+pub use fault::Undecodable;
 pub use outgoing::Frame;
 pub use request::FromWorkload;
 pub use response::{ResponseBody, ToWorkload};
-
-/// Reason why a body is undecodable, for its sender. The nesting bound of the decoder is above the
-/// bound of fifogate, and a sender has to keep to the latter.
-fn undecodable(error: &prost::DecodeError) -> String {
-    let text = error.to_string();
-    if text.ends_with("recursion limit reached") { too_deep("a value in it") } else { text }
-}

@@ -13,7 +13,7 @@ use crate::{
     state::{Instance, Mask, MaskSet, Tree, convert},
 };
 
-use super::{outline, undecodable};
+use super::{fault::Undecodable, outline};
 
 /// A message of a workload, made by [`FromWorkload::decode`] for [`Input::Message`](crate::broker::Input).
 #[derive(Debug)]
@@ -176,9 +176,10 @@ impl FromWorkload {
             Ok(Some(ToAnkaiosEnum::Request(request))) => {
                 Self::Request(Request::check(request, limits))
             }
-            Err(error) => {
-                Self::Undecodable { request_id: salvage_id(body), reason: undecodable(&error) }
-            }
+            Err(error) => Self::Undecodable {
+                request_id: salvage_id(body),
+                reason: Undecodable(error).to_string(),
+            },
         }
     }
 }

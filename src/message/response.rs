@@ -21,7 +21,10 @@ use crate::{
     },
 };
 
-use super::outgoing::{Frame, encoded_len};
+use super::{
+    fault::CommandFault,
+    outgoing::{Frame, encoded_len},
+};
 
 /// Number of `Response.completeStateResponse`.
 const COMPLETE_STATE_RESPONSE: u32 = 4;
@@ -131,11 +134,13 @@ impl ResponseBody {
     }
 
     /// The agent's own answer, to be passed on.
-    pub(super) fn of_forwarded(content: ResponseContent) -> Result<(ReplyKind, Vec<Self>), String> {
+    pub(super) fn of_forwarded(
+        content: ResponseContent,
+    ) -> Result<(ReplyKind, Vec<Self>), CommandFault> {
         let name = |name: &Option<pb::WorkloadInstanceName>| {
-            let name = name.clone().ok_or("a workloadName is missing")?;
+            let name = name.clone().ok_or(CommandFault::Missing("a workloadName"))?;
             let (workload, agent) = (name.workload_name, name.agent_name);
-            Ok::<_, String>(Instance { workload, agent, id: name.id })
+            Ok::<_, CommandFault>(Instance { workload, agent, id: name.id })
         };
         let kind = match &content {
             ResponseContent::Error(_) => ReplyKind::Error,
@@ -158,7 +163,7 @@ impl ResponseBody {
             ResponseContent::LogsCancelAccepted(_) => ReplyKind::LogsCancelled,
             ResponseContent::CompleteStateResponse(_)
             | ResponseContent::EventsCancelAccepted(_) => {
-                return Err("this kind of response answers no forwarded request".to_owned());
+                return Err(CommandFault::WrongKind);
             }
         };
         let bodies = match content {

@@ -68,6 +68,31 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// A pair cannot be made. The workload is served by nobody; the agent and the log get the reason.
+#[derive(Debug)]
+pub(super) enum PairError {
+    /// The administrator's limit of descriptors has no room beside this number of served workloads.
+    NoDescriptors(usize),
+    /// A foreign file is in the way, or the system refuses a file.
+    Unusable(FifoError),
+    /// The system refuses to open or to watch a FIFO.
+    System(io::Error),
+}
+
+impl fmt::Display for PairError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDescriptors(served) => write!(
+                f,
+                "{served} workloads are served, and the process may have no more descriptors \
+                 (RLIMIT_NOFILE)"
+            ),
+            Self::Unusable(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
 /// The server ended without a request to do so.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -236,7 +236,7 @@ fn state_that_was_put_together_too_deep_is_refused_where_it_is_checked() {
         let deep = given(tower(mappings, sequences));
         let refused = update::apply(&Tree::initial(), &deep, &[]).unwrap_err().to_string();
         assert!(refused.contains("desiredState.configs.k is nested too deep"), "{refused}");
-        let refused = agent_update::replace(&Tree::initial(), &deep).unwrap_err();
+        let refused = agent_update::replace(&Tree::initial(), &deep).unwrap_err().to_string();
         assert!(refused.contains(LIMIT), "{refused}");
         let items = [(PATH.to_vec(), deep.get(&PATH).cloned())];
         agent_update::set_items(&Tree::initial(), items).unwrap_err();

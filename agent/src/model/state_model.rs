@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use fifogate::{
     internal::{
-        agent_update, parts,
+        agent_update::{self, AgentUpdateError},
+        parts,
         state::{
             AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES, follow_workloads,
             propose, weight_after,
@@ -39,8 +40,8 @@ pub enum InvalidChange {
     #[error(transparent)]
     Item(convert::ConvertError),
     /// The state would break a rule.
-    #[error("{0}")]
-    State(String),
+    #[error(transparent)]
+    State(AgentUpdateError),
 }
 
 /// A state with its size and its index of config references.
@@ -224,8 +225,7 @@ impl StateModel {
                 }
             });
         }
-        let rule = |error: String| InvalidChange::State(error);
-        let mut tree = agent_update::set_items(&self.tree, items).map_err(rule)?;
+        let mut tree = agent_update::set_items(&self.tree, items).map_err(InvalidChange::State)?;
         tree = agent_update::set_states(&tree, &states);
         let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
         Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))

@@ -21,6 +21,7 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 
 use super::{
     super::{
+        error::PairError,
         fifo::PipePair,
         inotify::Seen,
         log_limiter::Kind,
@@ -73,7 +74,7 @@ impl Loop {
     pub(super) fn begin_open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) {
         let pair = self.has_descriptors().and_then(|()| {
             let pair = self.run_dir.open_pair(instance, owner);
-            pair.map_err(|error| error.to_string())
+            pair.map_err(PairError::Unusable)
         });
         match pair {
             Ok((pair, fifos)) => {
@@ -92,7 +93,7 @@ impl Loop {
         }
     }
 
-    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
+    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: PairError) {
         let name = instance.to_string();
         let text = format_args!("no control interface for {name}: {why}");
         self.log_limiter.log(Level::Error, Kind::Pair, &name, text);
@@ -100,15 +101,10 @@ impl Loop {
     }
 
     /// Rejects a workload beyond the descriptor limit: opening it would harm the pairs already served.
-    fn has_descriptors(&self) -> Result<(), String> {
-        let lifecycle = self.ports.len() + self.opening.len();
-        if lifecycle < self.settings.most_pairs {
-            return Ok(());
-        }
-        Err(format!(
-            "{lifecycle} workloads are served, and the process may have no more descriptors \
-             (RLIMIT_NOFILE)"
-        ))
+    fn has_descriptors(&self) -> Result<(), PairError> {
+        let served = self.ports.len() + self.opening.len();
+        let has_room = served < self.settings.most_pairs;
+        if has_room { Ok(()) } else { Err(PairError::NoDescriptors(served)) }
     }
 
     pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
@@ -123,12 +119,12 @@ impl Loop {
             Ok(Opened::Later(what)) if *removed => self.jobs.push_back(Job::GiveUp(what)),
             Ok(Opened::Port(port)) => {
                 if let Err(error) = self.serve(peer, instance, pair, port, *round > 0) {
-                    self.refuse(peer, instance, error.to_string());
+                    self.refuse(peer, instance, PairError::System(error));
                 }
             }
             Ok(Opened::Later(what)) => self.open_later(peer, opening, what),
             Err(_) if *removed => {}
-            Err(error) => self.refuse(peer, instance, error.to_string()),
+            Err(error) => self.refuse(peer, instance, PairError::System(error)),
         }
     }
 
