@@ -23,6 +23,8 @@
 //! * [`link`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
 //!   command line.
 //!
+//! Only items with a page here are promised to users; `tests/layering/public.txt` lists them.
+//!
 //! # Life of an update
 //!
 //! An `UpdateStateRequest` of one workload becomes events of its subscribers in twelve steps. ARCHITECTURE.md

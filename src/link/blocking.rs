@@ -138,7 +138,8 @@ impl AgentLink<ChildStdout, ChildStdin> {
 }
 
 impl<R: Read, W: Write> AgentLink<R, W> {
-    /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`.
+    /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`. `agent_name`
+    /// is the agent's name in the state.
     ///
     /// # Errors
     /// fifogate closes the link, sends another message first, speaks an incompatible version, or
