@@ -24,7 +24,7 @@ use fifogate::{
         ank_base::{CompleteStateRequest, Request, request::RequestContent},
         control_api::{FromAnkaios, Hello, ToAnkaios, to_ankaios::ToAnkaiosEnum},
     },
-    state::{DESIRED_STATE, Node, Tree, update},
+    state::{Node, Tree, update},
 };
 use prost::Message;
 
@@ -120,5 +120,5 @@ fn one_workload() -> Tree {
     ]);
     let workloads = Node::map([("reader", workload)]);
     let desired = Node::map([("apiVersion", Node::text("v1")), ("workloads", workloads)]);
-    Tree::default().with(DESIRED_STATE, Some(desired))
+    Tree::default().with("desiredState", Some(desired))
 }

@@ -9,8 +9,10 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub(crate) mod fuzz;
+
 /// Longest varint of 64 bits.
-pub const MAX_VARINT: usize = 10;
+const MAX_VARINT: usize = 10;
 
 /// Why a stream cannot be read on. The place of the next frame is unknown from here on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +175,7 @@ fn push_varint_byte(value: &mut u64, read: &mut usize, byte: u8) -> Varint {
 }
 
 /// Appends `value` as a varint.
-pub fn put_varint(out: &mut impl BufMut, mut value: u64) {
+pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         out.put_u8((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -183,7 +185,7 @@ pub fn put_varint(out: &mut impl BufMut, mut value: u64) {
 
 /// Length of `value` as a varint, in bytes.
 #[must_use]
-pub fn varint_len(value: u64) -> usize {
+pub(crate) fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }
@@ -195,39 +197,6 @@ pub fn encode(body: &[u8]) -> Bytes {
     put_varint(&mut out, body.len() as u64);
     out.put_slice(body);
     out.freeze()
-}
-
-/// Feeds `data` to a decoder whole, and again cut up as `data` itself says; both must agree.
-///
-/// The entry of the fuzz target `frames`, and of a unit test over its seeds.
-#[doc(hidden)]
-pub fn fuzz_frames(data: &[u8]) {
-    const LIMIT: usize = 300;
-    let whole = collect(data, |rest| rest);
-    let mut cuts = data.iter().cycle();
-    let in_pieces = collect(data, |rest| 1 + usize::from(cuts.next().copied().unwrap_or(0)) % rest);
-    assert_eq!(whole, in_pieces, "frames depend on where the stream was cut");
-
-    fn collect(
-        mut data: &[u8],
-        mut piece: impl FnMut(usize) -> usize,
-    ) -> (Vec<Bytes>, Option<FrameError>) {
-        let mut decoder = FrameDecoder::new(LIMIT);
-        let mut frames = Vec::new();
-        while !data.is_empty() {
-            let (mut now, rest) = data.split_at(piece(data.len()).min(data.len()));
-            data = rest;
-            loop {
-                match decoder.next_frame(&mut now) {
-                    Ok(Some(frame)) => frames.push(frame),
-                    Ok(None) => break,
-                    Err(error) => return (frames, Some(error)),
-                }
-            }
-            assert!(decoder.held() <= LIMIT);
-        }
-        (frames, None)
-    }
 }
 
 #[cfg(test)]

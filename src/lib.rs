@@ -23,6 +23,8 @@
 //! * [`link`] is the client of the agent link for agents written in Rust; [`manifest`] reads YAML; [`cli`] is the
 //!   command line.
 //!
+//! Only items with a page here are promised to users; `tests/layering/public.txt` lists them.
+//!
 //! # Life of an update
 //!
 //! An `UpdateStateRequest` of one workload becomes events of its subscribers in twelve steps. ARCHITECTURE.md
@@ -73,16 +75,19 @@ pub mod cli;
 mod foreign;
 pub mod frame;
 mod id_map;
+#[doc(hidden)]
+pub mod internal;
 pub mod limits;
 pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
+mod owner;
 pub mod pb;
 pub mod server;
 mod small_deque;
 pub mod state;
-pub mod status;
+mod status;
 
 /// The old path of [`link`].
 #[deprecated(note = "use `fifogate::link`")]

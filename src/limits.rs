@@ -4,21 +4,30 @@
 //! constants have no flag. Over a limit, the workload that caused it gets an error or waits; others notice
 //! nothing.
 
+pub use nesting::MAX_NESTING;
+
+pub(crate) use nesting::too_deep;
+
 /// Cost of a name in a mask beside its text: the mask itself, and its place in the index.
-pub const SEGMENT: usize = 256;
+pub(crate) const SEGMENT: usize = 256;
 
-/// Most levels of mappings and sequences inside a foreign value: a config, the YAML of a
-/// `runtimeConfig`, a template, a manifest or a JSON document.
-///
-/// A scalar has no level, `[1]` and `{a: 1}` have one. One level of a config takes three levels of
-/// protobuf, and the link, an event or a stored item wrap it in at most ten more; decoders give up at
-/// 100. So a value accepted by one door can be forwarded, stored, rendered and read back everywhere.
-pub const MAX_NESTING: usize = 20;
+/// The bound of nesting, and the words of every door that keeps to it.
+pub(crate) mod nesting {
+    /// Most levels of mappings and sequences inside a foreign value: a config, the YAML of a
+    /// `runtimeConfig`, a template, a manifest or a JSON document.
+    ///
+    /// A scalar has no level, `[1]` and `{a: 1}` have one. One level of a config takes three levels of
+    /// protobuf, and the link, an event or a stored item wrap it in at most ten more; decoders give up at
+    /// 100. So a value accepted by one door can be forwarded, stored, rendered and read back everywhere.
+    pub const MAX_NESTING: usize = 20;
 
-/// The error of every door for a value over [`MAX_NESTING`]; `value` names it.
-#[must_use]
-pub fn too_deep(value: &str) -> String {
-    format!("{value} is nested too deep: at most {MAX_NESTING} levels of mappings and sequences")
+    /// The error of every door for a value over [`MAX_NESTING`]; `value` names it.
+    #[must_use]
+    pub fn too_deep(value: &str) -> String {
+        format!(
+            "{value} is nested too deep: at most {MAX_NESTING} levels of mappings and sequences"
+        )
+    }
 }
 
 /// The limits of one fifogate.
@@ -68,7 +77,7 @@ pub struct Limits {
     ///
     /// It is kept with a subscription, and repeated in every answer and event.
     pub max_request_id: usize,
-    /// Most bytes for the subscriptions of one workload, counted as their ids and masks and [`SEGMENT`]
+    /// Most bytes for the subscriptions of one workload, counted as their ids and masks and 256
     /// for each name in a mask. `--subscription-bytes`, 8 MiB.
     pub subscription_bytes: usize,
     /// Most subscriptions of one workload. `--max-subscriptions`, 1024.

@@ -22,6 +22,7 @@ const MOST_SHOWN: usize = 20;
 
 /// A valid manifest.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Manifest {
     /// The update of the initial state by this manifest.
     pub updated: Updated,
@@ -31,6 +32,7 @@ pub struct Manifest {
 
 /// A mistake and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The file.
     pub file: String,
@@ -54,6 +56,7 @@ impl fmt::Display for Fault {
 
 /// All faults of a manifest; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ManifestError {
     /// Sorted by place.
     pub faults: Vec<Fault>,
@@ -105,7 +108,8 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
     let one = |fault| ManifestError { faults: vec![fault] };
     let named = |(line, column, message)| fault(line, column, message);
     // A YAML fault is the only one reported: behind it nothing can be read for certain.
-    let documents = yaml::load(text).map_err(|found| one(named(found)))?;
+    let documents = yaml::load(text)
+        .map_err(|error| one(fault(error.line, error.column, error.fault.to_string())))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {
         [document] => reader.manifest(document),

@@ -12,7 +12,7 @@ use crate::broker::{Counters, PeerId, Session, SubscriptionReport, WorkloadRepor
 
 /// Figures of the server, unknown to the broker.
 #[derive(Debug, Clone)]
-pub struct ServerStatus<'a> {
+pub(crate) struct ServerStatus<'a> {
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The run directory.
@@ -33,7 +33,7 @@ pub struct ServerStatus<'a> {
 
 /// Behavior of a workload on its pair, beyond normal use.
 #[derive(Debug, Clone, Default)]
-pub struct PortStatus {
+pub(crate) struct PortStatus {
     /// Milliseconds since a call on its pipe blocked; `None` if no call is blocked.
     pub held_ms: Option<u64>,
     /// Misbehaviors since its pair was opened, without duplicates.
@@ -42,7 +42,7 @@ pub struct PortStatus {
 
 /// Builds the status object: totals, and one entry for each workload.
 #[must_use]
-pub fn status(around: &ServerStatus<'_>, workloads: &[WorkloadReport]) -> Value {
+pub(crate) fn status(around: &ServerStatus<'_>, workloads: &[WorkloadReport]) -> Value {
     let sum = |number: fn(&WorkloadReport) -> u64| workloads.iter().map(number).sum::<u64>();
     let of_subscriptions = |number: fn(&SubscriptionReport) -> u64| {
         workloads.iter().flat_map(|workload| &workload.subscriptions).map(number).sum::<u64>()

@@ -19,14 +19,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn frames_do_not_depend_on_where_their_stream_is_cut() {
-    seeds("frames").iter().for_each(|seed| fifogate::frame::fuzz_frames(seed));
+    seeds("frames").iter().for_each(|seed| fifogate::internal::fuzz_frames(seed));
 }
 
 #[test]
 fn core_keeps_its_promises_whatever_is_said_and_whenever_it_is_cut_short() {
     for seed in seeds("requests") {
         for end in 0..=seed.len() {
-            fifogate::broker::fuzz_requests(&seed[..end]);
+            fifogate::internal::fuzz_requests(&seed[..end]);
         }
     }
 }

@@ -10,6 +10,7 @@ mod layering {
     mod agent;
     mod documents;
     mod layers;
+    mod public;
     mod reading;
 
     use std::{fs, path::Path};

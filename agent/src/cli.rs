@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
-use fifogate::state::validate::is_name;
+use fifogate::internal::state::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
 

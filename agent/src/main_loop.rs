@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use fifogate::{
+    internal::state::EFFECTIVE_STATE,
     link::{AsyncLink, CallError, Incoming, LinkError, Messages},
     pb::{
         agent_link::{
@@ -16,7 +17,7 @@ use fifogate::{
         ank_base::{self as pb, request::RequestContent, response::ResponseContent},
     },
     state::{
-        EFFECTIVE_STATE, Instance, Tree,
+        Instance, Tree,
         convert::{self, Fill},
     },
 };

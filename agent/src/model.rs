@@ -12,12 +12,17 @@ mod state_model;
 mod targets;
 
 use fifogate::{
+    internal::{
+        agent_update, parts,
+        state::{
+            AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, MaskSet,
+            WORKLOAD_STATES, WorkloadChange, follow_workloads, is_addressable,
+        },
+    },
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, ChangeSet, DESIRED_STATE, EFFECTIVE_STATE, Instance, Map, MaskSet,
-        Node, Tree, WORKLOAD_STATES, WorkloadChange, agent_update,
+        Instance, Map, Node, Tree,
         convert::{self, Fill},
-        follow_workloads, is_addressable,
     },
 };
 
@@ -124,7 +129,7 @@ pub fn report(current: &Tree, states: &[pb::WorkloadState]) -> Option<Tree> {
         let name = state.instance_name.clone().unwrap_or_default();
         let instance =
             Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
-        let state = convert::execution_state_from_pb(state.execution_state.as_ref()?).ok()?;
+        let state = parts::execution_state_from_pb(state.execution_state.as_ref()?).ok()?;
         let removed = state.str_at("state") == Some("Removed");
         entries.push((instance, (!removed).then_some(state)));
     }
@@ -177,14 +182,14 @@ pub fn changes_between(old: &Tree, new: &Tree) -> Vec<Change> {
         changes.push(Change::ApiVersion(text.to_owned()));
     }
     each_change(old, new, &[DESIRED_STATE, "configs"], |name, now| {
-        changes.push(Change::Config(name.to_owned(), now.map(convert::config_to_pb)));
+        changes.push(Change::Config(name.to_owned(), now.map(parts::config_to_pb)));
     });
     each_change(old, new, &[DESIRED_STATE, "workloads"], |name, now| {
         let workload = now.map(workload).map(Box::new);
         changes.push(Change::Workload(name.to_owned(), workload));
     });
     each_change(old, new, &[AGENTS], |name, now| {
-        let agent = now.map(|node| convert::agent_to_pb(node, Fill::Sparse));
+        let agent = now.map(|node| parts::agent_to_pb(node, Fill::Sparse));
         changes.push(Change::Agent(name.to_owned(), agent));
     });
     state_changes(old, new, &mut changes);
@@ -200,7 +205,7 @@ fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
                     agent_name: agent.to_owned(),
                     id: id.to_owned(),
                 };
-                changes.push(Change::WorkloadState(name, now.map(convert::execution_state_to_pb)));
+                changes.push(Change::WorkloadState(name, now.map(parts::execution_state_to_pb)));
             });
         });
     });
@@ -218,7 +223,7 @@ fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str,
 /// Converts a workload to a message.
 #[must_use]
 pub fn workload(node: &Node) -> pb::Workload {
-    convert::workload_to_pb(node, Fill::Sparse)
+    parts::workload_to_pb(node, Fill::Sparse)
 }
 
 /// The update from `old` to `new`, for a receiver of the old state; `None` if they are equal.

@@ -24,8 +24,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use fifogate::state::{
-    API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Key, Map, Node, Tree, validate::is_name,
+use fifogate::{
+    internal::state::{API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, is_name},
+    state::{Key, Map, Node, Tree},
 };
 use handlebars::{Handlebars, Template, no_escape};
 

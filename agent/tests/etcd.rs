@@ -7,8 +7,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use etcd_client::{Client, GetOptions};
 use fifogate::{
+    internal::state::WORKLOAD_STATES,
     pb::ank_base::{self as pb, config_item::ConfigItemEnum, execution_state::ExecutionStateEnum},
-    state::{Tree, WORKLOAD_STATES},
+    state::Tree,
 };
 use fifogate_agent::{
     model::{self, StateModel, Update},

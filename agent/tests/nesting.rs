@@ -12,6 +12,7 @@ use std::{
 
 use fifogate::{
     frame::{FrameDecoder, encode},
+    internal::parts,
     limits::MAX_NESTING,
     pb::{
         agent_link::{
@@ -19,7 +20,7 @@ use fifogate::{
         },
         ank_base::{self as pb, request::RequestContent, response::ResponseContent},
     },
-    state::{Node, Tree, convert},
+    state::{Node, Tree},
 };
 use fifogate_agent::{
     model::Update,
@@ -43,7 +44,7 @@ fn nested(levels: usize, mut is_mapping: impl FnMut() -> bool) -> Node {
 }
 
 fn item(levels: usize) -> pb::ConfigItem {
-    convert::config_to_pb(&nested(levels, || true))
+    parts::config_to_pb(&nested(levels, || true))
 }
 
 fn state(name: &str, item: pb::ConfigItem) -> pb::CompleteState {
@@ -77,9 +78,9 @@ fn value_within_the_bound_is_kept_on_disk_and_one_above_is_refused() {
         let mappings = [0.0, 0.5, 0.5, 1.0][case % 4];
         let value = nested(levels, || random.random_bool(mappings));
         let (store, _) = open(dir.path()).unwrap();
-        block_on(store.update(update("k", convert::config_to_pb(&value)))).unwrap();
+        block_on(store.update(update("k", parts::config_to_pb(&value)))).unwrap();
         let above = nested(MAX_NESTING + 1 + case % 30, || random.random_bool(mappings));
-        let refused = block_on(store.update(update("k", convert::config_to_pb(&above))));
+        let refused = block_on(store.update(update("k", parts::config_to_pb(&above))));
         let why = refused.unwrap_err().to_string();
         assert!(why.contains("desiredState.configs.k") && why.contains(LIMIT), "{why}");
         drop(store);

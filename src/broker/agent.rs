@@ -126,7 +126,8 @@ impl Broker {
     }
 
     fn on_agent_hello(&mut self, version: &str, agent_name: String) -> Done {
-        if let Err(reason) = check_version(version) {
+        if let Err(refusal) = check_version(version) {
+            let reason = refusal.to_string();
             self.outputs.push_back(Output::EndLink(reason.clone()));
             return rejected(RejectCode::UnsupportedVersion, reason);
         }
@@ -281,8 +282,8 @@ fn rejected(code: RejectCode, reason: impl Into<String>) -> Done {
     Done::Now(Err(Rejected::new(code, reason)))
 }
 
-fn invalid(reason: String) -> Rejected {
-    Rejected::new(RejectCode::Invalid, reason)
+fn invalid(reason: agent_update::AgentUpdateError) -> Rejected {
+    Rejected::new(RejectCode::Invalid, reason.to_string())
 }
 
 pub(super) fn unknown_instance(instance: &Instance) -> Rejected {

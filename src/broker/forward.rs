@@ -17,7 +17,7 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer, agent::unknown_instance};
+use super::{Broker, PeerId, Rules, Tick, Timer, agent::unknown_instance, refusal::Refusal};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl Broker {
         request: Bytes,
     ) {
         if let Err(why) = self.can_forward(id, &request_id, &wanted) {
-            return self.answer(id, &request_id, ResponseBody::error(why));
+            return self.answer(id, &request_id, ResponseBody::error(why.to_string()));
         }
         let number = self.next_forward;
         self.next_forward += 1;
@@ -171,17 +171,17 @@ impl Broker {
         id: PeerId,
         request_id: &Arc<str>,
         wanted: &ForwardedKind,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         let most = self.config.limits.max_forwarded;
         let has_place =
             |forwards: &Forwards| forwards.len() < most || forwards.ends_own(request_id, wanted);
         let queued = self.peers.get(&PeerId::AGENT).map_or(0, |agent| agent.outbox.bytes());
         if !self.agent_is_there() {
-            Err("The agent that would decide this is not connected".to_owned())
+            Err(Refusal::NoAgent)
         } else if !self.peers.get(&id).is_some_and(|peer| has_place(&peer.forwards)) {
-            Err(format!("Too many requests wait for the agent, at most {most} are allowed"))
+            Err(Refusal::TooManyForwarded(most))
         } else if queued >= self.config.limits.link_bytes {
-            Err("The agent does not keep up with requests; try again later".to_owned())
+            Err(Refusal::SlowAgent)
         } else {
             Ok(())
         }

@@ -6,22 +6,23 @@
 //! or protobuf here, so tests need no pipe. Each peer receives its messages in the order of their
 //! queueing.
 
-mod access;
+pub(crate) mod access;
 mod acks;
 mod agent;
 mod fanout;
 mod flow_control;
 mod forward;
-mod fuzz;
+pub(crate) mod fuzz;
 mod large;
 mod outbox;
 mod peer;
 mod peer_kind;
 mod read_cache;
 mod references;
-mod report;
+mod refusal;
+pub(crate) mod report;
 mod requests;
-mod session;
+pub(crate) mod session;
 mod snapshots;
 mod subscriptions;
 mod workloads;
@@ -38,14 +39,13 @@ use crate::{
     state::{Instance, Tree, convert::LeafCache, weight_after},
 };
 
-pub use access::Rules;
-#[doc(hidden)]
-pub use fuzz::fuzz_requests;
 pub use outbox::Seq;
-pub use peer::Counters;
-pub use report::{SubscriptionReport, WorkloadReport};
-pub use session::{Session, check_version};
-pub use subscriptions::SubscriptionId;
+
+pub(crate) use access::Rules;
+pub(crate) use peer::Counters;
+pub(crate) use report::{SubscriptionReport, WorkloadReport};
+pub(crate) use session::{Session, check_version};
+use subscriptions::SubscriptionId;
 
 use agent::Link;
 use fanout::FanOut;
@@ -124,6 +124,7 @@ impl Default for Config {
 
 /// An occurrence reported by the server.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Input {
     /// A workload sent a message.
     Message {
@@ -161,6 +162,7 @@ pub enum Input {
 
 /// An action for the server.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Output {
     /// Make the pair of an instance, and serve it.
     OpenPair(PeerId, Instance, Owner),
@@ -432,6 +434,7 @@ impl Broker {
     }
 
     /// The served instances, oldest first.
+    #[doc(hidden)] // its counters are internal
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
         let workloads = self.workloads().into_iter();
         workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))

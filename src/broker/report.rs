@@ -45,6 +45,7 @@ pub struct SubscriptionReport {
 
 impl Broker {
     /// All served workloads, oldest first.
+    #[doc(hidden)] // its figures are internal
     #[must_use]
     pub fn report(&self) -> Vec<WorkloadReport> {
         let report = |(id, peer): (PeerId, &Peer)| WorkloadReport {

@@ -22,6 +22,7 @@ use super::{
     forward::ForwardedKind,
     outbox::Kind,
     peer::Peer,
+    refusal::Refusal,
     subscriptions::{SubscriptionPhase, cost},
 };
 
@@ -107,7 +108,7 @@ impl Broker {
             return self.deny(id, &request_id);
         }
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
-            return self.answer(id, &request_id, ResponseBody::error(why));
+            return self.answer(id, &request_id, ResponseBody::error(why.to_string()));
         }
         let body = match self.read(id, masks) {
             Ok(body) => body,
@@ -127,7 +128,7 @@ impl Broker {
         }
     }
 
-    fn may_subscribe(&self, peer: &Peer, request_id: &str, masks: &MaskSet) -> Result<(), String> {
+    fn may_subscribe(&self, peer: &Peer, request_id: &str, masks: &MaskSet) -> Result<(), Refusal> {
         let limits = &self.config.limits;
         let replaced = peer.subscriptions.get(request_id);
         // A request with the id of a subscription replaces it, so its cost does not count twice.
@@ -135,12 +136,10 @@ impl Broker {
         let count = peer.subscriptions.len() + usize::from(replaced.is_none());
         let bytes = peer.subscription_bytes - freed + cost(request_id, masks);
         if count > limits.max_subscriptions {
-            let most = limits.max_subscriptions;
-            return Err(format!("Too many subscriptions, at most {most} are allowed"));
+            return Err(Refusal::TooManySubscriptions(limits.max_subscriptions));
         }
         if bytes > limits.subscription_bytes {
-            let most = limits.subscription_bytes;
-            return Err(format!("The masks of all subscriptions take more than {most} bytes"));
+            return Err(Refusal::TooLargeSubscriptions(limits.subscription_bytes));
         }
         Ok(())
     }

@@ -7,10 +7,11 @@
 
 use semver::Version;
 
-use crate::{foreign::Excerpt, message::FromWorkload};
+use super::refusal::Refusal;
+use crate::message::FromWorkload;
 
 /// Major version of the control interface.
-const MAJOR: u64 = 1;
+pub(super) const MAJOR: u64 = 1;
 
 /// The phase of a workload's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Session {
         match (self, message) {
             (_, FromWorkload::Hello { version }) => match check_version(version) {
                 Ok(()) => Verdict::Begin,
-                Err(reason) => Verdict::Close(reason),
+                Err(refusal) => Verdict::Close(refusal.to_string()),
             },
             (Self::Open, _) => Verdict::Serve,
             (Self::Closed, _) => Verdict::Skip,
@@ -71,13 +72,10 @@ impl Session {
 /// Checks the version of a peer.
 ///
 /// # Errors
-/// The reason for the refusal: the text is no SemVer, or its major number differs from ours.
-pub fn check_version(received: &str) -> Result<(), String> {
+/// The text is no SemVer, or its major number differs from ours.
+pub fn check_version(received: &str) -> Result<(), Refusal> {
     match Version::parse(received) {
         Ok(version) if version.major == MAJOR => Ok(()),
-        _ => Err(format!(
-            "Unsupported protocol version '{}'. Currently supported '{MAJOR}'",
-            Excerpt(received)
-        )),
+        _ => Err(Refusal::UnsupportedVersion(received.to_owned())),
     }
 }

@@ -22,7 +22,7 @@ use super::{PeerId, Tick, snapshots::Version};
 
 /// Number of a subscription; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(pub(super) u64);
+pub(super) struct SubscriptionId(pub(super) u64);
 
 /// Number of a group of subscriptions with equal masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

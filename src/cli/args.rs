@@ -139,11 +139,11 @@ pub(super) enum UpdatesBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LinkAddress(pub(super) Option<PathBuf>);
 
-fn link_address(text: &str) -> Result<LinkAddress, String> {
+fn link_address(text: &str) -> Result<LinkAddress, &'static str> {
     match text.split_once(':') {
         None if text == "stdio" => Ok(LinkAddress(None)),
         Some(("unix", path)) if !path.is_empty() => Ok(LinkAddress(Some(path.into()))),
-        _ => Err("expected `stdio` or `unix:PATH`".to_owned()),
+        _ => Err("expected `stdio` or `unix:PATH`"),
     }
 }
 
@@ -306,14 +306,14 @@ pub(super) struct ClientArgs {
     pub(super) timeout: Duration,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a number of seconds above 0, such as 5 or 0.5".to_owned();
-    let seconds = text.parse().map_err(|_| wrong())?;
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "expected a number of seconds above 0, such as 5 or 0.5";
+    let seconds = text.parse().map_err(|_| WRONG)?;
     // Bounded by a year: a point in time much further away cannot be computed.
     let most = Duration::from_secs(365 * 24 * 60 * 60);
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(duration.min(most)),
-        _ => Err(wrong()),
+        _ => Err(WRONG),
     }
 }
 

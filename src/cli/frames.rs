@@ -3,7 +3,10 @@
 //! Both use the descriptors of `proto/` and the canonical JSON mapping. The input is untrusted: a
 //! fault is reported with its line when encoding, and with its byte offset when decoding.
 
-use std::io::{self, BufRead, Read};
+use std::{
+    fmt,
+    io::{self, BufRead, Read},
+};
 
 use prost::{DecodeError, Message};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
@@ -39,19 +42,34 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessage, String> {
+fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessage, LineFault> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
     // `end` refuses text behind the message: a line holds one.
     let message = message.and_then(|message| json.end().map(|()| message));
-    let message = message.map_err(|error| json_fault(&error))?;
-    check_nesting(&message)?;
-    Ok(message)
+    let message = message.map_err(LineFault::Json)?;
+    check_nesting(&message).map(|()| message)
+}
+
+/// Fault of a line to encode. The author of the line made it.
+#[derive(Debug)]
+enum LineFault {
+    Json(serde_json::Error),
+    TooDeep,
+}
+
+impl fmt::Display for LineFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => f.write_str(&json_fault(error)),
+            Self::TooDeep => f.write_str(&too_deep("a config")),
+        }
+    }
 }
 
 /// Rejects configs nested deeper than [`MAX_NESTING`], as fifogate and its agent do.
-fn check_nesting(message: &DynamicMessage) -> Result<(), String> {
-    if fits(message, MAX_NESTING) { Ok(()) } else { Err(too_deep("a config")) }
+fn check_nesting(message: &DynamicMessage) -> Result<(), LineFault> {
+    if fits(message, MAX_NESTING) { Ok(()) } else { Err(LineFault::TooDeep) }
 }
 
 /// Whether each config in the message has at most `levels` levels. The walk visits all levels of
@@ -155,6 +173,7 @@ impl MessagePrinter {
     fn print(&mut self, body: &[u8], start: usize) -> Result<(), CliError> {
         let line = match DynamicMessage::decode(self.descriptor.clone(), body) {
             Ok(message) => check_nesting(&message)
+                .map_err(|fault| fault.to_string())
                 .and_then(|()| serde_json::to_string(&message).map_err(|error| error.to_string())),
             Err(error) => Err(wire_fault(&error)),
         };

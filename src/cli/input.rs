@@ -5,7 +5,7 @@
 
 use saphyr::Scalar;
 
-use super::schema::{STATE, Shape};
+use super::schema::{Misfit, STATE, Shape};
 use crate::{
     limits::{MAX_NESTING, too_deep},
     manifest::yaml::{self, Data, Yaml},
@@ -21,12 +21,12 @@ pub(super) struct Fault {
 }
 
 /// The value of a plain text at a place of this shape.
-pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
+pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, Misfit> {
     match shape {
         Shape::Text | Shape::Config => Ok(Node::text(text)),
         Shape::OneOf(texts) if texts.contains(&text) => Ok(Node::text(text)),
-        Shape::OneOf(_) => Err(format!("`{text}` is not {}", shape.describe())),
-        other => Err(format!("{} belongs here; give it with --yaml", other.describe())),
+        Shape::OneOf(_) => Err(Misfit::NoChoice(text.to_owned(), shape.describe())),
+        other => Err(Misfit::NeedsYaml(other.describe())),
     }
 }
 
@@ -34,7 +34,8 @@ pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, String> {
 pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
     // Some editors write a byte-order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents = yaml::load(text).map_err(|(line, _, what)| Fault { line, what })?;
+    let documents = yaml::load(text)
+        .map_err(|error| Fault { line: error.line, what: error.fault.to_string() })?;
     match &documents[..] {
         [document] => read(document, shape, at, levels_above(at)),
         [] => Err(Fault { line: 1, what: "there is nothing in it".to_owned() }),

@@ -3,7 +3,7 @@
 //! User input is checked against them before sending. The protobuf schema has no place for a
 //! misspelled field, so without this check the field would be lost silently.
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use crate::state::schema::{self, COMPLETE_STATE, Kind, Presence, Record};
 
@@ -88,7 +88,7 @@ impl Shape {
     ///
     /// # Errors
     /// The mistake in the path, and the expected form.
-    pub(super) fn at(path: &[&str]) -> Result<&'static Self, String> {
+    pub(super) fn at(path: &[&str]) -> Result<&'static Self, Misfit> {
         let mut shape = &*STATE;
         for (depth, name) in path.iter().enumerate() {
             let here = || match depth {
@@ -101,16 +101,16 @@ impl Shape {
                 // Nothing below it can be set either.
                 Unsettable => break,
                 Fields { .. } => shape.field(name).ok_or_else(|| {
-                    format!("{} has no field `{name}`, only {}", here(), shape.field_names())
+                    Misfit::NoField(here(), (*name).to_owned(), shape.field_names())
                 })?,
-                Text | OneOf(_) => return Err(format!("{} is a text", here())),
+                Text | OneOf(_) => return Err(Misfit::BelowText(here())),
                 ListOf(_) | Either(_) => {
-                    return Err(format!("{} can be set as a whole only", here()));
+                    return Err(Misfit::BelowWhole(here()));
                 }
             };
         }
         match shape {
-            Unsettable => Err("an update cannot set this".to_owned()),
+            Unsettable => Err(Misfit::Unsettable),
             shape => Ok(shape),
         }
     }
@@ -153,6 +153,37 @@ impl Shape {
             Either(shapes) => shapes.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),
             Config => "a text, a sequence or a mapping".to_owned(),
             Unsettable => "anything".to_owned(),
+        }
+    }
+}
+
+/// A path or a value that the state has no place for. The user of `set` made the fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// The place, the name, and the fields of the place.
+    NoField(String, String, String),
+    /// A path through this text.
+    BelowText(String),
+    /// A path into this collection.
+    BelowWhole(String),
+    Unsettable,
+    /// A text, and the form of the place.
+    NoChoice(String, String),
+    /// No plain value has this form.
+    NeedsYaml(String),
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoField(place, name, fields) => {
+                write!(f, "{place} has no field `{name}`, only {fields}")
+            }
+            Self::BelowText(place) => write!(f, "{place} is a text"),
+            Self::BelowWhole(place) => write!(f, "{place} can be set as a whole only"),
+            Self::Unsettable => f.write_str("an update cannot set this"),
+            Self::NoChoice(text, form) => write!(f, "`{text}` is not {form}"),
+            Self::NeedsYaml(form) => write!(f, "{form} belongs here; give it with --yaml"),
         }
     }
 }

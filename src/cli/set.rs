@@ -4,7 +4,7 @@
 //! Misspelled paths are rejected here, before sending: in an update, a mask without a value means
 //! removal.
 
-use std::{fs, io, path::Path};
+use std::{fmt, fs, io, path::Path};
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ use crate::{
 pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
     let request = match &args.file {
         Some(file) => from_file(file, &args.masks)?,
-        None => from_changes(&args.changes, args.yaml).map_err(CliError::unusable)?,
+        None => from_changes(&args.changes, args.yaml)?,
     };
     let mut client = Client::connect(&args.client.dir, args.client.timeout, &Stop::never())?;
     match client.ask(RequestContent::UpdateStateRequest(request))? {
@@ -63,7 +63,7 @@ fn from_file(file: &Path, masks: &[String]) -> Result<UpdateStateRequest, CliErr
     let state = NewState::from_yaml(&text)
         .map_err(|fault| CliError::unusable(format!("{name}:{}: {}", fault.line, fault.what)))?;
     for mask in masks {
-        let checked = Shape::at(&split(mask).map_err(CliError::unusable)?);
+        let checked = Shape::at(&split(mask)?);
         checked.map_err(|what| CliError::unusable(format!("--mask {mask}: {what}")))?;
     }
     Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask: masks.to_vec() })
@@ -76,7 +76,7 @@ struct Change<'a> {
     value: Option<Node>,
 }
 
-fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, String> {
+fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, CliError> {
     let changes =
         changes.iter().map(|change| parse(change, yaml)).collect::<Result<Vec<_>, _>>()?;
     refuse_overlaps(&changes)?;
@@ -96,51 +96,55 @@ fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, St
     Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask })
 }
 
-fn parse(change: &str, yaml: bool) -> Result<Change<'_>, String> {
+fn parse(change: &str, yaml: bool) -> Result<Change<'_>, CliError> {
     let (path, value) = match change.split_once('=') {
         Some((path, value)) => (path, Some(value)),
         None => {
             let path = change.strip_suffix('-').ok_or_else(|| {
-                format!(
+                CliError::unusable(format!(
                     "{change}: PATH=VALUE belongs here, PATH= for an empty text, or PATH- to remove"
-                )
+                ))
             })?;
             (path, None)
         }
     };
-    let at_path = |what: String| format!("{path}: {what}");
+    let at_path = |what: &dyn fmt::Display| CliError::unusable(format!("{path}: {what}"));
     let names = split(path)?;
-    let shape = Shape::at(&names).map_err(at_path)?;
+    let shape = Shape::at(&names).map_err(|misfit| at_path(&misfit))?;
     // Before anything is built from the path: each of its names is one level.
     if input::levels_above(path) > MAX_NESTING {
-        return Err(too_deep(&names[..3].join(".")));
+        return Err(CliError::unusable(too_deep(&names[..3].join("."))));
     }
     let value = match value {
         None => None,
         // `PATH=` is an empty text with --yaml, too: an empty document has no value.
         Some(value) if yaml && !value.is_empty() => {
-            Some(input::yaml(value, shape, path).map_err(|fault| at_path(fault.what))?)
+            Some(input::yaml(value, shape, path).map_err(|fault| at_path(&fault.what))?)
         }
-        Some(value) => Some(input::plain(value, shape).map_err(at_path)?),
+        Some(value) => Some(input::plain(value, shape).map_err(|misfit| at_path(&misfit))?),
     };
     Ok(Change { path, value })
 }
 
 /// Splits a settable path into its names.
-fn split(path: &str) -> Result<Vec<&str>, String> {
+fn split(path: &str) -> Result<Vec<&str>, CliError> {
     let names: Vec<_> = path.split('.').collect();
     // fifogate refuses it as well; here the message names the path (docs/protocol.md#update-masks).
     if names.contains(&"*") {
-        return Err(format!("{path}: an update cannot use `*`; give each path"));
+        return Err(CliError::unusable(format!(
+            "{path}: an update cannot use `*`; give each path"
+        )));
     }
     match names[..] {
         ["desiredState", ..] | ["agents", _, "tags", ..] => Ok(names),
-        _ => Err(format!("{path}: a path begins with desiredState or agents.NAME.tags")),
+        _ => Err(CliError::unusable(format!(
+            "{path}: a path begins with desiredState or agents.NAME.tags"
+        ))),
     }
 }
 
 /// Rejects two paths if one contains the other: their order of application would be ambiguous.
-fn refuse_overlaps(changes: &[Change<'_>]) -> Result<(), String> {
+fn refuse_overlaps(changes: &[Change<'_>]) -> Result<(), CliError> {
     let mut paths: Vec<Vec<_>> =
         changes.iter().map(|change| change.path.split('.').collect()).collect();
     paths.sort();
@@ -149,7 +153,8 @@ fn refuse_overlaps(changes: &[Change<'_>]) -> Result<(), String> {
         None => Ok(()),
         Some(pair) => {
             let (outer, inner) = (pair[0].join("."), pair[1].join("."));
-            Err(format!("{inner}: is changed by {outer} already; give one of the two"))
+            let text = format!("{inner}: is changed by {outer} already; give one of the two");
+            Err(CliError::unusable(text))
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::*;
+use super::{fuzz::fuzz_frames, *};
 
 fn decode_all(limit: usize, mut input: &[u8]) -> (Vec<Bytes>, Option<FrameError>) {
     let mut decoder = FrameDecoder::new(limit);

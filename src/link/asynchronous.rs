@@ -90,7 +90,7 @@ impl AsyncLink {
     }
 
     /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`, and starts the two
-    /// tasks of the link.
+    /// tasks of the link. `agent_name` is the agent's name in the state.
     ///
     /// # Errors
     /// fifogate closes the link, sends another message first, speaks an incompatible version, or

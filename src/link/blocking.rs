@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    AnswerMode, CallError, Event, LinkCodec, LinkError, MessageDecoder, Owner, Rejected,
+    AnswerMode, CallError, Event, LinkCodec, LinkError, Owner, Rejected,
+    codec::MessageDecoder,
     codec::{InputBuffer, next_id, put_command},
     commands::command_methods,
 };
@@ -137,7 +138,8 @@ impl AgentLink<ChildStdout, ChildStdin> {
 }
 
 impl<R: Read, W: Write> AgentLink<R, W> {
-    /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`.
+    /// Exchanges hellos with the fifogate at the other end of `reader` and `writer`. `agent_name`
+    /// is the agent's name in the state.
     ///
     /// # Errors
     /// fifogate closes the link, sends another message first, speaks an incompatible version, or

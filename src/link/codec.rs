@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Version of the agent link spoken by this client.
-pub const VERSION: &str = "1.1.0";
+pub(super) const VERSION: &str = "1.1.0";
 
 /// Major number of the compatible versions.
 const MAJOR: u64 = 1;
@@ -37,6 +37,7 @@ const READ_BUFFER: usize = 64 << 10;
 
 /// The answer wanted for a command.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum AnswerMode<T> {
     /// None: the command has id 0.
     None,
@@ -49,6 +50,7 @@ pub enum AnswerMode<T> {
 
 /// A message of fifogate; `T` stands for the waiter of an answer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event<T> {
     /// The hello of fifogate, with a compatible version. It is the first event.
     Hello(GateHello),
@@ -183,7 +185,7 @@ pub(super) fn put_command(command: FromAgent, out: &mut Vec<u8>) {
 /// id, a [`to_agent::Content::Request`] without `request_content` comes in its place, and the agent
 /// answers it with an error.
 #[derive(Debug)]
-pub struct MessageDecoder {
+pub(super) struct MessageDecoder {
     frames: FrameDecoder,
     /// Number of undecodable messages so far.
     undecodable: u64,
@@ -200,7 +202,7 @@ impl MessageDecoder {
     ///
     /// # Errors
     /// The framing is broken, so no later message can be found.
-    pub fn next_message(
+    pub(super) fn next_message(
         &mut self,
         input: &mut &[u8],
     ) -> Result<Option<to_agent::Content>, LinkError> {
@@ -224,7 +226,7 @@ impl MessageDecoder {
     ///
     /// # Errors
     /// The stream has ended in the middle of a message.
-    pub fn finish(&self) -> Result<(), LinkError> {
+    pub(super) fn finish(&self) -> Result<(), LinkError> {
         if self.frames.is_mid_frame() { Err(LinkError::Torn) } else { Ok(()) }
     }
 

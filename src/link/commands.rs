@@ -1,14 +1,5 @@
 //! One method for each command of the link, the same for both clients.
 
-/// Owner of the FIFOs of a pair. fifogate's own user or group stands for a missing one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// User.
-    pub uid: Option<u32>,
-    /// Group.
-    pub gid: Option<u32>,
-}
-
 /// The methods of a client, made of its method `call`. The arguments are the parts in which clients
 /// differ: `mut`, `async`, and `.await`.
 macro_rules! command_methods {

@@ -15,8 +15,7 @@ mod error;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncLink, Incoming, Messages};
 pub use blocking::{AgentLink, CommandSender, MessageReceiver};
-pub use codec::{AnswerMode, Event, LinkCodec, MessageDecoder, VERSION};
-pub use commands::Owner;
+pub use codec::{AnswerMode, Event, LinkCodec};
 pub use error::{CallError, LinkError, Rejected};
 
-pub use crate::pb::agent_link::RejectCode;
+pub use crate::{owner::Owner, pb::agent_link::RejectCode};

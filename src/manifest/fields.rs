@@ -78,7 +78,7 @@ impl Reader {
                 let text = self.text(node, what)?;
                 match field.rule.check(&text) {
                     Ok(()) => Some(self.leaf(&text)),
-                    Err(why) => self.fault(node, why),
+                    Err(why) => self.fault(node, why.to_string()),
                 }
             }
             Kind::Choice(choices) => self.one_of(node, what, &names(choices)),
@@ -95,7 +95,7 @@ impl Reader {
             if value.as_str().is_some()
                 && let Err(why) = field.rule.check_key(name)
             {
-                self.fault::<()>(key, why);
+                self.fault::<()>(key, why.to_string());
             } else if let Some(read) = self.value(field, kind, field.item, value) {
                 map.insert(name, read);
             }

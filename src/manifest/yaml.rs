@@ -9,6 +9,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
+    fmt,
 };
 
 use saphyr::{Scalar, ScanError};
@@ -23,8 +24,44 @@ const MOST_LEVELS: usize = MAX_NESTING + 4;
 /// Most values from the expansion of all aliases together.
 const MOST_ALIASED: usize = 100_000;
 
-/// A fault that ends loading: line, column, message.
-pub(crate) type Found = (usize, usize, String);
+/// A fault that ends loading. The author of the text made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoadError {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    /// Counted from 1.
+    pub(crate) column: usize,
+    pub(crate) fault: YamlFault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum YamlFault {
+    /// The parser's own words.
+    NoYaml(String),
+    TooDeep,
+    KeyIsNoText,
+    DuplicatedKey(String),
+    /// An alias inside of the value with its anchor.
+    EndlessAlias,
+    TooManyAliased,
+}
+
+impl fmt::Display for YamlFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoYaml(what) => write!(f, "this is no YAML: {what}"),
+            Self::TooDeep => f.write_str(&too_deep("this")),
+            Self::KeyIsNoText => {
+                f.write_str("a key has to be a text, not an alias or a collection")
+            }
+            Self::DuplicatedKey(key) => {
+                write!(f, "this is no YAML: duplicated key `{key}` in a mapping")
+            }
+            Self::EndlessAlias => f.write_str("this alias stands in what it stands for"),
+            Self::TooManyAliased => write!(f, "alias expansion to more than {MOST_ALIASED} values"),
+        }
+    }
+}
 
 /// A value and the place of its start, both counted from 1.
 #[derive(Clone, Debug)]
@@ -80,27 +117,27 @@ impl<'i> Yaml<'i> {
 ///
 /// # Errors
 /// The text is no YAML, or exceeds a bound of this module.
-pub(crate) fn load(text: &str) -> Result<Vec<Yaml<'_>>, Found> {
+pub(crate) fn load(text: &str) -> Result<Vec<Yaml<'_>>, LoadError> {
     let mut loader = Loader::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| no_yaml(&error))?;
-        loader.take(event, &span).map_err(|what| {
+        loader.take(event, &span).map_err(|fault| {
             let (line, column) = place(&span);
-            (line, column, what)
+            LoadError { line, column, fault }
         })?;
     }
     Ok(loader.documents)
 }
 
-fn no_yaml(error: &ScanError) -> Found {
+fn no_yaml(error: &ScanError) -> LoadError {
     let marker = error.marker();
-    let what = match error.info() {
+    let fault = match error.info() {
         // The scanner looks ahead, with its own bound on nesting.
-        "recursion limit exceeded" => too_deep("this"),
-        info => format!("this is no YAML: {info}"),
+        "recursion limit exceeded" => YamlFault::TooDeep,
+        info => YamlFault::NoYaml(info.to_owned()),
     };
     // The parser counts columns from 0.
-    (marker.line(), marker.col() + 1, what)
+    LoadError { line: marker.line(), column: marker.col() + 1, fault }
 }
 
 fn place(span: &Span) -> (usize, usize) {
@@ -126,7 +163,7 @@ struct Open<'i> {
 }
 
 impl<'i> Loader<'i> {
-    fn take(&mut self, event: Event<'i>, span: &Span) -> Result<(), String> {
+    fn take(&mut self, event: Event<'i>, span: &Span) -> Result<(), YamlFault> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.note_key(Some(&text))?;
@@ -156,39 +193,39 @@ impl<'i> Loader<'i> {
         Ok(())
     }
 
-    fn begin(&mut self, node: Yaml<'i>, anchor: usize) -> Result<(), String> {
+    fn begin(&mut self, node: Yaml<'i>, anchor: usize) -> Result<(), YamlFault> {
         self.note_key(None)?;
         // Checked on the start event: no deeper tree is ever built.
         if self.open.len() >= MOST_LEVELS {
-            return Err(too_deep("this"));
+            return Err(YamlFault::TooDeep);
         }
         self.open.push(Open { node, anchor, key: None, names: HashSet::new() });
         Ok(())
     }
 
     /// Checks the next node if it is a key: it must be a text, and new in its mapping.
-    fn note_key(&mut self, text: Option<&Cow<'i, str>>) -> Result<(), String> {
+    fn note_key(&mut self, text: Option<&Cow<'i, str>>) -> Result<(), YamlFault> {
         let Some(Open { node, key: None, names, .. }) = self.open.last_mut() else { return Ok(()) };
         if !matches!(node.data, Data::Mapping(_)) {
             return Ok(());
         }
         match text {
-            None => Err("a key has to be a text, not an alias or a collection".to_owned()),
+            None => Err(YamlFault::KeyIsNoText),
             Some(text) if names.insert(text.clone()) => Ok(()),
-            Some(text) => Err(format!("this is no YAML: duplicated key `{text}` in a mapping")),
+            Some(text) => Err(YamlFault::DuplicatedKey(text.to_string())),
         }
     }
 
-    fn resolve(&mut self, anchor: usize) -> Result<Yaml<'i>, String> {
+    fn resolve(&mut self, anchor: usize) -> Result<Yaml<'i>, YamlFault> {
         let Some((node, size)) = self.anchored.get(&anchor) else {
             // An anchor is registered when its value is complete: this alias is inside of it.
-            return Err("this alias stands in what it stands for".to_owned());
+            return Err(YamlFault::EndlessAlias);
         };
         // Also for an alias inside of an anchored value: nested aliases multiply.
         self.aliased += size;
         // Before the copy: the bound is for the work, too.
         if self.aliased > MOST_ALIASED {
-            return Err(format!("alias expansion to more than {MOST_ALIASED} values"));
+            return Err(YamlFault::TooManyAliased);
         }
         Ok(node.clone())
     }

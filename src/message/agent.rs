@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::{
     limits::Limits,
+    owner::Owner,
     pb::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base as pb,
@@ -18,14 +19,20 @@ use crate::{
     state::{Instance, Mask, Node, Tree, convert, validate},
 };
 
-use super::{Request, ResponseBody, outgoing::Frame, outline, response::ReplyKind, undecodable};
+use super::{
+    Request, ResponseBody,
+    fault::{CommandFault, Undecodable},
+    outgoing::Frame,
+    outline,
+    response::ReplyKind,
+};
 
-pub use crate::pb::agent_link::RejectCode;
+pub(crate) use crate::pb::agent_link::RejectCode;
 
 /// Longest id of an instance. Real ones have 64 characters.
-const MAX_ID: usize = 128;
+pub(super) const MAX_ID: usize = 128;
 
-/// One message of the agent.
+/// One message of the agent, made by [`FromAgent::decode`] for [`Input::Agent`](crate::broker::Input).
 #[derive(Debug)]
 pub struct FromAgent {
     /// Id for the answer; 0 if none is wanted.
@@ -33,16 +40,8 @@ pub struct FromAgent {
     /// No answer is wanted if it is done.
     pub rejections_only: bool,
     /// The command.
+    #[doc(hidden)] // its kinds are internal
     pub command: Command,
-}
-
-/// Owner of the FIFOs of a pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// User; ours if `None`.
-    pub uid: Option<u32>,
-    /// Group; ours if `None`.
-    pub gid: Option<u32>,
 }
 
 /// The reason for rejecting a command.
@@ -121,7 +120,7 @@ impl FromAgent {
     ///
     /// # Errors
     /// Not even the id for the answer is readable: then later messages cannot be trusted either.
-    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, String> {
+    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, Undecodable> {
         if let Some(message) = Self::with_state(body) {
             return Ok(message);
         }
@@ -129,9 +128,9 @@ impl FromAgent {
         let message = match link::FromAgent::decode(body) {
             Ok(message) => message,
             Err(error) => {
-                let reason = undecodable(&error);
-                let head = Head::decode(body).map_err(|_| reason.clone())?;
-                let reason = format!("the message does not decode: {reason}");
+                let fault = Undecodable(error);
+                let Ok(head) = Head::decode(body) else { return Err(fault) };
+                let reason = format!("the message does not decode: {fault}");
                 let command = Command::Refused(Rejected::new(RejectCode::Invalid, reason));
                 return Ok(Self { id: head.id, rejections_only: head.rejections_only, command });
             }
@@ -139,7 +138,7 @@ impl FromAgent {
         // A content of a later version is an unknown field to the decoder.
         let missing =
             || Rejected::new(RejectCode::UnsupportedCommand, "the message has no content");
-        let invalid = |reason| Rejected::new(RejectCode::Invalid, reason);
+        let invalid = |fault: CommandFault| Rejected::new(RejectCode::Invalid, fault.to_string());
         let command = message.content.ok_or_else(missing);
         let command = command.and_then(|content| command_of(content, limits).map_err(invalid));
         let (id, rejections_only) = (message.id, message.rejections_only);
@@ -188,7 +187,7 @@ struct ForwardedRequest {
     request: Bytes,
 }
 
-fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, String> {
+fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, CommandFault> {
     use from_agent::Content;
     Ok(match content {
         Content::Hello(hello) => {
@@ -214,71 +213,68 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
     })
 }
 
-fn add_workload(add: link::AddWorkload) -> Result<Command, String> {
+fn add_workload(add: link::AddWorkload) -> Result<Command, CommandFault> {
     let access = match &add.access {
         None => None,
-        Some(access) => convert::access_from_pb(access).map_err(|error| error.to_string())?,
+        Some(access) => convert::access_from_pb(access).map_err(CommandFault::Access)?,
     };
     if let Some(access) = &access {
-        validate::check_access(access)?;
+        validate::check_access(access).map_err(CommandFault::AccessRule)?;
     }
     let owner = Owner { uid: add.uid, gid: add.gid };
     Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
 }
 
 /// A name usable as the folder of an instance.
-fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, String> {
-    let name = name.ok_or("instanceName is missing")?;
+fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, CommandFault> {
+    let name = name.ok_or(CommandFault::Missing("instanceName"))?;
     let instance = Instance { workload: name.workload_name, agent: name.agent_name, id: name.id };
     if let Some(why) = validate::workload_name_fault(&instance.workload) {
-        return Err(format!(
-            "unsupported workloadName '{}': {why}",
-            instance.workload.escape_debug()
-        ));
+        return Err(CommandFault::WorkloadName(instance.workload, why));
     }
     if !instance.agent.is_empty() && !validate::is_name(&instance.agent) {
-        let agent = instance.agent.escape_debug();
-        return Err(format!("unsupported agentName '{agent}': at most 63 of [a-zA-Z0-9_-]"));
+        return Err(CommandFault::AgentName(instance.agent));
     }
     // The id is part of a folder's name.
     let of_id = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if instance.id.is_empty() || instance.id.len() > MAX_ID || !instance.id.bytes().all(of_id) {
-        let id = instance.id.escape_debug();
-        return Err(format!("unsupported id '{id}': 1 to {MAX_ID} of [a-zA-Z0-9_-]"));
+        return Err(CommandFault::Id(instance.id));
     }
     Ok(instance)
 }
 
-fn tree(state: Option<pb::CompleteState>, field: &str) -> Result<Tree, String> {
-    let state = state.ok_or_else(|| format!("{field} is missing"))?;
-    convert::from_pb(&state).map_err(|error| format!("{field} does not convert: {error}"))
+fn tree(state: Option<pb::CompleteState>, field: &'static str) -> Result<Tree, CommandFault> {
+    let state = state.ok_or(CommandFault::Missing(field))?;
+    convert::from_pb(&state).map_err(|error| CommandFault::State(field, error))
 }
 
-fn workload_state(state: pb::WorkloadState) -> Result<(Instance, Option<Node>), String> {
+fn workload_state(state: pb::WorkloadState) -> Result<(Instance, Option<Node>), CommandFault> {
     let instance = instance(state.instance_name)?;
-    let execution = state.execution_state.ok_or("executionState is missing")?;
+    let execution = state.execution_state.ok_or(CommandFault::Missing("executionState"))?;
     let removed = matches!(
         execution.execution_state_enum,
         Some(pb::execution_state::ExecutionStateEnum::Removed(_))
     );
     if execution.execution_state_enum.is_none() {
-        return Err(format!("executionState of {instance} says nothing"));
+        return Err(CommandFault::NoExecutionState(instance));
     }
-    let node = convert::execution_state_from_pb(&execution)
-        .map_err(|error| format!("executionState of {instance}: {error}"))?;
-    Ok((instance, (!removed).then_some(node)))
+    match convert::execution_state_from_pb(&execution) {
+        Ok(node) => Ok((instance, (!removed).then_some(node))),
+        Err(error) => Err(CommandFault::ExecutionState(instance, error)),
+    }
 }
 
-fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, String> {
+fn forwarded_response(forwarded: link::ForwardedResponse) -> Result<Command, CommandFault> {
     let instance = instance(forwarded.instance_name)?;
-    let response = forwarded.response.ok_or("response is missing")?;
-    let content = response.response_content.ok_or("the response has no content")?;
+    let response = forwarded.response.ok_or(CommandFault::Missing("response"))?;
+    let content = response.response_content.ok_or(CommandFault::NoContent)?;
     let (kind, bodies) = ResponseBody::of_forwarded(content)?;
     Ok(Command::Response { instance, request_id: response.request_id.into(), kind, bodies })
 }
 
-/// A message to the agent.
+/// A message to the agent. [`ToAgent::into_frame`] has its bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ToAgent {
     /// fifogate is ready.
     Hello {
@@ -290,6 +286,7 @@ pub enum ToAgent {
     /// The message of this id was applied.
     Ack(u64),
     /// The message of this id was not applied, for a reason.
+    #[doc(hidden)] // its content is internal
     Rejected(u64, Rejected),
     /// The pair of an instance is there, in this folder.
     WorkloadReady(Instance, String),
@@ -305,6 +302,7 @@ pub enum ToAgent {
         body: ResponseBody,
     },
     /// A workload's session began, or ended for a reason.
+    #[doc(hidden)] // its content is internal
     Session(Instance, Phase),
 }
 

@@ -3,26 +3,24 @@
 //! Frame bodies come in and become a [`FromWorkload`]; a [`ToWorkload`] goes out as bytes. This module
 //! checks the form of a message. The broker decides about its rights.
 
-use crate::limits::too_deep;
-
-mod agent;
+pub(crate) mod agent;
+mod fault;
 mod logs;
 mod outgoing;
 mod outline;
-mod request;
+pub(crate) mod request;
 mod response;
-pub mod resync;
+pub(crate) mod resync;
 
 pub(crate) use logs::cancel_logs;
 
-pub use agent::{Command, FromAgent, Owner, Phase, RejectCode, Rejected, ToAgent};
-pub use outgoing::Frame;
-pub use request::{FromWorkload, NewState, Request, RequestKind, SealedUpdate};
-pub use response::{ReplyKind, ResponseBody, ToWorkload};
+pub(crate) use crate::owner::Owner;
+pub(crate) use agent::{Command, Phase, RejectCode, Rejected};
+pub(crate) use request::{NewState, Request, RequestKind, SealedUpdate};
+pub(crate) use response::ReplyKind;
 
-/// Reason why a body is undecodable, for its sender. The nesting bound of the decoder is above the
-/// bound of fifogate, and a sender has to keep to the latter.
-fn undecodable(error: &prost::DecodeError) -> String {
-    let text = error.to_string();
-    if text.ends_with("recursion limit reached") { too_deep("a value in it") } else { text }
-}
+pub use agent::{FromAgent, ToAgent};
+pub use fault::Undecodable;
+pub use outgoing::Frame;
+pub use request::FromWorkload;
+pub use response::{ResponseBody, ToWorkload};

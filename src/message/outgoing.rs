@@ -18,7 +18,8 @@ const RESPONSE_TO_AGENT: u8 = 7 << 3 | 2;
 /// Key of `Response.requestId`: field 1, length-delimited.
 const REQUEST_ID: u8 = 1 << 3 | 2;
 
-/// The bytes of a message, its length in front, not yet in one place.
+/// The bytes of a message, its length in front, not yet in one place: [`Frame::put_head`] writes those of
+/// this message, and [`Frame::body`] has those shared with other recipients. [`Frame::to_vec`] joins both.
 #[derive(Clone, Debug)]
 pub struct Frame {
     head: Option<Head>,
@@ -40,6 +41,7 @@ impl Frame {
     }
 
     /// A response to a workload; `body` is all of it but its request id.
+    #[doc(hidden)] // `Delivery::message` has the same for users
     #[must_use]
     pub fn to_workload(request_id: Arc<str>, body: ResponseBody) -> Self {
         Self { head: Some(Head { key: RESPONSE, request_id }), body: body.into_bytes() }

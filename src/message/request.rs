@@ -13,10 +13,11 @@ use crate::{
     state::{Instance, Mask, MaskSet, Tree, convert},
 };
 
-use super::{outline, undecodable};
+use super::{fault::Undecodable, outline};
 
-/// A message of a workload.
+/// A message of a workload, made by [`FromWorkload::decode`] for [`Input::Message`](crate::broker::Input).
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum FromWorkload {
     /// It wants to start a session.
     Hello {
@@ -24,8 +25,10 @@ pub enum FromWorkload {
         version: String,
     },
     /// It asks for something.
+    #[doc(hidden)] // its content is internal
     Request(Request),
     /// An update with its new state still encoded.
+    #[doc(hidden)] // its content is internal
     Sealed(SealedUpdate),
     /// A decodable message without meaning.
     Empty,
@@ -132,8 +135,9 @@ pub enum NewState {
 }
 
 impl FromWorkload {
-    /// Decodes the message in `body`. An update stays sealed: its state is decoded after its rights are
-    /// known.
+    /// Decodes the message in `body`, a frame without its length in front. An update stays sealed: its
+    /// state is decoded after its rights are known. A faulty message is a message as well: the broker
+    /// answers it.
     #[must_use]
     pub fn decode(body: &Bytes, limits: &Limits) -> Self {
         let most = limits.max_fields;
@@ -172,9 +176,10 @@ impl FromWorkload {
             Ok(Some(ToAnkaiosEnum::Request(request))) => {
                 Self::Request(Request::check(request, limits))
             }
-            Err(error) => {
-                Self::Undecodable { request_id: salvage_id(body), reason: undecodable(&error) }
-            }
+            Err(error) => Self::Undecodable {
+                request_id: salvage_id(body),
+                reason: Undecodable(error).to_string(),
+            },
         }
     }
 }

@@ -21,7 +21,10 @@ use crate::{
     },
 };
 
-use super::outgoing::{Frame, encoded_len};
+use super::{
+    fault::CommandFault,
+    outgoing::{Frame, encoded_len},
+};
 
 /// Number of `Response.completeStateResponse`.
 const COMPLETE_STATE_RESPONSE: u32 = 4;
@@ -30,14 +33,15 @@ const COMPLETE_STATE: u32 = 1;
 /// Number of `CompleteStateResponse.alteredFields`.
 const ALTERED_FIELDS: u32 = 2;
 
-/// A message to a workload.
+/// A message to a workload. [`ToWorkload::into_frame`] has its bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ToWorkload {
     /// The session is open.
     Accepted,
     /// The session is over, or was not opened.
     Closed {
-        /// Why.
+        /// The reason, as the workload gets it.
         reason: String,
     },
     /// An answer or an event.
@@ -130,11 +134,13 @@ impl ResponseBody {
     }
 
     /// The agent's own answer, to be passed on.
-    pub(super) fn of_forwarded(content: ResponseContent) -> Result<(ReplyKind, Vec<Self>), String> {
+    pub(super) fn of_forwarded(
+        content: ResponseContent,
+    ) -> Result<(ReplyKind, Vec<Self>), CommandFault> {
         let name = |name: &Option<pb::WorkloadInstanceName>| {
-            let name = name.clone().ok_or("a workloadName is missing")?;
+            let name = name.clone().ok_or(CommandFault::Missing("a workloadName"))?;
             let (workload, agent) = (name.workload_name, name.agent_name);
-            Ok::<_, String>(Instance { workload, agent, id: name.id })
+            Ok::<_, CommandFault>(Instance { workload, agent, id: name.id })
         };
         let kind = match &content {
             ResponseContent::Error(_) => ReplyKind::Error,
@@ -157,7 +163,7 @@ impl ResponseBody {
             ResponseContent::LogsCancelAccepted(_) => ReplyKind::LogsCancelled,
             ResponseContent::CompleteStateResponse(_)
             | ResponseContent::EventsCancelAccepted(_) => {
-                return Err("this kind of response answers no forwarded request".to_owned());
+                return Err(CommandFault::WrongKind);
             }
         };
         let bodies = match content {
@@ -178,12 +184,13 @@ impl ResponseBody {
 
     /// The request failed.
     #[must_use]
-    pub fn error(message: impl Into<String>) -> Self {
+    pub(crate) fn error(message: impl Into<String>) -> Self {
         Self::of(ResponseContent::Error(pb::Error { message: message.into() }))
     }
 
     /// The answer to a read. `leaf_cache` holds encoded parts of similar answers, if more of them are
     /// likely.
+    #[doc(hidden)] // its cache is internal
     #[must_use]
     pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {
         let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
@@ -200,7 +207,7 @@ impl ResponseBody {
 
     /// An event: a change of subscribed parts.
     #[must_use]
-    pub fn event(state: &Tree, altered: &Altered) -> Self {
+    pub(crate) fn event(state: &Tree, altered: &Altered) -> Self {
         // By descending number, because the writer fills its buffer from the end.
         let lists = [(3, &altered.removed), (2, &altered.updated), (1, &altered.added)];
         let mut writer = Writer::default();
@@ -217,7 +224,7 @@ impl ResponseBody {
 
     /// The answer to an update: the instances it started and ended.
     #[must_use]
-    pub fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
+    pub(crate) fn updated(added: Vec<String>, deleted: Vec<String>) -> Self {
         Self::of(ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess {
             added_workloads: added,
             deleted_workloads: deleted,
@@ -226,13 +233,13 @@ impl ResponseBody {
 
     /// No event under this id will come any more.
     #[must_use]
-    pub fn events_cancelled() -> Self {
+    pub(crate) fn events_cancelled() -> Self {
         Self::of(ResponseContent::EventsCancelAccepted(pb::EventsCancelAccepted {}))
     }
 
     /// No log under this id was asked for any more.
     #[must_use]
-    pub fn logs_cancelled() -> Self {
+    pub(crate) fn logs_cancelled() -> Self {
         Self::of(ResponseContent::LogsCancelAccepted(pb::LogsCancelAccepted {}))
     }
 }

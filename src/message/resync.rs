@@ -20,7 +20,7 @@ const HEAD: usize = 5;
 
 /// Skips a stream up to the frame of the next `Hello`.
 #[derive(Debug, Default)]
-pub struct HelloScanner {
+pub(crate) struct HelloScanner {
     /// The bytes of a candidate so far.
     held: Vec<u8>,
 }
@@ -28,7 +28,7 @@ pub struct HelloScanner {
 impl HelloScanner {
     /// Takes bytes from the front of `input` until the frame of a `Hello` is whole, and returns its
     /// body; `None` if `input` is used up before. The next byte starts a frame.
-    pub fn seek(&mut self, input: &mut &[u8]) -> Option<Bytes> {
+    pub(crate) fn seek(&mut self, input: &mut &[u8]) -> Option<Bytes> {
         loop {
             if self.held.is_empty() {
                 // Garbage may come at any pace: nearly all of it is stepped over here.

@@ -13,8 +13,8 @@ const MAX_SOCKET_PATH: usize = 107;
 pub enum StartError {
     /// Another server answers on the status socket of this run directory.
     AlreadyRunning(PathBuf),
-    /// The run directory, or a file in it, is unusable.
-    RunDirUnusable(FifoError),
+    /// The run directory, or a file in it, is unusable. The text of the error names the path.
+    RunDirUnusable(io::Error),
     /// The status socket cannot be made, at this path.
     StatusSocket(PathBuf, io::Error),
     /// The agent at this address cannot be reached.
@@ -63,8 +63,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::AlreadyRunning(_) => None,
-            Self::RunDirUnusable(error) => Some(error),
-            Self::StatusSocket(_, error)
+            Self::RunDirUnusable(error)
+            | Self::StatusSocket(_, error)
             | Self::AgentUnreachable(_, error)
             | Self::AgentNotPollable(error)
             | Self::System(error) => Some(error),
@@ -74,13 +74,38 @@ impl std::error::Error for StartError {
 
 impl From<FifoError> for StartError {
     fn from(error: FifoError) -> Self {
-        Self::RunDirUnusable(error)
+        Self::RunDirUnusable(error.into())
     }
 }
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
+    }
+}
+
+/// A pair cannot be made. The workload is served by nobody; the agent and the log get the reason.
+#[derive(Debug)]
+pub(super) enum PairError {
+    /// The administrator's limit of descriptors has no room beside this number of served workloads.
+    NoDescriptors(usize),
+    /// A foreign file is in the way, or the system refuses a file.
+    Unusable(FifoError),
+    /// The system refuses to open or to watch a FIFO.
+    System(io::Error),
+}
+
+impl fmt::Display for PairError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDescriptors(served) => write!(
+                f,
+                "{served} workloads are served, and the process may have no more descriptors \
+                 (RLIMIT_NOFILE)"
+            ),
+            Self::Unusable(error) => error.fmt(f),
+            Self::System(error) => error.fmt(f),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CL
 
 /// A file or folder below the run directory is unusable.
 #[derive(Debug)]
-pub struct FifoError {
+pub(super) struct FifoError {
     path: PathBuf,
     what: What,
 }

@@ -36,10 +36,10 @@ use crate::{
 
 pub use agent_transport::AgentTransport;
 pub use error::{ServerError, StartError};
-pub use fifo::FifoError;
 pub use handle::ServerHandle;
 pub use rlimit::raise_descriptor_limit;
-pub use status_socket::STATUS_SOCKET;
+#[cfg(feature = "cli")]
+pub(crate) use status_socket::STATUS_SOCKET;
 
 use agent_transport::LinkPort;
 use event_loop::{EventLoop, Parts, Settings, WorkerHandle};
@@ -58,8 +58,8 @@ pub struct Server;
 impl Server {
     /// A builder with default limits, without agent, and with an empty initial state.
     ///
-    /// The server makes the pairs and the status socket in `run_dir`. It makes `run_dir` itself if
-    /// only its parent exists.
+    /// The server makes the pairs and the status socket, `status.sock`, in `run_dir`. It makes `run_dir`
+    /// itself if only its parent exists.
     pub fn builder(run_dir: impl Into<PathBuf>) -> ServerBuilder {
         ServerBuilder {
             run_dir: run_dir.into(),

@@ -21,7 +21,7 @@ use std::{
 use super::{error::StartError, fifo::FifoError};
 
 /// Name of the socket in the run directory.
-pub const STATUS_SOCKET: &str = "status.sock";
+pub(crate) const STATUS_SOCKET: &str = "status.sock";
 
 /// Most connections at a time; more wait in the backlog.
 const MOST_CLIENTS: usize = 16;

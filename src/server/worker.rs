@@ -33,6 +33,7 @@ use fair_queue::FairQueue;
 pub(super) use inline::SharedWorker;
 
 use super::{
+    error::PairError,
     event_loop::InFlight,
     handle::Progress,
     log_limiter::{Kind, LogLimiter},
@@ -76,7 +77,7 @@ pub(super) enum ToWorker {
     /// The reader of this peer has drained all frames up to this one.
     Taken(PeerId, Seq),
     /// The pair is open, in this folder; or the reason of the failure.
-    PairOpened(PeerId, Result<String, String>),
+    PairOpened(PeerId, Result<String, PairError>),
     /// The pair is closed.
     PairClosed(PeerId),
     /// The agent has closed the link.
@@ -256,7 +257,7 @@ impl Worker {
                 return;
             }
             ToWorker::PairOpened(peer, Ok(dir)) => Input::PairOpened(peer, dir),
-            ToWorker::PairOpened(peer, Err(reason)) => Input::PairFailed(peer, reason),
+            ToWorker::PairOpened(peer, Err(error)) => Input::PairFailed(peer, error.to_string()),
             ToWorker::PairClosed(peer) => {
                 // Its messages have no session any more to be handled in.
                 self.queue.remove(peer);

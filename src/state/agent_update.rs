@@ -4,22 +4,71 @@
 //! Equal values keep their place in memory. So a later comparison of the versions costs as much as the
 //! difference, however much the agent sent.
 
+use std::{error::Error, fmt};
+
 use super::{
     AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Key, Map, Mask, Node, Segment,
     Tree, WORKLOAD_STATES, instance,
     reuse::reused,
-    update::{find, set, unset},
+    update::{UpdateError, find, set, unset},
     validate,
 };
 
 /// All parts of the state.
 const PARTS: [&str; 4] = [DESIRED_STATE, WORKLOAD_STATES, AGENTS, EFFECTIVE_STATE];
 
+/// Reason why an update by the agent changes nothing. The author of the agent made the fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AgentUpdateError {
+    /// A mask with `*`: its fields would depend on the time of the update.
+    Wildcard(Mask),
+    /// A mask that begins with no part of the state.
+    UnknownPart(Mask),
+    /// A mask through a value without fields.
+    MaskThroughValue(Mask),
+    /// A path through a value without fields.
+    PathThroughValue(String),
+    /// An effective state without its version, which no client can read.
+    NoVersion,
+    /// The resulting desired state breaks a rule.
+    DesiredState(UpdateError),
+}
+
+impl fmt::Display for AgentUpdateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wildcard(mask) => write!(f, "wildcards are not allowed in update mask {mask}"),
+            Self::UnknownPart(mask) => {
+                let parts = PARTS.join(", ");
+                write!(f, "unknown mask '{mask}': a mask begins with one of {parts}")
+            }
+            Self::MaskThroughValue(mask) => {
+                write!(f, "mask '{mask}' leads through something that is no mapping")
+            }
+            Self::PathThroughValue(path) => {
+                write!(f, "'{path}' leads through something that is no mapping")
+            }
+            Self::NoVersion => f.write_str("effectiveState has no apiVersion"),
+            Self::DesiredState(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for AgentUpdateError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::DesiredState(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
 /// Replaces `current` by `given`. A part missing from `given` is empty then.
 ///
 /// # Errors
 /// A fault of the desired state.
-pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
+pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, AgentUpdateError> {
     let initial = Tree::initial();
     let mut root = Map::new();
     for part in PARTS {
@@ -37,7 +86,7 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, String> {
 /// # Errors
 /// A mask outside of the state, with a wildcard or through a value without fields, or a fault of the
 /// resulting desired state.
-pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, String> {
+pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, AgentUpdateError> {
     let mut root = current.root().clone();
     if masks.is_empty() {
         for (part, node) in new_state.root() {
@@ -46,14 +95,12 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
     }
     for mask in masks {
         let path: Option<Vec<Key>> = mask.segments().iter().map(concrete).collect();
-        let path =
-            path.ok_or_else(|| format!("wildcards are not allowed in update mask {mask}"))?;
+        let path = path.ok_or_else(|| AgentUpdateError::Wildcard(mask.clone()))?;
         if !path.first().is_some_and(|part| PARTS.contains(&part.as_str())) {
-            let parts = PARTS.join(", ");
-            return Err(format!("unknown mask '{mask}': a mask begins with one of {parts}"));
+            return Err(AgentUpdateError::UnknownPart(mask.clone()));
         }
         if !put(&mut root, &path, find(new_state.root(), &path)) {
-            return Err(format!("mask '{mask}' leads through something that is no mapping"));
+            return Err(AgentUpdateError::MaskThroughValue(mask.clone()));
         }
     }
     for part in [WORKLOAD_STATES, AGENTS] {
@@ -71,11 +118,11 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
 pub fn set_items<'a>(
     current: &Tree,
     items: impl IntoIterator<Item = (Vec<&'a str>, Option<Node>)>,
-) -> Result<Tree, String> {
+) -> Result<Tree, AgentUpdateError> {
     let mut root = current.root().clone();
     for (path, value) in items {
         if !put(&mut root, &path, value.as_ref()) {
-            return Err(format!("'{}' leads through something that is no mapping", path.join(".")));
+            return Err(AgentUpdateError::PathThroughValue(path.join(".")));
         }
     }
     finish(current, root)
@@ -88,15 +135,15 @@ fn concrete(segment: &Segment) -> Option<Key> {
     }
 }
 
-fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, String> {
+fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, AgentUpdateError> {
     if let Some(state) = root.get(EFFECTIVE_STATE)
         && state.get(API_VERSION).is_none()
     {
-        return Err("effectiveState has no apiVersion".to_owned());
+        return Err(AgentUpdateError::NoVersion);
     }
     let desired = root.get(DESIRED_STATE).cloned();
     let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)
-        .map_err(|error| error.to_string())?;
+        .map_err(AgentUpdateError::DesiredState)?;
     let mut desired = valid.desired;
     if let (Node::Map(own), Some(Node::Map(old))) = (&desired, current.root().get(DESIRED_STATE))
         && holds_the_same(old, own)
@@ -189,8 +236,9 @@ mod tests {
     #[test]
     fn unknown_and_impossible_masks_are_named() {
         let current = Tree::initial();
-        let refuse =
-            |mask: &str| update(&current, &Tree::default(), &[Mask::parse(mask)]).unwrap_err();
+        let refuse = |mask: &str| {
+            update(&current, &Tree::default(), &[Mask::parse(mask)]).unwrap_err().to_string()
+        };
         assert!(refuse("foo.bar").starts_with("unknown mask 'foo.bar'"));
         assert!(refuse("").starts_with("unknown mask ''"));
         assert!(refuse("agents.*").contains("wildcards"));

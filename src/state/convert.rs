@@ -1,7 +1,7 @@
 //! Conversion between protobuf and the tree (docs/protocol.md#fields, docs/protocol.md#reads).
 //!
 //! The decoder makes a tree of a message's bytes, the encoder makes bytes of a tree; both walk the table
-//! of fields in [`super::schema`]. Wrapper messages of the schema are dissolved on the way in and rebuilt
+//! of fields in `state/schema`. Wrapper messages of the schema are dissolved on the way in and rebuilt
 //! on the way out. On the way in every number of an enum must be known; on the way out a tree is taken
 //! as it is, so a part of a state makes a part of a message. The functions for generated types convert
 //! by way of the bytes.
@@ -13,22 +13,25 @@ use prost::Message;
 #[cfg(test)]
 use super::schema::Record;
 use super::{
-    DESIRED_STATE, Node, Tree,
-    schema::{ACCESS, AGENT, COMPLETE_STATE, EXECUTION_STATE, Kind, WORKLOAD},
+    Node, Tree,
+    schema::{COMPLETE_STATE, Kind},
 };
 use crate::{limits::too_deep, pb::ank_base as pb};
 
 mod decode;
 mod encode;
 mod leaf_cache;
+pub(crate) mod parts;
 
-use decode::{ReadOnly, decode, within};
+use decode::{ReadOnly, decode};
 
-pub use encode::{Writer, write_state};
-pub use leaf_cache::LeafCache;
+pub(crate) use encode::{Writer, write_state};
+pub(crate) use leaf_cache::LeafCache;
+pub(crate) use parts::{access_from_pb, execution_state_from_pb};
 
 /// Reason why a message makes no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// An unknown number of an enum.
     UnknownEnum(i32),
@@ -63,7 +66,7 @@ pub fn from_pb(state: &pb::CompleteState) -> Result<Tree, ConvertError> {
 ///
 /// # Errors
 /// As [`from_pb`]; an encoding that says a field twice is malformed.
-pub fn state_from_bytes(bytes: &[u8]) -> Result<Tree, ConvertError> {
+pub(crate) fn state_from_bytes(bytes: &[u8]) -> Result<Tree, ConvertError> {
     decode(&Kind::Record(&COMPLETE_STATE), bytes, ReadOnly::Checked).map(tree)
 }
 
@@ -81,23 +84,12 @@ pub fn new_state_from_pb(state: &pb::CompleteState) -> Result<Tree, ConvertError
 ///
 /// # Errors
 /// As [`new_state_from_pb`]; an encoding that says a field twice is malformed.
-pub fn new_state_from_bytes(bytes: &[u8]) -> Result<Tree, ConvertError> {
+pub(crate) fn new_state_from_bytes(bytes: &[u8]) -> Result<Tree, ConvertError> {
     decode(&Kind::Record(&COMPLETE_STATE), bytes, ReadOnly::Lenient).map(tree)
 }
 
 fn tree(node: Node) -> Tree {
     Tree::from_root(node.entries().clone())
-}
-
-/// Checks the bound of [`crate::limits::MAX_NESTING`] for every config of the state.
-///
-/// # Errors
-/// The path of the first config over the bound.
-pub fn check_nesting(state: &pb::CompleteState) -> Result<(), ConvertError> {
-    match from_pb(state) {
-        Err(error @ ConvertError::TooDeep(_)) => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Filling of a message with sub-messages missing from the tree.
@@ -124,67 +116,6 @@ fn message<M: Message + Default>(fill: Fill, write: impl FnOnce(&mut Writer<'_>)
     M::decode(&buffer[start..]).unwrap_or_default()
 }
 
-/// The node of access rules as the tree holds them; `None` if there is no rule.
-///
-/// # Errors
-/// An unknown number of an enum.
-pub fn access_from_pb(access: &pb::ControlInterfaceAccess) -> Result<Option<Node>, ConvertError> {
-    let node = decode(&Kind::Record(&ACCESS), &access.encode_to_vec(), ReadOnly::Checked)?;
-    Ok((!node.is_empty_collection()).then_some(node))
-}
-
-/// The node of a workload of a desired state.
-///
-/// # Errors
-/// An unknown number of an enum.
-pub fn workload_from_pb(workload: &pb::Workload) -> Result<Node, ConvertError> {
-    decode(&Kind::Record(&WORKLOAD), &workload.encode_to_vec(), ReadOnly::Checked)
-}
-
-/// The node of the config of this name in the desired state.
-///
-/// # Errors
-/// It is nested too deep.
-pub fn config_from_pb(name: &str, item: &pb::ConfigItem) -> Result<Node, ConvertError> {
-    let node = decode(&Kind::Config, &item.encode_to_vec(), ReadOnly::Checked);
-    let path = [name, "configs", DESIRED_STATE];
-    node.map_err(|error| path.iter().fold(error, |error, name| within(name, error)))
-}
-
-/// The node of an agent.
-#[must_use]
-pub fn agent_from_pb(agent: &pb::AgentAttributes) -> Node {
-    // No value of it can be unknown.
-    let node = decode(&Kind::Record(&AGENT), &agent.encode_to_vec(), ReadOnly::Checked);
-    node.unwrap_or_else(|_| Node::map::<&str>([]))
-}
-
-/// The node of one execution state.
-///
-/// # Errors
-/// An unknown number of an enum.
-pub fn execution_state_from_pb(state: &pb::ExecutionState) -> Result<Node, ConvertError> {
-    decode(&EXECUTION_STATE, &state.encode_to_vec(), ReadOnly::Checked)
-}
-
-/// The message of an execution state.
-#[must_use]
-pub fn execution_state_to_pb(node: &Node) -> pb::ExecutionState {
-    message(Fill::Sparse, |own| own.body(&EXECUTION_STATE, node, Fill::Sparse))
-}
-
-/// The message of a workload.
-#[must_use]
-pub fn workload_to_pb(workload: &Node, fill: Fill) -> pb::Workload {
-    message(fill, |own| own.body(&Kind::Record(&WORKLOAD), workload, fill))
-}
-
-/// The message of an agent.
-#[must_use]
-pub fn agent_to_pb(agent: &Node, fill: Fill) -> pb::AgentAttributes {
-    message(fill, |own| own.body(&Kind::Record(&AGENT), agent, fill))
-}
-
 /// Bytes of any record to its node and back.
 #[cfg(test)]
 pub(crate) fn recode(
@@ -197,25 +128,6 @@ pub(crate) fn recode(
     writer.body(&kind, &node, Fill::Sparse);
     let (buffer, start) = writer.finish(Fill::Sparse);
     Ok((node, buffer[start..].to_vec()))
-}
-
-/// The message of a config. It takes values of any depth: tests check that doors reject them.
-#[must_use]
-pub fn config_to_pb(item: &Node) -> pb::ConfigItem {
-    use pb::config_item::ConfigItemEnum as Item;
-    let kind = match item {
-        Node::Str(value) => Some(Item::String(value.as_ref().to_owned())),
-        Node::Seq(values) => {
-            Some(Item::Array(pb::ConfigArray { values: values.iter().map(config_to_pb).collect() }))
-        }
-        Node::Map(fields) => {
-            let fields =
-                fields.iter().map(|(key, own)| (key.as_str().to_owned(), config_to_pb(own)));
-            Some(Item::Object(pb::ConfigObject { fields: fields.collect() }))
-        }
-        Node::Uint(_) | Node::Unset => None,
-    };
-    pb::ConfigItem { config_item_enum: kind }
 }
 
 #[cfg(test)]

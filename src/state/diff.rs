@@ -26,7 +26,7 @@ pub enum Change {
 }
 
 /// Changed entries of a mapping in the order of their keys.
-pub type Changes = Vec<(Key, Change)>;
+pub(crate) type Changes = Vec<(Key, Change)>;
 
 /// All differences between two trees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

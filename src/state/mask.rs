@@ -9,7 +9,7 @@ use super::{Key, Map, Node, tree};
 
 /// One segment of a mask.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Segment {
+pub(crate) enum Segment {
     /// `*`: any one name.
     Any,
     /// This name, may be empty.
@@ -19,7 +19,7 @@ pub enum Segment {
 impl Segment {
     /// Whether the segment stands for `key`.
     #[must_use]
-    pub fn matches(&self, key: &Key) -> bool {
+    pub(crate) fn matches(&self, key: &Key) -> bool {
         match self {
             Self::Any => true,
             Self::Key(own) => own == key,
@@ -59,7 +59,7 @@ impl Mask {
 
     /// The segments; none if the mask means everything.
     #[must_use]
-    pub fn segments(&self) -> &[Segment] {
+    pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 

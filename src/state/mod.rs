@@ -4,24 +4,28 @@
 //!
 //! It is pure: it knows no subscribers and no rules, and does no I/O.
 
-pub mod agent_update;
+pub(crate) mod agent_update;
 pub mod convert;
-mod diff;
-mod instance;
-mod key;
+pub(crate) mod diff;
+pub(crate) mod instance;
+pub(crate) mod key;
 mod map;
-mod mask;
+pub(crate) mod mask;
 mod reuse;
-pub mod schema;
-mod size;
-mod tree;
+pub(crate) mod schema;
+pub(crate) mod size;
+pub(crate) mod tree;
 pub mod update;
-pub mod validate;
+pub(crate) mod validate;
 
-pub use diff::{Altered, Change, ChangeSet, Changes};
-pub use instance::{Instance, WorkloadChange, follow_workloads};
-pub use key::{Key, is_addressable};
+pub(crate) use diff::{Altered, Change, ChangeSet};
+pub(crate) use instance::{WorkloadChange, follow_workloads};
+pub(crate) use mask::{MaskSet, Segment, Selection};
+pub(crate) use size::weight_after;
+pub(crate) use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES};
+
+pub use instance::Instance;
+pub use key::Key;
 pub use map::Map;
-pub use mask::{Mask, MaskSet, Segment, Selection};
-pub use size::weight_after;
-pub use tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};
+pub use mask::Mask;
+pub use tree::{Node, Tree};

@@ -10,7 +10,7 @@ use super::Node;
 
 /// Kind of a value.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A text.
     Text,
     /// An enum; the tree holds the spelling.
@@ -36,17 +36,17 @@ pub enum Kind {
 }
 
 /// Number and spelling of an enum's value. The first of an enum is its default, 0.
-pub type Choice = (i32, &'static str);
+pub(crate) type Choice = (i32, &'static str);
 
 /// Number, name and fields of one member of a [`Kind::OneOf`].
-pub type Variant = (u32, &'static str, &'static Record);
+pub(crate) type Variant = (u32, &'static str, &'static Record);
 
 /// Number, `state` and values of `subState` of one member of the oneof in `ExecutionState`.
-pub type ExecutionKind = (u32, &'static str, &'static [Choice]);
+pub(crate) type ExecutionKind = (u32, &'static str, &'static [Choice]);
 
 /// Presence of a field, on the wire and in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// In the tree exactly if it is on the wire.
     Optional,
     /// Optional on the wire; a desired state without it is rejected.
@@ -65,7 +65,7 @@ pub enum Presence {
 
 /// Rule for the texts of a field, beyond their kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// Any text.
     Any,
     /// Name of an agent, or a template.
@@ -80,7 +80,7 @@ pub enum Rule {
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// Number in protobuf.
     pub number: u32,
     /// Name in the tree; in `proto/` the same, or in snake case.
@@ -94,12 +94,16 @@ pub struct Field {
     /// Rule for its texts.
     pub rule: Rule,
     /// Noun for one item of a map or list, for messages.
+    #[cfg_attr(
+        not(feature = "manifest"),
+        allow(dead_code, reason = "only readers of text name fields")
+    )]
     pub item: &'static str,
 }
 
 /// The fields of one message, by number.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// The rows.
     pub fields: &'static [Field],
 }
@@ -110,7 +114,7 @@ pub(super) const MOST_FIELDS: usize = 16;
 impl Kind {
     /// The variant of this node, if this is a [`Kind::OneOf`] with such a variant.
     #[must_use]
-    pub fn variant(&self, node: &Node) -> Option<&'static Variant> {
+    pub(crate) fn variant(&self, node: &Node) -> Option<&'static Variant> {
         let Self::OneOf(variants) = self else { return None };
         let name = node.str_at("type")?;
         variants.iter().find(|(_, own, _)| *own == name)
@@ -119,8 +123,12 @@ impl Kind {
 
 impl Record {
     /// The field of this name.
+    #[cfg_attr(
+        not(feature = "manifest"),
+        allow(dead_code, reason = "only readers of text name fields")
+    )]
     #[must_use]
-    pub fn field(&self, name: &str) -> Option<&'static Field> {
+    pub(crate) fn field(&self, name: &str) -> Option<&'static Field> {
         self.fields.iter().find(|field| field.name == name)
     }
 
@@ -135,8 +143,12 @@ impl Record {
     }
 
     /// All names, in the order of messages: fields of every value by number, then the others by name.
+    #[cfg_attr(
+        not(feature = "manifest"),
+        allow(dead_code, reason = "only readers of text name fields")
+    )]
     #[must_use]
-    pub fn names(&self) -> Vec<&'static str> {
+    pub(crate) fn names(&self) -> Vec<&'static str> {
         let mut fields: Vec<_> = self.fields.iter().collect();
         fields.sort_by_key(|field| match field.presence {
             Presence::Always | Presence::Either => (false, ""),
@@ -146,7 +158,7 @@ impl Record {
     }
 
     /// The fields of this presence.
-    pub fn with(&self, presence: Presence) -> impl Iterator<Item = &'static Field> {
+    pub(crate) fn with(&self, presence: Presence) -> impl Iterator<Item = &'static Field> {
         self.fields.iter().filter(move |field| field.presence == presence)
     }
 }
@@ -159,7 +171,12 @@ impl Field {
 
     /// A row without further rules.
     #[must_use]
-    pub const fn new(number: u32, name: &'static str, kind: Kind, presence: Presence) -> Self {
+    pub(crate) const fn new(
+        number: u32,
+        name: &'static str,
+        kind: Kind,
+        presence: Presence,
+    ) -> Self {
         Self { number, name, kind, presence, read_only: false, rule: Rule::Any, item: name }
     }
 
@@ -184,7 +201,7 @@ const fn row(number: u32, name: &'static str, kind: Kind, presence: Presence) ->
 }
 
 /// `CompleteState`.
-pub static COMPLETE_STATE: Record = Record {
+pub(crate) static COMPLETE_STATE: Record = Record {
     fields: &[
         row(1, super::DESIRED_STATE, Kind::Record(&STATE), Optional),
         row(2, super::WORKLOAD_STATES, Map(&LargeMap(&Map(&EXECUTION_STATE))), Optional)
@@ -195,7 +212,7 @@ pub static COMPLETE_STATE: Record = Record {
 };
 
 /// `State`.
-pub static STATE: Record = Record {
+pub(crate) static STATE: Record = Record {
     fields: &[
         row(1, super::API_VERSION, Text, Always),
         row(2, "workloads", LargeMap(&Kind::Record(&WORKLOAD)), Filled),
@@ -204,7 +221,7 @@ pub static STATE: Record = Record {
 };
 
 /// `Workload`.
-pub static WORKLOAD: Record = Record {
+pub(crate) static WORKLOAD: Record = Record {
     fields: &[
         row(1, "agent", Text, Required).rule(Rule::AgentName),
         row(2, "restartPolicy", Kind::Choice(RESTART_POLICY), Default("NEVER")),
@@ -226,7 +243,7 @@ const ADD_CONDITION: &[Choice] =
     &[(0, "ADD_COND_RUNNING"), (1, "ADD_COND_SUCCEEDED"), (2, "ADD_COND_FAILED")];
 
 /// `ControlInterfaceAccess`.
-pub static ACCESS: Record = Record {
+pub(crate) static ACCESS: Record = Record {
     fields: &[
         row(1, "allowRules", Repeated(&ACCESS_RULE), Optional).item("a rule"),
         row(2, "denyRules", Repeated(&ACCESS_RULE), Optional).item("a rule"),
@@ -234,7 +251,8 @@ pub static ACCESS: Record = Record {
 };
 
 /// `AccessRightsRule`.
-pub static ACCESS_RULE: Kind = OneOf(&[(1, "StateRule", &STATE_RULE), (2, "LogRule", &LOG_RULE)]);
+pub(crate) static ACCESS_RULE: Kind =
+    OneOf(&[(1, "StateRule", &STATE_RULE), (2, "LogRule", &LOG_RULE)]);
 
 static STATE_RULE: Record = Record {
     fields: &[
@@ -257,7 +275,7 @@ static FILE: Record = Record {
 };
 
 /// `AgentAttributes`.
-pub static AGENT: Record = Record {
+pub(crate) static AGENT: Record = Record {
     fields: &[
         row(1, "status", Kind::Record(&AGENT_STATUS), Optional).read_only(),
         row(2, "tags", Map(&Text), Collection),
@@ -272,7 +290,7 @@ static AGENT_STATUS: Record = Record {
 };
 
 /// `ExecutionState`.
-pub static EXECUTION_STATE: Kind = Kind::Execution(&[
+pub(crate) static EXECUTION_STATE: Kind = Kind::Execution(&[
     (2, "AgentDisconnected", &[(0, "AgentDisconnected")]),
     (
         3,

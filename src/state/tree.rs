@@ -205,6 +205,7 @@ impl Tree {
     }
 
     /// The selected parts of this tree, with their parents.
+    #[doc(hidden)] // its argument is internal
     #[must_use]
     pub fn select(&self, selection: &Selection) -> Self {
         let mut root = match selection.pick_map(&self.root) {

@@ -12,15 +12,17 @@ use super::{
     tree::NO_ENTRIES, update::UpdateError,
 };
 
+mod fault;
 mod rules;
 mod shape;
 
-pub use rules::check_access;
+pub(crate) use fault::{NameFault, RuleFault, ShapeFault};
+pub(crate) use rules::check_access;
 #[cfg(test)]
 pub(crate) use shape::record as check_record;
 
 /// Longest name of a workload, agent, config or alias.
-pub const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 
 /// The reference's text about an invalid name.
 pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
@@ -28,7 +30,7 @@ pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), an
 
 /// A valid desired state.
 #[derive(Debug)]
-pub struct ValidState {
+pub(crate) struct ValidState {
     /// The desired state: defaults filled in, empty collections left out.
     pub desired: Node,
     /// The changed workloads, by name.
@@ -40,7 +42,10 @@ pub struct ValidState {
 ///
 /// # Errors
 /// The first broken rule, in the reference's order; workloads and configs by name.
-pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidState, UpdateError> {
+pub(crate) fn validate(
+    current: Option<&Node>,
+    proposed: Option<Node>,
+) -> Result<ValidState, UpdateError> {
     let proposed = proposed.or_else(|| Tree::initial().get(&[super::DESIRED_STATE]).cloned());
     let mut desired = proposed.as_ref().map(Node::entries).cloned().unwrap_or_default();
     let version = desired.get(API_VERSION).and_then(Node::as_str).ok_or_else(|| {
@@ -70,7 +75,7 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
     for (name, workload) in started() {
         check_names(name, workload)?;
         let access = workload.get("controlInterfaceAccess");
-        access.map_or(Ok(()), check_access).map_err(UpdateError::Invalid)?;
+        access.map_or(Ok(()), check_access).map_err(invalid)?;
     }
     check_cycles(&workloads, started().map(|(name, _)| name))?;
 
@@ -82,6 +87,16 @@ pub fn validate(current: Option<&Node>, proposed: Option<Node>) -> Result<ValidS
         put(&mut desired, "configs", configs);
     }
     Ok(ValidState { desired: Node::Map(desired), changes })
+}
+
+// An update error has texts: they are all that its sender gets.
+
+fn misshapen(fault: ShapeFault) -> UpdateError {
+    UpdateError::Shape(fault.to_string())
+}
+
+fn invalid(fault: RuleFault) -> UpdateError {
+    UpdateError::Invalid(fault.to_string())
 }
 
 /// Sets a part unless it is the same in memory: then the map keeps its shared nodes.
@@ -107,7 +122,7 @@ fn workloads(
     let mut changes = Vec::new();
     for (name, was, wanted) in changed {
         let new = wanted.map(|wanted| shape::workload(name, wanted)).transpose();
-        let new = new.map_err(UpdateError::Shape)?;
+        let new = new.map_err(misshapen)?;
         // Normalising can undo a difference: an absent policy is `NEVER`.
         if was == new.as_ref() {
             continue;
@@ -140,8 +155,7 @@ fn configs(
     });
     for (key, wanted) in &changed {
         if let Some(item) = wanted {
-            shape::config(&format!("desiredState.configs.{key}"), item)
-                .map_err(UpdateError::Shape)?;
+            shape::config(&format!("desiredState.configs.{key}"), item).map_err(misshapen)?;
         }
     }
     let changed = changed.into_iter().map(|(key, _)| key).collect();
@@ -180,7 +194,7 @@ fn check_config_names(workload: &Node) -> Result<(), UpdateError> {
         let rule = Rule::ConfigReference;
         let checked = rule.check_key(alias.as_str());
         let checked = checked.and_then(|()| rule.check(key.as_str().unwrap_or_default()));
-        checked.map_err(UpdateError::Refused)?;
+        checked.map_err(|fault| UpdateError::Refused(fault.to_string()))?;
     }
     Ok(())
 }
@@ -213,19 +227,18 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
         return Err(UpdateError::Invalid(format!("Unsupported workload name '{name}'. {why}")));
     }
     let agent = workload.str_at("agent").unwrap_or_default();
-    Rule::AgentName.check(agent).map_err(UpdateError::Invalid)
+    Rule::AgentName.check(agent).map_err(invalid)
 }
 
 /// The fault of a workload's name, in the reference's words.
 #[must_use]
-pub fn workload_name_fault(name: &str) -> Option<String> {
+pub(crate) fn workload_name_fault(name: &str) -> Option<NameFault> {
     if name.is_empty() {
-        Some("Is empty.".to_owned())
+        Some(NameFault::Empty)
     } else if !has_name_characters(name) {
-        Some("Expected to have characters in [a-zA-Z0-9_-].".to_owned())
+        Some(NameFault::Characters)
     } else if name.len() > MAX_NAME {
-        let len = name.len();
-        Some(format!("Length {len} exceeds the maximum limit of {MAX_NAME} characters."))
+        Some(NameFault::TooLong(name.len()))
     } else {
         None
     }

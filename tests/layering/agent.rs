@@ -5,8 +5,19 @@ use syn::Item;
 use super::{code_of, layers::WORLD, reading::*};
 
 /// The parts of the component that the reference agent may name: pure ones, and none that serves pipes.
-const FOR_THE_AGENT: &[&str] =
-    &["broker::Rules", "frame", "limits", "link", "manifest", "pb", "state"];
+const FOR_THE_AGENT: &[&str] = &[
+    "frame",
+    "internal::Rules",
+    "internal::agent_update",
+    "internal::parts",
+    "internal::state",
+    "internal::too_deep",
+    "limits",
+    "link",
+    "manifest",
+    "pb",
+    "state",
+];
 /// Its layers that decide, and neither wait nor look around.
 const PURE_IN_THE_AGENT: &[&str] =
     &["logs/record.rs", "model.rs", "render.rs", "runtime/config.rs", "supervisor/conditions.rs"];
@@ -55,7 +66,7 @@ fn the_reference_agent_speaks_through_the_link_and_decides_in_pure_layers() {
     for (file, code) in [
         ("node.rs", "use fifogate::{server::Server, state::Tree};"),
         ("node.rs", "use fifogate::broker;"),
-        ("node.rs", "use fifogate::broker::{Broker, Rules};"),
+        ("node.rs", "use fifogate::internal::{Rules, fuzz_requests};"),
         ("model.rs", "use std::{fmt, fs};"),
         ("render.rs", "use tokio::time::sleep;"),
     ] {

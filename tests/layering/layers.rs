@@ -28,12 +28,15 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("id_map", &[], &[], &[]),
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
+    layer("owner", &[], &[], &[]),
+    // Re-exports alone.
+    layer("internal", &["broker", "frame", "limits", "message", "state"], &[], &[]),
     layer("status", &["broker"], &["serde_json"], &[]),
     // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
     layer("state", &["limits"], &["sha2"], &[]),
     layer("state/convert", &["limits", "pb"], &["prost"], &[]),
     // Protobuf ends here.
-    layer("message", &["frame", "limits", "pb", "state"], &["bytes", "prost"], &[]),
+    layer("message", &["frame", "limits", "owner", "pb", "state"], &["bytes", "prost"], &[]),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
     layer(
         "broker",
@@ -95,7 +98,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["fs", "time"],
     ),
     // The client of the link. Only its clients do I/O.
-    layer("link", &["pb"], &[], &[]),
+    layer("link", &["owner", "pb"], &[], &[]),
     layer("link/error", &["frame::FrameError", "pb"], &[], &["io"]),
     layer("link/codec", &["frame", "pb"], &["log", "prost", "semver"], &[]),
     layer("link/blocking", &["pb"], &[], &["io", "process"]),

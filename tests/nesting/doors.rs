@@ -3,12 +3,11 @@
 
 use fifogate::{
     frame::encode,
+    internal::{Command, NewState, RequestKind, agent_update, parts, state::DESIRED_STATE},
     limits::{Limits, MAX_NESTING},
     link::MessageReceiver,
     manifest,
-    message::{
-        Command, FromAgent, FromWorkload, NewState, RequestKind, ResponseBody, ToAgent, ToWorkload,
-    },
+    message::{FromAgent, FromWorkload, ResponseBody, ToAgent, ToWorkload},
     pb::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base::{self as pb, response::ResponseContent},
@@ -17,7 +16,7 @@ use fifogate::{
         },
     },
     state::{
-        DESIRED_STATE, Instance, Map, Mask, Node, Tree, agent_update,
+        Instance, Map, Mask, Node, Tree,
         convert::{self, Fill},
         update,
     },
@@ -107,7 +106,7 @@ fn manifests(value: &Node) -> [Result<Tree, String>; 3] {
 
 /// Every message that a state with the value is in can be decoded.
 fn check_messages(tree: &Tree, value: &Node) {
-    let item = convert::config_to_pb(value);
+    let item = parts::config_to_pb(value);
     let body = ResponseBody::state(tree, Fill::Full, None);
     let to_workload = ToWorkload::Response { request_id: "r".into(), body: body.clone() };
     let frame = to_workload.into_frame().to_vec();
@@ -193,7 +192,7 @@ fn refusal_names_the_config_whose_value_it_is() {
     assert!(refused.starts_with("effectiveState.configs.k is nested too deep"), "{refused}");
     // An update cannot set it, but whoever it is forwarded to decodes all of it.
     assert_eq!(convert::new_state_from_pb(&effective).unwrap_err().to_string(), refused);
-    assert_eq!(convert::check_nesting(&effective).unwrap_err().to_string(), refused);
+    assert_eq!(parts::check_nesting(&effective).unwrap_err().to_string(), refused);
 }
 
 /// The state after an update keeps to the bound, whatever way led to it: a mask that ends deep inside of a
@@ -237,7 +236,7 @@ fn state_that_was_put_together_too_deep_is_refused_where_it_is_checked() {
         let deep = given(tower(mappings, sequences));
         let refused = update::apply(&Tree::initial(), &deep, &[]).unwrap_err().to_string();
         assert!(refused.contains("desiredState.configs.k is nested too deep"), "{refused}");
-        let refused = agent_update::replace(&Tree::initial(), &deep).unwrap_err();
+        let refused = agent_update::replace(&Tree::initial(), &deep).unwrap_err().to_string();
         assert!(refused.contains(LIMIT), "{refused}");
         let items = [(PATH.to_vec(), deep.get(&PATH).cloned())];
         agent_update::set_items(&Tree::initial(), items).unwrap_err();
@@ -310,7 +309,7 @@ const DECODERS: [(&str, Decodes); 6] = [
     ("an answer or event to an agent", |value| {
         decodes(&link::ToAgent { content: Some(to_agent::Content::Response(response_with(value))) })
     }),
-    ("an item in redb or etcd", |value| decodes(&convert::config_to_pb(value))),
+    ("an item in redb or etcd", |value| decodes(&parts::config_to_pb(value))),
 ];
 
 /// The numbers of the documentation are measured here.

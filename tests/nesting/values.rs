@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 
 use fifogate::{
+    internal::parts,
     limits::MAX_NESTING,
     pb::ank_base::{self as pb, request::RequestContent},
-    state::{Node, convert},
+    state::Node,
 };
 use proptest::{
     collection::vec,
@@ -93,7 +94,7 @@ pub(crate) fn for_each(
 
 /// A state with the value as the config `k`.
 pub(crate) fn state(value: &Node) -> pb::CompleteState {
-    let configs = [("k".to_owned(), convert::config_to_pb(value))].into();
+    let configs = [("k".to_owned(), parts::config_to_pb(value))].into();
     let desired = pb::State {
         api_version: "v1".to_owned(),
         workloads: Some(pb::WorkloadMap::default()),

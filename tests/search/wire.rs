@@ -2,19 +2,19 @@
 //! makes.
 
 use bytes::BufMut;
-use fifogate::frame::put_varint;
+use prost::encoding::encode_varint;
 
 /// A field that is a message, a text or bytes.
 pub(crate) fn put(out: &mut Vec<u8>, field: u32, body: &[u8]) {
-    put_varint(out, u64::from(field << 3 | 2));
-    put_varint(out, body.len() as u64);
+    encode_varint(u64::from(field << 3 | 2), out);
+    encode_varint(body.len() as u64, out);
     out.put_slice(body);
 }
 
 /// A field that is a number.
 pub(crate) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
-    put_varint(out, u64::from(field << 3));
-    put_varint(out, number);
+    encode_varint(u64::from(field << 3), out);
+    encode_varint(number, out);
 }
 
 /// A message with one field.

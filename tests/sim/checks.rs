@@ -1,7 +1,8 @@
 //! The promises that hold after every step, and those at the end of a world.
 
 use fifogate::{
-    broker::{Tick, WorkloadReport},
+    broker::Tick,
+    internal::WorkloadReport,
     pb::{
         ank_base::response::ResponseContent,
         control_api::{FromAnkaios, from_ankaios::FromAnkaiosEnum},

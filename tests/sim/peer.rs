@@ -9,7 +9,8 @@ use std::{
 };
 
 use fifogate::{
-    broker::{PeerId, Seq, Session, SubscriptionReport, WorkloadReport},
+    broker::{PeerId, Seq},
+    internal::{Session, SubscriptionReport, WorkloadReport},
     pb::{
         ank_base::{self as pb, response::ResponseContent},
         control_api::{

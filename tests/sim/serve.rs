@@ -5,7 +5,8 @@
 use std::rc::Rc;
 
 use fifogate::{
-    broker::{Input, PeerId, Session, Updates},
+    broker::{Input, PeerId, Updates},
+    internal::Session,
     message::FromWorkload,
     pb::ank_base::{
         EventsCancelAccepted, LogsCancelAccepted, UpdateStateSuccess, response::ResponseContent,

@@ -7,7 +7,8 @@ use std::{
 };
 
 use fifogate::{
-    broker::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick, Updates, WorkloadReport},
+    broker::{AckMode, Broker, Config, Input, Output, PeerId, Seq, Tick, Updates},
+    internal::WorkloadReport,
     limits::Limits,
     message::ToWorkload,
     pb::control_api::FromAnkaios,
@@ -355,7 +356,7 @@ impl World {
             }
             Output::SendToAgent { seq, message, ack } => self.told_to_agent(seq, &message, ack),
             Output::Slow(..) | Output::CaughtUp(..) => {}
-            Output::Stop | Output::EndLink(_) => panic!("{output:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -1,6 +1,9 @@
 //! `events.jsonl`: what a change of the state tells a subscriber.
 
-use fifogate::state::{ChangeSet, MaskSet, convert};
+use fifogate::{
+    internal::state::{ChangeSet, MaskSet},
+    state::convert,
+};
 use serde_json::Value;
 
 use super::rows::{Count, has_quirk, message, rows, same, strings};
@@ -64,7 +67,7 @@ fn check(row: &Value) -> Result<(), String> {
     }
     let new = convert::from_pb(&message(&row["new_pb"]).unwrap()).unwrap();
     let paths = lists.concat();
-    let selection = fifogate::state::Selection::of_masks(MaskSet::parse(&paths).masks());
+    let selection = fifogate::internal::state::Selection::of_masks(MaskSet::parse(&paths).masks());
     let theirs = convert::to_pb(&new.select(&selection), convert::Fill::Sparse);
     same("state", &state, &Some(theirs))
 }

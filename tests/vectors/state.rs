@@ -1,6 +1,9 @@
 //! `state.jsonl`: what a list of masks reads.
 
-use fifogate::state::{MaskSet, Selection, Tree, convert};
+use fifogate::{
+    internal::state::{MaskSet, Selection},
+    state::{Tree, convert},
+};
 use serde_json::Value;
 
 use super::rows::{Count, has_quirk, message, rows, same, strings};

@@ -1,8 +1,12 @@
 //! `update.jsonl`: what an update makes of a desired state, or why it makes nothing.
 
 use fifogate::{
+    internal::state::{AGENTS, DESIRED_STATE, propose},
     pb::ank_base as pb,
-    state::{AGENTS, DESIRED_STATE, Mask, Node, Tree, convert, update, update::UpdateError},
+    state::{
+        Mask, Node, Tree, convert,
+        update::{self, UpdateError},
+    },
 };
 use serde_json::Value;
 
@@ -154,7 +158,7 @@ fn only_white_space_differs(row: &Value, ours: &update::Updated) -> Result<(), S
 fn agents(row: &Value) -> Result<(), String> {
     let old = convert::from_pb(&message(&row["old_pb"]).unwrap()).unwrap();
     let new_state = convert::new_state_from_pb(&message(&row["new_state_pb"]).unwrap()).unwrap();
-    let root = update::propose(&old, &new_state, &masks(row)).unwrap();
+    let root = propose(&old, &new_state, &masks(row)).unwrap();
     let empty = Node::map([] as [(&str, Node); 0]);
     let agents = root.get(AGENTS).cloned().unwrap_or(empty);
     // The recorded status is what the reference's own type makes of one that it ignores.

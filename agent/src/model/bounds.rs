@@ -3,7 +3,10 @@
 //! Input is the change; output is an error naming the field and its limit. The manifest and the
 //! persisted state are not checked here: an oversized workload there harms itself only.
 
-use fifogate::state::{Node, Tree, WorkloadChange};
+use fifogate::{
+    internal::state::WorkloadChange,
+    state::{Node, Tree},
+};
 
 use super::workload_changes;
 use crate::{

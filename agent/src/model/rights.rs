@@ -4,9 +4,12 @@
 //! allow more than each set alone.
 
 use fifogate::{
-    broker::Rules,
+    internal::{
+        Rules, parts,
+        state::{EFFECTIVE_STATE, MaskSet},
+    },
     pb::ank_base::{self as pb, access_rights_rule::AccessRightsRuleEnum as Kind},
-    state::{EFFECTIVE_STATE, Instance, Mask, MaskSet, Tree, convert},
+    state::{Instance, Mask, Tree},
 };
 
 use super::workload;
@@ -45,7 +48,7 @@ pub fn common_rights(
 
 /// Compiles rules; unreadable ones allow nothing.
 fn compile(access: &pb::ControlInterfaceAccess) -> Rules {
-    let access = convert::access_from_pb(access).ok().flatten();
+    let access = parts::access_from_pb(access).ok().flatten();
     access.as_ref().map(Rules::compile).unwrap_or_default()
 }
 

@@ -4,8 +4,8 @@
 //! another node, and only the agent knows the state resulting from the update.
 
 use fifogate::{
-    broker::Rules,
-    state::{DESIRED_STATE, Map, Mask, Node, Tree},
+    internal::{Rules, state::DESIRED_STATE},
+    state::{Map, Mask, Node, Tree},
 };
 
 use crate::render::{RenderError, configs_of};

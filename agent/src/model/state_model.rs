@@ -6,12 +6,18 @@
 use std::sync::Arc;
 
 use fifogate::{
+    internal::{
+        agent_update::{self, AgentUpdateError},
+        parts,
+        state::{
+            AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES, follow_workloads,
+            propose, weight_after,
+        },
+    },
     pb::ank_base as pb,
     state::{
-        AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, Instance, Mask, Node, Tree,
-        WORKLOAD_STATES, agent_update, convert, follow_workloads,
+        Instance, Mask, Node, Tree, convert,
         update::{self, UpdateError},
-        weight_after,
     },
 };
 
@@ -34,8 +40,8 @@ pub enum InvalidChange {
     #[error(transparent)]
     Item(convert::ConvertError),
     /// The state would break a rule.
-    #[error("{0}")]
-    State(String),
+    #[error(transparent)]
+    State(AgentUpdateError),
 }
 
 /// A state with its size and its index of config references.
@@ -148,7 +154,7 @@ impl StateModel {
         let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
             invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
         })?;
-        let proposed = update::propose(current, &new_state, &masks).map_err(invalid)?;
+        let proposed = propose(current, &new_state, &masks).map_err(invalid)?;
         // Before `apply`: its validation would reveal missing configs to senders without the right to
         // read them.
         if !sender.may_refer(current, &proposed) {
@@ -208,25 +214,24 @@ impl StateModel {
                     (vec![DESIRED_STATE, API_VERSION], Some(Node::text(version)))
                 }
                 Change::Workload(name, workload) => {
-                    let node = workload.as_deref().map(convert::workload_from_pb);
+                    let node = workload.as_deref().map(parts::workload_from_pb);
                     (vec![DESIRED_STATE, "workloads", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Config(name, config) => {
-                    let node = config.as_ref().map(|own| convert::config_from_pb(name, own));
+                    let node = config.as_ref().map(|own| parts::config_from_pb(name, own));
                     (vec![DESIRED_STATE, "configs", name], node.transpose().map_err(unknown)?)
                 }
                 Change::Agent(name, attributes) => {
-                    (vec![AGENTS, name], attributes.as_ref().map(convert::agent_from_pb))
+                    (vec![AGENTS, name], attributes.as_ref().map(parts::agent_from_pb))
                 }
                 Change::WorkloadState(name, state) => {
-                    let state = state.as_ref().map(convert::execution_state_from_pb);
+                    let state = state.as_ref().map(parts::execution_state_from_pb);
                     states.push((instance(name), state.transpose().map_err(unknown)?));
                     continue;
                 }
             });
         }
-        let rule = |error: String| InvalidChange::State(error);
-        let mut tree = agent_update::set_items(&self.tree, items).map_err(rule)?;
+        let mut tree = agent_update::set_items(&self.tree, items).map_err(InvalidChange::State)?;
         tree = agent_update::set_states(&tree, &states);
         let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
         Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fifogate::state::{AGENTS, DESIRED_STATE};
+use fifogate::internal::state::{AGENTS, DESIRED_STATE};
 
 use crate::store::Change;
 

@@ -1,4 +1,4 @@
-use fifogate::state::{Mask, agent_update};
+use fifogate::{internal::agent_update, state::Mask};
 
 use super::*;
 use crate::store::Refused;

@@ -4,7 +4,7 @@
 //! in one order, and answer an update after it is persisted and its event is queued. [`crate::model`]
 //! computes the effect of an update.
 
-use fifogate::{limits::too_deep, pb::ank_base as pb, state::Tree};
+use fifogate::{internal::too_deep, pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
 use crate::{

@@ -2,7 +2,10 @@
 //!
 //! The state goes in; the permission to start or to stop a workload comes out. All functions are pure.
 
-use fifogate::state::{EFFECTIVE_STATE, Instance, Map, Node, Tree, WORKLOAD_STATES};
+use fifogate::{
+    internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
+    state::{Instance, Map, Node, Tree},
+};
 
 /// Whether all dependencies of a workload meet their conditions (`ADD_COND_*`). A missing one meets
 /// none.
@@ -60,7 +63,7 @@ fn workloads(tree: &Tree) -> Map<Node> {
 
 #[cfg(test)]
 mod tests {
-    use fifogate::state::agent_update::set_states;
+    use fifogate::internal::agent_update::set_states;
 
     use super::*;
 

@@ -10,7 +10,10 @@ mod workload;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use fifogate::state::{EFFECTIVE_STATE, Node, Tree, WORKLOAD_STATES};
+use fifogate::{
+    internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
+    state::{Node, Tree},
+};
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},

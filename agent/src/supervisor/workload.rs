@@ -6,8 +6,9 @@
 use std::{convert::Infallible, fmt, future::pending, time::Duration};
 
 use fifogate::{
+    internal::state::{DESIRED_STATE, WORKLOAD_STATES},
     pb::ank_base as pb,
-    state::{DESIRED_STATE, Instance, Node, Tree, WORKLOAD_STATES},
+    state::{Instance, Node, Tree},
 };
 use log::Level;
 use tokio::time::{Instant, sleep};

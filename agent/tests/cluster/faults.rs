@@ -3,7 +3,7 @@
 
 use std::{process::Command, thread, time::Duration};
 
-use fifogate::{pb::ank_base::response::ResponseContent, state::WORKLOAD_STATES};
+use fifogate::{internal::state::WORKLOAD_STATES, pb::ank_base::response::ResponseContent};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fifogate::state::{AGENTS, Tree, WORKLOAD_STATES};
+use fifogate::{
+    internal::state::{AGENTS, WORKLOAD_STATES},
+    state::Tree,
+};
 
 use super::{
     follower::Follower,

@@ -3,6 +3,7 @@
 
 use fifogate::{
     broker::{Broker, Config, Input, Output, PeerId, Tick, Updates},
+    internal::parts,
     limits::Limits,
     link::MessageReceiver,
     message::{FromAgent, FromWorkload, ToAgent},
@@ -53,7 +54,7 @@ pub(crate) fn fuzz_link(data: &[u8]) {
         }
     }
     let message = convert::to_pb(world.broker.state(), Fill::Full);
-    assert_eq!(convert::check_nesting(&message), Ok(()));
+    assert_eq!(parts::check_nesting(&message), Ok(()));
     convert::from_pb(&message).expect("the state converts");
 }
 

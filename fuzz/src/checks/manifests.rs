@@ -1,6 +1,7 @@
 //! Bytes as a manifest.
 
 use fifogate::{
+    internal::parts,
     manifest,
     state::convert::{self, Fill},
 };
@@ -15,7 +16,7 @@ pub(crate) fn fuzz_manifest(data: &[u8]) {
     match manifest::parse("m.yaml", text) {
         Ok(manifest) => {
             let message = convert::to_pb(&manifest.updated.tree, Fill::Full);
-            assert_eq!(convert::check_nesting(&message), Ok(()));
+            assert_eq!(parts::check_nesting(&message), Ok(()));
             let back = convert::from_pb(&message).expect("the state converts");
             let desired = |tree: &fifogate::state::Tree| tree.get(&["desiredState"]).cloned();
             assert_eq!(desired(&back), desired(&manifest.updated.tree));

@@ -3,7 +3,7 @@ use crate::state::{Tree, convert};
 
 fn request(changes: &[&str], yaml: bool) -> Result<(Tree, Vec<String>), String> {
     let changes: Vec<_> = changes.iter().map(|change| (*change).to_owned()).collect();
-    let request = from_changes(&changes, yaml)?;
+    let request = from_changes(&changes, yaml).map_err(|error| error.to_string())?;
     let state = convert::from_pb(&request.new_state.unwrap()).unwrap();
     Ok((state, request.update_mask))
 }

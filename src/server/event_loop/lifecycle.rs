@@ -21,6 +21,7 @@ use crate::{broker::PeerId, message::Owner, state::Instance};
 
 use super::{
     super::{
+        error::PairError,
         fifo::PipePair,
         inotify::FifoEvent,
         log_limiter::Kind,
@@ -74,7 +75,7 @@ impl Loop {
     pub(super) fn begin_open(&mut self, peer: PeerId, instance: &Instance, owner: Owner) {
         let pair = self.has_descriptors().and_then(|()| {
             let pair = self.run_dir.open_pair(instance, owner);
-            pair.map_err(|error| error.to_string())
+            pair.map_err(PairError::Unusable)
         });
         match pair {
             Ok((pair, fifos)) => {
@@ -94,7 +95,7 @@ impl Loop {
         }
     }
 
-    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: String) {
+    fn refuse(&mut self, peer: PeerId, instance: &Instance, why: PairError) {
         let name = instance.to_string();
         let text = format_args!("no control interface for {name}: {why}");
         self.log_limiter.log(Level::Error, Kind::Pair, &name, text);
@@ -102,15 +103,10 @@ impl Loop {
     }
 
     /// Rejects a workload beyond the descriptor limit: opening it would harm the pairs already served.
-    fn has_descriptors(&self) -> Result<(), String> {
-        let pairs = self.ports.len() + self.opening.len();
-        if pairs < self.settings.most_pairs {
-            return Ok(());
-        }
-        Err(format!(
-            "{pairs} workloads are served, and the process may have no more descriptors \
-             (RLIMIT_NOFILE)"
-        ))
+    fn has_descriptors(&self) -> Result<(), PairError> {
+        let served = self.ports.len() + self.opening.len();
+        let has_room = served < self.settings.most_pairs;
+        if has_room { Ok(()) } else { Err(PairError::NoDescriptors(served)) }
     }
 
     pub(super) fn opened(&mut self, peer: PeerId, opened: io::Result<Opened>) {
@@ -125,12 +121,12 @@ impl Loop {
             Ok(Opened::Later(what)) if *removed => self.jobs.push_back(Job::GiveUp(what)),
             Ok(Opened::Port(port)) => {
                 if let Err(error) = self.serve(peer, instance, pair, port, *round > 0) {
-                    self.refuse(peer, instance, error.to_string());
+                    self.refuse(peer, instance, PairError::System(error));
                 }
             }
             Ok(Opened::Later(what)) => self.open_later(peer, opening, what),
             Err(_) if *removed => {}
-            Err(error) => self.refuse(peer, instance, error.to_string()),
+            Err(error) => self.refuse(peer, instance, PairError::System(error)),
         }
     }
 

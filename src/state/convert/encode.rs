@@ -16,7 +16,7 @@ const LENGTH_DELIMITED: u32 = 2;
 
 /// A buffer filled from its end.
 #[derive(Debug, Default)]
-pub struct Writer<'p> {
+pub(crate) struct Writer<'p> {
     buffer: Vec<u8>,
     /// Start of the written bytes.
     start: usize,
@@ -27,7 +27,7 @@ pub struct Writer<'p> {
 impl<'p> Writer<'p> {
     /// A writer with a cache: it copies known leaves from `leaf_cache`, and adds new ones.
     #[must_use]
-    pub fn with(leaf_cache: &'p mut LeafCache, fill: Fill) -> Self {
+    pub(crate) fn with(leaf_cache: &'p mut LeafCache, fill: Fill) -> Self {
         let mut writer = Self::default();
         writer.reserve(leaf_cache.expected(fill));
         Self { leaf_cache: Some(leaf_cache), ..writer }
@@ -35,7 +35,7 @@ impl<'p> Writer<'p> {
 
     /// The written bytes start at this place of the buffer; the rest is a small part of it.
     #[must_use]
-    pub fn finish(self, fill: Fill) -> (Vec<u8>, usize) {
+    pub(crate) fn finish(self, fill: Fill) -> (Vec<u8>, usize) {
         let Self { mut buffer, mut start, leaf_cache } = self;
         let len = buffer.len() - start;
         if let Some(leaf_cache) = leaf_cache {
@@ -112,19 +112,23 @@ impl<'p> Writer<'p> {
     }
 
     /// A text, also if it is empty.
-    pub fn text(&mut self, field: u32, text: &str) {
+    pub(crate) fn text(&mut self, field: u32, text: &str) {
         self.put(text.as_bytes());
         self.put_varint(text.len() as u64);
         self.put_key(field, LENGTH_DELIMITED);
     }
 
     /// Texts in their order.
-    pub fn texts<'a>(&mut self, field: u32, texts: impl DoubleEndedIterator<Item = &'a str>) {
+    pub(crate) fn texts<'a>(
+        &mut self,
+        field: u32,
+        texts: impl DoubleEndedIterator<Item = &'a str>,
+    ) {
         texts.rev().for_each(|text| self.text(field, text));
     }
 
     /// Writes a message with the fields written by `write`, the last first.
-    pub fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+    pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         let before = self.len();
         write(self);
         self.put_varint((self.len() - before) as u64);
@@ -268,7 +272,7 @@ impl<'p> Writer<'p> {
 }
 
 /// Writes the fields of the complete state, as in [`super::to_pb`].
-pub fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
+pub(crate) fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
     for field in COMPLETE_STATE.fields.iter().rev() {
         if let Some(part) = tree.root().get(field.name) {
             writer.message(field.number, |own| own.body(&field.kind, part, fill));

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{AGENTS, EFFECTIVE_STATE, Key, WORKLOAD_STATES};
+use crate::state::{AGENTS, DESIRED_STATE, EFFECTIVE_STATE, Key, WORKLOAD_STATES};
 
 fn state(pending: i32) -> pb::CompleteState {
     let execution = pb::ExecutionState {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::{AGENTS, DESIRED_STATE, Node};
 
 fn workload(tags: &[(&str, &str)]) -> Node {
     let mut fields = vec![

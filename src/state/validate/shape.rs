@@ -2,8 +2,9 @@
 //! fields has them. The checks return the value in its normal form: defaults filled in, empty
 //! collections left out.
 
+use super::fault::ShapeFault;
 use crate::{
-    limits::{MAX_NESTING, too_deep},
+    limits::MAX_NESTING,
     state::{
         Key, Node,
         schema::{Kind, Presence, Record, WORKLOAD},
@@ -11,25 +12,25 @@ use crate::{
 };
 
 /// The workload in its normal form.
-pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, String> {
+pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, ShapeFault> {
     record(&format!("desiredState.workloads.{name}"), &WORKLOAD, node)
 }
 
 /// The record in its normal form.
-pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, String> {
+pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, ShapeFault> {
     let either: Vec<_> = record.with(Presence::Either).map(|field| field.name).collect();
     if !either.is_empty() && either.iter().all(|name| node.str_at(name).is_none()) {
-        return Err(format!("{at} has neither {}", either.join(" nor ")));
+        return Err(ShapeFault::NoneOf(at.to_owned(), either));
     }
-    let Node::Map(fields) = node else { return Err(format!("{at} is not a mapping")) };
+    let Node::Map(fields) = node else { return Err(ShapeFault::NoMapping(at.to_owned())) };
     for field in record.with(Presence::Required) {
         let name = field.name;
         match fields.get(name) {
             Some(value) if matches!(field.kind, Kind::Text) && value.as_str().is_none() => {
-                return Err(format!("{at}.{name} is not a string"));
+                return Err(ShapeFault::NoText(format!("{at}.{name}")));
             }
             Some(_) => {}
-            None => return Err(format!("missing field `{name}` in {at}")),
+            None => return Err(ShapeFault::Missing { field: name, at: at.to_owned() }),
         }
     }
     let mut kept = fields.clone();
@@ -72,17 +73,17 @@ fn rank(kind: &Kind) -> Option<u8> {
 }
 
 /// The normal form of a collection or record.
-fn collection(at: &str, kind: &Kind, node: &Node) -> Result<Node, String> {
+fn collection(at: &str, kind: &Kind, node: &Node) -> Result<Node, ShapeFault> {
     match kind {
         Kind::Map(value) | Kind::LargeMap(value) => {
-            let Node::Map(entries) = node else { return Err(format!("{at} is not a mapping")) };
+            let Node::Map(entries) = node else { return Err(ShapeFault::NoMapping(at.to_owned())) };
             for (key, own) in entries {
                 item(&format_args!("{at}.{key}"), value, own)?;
             }
             Ok(node.clone())
         }
         Kind::List(value) | Kind::Repeated(value) => {
-            let Node::Seq(values) = node else { return Err(format!("{at} is not a sequence")) };
+            let Node::Seq(values) = node else { return Err(ShapeFault::NoSequence(at.to_owned())) };
             for (index, own) in values.iter().enumerate() {
                 item(&format_args!("{at}.{index}"), value, own)?;
             }
@@ -94,14 +95,14 @@ fn collection(at: &str, kind: &Kind, node: &Node) -> Result<Node, String> {
 }
 
 /// Checks an item of a map or sequence.
-fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), String> {
+fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), ShapeFault> {
     match kind {
         Kind::Text | Kind::Choice(_) if node.as_str().is_none() => {
-            Err(format!("{at} is not a string"))
+            Err(ShapeFault::NoText(at.to_string()))
         }
         Kind::OneOf(variants) if node.str_at("type").is_none() => {
-            let names: Vec<_> = variants.iter().map(|(_, name, _)| format!("a {name}")).collect();
-            Err(format!("{at} is neither {}", names.join(" nor ")))
+            let names = variants.iter().map(|(_, name, _)| *name).collect();
+            Err(ShapeFault::NoKind(at.to_string(), names))
         }
         Kind::Record(fields) => record(&at.to_string(), fields, node).map(drop),
         _ => Ok(()),
@@ -110,12 +111,12 @@ fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), St
 
 /// Checks a config: only strings, sequences and mappings, within the bound of nesting. A mask can put a
 /// value together, so the bound is checked here again.
-pub(super) fn config(at: &str, item: &Node) -> Result<(), String> {
+pub(super) fn config(at: &str, item: &Node) -> Result<(), ShapeFault> {
     config_below(at, at, item, MAX_NESTING)
 }
 
-fn config_below(whole: &str, at: &str, item: &Node, levels: usize) -> Result<(), String> {
-    let below = || levels.checked_sub(1).ok_or_else(|| too_deep(whole));
+fn config_below(whole: &str, at: &str, item: &Node, levels: usize) -> Result<(), ShapeFault> {
+    let below = || levels.checked_sub(1).ok_or_else(|| ShapeFault::TooDeep(whole.to_owned()));
     match item {
         Node::Str(_) => Ok(()),
         Node::Seq(values) => {
@@ -130,7 +131,7 @@ fn config_below(whole: &str, at: &str, item: &Node, levels: usize) -> Result<(),
                 config_below(whole, &format!("{at}.{key}"), value, below)
             })
         }
-        Node::Uint(_) => Err(format!("{at} is a number; configs hold strings")),
-        Node::Unset => Err(format!("{at} has no value: neither String, array nor object is set")),
+        Node::Uint(_) => Err(ShapeFault::Number(at.to_owned())),
+        Node::Unset => Err(ShapeFault::Unset(at.to_owned())),
     }
 }

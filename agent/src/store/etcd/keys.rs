@@ -4,7 +4,7 @@
 //! Changes become keys with values, and keys with values become changes; [`Keys::read`] is the inverse
 //! of [`Keys::write`]. Pure.
 
-use fifogate::{pb::ank_base as pb, state::validate::is_name};
+use fifogate::{internal::state::is_name, pb::ank_base as pb};
 use prost::Message;
 
 use crate::store::Change;

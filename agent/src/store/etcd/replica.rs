@@ -10,8 +10,9 @@ use std::{
 };
 
 use fifogate::{
+    internal::state::{AGENTS, DESIRED_STATE},
     pb::ank_base::{self as pb, execution_state::ExecutionStateEnum as State},
-    state::{AGENTS, DESIRED_STATE, Node, Tree},
+    state::{Node, Tree},
 };
 
 use log::Level;

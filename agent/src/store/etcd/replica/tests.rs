@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use fifogate::{
+    internal::{agent_update, parts},
     limits::MAX_NESTING,
     pb::ank_base::config_item::ConfigItemEnum,
-    state::{Mask, agent_update, convert},
+    state::{Mask, convert},
 };
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -240,7 +241,7 @@ fn nested(name: &str, levels: usize, mut is_mapping: impl FnMut() -> bool) -> Ch
         true => Node::map([("k", value)]),
         false => Node::seq([value, Node::text("y")]),
     });
-    Change::Config(name.to_owned(), Some(convert::config_to_pb(&value)))
+    Change::Config(name.to_owned(), Some(parts::config_to_pb(&value)))
 }
 
 fn names(view: &View, part: &str) -> Vec<String> {
@@ -259,7 +260,7 @@ fn config_that_nests_to_the_bound_comes_back_from_its_key_and_value() {
             let view = View::new(keys(), 1, vec![entry(&change, 1)]).unwrap();
             let Change::Config(_, Some(item)) = change else { unreachable!() };
             let found = view.current.tree().get(&[DESIRED_STATE, "configs", "k"]).unwrap();
-            assert_eq!(convert::config_to_pb(found), item);
+            assert_eq!(parts::config_to_pb(found), item);
         }
     }
 }
