@@ -47,7 +47,6 @@ impl Broker {
         self.peers.insert(PeerId::AGENT, Box::new(agent));
         self.link = Some(Link::default());
         self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
-        self.flush_outboxes();
     }
 
     /// The agent's name, once its Hello has come.
@@ -148,7 +147,8 @@ impl Broker {
             Command::ReplaceState(given) => self.replace_all(&given),
             Command::UpdateState { new_state, masks } => self.update_any(&new_state, &masks),
             Command::UpdateWorkloadStates(states) => {
-                self.replace_state(agent_update::set_states(&self.state, &states));
+                let tree = agent_update::set_states(&self.state, &states);
+                self.commit(tree, Some(PeerId::AGENT));
                 Ok(())
             }
             Command::Request(request) => {
@@ -173,13 +173,14 @@ impl Broker {
     }
 
     fn replace_all(&mut self, given: &Tree) -> Result<(), Rejected> {
-        self.replace_state(agent_update::replace(&self.state, given).map_err(invalid)?);
+        let tree = agent_update::replace(&self.state, given).map_err(invalid)?;
+        self.commit(tree, Some(PeerId::AGENT));
         Ok(())
     }
 
     fn update_any(&mut self, new_state: &Tree, masks: &[Mask]) -> Result<(), Rejected> {
-        let state = agent_update::update(&self.state, new_state, masks).map_err(invalid)?;
-        self.replace_state(state);
+        let tree = agent_update::update(&self.state, new_state, masks).map_err(invalid)?;
+        self.commit(tree, Some(PeerId::AGENT));
         Ok(())
     }
 

@@ -5,38 +5,32 @@
 //! their outbox is half empty, and reads resume at the same mark, so neither alternates with each
 //! message.
 
+use std::collections::VecDeque;
+
 use super::{
     Broker, Output, PeerId,
     outbox::{Budget, Handed, Outgoing},
+    peer::Peer,
 };
 
 impl Broker {
-    /// Flushes all dirty outboxes, except the one of the fan-out's author: the events of an update are
-    /// sent before its answer, to other subscribers too.
+    /// Flushes all dirty outboxes.
     pub(super) fn flush_outboxes(&mut self) {
-        let waits = self.fanout.as_ref().and_then(|fanout| fanout.asker);
         // Once per call: a peer deferred in the loop below waits for the next slice.
         let later = std::mem::take(&mut self.dirty.later);
         self.dirty.peers.extend(later);
         while let Some(id) = self.dirty.peers.pop_front() {
-            // A skipped outbox stays marked as dirty; `deliver_some` flushes it at the end of the
-            // fan-out.
-            if Some(id) != waits {
-                self.flush_outbox(id);
-            }
+            self.flush_outbox(id);
         }
     }
 
     pub(super) fn flush_outbox(&mut self, id: PeerId) {
         let window = id.kind().window(&self.config);
         while let Some(peer) = self.peers.get_mut(&id) {
-            while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
-                peer.counters.frames_out += 1;
-                self.outputs.push_back(match message {
-                    Outgoing::Workload(message) => Output::Send { peer: id, seq, message, ack },
-                    Outgoing::Agent(message) => Output::SendToAgent { seq, message, ack },
-                });
+            if peer.held {
+                return; // still marked as dirty; its release flushes it
             }
+            hand_all(id, peer, window, &mut self.outputs);
             let all_handed = peer.outbox.is_empty();
             // Kept session changes are queued only once all else is handed out: until then they merge.
             if id.is_agent() && all_handed && self.tell_waiting_sessions() {
@@ -49,40 +43,48 @@ impl Broker {
                 return;
             }
             peer.dirty = marked;
-            // The event of the running fan-out takes its room before any merged event.
-            if self.deliver_pending(id) {
-                continue;
-            }
-            let Some(peer) = self.peers.get_mut(&id) else { break };
-            // Catching up begins at half of the budget: at the full budget every event would be a
-            // merged one.
-            let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
-            let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
-            let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
-                self.set_reading(id, budget);
-                break;
-            };
-            // A merged event may cost as much as thousands of small messages: leave it to a later
-            // slice.
-            if self.work_left <= 0 {
-                peer.dirty = true;
-                self.dirty.later.push(id);
+            if !self.catch_up_next(id) {
                 return;
             }
-            peer.behind.pop_front();
-            let work = self.catch_up(subscription);
-            self.spend(work);
-            if let Some(peer) = self.peers.get_mut(&id)
-                && peer.needs > 0
-            {
-                // Back to the front: its turn is not lost while it waits for memory.
-                peer.behind.push_front(subscription);
-                self.starved.insert((peer.needs, id));
-            }
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
+    }
+
+    /// Lets the first lagging subscription of a peer catch up, if there is room for its event; otherwise
+    /// ends the flush. Returns true if the outbox is to be flushed again.
+    fn catch_up_next(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        // Catching up begins at half of the budget: at the full budget every event would be a merged
+        // one.
+        let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
+        let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
+        let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
             peer.dirty = false;
+            self.set_reading(id, budget);
+            return false;
+        };
+        // The event of the running fan-out takes its place and its room first: a merged event of a later
+        // state would overtake it.
+        if self.deliver_pending(id) {
+            return true;
         }
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        // A merged event may cost as much as thousands of small messages: leave it to a later slice.
+        if self.work_left <= 0 {
+            peer.dirty = true;
+            self.dirty.later.push(id);
+            return false;
+        }
+        peer.behind.pop_front();
+        let work = self.catch_up(subscription);
+        self.spend(work);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.needs > 0
+        {
+            // Back to the front: its turn is not lost while it waits for memory.
+            peer.behind.push_front(subscription);
+            self.starved.insert((peer.needs, id));
+        }
+        true
     }
 
     /// Pauses the reads of a peer over its budget, and resumes them at half of it: its requests wait
@@ -126,6 +128,17 @@ impl Broker {
             let (instance, after) = (peer.instance.clone(), self.now.0 - since.0);
             self.outputs.push_back(Output::CaughtUp(instance, after));
         }
+    }
+}
+
+/// Hands out the messages of one outbox, as many as the window allows.
+fn hand_all(id: PeerId, peer: &mut Peer, window: usize, outputs: &mut VecDeque<Output>) {
+    while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
+        peer.counters.frames_out += 1;
+        outputs.push_back(match message {
+            Outgoing::Workload(message) => Output::Send { peer: id, seq, message, ack },
+            Outgoing::Agent(message) => Output::SendToAgent { seq, message, ack },
+        });
     }
 }
 

@@ -120,7 +120,7 @@ impl World {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }
-                Output::Slow(..) | Output::CaughtUp(..) => {}
+                Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
                 Output::SendToAgent { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")
                 }

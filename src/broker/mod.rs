@@ -2,6 +2,7 @@
 //!
 //! [`Broker::handle`] takes one [`Input`] and the time, [`Broker::poll_output`] returns the resulting
 //! [`Output`]s one by one, and [`Broker::next_deadline`] is the time of the next call without an input.
+//! Polling also continues the fan-out, in slices; [`Output::Yield`] marks the end of a slice.
 //! The same inputs at the same times give the same outputs: there are no files, threads, clocks, bytes
 //! or protobuf here, so tests need no pipe. Each peer receives its messages in the order of their
 //! queueing.
@@ -9,10 +10,12 @@
 mod access;
 mod acks;
 mod agent;
+mod commit;
 mod fanout;
 mod flow_control;
 mod forward;
 mod fuzz;
+mod lag;
 mod large;
 mod outbox;
 mod peer;
@@ -206,6 +209,9 @@ pub enum Output {
     Stop,
     /// End the agent link, for this reason.
     EndLink(String),
+    /// A slice of work on events is done, and more is left. Nothing is to be sent for it. A server may
+    /// handle other inputs now, and poll again after them; a server without other inputs goes on polling.
+    Yield,
 }
 
 /// One receiver of an [`Output::Multicast`].
@@ -266,8 +272,6 @@ pub struct Broker {
     by_instance: BTreeMap<Instance, PeerId>,
     next_peer: u64,
     subscriptions: Subscriptions,
-    /// The sender of the input being handled.
-    asking: Option<PeerId>,
     fanout: Option<FanOut>,
     timers: BTreeSet<(Tick, Timer)>,
     dirty: DirtyOutboxes,
@@ -314,7 +318,6 @@ impl Broker {
             by_instance: BTreeMap::new(),
             next_peer: 0,
             subscriptions: Subscriptions::default(),
-            asking: None,
             fanout: None,
             timers: BTreeSet::new(),
             dirty: DirtyOutboxes::default(),
@@ -332,20 +335,19 @@ impl Broker {
     }
 
     /// Handles one input at the time `now`. A time before the last one counts as the last one.
+    ///
+    /// The caller polls the outputs after each input, or after a few. With every input the timers due by
+    /// `now` run. A caller without an input until [`Broker::next_deadline`] hands in [`Input::Tick`] at
+    /// that time: otherwise a subscriber's grace time and the agent's time for an answer never end, and
+    /// a large event never gets the memory freed by others. The deadline may change with each input and
+    /// each output, so the caller asks for it again before each wait.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
-        self.asking = match &input {
-            Input::Message { peer, .. } => Some(*peer),
-            Input::Agent(_) => Some(PeerId::AGENT),
-            _ => None,
-        };
-        let goes_on = self.asking.is_some() || matches!(input, Input::Tick);
         match input {
             Input::Message { peer, message, written } => {
                 // Free the window first: the pending event and the answer may then be handed out at
                 // once.
                 self.note_written(peer, written);
-                self.deliver_pending(peer);
                 self.on_message(peer, message);
             }
             Input::Broken { peer, reason } => self.on_broken(peer, reason),
@@ -359,24 +361,56 @@ impl Broker {
             Input::Tick => {}
         }
         self.run_timers();
-        // Notices of written or read messages are cheap and frequent: they pay for no slice of fan-out.
-        if goes_on {
-            self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
-            if let Ok(work @ 1..) = usize::try_from(self.work_left) {
-                let done = self.deliver_some(work);
-                self.spend(done);
+    }
+
+    /// The next output, in order; call it until it returns `None`.
+    ///
+    /// If no output is ready, this flushes the outboxes and continues the fan-out by one slice. So a
+    /// caller that stops before `None` delays events until its next call: no deadline reports them. The
+    /// place to stop is [`Output::Yield`], as long as the caller polls again before it waits.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.has_work() {
+            self.work_a_slice();
+            if self.has_work() {
+                self.outputs.push_back(Output::Yield);
             }
+        }
+        self.outputs.pop_front()
+    }
+
+    /// True if work on events and outboxes is left that waits for nothing but the next
+    /// [`Broker::poll_output`].
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.is_fanning_out() || !self.dirty.is_empty() || self.next_fed().is_some()
+    }
+
+    fn work_a_slice(&mut self) {
+        self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
+        // Taken before the flush: prompt readers get their share of each slice, however many merged
+        // events the flush makes.
+        let work = usize::try_from(self.work_left).unwrap_or(0);
+        // Flushed before the fan-out: an outbox with a free window must take its event at once.
+        self.flush_outboxes();
+        if work > 0 {
+            let done = self.deliver_some(work);
+            self.spend(done);
         }
         // After the fan-out: events of the running change get memory before merged ones.
         self.feed_starved();
         self.flush_outboxes();
     }
 
+    /// The smallest event in `starved`, if the memory budget has room for it now.
+    fn next_fed(&self) -> Option<(usize, PeerId)> {
+        let fits =
+            |(len, _): &&(usize, PeerId)| self.large.fits(*len, self.config.limits.total_bytes);
+        self.starved.first().filter(fits).copied()
+    }
+
     /// Retries the smallest event in `starved` if the memory budget has room for it now.
     fn feed_starved(&mut self) {
-        while let Some(&(len, id)) = self.starved.first()
-            && self.large.fits(len, self.config.limits.total_bytes)
-        {
+        while let Some((_, id)) = self.next_fed() {
             self.starved.pop_first();
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.needs = 0;
@@ -390,23 +424,15 @@ impl Broker {
         isize::try_from(self.config.slice.max(1)).unwrap_or(isize::MAX)
     }
 
-    /// Counts work on events, requested by no input of now. Work beyond a slice is taken off the slices
-    /// of the following inputs.
+    /// Counts work on events. Work beyond a slice is taken off the next slices.
     fn spend(&mut self, work: usize) {
         self.work_left = self.work_left.saturating_sub_unsigned(work);
     }
 
-    /// The next output, in order; call it until it returns `None`.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// The time for [`Broker::handle`] with [`Input::Tick`] if no other input comes before.
+    /// The time for [`Broker::handle`] with [`Input::Tick`] if no other input comes before; `None` if no
+    /// timer runs.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.is_busy() {
-            return Some(self.now);
-        }
         // No input reports the last reader of a large event, so its memory is polled for.
         let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
         let due = self.timers.first().map(|(due, _)| *due);
@@ -428,7 +454,7 @@ impl Broker {
     /// True if no message waits to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.is_busy() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.has_work() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The served instances, oldest first.

@@ -10,14 +10,16 @@ use std::{
 };
 
 use crate::{
+    limits::Limits,
     message::{FromWorkload, Phase, ResponseBody, ToWorkload},
     state::Instance,
 };
 
 use super::{
-    Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId, Tick,
+    AckMode, Broker, Output, PeerId, Rules, Seq, Session, SubscriptionId, Tick,
     forward::Forwards,
     outbox::{Kind, MemoryBudget, Outbox, Outgoing},
+    peer_kind::PeerKind,
     session::Verdict,
     snapshots::Snapshots,
     subscriptions::Lag,
@@ -43,6 +45,8 @@ pub(super) struct Peer {
     pub(super) reading: bool,
     /// True if its outbox is queued for a flush.
     pub(super) dirty: bool,
+    /// True during the fan-out of its own change: its outbox waits for the events of others.
+    pub(super) held: bool,
     /// True if its FIFOs exist.
     pub(super) has_pair: bool,
     pub(super) session: Session,
@@ -76,6 +80,7 @@ impl Peer {
         Self {
             reading: true,
             dirty: false,
+            held: false,
             has_pair: false,
             session: Session::default(),
             slow_since: None,
@@ -94,11 +99,27 @@ impl Peer {
         }
     }
 
-    /// True if the outbox is empty and unmarked, and the reader neither lags nor is paused or reported
-    /// slow.
+    /// True if the outbox is empty and neither marked nor held, and the reader neither lags nor is paused
+    /// or reported slow.
     pub(super) fn is_clean(&self) -> bool {
         let slow = self.slow_since.is_some() || !self.reading || !self.behind.is_empty();
-        !slow && !self.dirty && self.outbox.is_empty()
+        !slow && !self.dirty && !self.held && self.outbox.is_empty()
+    }
+
+    /// True if one more event may wait for this peer of this kind.
+    pub(super) fn has_room(&self, kind: PeerKind, limits: &Limits, queued: &MemoryBudget) -> bool {
+        self.outbox.is_empty() || self.outbox.has_room(kind.budget(limits, queued, &self.outbox))
+    }
+
+    /// The number of an event that skips the queue, if the peer is clean and a workload. This is the
+    /// usual case, and such events of one group leave as one [`Output::Multicast`].
+    pub(super) fn pass_event(&mut self, kind: PeerKind, window: usize) -> Option<(Seq, AckMode)> {
+        if kind == PeerKind::Agent || !self.is_clean() {
+            return None;
+        }
+        let passed = self.outbox.pass(window)?;
+        self.counters.frames_out += 1;
+        Some(passed)
     }
 }
 
@@ -233,8 +254,13 @@ impl Broker {
         self.answer(id, request_id, ResponseBody::error("Access denied"));
     }
 
+    /// Queues a message behind the peer's events of all changes so far.
     pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         self.deliver_pending(id);
+        self.enqueue(id, message, kind);
+    }
+
+    pub(super) fn enqueue(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.outbox.push(message, kind, self.now);
             self.dirty.note(id, peer);
@@ -251,6 +277,10 @@ pub(super) struct DirtyOutboxes {
 }
 
 impl DirtyOutboxes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.later.is_empty()
+    }
+
     pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
         if !std::mem::replace(&mut peer.dirty, true) {
             self.peers.push_back(id);

@@ -84,8 +84,9 @@ impl Broker {
             }
             RequestKind::CancelLogs => self.answer(id, &request_id, ResponseBody::logs_cancelled()),
             RequestKind::CancelEvents => {
-                self.end_subscription(id, &request_id);
+                // Its last event, if one is due, is queued with the answer.
                 self.answer(id, &request_id, ResponseBody::events_cancelled());
+                self.end_subscription(id, &request_id);
             }
             RequestKind::Nothing => {
                 if !self.note_malformed(id) {
@@ -184,19 +185,19 @@ impl Broker {
         masks: &MaskSet,
         first: ResponseBody,
     ) {
-        // The new one is added after the old one ended: both have the same id.
-        self.end_subscription(id, &request_id);
         let waits = id.kind().has_grace(&self.config);
         let phase =
             if waits { SubscriptionPhase::AwaitingFirstRead } else { SubscriptionPhase::Live };
         let own_id = Arc::clone(&request_id);
         let subscription = self.subscriptions.add(id, own_id, masks, phase, self.version);
+        let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
+        self.respond(id, Arc::clone(&request_id), first, kind);
+        // The replaced subscription ends after this: its last event, if one is due, comes before.
+        self.end_subscription(id, &request_id);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.subscription_bytes += cost(&request_id, masks);
-            peer.subscriptions.insert(Arc::clone(&request_id), subscription);
+            peer.subscriptions.insert(request_id, subscription);
         }
-        let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
-        self.respond(id, request_id, first, kind);
     }
 
     /// Serves an update whose sender may write its masks.
@@ -279,10 +280,10 @@ impl Broker {
         bytes > self.state_bytes && bytes > id.kind().most_state_bytes(&self.config.limits)
     }
 
-    /// Commits an update. Its events are sent before the answer
-    /// (docs/differences.md#5-events-precede-the-answer), and pairs are opened and closed after it.
+    /// Commits an update, and queues its answer behind its events
+    /// (docs/differences.md#5-events-precede-the-answer). Pairs are opened and closed after it.
     fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
-        let (ended, started) = self.commit(&updated);
+        let (ended, started) = self.commit_update(&updated, Some(id));
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
         self.answer(id, request_id, ResponseBody::updated(names(&started), names(&ended)));
         if self.link.is_none() {

@@ -59,7 +59,10 @@ pub(super) struct Subscription {
     /// Set if changes are undelivered. One event will cover all of them.
     pub(super) lag: Option<Lag>,
     /// The last version covered by its first answer, an event, or a catch-up without a difference.
+    /// Versions from there on look alike to it, up to its lag.
     pub(super) last_seen: Version,
+    /// The last version handled for it: delivered, recorded as its lag, or found to be invisible.
+    pub(super) handled: Version,
     /// Its share of the workload's limit, as computed by [`cost`].
     pub(super) cost: usize,
     /// Events sent.
@@ -75,9 +78,17 @@ impl Subscription {
     }
 
     /// Counts an event with all changes up to `version`.
-    pub(super) fn note_seen(&mut self, version: Version) {
+    pub(super) fn note_event(&mut self, version: Version) {
         self.events += 1;
         self.last_seen = version;
+        self.handled = version;
+    }
+
+    /// Ends its lag, and returns it: the state of `version` is delivered next, or does not differ.
+    pub(super) fn end_lag(&mut self, version: Version) -> Option<Lag> {
+        self.last_seen = version;
+        self.handled = version;
+        self.lag.take()
     }
 }
 
@@ -124,6 +135,7 @@ impl Subscriptions {
             phase,
             lag: None,
             last_seen,
+            handled: last_seen,
             cost,
             events: 0,
             merged: 0,

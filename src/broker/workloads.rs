@@ -17,7 +17,7 @@ use super::{Broker, Output, PeerId, Rules, peer::Peer};
 impl Broker {
     /// Begins with the state made by `updated` from the initial one, and serves its workloads.
     pub fn start(&mut self, updated: &Updated) {
-        self.commit(updated);
+        self.commit_update(updated, None);
         if self.link.is_none() {
             self.follow_desired(&updated.changes);
         }
