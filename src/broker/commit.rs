@@ -17,6 +17,7 @@ use super::{
     Broker, Delivery, Output, PeerId, SubscriptionId,
     fanout::{Event, FanOut, event_body},
     outbox::Kind,
+    peer_kind::PeerKind,
     subscriptions::{GroupId, Subscription, Touched},
 };
 
@@ -55,20 +56,24 @@ impl Broker {
             self.unseen = self.version;
         }
         if !groups.is_empty() {
+            // Held here, not where the answer is queued: so no caller can let the answer out before the
+            // events of its update.
             self.hold(author);
             self.fanout = Some(FanOut::new(old, changes, groups, author));
         }
     }
 
+    /// Keeps the messages to the author of a change in its outbox, until all events are handed out.
     fn hold(&mut self, author: Option<PeerId>) {
-        if let Some(peer) = author.and_then(|author| self.peers.get_mut(&author)) {
+        if let Some(peer) = author.and_then(|author| self.peers.get_mut(author)) {
             peer.held = true;
         }
     }
 
+    /// Ends the hold, at the end of the fan-out.
     fn release(&mut self, author: Option<PeerId>) {
         let Some(author) = author else { return };
-        if let Some(peer) = self.peers.get_mut(&author) {
+        if let Some(peer) = self.peers.get_mut(author) {
             peer.held = false;
         }
         self.flush_outbox(author);
@@ -90,6 +95,7 @@ impl Broker {
         let Some(mut fanout) = self.fanout.take() else { return };
         while let Some((_, members)) = fanout.advance(&self.subscriptions, usize::MAX) {
             for id in members {
+                // Some got their event ahead of their turn, with another message.
                 if self.awaits(id) {
                     self.fall_behind(id, fanout.old());
                     self.mark_dirty_of(id);
@@ -101,15 +107,14 @@ impl Broker {
 
     /// True if the current version is not yet handled for a subscription.
     fn awaits(&self, id: SubscriptionId) -> bool {
-        self.subscriptions.get(id).is_some_and(|own| own.handled != self.version)
+        self.subscriptions.get(id).is_some_and(|own| own.awaits(self.version))
     }
 
     /// Marks the outbox of a subscriber as dirty: it may have room to catch up.
     fn mark_dirty_of(&mut self, id: SubscriptionId) {
-        let Some(subscription) = self.subscriptions.get(id) else { return };
-        let peer = subscription.peer;
-        if let Some(found) = self.peers.get_mut(&peer) {
-            self.dirty.note(peer, found);
+        let Some(to) = self.subscriptions.get(id).map(Subscription::peer) else { return };
+        if let Some(peer) = self.peers.get_mut(to) {
+            self.dirty.note(to, peer);
         }
     }
 
@@ -139,9 +144,9 @@ impl Broker {
     /// Returns true if any delivery was due.
     pub(super) fn deliver_pending(&mut self, peer: PeerId) -> bool {
         let Some(fanout) = &self.fanout else { return false };
-        let Some(peer) = self.peers.get(&peer) else { return false };
+        let Some(peer) = self.peers.get(peer) else { return false };
         let own = peer.subscriptions.values().filter(|id| self.awaits(**id));
-        let own = own.filter_map(|id| Some((self.subscriptions.get(*id)?.group, *id)));
+        let own = own.filter_map(|id| Some((self.subscriptions.get(*id)?.group(), *id)));
         let awaited: Vec<_> = own.filter(|(group, _)| fanout.awaits(*group)).collect();
         let mut left = self.config.most_at_once;
         for (group, id) in &awaited {
@@ -157,36 +162,36 @@ impl Broker {
         !awaited.is_empty()
     }
 
-    /// Delivers the last change to some members of a group; members without room fall behind. Returns
-    /// the work of encoding their event.
+    /// Delivers the last change to some members of a group, each at most once. Returns the work of
+    /// encoding their event. Its body is shared, so it is charged as one for a workload even if the agent
+    /// is among the members.
     fn deliver(
         &mut self,
         fanout: &mut FanOut,
-        group_id: GroupId,
+        group: GroupId,
         members: &[SubscriptionId],
     ) -> usize {
-        let Some((group, all)) = self.subscriptions.group_mut(group_id) else { return 0 };
-        let (mut work, mut event) = (0, fanout.take_event(group_id));
+        let Some((masks, all)) = self.subscriptions.group_mut(group) else { return 0 };
+        let (mut work, mut event) = (0, fanout.take_event(group));
         let (mut late, mut deliveries) = (Vec::new(), Vec::with_capacity(members.len()));
         for id in members {
-            // A subscription added or caught up after the change has its effect already.
-            let awaits = |own: &&mut Subscription| own.handled != self.version;
+            let awaits = |own: &&mut Subscription| own.awaits(self.version);
             let Some(subscription) = all.get_mut(id).filter(awaits) else { continue };
-            let to = subscription.peer;
-            let Some(peer) = self.peers.get_mut(&to) else { continue };
-            let has_room = peer.has_room(to.kind(), &self.config.limits, &self.queued);
+            let to = subscription.peer();
+            let Some(peer) = self.peers.get_mut(to) else { continue };
+            let has_room = peer.has_room(to.kind(), &self.config.limits, &self.memory);
             if !has_room || !subscription.is_up_to_date() {
                 late.push(*id);
                 continue;
             }
             let made = || {
-                let (body, own) = event_body(fanout.changes(), &group.masks, &self.state);
+                let (body, own) = event_body(fanout.changes(), masks, &self.state);
                 work = own;
-                Event::of(body, |body| self.large.charge(body, self.config.limits.total_bytes))
+                Event::of(body, |body| self.memory.charge(PeerKind::Workload, body))
             };
             let body = match event.get_or_insert_with(made) {
                 Event::Nothing => {
-                    subscription.handled = self.version;
+                    subscription.note_invisible(self.version);
                     continue;
                 }
                 Event::Made(body) => body,
@@ -197,22 +202,34 @@ impl Broker {
                 }
             };
             subscription.note_event(self.version);
-            let request_id = Arc::clone(&subscription.request_id);
+            let request_id = Arc::clone(subscription.request_id());
             if let Some((seq, ack)) = peer.pass_event(to.kind(), self.config.window) {
                 deliveries.push(Delivery { peer: to, seq, request_id, ack });
             } else {
                 let message = to.kind().response(request_id, body.clone());
-                peer.outbox.push(message, Kind::Event(*id), self.now);
-                self.dirty.note(to, peer);
+                self.dirty.push(to, peer, message, Kind::Event(*id), self.now);
             }
         }
-        if let Some(Event::Made(body)) = event.as_ref().filter(|_| !deliveries.is_empty()) {
-            self.outputs.push_back(Output::Multicast { body: body.clone(), deliveries });
-        }
-        fanout.keep_event(group_id, event);
-        late.into_iter().for_each(|id| self.fall_behind(id, fanout.old()));
+        self.end_delivery(fanout, group, event, deliveries, late);
         #[cfg(test)]
         (self.work_done += members.len() + work);
         work
+    }
+
+    /// Hands out the events that skip the queue, keeps the group's event, and lets members without room
+    /// fall behind.
+    fn end_delivery(
+        &mut self,
+        fanout: &mut FanOut,
+        group: GroupId,
+        event: Option<Event>,
+        deliveries: Vec<Delivery>,
+        late: Vec<SubscriptionId>,
+    ) {
+        if let Some(Event::Made(body)) = event.as_ref().filter(|_| !deliveries.is_empty()) {
+            self.outputs.push_back(Output::Multicast { body: body.clone(), deliveries });
+        }
+        fanout.keep_event(group, event);
+        late.into_iter().for_each(|id| self.fall_behind(id, fanout.old()));
     }
 }

@@ -162,7 +162,7 @@ mod tests {
             subscriptions.add(PeerId(0), "r".into(), &masks, phase, 0)
         };
         let ids = ["a", "a", "a", "b"].map(|mask| add(&mut subscriptions, mask));
-        let groups = ids.iter().map(|id| subscriptions.get(*id).unwrap().group).collect();
+        let groups = ids.iter().map(|id| subscriptions.get(*id).unwrap().group()).collect();
         let changes = ChangeSet::between(&Tree::default(), &Tree::initial());
         let mut fanout = FanOut::new(Tree::default(), changes, groups, None);
         let mut next = |subscriptions: &Subscriptions| {

@@ -8,25 +8,72 @@
 use std::collections::VecDeque;
 
 use super::{
-    Broker, Output, PeerId,
-    outbox::{Budget, Handed, Outgoing},
+    Broker, Output, PeerId, Tick,
+    outbox::{Budget, Handed, Kind, Outgoing},
     peer::Peer,
 };
+
+/// Peers with an outbox to flush, each once.
+#[derive(Debug, Default)]
+pub(super) struct DirtyOutboxes {
+    ready: VecDeque<PeerId>,
+    /// Peers with lagging subscriptions, deferred to a later slice of work.
+    later: Vec<PeerId>,
+}
+
+impl DirtyOutboxes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.later.is_empty()
+    }
+
+    /// Queues a message in the outbox of a peer, and marks it.
+    pub(super) fn push(
+        &mut self,
+        id: PeerId,
+        peer: &mut Peer,
+        message: Outgoing,
+        kind: Kind,
+        now: Tick,
+    ) {
+        peer.outbox.push(message, kind, now);
+        self.note(id, peer);
+    }
+
+    /// Marks the outbox of a peer.
+    pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
+        if !std::mem::replace(&mut peer.dirty, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<PeerId> {
+        self.ready.pop_front()
+    }
+
+    /// Leaves a peer, still marked, to a later slice of work.
+    fn defer(&mut self, id: PeerId) {
+        self.later.push(id);
+    }
+
+    /// Begins with the deferred peers again.
+    fn resume(&mut self) {
+        self.ready.extend(self.later.drain(..));
+    }
+}
 
 impl Broker {
     /// Flushes all dirty outboxes.
     pub(super) fn flush_outboxes(&mut self) {
         // Once per call: a peer deferred in the loop below waits for the next slice.
-        let later = std::mem::take(&mut self.dirty.later);
-        self.dirty.peers.extend(later);
-        while let Some(id) = self.dirty.peers.pop_front() {
+        self.dirty.resume();
+        while let Some(id) = self.dirty.pop() {
             self.flush_outbox(id);
         }
     }
 
     pub(super) fn flush_outbox(&mut self, id: PeerId) {
         let window = id.kind().window(&self.config);
-        while let Some(peer) = self.peers.get_mut(&id) {
+        while let Some(peer) = self.peers.get_mut(id) {
             if peer.held {
                 return; // still marked as dirty; its release flushes it
             }
@@ -36,7 +83,7 @@ impl Broker {
             if id.is_agent() && all_handed && self.tell_waiting_sessions() {
                 continue;
             }
-            let Some(peer) = self.peers.get_mut(&id) else { break };
+            let Some(peer) = self.peers.get_mut(id) else { break };
             // Usual case: all messages are handed out, and there is no lag and no pause to end.
             let marked = std::mem::replace(&mut peer.dirty, false);
             if peer.is_clean() {
@@ -52,10 +99,10 @@ impl Broker {
     /// Lets the first lagging subscription of a peer catch up, if there is room for its event; otherwise
     /// ends the flush. Returns true if the outbox is to be flushed again.
     fn catch_up_next(&mut self, id: PeerId) -> bool {
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(peer) = self.peers.get_mut(id) else { return false };
         // Catching up begins at half of the budget: at the full budget every event would be a merged
         // one.
-        let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
+        let budget = peer.budget(id.kind(), &self.config.limits, &self.memory);
         let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
         let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
             peer.dirty = false;
@@ -67,22 +114,22 @@ impl Broker {
         if self.deliver_pending(id) {
             return true;
         }
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let Some(peer) = self.peers.get_mut(id) else { return false };
         // A merged event may cost as much as thousands of small messages: leave it to a later slice.
         if self.work_left <= 0 {
             peer.dirty = true;
-            self.dirty.later.push(id);
+            self.dirty.defer(id);
             return false;
         }
         peer.behind.pop_front();
         let work = self.catch_up(subscription);
         self.spend(work);
-        if let Some(peer) = self.peers.get_mut(&id)
+        if let Some(peer) = self.peers.get_mut(id)
             && peer.needs > 0
         {
             // Back to the front: its turn is not lost while it waits for memory.
             peer.behind.push_front(subscription);
-            self.starved.insert((peer.needs, id));
+            self.memory.wait(peer.needs, id);
         }
         true
     }
@@ -90,7 +137,7 @@ impl Broker {
     /// Pauses the reads of a peer over its budget, and resumes them at half of it: its requests wait
     /// until it has read its answers.
     fn set_reading(&mut self, id: PeerId, budget: Budget) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         let on = match peer.reading {
             true => peer.outbox.has_room(budget),
             false => peer.outbox.is_half_empty(budget),
@@ -108,7 +155,7 @@ impl Broker {
 
     /// Reports a slow reader, at most once per [`EPISODE_MS`].
     pub(super) fn note_slow(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.slow_since.is_some() {
             return;
         }
@@ -121,7 +168,7 @@ impl Broker {
     }
 
     fn note_caught_up(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if let Some(since) = peer.slow_since.take()
             && peer.slow_told == Some(since)
         {

@@ -10,6 +10,7 @@
 mod access;
 mod acks;
 mod agent;
+mod agent_link;
 mod commit;
 mod fanout;
 mod flow_control;
@@ -17,25 +18,25 @@ mod forward;
 mod fuzz;
 mod lag;
 mod large;
+mod memory;
 mod outbox;
 mod peer;
 mod peer_kind;
+mod peers;
 mod read_cache;
 mod references;
 mod report;
 mod requests;
 mod session;
+mod sessions;
 mod snapshots;
 mod subscriptions;
+mod timers;
 mod workloads;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    id_map::IdMap,
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner, ResponseBody, ToAgent, ToWorkload},
     state::{Instance, Tree, convert::LeafCache, weight_after},
@@ -50,14 +51,15 @@ pub use report::{SubscriptionReport, WorkloadReport};
 pub use session::{Session, check_version};
 pub use subscriptions::SubscriptionId;
 
-use agent::Link;
+use agent_link::AgentLink;
 use fanout::FanOut;
-use large::LargeBodies;
-use outbox::MemoryBudget;
-use peer::{DirtyOutboxes, Peer};
+use flow_control::DirtyOutboxes;
+use memory::MemoryBudget;
+use peers::Peers;
 use read_cache::ReadCache;
 use snapshots::Version;
 use subscriptions::Subscriptions;
+use timers::{Timer, Timers};
 
 /// A point in time: milliseconds since an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,18 +264,11 @@ pub struct Broker {
     read_cache: ReadCache,
     /// Encoded values of earlier answers, for reuse.
     leaf_cache: LeafCache,
-    /// Bytes in all outboxes of workloads together.
-    queued: MemoryBudget,
-    /// Bytes of all large bodies still held by a queue or by the server.
-    large: LargeBodies,
-    /// Peers with a merged event too large for the memory budget, by its length.
-    starved: BTreeSet<(usize, PeerId)>,
-    peers: IdMap<PeerId, Box<Peer>>,
-    by_instance: BTreeMap<Instance, PeerId>,
-    next_peer: u64,
+    memory: MemoryBudget,
+    peers: Peers,
     subscriptions: Subscriptions,
     fanout: Option<FanOut>,
-    timers: BTreeSet<(Tick, Timer)>,
+    timers: Timers,
     dirty: DirtyOutboxes,
     /// All work on events so far.
     #[cfg(test)]
@@ -281,27 +276,19 @@ pub struct Broker {
     /// The rest of a slice of work; negative if the last event cost more than the rest.
     work_left: isize,
     outputs: VecDeque<Output>,
-    link: Option<Link>,
+    link: Option<AgentLink>,
     next_forward: u64,
 }
 
 /// Milliseconds between two checks for free memory for large events.
 const RETRY_MS: u64 = 50;
 
-/// An action with a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The grace time of a subscription is over.
-    GraceOver(SubscriptionId),
-    /// The agent's time to answer this forwarded request of a peer is over.
-    Forward(PeerId, u64),
-}
-
 impl Broker {
     /// A broker of the initial state, without workloads.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let link = config.link.clone();
+        let memory = MemoryBudget::new(config.limits.total_bytes);
         let mut broker = Self {
             config,
             now: Tick::default(),
@@ -311,15 +298,11 @@ impl Broker {
             unseen: 0,
             read_cache: ReadCache::default(),
             leaf_cache: LeafCache::default(),
-            queued: MemoryBudget::default(),
-            large: LargeBodies::default(),
-            starved: BTreeSet::new(),
-            peers: IdMap::default(),
-            by_instance: BTreeMap::new(),
-            next_peer: 0,
+            memory,
+            peers: Peers::default(),
             subscriptions: Subscriptions::default(),
             fanout: None,
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             dirty: DirtyOutboxes::default(),
             #[cfg(test)]
             work_done: 0,
@@ -382,7 +365,7 @@ impl Broker {
     /// [`Broker::poll_output`].
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.is_fanning_out() || !self.dirty.is_empty() || self.next_fed().is_some()
+        self.is_fanning_out() || !self.dirty.is_empty() || self.memory.is_ready()
     }
 
     fn work_a_slice(&mut self) {
@@ -401,18 +384,20 @@ impl Broker {
         self.flush_outboxes();
     }
 
-    /// The smallest event in `starved`, if the memory budget has room for it now.
-    fn next_fed(&self) -> Option<(usize, PeerId)> {
-        let fits =
-            |(len, _): &&(usize, PeerId)| self.large.fits(*len, self.config.limits.total_bytes);
-        self.starved.first().filter(fits).copied()
+    /// Handles all timers due by now.
+    fn run_timers(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::GraceOver(id) => self.go_live(id),
+                Timer::Forward(peer, number) => self.forward_timed_out(peer, number),
+            }
+        }
     }
 
-    /// Retries the smallest event in `starved` if the memory budget has room for it now.
+    /// Retries the smallest event that waits for memory, if there is room for it now.
     fn feed_starved(&mut self) {
-        while let Some((_, id)) = self.next_fed() {
-            self.starved.pop_first();
-            if let Some(peer) = self.peers.get_mut(&id) {
+        while let Some(id) = self.memory.pop_ready() {
+            if let Some(peer) = self.peers.get_mut(id) {
                 peer.needs = 0;
                 self.dirty.note(id, peer);
                 return; // the next one when it is known what this one took
@@ -434,9 +419,8 @@ impl Broker {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
         // No input reports the last reader of a large event, so its memory is polled for.
-        let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
-        let due = self.timers.first().map(|(due, _)| *due);
-        [due, retry].into_iter().flatten().min()
+        let retry = self.memory.is_awaited().then_some(Tick(self.now.0 + RETRY_MS));
+        [self.timers.next_due(), retry].into_iter().flatten().min()
     }
 
     /// The current state.
@@ -454,25 +438,17 @@ impl Broker {
     /// True if no message waits to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.has_work() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.has_work() && self.peers.all().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The served instances, oldest first.
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
-        let workloads = self.workloads().into_iter();
+        let workloads = self.peers.workloads().into_iter();
         workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))
     }
 
-    fn workloads(&self) -> Vec<(PeerId, &Peer)> {
-        let workloads = self.peers.iter().filter(|(id, _)| !id.is_agent());
-        let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();
-        // `IdMap` iterates in no order, and callers are given the oldest first.
-        workloads.sort_unstable_by_key(|(id, _)| *id);
-        workloads
-    }
-
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
-        if let Some(found) = self.peers.get_mut(&peer) {
+        if let Some(found) = self.peers.get_mut(peer) {
             found.outbox.note_written(seq, self.now);
             if !found.is_clean() {
                 self.dirty.note(peer, found);
