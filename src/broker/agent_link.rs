@@ -19,7 +19,7 @@ pub(super) struct AgentLink {
     agent_name: Option<String>,
     trouble: Option<String>,
     acks: Acks,
-    /// Instances with a pair being removed.
+    /// Instances with a pair being removed. Their peers are gone, and the agent knows no peer numbers.
     removing: BTreeMap<PeerId, Instance>,
     /// Sessions changed while other messages waited for the agent: the last change of each.
     sessions: BTreeMap<PeerId, (Instance, Phase)>,
@@ -64,7 +64,7 @@ impl AgentLink {
         self.acks.pop()
     }
 
-    /// Notes that the pair of an instance is being removed.
+    /// Notes that the pair of an instance is being removed: the agent hears of it at the end.
     pub(super) fn note_removing(&mut self, id: PeerId, instance: Instance) {
         self.removing.insert(id, instance);
     }
@@ -74,7 +74,8 @@ impl AgentLink {
         self.removing.remove(&id)
     }
 
-    /// Keeps back a change of a peer's session, in place of an earlier one.
+    /// Keeps back a change of a peer's session, in place of an earlier one: a workload may begin sessions
+    /// without end while the agent does not read.
     pub(super) fn keep_session(&mut self, id: PeerId, instance: Instance, phase: Phase) {
         self.sessions.insert(id, (instance, phase));
     }
@@ -84,7 +85,8 @@ impl AgentLink {
         self.sessions.remove(&id)
     }
 
-    /// Some of the peers with a kept change of their session.
+    /// Some of the peers with a kept change of their session. More would leave the window anyway, and
+    /// kept changes still merge.
     pub(super) fn changed_sessions(&self, most: usize) -> Vec<PeerId> {
         self.sessions.keys().copied().take(most).collect()
     }

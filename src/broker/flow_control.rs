@@ -27,6 +27,7 @@ impl DirtyOutboxes {
     }
 
     /// Queues a message in the outbox of a peer, and marks it.
+    #[inline] // the message is large, and would be copied for the call
     pub(super) fn push(
         &mut self,
         id: PeerId,
@@ -57,7 +58,9 @@ impl DirtyOutboxes {
 
     /// Begins with the deferred peers again.
     fn resume(&mut self) {
-        self.ready.extend(self.later.drain(..));
+        if !self.later.is_empty() {
+            self.ready.extend(self.later.drain(..));
+        }
     }
 }
 
@@ -179,6 +182,7 @@ impl Broker {
 }
 
 /// Hands out the messages of one outbox, as many as the window allows.
+#[inline]
 fn hand_all(id: PeerId, peer: &mut Peer, window: usize, outputs: &mut VecDeque<Output>) {
     while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
         peer.counters.frames_out += 1;

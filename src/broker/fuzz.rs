@@ -127,6 +127,7 @@ impl World {
                 Output::OpenPair(..) | Output::ClosePair(_) | Output::SetReadEnabled(..) => {}
             }
         }
+        assert!(!self.broker.has_work(), "work is left after the last output");
     }
 }
 

@@ -83,6 +83,7 @@ impl Broker {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         subscription.note_event(self.version);
         let (to, request_id) = (subscription.peer(), Arc::clone(subscription.request_id()));
+        // Not behind pending events: the flush has queued these, and this event covers their change.
         self.enqueue(to, to.kind().response(request_id, body), Kind::Event(id));
     }
 
@@ -104,6 +105,7 @@ impl Broker {
     }
 
     fn queue_catch_up(&mut self, peer: PeerId, id: SubscriptionId) {
+        // Marked as dirty too: an idle reader sends no notice that would flush its outbox.
         if let Some(found) = self.peers.get_mut(peer) {
             found.behind.push_back(id);
             self.dirty.note(peer, found);

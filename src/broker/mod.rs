@@ -2,7 +2,8 @@
 //!
 //! [`Broker::handle`] takes one [`Input`] and the time, [`Broker::poll_output`] returns the resulting
 //! [`Output`]s one by one, and [`Broker::next_deadline`] is the time of the next call without an input.
-//! Polling also continues the fan-out, in slices; [`Output::Yield`] marks the end of a slice.
+//! Polling also flushes the outboxes and continues the fan-out, in slices; [`Output::Yield`] marks the end
+//! of a slice. So work never waits for a time, and a deadline is the time of a timer.
 //! The same inputs at the same times give the same outputs: there are no files, threads, clocks, bytes
 //! or protobuf here, so tests need no pipe. Each peer receives its messages in the order of their
 //! queueing.
@@ -354,6 +355,7 @@ impl Broker {
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() && self.has_work() {
             self.work_a_slice();
+            // At the end of the outputs of a slice: a driver has them all before it looks elsewhere.
             if self.has_work() {
                 self.outputs.push_back(Output::Yield);
             }
@@ -375,13 +377,15 @@ impl Broker {
         let work = usize::try_from(self.work_left).unwrap_or(0);
         // Flushed before the fan-out: an outbox with a free window must take its event at once.
         self.flush_outboxes();
-        if work > 0 {
+        if work > 0 && self.is_fanning_out() {
             let done = self.deliver_some(work);
             self.spend(done);
         }
         // After the fan-out: events of the running change get memory before merged ones.
         self.feed_starved();
-        self.flush_outboxes();
+        if !self.dirty.is_empty() {
+            self.flush_outboxes();
+        }
     }
 
     /// Handles all timers due by now.

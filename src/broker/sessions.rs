@@ -50,6 +50,7 @@ impl Broker {
     pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let ready = peer.outbox.note_taken(seq, self.now);
+        // Flushed when outputs are polled: several notices then cost one flush.
         self.dirty.note(id, peer);
         for subscription in ready {
             self.first_answer_taken(subscription);
@@ -154,6 +155,8 @@ impl Broker {
         self.enqueue(id, message, kind);
     }
 
+    /// Queues a message as it comes.
+    #[inline] // the message is large, and would be copied for the call
     pub(super) fn enqueue(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(id) {
             self.dirty.push(id, peer, message, kind, self.now);

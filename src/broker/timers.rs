@@ -1,4 +1,6 @@
 //! Timers: actions with a deadline, the earliest first.
+//!
+//! In go times, out come the actions due. No clock is read here: time passes with the inputs.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +24,7 @@ impl Timers {
         self.0.insert((due, timer));
     }
 
-    /// Removes the next timer due by `now`.
+    /// Removes the next timer due by `now`. One at a time: its action may add a timer that is due, too.
     pub(super) fn pop_due(&mut self, now: Tick) -> Option<Timer> {
         self.next_due().filter(|due| *due <= now)?;
         self.0.pop_first().map(|(_, timer)| timer)

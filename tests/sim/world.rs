@@ -258,6 +258,9 @@ impl World {
     fn finish(&mut self) {
         // The report comes after the work on events, which polling does.
         let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output()).collect();
+        assert!(!self.broker.has_work(), "work is left after the last output");
+        let next = self.broker.next_deadline();
+        assert!(next.is_none_or(|due| due > Tick(self.now)), "{next:?} is no later than now");
         self.rounds += 1;
         let reports = self.broker.report();
         self.observe(&reports);
