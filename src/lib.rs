@@ -38,9 +38,9 @@
 //! 5. `message/request.rs` `decode`: checks the frame and counts its fields; the new state stays sealed.
 //! 6. `broker/requests.rs` `serve_sealed`: asks the rules before anything is spent on the new state.
 //! 7. `broker/requests.rs` `serve_update`: applies the masks (`update::propose`) and validates (`update::accept`).
-//! 8. `broker/fanout.rs` `replace_state`: compares the states and begins the fan-out.
-//! 9. `broker/fanout.rs` `deliver_some`: makes one event per set of masks and queues it for each subscriber.
-//! 10. `broker/flow_control.rs` `flush_outbox`: hands out events, and the answer behind them, within the window.
+//! 8. `broker/commit.rs` `commit`: compares the states, begins the fan-out and holds the answer.
+//! 9. `broker/commit.rs` `deliver_some`: makes one event per set of masks and queues it for each subscriber.
+//! 10. `broker/flow_control.rs` `flush_outbox`: hands out the events, and then the answer, within the window.
 //! 11. `server/worker.rs` `hand_out`: turns the broker's outputs into frames for the event loop.
 //! 12. `server/port/writer.rs` `write_at_once`: writes the frame into the subscriber's input FIFO by one call.
 //!

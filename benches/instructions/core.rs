@@ -59,13 +59,7 @@ impl Core {
         let message = FromWorkload::decode(&body, &self.limits);
         let input = Input::Message { peer: *peer, message, written: *written };
         self.broker.handle(Tick::default(), input);
-        let mut told = self.hand_out();
-        // Many are told of a change in slices.
-        while self.broker.is_fanning_out() {
-            self.broker.handle(Tick::default(), Input::Tick);
-            told += self.hand_out();
-        }
-        told
+        self.hand_out()
     }
 
     /// Bytes of all messages so far.
@@ -90,7 +84,7 @@ impl Core {
                         self.take(own.peer, own.seq, own.ack);
                     }
                 }
-                Output::Reset(_) | Output::SetReadEnabled(..) => {}
+                Output::Reset(_) | Output::SetReadEnabled(..) | Output::Yield => {}
                 other => panic!("{other:?}"),
             }
         }

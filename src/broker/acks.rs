@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::message::Rejected;
+use crate::{
+    message::{RejectCode, Rejected},
+    state::Instance,
+};
 
 use super::PeerId;
 
@@ -36,6 +39,11 @@ pub(super) struct Ack {
     pub(super) id: u64,
     pub(super) rejections_only: bool,
     pub(super) done: Done,
+}
+
+/// The rejection of a command about an instance without a peer.
+pub(super) fn unknown_instance(instance: &Instance) -> Rejected {
+    Rejected::new(RejectCode::UnknownInstance, format!("unknown instance {instance}"))
 }
 
 /// Acknowledgements not yet sent.
@@ -91,7 +99,6 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::RejectCode;
 
     #[test]
     fn acknowledgements_keep_the_order_of_the_commands_whatever_is_done_first() {

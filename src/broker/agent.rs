@@ -5,8 +5,6 @@
 //! from the start and a larger budget; its own requests and subscriptions are served like those of a
 //! workload.
 
-use std::collections::BTreeMap;
-
 use crate::{
     message::{Command, FromAgent, Owner, Phase, RejectCode, Rejected, ToAgent},
     state::{Instance, Mask, Node, Tree, agent_update},
@@ -14,9 +12,10 @@ use crate::{
 
 use super::{
     Broker, Output, PeerId, Rules, Session,
-    acks::{Ack, Acks, Done},
+    acks::{Ack, Done, unknown_instance},
+    agent_link::AgentLink,
     check_version,
-    outbox::{Kind, MemoryBudget, Outgoing},
+    outbox::{Kind, Outgoing, QueuedBytes},
     peer::Peer,
     peer_kind::LINK_WINDOW,
 };
@@ -24,42 +23,26 @@ use super::{
 /// Version of the link protocol.
 const VERSION: &str = "1.1.0";
 
-/// The state of the agent link.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    /// The agent's name, from its Hello.
-    agent_name: Option<String>,
-    /// The problem keeping the agent from its work, as reported by it.
-    trouble: Option<String>,
-    /// Acknowledgements not yet sent.
-    acks: Acks,
-    /// Instances with a pair being removed.
-    removing: BTreeMap<PeerId, Instance>,
-    /// Sessions changed while other messages waited for the agent: the last change of each.
-    sessions: BTreeMap<PeerId, (Instance, Phase)>,
-}
-
 impl Broker {
     pub(super) fn begin_link(&mut self, run_dir: String) {
         let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
-        let mut agent = Peer::new(nobody, Rules::everything(), MemoryBudget::default());
+        let mut agent = Peer::new(nobody, Rules::everything(), QueuedBytes::default());
         agent.session = Session::Open;
-        self.peers.insert(PeerId::AGENT, Box::new(agent));
-        self.link = Some(Link::default());
+        self.peers.set_agent(agent);
+        self.link = Some(AgentLink::default());
         self.tell_agent(ToAgent::Hello { version: VERSION.to_owned(), run_dir });
-        self.flush_outboxes();
     }
 
     /// The agent's name, once its Hello has come.
     #[must_use]
     pub fn agent_name(&self) -> Option<&str> {
-        self.link.as_ref()?.agent_name.as_deref()
+        self.link.as_ref()?.agent_name()
     }
 
     /// The problem keeping the agent from its work, as reported by it.
     #[must_use]
     pub fn agent_trouble(&self) -> Option<&str> {
-        self.link.as_ref()?.trouble.as_deref()
+        self.link.as_ref()?.trouble()
     }
 
     pub(super) fn agent_is_there(&self) -> bool {
@@ -74,13 +57,13 @@ impl Broker {
     /// Queues a change of a peer's session for the agent. While the agent does not read, only the last
     /// change of each peer is kept: a workload may begin any number of sessions.
     pub(super) fn tell_session(&mut self, id: PeerId, phase: Phase) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(id) else { return };
         let instance = peer.instance.clone();
         // An empty outbox means the agent keeps up: each change is then queued at once.
-        let keeps_up = self.peers.get(&PeerId::AGENT).is_none_or(|agent| agent.outbox.is_empty());
+        let keeps_up = self.peers.agent().is_none_or(|agent| agent.outbox.is_empty());
         match &mut self.link {
             Some(link) if !keeps_up => {
-                link.sessions.insert(id, (instance, phase));
+                link.keep_session(id, instance, phase);
             }
             _ => self.tell_agent(ToAgent::Session(instance, phase)),
         }
@@ -88,7 +71,7 @@ impl Broker {
 
     /// Queues the kept change of a peer's session, before any other message about this peer.
     pub(super) fn tell_waiting_session(&mut self, id: PeerId) {
-        let waiting = self.link.as_mut().and_then(|link| link.sessions.remove(&id));
+        let waiting = self.link.as_mut().and_then(|link| link.take_session(id));
         if let Some((instance, phase)) = waiting {
             self.tell_agent(ToAgent::Session(instance, phase));
         }
@@ -98,13 +81,13 @@ impl Broker {
     /// were any.
     pub(super) fn tell_waiting_sessions(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
-        let waiting: Vec<_> = link.sessions.keys().copied().take(LINK_WINDOW).collect();
+        let waiting = link.changed_sessions(LINK_WINDOW);
         waiting.iter().for_each(|id| self.tell_waiting_session(*id));
         !waiting.is_empty()
     }
 
     pub(super) fn on_agent(&mut self, message: FromAgent) {
-        if let Some(agent) = self.peers.get_mut(&PeerId::AGENT) {
+        if let Some(agent) = self.peers.get_mut(PeerId::AGENT) {
             agent.counters.frames_in += 1;
         }
         let FromAgent { id, rejections_only, command } = message;
@@ -120,7 +103,7 @@ impl Broker {
             }
         };
         if let Some(link) = &mut self.link {
-            link.acks.push(Ack { id, rejections_only, done });
+            link.note_command(Ack { id, rejections_only, done });
         }
         self.acknowledge();
     }
@@ -132,7 +115,7 @@ impl Broker {
             return rejected(RejectCode::UnsupportedVersion, reason);
         }
         if let Some(link) = &mut self.link {
-            link.agent_name = Some(agent_name);
+            link.set_agent_name(agent_name);
         }
         Done::Now(Ok(()))
     }
@@ -149,7 +132,8 @@ impl Broker {
             Command::ReplaceState(given) => self.replace_all(&given),
             Command::UpdateState { new_state, masks } => self.update_any(&new_state, &masks),
             Command::UpdateWorkloadStates(states) => {
-                self.replace_state(agent_update::set_states(&self.state, &states));
+                let tree = agent_update::set_states(&self.state, &states);
+                self.commit(tree, Some(PeerId::AGENT));
                 Ok(())
             }
             Command::Request(request) => {
@@ -161,7 +145,7 @@ impl Broker {
             }
             Command::Trouble(trouble) => {
                 if let Some(link) = &mut self.link {
-                    link.trouble = trouble;
+                    link.set_trouble(trouble);
                 }
                 Ok(())
             }
@@ -174,32 +158,28 @@ impl Broker {
     }
 
     fn replace_all(&mut self, given: &Tree) -> Result<(), Rejected> {
-        self.replace_state(agent_update::replace(&self.state, given).map_err(invalid)?);
+        let tree = agent_update::replace(&self.state, given).map_err(invalid)?;
+        self.commit(tree, Some(PeerId::AGENT));
         Ok(())
     }
 
     fn update_any(&mut self, new_state: &Tree, masks: &[Mask]) -> Result<(), Rejected> {
-        let state = agent_update::update(&self.state, new_state, masks).map_err(invalid)?;
-        self.replace_state(state);
+        let tree = agent_update::update(&self.state, new_state, masks).map_err(invalid)?;
+        self.commit(tree, Some(PeerId::AGENT));
         Ok(())
     }
 
     fn add_workload(&mut self, instance: Instance, access: Option<&Node>, owner: Owner) -> Done {
         let rules = access.map(Rules::compile).unwrap_or_default();
-        if let Some(id) = self.by_instance.get(&instance).copied() {
+        if let Some(id) = self.peers.find(&instance) {
             self.replace_rules(id, rules);
-            return match self.peers.get(&id) {
+            return match self.peers.get(id) {
                 // The pair is still being made, and this may fail: the acknowledgement waits for it.
                 Some(peer) if !peer.has_pair => Done::Opening(id),
                 _ => Done::Now(Ok(())),
             };
         }
-        // Both would have the same folder. The map is ordered by workload, so the range is short.
-        let workload = instance.workload.clone();
-        let first = Instance { workload, agent: String::new(), id: String::new() };
-        let own = self.by_instance.range(first..).map(|(own, _)| own);
-        let mut own = own.take_while(|own| own.workload == instance.workload);
-        if let Some(other) = own.find(|own| own.id == instance.id) {
+        if let Some(other) = self.peers.with_folder_of(&instance) {
             let reason = format!("{other} has this workload name and id already");
             return rejected(RejectCode::InstanceConflict, reason);
         }
@@ -207,12 +187,12 @@ impl Broker {
     }
 
     fn remove_workload(&mut self, instance: &Instance) -> Done {
-        match self.by_instance.get(instance).copied() {
+        match self.peers.find(instance) {
             None => Done::Now(Err(unknown_instance(instance))),
             Some(id) => {
                 self.close_pair(id);
                 if let Some(link) = &mut self.link {
-                    link.removing.insert(id, instance.clone());
+                    link.note_removing(id, instance.clone());
                 }
                 Done::Closing(id)
             }
@@ -221,7 +201,7 @@ impl Broker {
 
     pub(super) fn on_pair_opened(&mut self, id: PeerId, dir: String) {
         // Removed again meanwhile: its pair is opened all the same, and closed next.
-        if let Some(peer) = self.peers.get_mut(&id) {
+        if let Some(peer) = self.peers.get_mut(id) {
             peer.has_pair = true;
             let instance = peer.instance.clone();
             self.tell_agent(ToAgent::WorkloadReady(instance, dir));
@@ -232,18 +212,17 @@ impl Broker {
     pub(super) fn on_pair_failed(&mut self, id: PeerId, reason: String) {
         let failed = Rejected::new(RejectCode::PairFailed, reason);
         self.end_subscriptions(id);
-        if let Some(peer) = self.peers.remove(&id) {
-            self.by_instance.remove(&peer.instance);
-            if peer.has_pair {
-                // Acknowledged before: the failure of a deferred opening reaches the agent only so.
-                self.tell_agent(ToAgent::WorkloadRemoved(peer.instance));
-            }
+        if let Some(peer) = self.peers.remove(id)
+            && peer.has_pair
+        {
+            // Acknowledged before: the failure of a deferred opening reaches the agent only so.
+            self.tell_agent(ToAgent::WorkloadRemoved(peer.instance));
         }
         self.resolve_acks(id, |done| matches!(done, Done::Opening(_)), &Err(failed));
     }
 
     pub(super) fn on_pair_closed(&mut self, id: PeerId) {
-        let removed = self.link.as_mut().and_then(|link| link.removing.remove(&id));
+        let removed = self.link.as_mut().and_then(|link| link.removed(id));
         self.tell_waiting_session(id);
         if let Some(instance) = removed {
             self.tell_agent(ToAgent::WorkloadRemoved(instance));
@@ -259,14 +238,14 @@ impl Broker {
         result: &Result<(), Rejected>,
     ) {
         if let Some(link) = &mut self.link {
-            link.acks.resolve(id, waits, result);
+            link.resolve(id, waits, result);
         }
         self.acknowledge();
     }
 
     /// Queues the known results of commands for the agent, in the order of the commands.
     fn acknowledge(&mut self) {
-        while let Some((ack, result)) = self.link.as_mut().and_then(|link| link.acks.pop()) {
+        while let Some((ack, result)) = self.link.as_mut().and_then(|link| link.pop_ack()) {
             let Ack { id, rejections_only, .. } = ack;
             match result {
                 _ if id == 0 => {}
@@ -284,8 +263,4 @@ fn rejected(code: RejectCode, reason: impl Into<String>) -> Done {
 
 fn invalid(reason: agent_update::AgentUpdateError) -> Rejected {
     Rejected::new(RejectCode::Invalid, reason.to_string())
-}
-
-pub(super) fn unknown_instance(instance: &Instance) -> Rejected {
-    Rejected::new(RejectCode::UnknownInstance, format!("unknown instance {instance}"))
 }

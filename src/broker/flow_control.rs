@@ -5,90 +5,142 @@
 //! their outbox is half empty, and reads resume at the same mark, so neither alternates with each
 //! message.
 
+use std::collections::VecDeque;
+
 use super::{
-    Broker, Output, PeerId,
-    outbox::{Budget, Handed, Outgoing},
+    Broker, Output, PeerId, Tick,
+    outbox::{Budget, Handed, Kind, Outgoing},
+    peer::Peer,
 };
 
+/// Peers with an outbox to flush, each once.
+#[derive(Debug, Default)]
+pub(super) struct DirtyOutboxes {
+    ready: VecDeque<PeerId>,
+    /// Peers with lagging subscriptions, deferred to a later slice of work.
+    later: Vec<PeerId>,
+}
+
+impl DirtyOutboxes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.later.is_empty()
+    }
+
+    /// Queues a message in the outbox of a peer, and marks it.
+    #[inline] // the message is large, and would be copied for the call
+    pub(super) fn push(
+        &mut self,
+        id: PeerId,
+        peer: &mut Peer,
+        message: Outgoing,
+        kind: Kind,
+        now: Tick,
+    ) {
+        peer.outbox.push(message, kind, now);
+        self.note(id, peer);
+    }
+
+    /// Marks the outbox of a peer.
+    pub(super) fn note(&mut self, id: PeerId, peer: &mut Peer) {
+        if !std::mem::replace(&mut peer.dirty, true) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<PeerId> {
+        self.ready.pop_front()
+    }
+
+    /// Leaves a peer, still marked, to a later slice of work.
+    fn defer(&mut self, id: PeerId) {
+        self.later.push(id);
+    }
+
+    /// Begins with the deferred peers again.
+    fn resume(&mut self) {
+        if !self.later.is_empty() {
+            self.ready.extend(self.later.drain(..));
+        }
+    }
+}
+
 impl Broker {
-    /// Flushes all dirty outboxes, except the one of the fan-out's author: the events of an update are
-    /// sent before its answer, to other subscribers too.
+    /// Flushes all dirty outboxes.
     pub(super) fn flush_outboxes(&mut self) {
-        let waits = self.fanout.as_ref().and_then(|fanout| fanout.asker);
         // Once per call: a peer deferred in the loop below waits for the next slice.
-        let later = std::mem::take(&mut self.dirty.later);
-        self.dirty.peers.extend(later);
-        while let Some(id) = self.dirty.peers.pop_front() {
-            // A skipped outbox stays marked as dirty; `deliver_some` flushes it at the end of the
-            // fan-out.
-            if Some(id) != waits {
-                self.flush_outbox(id);
-            }
+        self.dirty.resume();
+        while let Some(id) = self.dirty.pop() {
+            self.flush_outbox(id);
         }
     }
 
     pub(super) fn flush_outbox(&mut self, id: PeerId) {
         let window = id.kind().window(&self.config);
-        while let Some(peer) = self.peers.get_mut(&id) {
-            while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
-                peer.counters.frames_out += 1;
-                self.outputs.push_back(match message {
-                    Outgoing::Workload(message) => Output::Send { peer: id, seq, message, ack },
-                    Outgoing::Agent(message) => Output::SendToAgent { seq, message, ack },
-                });
+        while let Some(peer) = self.peers.get_mut(id) {
+            if peer.held {
+                return; // still marked as dirty; its release flushes it
             }
+            hand_all(id, peer, window, &mut self.outputs);
             let all_handed = peer.outbox.is_empty();
             // Kept session changes are queued only once all else is handed out: until then they merge.
             if id.is_agent() && all_handed && self.tell_waiting_sessions() {
                 continue;
             }
-            let Some(peer) = self.peers.get_mut(&id) else { break };
+            let Some(peer) = self.peers.get_mut(id) else { break };
             // Usual case: all messages are handed out, and there is no lag and no pause to end.
             let marked = std::mem::replace(&mut peer.dirty, false);
             if peer.is_clean() {
                 return;
             }
             peer.dirty = marked;
-            // The event of the running fan-out takes its room before any merged event.
-            if self.deliver_pending(id) {
-                continue;
-            }
-            let Some(peer) = self.peers.get_mut(&id) else { break };
-            // Catching up begins at half of the budget: at the full budget every event would be a
-            // merged one.
-            let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
-            let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
-            let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
-                self.set_reading(id, budget);
-                break;
-            };
-            // A merged event may cost as much as thousands of small messages: leave it to a later
-            // slice.
-            if self.work_left <= 0 {
-                peer.dirty = true;
-                self.dirty.later.push(id);
+            if !self.catch_up_next(id) {
                 return;
             }
-            peer.behind.pop_front();
-            let work = self.catch_up(subscription);
-            self.spend(work);
-            if let Some(peer) = self.peers.get_mut(&id)
-                && peer.needs > 0
-            {
-                // Back to the front: its turn is not lost while it waits for memory.
-                peer.behind.push_front(subscription);
-                self.starved.insert((peer.needs, id));
-            }
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
+    }
+
+    /// Lets the first lagging subscription of a peer catch up, if there is room for its event; otherwise
+    /// ends the flush. Returns true if the outbox is to be flushed again.
+    fn catch_up_next(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        // Catching up begins at half of the budget: at the full budget every event would be a merged
+        // one.
+        let budget = peer.budget(id.kind(), &self.config.limits, &self.memory);
+        let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
+        let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
             peer.dirty = false;
+            self.set_reading(id, budget);
+            return false;
+        };
+        // The event of the running fan-out takes its place and its room first: a merged event of a later
+        // state would overtake it.
+        if self.deliver_pending(id) {
+            return true;
         }
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        // A merged event may cost as much as thousands of small messages: leave it to a later slice.
+        if self.work_left <= 0 {
+            peer.dirty = true;
+            self.dirty.defer(id);
+            return false;
+        }
+        peer.behind.pop_front();
+        let work = self.catch_up(subscription);
+        self.spend(work);
+        if let Some(peer) = self.peers.get_mut(id)
+            && peer.needs > 0
+        {
+            // Back to the front: its turn is not lost while it waits for memory.
+            peer.behind.push_front(subscription);
+            self.memory.wait(peer.needs, id);
+        }
+        true
     }
 
     /// Pauses the reads of a peer over its budget, and resumes them at half of it: its requests wait
     /// until it has read its answers.
     fn set_reading(&mut self, id: PeerId, budget: Budget) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         let on = match peer.reading {
             true => peer.outbox.has_room(budget),
             false => peer.outbox.is_half_empty(budget),
@@ -106,7 +158,7 @@ impl Broker {
 
     /// Reports a slow reader, at most once per [`EPISODE_MS`].
     pub(super) fn note_slow(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.slow_since.is_some() {
             return;
         }
@@ -119,13 +171,25 @@ impl Broker {
     }
 
     fn note_caught_up(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if let Some(since) = peer.slow_since.take()
             && peer.slow_told == Some(since)
         {
             let (instance, after) = (peer.instance.clone(), self.now.0 - since.0);
             self.outputs.push_back(Output::CaughtUp(instance, after));
         }
+    }
+}
+
+/// Hands out the messages of one outbox, as many as the window allows.
+#[inline]
+fn hand_all(id: PeerId, peer: &mut Peer, window: usize, outputs: &mut VecDeque<Output>) {
+    while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
+        peer.counters.frames_out += 1;
+        outputs.push_back(match message {
+            Outgoing::Workload(message) => Output::Send { peer: id, seq, message, ack },
+            Outgoing::Agent(message) => Output::SendToAgent { seq, message, ack },
+        });
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, Timer, agent::unknown_instance, refusal::Refusal};
+use super::{Broker, PeerId, Rules, Tick, acks::unknown_instance, refusal::Refusal, timers::Timer};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +157,10 @@ impl Broker {
         let number = self.next_forward;
         self.next_forward += 1;
         let due = Tick(self.now.0.saturating_add(self.config.forward_timeout_ms));
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         peer.forwards.pending.push(Pending { number, request_id, wanted });
         let message = ToAgent::Request(peer.instance.clone(), request);
-        self.timers.insert((due, Timer::Forward(id, number)));
+        self.timers.add(due, Timer::Forward(id, number));
         // The agent must know the session before it gets a request of it.
         self.tell_waiting_session(id);
         self.tell_agent(message);
@@ -175,10 +175,10 @@ impl Broker {
         let most = self.config.limits.max_forwarded;
         let has_place =
             |forwards: &Forwards| forwards.len() < most || forwards.ends_own(request_id, wanted);
-        let queued = self.peers.get(&PeerId::AGENT).map_or(0, |agent| agent.outbox.bytes());
+        let queued = self.peers.agent().map_or(0, |agent| agent.outbox.bytes());
         if !self.agent_is_there() {
             Err(Refusal::NoAgent)
-        } else if !self.peers.get(&id).is_some_and(|peer| has_place(&peer.forwards)) {
+        } else if !self.peers.get(id).is_some_and(|peer| has_place(&peer.forwards)) {
             Err(Refusal::TooManyForwarded(most))
         } else if queued >= self.config.limits.link_bytes {
             Err(Refusal::SlowAgent)
@@ -196,11 +196,11 @@ impl Broker {
         bodies: Vec<ResponseBody>,
     ) -> Result<(), Rejected> {
         let unknown = || unknown_instance(instance);
-        let id = self.by_instance.get(instance).copied().ok_or_else(unknown)?;
-        let peer = self.peers.get_mut(&id).ok_or_else(unknown)?;
-        let budget = id.kind().budget(&self.config.limits, &self.queued, &peer.outbox);
+        let id = self.peers.find(instance).ok_or_else(unknown)?;
+        let peer = self.peers.get_mut(id).ok_or_else(unknown)?;
         // Log entries have no bound per request; all other responses have, and are always queued.
-        if kind == ReplyKind::LogEntries && !peer.outbox.has_room(budget) {
+        let has_room = || peer.has_room(id.kind(), &self.config.limits, &self.memory);
+        if kind == ReplyKind::LogEntries && !has_room() {
             let reason = "the workload does not keep up with its logs; send this again later";
             return Err(Rejected::new(RejectCode::RetryLater, reason));
         }
@@ -215,7 +215,7 @@ impl Broker {
     /// Ends log requests no longer allowed by `rules`. The agent is sent a cancellation for each, to
     /// stop collecting unreadable logs. Returns the ids of the requests.
     pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<Arc<str>> {
-        let Some(peer) = self.peers.get_mut(&id) else { return Vec::new() };
+        let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
         let ended = peer.forwards.revoke(rules);
         let instance = peer.instance.clone();
         for request_id in &ended {
@@ -226,7 +226,7 @@ impl Broker {
     }
 
     pub(super) fn forward_timed_out(&mut self, id: PeerId, number: u64) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         let pending = &mut peer.forwards.pending;
         let Some(at) = pending.iter().position(|pending| pending.number == number) else { return };
         let request_id = pending.remove(at).request_id;

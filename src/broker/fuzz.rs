@@ -120,13 +120,14 @@ impl World {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }
-                Output::Slow(..) | Output::CaughtUp(..) => {}
+                Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
                 Output::SendToAgent { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")
                 }
                 Output::OpenPair(..) | Output::ClosePair(_) | Output::SetReadEnabled(..) => {}
             }
         }
+        assert!(!self.broker.has_work(), "work is left after the last output");
     }
 }
 

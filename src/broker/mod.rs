@@ -2,6 +2,8 @@
 //!
 //! [`Broker::handle`] takes one [`Input`] and the time, [`Broker::poll_output`] returns the resulting
 //! [`Output`]s one by one, and [`Broker::next_deadline`] is the time of the next call without an input.
+//! Polling also flushes the outboxes and continues the fan-out, in slices; [`Output::Yield`] marks the end
+//! of a slice. So work never waits for a time, and a deadline is the time of a timer.
 //! The same inputs at the same times give the same outputs: there are no files, threads, clocks, bytes
 //! or protobuf here, so tests need no pipe. Each peer receives its messages in the order of their
 //! queueing.
@@ -9,31 +11,34 @@
 pub(crate) mod access;
 mod acks;
 mod agent;
+mod agent_link;
+mod commit;
 mod fanout;
 mod flow_control;
 mod forward;
 pub(crate) mod fuzz;
+mod lag;
 mod large;
+mod memory;
 mod outbox;
 mod peer;
 mod peer_kind;
+mod peers;
 mod read_cache;
 mod references;
 mod refusal;
 pub(crate) mod report;
 mod requests;
 pub(crate) mod session;
+mod sessions;
 mod snapshots;
 mod subscriptions;
+mod timers;
 mod workloads;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    id_map::IdMap,
     limits::Limits,
     message::{FromAgent, FromWorkload, Owner, ResponseBody, ToAgent, ToWorkload},
     state::{Instance, Tree, convert::LeafCache, weight_after},
@@ -47,14 +52,15 @@ pub(crate) use report::{SubscriptionReport, WorkloadReport};
 pub(crate) use session::{Session, check_version};
 use subscriptions::SubscriptionId;
 
-use agent::Link;
+use agent_link::AgentLink;
 use fanout::FanOut;
-use large::LargeBodies;
-use outbox::MemoryBudget;
-use peer::{DirtyOutboxes, Peer};
+use flow_control::DirtyOutboxes;
+use memory::MemoryBudget;
+use peers::Peers;
 use read_cache::ReadCache;
 use snapshots::Version;
 use subscriptions::Subscriptions;
+use timers::{Timer, Timers};
 
 /// A point in time: milliseconds since an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +214,9 @@ pub enum Output {
     Stop,
     /// End the agent link, for this reason.
     EndLink(String),
+    /// A slice of work on events is done, and more is left. Nothing is to be sent for it. A server may
+    /// handle other inputs now, and poll again after them; a server without other inputs goes on polling.
+    Yield,
 }
 
 /// One receiver of an [`Output::Multicast`].
@@ -258,20 +267,11 @@ pub struct Broker {
     read_cache: ReadCache,
     /// Encoded values of earlier answers, for reuse.
     leaf_cache: LeafCache,
-    /// Bytes in all outboxes of workloads together.
-    queued: MemoryBudget,
-    /// Bytes of all large bodies still held by a queue or by the server.
-    large: LargeBodies,
-    /// Peers with a merged event too large for the memory budget, by its length.
-    starved: BTreeSet<(usize, PeerId)>,
-    peers: IdMap<PeerId, Box<Peer>>,
-    by_instance: BTreeMap<Instance, PeerId>,
-    next_peer: u64,
+    memory: MemoryBudget,
+    peers: Peers,
     subscriptions: Subscriptions,
-    /// The sender of the input being handled.
-    asking: Option<PeerId>,
     fanout: Option<FanOut>,
-    timers: BTreeSet<(Tick, Timer)>,
+    timers: Timers,
     dirty: DirtyOutboxes,
     /// All work on events so far.
     #[cfg(test)]
@@ -279,27 +279,19 @@ pub struct Broker {
     /// The rest of a slice of work; negative if the last event cost more than the rest.
     work_left: isize,
     outputs: VecDeque<Output>,
-    link: Option<Link>,
+    link: Option<AgentLink>,
     next_forward: u64,
 }
 
 /// Milliseconds between two checks for free memory for large events.
 const RETRY_MS: u64 = 50;
 
-/// An action with a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The grace time of a subscription is over.
-    GraceOver(SubscriptionId),
-    /// The agent's time to answer this forwarded request of a peer is over.
-    Forward(PeerId, u64),
-}
-
 impl Broker {
     /// A broker of the initial state, without workloads.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let link = config.link.clone();
+        let memory = MemoryBudget::new(config.limits.total_bytes);
         let mut broker = Self {
             config,
             now: Tick::default(),
@@ -309,16 +301,11 @@ impl Broker {
             unseen: 0,
             read_cache: ReadCache::default(),
             leaf_cache: LeafCache::default(),
-            queued: MemoryBudget::default(),
-            large: LargeBodies::default(),
-            starved: BTreeSet::new(),
-            peers: IdMap::default(),
-            by_instance: BTreeMap::new(),
-            next_peer: 0,
+            memory,
+            peers: Peers::default(),
             subscriptions: Subscriptions::default(),
-            asking: None,
             fanout: None,
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             dirty: DirtyOutboxes::default(),
             #[cfg(test)]
             work_done: 0,
@@ -334,20 +321,19 @@ impl Broker {
     }
 
     /// Handles one input at the time `now`. A time before the last one counts as the last one.
+    ///
+    /// The caller polls the outputs after each input, or after a few. With every input the timers due by
+    /// `now` run. A caller without an input until [`Broker::next_deadline`] hands in [`Input::Tick`] at
+    /// that time: otherwise a subscriber's grace time and the agent's time for an answer never end, and
+    /// a large event never gets the memory freed by others. The deadline may change with each input and
+    /// each output, so the caller asks for it again before each wait.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.now = self.now.max(now);
-        self.asking = match &input {
-            Input::Message { peer, .. } => Some(*peer),
-            Input::Agent(_) => Some(PeerId::AGENT),
-            _ => None,
-        };
-        let goes_on = self.asking.is_some() || matches!(input, Input::Tick);
         match input {
             Input::Message { peer, message, written } => {
                 // Free the window first: the pending event and the answer may then be handed out at
                 // once.
                 self.note_written(peer, written);
-                self.deliver_pending(peer);
                 self.on_message(peer, message);
             }
             Input::Broken { peer, reason } => self.on_broken(peer, reason),
@@ -361,26 +347,63 @@ impl Broker {
             Input::Tick => {}
         }
         self.run_timers();
-        // Notices of written or read messages are cheap and frequent: they pay for no slice of fan-out.
-        if goes_on {
-            self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
-            if let Ok(work @ 1..) = usize::try_from(self.work_left) {
-                let done = self.deliver_some(work);
-                self.spend(done);
+    }
+
+    /// The next output, in order; call it until it returns `None`.
+    ///
+    /// If no output is ready, this flushes the outboxes and continues the fan-out by one slice. So a
+    /// caller that stops before `None` delays events until its next call: no deadline reports them. The
+    /// place to stop is [`Output::Yield`], as long as the caller polls again before it waits.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && self.has_work() {
+            self.work_a_slice();
+            // At the end of the outputs of a slice: a driver has them all before it looks elsewhere.
+            if self.has_work() {
+                self.outputs.push_back(Output::Yield);
             }
+        }
+        self.outputs.pop_front()
+    }
+
+    /// True if work on events and outboxes is left that waits for nothing but the next
+    /// [`Broker::poll_output`].
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.is_fanning_out() || !self.dirty.is_empty() || self.memory.is_ready()
+    }
+
+    fn work_a_slice(&mut self) {
+        self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
+        // Taken before the flush: prompt readers get their share of each slice, however many merged
+        // events the flush makes.
+        let work = usize::try_from(self.work_left).unwrap_or(0);
+        // Flushed before the fan-out: an outbox with a free window must take its event at once.
+        self.flush_outboxes();
+        if work > 0 && self.is_fanning_out() {
+            let done = self.deliver_some(work);
+            self.spend(done);
         }
         // After the fan-out: events of the running change get memory before merged ones.
         self.feed_starved();
-        self.flush_outboxes();
+        if !self.dirty.is_empty() {
+            self.flush_outboxes();
+        }
     }
 
-    /// Retries the smallest event in `starved` if the memory budget has room for it now.
+    /// Handles all timers due by now.
+    fn run_timers(&mut self) {
+        while let Some(timer) = self.timers.pop_due(self.now) {
+            match timer {
+                Timer::GraceOver(id) => self.go_live(id),
+                Timer::Forward(peer, number) => self.forward_timed_out(peer, number),
+            }
+        }
+    }
+
+    /// Retries the smallest event that waits for memory, if there is room for it now.
     fn feed_starved(&mut self) {
-        while let Some(&(len, id)) = self.starved.first()
-            && self.large.fits(len, self.config.limits.total_bytes)
-        {
-            self.starved.pop_first();
-            if let Some(peer) = self.peers.get_mut(&id) {
+        while let Some(id) = self.memory.pop_ready() {
+            if let Some(peer) = self.peers.get_mut(id) {
                 peer.needs = 0;
                 self.dirty.note(id, peer);
                 return; // the next one when it is known what this one took
@@ -392,27 +415,18 @@ impl Broker {
         isize::try_from(self.config.slice.max(1)).unwrap_or(isize::MAX)
     }
 
-    /// Counts work on events, requested by no input of now. Work beyond a slice is taken off the slices
-    /// of the following inputs.
+    /// Counts work on events. Work beyond a slice is taken off the next slices.
     fn spend(&mut self, work: usize) {
         self.work_left = self.work_left.saturating_sub_unsigned(work);
     }
 
-    /// The next output, in order; call it until it returns `None`.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// The time for [`Broker::handle`] with [`Input::Tick`] if no other input comes before.
+    /// The time for [`Broker::handle`] with [`Input::Tick`] if no other input comes before; `None` if no
+    /// timer runs.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Tick> {
-        if self.is_busy() {
-            return Some(self.now);
-        }
         // No input reports the last reader of a large event, so its memory is polled for.
-        let retry = (!self.starved.is_empty()).then_some(Tick(self.now.0 + RETRY_MS));
-        let due = self.timers.first().map(|(due, _)| *due);
-        [due, retry].into_iter().flatten().min()
+        let retry = self.memory.is_awaited().then_some(Tick(self.now.0 + RETRY_MS));
+        [self.timers.next_due(), retry].into_iter().flatten().min()
     }
 
     /// The current state.
@@ -430,26 +444,18 @@ impl Broker {
     /// True if no message waits to be handed out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        !self.is_busy() && self.peers.values().all(|peer| peer.outbox.bytes() == 0)
+        !self.has_work() && self.peers.all().all(|peer| peer.outbox.bytes() == 0)
     }
 
     /// The served instances, oldest first.
     #[doc(hidden)] // its counters are internal
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
-        let workloads = self.workloads().into_iter();
+        let workloads = self.peers.workloads().into_iter();
         workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))
     }
 
-    fn workloads(&self) -> Vec<(PeerId, &Peer)> {
-        let workloads = self.peers.iter().filter(|(id, _)| !id.is_agent());
-        let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();
-        // `IdMap` iterates in no order, and callers are given the oldest first.
-        workloads.sort_unstable_by_key(|(id, _)| *id);
-        workloads
-    }
-
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
-        if let Some(found) = self.peers.get_mut(&peer) {
+        if let Some(found) = self.peers.get_mut(peer) {
             found.outbox.note_written(seq, self.now);
             if !found.is_clean() {
                 self.dirty.note(peer, found);

@@ -74,9 +74,9 @@ pub(super) struct Budget {
 
 /// Bytes in several outboxes together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MemoryBudget(Arc<AtomicUsize>);
+pub(super) struct QueuedBytes(Arc<AtomicUsize>);
 
-impl MemoryBudget {
+impl QueuedBytes {
     pub(super) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -86,7 +86,7 @@ impl MemoryBudget {
 #[derive(Debug, Default)]
 struct Charge {
     bytes: usize,
-    total: MemoryBudget,
+    total: QueuedBytes,
 }
 
 impl Charge {
@@ -119,7 +119,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// An empty outbox with its bytes counted in `total` too.
-    pub(super) fn new(total: MemoryBudget) -> Self {
+    pub(super) fn new(total: QueuedBytes) -> Self {
         Self { bytes: Charge { bytes: 0, total }, ..Self::default() }
     }
 
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_together_and_given_back_by_who_goes() {
-        let total = MemoryBudget::default();
+        let total = QueuedBytes::default();
         let mut all = [Outbox::new(total.clone()), Outbox::new(total.clone())];
         for outbox in &mut all {
             outbox.push(Outgoing::Workload(ToWorkload::Accepted), Kind::Answer, Tick(0));

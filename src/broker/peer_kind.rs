@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     Config, PeerId,
-    outbox::{Budget, MemoryBudget, Outbox, Outgoing},
+    outbox::{Budget, Outgoing},
 };
 
 /// Most messages to the agent handed out at a time: the link is a stream, and takes any number of
@@ -44,10 +44,10 @@ impl PeerKind {
         }
     }
 
-    /// Most bytes of all large bodies, when one more is made for this peer.
-    pub(super) fn most_large(self, limits: &Limits) -> usize {
+    /// Most bytes of all large bodies, when one more is made for this peer. The agent is never refused.
+    pub(super) fn most_large(self, of_workloads: usize) -> usize {
         match self {
-            Self::Workload => limits.total_bytes,
+            Self::Workload => of_workloads,
             Self::Agent => usize::MAX,
         }
     }
@@ -68,15 +68,11 @@ impl PeerKind {
         }
     }
 
-    /// The budget of an outbox.
-    pub(super) fn budget(self, limits: &Limits, queued: &MemoryBudget, outbox: &Outbox) -> Budget {
+    /// The budget of an outbox, where the memory budget of all workloads has `left` bytes for it.
+    pub(super) fn budget(self, limits: &Limits, left: usize) -> Budget {
         match self {
             Self::Workload => {
-                // The memory budget counts this outbox too; only the bytes of the others reduce its
-                // share.
-                let others = queued.bytes().saturating_sub(outbox.bytes());
-                let bytes = limits.outbox_bytes.min(limits.total_bytes.saturating_sub(others));
-                Budget { bytes, messages: limits.outbox_messages }
+                Budget { bytes: limits.outbox_bytes.min(left), messages: limits.outbox_messages }
             }
             Self::Agent => Budget { bytes: limits.link_bytes, messages: usize::MAX },
         }

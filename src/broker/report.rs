@@ -57,13 +57,14 @@ impl Broker {
                 .iter()
                 .filter_map(|(request_id, id)| {
                     let subscription = self.subscriptions.get(*id)?;
+                    let (events_sent, events_merged) = subscription.counts();
                     let masks = self.subscriptions.masks_of(*id)?.masks();
                     Some(SubscriptionReport {
                         request_id: request_id.to_string(),
                         masks: masks.iter().map(ToString::to_string).collect(),
-                        events_sent: subscription.events,
-                        events_merged: subscription.merged,
-                        behind: subscription.lag.is_some(),
+                        events_sent,
+                        events_merged,
+                        behind: subscription.lag().is_some(),
                     })
                 })
                 .collect(),
@@ -73,6 +74,6 @@ impl Broker {
             versions_kept: peer.snapshots.len(),
             counters: peer.counters,
         };
-        self.workloads().into_iter().map(report).collect()
+        self.peers.workloads().into_iter().map(report).collect()
     }
 }

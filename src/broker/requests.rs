@@ -23,7 +23,7 @@ use super::{
     outbox::Kind,
     peer::Peer,
     refusal::Refusal,
-    subscriptions::{SubscriptionPhase, cost},
+    subscriptions::{Subscription, SubscriptionPhase, cost},
 };
 
 impl Broker {
@@ -50,7 +50,7 @@ impl Broker {
     /// Serves an update with its state still encoded: rules are checked before any work is spent on
     /// decoding.
     fn serve_sealed(&mut self, id: PeerId, update: SealedUpdate) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(id) else { return };
         if !peer.rules.may_write(&update.masks) {
             return self.deny(id, &update.id.as_str().into());
         }
@@ -71,7 +71,7 @@ impl Broker {
                 self.serve_state(id, request_id, &masks, subscribe)
             }
             RequestKind::Update { new_state, masks } => {
-                if self.peers.get(&id).is_some_and(|peer| peer.rules.may_write(&masks)) {
+                if self.peers.get(id).is_some_and(|peer| peer.rules.may_write(&masks)) {
                     self.serve_update(id, request_id, new_state, &masks, request.original);
                 } else {
                     self.deny(id, &request_id);
@@ -85,8 +85,9 @@ impl Broker {
             }
             RequestKind::CancelLogs => self.answer(id, &request_id, ResponseBody::logs_cancelled()),
             RequestKind::CancelEvents => {
-                self.end_subscription(id, &request_id);
+                // Its last event, if one is due, is queued with the answer.
                 self.answer(id, &request_id, ResponseBody::events_cancelled());
+                self.end_subscription(id, &request_id);
             }
             RequestKind::Nothing => {
                 if !self.note_malformed(id) {
@@ -103,7 +104,7 @@ impl Broker {
 
     /// Answers a read, and adds its subscription in the same step: no change falls between the two.
     fn serve_state(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, subscribe: bool) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(id) else { return };
         if !peer.rules.may_read(masks) {
             return self.deny(id, &request_id);
         }
@@ -132,7 +133,8 @@ impl Broker {
         let limits = &self.config.limits;
         let replaced = peer.subscriptions.get(request_id);
         // A request with the id of a subscription replaces it, so its cost does not count twice.
-        let freed = replaced.and_then(|id| self.subscriptions.get(*id)).map_or(0, |own| own.cost);
+        let freed =
+            replaced.and_then(|id| self.subscriptions.get(*id)).map_or(0, Subscription::cost);
         let count = peer.subscriptions.len() + usize::from(replaced.is_none());
         let bytes = peer.subscription_bytes - freed + cost(request_id, masks);
         if count > limits.max_subscriptions {
@@ -151,19 +153,13 @@ impl Broker {
             return Ok(body);
         }
         let body = self.encode(masks);
-        let most = self.most_large(id);
-        if !self.large.fits(body.len(), most) {
+        if !self.memory.has_room(id.kind(), body.len()) {
             // Cached answers count as held, but no reader waits for them: drop them first.
             self.read_cache.clear();
         }
-        let body = self.large.charge(body, most)?;
+        let body = self.memory.charge(id.kind(), body)?;
         self.read_cache.keep(masks, &body);
         Ok(body)
-    }
-
-    /// Most bytes of all large bodies, when one more is made for this peer.
-    pub(super) fn most_large(&self, id: PeerId) -> usize {
-        id.kind().most_large(&self.config.limits)
     }
 
     fn encode(&mut self, masks: &MaskSet) -> ResponseBody {
@@ -183,19 +179,19 @@ impl Broker {
         masks: &MaskSet,
         first: ResponseBody,
     ) {
-        // The new one is added after the old one ended: both have the same id.
-        self.end_subscription(id, &request_id);
         let waits = id.kind().has_grace(&self.config);
         let phase =
             if waits { SubscriptionPhase::AwaitingFirstRead } else { SubscriptionPhase::Live };
         let own_id = Arc::clone(&request_id);
         let subscription = self.subscriptions.add(id, own_id, masks, phase, self.version);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.subscription_bytes += cost(&request_id, masks);
-            peer.subscriptions.insert(Arc::clone(&request_id), subscription);
-        }
         let kind = if waits { Kind::FirstAnswer(subscription) } else { Kind::Answer };
-        self.respond(id, request_id, first, kind);
+        self.respond(id, Arc::clone(&request_id), first, kind);
+        // The replaced subscription ends after this: its last event, if one is due, comes before.
+        self.end_subscription(id, &request_id);
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.subscription_bytes += cost(&request_id, masks);
+            peer.subscriptions.insert(request_id, subscription);
+        }
     }
 
     /// Serves an update whose sender may write its masks.
@@ -246,7 +242,7 @@ impl Broker {
 
     /// A reference to a config counts as a read of it: a template could print it.
     fn may_refer(&self, id: PeerId, proposed: &Map<Node>) -> bool {
-        let Some(peer) = self.peers.get(&id) else { return false };
+        let Some(peer) = self.peers.get(id) else { return false };
         let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"));
         let before = self.state.entries(&[DESIRED_STATE, "workloads"]);
         let may = |wanted: &Node| peer.rules.may_refer(before, wanted.entries());
@@ -259,7 +255,7 @@ impl Broker {
         if id.is_agent() {
             return true;
         }
-        let Some(peer) = self.peers.get(&id) else { return false };
+        let Some(peer) = self.peers.get(id) else { return false };
         let field = "controlInterfaceAccess";
         let access = |workload: Option<&Node>| workload?.get(field).cloned();
         let may = |change: &WorkloadChange| {
@@ -278,10 +274,10 @@ impl Broker {
         bytes > self.state_bytes && bytes > id.kind().most_state_bytes(&self.config.limits)
     }
 
-    /// Commits an update. Its events are sent before the answer
-    /// (docs/differences.md#5-events-precede-the-answer), and pairs are opened and closed after it.
+    /// Commits an update, and queues its answer behind its events
+    /// (docs/differences.md#5-events-precede-the-answer). Pairs are opened and closed after it.
     fn apply(&mut self, id: PeerId, request_id: &Arc<str>, updated: Updated) {
-        let (ended, started) = self.commit(&updated);
+        let (ended, started) = self.commit_update(&updated, Some(id));
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
         self.answer(id, request_id, ResponseBody::updated(names(&started), names(&ended)));
         if self.link.is_none() {
@@ -300,7 +296,7 @@ impl Broker {
         instances: &[Instance],
         original: Bytes,
     ) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(id) else { return };
         let names = instances.iter().map(|instance| instance.workload.as_str());
         if !peer.rules.may_read_logs(names) {
             return self.deny(id, &request_id);

@@ -5,6 +5,9 @@
 //! it and their own. So a stopped reader costs one snapshot, for any number of subscriptions. The
 //! exception is an unreported change of a scalar at a proper prefix of a mask: no snapshot from before
 //! it is reused.
+//!
+//! A snapshot for each lagging subscription would need no version to look up. It would reach the limit
+//! sooner, though, and the full resync beyond it tells a subscriber of changes that did not happen.
 
 use crate::state::Tree;
 

@@ -52,40 +52,116 @@ pub(super) enum Lag {
 /// One subscription.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    pub(super) peer: PeerId,
-    pub(super) request_id: Arc<str>,
-    pub(super) group: GroupId,
-    pub(super) phase: SubscriptionPhase,
+    peer: PeerId,
+    request_id: Arc<str>,
+    group: GroupId,
+    phase: SubscriptionPhase,
     /// Set if changes are undelivered. One event will cover all of them.
-    pub(super) lag: Option<Lag>,
+    lag: Option<Lag>,
     /// The last version covered by its first answer, an event, or a catch-up without a difference.
-    pub(super) last_seen: Version,
+    /// Versions from there on look alike to it, up to its lag.
+    last_seen: Version,
+    /// The last version handled for it: delivered, recorded as its lag, or found to be invisible.
+    handled: Version,
     /// Its share of the workload's limit, as computed by [`cost`].
-    pub(super) cost: usize,
+    cost: usize,
     /// Events sent.
-    pub(super) events: u64,
+    events: u64,
     /// Changes merged into the event of an earlier one.
-    pub(super) merged: u64,
+    merged: u64,
 }
 
 impl Subscription {
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    pub(super) fn request_id(&self) -> &Arc<str> {
+        &self.request_id
+    }
+
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    pub(super) fn lag(&self) -> Option<Lag> {
+        self.lag
+    }
+
+    /// Numbers of events sent, and of changes merged into the event of an earlier one.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.events, self.merged)
+    }
+
+    /// True if `version` is not yet handled for it. One added or caught up after the change has its
+    /// effect already.
+    pub(super) fn awaits(&self, version: Version) -> bool {
+        self.handled != version
+    }
+
     /// True if events are delivered at once and none is missing.
     pub(super) fn is_up_to_date(&self) -> bool {
         self.phase == SubscriptionPhase::Live && self.lag.is_none()
     }
 
     /// Counts an event with all changes up to `version`.
-    pub(super) fn note_seen(&mut self, version: Version) {
+    pub(super) fn note_event(&mut self, version: Version) {
         self.events += 1;
         self.last_seen = version;
+        self.handled = version;
+    }
+
+    /// Notes that its masks see nothing of `version`. This is no base for a later event: to it, versions
+    /// since its last event still look alike.
+    pub(super) fn note_invisible(&mut self, version: Version) {
+        self.handled = version;
+    }
+
+    /// Records `version` as undelivered. For the first such version, `base` gives the base of its next
+    /// event, from the last version that it has seen. Returns true if it has to catch up from now on.
+    pub(super) fn fall_behind(
+        &mut self,
+        version: Version,
+        base: impl FnOnce(Version) -> Lag,
+    ) -> bool {
+        self.handled = version;
+        if self.lag.is_some() {
+            self.merged += 1;
+            return false;
+        }
+        self.lag = Some(base(self.last_seen));
+        // In its grace time it catches up at the end of it, with all changes until then.
+        self.phase == SubscriptionPhase::Live
+    }
+
+    /// Begins its grace time.
+    pub(super) fn begin_grace(&mut self, until: Tick) {
+        self.phase = SubscriptionPhase::Grace(until);
+    }
+
+    /// Ends its grace time. Returns true if it has to catch up.
+    pub(super) fn go_live(&mut self) -> bool {
+        self.phase = SubscriptionPhase::Live;
+        self.lag.is_some()
+    }
+
+    /// Ends its lag, and returns it: the state of `version` is delivered next, or does not differ.
+    pub(super) fn end_lag(&mut self, version: Version) -> Option<Lag> {
+        self.last_seen = version;
+        self.handled = version;
+        self.lag.take()
     }
 }
 
 /// Subscriptions with equal masks; they get equal events.
 #[derive(Debug)]
-pub(super) struct Group {
-    pub(super) masks: MaskSet,
-    pub(super) members: BTreeSet<SubscriptionId>,
+struct Group {
+    masks: MaskSet,
+    members: BTreeSet<SubscriptionId>,
 }
 
 /// All subscriptions, their groups, and the index over the masks.
@@ -124,6 +200,7 @@ impl Subscriptions {
             phase,
             lag: None,
             last_seen,
+            handled: last_seen,
             cost,
             events: 0,
             merged: 0,
@@ -165,12 +242,12 @@ impl Subscriptions {
         self.all.get_mut(&id)
     }
 
-    /// One group, and the table of all subscriptions: its members are entries there.
+    /// The masks of a group, and the table of all subscriptions: its members are entries there.
     pub(super) fn group_mut(
         &mut self,
         id: GroupId,
-    ) -> Option<(&Group, &mut IdMap<SubscriptionId, Subscription>)> {
-        Some((self.groups.get(&id)?, &mut self.all))
+    ) -> Option<(&MaskSet, &mut IdMap<SubscriptionId, Subscription>)> {
+        Some((&self.groups.get(&id)?.masks, &mut self.all))
     }
 
     /// The members of a group after this one, oldest first.

@@ -94,13 +94,14 @@ impl World {
     fn input(&mut self, input: Input) {
         self.broker.handle(Tick(self.now), input);
         self.collect();
-        while self.broker.next_deadline() == Some(Tick(self.now)) {
-            self.broker.handle(Tick(self.now), Input::Tick);
-            self.collect();
-        }
     }
 
     fn collect(&mut self) {
+        while self.collect_slice() {}
+    }
+
+    /// Collects the outputs until the end of a slice. Returns true if more follow.
+    fn collect_slice(&mut self) -> bool {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::OpenPair(peer, instance, _) => self.pairs.push((peer, Some(instance))),
@@ -110,6 +111,7 @@ impl World {
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
                 Output::SendToAgent { message, .. } => self.to_agent.push(message),
                 Output::Stop | Output::EndLink(_) => {}
+                Output::Yield => return true,
                 Output::SetReadEnabled(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, ack } => {
                     self.note_sent(peer, seq, message, ack);
@@ -121,6 +123,7 @@ impl World {
                 }
             }
         }
+        false
     }
 
     fn note_sent(&mut self, peer: PeerId, seq: Seq, message: ToWorkload, ack: AckMode) {
@@ -404,7 +407,7 @@ fn slow_reader_costs_its_budget_and_ends_at_the_newest_state() {
     for n in 0..1_000 {
         world.set(b, &format!("k{}", n % 5), &n.to_string());
         world.take_all(b);
-        assert!(world.broker.peers[&a].outbox.bytes() < 2_200);
+        assert!(world.broker.peers.get(a).unwrap().outbox.bytes() < 2_200);
     }
     let events = world.take_all(a);
     assert!(events.len() < 60, "{} events", events.len());

@@ -17,7 +17,7 @@ use super::{Broker, Output, PeerId, Rules, peer::Peer};
 impl Broker {
     /// Begins with the state made by `updated` from the initial one, and serves its workloads.
     pub fn start(&mut self, updated: &Updated) {
-        self.commit(updated);
+        self.commit_update(updated, None);
         if self.link.is_none() {
             self.follow_desired(&updated.changes);
         }
@@ -28,7 +28,7 @@ impl Broker {
         for change in changes {
             let name = change.name.as_str();
             let old = change.old.as_ref().map(|workload| Instance::of(name, workload));
-            let served = old.and_then(|instance| self.by_instance.get(&instance).copied());
+            let served = old.and_then(|instance| self.peers.find(&instance));
             let wanted = change.new.as_ref().filter(|workload| self.serves(workload));
             let wanted = wanted.map(|workload| (Instance::of(name, workload), rules_of(workload)));
             match (served, wanted) {
@@ -58,23 +58,19 @@ impl Broker {
     }
 
     fn is_instance(&self, id: PeerId, instance: &Instance) -> bool {
-        self.peers.get(&id).is_some_and(|peer| peer.instance == *instance)
+        self.peers.get(id).is_some_and(|peer| peer.instance == *instance)
     }
 
     pub(super) fn open_pair(&mut self, instance: Instance, rules: Rules, owner: Owner) -> PeerId {
-        let id = PeerId(self.next_peer);
-        self.next_peer += 1;
-        self.by_instance.insert(instance.clone(), id);
-        let peer = Peer::new(instance.clone(), rules, self.queued.clone());
-        self.peers.insert(id, Box::new(peer));
+        let peer = Peer::new(instance.clone(), rules, self.memory.outbox_counter());
+        let id = self.peers.add(peer);
         self.outputs.push_back(Output::OpenPair(id, instance, owner));
         id
     }
 
     pub(super) fn close_pair(&mut self, id: PeerId) {
         self.end_subscriptions(id);
-        if let Some(peer) = self.peers.remove(&id) {
-            self.by_instance.remove(&peer.instance);
+        if self.peers.remove(id).is_some() {
             self.outputs.push_back(Output::ClosePair(id));
         }
     }
@@ -83,7 +79,7 @@ impl Broker {
     /// ends with an error under its own id, and its waiting events are dropped
     /// (docs/differences.md#15-rules-change-in-a-session).
     pub(super) fn replace_rules(&mut self, id: PeerId, rules: Rules) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.rules == rules {
             return;
         }
@@ -97,10 +93,10 @@ impl Broker {
             .map(|(request_id, subscription)| (Arc::clone(request_id), *subscription))
             .collect();
         let lost_logs = self.revoke_logs(id, &rules);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
         peer.rules = rules;
         for (request_id, subscription) in &lost {
-            if let Some(peer) = self.peers.get_mut(&id) {
+            if let Some(peer) = self.peers.get_mut(id) {
                 peer.outbox.take_back_events(*subscription);
             }
             self.end_subscription(id, request_id);

@@ -186,7 +186,6 @@ impl Worker {
             self.broker.handle(self.now(), Input::Tick);
         }
         self.serve();
-        self.hand_out(); // also the outputs of timers
         self.finish();
     }
 
@@ -195,7 +194,6 @@ impl Worker {
         self.runs_inline = true;
         self.sort_all(messages);
         self.serve();
-        self.hand_out();
         self.finish();
         self.runs_inline = false;
         self.in_batch = 0;
@@ -204,7 +202,7 @@ impl Worker {
 
     /// True if nothing is left to do before the next message or deadline.
     fn is_idle(&self) -> bool {
-        self.queue.is_idle() && self.inbox.is_empty() && !self.broker.is_busy()
+        self.queue.is_idle() && self.inbox.is_empty() && !self.broker.has_work()
     }
 
     /// End of the thread's sleep without a message. Outer `None`: there is work, so no sleep.
@@ -276,12 +274,18 @@ impl Worker {
         self.broker.handle(now, input);
     }
 
-    /// Handles queued events for at most one slice.
+    /// Handles queued events for at most one slice, and hands out the results.
     fn serve(&mut self) {
         let mut began = Instant::now();
         let end = began + MOST_TIME;
-        for _ in 0..BATCH {
-            let Some((peer, message)) = self.queue.pop() else { return };
+        for handled in 0..BATCH {
+            let Some((peer, message)) = self.queue.pop() else {
+                // Without an event there are the results of notices and timers, and of earlier events.
+                if handled == 0 {
+                    self.hand_out();
+                }
+                return;
+            };
             // True once for each pause: a `Handled` for every message would wake the loop as often.
             if message.in_flight.handled(message.bytes) {
                 self.send(FromWorker::Handled(peer));
@@ -348,7 +352,8 @@ impl Worker {
         text
     }
 
-    /// Translates the outputs of the broker into messages for the event loop.
+    /// Translates the outputs of the broker into messages for the event loop, until the end of a slice:
+    /// other events have their turn before the next slice.
     fn hand_out(&mut self) {
         while let Some(output) = self.broker.poll_output() {
             let message = match output {
@@ -386,6 +391,7 @@ impl Worker {
                 }
                 Output::Stop => FromWorker::Stop,
                 Output::EndLink(reason) => FromWorker::Fail(reason),
+                Output::Yield => return,
             };
             self.send(message);
         }

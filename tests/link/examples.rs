@@ -127,5 +127,8 @@ fn embedded_core_answers_over_a_socket() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].contains("ControlInterfaceAccepted"), "{text}");
-    assert!(lines[1].contains("node_a") && lines.len() == 2, "{text}");
+    assert!(lines[1].contains("node_a") && lines.len() == 4, "{text}");
+    assert!(lines[2].contains("UpdateStateSuccess"), "{text}");
+    // Its grace time ends without any input: only the driver's tick at the deadline brings the event.
+    assert!(lines[3].contains("added_fields: [\"desiredState.configs"), "{text}");
 }

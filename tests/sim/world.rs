@@ -257,16 +257,15 @@ impl World {
     }
 
     fn finish(&mut self) {
-        // Whoever is not told at once is told next.
-        while self.broker.next_deadline() == Some(Tick(self.now)) {
-            self.broker.handle(Tick(self.now), Input::Tick);
-        }
+        // The report comes after the work on events, which polling does.
+        let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output()).collect();
+        assert!(!self.broker.has_work(), "work is left after the last output");
+        let next = self.broker.next_deadline();
+        assert!(next.is_none_or(|due| due > Tick(self.now)), "{next:?} is no later than now");
         self.rounds += 1;
         let reports = self.broker.report();
         self.observe(&reports);
-        while let Some(output) = self.broker.poll_output() {
-            self.collect(output);
-        }
+        outputs.into_iter().for_each(|output| self.collect(output));
         let Round { open, close, reset, .. } = std::mem::take(&mut self.round);
         assert!(open.is_empty(), "pairs that were not opened: {open:?}");
         assert!(close.is_empty(), "pairs that were not closed: {close:?}");
@@ -355,7 +354,7 @@ impl World {
                 }
             }
             Output::SendToAgent { seq, message, ack } => self.told_to_agent(seq, &message, ack),
-            Output::Slow(..) | Output::CaughtUp(..) => {}
+            Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
             other => panic!("{other:?}"),
         }
     }

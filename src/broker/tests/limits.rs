@@ -228,7 +228,7 @@ fn over_the_total_those_wait_for_whom_something_waits_and_no_other() {
     world.take_all(a);
     world.input(Input::Taken(b, Seq::MAX));
     assert_eq!(world.reading[2..], [(a, true), (b, true)]);
-    assert_eq!(world.broker.queued.bytes(), 0);
+    assert_eq!(world.broker.memory.queued_bytes(), 0);
     assert_eq!(world.episodes, ["slow", "slow", "caught up", "caught up"]);
 }
 
@@ -277,7 +277,7 @@ fn with_an_agent_that_does_not_read() -> (World, PeerId) {
 #[test]
 fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload() {
     let (mut world, w) = with_an_agent_that_does_not_read();
-    let waiting = |world: &World| world.broker.peers.get(&PeerId::AGENT).unwrap().outbox.bytes();
+    let waiting = |world: &World| world.broker.peers.get(PeerId::AGENT).unwrap().outbox.bytes();
     let say = |world: &mut World, version: &str| {
         world.say(w, FromWorkload::Hello { version: version.to_owned() });
         world.sent.clear();
@@ -345,7 +345,7 @@ fn answers_of_all_workloads_together_are_bounded_and_who_gets_none_is_told_why()
     let mut served = 0;
     for (n, peer) in peers.iter().enumerate() {
         world.ask(*peer, "r", read(n));
-        assert!(world.broker.large.bytes() <= 1024 * KIB);
+        assert!(world.broker.memory.large_bytes() <= 1024 * KIB);
         let heard = world.sent.iter().filter(|sent| sent.0 == *peer).map(|sent| brief(&sent.2));
         let heard = heard.collect::<Vec<_>>();
         match heard[0].as_str() {
@@ -379,7 +379,11 @@ fn events_of_all_workloads_together_are_bounded_and_all_are_told_the_newest_stat
     for value in ["a", "b", "c"] {
         world.set(writer, "k", &value.repeat(200 * KIB));
         world.take_all(writer);
-        assert!(world.broker.large.bytes() <= 1024 * KIB, "{}", world.broker.large.bytes());
+        assert!(
+            world.broker.memory.large_bytes() <= 1024 * KIB,
+            "{}",
+            world.broker.memory.large_bytes()
+        );
     }
     let mut newest = 0;
     for _ in 0..100 {

@@ -1,0 +1,165 @@
+//! Sessions of the peers, and the order of their messages.
+//!
+//! In come messages and notices of the server; out go answers, in the order of their queueing. Before a
+//! message is queued, the pending event of the last change is: no answer overtakes the event of an
+//! earlier change, except for lagging subscriptions.
+
+use std::sync::Arc;
+
+use crate::message::{FromWorkload, Phase, ResponseBody, ToWorkload};
+
+use super::{
+    Broker, Output, PeerId, Seq, Session,
+    forward::Forwards,
+    outbox::{Kind, Outgoing},
+    session::Verdict,
+    snapshots::Snapshots,
+    subscriptions::Lag,
+};
+
+impl Broker {
+    pub(super) fn on_message(&mut self, id: PeerId, message: FromWorkload) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.counters.frames_in += 1;
+        match peer.session.judge(&message) {
+            Verdict::Begin => self.begin_session(id),
+            Verdict::Close(reason) => {
+                peer.counters.malformed += 1;
+                self.close_session(id, reason);
+            }
+            Verdict::Serve => self.serve(id, message),
+            Verdict::Skip => {}
+        }
+    }
+
+    /// Ends the session of an undecodable stream. The workload gets the reason, once.
+    pub(super) fn on_broken(&mut self, id: PeerId, reason: String) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.counters.malformed += 1;
+        if peer.session != Session::Closed {
+            self.close_session(id, reason);
+        }
+    }
+
+    pub(super) fn on_end_of_file(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.session = peer.session.after_end_of_file();
+        }
+    }
+
+    pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let ready = peer.outbox.note_taken(seq, self.now);
+        // Flushed when outputs are polled: several notices then cost one flush.
+        self.dirty.note(id, peer);
+        for subscription in ready {
+            self.first_answer_taken(subscription);
+        }
+    }
+
+    /// Begins a session. Everything of the one before ends, even messages handed out
+    /// (docs/differences.md#1-every-hello-is-answered).
+    fn begin_session(&mut self, id: PeerId) {
+        self.end_subscriptions(id);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.session = Session::Open;
+        peer.malformed = 0;
+        // Reset before Accepted is queued: it is the first message of the new session.
+        peer.outbox.reset();
+        peer.forwards = Forwards::default();
+        self.outputs.push_back(Output::Reset(id));
+        self.push(id, Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
+        self.tell_session(id, Phase::Connected);
+    }
+
+    /// Closes the session. Answers queued before are sent first.
+    fn close_session(&mut self, id: PeerId, reason: String) {
+        self.end_subscriptions(id);
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.session = Session::Closed;
+            peer.forwards = Forwards::default();
+            let phase = Phase::Closed(reason.clone());
+            // Queued, not sent at once: earlier answers keep their place.
+            self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
+            self.tell_session(id, phase);
+        }
+    }
+
+    pub(super) fn end_subscriptions(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        for subscription in std::mem::take(&mut peer.subscriptions).into_values() {
+            peer.outbox.take_back_events(subscription);
+            self.subscriptions.remove(subscription);
+        }
+        peer.behind.clear();
+        peer.needs = 0;
+        // All subscriptions are gone, so no release is needed for each.
+        peer.snapshots = Snapshots::default();
+        peer.subscription_bytes = 0;
+    }
+
+    /// Ends one subscription. Returns true if it existed.
+    pub(super) fn end_subscription(&mut self, id: PeerId, request_id: &str) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
+        let Some(removed) = self.subscriptions.remove(subscription) else { return false };
+        peer.subscription_bytes -= removed.cost();
+        if removed.lag().is_some() {
+            peer.behind.retain(|behind| *behind != subscription);
+        }
+        if let Some(Lag::Since(version)) = removed.lag() {
+            peer.snapshots.release(version);
+        }
+        true
+    }
+
+    /// Counts a malformed message. One above the limit closes the session; returns true in this case.
+    pub(super) fn note_malformed(&mut self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        peer.counters.malformed += 1;
+        peer.malformed += 1;
+        let most = id.kind().most_malformed(&self.config.limits);
+        let over = peer.malformed > most;
+        if over {
+            let reason = format!("Too many messages without sense, at most {most} are allowed");
+            self.close_session(id, reason);
+        }
+        over
+    }
+
+    pub(super) fn answer(&mut self, id: PeerId, request_id: &Arc<str>, body: ResponseBody) {
+        self.respond(id, Arc::clone(request_id), body, Kind::Answer);
+    }
+
+    /// Queues a response.
+    pub(super) fn respond(
+        &mut self,
+        id: PeerId,
+        request_id: Arc<str>,
+        body: ResponseBody,
+        kind: Kind,
+    ) {
+        self.push(id, id.kind().response(request_id, body), kind);
+    }
+
+    pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.counters.denied += 1;
+        }
+        self.answer(id, request_id, ResponseBody::error("Access denied"));
+    }
+
+    /// Queues a message behind the peer's events of all changes so far.
+    pub(super) fn push(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
+        self.deliver_pending(id);
+        self.enqueue(id, message, kind);
+    }
+
+    /// Queues a message as it comes.
+    #[inline] // the message is large, and would be copied for the call
+    pub(super) fn enqueue(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            self.dirty.push(id, peer, message, kind, self.now);
+        }
+    }
+}
