@@ -104,6 +104,7 @@ fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), Sh
             let names = variants.iter().map(|(_, name, _)| *name).collect();
             Err(ShapeFault::NoKind(at.to_string(), names))
         }
+        // Only checked: a file, the one record in a list, has no default to fill in.
         Kind::Record(fields) => record(&at.to_string(), fields, node).map(drop),
         _ => Ok(()),
     }
