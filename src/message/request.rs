@@ -163,6 +163,7 @@ impl FromWorkload {
             {
                 Self::Sealed(SealedUpdate::new(update, body))
             }
+            // Also over a limit: `Request::check` has the words for it.
             _ => Self::decode_all(body, limits),
         }
     }
@@ -202,6 +203,7 @@ impl Request {
                     "Request has an id of {len} bytes, at most {most} are allowed"
                 ))
             }
+            // Also of a content that a later version added: the decoder skips it.
             None => RequestKind::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
                 match over(&ask.field_mask, limits) {
@@ -253,6 +255,7 @@ fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
     };
     RequestKind::Update {
         new_state,
+        // No `MaskSet`: the order counts, as each mask is applied to the result of those before.
         masks: ask.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
     }
 }
