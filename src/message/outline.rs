@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn fields_of_all_messages_are_counted_and_one_above_the_limit_is_too_many() {
-        // Request, its id, the update, its state, the desired state, its configs; an entry and a key for
-        // each config, as its value is empty.
+        // Request, its id, the update, its state, the desired state, its configs; an entry and a
+        // key for each config, as its value is empty.
         let count = 6 + 2 * 100;
         let body = update_of(configs(100), &[]);
         assert!(!has_more_fields(&body, count) && has_more_fields(&body, count - 1));

@@ -63,6 +63,7 @@ impl SealedUpdate {
             new_state: outline.new_state.map(|bytes| body.slice_ref(bytes)),
             request: body.slice_ref(outline.request),
             id: outline.id,
+            // For `open`: an encoding with a field said twice has to be decoded as a whole.
             body: body.clone(),
         }
     }

@@ -205,6 +205,7 @@ impl ResponseBody {
 
     fn written(writer: Writer<'_>, fill: Fill) -> Self {
         let (buffer, start) = writer.finish(fill);
+        // No copy: `finish` leaves at most a small unused front.
         Self(Bytes::from(buffer).slice(start..))
     }
 
