@@ -351,8 +351,8 @@ impl Found<'_> {
         let text = join(&self.path[..told]);
         // Also of a removed path, with nothing else to find (docs/protocol.md#content-of-an-event).
         self.altered.selection.ask_version(&text);
-        // The parent goes along whole, unless the mask looks deeper than the key: then only what the
-        // mask names of it, which is all that its rules were asked for.
+        // The parent goes along whole, unless the mask looks deeper than the key: then only what
+        // the mask names of it, which is all that its rules were asked for.
         let whole_parent = mask_len <= told + 1;
         let end = if whole_parent { told } else { self.path.len() };
         self.altered.selection.add_path(&self.path[..end]);

@@ -41,7 +41,8 @@ pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, Sha
             kept.insert(field.name, Node::text(text));
         }
     }
-    // Of several faults the first one in this order is reported: maps, then sequences, then records.
+    // Of several faults the first one in this order is reported: maps, then sequences, then
+    // records.
     let values = record.fields.iter().filter_map(|own| Some((own, fields.get(own.name)?)));
     let mut collections: Vec<_> =
         values.filter_map(|(own, value)| Some((rank(&own.kind)?, own, value))).collect();
