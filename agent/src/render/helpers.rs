@@ -152,8 +152,8 @@ impl Comparison {
         };
         let (x, y) = (given(0)?, given(1)?);
         let left = self.meter.left();
-        // A comparison ends with the smaller value, so the size of the other one is not counted beyond
-        // it.
+        // A comparison ends with the smaller value, so the size of the other one is not counted
+        // beyond it.
         let most = size_of(x, left);
         self.meter.step(size_of(y, most).min(most).saturating_mul(2))?;
         Ok((self.decide)(x, y))

@@ -330,7 +330,8 @@ impl Scan<'_> {
         } else if self.peek() == Some(b'\'') {
             return over("there is no partial but `indent`".to_owned());
         } else {
-            // Also for brackets: the grammar's own form of them never ends, as `ANY+` takes the `]`.
+            // Also for brackets: the grammar's own form of them never ends, as `ANY+` takes the
+            // `]`.
             self.name()?;
         }
         self.parameters()?;
