@@ -91,7 +91,8 @@ impl FrameDecoder {
                             let declared = *value;
                             // A length beyond the address space is over the limit as well.
                             match usize::try_from(declared) {
-                                // Also for an empty body: the next round returns it without another byte.
+                                // Also for an empty body: the next round returns it without
+                                // another byte.
                                 Ok(left) if left <= self.limit => self.begin_body(left),
                                 _ => {
                                     let limit = self.limit;
@@ -186,6 +187,7 @@ pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
 /// Length of `value` as a varint, in bytes.
 #[must_use]
 pub(crate) fn varint_len(value: u64) -> usize {
+    // Zero takes a byte as well.
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
 }

@@ -1,5 +1,6 @@
 //! The generated protobuf types of `proto/`; never edited, and at home only on the way in and out.
 
+// Generated code keeps none of these rules of the repository.
 #![allow(missing_docs, unreachable_pub, clippy::large_enum_variant, clippy::pedantic)]
 
 /// Requests, responses and the state (`proto/ank_base.proto`).

@@ -206,6 +206,7 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         }
         Content::Request(request) => Command::Request(Request::check(request, limits)),
         Content::Response(response) => forwarded_response(response)?,
+        // An empty reason ends the trouble (docs/agent-link.md#messages-to-fifogate).
         Content::Trouble(trouble) => {
             Command::Trouble(Some(trouble.reason).filter(|reason| !reason.is_empty()))
         }
@@ -232,6 +233,7 @@ fn instance(name: Option<pb::WorkloadInstanceName>) -> Result<Instance, CommandF
     if let Some(why) = validate::workload_name_fault(&instance.workload) {
         return Err(CommandFault::WorkloadName(instance.workload, why));
     }
+    // Empty for a workload without an agent (docs/protocol.md#instances-and-ids).
     if !instance.agent.is_empty() && !validate::is_name(&instance.agent) {
         return Err(CommandFault::AgentName(instance.agent));
     }
@@ -251,6 +253,7 @@ fn tree(state: Option<pb::CompleteState>, field: &'static str) -> Result<Tree, C
 fn workload_state(state: pb::WorkloadState) -> Result<(Instance, Option<Node>), CommandFault> {
     let instance = instance(state.instance_name)?;
     let execution = state.execution_state.ok_or(CommandFault::Missing("executionState"))?;
+    // `Removed` is no state to keep: the entry goes (docs/agent-link.md#messages-to-fifogate).
     let removed = matches!(
         execution.execution_state_enum,
         Some(pb::execution_state::ExecutionStateEnum::Removed(_))

@@ -19,8 +19,8 @@ pub struct Undecodable(pub(super) prost::DecodeError);
 impl fmt::Display for Undecodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
-        // The nesting bound of the decoder is above the bound of fifogate, and a sender has to keep to
-        // the latter.
+        // The nesting bound of the decoder is above the bound of fifogate, and a sender has to keep
+        // to the latter.
         if text.ends_with("recursion limit reached") {
             return f.write_str(&too_deep("a value in it"));
         }

@@ -6,6 +6,7 @@ use prost::Message;
 use crate::pb::ank_base::{self as pb, request::RequestContent};
 
 /// Most bytes of one `LogEntriesResponse`.
+// This bound, both texts and the reserve are rules of docs/protocol.md#size-of-log-entries.
 const LIMIT: usize = 2 << 20;
 const SUFFIX: &str = " [truncated]";
 const NOTE: &str = "The previous message was truncated due to exceeding the maximum 2 MB size.";
@@ -30,11 +31,13 @@ pub(super) fn split(response: pb::LogEntriesResponse) -> Vec<pb::LogEntriesRespo
     for entry in response.log_entries {
         let len = entry.encoded_len();
         if len > LIMIT {
+            // The entries before it go first: a log keeps its order.
             flush(&mut pending, &mut messages);
             let (entry, note) = cut(entry);
             messages.push(pb::LogEntriesResponse { log_entries: vec![entry, note] });
             continue;
         }
+        // Tag and length of the new element do not count (docs/protocol.md#size-of-log-entries).
         if pending.encoded_len() + len > LIMIT {
             flush(&mut pending, &mut messages);
         }
@@ -55,6 +58,7 @@ fn cut(mut entry: pb::LogEntry) -> (pb::LogEntry, pb::LogEntry) {
     let note = pb::LogEntry { workload_name: entry.workload_name.clone(), message: NOTE.into() };
     let overhead = entry.encoded_len() - entry.message.len();
     let reserved = overhead + SUFFIX.len() + note.encoded_len() + RESERVE;
+    // A long workload name can take all of the limit, and leave no byte for the text.
     let mut end = LIMIT.saturating_sub(reserved).min(entry.message.len());
     while !entry.message.is_char_boundary(end) {
         end -= 1;

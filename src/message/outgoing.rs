@@ -75,6 +75,7 @@ impl Frame {
         put_varint(out, message_len(response) as u64);
         out.put_u8(*key);
         put_varint(out, response as u64);
+        // In front of the body: the id and the content are fields of one message, joined as bytes.
         if !request_id.is_empty() {
             out.put_u8(REQUEST_ID);
             put_varint(out, request_id.len() as u64);
@@ -104,6 +105,7 @@ pub(super) fn encoded_len(request_id: &str, body_len: usize) -> usize {
 }
 
 fn message_len(response: usize) -> usize {
+    // The key is one byte for both recipients: their fields have numbers below 16.
     1 + varint_len(response as u64) + response
 }
 

@@ -29,6 +29,7 @@ struct Field<'a> {
 
 /// Takes the next field from the front of `bytes`; `None` at the end, or where a decoder finds no field.
 fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
+    // As for a decoder: a key has at most 32 bits, and there is no field 0.
     let key = decode_varint(bytes).ok().filter(|key| (8..1 << 32).contains(key))?;
     let number = key >> 3;
     let skip = match key & 7 {
@@ -116,6 +117,7 @@ pub(super) fn update(body: &[u8]) -> Option<Update<'_>> {
 }
 
 /// Numbers of the content of an agent's message, and of those with a state.
+// 1 is the id, and 12 is `rejectionsOnly`: neither is a content.
 const FROM_AGENT_CONTENT: std::ops::RangeInclusive<u64> = 2..=11;
 pub(super) const REPLACE_STATE: u64 = 5;
 pub(super) const UPDATE_STATE: u64 = 6;
@@ -192,8 +194,8 @@ mod tests {
 
     #[test]
     fn fields_of_all_messages_are_counted_and_one_above_the_limit_is_too_many() {
-        // Request, its id, the update, its state, the desired state, its configs; an entry and a key for
-        // each config, as its value is empty.
+        // Request, its id, the update, its state, the desired state, its configs; an entry and a
+        // key for each config, as its value is empty.
         let count = 6 + 2 * 100;
         let body = update_of(configs(100), &[]);
         assert!(!has_more_fields(&body, count) && has_more_fields(&body, count - 1));

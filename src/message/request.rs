@@ -63,6 +63,7 @@ impl SealedUpdate {
             new_state: outline.new_state.map(|bytes| body.slice_ref(bytes)),
             request: body.slice_ref(outline.request),
             id: outline.id,
+            // For `open`: an encoding with a field said twice has to be decoded as a whole.
             body: body.clone(),
         }
     }
@@ -163,6 +164,7 @@ impl FromWorkload {
             {
                 Self::Sealed(SealedUpdate::new(update, body))
             }
+            // Also over a limit: `Request::check` has the words for it.
             _ => Self::decode_all(body, limits),
         }
     }
@@ -202,6 +204,7 @@ impl Request {
                     "Request has an id of {len} bytes, at most {most} are allowed"
                 ))
             }
+            // Also of a content that a later version added: the decoder skips it.
             None => RequestKind::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
                 match over(&ask.field_mask, limits) {
@@ -253,6 +256,7 @@ fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
     };
     RequestKind::Update {
         new_state,
+        // No `MaskSet`: the order counts, as each mask is applied to the result of those before.
         masks: ask.update_mask.iter().map(|mask| Mask::parse(mask)).collect(),
     }
 }

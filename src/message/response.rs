@@ -74,6 +74,7 @@ impl ToWorkload {
             Self::Closed { reason } => {
                 Some(FromAnkaiosEnum::ConnectionClosed(ConnectionClosed { reason: reason.clone() }))
             }
+            // Not reached: both callers ask only about the other two.
             Self::Response { .. } => None,
         };
         FromAnkaios { from_ankaios_enum: content }
@@ -178,6 +179,7 @@ impl ResponseBody {
     }
 
     fn of(content: ResponseContent) -> Self {
+        // Without the id: recipients have one each, and the head of the frame carries it.
         let response = pb::Response { request_id: String::new(), response_content: Some(content) };
         Self(response.encode_to_vec().into())
     }
@@ -195,6 +197,7 @@ impl ResponseBody {
     pub fn state(state: &Tree, fill: Fill, leaf_cache: Option<&mut LeafCache>) -> Self {
         let mut writer = leaf_cache.map_or_else(Writer::default, |own| Writer::with(own, fill));
         writer.message(COMPLETE_STATE_RESPONSE, |own| {
+            // Also if empty: an SDK panics without it (docs/protocol.md#sdk-requirements).
             own.message(COMPLETE_STATE, |own| write_state(own, state, fill));
         });
         Self::written(writer, fill)
@@ -202,6 +205,7 @@ impl ResponseBody {
 
     fn written(writer: Writer<'_>, fill: Fill) -> Self {
         let (buffer, start) = writer.finish(fill);
+        // No copy: `finish` leaves at most a small unused front.
         Self(Bytes::from(buffer).slice(start..))
     }
 
@@ -217,6 +221,7 @@ impl ResponseBody {
                     own.texts(field, paths.iter().map(String::as_str));
                 }
             });
+            // Also if empty, as in `state`.
             own.message(COMPLETE_STATE, |own| write_state(own, state, Fill::Sparse));
         });
         Self::written(writer, Fill::Sparse)

@@ -34,11 +34,13 @@ impl HelloScanner {
                 // Garbage may come at any pace: nearly all of it is stepped over here.
                 let begins = |pair: &[u8]| pair[1] == HELLO && could_be_hello(&pair[..1]);
                 let at = input.windows(2).position(begins);
+                // The last byte stays: the key of `hello` may follow it in the next slice.
                 *input = &input[at.unwrap_or(input.len().saturating_sub(1))..];
             }
             let (&byte, rest) = input.split_first()?;
             *input = rest;
             self.held.push(byte);
+            // By single bytes, as a Hello may begin inside of a candidate that fails late.
             while !could_be_hello(&self.held) {
                 self.held.remove(0);
             }
@@ -58,6 +60,7 @@ fn is_whole(seen: &[u8]) -> bool {
 /// Whether `seen` is the beginning of a Hello's frame; nothing is the beginning of everything.
 fn could_be_hello(seen: &[u8]) -> bool {
     let Some(&len) = seen.first() else { return true };
+    // Two keys and two lengths stand before the version; with `MAX_VERSION`, each is one byte.
     let Some(version) = len.checked_sub(4) else { return false };
     let head = [len, HELLO, len - 2, VERSION, version];
     let of_version = |byte: &u8| byte.is_ascii_alphanumeric() || b".+-".contains(byte);

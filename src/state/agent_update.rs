@@ -72,6 +72,7 @@ pub fn replace(current: &Tree, given: &Tree) -> Result<Tree, AgentUpdateError> {
     let initial = Tree::initial();
     let mut root = Map::new();
     for part in PARTS {
+        // The initial state has no effective state, so without a given one there is none.
         let node = given.root().get(part).or_else(|| initial.root().get(part));
         if let Some(node) = node {
             root.insert(part, reused(current.root().get(part), node));
@@ -103,6 +104,7 @@ pub fn update(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Tree, 
             return Err(AgentUpdateError::MaskThroughValue(mask.clone()));
         }
     }
+    // A mask can remove a part, but these two keys are never absent (docs/protocol.md#fields).
     for part in [WORKLOAD_STATES, AGENTS] {
         if root.get(part).is_none() {
             root.insert(part, Node::Map(Map::new()));
@@ -144,6 +146,8 @@ fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, AgentUpdateError>
     let desired = root.get(DESIRED_STATE).cloned();
     let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)
         .map_err(AgentUpdateError::DesiredState)?;
+    // Validation keeps equal workloads and configs in place, but not the mapping around them:
+    // without this, an equal desired state would look like a new version.
     let mut desired = valid.desired;
     if let (Node::Map(own), Some(Node::Map(old))) = (&desired, current.root().get(DESIRED_STATE))
         && holds_the_same(old, own)
@@ -157,6 +161,7 @@ fn finish(current: &Tree, mut root: Map<Node>) -> Result<Tree, AgentUpdateError>
 
 /// Whether two mappings hold the same values in memory.
 fn holds_the_same(old: &Map<Node>, new: &Map<Node>) -> bool {
+    // By place in memory, as a comparison of values would walk through all of them.
     let mut pairs = old.iter().zip(new);
     old.len() == new.len() && pairs.all(|((a, was), (b, is))| a == b && was.ptr_eq(is))
 }
@@ -172,6 +177,7 @@ where
         rest.iter().try_fold(root.get(first.as_ref())?, |node, name| node.get(name.as_ref()))
     });
     let value = reused(there, value);
+    // `set` would copy the shared nodes above an equal value for nothing.
     there.is_some_and(|old| old.ptr_eq(&value)) || set(root, path, value)
 }
 
@@ -187,6 +193,7 @@ pub fn set_states(current: &Tree, states: &[(Instance, Option<Node>)]) -> Tree {
         let names = [&instance.agent, &instance.workload, &instance.id];
         match state {
             Some(state) => {
+                // Never false: the levels above an execution state are mappings in every message.
                 set(&mut entries, &names.map(String::as_str), state.clone());
             }
             None => instance::remove(&mut entries, &names.map(String::as_str)),

@@ -86,6 +86,7 @@ fn changes(old: &Map<Node>, new: &Map<Node>) -> Changes {
             (None, Some(new)) => Some(Change::Added(new.clone())),
             (Some(old), None) => Some(Change::Removed(old.clone())),
             (Some(old), Some(new)) => change(old, new),
+            // Not reported by `Map::diff`.
             (None, None) => None,
         };
         found.extend(change.map(|change| (key.clone(), change)));
@@ -139,6 +140,7 @@ impl Altered {
                     updated.extend(parts.map(|part| fixed_path(part, below)));
                 }
                 [Segment::Key(part), below @ ..] => updated.push(fixed_path(part.as_str(), below)),
+                // Impossible: such a mask makes the set everything, and the list of masks empty.
                 [] => {}
             }
         }
@@ -249,6 +251,7 @@ impl Found<'_> {
     /// Appends the rests below `key`, made from those from `first` on.
     fn match_key(&mut self, first: usize, key: &Key) {
         let end = self.rests.len();
+        // Without any order: their number never grows on the way down, so no search comes later.
         if end - first <= MOST_APART {
             self.work += end - first + 1;
             for at in first..end {
@@ -311,6 +314,7 @@ impl Found<'_> {
         if below.iter().any(|rest| rest.left[0] == Segment::Any) {
             map.iter().for_each(|(key, node)| self.expand_entry(list, key, node, end));
         } else {
+            // Looked up by name: an added subtree may be far larger than the masks.
             let mut named: Vec<_> = below.iter().filter_map(Rest::name).collect();
             named.sort_unstable();
             named.dedup();
@@ -345,9 +349,10 @@ impl Found<'_> {
             list = List::Updated;
         }
         let text = join(&self.path[..told]);
+        // Also of a removed path, with nothing else to find (docs/protocol.md#content-of-an-event).
         self.altered.selection.ask_version(&text);
-        // The parent goes along whole, unless the mask looks deeper than the key: then only what the
-        // mask names of it, which is all that its rules were asked for.
+        // The parent goes along whole, unless the mask looks deeper than the key: then only what
+        // the mask names of it, which is all that its rules were asked for.
         let whole_parent = mask_len <= told + 1;
         let end = if whole_parent { told } else { self.path.len() };
         self.altered.selection.add_path(&self.path[..end]);
@@ -361,10 +366,12 @@ impl Found<'_> {
     fn finish(self) -> Option<Altered> {
         let mut altered = self.altered;
         for list in [&mut altered.added, &mut altered.updated, &mut altered.removed] {
+            // Masks may end at one path, and a parent stands for all its unaddressable keys.
             list.sort();
             list.dedup();
         }
         let lists = [&altered.added, &altered.updated, &altered.removed];
+        // A change beside the masks is no event (docs/protocol.md#events).
         lists.iter().any(|list| !list.is_empty()).then_some(altered)
     }
 }

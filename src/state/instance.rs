@@ -87,6 +87,7 @@ pub fn follow_workloads(states: &Map<Node>, ended: &[Instance], started: &[Insta
     if ended.is_empty() && started.is_empty() {
         return states;
     }
+    // A change of a tag ends and starts one and the same instance: its entry has to stay.
     let begun: BTreeSet<_> = started.iter().collect();
     for instance in ended.iter().filter(|instance| !begun.contains(instance)) {
         remove(&mut states, &[&instance.agent, &instance.workload, &instance.id]);
@@ -101,6 +102,7 @@ pub fn follow_workloads(states: &Map<Node>, ended: &[Instance], started: &[Insta
     for instance in started {
         let agent = states.get(&instance.agent);
         let workload = agent.and_then(|agent| agent.get(&instance.workload));
+        // An existing entry stays (docs/protocol.md#workload-states).
         if workload.and_then(|workload| workload.get(&instance.id)).is_some() {
             continue;
         }

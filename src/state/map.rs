@@ -172,6 +172,7 @@ impl<V: Clone> Map<V> {
 
     /// Removes the entry of `key`; tells whether there was one.
     pub fn remove(&mut self, key: &str) -> bool {
+        // An absent key leaves the version as it is: `Link::remove` would copy nodes all the same.
         if self.get(key).is_none() {
             return false;
         }
@@ -197,6 +198,7 @@ fn position<V>(entries: &[(Key, V)], key: &str) -> Option<usize> {
 impl<V> Branch<V> {
     /// The child for `key`, if it is in the map.
     fn child_for(&self, key: &str) -> usize {
+        // `insert` asks for absent keys, too: one in front of all goes to the first child.
         self.children.partition_point(|child| child.first_key().as_str() <= key).saturating_sub(1)
     }
 }
@@ -234,6 +236,7 @@ impl<V> Link<V> {
         let mut link = self;
         loop {
             match link {
+                // No node is empty: a map without entries has no root.
                 Self::Leaf(entries) => return &entries[0].0,
                 Self::Branch(branch) => link = &branch.children[0],
             }
@@ -327,10 +330,12 @@ impl<V: Clone> Link<V> {
                         children.remove(at);
                     }
                     Some(child) => {
-                        // A narrow child is joined with a neighbour, or removals would leave a tree of tiny leaves.
+                        // A narrow child is joined with a neighbour, or removals would leave a
+                        // tree of tiny leaves.
                         let narrow = child.width() < NARROW;
                         children[at] = child;
                         if narrow && children.len() > 1 {
+                            // The last child has a neighbour on its left alone.
                             let left = at.min(children.len() - 2);
                             let right = children.remove(left + 1);
                             match children[left].join(&right) {
@@ -359,6 +364,7 @@ impl<V: Clone> Link<V> {
                 let children = a.children.iter().chain(&b.children).cloned().collect();
                 Self::grown(children, Self::branch)
             }
+            // Impossible: all children of a branch are equally high.
             _ => Grown::Two(self.clone(), right.clone()),
         }
     }
@@ -368,7 +374,9 @@ impl<V: Clone> FromIterator<(Key, V)> for Map<V> {
     /// Later entries of the same key win.
     fn from_iter<I: IntoIterator<Item = (Key, V)>>(entries: I) -> Self {
         let mut entries: Vec<_> = entries.into_iter().collect();
+        // Strictly sorted, as from another map: then there are no duplicates either.
         if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
+            // `dedup_by` keeps the first of equals: by the stable sort, the one added last.
             entries.reverse();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             entries.dedup_by(|(a, _), (b, _)| a == b);
@@ -388,6 +396,7 @@ impl<V: Clone> FromIterator<(Key, V)> for Map<V> {
 
 /// Cuts `parts` into runs of at most [`WIDTH`], all of about the same length.
 fn pack<T>(parts: Vec<T>) -> Vec<Vec<T>> {
+    // Full runs would leave a rest, maybe narrower than the tree allows (`NARROW`).
     let runs = parts.len().div_ceil(WIDTH).max(1);
     let each = parts.len().div_ceil(runs).max(1);
     let mut parts = parts.into_iter().peekable();
@@ -424,6 +433,7 @@ impl<V: PartialEq> PartialEq for Map<V> {
         if self.len() != other.len() {
             return false;
         }
+        // Skips shared nodes: versions of one map compare at the cost of their difference.
         let mut equal = true;
         self.diff(other, |_, a, b| equal = equal && a == b);
         equal

@@ -45,6 +45,7 @@ impl Mask {
     pub fn parse(text: &str) -> Self {
         let segment = |name| if name == "*" { Segment::Any } else { Segment::Key(Key::from(name)) };
         let segments = match text {
+            // A split would make one empty name of it (docs/protocol.md#masks).
             "" => Arc::default(),
             _ => text.split('.').map(segment).collect(),
         };
@@ -186,6 +187,7 @@ impl Selection {
     }
 
     fn take_in(&mut self, other: &Self) {
+        // `versions` is of the root alone, and only selections below the root are united.
         self.ends |= other.ends;
         if let Some(any) = &other.any {
             self.any.get_or_insert_default().take_in(any);
@@ -260,6 +262,7 @@ fn pick_map(map: &Map<Node>, at: &[&Selection]) -> Picked {
     if names > map.len() || at.iter().any(|selection| selection.any.is_some()) {
         return pick_entries(map, at);
     }
+    // The names of one selection are sorted and unique as they are.
     if let [only] = at {
         return pick_keys(map, only.keys.iter().map(|(key, below)| (key, [below])));
     }
@@ -291,6 +294,7 @@ fn pick_entries(map: &Map<Node>, at: &[&Selection]) -> Picked {
         }
     }
     match part {
+        // A wildcard names entries, and here are none (docs/protocol.md#reads).
         None if map.is_empty() => Picked::Nothing,
         None => Picked::Whole,
         Some(part) => Picked::some_of(part),
@@ -304,6 +308,7 @@ fn pick_keys<'a, S: AsRef<[&'a Selection]>>(
 ) -> Picked {
     let mut part = Vec::with_capacity(wanted.len());
     for (key, below) in wanted {
+        // The key of the state, not of the mask: answers share its text.
         let Some((key, node)) = map.get_key_value(key.as_str()) else { continue };
         part.extend(pick(node, below.as_ref()).of(key, node));
     }

@@ -24,6 +24,7 @@ pub(super) fn reuse(old: &Map<Node>, new: &mut Map<Node>) {
         (Some(Node::Map(was)), Some(Node::Map(is))) => {
             let mut below = is.clone();
             reuse(was, &mut below);
+            // Entries came back to their old place, and `new` still has the other copy of them.
             moved |= !below.ptr_eq(is);
             if !below.ptr_eq(was) {
                 changed.push((key.clone(), Some(Node::Map(below))));

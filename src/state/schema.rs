@@ -109,6 +109,7 @@ pub(crate) struct Record {
 }
 
 /// Fields of a record, at most.
+// Length of an array in the decoder; a test holds every record to it.
 pub(super) const MOST_FIELDS: usize = 16;
 
 impl Kind {
@@ -206,6 +207,7 @@ pub(crate) static COMPLETE_STATE: Record = Record {
         row(1, super::DESIRED_STATE, Kind::Record(&STATE), Optional),
         row(2, super::WORKLOAD_STATES, Map(&LargeMap(&Map(&EXECUTION_STATE))), Optional)
             .read_only(),
+        // Not read-only as a whole: updates set the tags of agents.
         row(3, super::AGENTS, Map(&Kind::Record(&AGENT)), Optional),
         row(4, super::EFFECTIVE_STATE, Kind::Record(&STATE), Optional).read_only(),
     ],
@@ -261,6 +263,7 @@ static STATE_RULE: Record = Record {
     ],
 };
 
+// The gap is the protocol's own (docs/protocol.md#requests-and-responses).
 const READ_WRITE: &[Choice] = &[(0, "Nothing"), (1, "Read"), (2, "Write"), (5, "ReadWrite")];
 
 static LOG_RULE: Record =

@@ -114,6 +114,7 @@ impl Node {
             (Self::Map(a), Self::Map(b)) => a.ptr_eq(b),
             (Self::Seq(a), Self::Seq(b)) => Arc::ptr_eq(a, b),
             (Self::Str(a), Self::Str(b)) => Arc::ptr_eq(a, b),
+            // A number has no place of its own; values of two kinds are never equal.
             _ => self == other,
         }
     }
@@ -155,6 +156,8 @@ impl Tree {
     pub fn initial() -> Self {
         let empty = || Node::Map(Map::new());
         let desired = Node::map([(API_VERSION, Node::text("v1")), ("workloads", empty())]);
+        // Without an effective state: only an agent renders one
+        // (docs/differences.md#12-templates-belong-to-the-agent).
         let parts = [(AGENTS, empty()), (DESIRED_STATE, desired), (WORKLOAD_STATES, empty())];
         Self { root: parts.into_iter().map(|(name, part)| (name.into(), part)).collect() }
     }

@@ -33,6 +33,7 @@ pub enum UpdateError {
 
 impl fmt::Display for UpdateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The quotes nest and close as in the reference (docs/protocol.md#error-texts).
         let invalid = "Update rejected: 'Resulting State is invalid, reason: '";
         match self {
             Self::FieldNotFound(path) => {

@@ -52,6 +52,7 @@ pub(crate) fn validate(
         UpdateError::Shape("missing field `apiVersion` in desiredState".to_owned())
     })?;
 
+    // The shape before the version, as in docs/protocol.md#order-of-checks.
     let (workloads, changes) =
         workloads(part(current, "workloads"), part(proposed.as_ref(), "workloads"))?;
     let old_configs = part(current, "configs");
@@ -116,6 +117,7 @@ fn workloads(
     old: &Map<Node>,
     proposed: &Map<Node>,
 ) -> Result<(Map<Node>, Vec<WorkloadChange>), UpdateError> {
+    // Collected first: a closure of `diff` cannot end the walk with an error.
     let mut changed = Vec::new();
     old.diff(proposed, |name, was, wanted| changed.push((name, was, wanted)));
     let mut all = old.clone();
@@ -233,6 +235,7 @@ fn check_names(name: &Key, workload: &Node) -> Result<(), UpdateError> {
 /// The fault of a workload's name, in the reference's words.
 #[must_use]
 pub(crate) fn workload_name_fault(name: &str) -> Option<NameFault> {
+    // In the order of the reference (docs/protocol.md#error-texts).
     if name.is_empty() {
         Some(NameFault::Empty)
     } else if !has_name_characters(name) {
@@ -257,6 +260,7 @@ fn check_cycles<'a>(
             map.and_then(Node::as_map).into_iter().flat_map(Map::keys).map(Key::as_str).collect();
         names.into_iter()
     };
+    // For all starts together: a chain of dependencies below several of them is walked once.
     let mut done: BTreeSet<&str> = BTreeSet::new();
     for start in changed {
         let mut way = vec![(start.as_str(), dependencies(start.as_str()))];

@@ -24,6 +24,7 @@ impl ConfigIndex {
         let workloads = tree.entries(&WORKLOADS);
         // Shared nodes are skipped, so the cost follows the change.
         self.workloads.diff(workloads, |name, was, is| {
+            // The old ones first: a config in both versions has to stay.
             for config in was.into_iter().flat_map(configs_of) {
                 if let Some(users) = self.users.get_mut(config) {
                     users.remove(name);

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::steps::{Budget, OutOfSteps};
 
 /// Bytes of text copied or compared in one step.
+// `render::search` measures these numbers together with those of `tame`.
 const BYTES_A_STEP: usize = 64;
 /// Steps for creating one value.
 const A_VALUE: u64 = 2;
@@ -53,7 +54,8 @@ fn size(node: &Node, most: u64) -> u64 {
     match node {
         Node::Map(map) => {
             for (key, value) in map {
-                // Beyond this the exact size does not matter, and counting it would be work without a charge.
+                // Beyond this the exact size does not matter, and counting it would be work
+                // without a charge.
                 if sum >= most {
                     return sum;
                 }

@@ -21,6 +21,7 @@ pub(super) const STEP: &str = "\0step";
 pub(super) const WEIGH: &str = "\0weigh";
 
 /// Number of copies made by a partial of each argument.
+// `render::search` fails where a copy takes far longer than its steps.
 const COPIES: u64 = 4;
 
 /// Registers the helpers with an engine.
@@ -56,6 +57,7 @@ impl HelperDef for Step {
         _: &mut dyn Output,
     ) -> HelperResult {
         let steps = helper.param(0).and_then(|own| own.value().as_u64());
+        // Always a number, because `tame` alone writes this call: without one, no budget allows it.
         self.0.step(steps.unwrap_or(u64::MAX))
     }
 }
@@ -72,6 +74,7 @@ impl HelperDef for Weigh {
         _: &mut dyn Output,
     ) -> HelperResult {
         helper.params().iter().try_for_each(|own| {
+            // Counted only up to the steps left: beyond these, the field fails anyway.
             let size = size_of(own.value(), self.0.left());
             self.0.step(size.saturating_mul(COPIES))
         })
@@ -93,6 +96,7 @@ impl HelperDef for Lookup {
         let collection = helper.param(0).ok_or_else(|| missing(0))?;
         let index = helper.param(1).ok_or_else(|| missing(1))?.value();
         let key = match collection.value() {
+            // As text: the engine keeps a path as texts, indices included.
             Value::Array(_) => index.as_u64().map(|own| own.to_string()),
             Value::Object(_) => index.as_str().map(str::to_owned),
             _ => None,
@@ -141,14 +145,15 @@ impl Comparison {
     fn decide(&self, helper: &Helper<'_>, engine: &Handlebars<'_>) -> Result<bool, RenderError> {
         let given = |index| {
             let own = helper.param(index);
+            // As in the engine's own helpers, a missing value counts as a missing parameter.
             let own = own.filter(|own| !(engine.strict_mode() && own.is_value_missing()));
             own.map(|own| own.value())
                 .ok_or(RenderErrorReason::ParamNotFoundForIndex(self.name, index))
         };
         let (x, y) = (given(0)?, given(1)?);
         let left = self.meter.left();
-        // A comparison ends with the smaller value, so the size of the other one is not counted beyond
-        // it.
+        // A comparison ends with the smaller value, so the size of the other one is not counted
+        // beyond it.
         let most = size_of(x, left);
         self.meter.step(size_of(y, most).min(most).saturating_mul(2))?;
         Ok((self.decide)(x, y))
@@ -205,6 +210,7 @@ fn compare_numbers(x: &Number, y: &Number) -> Option<Ordering> {
     where
         T: NumOrd<u64> + NumOrd<i64> + NumOrd<f64>,
     {
+        // By the kind of each number, as in the engine: large integers lose digits as `f64`.
         match (y.as_u64(), y.as_i64(), y.as_f64()) {
             (Some(y), ..) => x.num_partial_cmp(&y),
             (_, Some(y), _) => x.num_partial_cmp(&y),

@@ -89,6 +89,7 @@ fn is_white(byte: u8) -> bool {
 }
 
 fn is_symbol(byte: u8) -> bool {
+    // In the grammar, every character beyond ASCII is a symbol.
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'$' | b':') || byte >= 0x80
 }
 
@@ -185,6 +186,7 @@ impl Scan<'_> {
             Some(b'>') => self.partial(),
             // As in `tame`, but with a place in the text.
             Some(b'*') => over(NO_DECORATORS.to_owned()),
+            // In the grammar, `^` is another spelling of `else`.
             Some(b'^') => self.branch("^"),
             _ => {
                 let begun = self.at;
@@ -234,6 +236,7 @@ impl Scan<'_> {
             // The parser searches to the end in vain, and tries blanks at each byte.
             self.work += rest.len();
         }
+        // Without `--}}` it is a short comment, up to the first `}}`.
         self.at = begun;
         match self.text.get(begun..).unwrap_or_default().find("}}") {
             Some(end) => {
@@ -250,6 +253,7 @@ impl Scan<'_> {
         self.tilde();
         self.call()?;
         self.close("}}}}")?;
+        // The content is text for the engine: it opens no block, and nests nothing.
         if !self.skip_text("{{{{") {
             return wrong("a raw block does not end");
         }
@@ -276,6 +280,7 @@ impl Scan<'_> {
 
     fn end_of_block(&mut self) -> Scanned {
         self.at += 1;
+        // The engine compares the names of begin and end; here, only the depth counts.
         if self.blocks.pop().is_none() {
             return wrong("nothing is open that this would close");
         }
@@ -325,6 +330,8 @@ impl Scan<'_> {
         } else if self.peek() == Some(b'\'') {
             return over("there is no partial but `indent`".to_owned());
         } else {
+            // Also for brackets: the grammar's own form of them never ends, as `ANY+` takes the
+            // `]`.
             self.name()?;
         }
         self.parameters()?;

@@ -16,6 +16,7 @@ use handlebars::{RenderError, RenderErrorReason};
 use crate::limits::{FIELD_STEPS, MOST_BYTES, UPDATE_STEPS, WORKLOAD_STEPS};
 
 /// Rendered bytes per step. Nested sequences are copied once for each level.
+// `render::search` checks this number.
 const BYTES_A_STEP: u64 = 8;
 
 /// A limit on steps is exceeded.
@@ -100,6 +101,7 @@ impl Budget {
     }
 
     fn take(&mut self, steps: u64) {
+        // Saturating: a meter adds a charge before it fails, so more may be used than was left.
         self.workload = self.workload.saturating_sub(steps);
         // Unbounded stays unbounded.
         if self.update != u64::MAX {

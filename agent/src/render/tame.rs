@@ -95,6 +95,7 @@ fn count(template: &mut Template, reference: Reference) -> Result<u64, Unsupport
             }
             _ => return Err(Unsupported::Expression),
         };
+        // A cost without a bound has to stay above every budget.
         steps = steps.saturating_add(more);
     }
     // From the back: an insertion moves all elements behind it.

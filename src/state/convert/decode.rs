@@ -118,6 +118,7 @@ impl Decoder {
             Kind::Execution(kinds) => self.execution(kinds, bytes),
             Kind::Config => self.config(bytes),
             Kind::Number(most) => {
+                // As a decoder reads a scalar: the last one counts, and spare high bits are cut.
                 let mut number = 0;
                 for field in Fields(bytes) {
                     if let (1, value) = field? {
@@ -143,6 +144,7 @@ impl Decoder {
             Kind::Text => Ok(Node::text("")),
             Kind::Choice(choices) => Ok(self.choice(choices, 0)),
             Kind::Repeated(_) => Ok(Node::seq([])),
+            // An absent value is the default, and the default of a message has no bytes.
             message => self.message(message, &[]),
         }
     }
@@ -163,6 +165,7 @@ impl Decoder {
         let mut lists: Vec<(usize, Vec<Node>)> = Vec::new();
         for entry in Fields(bytes) {
             let (number, value) = entry?;
+            // A field of a later version is skipped, as by the generated types.
             let Some((place, field)) = record.by_number(number) else { continue };
             // The items of a repeated field need not stand side by side.
             if let Kind::Repeated(kind) = field.kind {
@@ -173,6 +176,7 @@ impl Decoder {
                 }
                 continue;
             }
+            // An unknown number from before rejects the message, with or without this part.
             let before = self.unknown;
             let mut node =
                 self.value(&field.kind, value).map_err(|error| within(field.name, error))?;
@@ -194,6 +198,7 @@ impl Decoder {
         let mut entries = Vec::with_capacity(record.fields.len());
         for (field, value) in record.fields.iter().zip(values) {
             let value = match value {
+                // Emptied above by `ReadOnly::Lenient`.
                 Some(Node::Unset) if field.read_only => continue,
                 Some(node)
                     if field.presence == Presence::Collection && node.is_empty_collection() =>
@@ -252,6 +257,7 @@ impl Decoder {
             fields.insert("type", Node::text(name));
             once(&mut node, Node::Map(fields))?;
         }
+        // Also for a variant of a later version: validation refuses a rule without a kind.
         Ok(node.unwrap_or(Node::Unset))
     }
 

@@ -163,6 +163,7 @@ impl<'p> Writer<'p> {
                 }
             }
             Kind::Choice(choices) => match number_of(choices, value) {
+                // Other enums are optional: with an unwritten 0, the value would be absent.
                 0 if leaves_out_default => {}
                 number => self.number(field.number, number),
             },
@@ -185,6 +186,8 @@ impl<'p> Writer<'p> {
             }
             Kind::Execution(kinds) => {
                 if let Some((field, number)) = execution_state(kinds, node) {
+                    // Also 0: an unwritten member of a oneof is an unset one
+                    // (docs/protocol.md#requests-and-responses).
                     self.number(field, number);
                 }
                 if let Some(info) = node.str_at("additionalInfo") {
@@ -235,6 +238,7 @@ impl<'p> Writer<'p> {
                     let before = entry.len();
                     entry.body(kind, node, fill);
                     let len = entry.len() - before;
+                    // An empty message is a default, and left out by the generated types, too.
                     if len > 0 {
                         entry.put_varint(len as u64);
                         entry.put_key(2, LENGTH_DELIMITED);
@@ -255,6 +259,7 @@ impl<'p> Writer<'p> {
         };
         // Only a record can have sub-messages that a full answer adds.
         let fill_of_kind = if matches!(kind, Kind::Record(_)) { fill } else { Fill::Sparse };
+        // The table is static, so this address stands for the kind for good.
         let own_kind = (std::ptr::from_ref(kind) as usize, fill_of_kind);
         map.for_each_leaf_reversed(&mut |leaf| {
             if let Some(bytes) = leaf_cache.get(leaf, own_kind) {
@@ -274,6 +279,8 @@ impl<'p> Writer<'p> {
 /// Writes the fields of the complete state, as in [`super::to_pb`].
 pub(crate) fn write_state(writer: &mut Writer, tree: &Tree, fill: Fill) {
     for field in COMPLETE_STATE.fields.iter().rev() {
+        // A full answer adds no part either: `effectiveState` may be missing
+        // (docs/protocol.md#reads).
         if let Some(part) = tree.root().get(field.name) {
             writer.message(field.number, |own| own.body(&field.kind, part, fill));
         }

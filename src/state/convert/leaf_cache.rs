@@ -80,6 +80,7 @@ impl LeafCache {
 
     /// About how long the answer will be.
     pub(super) fn expected(&self, fill: Fill) -> usize {
+        // A little more than the last time: a buffer too short would be copied as a whole.
         if fill == Fill::Full { self.everything + self.everything / 64 } else { 0 }
     }
 

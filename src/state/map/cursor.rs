@@ -55,6 +55,7 @@ impl<'a, V> Cursor<'a, V> {
             Some(Rest::Entries(entries)) => entries.is_empty(),
         };
         if is_over {
+            // One level is enough: `open` puts no exhausted node on the stack.
             self.at = self.above.pop();
         }
     }
@@ -62,6 +63,7 @@ impl<'a, V> Cursor<'a, V> {
     /// Opens the node of [`Cursor::top`]; an entry cannot be opened.
     pub(super) fn open(&mut self) {
         let Some(Top::Node(link)) = self.top() else { return };
+        // Before the parent goes on the stack: with its last node taken, it must not go there.
         self.skip();
         self.above.extend(self.at.take());
         self.at = Some(match link {
@@ -80,6 +82,7 @@ impl<'a, V> Cursor<'a, V> {
             match (self.top(), other.top()) {
                 (None, None) => return,
                 (Some(Top::Node(x)), Some(Top::Node(y))) => {
+                    // Shared, so equal: by this skip the cost follows the change, not the size.
                     if x.ptr_eq(y) {
                         self.skip();
                         other.skip();

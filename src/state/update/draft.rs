@@ -18,6 +18,8 @@ use crate::state::{
 pub(crate) fn accept(current: &Tree, proposed: &Map<Node>) -> Result<Updated, UpdateError> {
     let desired = proposed.get(DESIRED_STATE).cloned();
     let valid = validate::validate(current.get(&[DESIRED_STATE]), desired)?;
+    // Only this part and the tags below can be set: the rest of the proposal is dropped here
+    // (docs/protocol.md#updates).
     let mut tree = current.with(DESIRED_STATE, Some(valid.desired));
     if let Some(wanted) = proposed.get(AGENTS).and_then(Node::as_map) {
         let agents = current.entries(&[AGENTS]);
@@ -37,6 +39,7 @@ pub fn propose(current: &Tree, new_state: &Tree, masks: &[Mask]) -> Result<Map<N
     if masks.is_empty() {
         let missing = |what: &str| UpdateError::Shape(format!("Missing field '{what}'"));
         let desired = new_state.get(&[DESIRED_STATE]).ok_or_else(|| missing(DESIRED_STATE))?;
+        // Has to be there, also if empty (docs/protocol.md#empty-update-mask).
         desired.get("workloads").ok_or_else(|| missing("desiredState.workloads"))?;
         // The whole desired state is replaced; validation compares it with the current one.
         return Ok(new_state.root().clone());
@@ -84,6 +87,7 @@ struct Draft {
 impl Draft {
     fn of(current: &Tree) -> Self {
         let mut desired = current.entries(&[DESIRED_STATE]).clone();
+        // Workloads get theirs one by one: masks address few of them (`expand_defaults`).
         add_collections(&STATE, &mut desired);
         let agents = current.entries(&[AGENTS]).clone();
         let root = [(AGENTS, agents), (DESIRED_STATE, desired)];
@@ -125,6 +129,8 @@ impl Draft {
         let names: Vec<_> = path.iter().map(Key::as_str).collect();
         let (item, record) = match names[..] {
             [DESIRED_STATE] | [DESIRED_STATE, "workloads"] => {
+                // Set by this update, they are as given: only existing ones are spelled out
+                // (docs/protocol.md#update-masks).
                 self.replaced = true;
                 return;
             }
@@ -134,6 +140,7 @@ impl Draft {
             _ => return,
         };
         let (item, below) = path.split_at(item);
+        // Noted also if the mask sets the item itself: then a later mask finds it as given.
         if !self.spelled_out.insert(item.to_vec()) || below.is_empty() {
             return;
         }

@@ -47,6 +47,7 @@ pub(crate) fn check_access(access: &Node) -> Result<(), RuleFault> {
                 return Err(RuleFault::UnknownRule(name));
             };
             for field in record.fields {
+                // Empty for `operation`: the decoder knows its spellings already.
                 let texts = rule.get(field.name).and_then(Node::as_seq).unwrap_or_default();
                 texts
                     .iter()

@@ -41,7 +41,8 @@ pub(crate) fn record(at: &str, record: &Record, node: &Node) -> Result<Node, Sha
             kept.insert(field.name, Node::text(text));
         }
     }
-    // Of several faults the first one in this order is reported: maps, then sequences, then records.
+    // Of several faults the first one in this order is reported: maps, then sequences, then
+    // records.
     let values = record.fields.iter().filter_map(|own| Some((own, fields.get(own.name)?)));
     let mut collections: Vec<_> =
         values.filter_map(|(own, value)| Some((rank(&own.kind)?, own, value))).collect();
@@ -104,6 +105,7 @@ fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), Sh
             let names = variants.iter().map(|(_, name, _)| *name).collect();
             Err(ShapeFault::NoKind(at.to_string(), names))
         }
+        // Only checked: a file, the one record in a list, has no default to fill in.
         Kind::Record(fields) => record(&at.to_string(), fields, node).map(drop),
         _ => Ok(()),
     }

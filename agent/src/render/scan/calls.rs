@@ -117,6 +117,7 @@ impl Scan<'_> {
     fn is_keyword(&mut self) -> bool {
         let begun = self.at;
         let is_word = self.take("as") || self.take("else");
+        // The grammar, too, skips white space before it looks for a symbol.
         self.white();
         let goes_on = self.peek().is_some_and(is_symbol);
         self.at = begun;
@@ -129,6 +130,7 @@ impl Scan<'_> {
         let _ = self.take("./") || self.take("this/") || self.take("this.");
         let _ = self.take("@root/") || self.take("@root.");
         let _ = self.take("@");
+        // A separator is `/` or `.`, so `...` is one level up, too.
         while self.take("../") || self.take("...") {}
         if !self.path_item() {
             self.at = begun;
@@ -147,12 +149,14 @@ impl Scan<'_> {
         if self.peek() != Some(b'[') {
             return self.identifier();
         }
+        // A name in brackets has any characters but `]`.
         match self.rest().iter().position(|byte| *byte == b']') {
             Some(end) => {
                 self.at += end + 1;
                 true
             }
             None => {
+                // The parser looks for the bracket to the end, and goes back.
                 self.work += self.rest().len() / BYTES_A_STEP;
                 false
             }

@@ -13,6 +13,7 @@ impl Scan<'_> {
         let begun = self.at;
         let found = self.collection(open)?;
         if !found {
+            // The parser reads as far, and goes back to try a reference instead.
             self.work += (self.at - begun) / BYTES_A_STEP;
             self.at = begun;
         }
@@ -29,6 +30,7 @@ impl Scan<'_> {
                 self.at += 1;
                 self.white();
                 ends.push(end);
+                // In the grammar the first value is optional, also before a comma.
                 let is_empty = self.peek().is_some_and(|byte| byte == end || byte == b',');
                 if !is_empty {
                     if self.key(end) {
@@ -93,6 +95,7 @@ impl Scan<'_> {
         let mut is_number = self.digits();
         self.take(".");
         self.digits();
+        // The grammar has no small `e`; an `E` without digits is a symbol, and ends no number.
         if self.take("E") {
             self.take("-");
             is_number &= self.digits();
