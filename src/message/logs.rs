@@ -1,7 +1,7 @@
 //! How large log entries are sent on (docs/protocol.md#size-of-log-entries).
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{Message, encoding::encoded_len_varint};
 
 use crate::pb::ank_base::{self as pb, request::RequestContent};
 
@@ -28,6 +28,7 @@ pub(super) fn split(response: pb::LogEntriesResponse) -> Vec<pb::LogEntriesRespo
     }
     let mut messages = Vec::new();
     let mut pending = pb::LogEntriesResponse::default();
+    let mut bytes = 0;
     for entry in response.log_entries {
         let len = entry.encoded_len();
         if len > LIMIT {
@@ -38,9 +39,14 @@ pub(super) fn split(response: pb::LogEntriesResponse) -> Vec<pb::LogEntriesRespo
             continue;
         }
         // Tag and length of the new element do not count (docs/protocol.md#size-of-log-entries).
-        if pending.encoded_len() + len > LIMIT {
+        if bytes + len > LIMIT {
             flush(&mut pending, &mut messages);
         }
+        if pending.log_entries.is_empty() {
+            bytes = 0;
+        }
+        // As in `encoded_len`: the tag, the length, and the entry.
+        bytes += 1 + encoded_len_varint(len as u64) + len;
         pending.log_entries.push(entry);
     }
     flush(&mut pending, &mut messages);

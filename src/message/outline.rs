@@ -27,8 +27,23 @@ struct Field<'a> {
     bytes: Option<&'a [u8]>,
 }
 
-/// Takes the next field from the front of `bytes`; `None` at the end, or where a decoder finds no field.
+/// A field, or one end of a group: proto2 has fields between such ends, and decoders skip them.
+enum Part<'a> {
+    Field(Field<'a>),
+    GroupStart,
+    GroupEnd,
+}
+
+/// Takes the next field from the front of `bytes`; `None` at the end, where a decoder finds no field, and
+/// at a group.
 fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
+    match next_part(bytes)? {
+        Part::Field(field) => Some(field),
+        Part::GroupStart | Part::GroupEnd => None,
+    }
+}
+
+fn next_part<'a>(bytes: &mut &'a [u8]) -> Option<Part<'a>> {
     // As for a decoder: a key has at most 32 bits, and there is no field 0.
     let key = decode_varint(bytes).ok().filter(|key| (8..1 << 32).contains(key))?;
     let number = key >> 3;
@@ -42,13 +57,15 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
             let len = usize::try_from(decode_varint(bytes).ok()?).ok()?;
             let (value, rest) = bytes.split_at_checked(len)?;
             *bytes = rest;
-            return Some(Field { number, bytes: Some(value) });
+            return Some(Part::Field(Field { number, bytes: Some(value) }));
         }
+        3 => return Some(Part::GroupStart),
+        4 => return Some(Part::GroupEnd),
         5 => 4,
         _ => return None,
     };
     *bytes = bytes.get(skip..)?;
-    Some(Field { number, bytes: None })
+    Some(Part::Field(Field { number, bytes: None }))
 }
 
 /// Whether the `ToAnkaios` in `body` has more than `most` fields, counted over all messages inside.
@@ -61,18 +78,35 @@ pub(super) fn has_more_fields(body: &[u8], most: usize) -> bool {
     let mut count = 0;
     // A stack of its own: the depth of a hostile message must not become a depth of calls.
     let mut open = vec![(body, TO_ANKAIOS)];
+    let mut groups = 0_usize;
     while let Some((bytes, kind)) = open.last_mut() {
-        let Some(field) = next(bytes) else {
-            open.pop();
-            continue;
+        let field = match next_part(bytes) {
+            Some(Part::GroupEnd) if groups > 0 => {
+                groups -= 1;
+                continue;
+            }
+            None | Some(Part::GroupEnd) => {
+                // A decoder fails if a group has not ended with its message.
+                groups = 0;
+                open.pop();
+                continue;
+            }
+            Some(Part::GroupStart) => {
+                groups += 1;
+                None
+            }
+            Some(Part::Field(field)) => Some(field),
         };
         count += 1;
         if count > most {
             return true;
         }
+        // A decoder skips the fields in a group, whatever their numbers are.
+        let Some(field) = field.filter(|_| groups == 0) else { continue };
         let inner = MESSAGE_FIELDS[*kind].iter().find(|(number, _)| *number == field.number);
         if let (Some((_, kind)), Some(bytes)) = (inner, field.bytes)
-            && open.len() < MOST_LEVELS
+            // The body itself is no level of a decoder.
+            && open.len() <= MOST_LEVELS
         {
             open.push((bytes, *kind));
         }
@@ -230,6 +264,49 @@ mod tests {
             let body = wrap(0x1a, wrap(0x12, wrap(0x0a, wrap(0x0a, state.clone()))));
             assert!(has_more_fields(&body, 9_999), "{:?}", &state[..20]);
             assert!(!has_more_fields(&body, 10_010), "{:?}", &state[..20]);
+        }
+    }
+
+    /// A decoder skips a group in an unknown field, and goes on behind it.
+    #[test]
+    fn fields_in_and_behind_groups_are_counted() {
+        let fields = |count: usize| [0x1a, 0].repeat(count);
+        let group = |inner: &[u8]| [&[0x7b], inner, &[0x7c]].concat();
+        for (body, count) in [
+            ([group(&[]), fields(100)].concat(), 101),
+            ([group(&fields(100)), fields(100)].concat(), 201),
+            ([group(&group(&fields(7))), group(&[]), fields(100)].concat(), 110),
+            // Inside of a request.
+            ([vec![0x1a, 202], vec![1], group(&[]), fields(100)].concat(), 102),
+        ] {
+            assert!(ToAnkaios::decode(&body[..]).is_ok(), "{body:?}");
+            assert!(!has_more_fields(&body, count) && has_more_fields(&body, count - 1), "{count}");
+        }
+        // The end of a group that did not begin: a decoder fails here.
+        assert!(!has_more_fields(&[&[0x7c][..], &fields(100)].concat(), 2));
+    }
+
+    #[test]
+    fn fields_of_the_deepest_level_that_decodes_are_counted() {
+        let wrap = |key: u8, bytes: &[u8]| {
+            let mut all = vec![key];
+            prost::encoding::encode_varint(bytes.len() as u64, &mut all);
+            [&all, bytes].concat()
+        };
+        let deepest = |levels: usize| {
+            // A config is an array of arrays; the innermost one has a thousand empty items.
+            let array = [0x0a, 0].repeat(1_000);
+            let item =
+                (0..levels).fold(wrap(0x12, &array), |item, _| wrap(0x12, &wrap(0x0a, &item)));
+            // Entry and name of the configs, the configs, desired state, new state, update, request.
+            let path = [0x12, 0x0a, 0x1a, 0x0a, 0x0a, 0x12, 0x1a];
+            path.iter().fold(item, |body, key| wrap(*key, &body))
+        };
+        let decodes = |levels: &usize| ToAnkaios::decode(&deepest(*levels)[..]).is_ok();
+        let most = (1..120).filter(decodes).max().unwrap();
+        assert!((30..60).contains(&most), "{most}");
+        for levels in 1..=most {
+            assert!(has_more_fields(&deepest(levels), 1_000), "{levels}");
         }
     }
 

@@ -157,20 +157,40 @@ impl FromWorkload {
                 None => Self::Undecodable { request_id: None, reason },
             };
         }
-        match outline::update(body) {
-            Some(update)
-                if update.id.len() <= limits.max_request_id
-                    && over(&update.masks, limits).is_none() =>
-            {
-                Self::Sealed(SealedUpdate::new(update, body))
+        if let Some(sealed) = Self::sealed(body, limits) {
+            return sealed;
+        }
+        match ToAnkaios::decode(&body[..]) {
+            // An update of an unusual encoding: with the usual one it can be sealed as well, so nothing
+            // of its state is converted before its rights are known.
+            Ok(message) if is_update(&message) => {
+                let usual: Bytes = message.encode_to_vec().into();
+                // Over a limit: `Request::check` has the words for it.
+                Self::sealed(&usual, limits).unwrap_or_else(|| Self::decode_all(&usual, limits))
             }
-            // Also over a limit: `Request::check` has the words for it.
-            _ => Self::decode_all(body, limits),
+            message => Self::checked(message, body, limits),
         }
     }
 
+    /// The update in `body` with its state still encoded; `None` for any other message, for an unusual
+    /// encoding, and over a limit.
+    fn sealed(body: &Bytes, limits: &Limits) -> Option<Self> {
+        let update = outline::update(body)?;
+        let is_within =
+            update.id.len() <= limits.max_request_id && over(&update.masks, limits).is_none();
+        is_within.then(|| Self::Sealed(SealedUpdate::new(update, body)))
+    }
+
     fn decode_all(body: &[u8], limits: &Limits) -> Self {
-        match ToAnkaios::decode(body).map(|message| message.to_ankaios_enum) {
+        Self::checked(ToAnkaios::decode(body), body, limits)
+    }
+
+    fn checked(
+        message: Result<ToAnkaios, prost::DecodeError>,
+        body: &[u8],
+        limits: &Limits,
+    ) -> Self {
+        match message.map(|message| message.to_ankaios_enum) {
             Ok(None) => Self::Empty,
             Ok(Some(ToAnkaiosEnum::Hello(hello))) => {
                 Self::Hello { version: hello.protocol_version }
@@ -179,7 +199,7 @@ impl FromWorkload {
                 Self::Request(Request::check(request, limits))
             }
             Err(error) => Self::Undecodable {
-                request_id: salvage_id(body),
+                request_id: salvage_id(body).filter(|id| id.len() <= limits.max_request_id),
                 reason: Undecodable(error).to_string(),
             },
         }
@@ -224,6 +244,11 @@ impl Request {
         };
         Self { id: request.request_id, ask, original }
     }
+}
+
+fn is_update(message: &ToAnkaios) -> bool {
+    let Some(ToAnkaiosEnum::Request(request)) = &message.to_ankaios_enum else { return false };
+    matches!(request.request_content, Some(RequestContent::UpdateStateRequest(_)))
 }
 
 fn instance(name: pb::WorkloadInstanceName) -> Instance {
@@ -326,6 +351,72 @@ mod tests {
         assert_eq!(request_id.as_deref(), Some("r1"));
         for cut in 0..body.len() {
             let _ = FromWorkload::decode(&Bytes::copy_from_slice(&body[..cut]), &Limits::default());
+        }
+    }
+
+    /// Rights are asked before a state is converted, however the update is encoded.
+    #[test]
+    fn update_of_any_encoding_is_sealed() {
+        let state = pb::CompleteState::default();
+        let update = |masks: &[&str]| {
+            let update_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
+            let update = pb::UpdateStateRequest { new_state: Some(state.clone()), update_mask };
+            pb::Request {
+                request_id: "r1".to_owned(),
+                request_content: Some(RequestContent::UpdateStateRequest(update)),
+            }
+        };
+        let plain = encode(update(&["a", "b"]));
+        let inside = |behind: &[u8]| {
+            let inner = [&plain[2..], behind].concat();
+            [&[0x1a, u8::try_from(inner.len()).unwrap()][..], &inner].concat()
+        };
+        let group = [0x7b, 0x7c];
+        for body in [
+            plain.clone(),
+            // An unknown field and a group, beside the request and in it; the id said twice; and one
+            // more mask in a second update, as decoders merge both.
+            [&plain[..], &[0x78, 0]].concat(),
+            [&group, &plain[..]].concat(),
+            inside(&[0x38, 1]),
+            inside(&group),
+            inside(&[0x0a, 2, b'r', b'1']),
+            [&encode(update(&["a"]))[..], &encode(update(&["b"]))].concat(),
+        ] {
+            let limits = Limits::default();
+            let FromWorkload::Sealed(sealed) = FromWorkload::decode(&body.clone().into(), &limits)
+            else {
+                panic!("{body:?}");
+            };
+            assert_eq!((sealed.id.as_str(), sealed.masks.len()), ("r1", 2), "{body:?}");
+            let FromWorkload::Request(request) = sealed.open(&limits) else { panic!("{body:?}") };
+            assert_eq!(request.id, "r1");
+            assert!(matches!(
+                request.ask,
+                RequestKind::Update { new_state: NewState::Given(_), .. }
+            ));
+            let original = pb::Request::decode(&request.original[..]).unwrap();
+            assert_eq!(original, update(&["a", "b"]));
+            let few = Limits { max_masks: 1, ..Limits::default() };
+            let FromWorkload::Request(request) = FromWorkload::decode(&body.into(), &few) else {
+                panic!("over the limit");
+            };
+            assert!(matches!(request.ask, RequestKind::OverLimit(_)));
+        }
+    }
+
+    #[test]
+    fn id_of_what_does_not_decode_is_within_its_limit() {
+        let mut request = read(vec!["mask".to_owned()]);
+        request.request_id = "x".repeat(100);
+        let mut body = encode(request);
+        let len = body.len();
+        body[len - 2] = 0xff; // the mask is no UTF-8 now
+        for (most, known) in [(100, true), (99, false)] {
+            let limits = Limits { max_request_id: most, ..Limits::default() };
+            let decoded = FromWorkload::decode(&body.clone().into(), &limits);
+            let FromWorkload::Undecodable { request_id, .. } = decoded else { panic!("decoded") };
+            assert_eq!(request_id.is_some(), known);
         }
     }
 

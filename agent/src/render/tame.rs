@@ -128,7 +128,7 @@ fn of_parameter(parameter: &Parameter, reference: Reference) -> u64 {
             reference.0.saturating_add(u64::try_from(text.len() / 4).unwrap_or(u64::MAX))
         }
         Parameter::Subexpression(inner) => match inner.as_element() {
-            TemplateElement::Expression(call) => A_CALL + of_call(call, reference),
+            TemplateElement::Expression(call) => A_CALL.saturating_add(of_call(call, reference)),
             _ => A_CALL,
         },
         // A kind of a later engine: without a known cost no budget allows it.
