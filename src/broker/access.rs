@@ -61,6 +61,7 @@ impl Rules {
         fn list<T>(lists: &mut Lists<T>, allow: bool) -> &mut Vec<T> {
             if allow { &mut lists.allow } else { &mut lists.deny }
         }
+        // The type is not asked: each has fields of its own, and an absent field adds nothing.
         let operation = rule.str_at("operation").unwrap_or_default();
         if ["Read", "ReadWrite"].contains(&operation) {
             list(&mut self.read, allow).extend(texts(rule, "filterMasks").map(Mask::parse));
@@ -107,6 +108,7 @@ impl Rules {
         let matches = |patterns: &[String], name| {
             patterns.iter().any(|pattern| pattern_matches(pattern, name))
         };
+        // An empty list is allowed: it names no log (docs/protocol.md#log-rules).
         workloads.all(|name| matches(&self.logs.allow, name) && !matches(&self.logs.deny, name))
     }
 }
@@ -118,6 +120,7 @@ fn segments(path: &[&str]) -> Vec<Segment> {
 impl Lists<Mask> {
     /// True if one allow mask covers `wanted` completely, and no deny mask meets any part of it.
     fn permit(&self, wanted: &[Segment]) -> bool {
+        // One rule alone has to cover it: two halves do not add up (docs/protocol.md#coverage).
         self.allow.iter().any(|rule| covers(rule.segments(), wanted))
             && !self.deny.iter().any(|rule| meets(rule.segments(), wanted))
     }
@@ -139,6 +142,7 @@ fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
     let meet_one = |(rule, wanted): (&Segment, &Segment)| {
         *rule == Segment::Any || *wanted == Segment::Any || rule == wanted
     };
+    // `zip` ends with the shorter one: a rule below `wanted` denies it, as no answer is filtered.
     !rule.is_empty() && rule.iter().zip(wanted).all(meet_one)
 }
 
@@ -147,6 +151,7 @@ fn pattern_matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((before, after)) => {
+            // Taken off first: both parts must not overlap (docs/protocol.md#log-rules).
             let rest = name.strip_prefix(before);
             rest.is_some_and(|rest| rest.ends_with(after))
         }

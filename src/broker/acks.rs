@@ -71,6 +71,7 @@ impl Acks {
         waits: impl Fn(&Done) -> bool,
         result: &Result<(), Rejected>,
     ) {
+        // A command to close may wait for the same pair as one to open: the other kind stays.
         let mut numbers = self.waiting.remove(&peer).unwrap_or_default();
         numbers.retain(|number| {
             // Waiting numbers are never below `first`: `pop` stops at an unresolved acknowledgement.

@@ -21,11 +21,13 @@ use super::{
 };
 
 /// Version of the link protocol.
+// The minor number counts new fields: 1.1 brought the codes of rejections.
 const VERSION: &str = "1.1.0";
 
 impl Broker {
     pub(super) fn begin_link(&mut self, run_dir: String) {
         let nobody = Instance { workload: String::new(), agent: String::new(), id: String::new() };
+        // A counter of its own: messages to the agent take nothing of the workloads' memory budget.
         let mut agent = Peer::new(nobody, Rules::everything(), QueuedBytes::default());
         agent.session = Session::Open;
         self.peers.set_agent(agent);
@@ -103,6 +105,7 @@ impl Broker {
             }
         };
         if let Some(link) = &mut self.link {
+            // Behind the effects of the command: an `Ack` means that its events are queued.
             link.note_command(Ack { id, rejections_only, done });
         }
         self.acknowledge();
@@ -159,6 +162,7 @@ impl Broker {
 
     fn replace_all(&mut self, given: &Tree) -> Result<(), Rejected> {
         let tree = agent_update::replace(&self.state, given).map_err(invalid)?;
+        // The agent is the author of its commits: so the `Ack` is held until their events are out.
         self.commit(tree, Some(PeerId::AGENT));
         Ok(())
     }
@@ -248,6 +252,7 @@ impl Broker {
         while let Some((ack, result)) = self.link.as_mut().and_then(|link| link.pop_ack()) {
             let Ack { id, rejections_only, .. } = ack;
             match result {
+                // Not asked for: docs/agent-link.md#order-and-acknowledgements.
                 _ if id == 0 => {}
                 Ok(()) if rejections_only => {}
                 Ok(()) => self.tell_agent(ToAgent::Ack(id)),

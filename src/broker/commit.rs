@@ -53,6 +53,7 @@ impl Broker {
         let changes = ChangeSet::between(&old, &self.state);
         let Touched { groups, unseen, .. } = self.subscriptions.touched(&changes);
         if unseen {
+            // The last one is enough: no snapshot from before it is reused.
             self.unseen = self.version;
         }
         if !groups.is_empty() {
@@ -76,6 +77,7 @@ impl Broker {
         if let Some(peer) = self.peers.get_mut(author) {
             peer.held = false;
         }
+        // A flush that finds a held outbox takes it off the queue: no other flush would come.
         self.flush_outbox(author);
     }
 
@@ -121,6 +123,7 @@ impl Broker {
     /// Delivers the last change to more subscribers, for about `work`. Returns the work done.
     pub(super) fn deliver_some(&mut self, work: usize) -> usize {
         let Some(mut fanout) = self.fanout.take() else { return 0 };
+        // At least 1: with a configured slice of 0, `finish_fanout` would never end.
         let (work, mut done) = (work.max(1), 0);
         while done < work {
             // Few members at a time: a group may have thousands, and each takes a share of the slice.
@@ -180,6 +183,7 @@ impl Broker {
             let to = subscription.peer();
             let Some(peer) = self.peers.get_mut(to) else { continue };
             let has_room = peer.has_room(to.kind(), &self.config.limits, &self.memory);
+            // To a lagging one this event would come before the merged event of earlier changes.
             if !has_room || !subscription.is_up_to_date() {
                 late.push(*id);
                 continue;
@@ -195,6 +199,7 @@ impl Broker {
                     continue;
                 }
                 Event::Made(body) => body,
+                // Marked below: its outbox may be empty, and then no notice would flush it.
                 Event::NoRoom => {
                     late.push(*id);
                     self.dirty.note(to, peer);

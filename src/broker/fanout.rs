@@ -99,6 +99,7 @@ impl FanOut {
         let group = self.groups.first().copied()?;
         let members: Vec<_> = subscriptions.members_after(group, self.at).take(most).collect();
         self.at = members.last().copied();
+        // After a full piece the group may be at its end: then the next call finds no member.
         if members.len() < most {
             self.groups.pop_first();
             self.at = None;

@@ -106,6 +106,7 @@ impl Broker {
         // Catching up begins at half of the budget: at the full budget every event would be a merged
         // one.
         let budget = peer.budget(id.kind(), &self.config.limits, &self.memory);
+        // An event waiting for memory is tried again by `feed_starved`, not at each flush.
         let room = peer.needs == 0 && peer.outbox.is_half_empty(budget);
         let Some(subscription) = peer.behind.front().copied().filter(|_| room) else {
             peer.dirty = false;
@@ -172,6 +173,7 @@ impl Broker {
 
     fn note_caught_up(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        // Only a reported episode has its end reported: the log lines come in pairs.
         if let Some(since) = peer.slow_since.take()
             && peer.slow_told == Some(since)
         {
@@ -194,4 +196,5 @@ fn hand_all(id: PeerId, peer: &mut Peer, window: usize, outputs: &mut VecDeque<O
 }
 
 /// Milliseconds before a workload is reported again as a slow reader.
+// As promised in docs/operations.md#warnings-of-fifogate-run.
 const EPISODE_MS: u64 = 10_000;

@@ -63,6 +63,7 @@ impl Forwards {
 
     /// Matches a response with its request. The error is the reason for rejecting it.
     fn accept(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Disposition, Rejected> {
+        // fifogate sent this cancellation, so no answer to it is due to the workload.
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(Disposition::Drop);
         }
@@ -73,6 +74,7 @@ impl Forwards {
             }
             ReplyKind::LogsAccepted(instances) => {
                 let taken = self.take(request_id, |own| matches!(own, ForwardedKind::Logs(_)));
+                // Without an accepted instance no `LogsStopResponse` would ever end the campaign.
                 if taken && !instances.is_empty() {
                     let instances = instances.into_iter().collect();
                     self.campaigns.insert(Arc::clone(request_id), instances);
@@ -83,10 +85,12 @@ impl Forwards {
             ReplyKind::LogsStop(instance) => {
                 let campaign = self.campaigns.get_mut(request_id);
                 let stopped = campaign.is_some_and(|campaign| campaign.remove(&instance));
+                // An ended campaign frees its place among the forwarded requests.
                 self.campaigns.retain(|_, campaign| !campaign.is_empty());
                 stopped
             }
             ReplyKind::LogsCancelled => {
+                // Removed in any case: behind `||` it would stay if a cancellation waits.
                 let ended = self.campaigns.remove(request_id).is_some();
                 self.take(request_id, |own| *own == ForwardedKind::CancelLogs) || ended
             }
@@ -109,6 +113,7 @@ impl Forwards {
                 ended.push(Arc::clone(&pending.request_id));
                 false
             }
+            // A cancel needs no right, and an update is in the hands of the agent already.
             _ => true,
         });
         self.campaigns.retain(|request_id, instances| {
@@ -228,6 +233,7 @@ impl Broker {
     pub(super) fn forward_timed_out(&mut self, id: PeerId, number: u64) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let pending = &mut peer.forwards.pending;
+        // Not found if it was answered: its timer is not taken back.
         let Some(at) = pending.iter().position(|pending| pending.number == number) else { return };
         let request_id = pending.remove(at).request_id;
         let seconds = self.config.forward_timeout_ms as f64 / 1_000.0;

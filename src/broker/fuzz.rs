@@ -102,6 +102,7 @@ impl World {
         let len = message.encoded_len();
         assert!(message.into_frame().to_vec().len() > len);
         let waiting = seq - self.taken.get(&peer).copied().unwrap_or(0);
+        // The window and one in advance: without a notice of the second, nothing more would come.
         assert!(waiting <= 2 && (waiting < 2 || ack != AckMode::None));
     }
 
@@ -117,6 +118,7 @@ impl World {
                     self.sent(peer, seq, message, ack);
                 }
                 Output::Reset(peer) => {
+                    // A reset drops all handed out: none of them is waited for any more.
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }

@@ -76,6 +76,7 @@ impl Broker {
         if let Some(body) = body {
             self.push_event(id, body);
         }
+        // At least 1: a slice has to end with many catch-ups without an event, too.
         work.max(1)
     }
 

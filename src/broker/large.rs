@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::message::ResponseBody;
 
 /// Least length of a large body, in bytes.
+// A read up to about this length is answered at any load (docs/protocol.md#reads).
 pub(super) const LARGE: usize = 64 << 10;
 
 /// The total of all live large bodies.

@@ -63,6 +63,7 @@ impl MemoryBudget {
 
     /// True if there is room for the smallest waiting event now.
     pub(super) fn is_ready(&self) -> bool {
+        // Without room for the smallest there is none for the others. The agent never waits here.
         self.waiting.first().is_some_and(|(len, _)| self.large.fits(*len, self.most))
     }
 

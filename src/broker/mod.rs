@@ -72,6 +72,7 @@ pub struct PeerId(pub u64);
 
 impl PeerId {
     /// The agent, at the other end of the agent link.
+    // Out of the reach of `Peers`: it counts from 0.
     pub const AGENT: Self = Self(u64::MAX);
 }
 
@@ -295,6 +296,7 @@ impl Broker {
         let mut broker = Self {
             config,
             now: Tick::default(),
+            // The initial state has a weight too: later differences add up to that of the whole.
             state_bytes: weight_after(&Tree::default(), 0, &Tree::initial()),
             state: Tree::initial(),
             version: 0,
@@ -346,6 +348,7 @@ impl Broker {
             Input::Agent(message) => self.on_agent(message),
             Input::Tick => {}
         }
+        // After the input: an answer of the agent at its very deadline is still in time.
         self.run_timers();
     }
 
@@ -373,6 +376,7 @@ impl Broker {
     }
 
     fn work_a_slice(&mut self) {
+        // The rest of earlier slices does not add up: no slice is longer than the configured one.
         self.work_left = self.work_left.saturating_add(self.slice()).min(self.slice());
         // Taken before the flush: prompt readers get their share of each slice, however many merged
         // events the flush makes.
@@ -402,6 +406,7 @@ impl Broker {
 
     /// Retries the smallest event that waits for memory, if there is room for it now.
     fn feed_starved(&mut self) {
+        // The loop skips peers removed meanwhile: their removal leaves the entry here.
         while let Some(id) = self.memory.pop_ready() {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.needs = 0;
@@ -457,6 +462,7 @@ impl Broker {
     fn note_written(&mut self, peer: PeerId, seq: Seq) {
         if let Some(found) = self.peers.get_mut(peer) {
             found.outbox.note_written(seq, self.now);
+            // Without messages, lag or a pause a flush would find nothing to do.
             if !found.is_clean() {
                 self.dirty.note(peer, found);
             }

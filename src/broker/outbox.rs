@@ -146,6 +146,7 @@ impl Outbox {
     /// True if one more message may wait. An empty outbox takes a message of any size.
     pub(super) fn has_room(&self, budget: Budget) -> bool {
         let within = self.bytes() < budget.bytes && self.queue.len() < budget.messages;
+        // With the whole budget spent by others, an empty outbox still takes its event.
         self.queue.is_empty() || within
     }
 
@@ -211,6 +212,7 @@ impl Outbox {
     /// The reader has read all messages up to `seq`. Returns the subscriptions with a first answer
     /// among them.
     pub(super) fn note_taken(&mut self, seq: Seq, now: Tick) -> Vec<SubscriptionId> {
+        // A message read is a message written: this notice may be the only one.
         self.note_written(seq, now);
         let taken = self.awaited.partition_point(|(own, _)| *own <= seq);
         self.awaited.drain(..taken).map(|(_, subscription)| subscription).collect()
@@ -228,6 +230,7 @@ impl Outbox {
 
     /// Drops the waiting events of a subscription.
     pub(super) fn take_back_events(&mut self, subscription: SubscriptionId) {
+        // First answers stay: no answer is dropped within its session.
         let event = Kind::Event(subscription);
         let mut freed = 0;
         self.queue.retain(|queued| {

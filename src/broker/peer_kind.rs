@@ -56,6 +56,7 @@ impl PeerKind {
     pub(super) fn most_state_bytes(self, limits: &Limits) -> usize {
         match self {
             Self::Workload => limits.max_state_bytes,
+            // No bound for the agent (docs/agent-link.md#messages-to-fifogate).
             Self::Agent => usize::MAX,
         }
     }

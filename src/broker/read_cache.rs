@@ -26,6 +26,7 @@ impl ReadCache {
 
     /// Caches the answer to `masks`.
     pub(super) fn keep(&mut self, masks: &MaskSet, body: &ResponseBody) {
+        // With the masks: those of answers without content take memory as well.
         let bytes = body.len() + cost("", masks);
         if self.bytes + bytes > MOST_BYTES {
             self.clear();

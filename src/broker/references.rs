@@ -22,7 +22,9 @@ impl Rules {
         let mut may = true;
         // Unchanged workloads cost little: nodes shared by both maps are skipped.
         old.diff(new, |_, was, is| {
+            // A removed workload shows nothing any more.
             let Some(is) = is else { return };
+            // `diff` has no early end: after a denial the other workloads are skipped here.
             if may && SHOWING.iter().any(|part| given(was, part) != given(Some(is), part)) {
                 may = references(is).all(|config| self.may_read_config(config));
             }

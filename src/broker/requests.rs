@@ -54,12 +54,14 @@ impl Broker {
         if !peer.rules.may_write(&update.masks) {
             return self.deny(id, &update.id.as_str().into());
         }
+        // An opened update has the masks of the sealed one, so its rights are known.
         match update.open(&self.config.limits) {
             FromWorkload::Request(Request {
                 id: request_id,
                 ask: RequestKind::Update { new_state, masks },
                 original,
             }) => self.serve_update(id, request_id.into(), new_state, &masks, original),
+            // A state that does not decode, or is over a limit: answered like any such message.
             other => self.serve(id, other),
         }
     }
@@ -83,6 +85,7 @@ impl Broker {
             RequestKind::CancelLogs if self.link.is_some() && !id.is_agent() => {
                 self.forward(id, request_id, ForwardedKind::CancelLogs, request.original);
             }
+            // Without an agent there is no campaign, and unknown ids are accepted as well.
             RequestKind::CancelLogs => self.answer(id, &request_id, ResponseBody::logs_cancelled()),
             RequestKind::CancelEvents => {
                 // Its last event, if one is due, is queued with the answer.
@@ -108,6 +111,7 @@ impl Broker {
         if !peer.rules.may_read(masks) {
             return self.deny(id, &request_id);
         }
+        // Before the read: a refused subscription costs no encoding.
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
             return self.answer(id, &request_id, ResponseBody::error(why.to_string()));
         }
@@ -149,6 +153,7 @@ impl Broker {
     /// The answer to a read of `masks`. The error is its length, if the memory budget has no room for
     /// it.
     fn read(&mut self, id: PeerId, masks: &MaskSet) -> Result<ResponseBody, usize> {
+        // Not charged again: the copy shares the bytes of the cached body.
         if let Some(body) = self.read_cache.get(masks) {
             return Ok(body);
         }
@@ -164,6 +169,7 @@ impl Broker {
 
     fn encode(&mut self, masks: &MaskSet) -> ResponseBody {
         if masks.is_everything() {
+            // Only this answer has empty sub-messages as well (docs/protocol.md#reads).
             return ResponseBody::state(&self.state, Fill::Full, Some(&mut self.leaf_cache));
         }
         let part = self.state.select(&Selection::of_masks(masks.masks()));
@@ -228,6 +234,7 @@ impl Broker {
         if !self.may_refer(id, &proposed) {
             return self.deny(id, request_id);
         }
+        // The first failure is answered, in the order of docs/protocol.md#order-of-checks.
         match update::accept(&self.state, &proposed) {
             Err(error) => self.answer(id, request_id, ResponseBody::error(error.to_string())),
             Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
@@ -261,6 +268,7 @@ impl Broker {
         let may = |change: &WorkloadChange| {
             let name = change.name.as_str();
             let path = [DESIRED_STATE, "workloads", name, field];
+            // Its own removal counts like that of others: its rules end with it.
             let own = name == peer.instance.workload && change.new.is_some();
             access(change.old.as_ref()) == access(change.new.as_ref())
                 || (!own && peer.rules.may_write_path(&path))

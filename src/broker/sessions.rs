@@ -104,6 +104,7 @@ impl Broker {
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
         let Some(removed) = self.subscriptions.remove(subscription) else { return false };
         peer.subscription_bytes -= removed.cost();
+        // Only lagging ones stand in `behind`: others are spared the search.
         if removed.lag().is_some() {
             peer.behind.retain(|behind| *behind != subscription);
         }

@@ -47,6 +47,7 @@ impl Snapshots {
         if self.kept.len() >= most {
             return None;
         }
+        // Newer than all kept ones, as `alike` is at most `version`: `find` needs this order.
         self.kept.push(Kept { version, tree: tree.clone(), users: 1 });
         Some(version)
     }

@@ -210,6 +210,7 @@ impl Subscriptions {
     }
 
     fn add_group(&mut self, masks: &MaskSet) -> GroupId {
+        // The number of its first member, which is added next: so it is unique without a counter.
         let id = GroupId(self.next);
         self.by_masks.insert(masks.clone(), id);
         for path in paths(masks) {
@@ -274,6 +275,7 @@ impl Subscriptions {
             touched.visit(&[&self.index], changes.root());
         }
         if touched.visits_left == 0 {
+            // The rest is unknown: a group too many is found out later, a missed one never.
             touched.groups = self.groups.keys().copied().collect();
             touched.unseen = true;
         }
@@ -290,6 +292,7 @@ pub(super) fn cost(request_id: &str, masks: &MaskSet) -> usize {
         };
         mask.segments().iter().map(segment).sum::<usize>()
     };
+    // The first `SEGMENT` is for the subscription: without masks it takes memory, too.
     SEGMENT + request_id.len() + masks.masks().iter().map(of).sum::<usize>()
 }
 
@@ -304,6 +307,7 @@ fn paths(masks: &MaskSet) -> impl Iterator<Item = &[Segment]> {
 struct Index {
     here: BTreeSet<GroupId>,
     any: Option<Box<Index>>,
+    // With the standard hasher: workloads choose these keys, and could make a weak one collide.
     keys: HashMap<Key, Index>,
 }
 

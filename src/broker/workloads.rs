@@ -54,6 +54,7 @@ impl Broker {
         let ours = self.config.agent_name.as_ref().is_none_or(|own| own == agent);
         let access = workload.get("controlInterfaceAccess");
         let allowed = access.and_then(|access| access.get("allowRules"));
+        // Deny rules alone make no pair (docs/protocol.md#served-workloads).
         ours && allowed.and_then(Node::as_seq).is_some_and(|rules| !rules.is_empty())
     }
 
