@@ -231,9 +231,8 @@ async fn etcd_with_certificates_is_used_with_ours_and_not_without() {
     assert!(text.contains("/no/such.pem: No such file"), "{text}");
 }
 
-#[tokio::test]
-async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() {
-    let server = Server::start();
+/// Adds `root` and a user `gate` with all rights below `test/`, and turns the check of users on.
+async fn enable_users(server: &Server) {
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     for (user, role) in [("root", "root"), ("gate", "ours")] {
         client.user_add(user, "secret", None).await.unwrap();
@@ -243,6 +242,12 @@ async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() 
     let own = Permission::read_write("test/").with_prefix();
     client.role_grant_permission("ours", own).await.unwrap();
     client.auth_enable().await.unwrap();
+}
+
+#[tokio::test]
+async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() {
+    let server = Server::start();
+    enable_users(&server).await;
     let with = |prefix: &str, password: &str| Options {
         prefix: prefix.to_owned(),
         user: Some(("gate".to_owned(), password.to_owned())),
@@ -266,15 +271,7 @@ async fn with_tokens(folder: &Path, seconds: u64) -> (Server, Client) {
     let secret = secret.display();
     let token = format!("jwt,sign-method=HS256,priv-key={secret},ttl={seconds}s");
     let server = Server::start_with("http", &["--auth-token", &token]);
-    let mut client = Client::connect([server.endpoint()], None).await.unwrap();
-    for (user, role) in [("root", "root"), ("gate", "ours")] {
-        client.user_add(user, "secret", None).await.unwrap();
-        client.role_add(role).await.unwrap();
-        client.user_grant_role(user, role).await.unwrap();
-    }
-    let own = Permission::read_write("test/").with_prefix();
-    client.role_grant_permission("ours", own).await.unwrap();
-    client.auth_enable().await.unwrap();
+    enable_users(&server).await;
     let root = ConnectOptions::new().with_user("root", "secret").with_auto_token_refresh(true);
     let client = Client::connect([server.endpoint()], Some(root)).await.unwrap();
     (server, client)
