@@ -56,7 +56,12 @@ impl Broker {
                 event_body(&changes, masks, &self.state)
             }
         };
-        let body = match body.map(|body| self.memory.charge(to.kind(), body)).transpose() {
+        let len = body.as_ref().map_or(0, ResponseBody::len);
+        if !self.memory.has_room_for_event(to.kind(), len) {
+            // Cached answers count as held, but no reader waits for them: drop them first.
+            self.read_cache.clear();
+        }
+        let body = match body.map(|body| self.memory.charge_event(to.kind(), body)).transpose() {
             Ok(body) => body,
             Err(len) => {
                 if let Some(peer) = self.peers.get_mut(to) {

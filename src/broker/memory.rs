@@ -8,7 +8,12 @@ use std::collections::BTreeSet;
 
 use crate::message::ResponseBody;
 
-use super::{PeerId, large::LargeBodies, outbox::QueuedBytes, peer_kind::PeerKind};
+use super::{
+    PeerId,
+    large::{LARGE, LargeBodies},
+    outbox::QueuedBytes,
+    peer_kind::PeerKind,
+};
 
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
@@ -50,9 +55,40 @@ impl MemoryBudget {
         self.large.charge(body, kind.most_large(self.most))
     }
 
+    /// True if a merged event of this length may be made now. One above the whole budget is made when
+    /// nothing else is held: otherwise its reader would never see the newest state.
+    pub(super) fn has_room_for_event(&self, kind: PeerKind, len: usize) -> bool {
+        self.has_room(kind, len) || self.large.bytes() == 0
+    }
+
+    /// Counts a new merged event, if it is large.
+    ///
+    /// # Errors
+    /// There is no room. The error is the length of the body.
+    pub(super) fn charge_event(
+        &self,
+        kind: PeerKind,
+        body: ResponseBody,
+    ) -> Result<ResponseBody, usize> {
+        let len = body.len();
+        let has_room = self.has_room_for_event(kind, len);
+        self.large.charge(body, if has_room { usize::MAX } else { 0 })
+    }
+
+    /// True if an answer of this length may be cached. Not a large one while an event waits: no reader
+    /// would wait for the memory that the event needs.
+    pub(super) fn may_cache(&self, len: usize) -> bool {
+        len < LARGE || self.waiting.is_empty()
+    }
+
     /// Notes a merged event without room.
     pub(super) fn wait(&mut self, len: usize, id: PeerId) {
         self.waiting.insert((len, id));
+    }
+
+    /// Removes the note of an event that is not wanted any more.
+    pub(super) fn forget(&mut self, len: usize, id: PeerId) {
+        self.waiting.remove(&(len, id));
     }
 
     /// True if an event waits. No input reports the last reader of a large body, so the driver has to
@@ -64,7 +100,9 @@ impl MemoryBudget {
     /// True if there is room for the smallest waiting event now.
     pub(super) fn is_ready(&self) -> bool {
         // Without room for the smallest there is none for the others. The agent never waits here.
-        self.waiting.first().is_some_and(|(len, _)| self.large.fits(*len, self.most))
+        self.waiting
+            .first()
+            .is_some_and(|(len, _)| self.has_room_for_event(PeerKind::Workload, *len))
     }
 
     /// Removes the peer of the smallest waiting event, if there is room for it now.

@@ -163,7 +163,9 @@ impl Broker {
             self.read_cache.clear();
         }
         let body = self.memory.charge(id.kind(), body)?;
-        self.read_cache.keep(masks, &body);
+        if self.memory.may_cache(body.len()) {
+            self.read_cache.keep(masks, &body);
+        }
         Ok(body)
     }
 

@@ -92,7 +92,8 @@ impl Broker {
             self.subscriptions.remove(subscription);
         }
         peer.behind.clear();
-        peer.needs = 0;
+        let needs = std::mem::take(&mut peer.needs);
+        self.memory.forget(needs, id);
         // All subscriptions are gone, so no release is needed for each.
         peer.snapshots = Snapshots::default();
         peer.subscription_bytes = 0;
@@ -106,6 +107,12 @@ impl Broker {
         peer.subscription_bytes -= removed.cost();
         // Only lagging ones stand in `behind`: others are spared the search.
         if removed.lag().is_some() {
+            if peer.behind.front() == Some(&subscription) && peer.needs > 0 {
+                // Its event was the one waiting for memory: the next one has its turn, and may be small.
+                let needs = std::mem::take(&mut peer.needs);
+                self.memory.forget(needs, id);
+                self.dirty.note(id, peer);
+            }
             peer.behind.retain(|behind| *behind != subscription);
         }
         if let Some(Lag::Since(version)) = removed.lag() {

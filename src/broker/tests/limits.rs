@@ -319,7 +319,10 @@ const KIB: usize = 1 << 10;
 
 /// Ten workloads with all rights, and `writer`, with a memory budget of 1 MiB.
 fn ten() -> (World, Vec<PeerId>, PeerId) {
-    let limits = Limits { total_bytes: 1024 * KIB, ..Limits::default() };
+    ten_with(Limits { total_bytes: 1024 * KIB, ..Limits::default() })
+}
+
+fn ten_with(limits: Limits) -> (World, Vec<PeerId>, PeerId) {
     let config = Config { limits, subscribe_grace_ms: 0, ..Config::default() };
     let names: Vec<_> = (0..10).map(|n| format!("w{n}")).collect();
     let all = names.iter().map(String::as_str).chain(["writer"]);
@@ -397,4 +400,88 @@ fn events_of_all_workloads_together_are_bounded_and_all_are_told_the_newest_stat
     }
     assert_eq!(newest, 10, "each once");
     assert_eq!(world.broker.next_deadline(), None);
+}
+
+/// Lets the time of a retry pass.
+fn retry(world: &mut World) {
+    world.now += 50;
+    world.input(Input::Tick);
+}
+
+fn read_of(mask: &str) -> RequestKind {
+    RequestKind::State { masks: MaskSet::parse([mask]), subscribe: false }
+}
+
+#[test]
+fn event_larger_than_all_memory_is_told_when_nothing_else_takes_any() {
+    let (mut world, peers, writer) = ten();
+    world.subscribe(peers[0], "s", &["desiredState.configs"]);
+    world.take_all(peers[0]);
+    world.set(writer, "held", &"h".repeat(600 * KIB));
+    // Its reader holds this event, so there is no room for the next one.
+    world.set(writer, "k", &"v".repeat(2048 * KIB));
+    world.take_all(writer);
+    assert!(world.broker.memory.large_bytes() <= 1024 * KIB);
+    world.take_states(peers[0]);
+    retry(&mut world);
+    let states = world.take_states(peers[0]);
+    assert!(states.last().is_some_and(|state| format!("{state:?}").contains("vvvv")), "lost");
+    assert_eq!(world.broker.next_deadline(), None, "nothing is left to retry");
+}
+
+#[test]
+fn event_does_not_wait_for_memory_that_only_cached_answers_take() {
+    let limits = Limits { total_bytes: 1024 * KIB, outbox_messages: 2, ..Limits::default() };
+    let (mut world, peers, writer) = ten_with(limits);
+    world.subscribe(peers[0], "s", &["desiredState.configs.k"]);
+    world.take_all(peers[0]);
+    world.set(writer, "other", &"o".repeat(600 * KIB));
+    // It does not read, and falls behind: its outbox is full.
+    for _ in 0..5 {
+        world.set(writer, "k", "v");
+        world.set(writer, "k", "w");
+        world.take_all(writer);
+    }
+    world.set(writer, "k", &"v".repeat(600 * KIB));
+    world.take_all(writer);
+    world.ask(peers[1], "r", read_of("desiredState.configs.other"));
+    world.take_all(peers[1]);
+    assert!(world.broker.memory.large_bytes() > 600 * KIB, "the answer is cached");
+    let mut newest = world.take_states(peers[0]);
+    for _ in 0..3 {
+        retry(&mut world);
+        newest.extend(world.take_states(peers[0]));
+    }
+    let newest = format!("{:?}", newest.last());
+    assert!(newest.contains("vvvv"), "it waits for memory that nobody uses: {newest}");
+    assert_eq!(world.broker.next_deadline(), None);
+}
+
+#[test]
+fn end_of_a_subscription_or_session_ends_its_wait_for_memory() {
+    for cancels in [true, false] {
+        let (mut world, peers, writer) = ten();
+        world.set(writer, "a", &"a".repeat(500 * KIB));
+        world.set(writer, "b", &"b".repeat(500 * KIB));
+        world.take_all(writer);
+        world.subscribe(peers[0], "large", &["desiredState.configs.c"]);
+        world.subscribe(peers[0], "small", &["desiredState.configs.d"]);
+        world.take_all(peers[0]);
+        world.ask(peers[1], "r", read_of("desiredState.configs.a"));
+        world.ask(peers[2], "r", read_of("desiredState.configs.b"));
+        world.set(writer, "c", &"c".repeat(900 * KIB));
+        world.set(writer, "d", &"d".repeat(100 * KIB));
+        world.take_all(writer);
+        world.take_all(peers[1]);
+        retry(&mut world);
+        assert!(world.take_states(peers[0]).is_empty(), "there is room for neither");
+        if cancels {
+            world.ask(peers[0], "large", RequestKind::CancelEvents);
+            let heard = world.take_all(peers[0]);
+            assert_eq!(heard.len(), 2, "the other one has room: {heard:?}");
+        } else {
+            world.hello("w0");
+        }
+        assert_eq!(world.broker.next_deadline(), None, "nobody waits");
+    }
 }
