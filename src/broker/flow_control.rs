@@ -138,6 +138,15 @@ impl Broker {
         true
     }
 
+    /// Stops reading from a peer whose outbox is over its budget.
+    pub(super) fn pause_if_full(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let budget = peer.budget(id.kind(), &self.config.limits, &self.memory);
+        if peer.reading && !peer.outbox.has_room(budget) {
+            self.set_reading(id, budget);
+        }
+    }
+
     /// Pauses the reads of a peer over its budget, and resumes them at half of it: its requests wait
     /// until it has read its answers.
     fn set_reading(&mut self, id: PeerId, budget: Budget) {

@@ -205,7 +205,9 @@ impl Broker {
         let peer = self.peers.get_mut(id).ok_or_else(unknown)?;
         // Log entries have no bound per request; all other responses have, and are always queued.
         let has_room = || peer.has_room(id.kind(), &self.config.limits, &self.memory);
-        if kind == ReplyKind::LogEntries && !has_room() {
+        // An unknown campaign is rejected for good below: a retry would not help.
+        let campaign = peer.forwards.campaigns.contains_key(request_id);
+        if kind == ReplyKind::LogEntries && campaign && !has_room() {
             let reason = "the workload does not keep up with its logs; send this again later";
             return Err(Rejected::new(RejectCode::RetryLater, reason));
         }

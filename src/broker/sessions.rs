@@ -168,6 +168,11 @@ impl Broker {
     pub(super) fn enqueue(&mut self, id: PeerId, message: Outgoing, kind: Kind) {
         if let Some(peer) = self.peers.get_mut(id) {
             self.dirty.push(id, peer, message, kind, self.now);
+            if peer.held {
+                // The flush of a held outbox has passed already, and each slice lets one more message of
+                // the author in.
+                self.pause_if_full(id);
+            }
         }
     }
 }

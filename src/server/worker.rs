@@ -377,14 +377,14 @@ impl Worker {
                     FromWorker::SendToAgent(OutFrame { seq, frame: message.into_frame(), ack })
                 }
                 Output::Slow(instance, bytes) => {
-                    let name = instance.to_string();
+                    let name = name_of(&instance);
                     let text =
                         format_args!("{name} reads too slowly: {bytes} bytes are queued for it");
                     self.log_limiter.log(Level::Warn, Kind::Slow, &name, text);
                     continue;
                 }
                 Output::CaughtUp(instance, after) => {
-                    let name = instance.to_string();
+                    let name = name_of(&instance);
                     let text = format_args!("{name} has caught up after {after} ms");
                     self.log_limiter.log(Level::Info, Kind::CaughtUp, &name, text);
                     continue;
@@ -439,4 +439,9 @@ fn resident_bytes() -> u64 {
     // The second field is the resident set, in pages.
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// The name of a peer for log lines; the agent has no instance.
+fn name_of(instance: &Instance) -> String {
+    if instance.workload.is_empty() { "the agent".to_owned() } else { instance.to_string() }
 }

@@ -139,6 +139,9 @@ fn collector_that_does_not_read_makes_the_agent_wait_and_loses_nothing() {
     };
     assert!(refused.reason.contains("does not keep up with its logs"), "{refused}");
     assert_eq!(refused.code, RejectCode::RetryLater);
+    // A retry would never help here.
+    let unknown = try_respond(&mut agent, "none", entries(&[text(0)])).unwrap_err();
+    assert_eq!(unknown.code, RejectCode::NoSuchRequest);
     other.read("r", &["agents"], false);
     assert_eq!(other.response().0, "r");
     for n in 0..taken {

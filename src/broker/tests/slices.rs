@@ -351,3 +351,41 @@ fn pending_event_of_a_reader_comes_before_its_merged_event_of_the_same_change() 
     assert_eq!(heard[2..], ["k event ~k k=3", "l event +l l=5", "k event ~k k=5"]);
     assert_eq!(world.heard(a), ["u done +0 -0"]);
 }
+
+#[test]
+fn author_of_a_change_is_not_read_beyond_its_outbox_while_its_events_are_delivered() {
+    let limits = Limits { outbox_messages: 3, ..Limits::default() };
+    let config = Config { limits, subscribe_grace_ms: 0, slice: 1, ..Config::default() };
+    let own = || workload("", anything(), vec![]);
+    let mut world = World::with(config, &[("author", own()), ("reader", own())]);
+    let (author, reader) = (world.hello("author"), world.hello("reader"));
+    for n in 0..200 {
+        let masks = ["desiredState.configs.k".to_owned(), format!("desiredState.configs.none{n}")];
+        world.subscribe(reader, &format!("s{n}"), &masks.each_ref().map(String::as_str));
+    }
+    world.reading.clear();
+    let ask = |id: &str, ask: RequestKind| Input::Message {
+        peer: author,
+        message: FromWorkload::Request(Request {
+            id: id.to_owned(),
+            ask,
+            original: bytes::Bytes::new(),
+        }),
+        written: Seq::MAX,
+    };
+    let new_state = NewState::Given(desired(&[], &[("k", "v")]));
+    let masks = vec![Mask::parse("desiredState.configs.k")];
+    world.broker.handle(Tick(0), ask("u", RequestKind::Update { new_state, masks }));
+    let mut asked = 0;
+    // As a driver does it: one more message is handled between two slices, as long as it is read.
+    while world.reading.is_empty() && world.collect_slice() {
+        let masks = MaskSet::parse(["agents"]);
+        let read = RequestKind::State { masks, subscribe: false };
+        world.broker.handle(Tick(0), ask(&asked.to_string(), read));
+        asked += 1;
+    }
+    assert_eq!(world.reading.first(), Some(&(author, false)), "{asked} answers wait");
+    assert!(asked <= 5, "{asked}");
+    world.collect();
+    assert_eq!(world.reading.last(), Some(&(author, true)), "it is read again in the end");
+}
