@@ -79,6 +79,8 @@ pub struct Limits {
     pub max_request_id: usize,
     /// Most bytes for the subscriptions of one workload, counted as their ids and masks and 256
     /// for each name in a mask. `--subscription-bytes`, 8 MiB.
+    ///
+    /// The names in its log requests under way have as many bytes again.
     pub subscription_bytes: usize,
     /// Most subscriptions of one workload. `--max-subscriptions`, 1024.
     pub max_subscriptions: usize,

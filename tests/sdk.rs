@@ -13,6 +13,7 @@ mod sdk {
 
 use sdk::workload::{Sdk, Workload};
 use serde_json::json;
+use testkit::wait_for;
 
 const CONFIGS: &[&str] = &["desiredState.configs.*"];
 
@@ -33,6 +34,7 @@ with_each_sdk! {
     hears_each_of_200_changes_once_and_in_order,
     hears_nothing_after_cancelling,
     a_successor_of_a_killed_process_starts_afresh,
+    a_successor_of_a_refused_process_connects_at_the_first_try,
     reconnects_after_fifogate_was_killed,
     is_denied_what_no_rule_allows,
 }
@@ -117,6 +119,21 @@ fn a_successor_of_a_killed_process_starts_afresh(sdk: Sdk) {
 
     successor.subscribe("asked", CONFIGS);
     successor.probe("asked", &mut sender);
+}
+
+fn a_successor_of_a_refused_process_connects_at_the_first_try(sdk: Sdk) {
+    let gate = sdk::gate::start();
+    let mut refused = gate.open("receiver");
+    refused.write(&[0xff; 10]);
+    wait_for("the refusal", || (gate.status_of("receiver")["malformed"] == 1).then_some(()));
+    drop(refused); // killed, without having read why
+    wait_for("an unused pair", || {
+        gate.log().contains("nobody has the pair of receiver").then_some(())
+    });
+
+    let mut successor = Workload::connect(sdk, &gate, "receiver");
+    assert_eq!(successor.read(CONFIGS)["configs"]["greeting"], "hello");
+    assert!(successor.unexpected().is_empty(), "{:?}", successor.unexpected());
 }
 
 fn reconnects_after_fifogate_was_killed(sdk: Sdk) {

@@ -84,7 +84,10 @@ impl Core {
                         self.take(own.peer, own.seq, own.ack);
                     }
                 }
-                Output::Reset(_) | Output::SetReadEnabled(..) | Output::Yield => {}
+                Output::Reset(_)
+                | Output::DropClosed(..)
+                | Output::SetReadEnabled(..)
+                | Output::Yield => {}
                 other => panic!("{other:?}"),
             }
         }

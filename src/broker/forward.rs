@@ -17,7 +17,10 @@ use crate::{
     state::Instance,
 };
 
-use super::{Broker, PeerId, Rules, Tick, acks::unknown_instance, refusal::Refusal, timers::Timer};
+use super::{
+    Broker, PeerId, Rules, Tick, acks::unknown_instance, outbox::Kind, refusal::Refusal,
+    timers::Timer,
+};
 
 /// The kind of a forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +31,32 @@ pub(super) enum ForwardedKind {
     CancelLogs,
 }
 
+impl ForwardedKind {
+    /// Charge of the names kept with the request.
+    fn name_bytes(&self) -> usize {
+        match self {
+            Self::Logs(names) => names.iter().map(|name| NAME_COST + name.len()).sum(),
+            Self::Update | Self::CancelLogs => 0,
+        }
+    }
+}
+
+/// The least charge for a name kept: its string, and its place in a collection.
+const NAME_COST: usize = 64;
+
 /// The forwarded requests of one session.
 #[derive(Debug, Default)]
 pub(super) struct Forwards {
-    /// Requests without a response yet, oldest first.
+    /// Requests without a response yet, oldest first; so the first is due first.
     pending: Vec<Pending>,
     /// Campaigns: instances with unfinished logs, by request id.
     campaigns: BTreeMap<Arc<str>, BTreeSet<Instance>>,
     /// Log requests ended by new rules. The agent was sent a cancellation for each; its answer to it is
     /// dropped.
     revoked: BTreeSet<Arc<str>>,
+    /// True if a timer of this peer is set. One timer at a time, so a workload with thousands of answered
+    /// requests leaves no timer for each.
+    has_timer: bool,
 }
 
 /// The use of a valid response of the agent.
@@ -51,7 +70,8 @@ enum Disposition {
 
 #[derive(Debug)]
 struct Pending {
-    number: u64,
+    /// The end of the agent's time to answer.
+    due: Tick,
     request_id: Arc<str>,
     wanted: ForwardedKind,
 }
@@ -61,12 +81,33 @@ impl Forwards {
         self.pending.len() + self.campaigns.len()
     }
 
+    /// Forgets all requests, at the end of the session. A timer stays set: it is the peer's, and finds
+    /// nothing due or the requests of the next session.
+    pub(super) fn end_session(&mut self) {
+        *self = Self { has_timer: self.has_timer, ..Self::default() };
+    }
+
+    /// Charge of the names kept for log requests.
+    fn name_bytes(&self) -> usize {
+        let asked = self.pending.iter().map(|pending| pending.wanted.name_bytes()).sum::<usize>();
+        let instances = self.campaigns.values().flatten();
+        asked + instances.map(|own| NAME_COST + own.workload.len()).sum::<usize>()
+    }
+
+    /// Takes the requests due by `now`, with the time of the next one.
+    fn take_overdue(&mut self, now: Tick) -> (Vec<Pending>, Option<Tick>) {
+        let count = self.pending.partition_point(|pending| pending.due <= now);
+        let overdue = self.pending.drain(..count).collect();
+        (overdue, self.pending.first().map(|pending| pending.due))
+    }
+
     /// Matches a response with its request. The error is the reason for rejecting it.
     fn accept(&mut self, request_id: &Arc<str>, kind: ReplyKind) -> Result<Disposition, Rejected> {
         // fifogate sent this cancellation, so no answer to it is due to the workload.
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(Disposition::Drop);
         }
+        let is_error = kind == ReplyKind::Error;
         let valid = match kind {
             ReplyKind::Updated => self.take(request_id, |own| *own == ForwardedKind::Update),
             ReplyKind::Error => {
@@ -97,6 +138,11 @@ impl Forwards {
         };
         if valid {
             return Ok(Disposition::Deliver);
+        }
+        // The agent may refuse the cancellation. An error under the id of a request of the workload is
+        // the answer to this one, so it is tried first.
+        if is_error && self.revoked.remove(request_id) {
+            return Ok(Disposition::Drop);
         }
         let reason =
             format!("no request '{request_id}' of this instance waits for such a response");
@@ -159,13 +205,13 @@ impl Broker {
         if let Err(why) = self.can_forward(id, &request_id, &wanted) {
             return self.answer(id, &request_id, ResponseBody::error(why.to_string()));
         }
-        let number = self.next_forward;
-        self.next_forward += 1;
         let due = Tick(self.now.0.saturating_add(self.config.forward_timeout_ms));
         let Some(peer) = self.peers.get_mut(id) else { return };
-        peer.forwards.pending.push(Pending { number, request_id, wanted });
+        peer.forwards.pending.push(Pending { due, request_id, wanted });
         let message = ToAgent::Request(peer.instance.clone(), request);
-        self.timers.add(due, Timer::Forward(id, number));
+        if !std::mem::replace(&mut peer.forwards.has_timer, true) {
+            self.timers.add(due, Timer::Forwards(id));
+        }
         // The agent must know the session before it gets a request of it.
         self.tell_waiting_session(id);
         self.tell_agent(message);
@@ -177,15 +223,20 @@ impl Broker {
         request_id: &Arc<str>,
         wanted: &ForwardedKind,
     ) -> Result<(), Refusal> {
-        let most = self.config.limits.max_forwarded;
+        let limits = &self.config.limits;
+        let (most, most_names) = (limits.max_forwarded, limits.subscription_bytes);
         let has_place =
             |forwards: &Forwards| forwards.len() < most || forwards.ends_own(request_id, wanted);
+        let names = wanted.name_bytes();
+        let keeps = |forwards: &Forwards| names == 0 || forwards.name_bytes() + names <= most_names;
         let queued = self.peers.agent().map_or(0, |agent| agent.outbox.bytes());
         if !self.agent_is_there() {
             Err(Refusal::NoAgent)
         } else if !self.peers.get(id).is_some_and(|peer| has_place(&peer.forwards)) {
             Err(Refusal::TooManyForwarded(most))
-        } else if queued >= self.config.limits.link_bytes {
+        } else if !self.peers.get(id).is_some_and(|peer| keeps(&peer.forwards)) {
+            Err(Refusal::TooLargeLogRequests(most_names))
+        } else if queued >= limits.link_bytes {
             Err(Refusal::SlowAgent)
         } else {
             Ok(())
@@ -211,20 +262,22 @@ impl Broker {
             let reason = "the workload does not keep up with its logs; send this again later";
             return Err(Rejected::new(RejectCode::RetryLater, reason));
         }
+        let role = if kind == ReplyKind::LogEntries { Kind::LogEntries } else { Kind::Answer };
         if peer.forwards.accept(request_id, kind)? == Disposition::Deliver {
             for body in bodies {
-                self.answer(id, request_id, body);
+                self.respond(id, Arc::clone(request_id), body, role);
             }
         }
         Ok(())
     }
 
     /// Ends log requests no longer allowed by `rules`. The agent is sent a cancellation for each, to
-    /// stop collecting unreadable logs. Returns the ids of the requests.
+    /// stop collecting unreadable logs, and waiting entries are dropped. Returns the ids of the requests.
     pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<Arc<str>> {
         let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
         let ended = peer.forwards.revoke(rules);
         let instance = peer.instance.clone();
+        ended.iter().for_each(|request_id| peer.outbox.take_back_log_entries(request_id));
         for request_id in &ended {
             let cancel = cancel_logs(request_id);
             self.tell_agent(ToAgent::Request(instance.clone(), cancel));
@@ -232,14 +285,18 @@ impl Broker {
         ended
     }
 
-    pub(super) fn forward_timed_out(&mut self, id: PeerId, number: u64) {
+    /// Answers the requests whose time is over, and sets the timer for the next one.
+    pub(super) fn forwards_timed_out(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let pending = &mut peer.forwards.pending;
-        // Not found if it was answered: its timer is not taken back.
-        let Some(at) = pending.iter().position(|pending| pending.number == number) else { return };
-        let request_id = pending.remove(at).request_id;
+        let (overdue, next) = peer.forwards.take_overdue(self.now);
+        peer.forwards.has_timer = next.is_some();
+        if let Some(due) = next {
+            self.timers.add(due, Timer::Forwards(id));
+        }
         let seconds = self.config.forward_timeout_ms as f64 / 1_000.0;
-        let text = format!("The agent did not answer within {seconds} s");
-        self.answer(id, &request_id, ResponseBody::error(text));
+        for Pending { request_id, .. } in overdue {
+            let text = format!("The agent did not answer within {seconds} s");
+            self.answer(id, &request_id, ResponseBody::error(text));
+        }
     }
 }

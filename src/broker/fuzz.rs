@@ -43,6 +43,7 @@ pub fn fuzz_requests(data: &[u8]) {
         let Some(&peer) = peers.get(usize::from(step & 0x0f) % peers.len().max(1)) else { return };
         match step >> 4 {
             0 => world.step(Input::EndOfFile(peer)),
+            15 => world.step(Input::Unused(peer)),
             1 => world.step(Input::Broken { peer, reason: "broken".to_owned() }),
             2 => world.pass_time(u64::from(step & 0x0f)),
             3 => world.take(peer, 1),
@@ -122,6 +123,8 @@ impl World {
                     let handed = self.handed.get(&peer).copied().unwrap_or(0);
                     self.taken.insert(peer, handed);
                 }
+                // Its messages are taken late here, and never dropped.
+                Output::DropClosed(..) => {}
                 Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
                 Output::SendToAgent { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")

@@ -151,7 +151,9 @@ pub enum Input {
     },
     /// All writers of a workload have closed its pipe.
     EndOfFile(PeerId),
-    /// All messages up to this one are in the workload's pipe, or were dropped by a reset.
+    /// Neither a reader nor a writer has had the pair of a workload open for a while.
+    Unused(PeerId),
+    /// All messages up to this one are in the workload's pipe, or were dropped.
     Written(PeerId, Seq),
     /// The workload has read all messages up to this one.
     Taken(PeerId, Seq),
@@ -177,6 +179,8 @@ pub enum Output {
     ClosePair(PeerId),
     /// A new session begins: drop the messages not yet begun, and finish or undo the one begun.
     Reset(PeerId),
+    /// Drop each [`ToWorkload::Closed`] up to this message that no reader has begun.
+    DropClosed(PeerId, Seq),
     /// Send a message to a workload, after all before it.
     Send {
         /// The receiver.
@@ -281,7 +285,6 @@ pub struct Broker {
     work_left: isize,
     outputs: VecDeque<Output>,
     link: Option<AgentLink>,
-    next_forward: u64,
 }
 
 /// Milliseconds between two checks for free memory for large events.
@@ -314,7 +317,6 @@ impl Broker {
             work_left: 0,
             outputs: VecDeque::new(),
             link: None,
-            next_forward: 0,
         };
         if let Some(run_dir) = link {
             broker.begin_link(run_dir);
@@ -340,6 +342,7 @@ impl Broker {
             }
             Input::Broken { peer, reason } => self.on_broken(peer, reason),
             Input::EndOfFile(peer) => self.on_end_of_file(peer),
+            Input::Unused(peer) => self.on_unused(peer),
             Input::Written(peer, seq) => self.note_written(peer, seq),
             Input::Taken(peer, seq) => self.on_taken(peer, seq),
             Input::PairOpened(peer, dir) => self.on_pair_opened(peer, dir),
@@ -399,7 +402,7 @@ impl Broker {
         while let Some(timer) = self.timers.pop_due(self.now) {
             match timer {
                 Timer::GraceOver(id) => self.go_live(id),
-                Timer::Forward(peer, number) => self.forward_timed_out(peer, number),
+                Timer::Forwards(peer) => self.forwards_timed_out(peer),
             }
         }
     }

@@ -37,6 +37,14 @@ impl Outgoing {
             Self::Agent(message) => message.charge(),
         }
     }
+
+    /// The id of the request, if this is a response to a workload.
+    fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Workload(ToWorkload::Response { request_id, .. }) => Some(request_id),
+            Self::Workload(_) | Self::Agent(_) => None,
+        }
+    }
 }
 
 /// The role of a queued message.
@@ -48,6 +56,8 @@ pub(super) enum Kind {
     FirstAnswer(SubscriptionId),
     /// An event; dropped if its subscription loses its rights.
     Event(SubscriptionId),
+    /// Log entries; dropped if their request loses its rights.
+    LogEntries,
 }
 
 #[derive(Debug)]
@@ -232,9 +242,29 @@ impl Outbox {
     pub(super) fn take_back_events(&mut self, subscription: SubscriptionId) {
         // First answers stay: no answer is dropped within its session.
         let event = Kind::Event(subscription);
+        self.take_back(|queued| queued.kind == event);
+    }
+
+    /// Drops the waiting log entries of a request.
+    pub(super) fn take_back_log_entries(&mut self, request_id: &str) {
+        self.take_back(|queued| {
+            queued.kind == Kind::LogEntries && queued.message.request_id() == Some(request_id)
+        });
+    }
+
+    /// Drops the waiting ends of sessions. Returns the number of the last message handed out: up to there
+    /// the server may hold more of them.
+    pub(super) fn take_back_closed(&mut self) -> Seq {
+        self.take_back(|queued| {
+            matches!(queued.message, Outgoing::Workload(ToWorkload::Closed { .. }))
+        });
+        self.handed
+    }
+
+    fn take_back(&mut self, is_lost: impl Fn(&Queued) -> bool) {
         let mut freed = 0;
         self.queue.retain(|queued| {
-            let keep = queued.kind != event;
+            let keep = !is_lost(queued);
             freed += if keep { 0 } else { queued.len };
             keep
         });

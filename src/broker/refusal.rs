@@ -16,6 +16,8 @@ pub enum Refusal {
     TooManySubscriptions(usize),
     /// More bytes of masks than this, in all subscriptions together.
     TooLargeSubscriptions(usize),
+    /// More bytes of workload names than this, in all log requests under way together.
+    TooLargeLogRequests(usize),
     /// More requests than this wait for the agent.
     TooManyForwarded(usize),
     // Faults of the agent.
@@ -38,6 +40,9 @@ impl fmt::Display for Refusal {
             }
             Self::TooLargeSubscriptions(most) => {
                 write!(f, "The masks of all subscriptions take more than {most} bytes")
+            }
+            Self::TooLargeLogRequests(most) => {
+                write!(f, "The names in all log requests take more than {most} bytes")
             }
             Self::TooManyForwarded(most) => {
                 write!(f, "Too many requests wait for the agent, at most {most} are allowed")

@@ -10,11 +10,11 @@ use crate::message::{FromWorkload, Phase, ResponseBody, ToWorkload};
 
 use super::{
     Broker, Output, PeerId, Seq, Session,
-    forward::Forwards,
     outbox::{Kind, Outgoing},
     session::Verdict,
     snapshots::Snapshots,
     subscriptions::Lag,
+    timers::Timer,
 };
 
 impl Broker {
@@ -47,6 +47,17 @@ impl Broker {
         }
     }
 
+    /// Takes back the end of a session without a reader: the next process would take it for its own
+    /// (docs/differences.md#22-connectionclosed-and-the-next-reader). Other messages stay.
+    pub(super) fn on_unused(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        // In an open session there is none: its Hello has dropped all before it.
+        if peer.session != Session::Open {
+            let handed = peer.outbox.take_back_closed();
+            self.outputs.push_back(Output::DropClosed(id, handed));
+        }
+    }
+
     pub(super) fn on_taken(&mut self, id: PeerId, seq: Seq) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let ready = peer.outbox.note_taken(seq, self.now);
@@ -66,7 +77,7 @@ impl Broker {
         peer.malformed = 0;
         // Reset before Accepted is queued: it is the first message of the new session.
         peer.outbox.reset();
-        peer.forwards = Forwards::default();
+        peer.forwards.end_session();
         self.outputs.push_back(Output::Reset(id));
         self.push(id, Outgoing::Workload(ToWorkload::Accepted), Kind::Answer);
         self.tell_session(id, Phase::Connected);
@@ -77,7 +88,7 @@ impl Broker {
         self.end_subscriptions(id);
         if let Some(peer) = self.peers.get_mut(id) {
             peer.session = Session::Closed;
-            peer.forwards = Forwards::default();
+            peer.forwards.end_session();
             let phase = Phase::Closed(reason.clone());
             // Queued, not sent at once: earlier answers keep their place.
             self.push(id, Outgoing::Workload(ToWorkload::Closed { reason }), Kind::Answer);
@@ -89,7 +100,10 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(id) else { return };
         for subscription in std::mem::take(&mut peer.subscriptions).into_values() {
             peer.outbox.take_back_events(subscription);
-            self.subscriptions.remove(subscription);
+            let removed = self.subscriptions.remove(subscription);
+            if let Some(due) = removed.and_then(|removed| removed.grace_until()) {
+                self.timers.cancel(due, Timer::GraceOver(subscription));
+            }
         }
         peer.behind.clear();
         let needs = std::mem::take(&mut peer.needs);
@@ -105,6 +119,10 @@ impl Broker {
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
         let Some(removed) = self.subscriptions.remove(subscription) else { return false };
         peer.subscription_bytes -= removed.cost();
+        // A workload may subscribe and cancel thousands of times within one grace time.
+        if let Some(due) = removed.grace_until() {
+            self.timers.cancel(due, Timer::GraceOver(subscription));
+        }
         // Only lagging ones stand in `behind`: others are spared the search.
         if removed.lag().is_some() {
             if peer.behind.front() == Some(&subscription) && peer.needs > 0 {

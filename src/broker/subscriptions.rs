@@ -143,6 +143,14 @@ impl Subscription {
         self.phase = SubscriptionPhase::Grace(until);
     }
 
+    /// The end of its grace time, if it is in it.
+    pub(super) fn grace_until(&self) -> Option<Tick> {
+        match self.phase {
+            SubscriptionPhase::Grace(until) => Some(until),
+            SubscriptionPhase::AwaitingFirstRead | SubscriptionPhase::Live => None,
+        }
+    }
+
     /// Ends its grace time. Returns true if it has to catch up.
     pub(super) fn go_live(&mut self) -> bool {
         self.phase = SubscriptionPhase::Live;

@@ -2,7 +2,7 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    message::{NewState, Request, RequestKind},
+    message::{Command, FromAgent, NewState, Owner, Request, RequestKind},
     pb::{
         ank_base::{self as pb, response::ResponseContent},
         control_api::{FromAnkaios, from_ankaios::FromAnkaiosEnum},
@@ -10,6 +10,7 @@ use crate::{
     state::{DESIRED_STATE, Mask, MaskSet, Node, update},
 };
 
+mod forwarding;
 mod limits;
 mod rights;
 mod slices;
@@ -25,6 +26,8 @@ struct World {
     episodes: Vec<&'static str>,
     pairs: Vec<(PeerId, Option<Instance>)>,
     resets: Vec<PeerId>,
+    /// Ends of sessions taken back, with the last message concerned.
+    dropped: Vec<(PeerId, Seq)>,
     /// Messages handed out for the agent.
     to_agent: Vec<ToAgent>,
     /// True if every message is read as soon as it is handed out.
@@ -76,6 +79,7 @@ impl World {
             episodes: Vec::new(),
             pairs: Vec::new(),
             resets: Vec::new(),
+            dropped: Vec::new(),
             to_agent: Vec::new(),
             prompt: true,
         };
@@ -107,6 +111,7 @@ impl World {
                 Output::OpenPair(peer, instance, _) => self.pairs.push((peer, Some(instance))),
                 Output::ClosePair(peer) => self.pairs.push((peer, None)),
                 Output::Reset(peer) => self.resets.push(peer),
+                Output::DropClosed(peer, up_to) => self.dropped.push((peer, up_to)),
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
                 Output::SendToAgent { message, .. } => self.to_agent.push(message),
@@ -197,6 +202,23 @@ impl World {
             self.input(Input::Taken(peer, last));
         }
     }
+}
+
+/// A broker with a linked agent after its Hello, not reading; and `w`, added by the agent.
+fn with_an_agent_that_does_not_read(limits: Limits) -> (World, PeerId) {
+    let link = Some("/run".to_owned());
+    let config = Config { limits, link, subscribe_grace_ms: 0, ..Config::default() };
+    let mut world = World::with(config, &[]);
+    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
+    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
+    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
+    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
+    for command in [hello, add] {
+        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
+    }
+    let w = world.peer("w");
+    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
+    (world, w)
 }
 
 fn decoded(message: &ToWorkload) -> FromAnkaios {

@@ -11,11 +11,11 @@ use super::{PeerId, SubscriptionId, Tick};
 pub(super) enum Timer {
     /// The grace time of a subscription is over.
     GraceOver(SubscriptionId),
-    /// The agent's time to answer this forwarded request of a peer is over.
-    Forward(PeerId, u64),
+    /// The agent's time to answer a forwarded request of this peer may be over.
+    Forwards(PeerId),
 }
 
-/// All timers. One of an ended subscription or request stays until its time, and has no effect then.
+/// All timers. One of a removed peer stays until its time, and has no effect then.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BTreeSet<(Tick, Timer)>);
 
@@ -24,10 +24,20 @@ impl Timers {
         self.0.insert((due, timer));
     }
 
+    /// Takes a timer back, if it is set.
+    pub(super) fn cancel(&mut self, due: Tick, timer: Timer) {
+        self.0.remove(&(due, timer));
+    }
+
     /// Removes the next timer due by `now`. One at a time: its action may add a timer that is due, too.
     pub(super) fn pop_due(&mut self, now: Tick) -> Option<Timer> {
         self.next_due().filter(|due| *due <= now)?;
         self.0.pop_first().map(|(_, timer)| timer)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(super) fn next_due(&self) -> Option<Tick> {

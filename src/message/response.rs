@@ -135,7 +135,7 @@ impl ResponseBody {
     }
 
     /// The agent's own answer, to be passed on.
-    pub(super) fn of_forwarded(
+    pub(crate) fn of_forwarded(
         content: ResponseContent,
     ) -> Result<(ReplyKind, Vec<Self>), CommandFault> {
         let name = |name: &Option<pb::WorkloadInstanceName>| {

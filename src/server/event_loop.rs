@@ -327,7 +327,7 @@ impl Loop {
         let (body, deliveries) = self.sharing.as_mut()?;
         let visit = deliveries.find_map(|Delivery { peer, seq, request_id, ack }| {
             let frame = Frame::to_workload(request_id, body.clone());
-            self.ports.send_at_once(peer, OutFrame { seq, frame, ack })
+            self.ports.send_at_once(peer, OutFrame { seq, frame, ack, closes: false })
         });
         if deliveries.len() == 0 {
             self.sharing = None;
@@ -428,6 +428,7 @@ impl Loop {
             FromWorker::Open(peer, instance, owner) => self.begin_open(peer, &instance, owner),
             FromWorker::Close(peer) => self.close(peer),
             FromWorker::Reset(peer) => self.ports.reset(peer),
+            FromWorker::DropClosed(peer, up_to) => self.ports.drop_closed(peer, up_to),
             FromWorker::Send(peer, frame) => self.ports.send(peer, frame),
             FromWorker::Multicast(body, deliveries) => {
                 // Before the writes of a fan-out: a pipe known to be drained saves its port an `FIONREAD`.

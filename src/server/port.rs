@@ -33,6 +33,8 @@ pub(super) struct OutFrame {
     pub(super) seq: Seq,
     pub(super) frame: Frame,
     pub(super) ack: AckMode,
+    /// It tells the end of a session, and does not outlive its reader.
+    pub(super) closes: bool,
 }
 
 /// An event of a port, for the worker.
@@ -44,6 +46,8 @@ pub(super) enum FromPort {
     Broken(FrameError),
     /// All writers have left.
     EndOfFile,
+    /// Nobody has either end open any more.
+    Unused,
 }
 
 /// Delivery notices, as requested by [`AckMode`].
@@ -68,6 +72,10 @@ pub(super) struct Pending {
     pub(super) reader_left: bool,
     /// A new session begins: frames not begun yet are dropped before `frames` are queued.
     pub(super) reset: bool,
+    /// Drop the ends of sessions up to this frame; 0 for none.
+    pub(super) drop_closed: Seq,
+    /// Nobody may have either end open for a while.
+    pub(super) check_unused: bool,
     /// Frames to queue behind the waiting ones.
     pub(super) frames: SmallDeque<OutFrame>,
 }
@@ -75,7 +83,8 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         let seen = self.readable || self.writers_gone || self.poll_reader || self.reader_left;
-        !seen && !self.reset && self.frames.is_empty()
+        let asked = self.reset || self.drop_closed > 0 || self.check_unused;
+        !seen && !asked && self.frames.is_empty()
     }
 
     /// Adds later work.
@@ -84,6 +93,8 @@ impl Pending {
         self.writers_gone |= later.writers_gone;
         self.poll_reader |= later.poll_reader;
         self.reader_left |= later.reader_left;
+        self.drop_closed = self.drop_closed.max(later.drop_closed);
+        self.check_unused |= later.check_unused;
         if later.reset {
             self.reset = true;
             self.frames.clear();
@@ -247,9 +258,14 @@ impl Port {
     pub(super) fn turn(&mut self, mut pending: Pending, room: usize, buffer: &mut [u8]) -> Turn {
         let mut turn =
             Turn { useful: pending.reset || !pending.frames.is_empty(), ..Turn::default() };
+        turn.useful |= pending.check_unused || pending.drop_closed > 0;
         // Before the frames of this turn: they belong to the new session.
         if pending.reset {
             self.writer.reset();
+        }
+        if pending.drop_closed > 0 {
+            self.writer.push(std::mem::take(&mut pending.frames));
+            self.writer.drop_closed(pending.drop_closed, &mut turn.notices);
         }
         if !self.writer.write_at_once(&mut pending.frames, buffer, &mut turn) {
             self.writer.push(pending.frames);
@@ -257,6 +273,10 @@ impl Port {
         }
         if room > 0 && (pending.readable || pending.writers_gone) {
             self.reader.fill(pending.writers_gone, room, buffer, &mut turn);
+        }
+        // After the flush: it takes back what a reader has left in the pipe.
+        if pending.check_unused && !self.reader.has_writer() && !self.writer.has_reader() {
+            turn.events.push(FromPort::Unused);
         }
         // The requests of this turn carry it to the broker: it frees the window before their answers.
         turn.written = self.writer.written();

@@ -24,7 +24,7 @@ use mio::Waker;
 use crate::{
     broker::{Broker, Delivery, Input, Output, PeerId, Seq, Tick},
     limits::Limits,
-    message::{FromAgent, FromWorkload, Owner, ResponseBody},
+    message::{FromAgent, FromWorkload, Owner, ResponseBody, ToWorkload},
     state::Instance,
     status,
 };
@@ -93,6 +93,7 @@ pub(super) enum FromWorker {
     Open(PeerId, Instance, Owner),
     Close(PeerId),
     Reset(PeerId),
+    DropClosed(PeerId, Seq),
     Send(PeerId, OutFrame),
     Multicast(ResponseBody, Vec<Delivery>),
     SendToAgent(OutFrame),
@@ -330,6 +331,7 @@ impl Worker {
             }
             FromPort::Broken(error) => Input::Broken { peer, reason: error.to_string() },
             FromPort::EndOfFile => Input::EndOfFile(peer),
+            FromPort::Unused => Input::Unused(peer),
         })
     }
 
@@ -360,21 +362,24 @@ impl Worker {
                 Output::OpenPair(peer, instance, owner) => FromWorker::Open(peer, instance, owner),
                 Output::ClosePair(peer) => FromWorker::Close(peer),
                 Output::Reset(peer) => FromWorker::Reset(peer),
+                Output::DropClosed(peer, up_to) => FromWorker::DropClosed(peer, up_to),
                 Output::SetReadEnabled(peer, on) => {
                     // Its messages already here wait, too, not only those in its pipe.
                     self.queue.pause(peer, !on);
                     FromWorker::SetReadEnabled(peer, on)
                 }
                 Output::Send { peer, seq, message, ack } => {
+                    let closes = matches!(message, ToWorkload::Closed { .. });
                     let frame = message.into_frame();
-                    FromWorker::Send(peer, OutFrame { seq, frame, ack })
+                    FromWorker::Send(peer, OutFrame { seq, frame, ack, closes })
                 }
                 Output::Multicast { body, deliveries } => {
                     self.in_batch += deliveries.len();
                     FromWorker::Multicast(body, deliveries)
                 }
                 Output::SendToAgent { seq, message, ack } => {
-                    FromWorker::SendToAgent(OutFrame { seq, frame: message.into_frame(), ack })
+                    let frame = message.into_frame();
+                    FromWorker::SendToAgent(OutFrame { seq, frame, ack, closes: false })
                 }
                 Output::Slow(instance, bytes) => {
                     let name = name_of(&instance);

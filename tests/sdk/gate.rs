@@ -37,5 +37,6 @@ configs:
 "#;
 
 pub(crate) fn start() -> TestServer {
-    TestServer::with(MANIFEST, &[])
+    // Its log tells when nobody has a pair open.
+    TestServer::with(MANIFEST, &["-v"])
 }

@@ -334,6 +334,7 @@ impl World {
                 assert!(self.round.close.remove(&id), "{id:?} is not to be closed");
                 self.closing.push(id);
             }
+            Output::DropClosed(..) => unreachable!("no pair of this world is ever unused"),
             Output::Reset(id) => {
                 assert_eq!(self.round.reset.take(), Some(id), "reset");
                 let peer = self.peers.get_mut(&id).unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    message::{Command, FromAgent, Owner, Phase, ToAgent},
+    message::{Phase, ToAgent},
     state::{
         Selection,
         convert::{self, Fill},
@@ -258,25 +258,9 @@ fn resynchronised_subscription_is_sent_no_more_than_its_masks_name() {
     }
 }
 
-/// A broker with a linked agent after its Hello, not reading; and `w`, added by the agent.
-fn with_an_agent_that_does_not_read() -> (World, PeerId) {
-    let link = Some("/run".to_owned());
-    let mut world = World::with(Config { link, subscribe_grace_ms: 0, ..Config::default() }, &[]);
-    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
-    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
-    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
-    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
-    for command in [hello, add] {
-        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
-    }
-    let w = world.peer("w");
-    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
-    (world, w)
-}
-
 #[test]
 fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload() {
-    let (mut world, w) = with_an_agent_that_does_not_read();
+    let (mut world, w) = with_an_agent_that_does_not_read(Limits::default());
     let waiting = |world: &World| world.broker.peers.get(PeerId::AGENT).unwrap().outbox.bytes();
     let say = |world: &mut World, version: &str| {
         world.say(w, FromWorkload::Hello { version: version.to_owned() });
@@ -306,7 +290,7 @@ fn sessions_without_end_cost_an_agent_that_does_not_read_one_message_a_workload(
 #[test]
 fn agent_hears_of_a_pair_that_fails_after_it_was_acknowledged() {
     // A pair with half a frame is acknowledged before its FIFOs are open.
-    let (mut world, w) = with_an_agent_that_does_not_read();
+    let (mut world, w) = with_an_agent_that_does_not_read(Limits::default());
     world.input(Input::Written(PeerId::AGENT, Seq::MAX));
     world.to_agent.clear();
     world.input(Input::PairFailed(w, "no such device".to_owned()));

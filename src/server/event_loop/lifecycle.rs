@@ -364,6 +364,7 @@ impl Loop {
             match due {
                 Due::Open => {}
                 Due::PollReader => self.ports.poll_reader(peer),
+                Due::Unused => self.ports.check_unused(peer, now),
                 Due::Blocked => {
                     entry.quarantine();
                     self.report(peer, Misbehavior::Blocked);

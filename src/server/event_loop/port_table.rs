@@ -9,9 +9,16 @@ mod entry;
 mod ready_queue;
 mod throttle;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{broker::PeerId, id_map::IdMap, limits::Limits};
+use crate::{
+    broker::{PeerId, Seq},
+    id_map::IdMap,
+    limits::Limits,
+};
 use mio::{Token, event::Event};
 
 use super::{
@@ -43,6 +50,10 @@ pub(super) struct PortTable {
 /// Below this number, asking each pipe before a write costs no more than one call for all of them.
 const MIN_MAYBE_DRAINED: usize = 16;
 
+/// Time without a reader and a writer until a pair counts as unused: longer than a shell needs between
+/// its last write and its first read (docs/differences.md#22-connectionclosed-and-the-next-reader).
+const UNUSED_AFTER: Duration = Duration::from_secs(1);
+
 /// Reason of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
@@ -50,6 +61,8 @@ pub(super) enum Due {
     PollReader,
     /// The turn takes too long: the pair is blocked.
     Blocked,
+    /// Nobody may have the pair open any more.
+    Unused,
     /// The throttle ends.
     Unthrottle,
     /// Watch the reads of its reader again.
@@ -208,8 +221,40 @@ impl PortTable {
                 pending.writers_gone |= gone;
             });
         } else {
+            if event.is_error() {
+                self.note_left(peer);
+            }
             self.poll_reader(peer);
         }
+    }
+
+    /// Notes that a reader or all writers have left; another may be there.
+    fn note_left(&mut self, peer: PeerId) {
+        let (Some(entry), now) = (self.all.get_mut(&peer), Instant::now()) else { return };
+        // One timer at a time: a workload may open and close its pair thousands of times a second.
+        if entry.state.left_at.replace(now).is_none() {
+            self.schedule(now + UNUSED_AFTER, peer, Due::Unused);
+        }
+    }
+
+    /// Has the port look whether anybody has the pair open, unless somebody has left it lately.
+    pub(super) fn check_unused(&mut self, peer: PeerId, now: Instant) {
+        let Some(entry) = self.all.get_mut(&peer) else { return };
+        let due = entry.state.left_at.map(|left| left + UNUSED_AFTER);
+        match due.filter(|due| *due > now) {
+            Some(due) => self.schedule(due, peer, Due::Unused),
+            None => {
+                entry.state.left_at = None;
+                self.post(peer, Why::Event, |pending| pending.check_unused = true);
+            }
+        }
+    }
+
+    /// Drops the ends of sessions up to this frame without a reader.
+    pub(super) fn drop_closed(&mut self, peer: PeerId, up_to: Seq) {
+        self.post(peer, Why::Outbound, |pending| {
+            pending.drop_closed = pending.drop_closed.max(up_to);
+        });
     }
 
     pub(super) fn poll_reader(&mut self, peer: PeerId) {
@@ -217,6 +262,7 @@ impl PortTable {
     }
 
     pub(super) fn note_reader_left(&mut self, peer: PeerId) {
+        self.note_left(peer);
         self.post(peer, Why::Event, |pending| pending.reader_left = true);
     }
 
@@ -290,6 +336,10 @@ impl PortTable {
         let events = std::mem::take(&mut turn.events);
         // No other event counts: a workload can cause end-of-file without end, at no cost for itself.
         turn.useful |= events.iter().any(|event| matches!(event, FromPort::Frame(_)));
+        if events.iter().any(|event| matches!(event, FromPort::Unused)) {
+            log::debug!("nobody has the pair of {} open", entry.name);
+        }
+        let ended = events.iter().any(|event| matches!(event, FromPort::EndOfFile));
         // From here on these messages count as in flight.
         let messages: Vec<_> =
             events.into_iter().map(|event| entry.to_worker(event, turn.written)).collect();
@@ -320,6 +370,9 @@ impl PortTable {
             self.ready.push(peer, &mut entry.state.queued, Why::Event);
         }
         let Turn { notices, wait, misbehaviors, .. } = turn;
+        if ended {
+            self.note_left(peer);
+        }
         Ok(Effects { messages, notices, misbehaviors, held, waited: waited.zip(Some(wait)), less })
     }
 

@@ -3,9 +3,16 @@
 //! Invariants: a turn reads a bounded number of bytes and frames; an end-of-file is reported behind the
 //! last frame of the writers before it.
 
-use std::{mem, os::fd::OwnedFd};
+use std::{
+    mem,
+    os::fd::{AsFd, OwnedFd},
+};
 
-use nix::{errno::Errno, unistd::read};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::read,
+};
 
 use crate::{frame::FrameDecoder, message::resync::HelloScanner};
 
@@ -48,6 +55,13 @@ impl PipeReader {
 
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+
+    /// True if a writer has the pipe open, or none has had it open yet.
+    pub(super) fn has_writer(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut fds, PollTimeout::ZERO);
+        !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
     }
 
     /// Reads for one turn, at most `room` frames. Sets `more` if announced bytes may be left.

@@ -6,6 +6,7 @@
 //! the next one is begun; a frame partly read by a reader that left is sent again from its beginning.
 
 mod calls;
+mod closed;
 mod written;
 
 use std::{
@@ -437,7 +438,7 @@ impl PipeWriter {
         if capacity == SLOT && self.has_reader() { Wait::Edge } else { Wait::Reader }
     }
 
-    fn has_reader(&self) -> bool {
+    pub(super) fn has_reader(&self) -> bool {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
         let _ = poll(&mut fds, PollTimeout::ZERO);
         !fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))

@@ -68,6 +68,8 @@ pub(super) struct PortState {
     /// Time of the next reader poll, and the number of polls in vain.
     pub(super) look: Option<(Instant, u32)>,
     pub(super) throttle: Throttle,
+    /// Time since when nobody may have the pair open; its timer is set.
+    pub(super) left_at: Option<Instant>,
     /// Misbehaviors reported so far.
     pub(super) reported: Vec<Misbehavior>,
 }

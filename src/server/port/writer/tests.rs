@@ -24,7 +24,7 @@ impl Pair {
         self.sent += 1;
         let frame = ToWorkload::Accepted.into_frame();
         let mut frames = SmallDeque::default();
-        frames.push_back(OutFrame { seq: self.sent, frame, ack: AckMode::Written });
+        frames.push_back(OutFrame { seq: self.sent, frame, ack: AckMode::Written, closes: false });
         let mut turn = Turn::default();
         if self.writer.write_at_once(&mut frames, &mut [0; 4096], &mut turn) {
             return turn.wait;
@@ -87,7 +87,7 @@ fn room_says_nothing_of_a_pipe_that_is_not_full_with_a_frame() {
         pair.writer.resize(SLOT * window);
         let frame = ToWorkload::Closed { reason: "r".repeat(len) }.into_frame();
         let mut frames = SmallDeque::default();
-        frames.push_back(OutFrame { seq: 1, frame, ack: AckMode::None });
+        frames.push_back(OutFrame { seq: 1, frame, ack: AckMode::None, closes: false });
         pair.writer.push(frames);
         pair.flush();
         pair.writer.on_drained();
@@ -104,7 +104,7 @@ fn frames_of_any_size_leave_by_one_call_as_they_are() {
         let frame = || ToWorkload::Closed { reason: reason.clone() }.into_frame();
         let mut frames = SmallDeque::default();
         for seq in 1..=3 {
-            frames.push_back(OutFrame { seq, frame: frame(), ack: AckMode::None });
+            frames.push_back(OutFrame { seq, frame: frame(), ack: AckMode::None, closes: false });
         }
         pair.writer.push(frames);
         let mut found = Vec::new();
