@@ -21,6 +21,11 @@ fn templates_stay_within_their_bounds_wherever_they_are_cut() {
 }
 
 #[test]
+fn stored_items_give_readable_states_wherever_they_are_cut() {
+    each_beginning("stored", fifogate_agent::store::fuzz_stored);
+}
+
+#[test]
 fn runtime_configs_stay_within_their_bounds_wherever_they_are_cut() {
     each_beginning("runtime_configs", fifogate_agent::runtime::config::fuzz_runtime_config);
 }

@@ -249,6 +249,30 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// The changes read from a database with these records: the part of the fuzz entry for this store.
+pub(super) fn changes_of(records: &[super::fuzz::Record]) -> Option<Vec<Change>> {
+    let backend = redb::backends::InMemoryBackend::new();
+    let database = Database::builder().create_with_backend(backend).ok()?;
+    write(&database, &[]).ok()?;
+    let transaction = database.begin_write().ok()?;
+    for (key, value) in records {
+        let Some((folder, name)) = key.rsplit_once('/') else { continue };
+        let table = match folder {
+            "desired/workloads" => WORKLOADS,
+            "desired/configs" => CONFIGS,
+            "agents" => AGENTS,
+            _ => continue,
+        };
+        let mut table = transaction.open_table(table).ok()?;
+        match value {
+            Some(value) => table.insert(name, value.as_slice()).map(drop).ok()?,
+            None => table.remove(name).map(drop).ok()?,
+        }
+    }
+    transaction.commit().ok()?;
+    Some(read(&database).ok()??.items)
+}
+
 /// The items of a table. An undecodable item is skipped alone.
 fn items<M: Message + Default>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,

@@ -192,7 +192,7 @@ impl Inner {
 }
 
 /// Restores the persisted state, with all workload states reset to their initial value.
-fn restored(kept: Vec<Change>) -> Result<Tree, OtherVersion> {
+pub(super) fn restored(kept: Vec<Change>) -> Result<Tree, OtherVersion> {
     let Fitted { tree, faults, left_out, .. } = StateModel::default().apply_what_fits(kept);
     for (item, why) in left_out {
         if let Change::ApiVersion(_) = item {

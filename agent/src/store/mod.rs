@@ -14,10 +14,13 @@ use crate::{
 
 mod disk;
 pub mod etcd;
+mod fuzz;
 mod local;
 
 pub use disk::DiskError;
 pub use etcd::{Etcd, EtcdError};
+#[doc(hidden)]
+pub use fuzz::fuzz_stored;
 pub use local::{Local, OpenError, StorageError};
 
 /// An event of the store.

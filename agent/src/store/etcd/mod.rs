@@ -6,6 +6,7 @@
 
 mod channel;
 mod connect;
+pub(super) mod fuzz;
 mod holder;
 mod keys;
 mod lease;

@@ -1,8 +1,9 @@
 //! Replica of etcd: all items at one revision, and the state made of them. Pure.
 //!
 //! Entries of a revision go in; the new state, its changes, and the transactions of updates come out.
-//! The state is a function of the items alone, so agents at the same revision have the same state. A
-//! workload of an absent agent counts as `AgentDisconnected`.
+//! If all items fit together, the state is a function of them alone, so agents at the same revision have
+//! the same state. Agents write no others; an item of another program that does not fit may count at
+//! one agent and not at another. A workload of an absent agent counts as `AgentDisconnected`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
