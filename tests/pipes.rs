@@ -139,6 +139,17 @@ fn frame_of_read() -> Vec<u8> {
 }
 
 #[test]
+fn pair_that_the_manifest_no_longer_has_is_removed_at_the_start() {
+    let mut gate = two();
+    let (a, b) = (gate.pair("a"), gate.pair("b"));
+    gate.process.kill();
+    fs::write(a.ancestors().nth(3).unwrap().join("manifest.yaml"), manifest(&["b"])).unwrap();
+    gate.restart();
+    wait_for("the end of an old pair", || (!a.exists()).then_some(()));
+    assert!(b.join("input").exists());
+}
+
+#[test]
 fn version_that_is_refused_is_quoted_up_to_64_characters() {
     let gate = two();
     let mut workload = gate.open("a");

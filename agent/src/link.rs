@@ -5,6 +5,9 @@ use std::{ffi::OsString, path::PathBuf};
 use fifogate::link::{AsyncLink, CallError, Messages};
 use tokio::process::{Child, Command};
 
+/// Option of `fifogate run`: the time after which the pairs of an earlier one are removed.
+const KEEP_OLD_PAIRS: &str = "--keep-old-pairs";
+
 /// Start parameters of fifogate.
 #[derive(Clone, Debug)]
 pub struct GateConfig {
@@ -31,14 +34,17 @@ pub struct GateProcess {
 
 impl GateProcess {
     /// Starts a fifogate, and exchanges hellos. It ends with its link, so it never outlives this
-    /// process.
+    /// process. The `first` one removes all pairs of agents before: their workloads ended with them.
     ///
     /// # Errors
     /// It cannot be started, or does not send a compatible hello.
-    pub async fn start(config: &GateConfig) -> Result<Self, CallError> {
+    pub async fn start(config: &GateConfig, first: bool) -> Result<Self, CallError> {
         let mut command = Command::new(&config.program);
         command.args(["run", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
+        if first && !config.options.iter().any(|option| option == KEEP_OLD_PAIRS) {
+            command.args([KEEP_OLD_PAIRS, "0.001"]);
+        }
         // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.
         command.process_group(0).kill_on_drop(true);
         let (link, messages, child) = AsyncLink::spawn(&mut command, &config.agent_name).await?;

@@ -126,7 +126,7 @@ impl Agent {
             answers,
             trouble: String::new(),
         };
-        let started = GateProcess::start(&node.config).await?;
+        let started = GateProcess::start(&node.config, true).await?;
         node.begin_gate(started).await;
         Ok(node)
     }
@@ -355,7 +355,7 @@ impl Agent {
     }
 
     async fn restart_gate(&mut self) {
-        match GateProcess::start(&self.config).await {
+        match GateProcess::start(&self.config, false).await {
             Ok(started) => {
                 self.begin_gate(started).await;
                 log::info!("fifogate runs again");

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use fifogate::pb::ank_base::response::ResponseContent;
 use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use testkit::{Agent, processes_with, state_of, update, wait_for, workload};
 
@@ -143,6 +146,20 @@ fn a_workload_that_is_killed_is_restarted_by_its_policy() {
     kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
     wait_for("another", || process().filter(|pid| *pid != killed));
     ctl.until_state("w", "Running(Ok)");
+}
+
+#[test]
+fn pairs_of_an_agent_that_ended_are_gone_after_the_next_start() {
+    let mut agent = Agent::start("", &[]);
+    agent.connect().hello();
+    let old = agent.path("run/left.1/control_interface");
+    agent.kill();
+    fs::create_dir_all(&old).unwrap();
+    mkfifo(&old.join("input"), Mode::S_IRWXU).unwrap();
+    mkfifo(&old.join("output"), Mode::S_IRWXU).unwrap();
+    agent.restart();
+    wait_for("the end of an old pair", || (!old.exists()).then_some(()));
+    agent.connect().hello();
 }
 
 #[test]

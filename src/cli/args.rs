@@ -100,6 +100,9 @@ pub(super) struct RunArgs {
     /// Seconds for the agent to answer a forwarded request
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(super) forward_timeout: Duration,
+    /// Seconds for the agent to add the workloads of earlier pairs again; other pairs are removed then
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(super) keep_old_pairs: Duration,
     /// Serve only the workloads of this agent [default: of all agents]
     #[arg(long, value_name = "NAME")]
     pub(super) agent_name: Option<String>,

@@ -40,6 +40,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         .subscribe_grace(Duration::from_millis(args.subscribe_grace_ms))
         .window(args.window)
         .forward_timeout(args.forward_timeout)
+        .old_pairs_kept(args.keep_old_pairs)
         .updates(match args.updates {
             UpdatesBy::Apply => Updates::Apply,
             UpdatesBy::Forward => Updates::Forward,

@@ -12,6 +12,7 @@ mod handoff;
 mod in_flight;
 mod jobs;
 mod lifecycle;
+mod old_pairs;
 mod port_table;
 mod stop;
 mod worker_handle;
@@ -53,6 +54,7 @@ use handoff::{BlockingThreads, Driven, Handoff, JOB_BUFFER};
 pub(super) use in_flight::InFlight;
 use jobs::{Done, Job};
 use lifecycle::Opening;
+use old_pairs::OldPairs;
 use port_table::{CheckedOut, PortTable};
 use stop::Stopping;
 pub(super) use worker_handle::WorkerHandle;
@@ -81,6 +83,8 @@ pub(super) struct Settings {
     pub(super) window: usize,
     /// Most pairs, as the limit of descriptors allows.
     pub(super) most_pairs: usize,
+    /// Time for adding the workloads of pairs found at the start.
+    pub(super) old_pairs_kept: Duration,
 }
 
 /// Makes the poll of the loop, and the waker for a filled inbox.
@@ -117,6 +121,7 @@ struct Loop {
     poll: Poll,
     events: Events,
     ports: PortTable,
+    old_pairs: OldPairs,
     /// Pairs whose FIFOs are being opened.
     opening: HashMap<PeerId, Opening>,
     /// Jobs to do before any turn.
@@ -176,6 +181,7 @@ impl EventLoop {
             .transpose()?;
         let parts = Loop {
             ports: PortTable::new(&settings.limits),
+            old_pairs: OldPairs::new(run_dir.pairs()),
             settings,
             run_dir,
             poll,
@@ -357,7 +363,7 @@ impl Loop {
         let look = self.ports.next_time();
         // The stop's deadline is a timer of its own: a blocked pair sends no event to end the wait.
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        let until = look.into_iter().chain(end).min();
+        let until = look.into_iter().chain(end).chain(self.old_pairs.due).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let busy = self.jobs_wait();
         let mut looks = false;
@@ -385,7 +391,9 @@ impl Loop {
         if woken {
             self.take_control();
         }
-        self.do_what_is_due(Instant::now());
+        let now = Instant::now();
+        self.do_what_is_due(now);
+        self.remove_old_pairs(now);
         Ok(())
     }
 
@@ -445,9 +453,14 @@ impl Loop {
             FromWorker::Handled(peer) => self.ports.read_on(peer),
             FromWorker::Status(client, answer) => self.answer_status(client, answer),
             FromWorker::Ready(progress) => {
+                // Without an agent all workloads are added by now, apart from their opening.
+                if self.link.is_none() {
+                    self.expect_old_pairs(Duration::ZERO);
+                }
                 // The handle may be gone.
                 let _ = progress.send(Progress::Ready);
             }
+            FromWorker::AgentIsThere => self.expect_old_pairs(self.settings.old_pairs_kept),
             FromWorker::Stop => self.begin_stop(Instant::now() + FLUSH),
             FromWorker::Fail(why) => self.fail(ServerError::AgentProtocol(why)),
             FromWorker::Drained => {

@@ -179,6 +179,40 @@ impl RunDir {
         remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name))
     }
 
+    /// The names of all folders with a FIFO of ours for a workload: pairs, maybe of an earlier server.
+    pub(super) fn pairs(&self) -> Vec<String> {
+        let entries = self.path.read_dir().into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| self.existing(name).is_ok_and(|pair| pair.is_some())).collect()
+    }
+
+    /// Removes an existing pair by the name of its folder, as [`RunDir::remove_pair`] does.
+    ///
+    /// # Errors
+    /// A folder cannot be opened, or a name cannot be removed.
+    pub(super) fn remove_named(&self, name: &str) -> Result<(), FifoError> {
+        self.existing(name)?.map_or(Ok(()), |pair| self.remove_pair(&pair))
+    }
+
+    /// The pair in the folder `name`; `None` if there is no FIFO of ours.
+    fn existing(&self, name: &str) -> Result<Option<PipePair>, FifoError> {
+        let path = self.path.join(name).join(PAIR_DIR);
+        let no_file = (0, 0);
+        let files = [(TO_WORKLOAD, no_file), (FROM_WORKLOAD, no_file)];
+        let mut pair = PipePair { name: name.to_owned(), path, files, reused: true };
+        let (_, dir) = self.open_folders(&pair)?;
+        let mut found = false;
+        for (name, file) in &mut pair.files {
+            let stat = fstatat(&dir, *name, AtFlags::AT_SYMLINK_NOFOLLOW);
+            if let Ok(stat) = stat
+                && SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
+            {
+                (*file, found) = ((stat.st_dev, stat.st_ino), true);
+            }
+        }
+        Ok(found.then_some(pair))
+    }
+
     /// True if both names of a pair still name our FIFOs.
     #[must_use]
     pub(super) fn has_names_of(&self, pair: &PipePair) -> bool {
@@ -211,6 +245,11 @@ pub(super) struct PipePair {
 }
 
 impl PipePair {
+    /// Name of its folder in the run directory.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder shown to the workload.
     #[must_use]
     pub(super) fn path(&self) -> &Path {

@@ -66,6 +66,7 @@ impl Server {
             broker: broker::Config::default(),
             agent: None,
             initial_state: None,
+            old_pairs_kept: Duration::from_secs(60),
             stop: None,
         }
     }
@@ -78,6 +79,7 @@ pub struct ServerBuilder {
     broker: broker::Config,
     agent: Option<AgentTransport>,
     initial_state: Option<Updated>,
+    old_pairs_kept: Duration,
     stop: Option<OwnedFd>,
 }
 
@@ -126,6 +128,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets the time after the agent's Hello for adding the workloads of an earlier server again; 60 s by
+    /// default. The pairs of the others are removed then.
+    #[must_use]
+    pub fn old_pairs_kept(mut self, time: Duration) -> Self {
+        self.old_pairs_kept = time;
+        self
+    }
+
     /// Sets the number of messages in a workload's pipe at a time
     /// (docs/differences.md#17-one-frame-at-a-time); 1 by default, and at least 1.
     #[must_use]
@@ -162,7 +172,8 @@ impl ServerBuilder {
         let limits = self.broker.limits.clone();
         let link = self.agent.map(|agent| LinkPort::open(agent, limits.max_link_frame));
         let (window, most_pairs) = (self.broker.window, rlimit::most_pairs());
-        let settings = Settings { limits: limits.clone(), window, most_pairs };
+        let old_pairs_kept = self.old_pairs_kept;
+        let settings = Settings { limits: limits.clone(), window, most_pairs, old_pairs_kept };
         let mut broker = Broker::new(self.broker);
         if let Some(state) = &self.initial_state {
             broker.start(state);

@@ -99,6 +99,8 @@ pub(super) enum FromWorker {
     SendToAgent(OutFrame),
     SetReadEnabled(PeerId, bool),
     Status(ClientId, Vec<u8>),
+    /// The agent has said Hello.
+    AgentIsThere,
     /// Stop, at the agent's request.
     Stop,
     /// Stop with this error.
@@ -310,6 +312,7 @@ impl Worker {
     fn note_agent(&mut self) {
         if self.agent_link == "none" && self.broker.agent_name().is_some() {
             self.agent_link = "connected";
+            self.send(FromWorker::AgentIsThere);
         }
     }
 

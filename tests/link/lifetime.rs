@@ -257,6 +257,30 @@ fn killed_fifogate_is_replaced_and_its_workloads_go_on() {
     }
 }
 
+#[test]
+fn pairs_that_the_next_agent_does_not_add_in_time_are_removed_and_nothing_else() {
+    for transport in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let mut agent = LinkAgent::start_at(transport, &run_dir, &[]);
+        let pairs =
+            ["again", "gone", "late"].map(|name| agent.add(name, ReadWriteEnum::RwRead, &["*"]));
+        agent.child.kill();
+        // Neither a folder without FIFOs nor a foreign file in a pair's folder is ours.
+        fs::create_dir_all(run_dir.join("other.1/control_interface")).unwrap();
+        fs::write(pairs[1].join("note"), "foreign").unwrap();
+
+        let mut agent = LinkAgent::start_at(transport, &run_dir, &["--keep-old-pairs", "0.5"]);
+        agent.add("again", ReadWriteEnum::RwRead, &["*"]);
+        testkit::wait_for("the end of an old pair", || (!pairs[2].exists()).then_some(()));
+        assert!(!run_dir.join("late.1").exists());
+        assert!(pairs[0].join("input").exists());
+        assert!(!pairs[1].join("input").exists() && pairs[1].join("note").exists());
+        assert!(run_dir.join("other.1/control_interface").exists());
+        agent.workload("late").read("r", &["agents"], false);
+    }
+}
+
 /// The altered fields of the next response.
 fn altered(workload: &mut Session) -> Option<pb::AlteredFields> {
     workload.state_response().altered_fields

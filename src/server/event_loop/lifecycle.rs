@@ -56,6 +56,10 @@ pub(super) struct Opening {
 }
 
 impl Opening {
+    pub(super) fn pair(&self) -> &PipePair {
+        &self.pair
+    }
+
     fn new(instance: Instance, pair: PipePair) -> Self {
         let (pair, later) = (Arc::new(pair), None);
         Self {
