@@ -10,7 +10,8 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use fifogate::{
@@ -263,14 +264,30 @@ impl Folders {
     }
 }
 
+/// Time for an agent that was just killed to let go of its lock: its process ends some time after the signal.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
     let file = folder.file("lock").map_err(|error| CliError::Failed(error.to_string()))?;
     let path = folder.path.join("lock");
     let named = |what: &dyn fmt::Display| CliError::Failed(format!("{}: {what}", path.display()));
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EAGAIN => named(&"another agent runs here: stop it, or give another --run-dir"),
-        errno => named(&errno),
-    })
+    let end = Instant::now() + LOCK_PATIENCE;
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EAGAIN)) if Instant::now() < end => file = again,
+            Err((_, Errno::EAGAIN)) => {
+                let text = "another agent runs here: stop it, or give another --run-dir";
+                return Err(named(&text));
+            }
+            Err((_, errno)) => return Err(named(&errno)),
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
 }
 
 /// The folders to hide from workloads, without those inside of another one.

@@ -6,6 +6,7 @@ use std::{fs, time::Duration};
 
 use fifogate::pb::ank_base::response::ResponseContent;
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
@@ -176,6 +177,41 @@ fn a_killed_launcher_is_a_lost_workload_and_leaves_nothing() {
     kill(Pid::from_raw(parent(parent(process))), Signal::SIGKILL).unwrap();
     ctl.until_state("w", "Failed(Lost)");
     wait_for("its end", || processes_with("sleep\u{0}78001").is_empty().then_some(()));
+}
+
+#[test]
+fn a_manifest_that_does_not_count_any_more_is_told_with_its_differences() {
+    let mut agent = Agent::start("", &["--state-dir", "$dir/state"]);
+    agent.connect().hello();
+    agent.kill();
+    let path = agent.path("manifest.yaml");
+    let text = fs::read_to_string(&path).unwrap() + &workload("later", "exec sleep 78001", "");
+    fs::write(path, text).unwrap();
+    agent.restart();
+    agent.connect().hello();
+    let log = agent.log();
+    let warning = log.lines().find(|line| line.contains("instead of the manifest")).unwrap();
+    let differs = "they differ: only in the manifest: workload later";
+    assert!(warning.contains("WARN") && warning.ends_with(differs), "{warning}");
+}
+
+#[test]
+fn an_agent_waits_for_the_lock_of_one_that_is_ending() {
+    let mut agent = Agent::start("", &[]);
+    agent.connect().hello();
+    agent.kill();
+    let path = agent.path("run/agent/lock");
+    let file = fs::File::open(&path).unwrap();
+    let ending = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+    agent.restart();
+    let descriptors = format!("/proc/{}/fd", agent.child.id());
+    wait_for("its look at the lock", || {
+        let open = fs::read_dir(&descriptors).ok()?.flatten();
+        let mut files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+        files.any(|file| file == path).then_some(())
+    });
+    drop(ending);
+    agent.connect().hello();
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{
     Change, EVENTS_THAT_WAIT, Event, Events, OtherVersion, Refused, Store, check_size,
     disk::{Disk, DiskError},
     etcd::EtcdError,
-    log_left_out,
+    kept, log_left_out,
 };
 use crate::{
     apart,
@@ -94,10 +94,11 @@ impl Local {
         let kept = kept.flatten();
         let tree = match (kept, seed) {
             (Some(kept), seed) => {
-                if seed.is_some() {
-                    log::info!("using the desired state on disk instead of the manifest");
+                let tree = restored(kept)?;
+                if let Some(seed) = seed {
+                    kept::tell("on disk", &tree, seed);
                 }
-                restored(kept)?
+                tree
             }
             (None, None) => model::empty(),
             (None, Some(seed)) => {

@@ -15,6 +15,7 @@ use crate::{
 mod disk;
 pub mod etcd;
 mod fuzz;
+mod kept;
 mod local;
 
 pub use disk::DiskError;

@@ -152,13 +152,23 @@ pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     Ok(planned.changes)
 }
 
+/// An opened cluster.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    /// The lease of the agent's name, and its time to live.
+    pub(super) lease: (i64, Duration),
+    pub(super) view: View,
+    /// This agent wrote the first state.
+    pub(super) seeded: bool,
+}
+
 /// Opens the cluster: connects, seeds it if it is new, takes the agent's name, and reads all keys.
 pub(super) async fn open(
     options: &Options,
     keys: &Keys,
     own: &Holder,
     seed: Option<&Vec<Change>>,
-) -> Result<(Client, (i64, Duration), View), EtcdError> {
+) -> Result<Opened, EtcdError> {
     let mut failed = Vec::new();
     for endpoint in &options.endpoints {
         let mut client = match connect(options, endpoint).await {
@@ -169,10 +179,10 @@ pub(super) async fn open(
             }
         };
         let named = |trouble| EtcdError(vec![(endpoint.clone(), trouble)]);
-        begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
+        let seeded = begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
         let lease = lease::join(&mut client, options, keys, own).await.map_err(named)?;
         let view = read(&mut client, keys).await.map_err(named)?;
-        return Ok((client, lease, view));
+        return Ok(Opened { client, lease, view, seeded });
     }
     Err(EtcdError(failed))
 }
@@ -208,26 +218,21 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
     Ok(client)
 }
 
-/// Ensures our layout: exactly one agent seeds a cluster without one.
+/// Ensures our layout: exactly one agent seeds a cluster without one. Returns true if it was this one.
 async fn begin(
     client: &mut Client,
     keys: &Keys,
     ttl: Duration,
     id: &str,
     seed: Option<&Vec<Change>>,
-) -> Result<(), Trouble> {
+) -> Result<bool, Trouble> {
     // The id in it shows each write of the seeding to be ours.
     let claim = format!("seeding by {id}");
     let end = Instant::now() + SEEDING;
     while Instant::now() < end {
         let found = answer(client.get(keys.layout(), None)).await?;
         match found.kvs().first().map(|kv| String::from_utf8_lossy(kv.value()).into_owned()) {
-            Some(version) if version == keys::VERSION => {
-                if seed.is_some() {
-                    log::info!("using the desired state in etcd instead of the manifest");
-                }
-                return Ok(());
-            }
+            Some(version) if version == keys::VERSION => return Ok(false),
             // Under a lease: after a crash of the seeding agent this claim goes away by itself.
             Some(other) if other.starts_with("seeding by ") => {
                 sleep(Duration::from_millis(50)).await;
@@ -243,7 +248,7 @@ async fn begin(
                     let done = write_seed(client, keys, &claim, seed).await;
                     // Frees an unfinished claim for the next agent at once.
                     let _ = answer(client.lease_revoke(lease)).await;
-                    return done;
+                    return done.map(|()| true);
                 }
                 let _ = answer(client.lease_revoke(lease)).await;
             }

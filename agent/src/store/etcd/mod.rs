@@ -38,7 +38,7 @@ use crate::{
     model::{self, Update},
 };
 pub use connect::EtcdError;
-use connect::Trouble;
+use connect::{Opened, Trouble};
 use holder::Holder;
 pub use holder::Place;
 use keys::{Keys, Write};
@@ -127,9 +127,12 @@ impl Etcd {
         let id = lease::new_id().map_err(StorageError::Id)?;
         let ends_after = options.takeover_after.map(|time| time.as_secs_f64());
         let holder = Holder { id, place: options.place.clone(), ends_after };
-        let seed = seed.map(connect::seeded).transpose()?;
-        let opened = connect::open(&options, &keys, &holder, seed.as_ref()).await;
-        let (client, (lease, kept), view) = opened?;
+        let changes = seed.map(connect::seeded).transpose()?;
+        let opened = connect::open(&options, &keys, &holder, changes.as_ref()).await?;
+        let Opened { client, lease: (lease, kept), view, seeded } = opened;
+        if let Some(seed) = seed.filter(|_| !seeded) {
+            super::kept::tell("in etcd", view.current.tree(), seed);
+        }
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
