@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use fitted::Fitted;
-pub use rights::{common_rights, rights_of};
+pub use rights::{common_rights, rights_of, without_unknown_masks};
 pub use state_model::{InvalidChange, StateModel};
 pub use targets::{Item, UpdateTargets};
 

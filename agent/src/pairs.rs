@@ -17,9 +17,13 @@ use fifogate::{
     },
     state::{Instance, Tree},
 };
+use log::Level;
 use tokio::sync::watch;
 
-use crate::model;
+use crate::{
+    log_text::{self, Quoted},
+    model,
+};
 
 /// All open pairs. Handles are cheap to clone.
 #[derive(Clone, Debug)]
@@ -71,6 +75,14 @@ impl Pairs {
         access: pb::ControlInterfaceAccess,
         owner: Option<(u32, u32)>,
     ) -> Result<PathBuf, CallError> {
+        let (access, unknown) = model::without_unknown_masks(access);
+        for mask in unknown {
+            let (name, mask) = (&instance.workload, Quoted(&mask));
+            let text = format_args!(
+                "the mask '{mask}' of a rule of {name} begins with no part of the state"
+            );
+            log_text::about(name, Level::Warn, text);
+        }
         self.with(|known| {
             let add = AddWorkload {
                 instance_name: Some(model::instance_name(instance)),

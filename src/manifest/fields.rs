@@ -5,8 +5,8 @@
 
 use super::{reader::Reader, yaml::Yaml};
 use crate::state::{
-    Map, Node,
-    schema::{Choice, Field, Kind, Presence, Record, Variant},
+    Map, Mask, Node, reach,
+    schema::{Choice, Field, Kind, Presence, Record, Rule, Variant},
 };
 
 impl Reader {
@@ -76,10 +76,15 @@ impl Reader {
         match kind {
             Kind::Text => {
                 let text = self.text(node, what)?;
-                match field.rule.check(&text) {
-                    Ok(()) => Some(self.leaf(&text)),
-                    Err(why) => self.fault(node, why.to_string()),
+                if let Err(why) = field.rule.check(&text) {
+                    return self.fault(node, why.to_string());
                 }
+                if field.rule == Rule::FilterMask
+                    && let Some(why) = reach::names_nothing(&Mask::parse(&text))
+                {
+                    self.warn(node, format!("the mask '{text}' of a rule names nothing: {why}"));
+                }
+                Some(self.leaf(&text))
             }
             Kind::Choice(choices) => self.one_of(node, what, &names(choices)),
             Kind::Record(record) => self.record(node, what, node, record),

@@ -16,7 +16,7 @@ use crate::{
         agent_link::{self as link, from_agent, to_agent},
         ank_base as pb,
     },
-    state::{Instance, Mask, Node, Tree, convert, validate},
+    state::{Instance, Mask, Node, Tree, convert, reach, validate},
 };
 
 use super::{
@@ -221,9 +221,20 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, CommandFault> {
     };
     if let Some(access) = &access {
         validate::check_access(access).map_err(CommandFault::AccessRule)?;
+        // Not so for updates of workloads, which are as in Ankaios (docs/protocol.md#rule-validation).
+        let faults = masks_of(access).find_map(|mask| reach::begins_with_no_part(&mask));
+        faults.map_or(Ok(()), |why| Err(CommandFault::RuleMask(why)))?;
     }
     let owner = Owner { uid: add.uid, gid: add.gid };
     Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
+}
+
+/// The masks of all state rules.
+fn masks_of(access: &Node) -> impl Iterator<Item = Mask> {
+    let lists = ["allowRules", "denyRules"].into_iter().filter_map(|list| access.get(list));
+    let rules = lists.filter_map(Node::as_seq).flatten();
+    let masks = rules.filter_map(|rule| rule.get("filterMasks")?.as_seq()).flatten();
+    masks.filter_map(Node::as_str).map(Mask::parse)
 }
 
 /// A name usable as the folder of an instance.

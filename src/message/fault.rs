@@ -8,6 +8,7 @@ use crate::{
     state::{
         Instance,
         convert::ConvertError,
+        reach::NamesNothing,
         validate::{NameFault, RuleFault},
     },
 };
@@ -43,6 +44,8 @@ pub(crate) enum CommandFault {
     State(&'static str, ConvertError),
     Access(ConvertError),
     AccessRule(RuleFault),
+    /// A mask of a rule about nothing.
+    RuleMask(NamesNothing),
     /// An execution state without a value.
     NoExecutionState(Instance),
     ExecutionState(Instance, ConvertError),
@@ -69,6 +72,7 @@ impl fmt::Display for CommandFault {
             Self::State(field, error) => write!(f, "{field} does not convert: {error}"),
             Self::Access(error) => error.fmt(f),
             Self::AccessRule(fault) => fault.fmt(f),
+            Self::RuleMask(why) => why.fmt(f),
             Self::NoExecutionState(instance) => {
                 write!(f, "executionState of {instance} says nothing")
             }

@@ -11,6 +11,7 @@ pub(crate) mod instance;
 pub(crate) mod key;
 mod map;
 pub(crate) mod mask;
+pub(crate) mod reach;
 mod reuse;
 pub(crate) mod schema;
 pub(crate) mod size;

@@ -74,7 +74,17 @@ fn wrong_rules() -> Vec<Wrong> {
     let empty = with(|add| {
         add.access.as_mut().unwrap().allow_rules[0].access_rights_rule_enum = None;
     });
+    let deny = with(|add| {
+        let foreign = access(ReadWriteEnum::RwRead, &["agents", "*.foo", "workloadstates.*"]);
+        add.access.as_mut().unwrap().deny_rules = foreign.allow_rules;
+    });
     vec![
+        (
+            masks(&["agents", "desiredstate"]),
+            "unknown mask 'desiredstate': a mask begins with one of",
+        ),
+        (masks(&["foo.*.bar"]), "unknown mask 'foo.*.bar'"),
+        (deny, "unknown mask 'workloadstates.*'"),
         (with(|add| add.instance_name = None), "instanceName is missing"),
         (masks(&["a..b"]), "Unsupported filter mask 'a..b'"),
         (masks(&["agents", "a/b"]), "Unsupported filter mask 'a/b'"),

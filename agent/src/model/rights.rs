@@ -6,7 +6,7 @@
 use fifogate::{
     internal::{
         Rules, parts,
-        state::{EFFECTIVE_STATE, MaskSet},
+        state::{EFFECTIVE_STATE, MaskSet, begins_with_no_part},
     },
     pb::ank_base::{self as pb, access_rights_rule::AccessRightsRuleEnum as Kind},
     state::{Instance, Mask, Tree},
@@ -22,7 +22,24 @@ pub fn rights_of(tree: &Tree, instance: &Instance) -> (pb::ControlInterfaceAcces
         return (pb::ControlInterfaceAccess::default(), false);
     };
     let access = workload(node).control_interface_access.unwrap_or_default();
+    let (access, _) = without_unknown_masks(access);
     (access, Instance::of(&instance.workload, node) == *instance)
+}
+
+/// Rules without the masks that begin with no part of the state, and these masks. A workload may set such
+/// rules, as in Ankaios; they grant and deny nothing, and fifogate rejects them from an agent.
+#[must_use]
+pub fn without_unknown_masks(
+    mut access: pb::ControlInterfaceAccess,
+) -> (pb::ControlInterfaceAccess, Vec<String>) {
+    let mut unknown = Vec::new();
+    for rule in access.allow_rules.iter_mut().chain(&mut access.deny_rules) {
+        if let Some(Kind::StateRule(own)) = &mut rule.access_rights_rule_enum {
+            let is_unknown = |mask: &mut String| begins_with_no_part(&Mask::parse(mask)).is_some();
+            unknown.extend(own.filter_masks.extract_if(.., is_unknown));
+        }
+    }
+    (access, unknown)
 }
 
 /// The rights granted by both sets of rules, as far as their masks can express it: each mask allowed as
@@ -145,6 +162,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn masks_of_no_part_of_the_state_are_taken_out_of_allow_and_deny_rules() {
+        use pb::ReadWriteEnum::RwRead as R;
+        let given = access(
+            &[state(R, &["desiredstate", "agents", "foo.*"]), logs(&["desiredstate"])],
+            &[state(R, &["*.x", "bar", "workloadStates.nobody"])],
+        );
+        let (left, unknown) = without_unknown_masks(given);
+        let expected = access(
+            &[state(R, &["agents"]), logs(&["desiredstate"])],
+            &[state(R, &["*.x", "workloadStates.nobody"])],
+        );
+        assert_eq!((left, unknown.join(" ")), (expected, "desiredstate foo.* bar".to_owned()));
     }
 
     #[test]

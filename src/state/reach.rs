@@ -1,0 +1,199 @@
+//! Masks that can name nothing, in any state: their first name is no part of the state, or a later one is
+//! no field of its parent.
+//!
+//! A mask of nothing is no error on the control interface, and a rule with it is valid: it allows and
+//! denies nothing. So only those who write masks by hand are told, with the names that there are.
+
+use std::fmt;
+
+use super::{
+    Mask, Segment,
+    schema::{COMPLETE_STATE, Kind, Record},
+};
+
+/// The reason why a mask can name nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamesNothing {
+    /// It begins with no part of the state.
+    UnknownPart(Mask),
+    /// A place, a name that is no field of it, and its fields.
+    NoField(String, String, String),
+    /// A path through a value without names below it.
+    BelowValue(String),
+}
+
+impl fmt::Display for NamesNothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPart(mask) => {
+                let parts = names(&COMPLETE_STATE);
+                write!(f, "unknown mask '{mask}': a mask begins with one of {parts}")
+            }
+            Self::NoField(place, name, fields) => {
+                write!(f, "{place} has no field `{name}`, only {fields}")
+            }
+            Self::BelowValue(place) => write!(f, "there is never anything below {place}"),
+        }
+    }
+}
+
+/// A kind of value on the way of a mask.
+#[derive(Clone, Copy)]
+enum Place {
+    Fields(&'static Record),
+    /// An execution state; its fields are in no record.
+    Execution,
+    /// Any names, with values of this kind.
+    Names(&'static Kind),
+    /// Any names, to any depth.
+    Config,
+    Leaf,
+}
+
+/// The fields of an execution state in the tree.
+const EXECUTION: [&str; 3] = ["additionalInfo", "state", "subState"];
+
+impl Place {
+    fn of(kind: &'static Kind) -> Self {
+        match kind {
+            Kind::Record(record) => Self::Fields(record),
+            Kind::Map(value) | Kind::LargeMap(value) => Self::Names(value),
+            Kind::Config => Self::Config,
+            Kind::Execution(_) => Self::Execution,
+            // No mask reaches into a sequence.
+            Kind::Text
+            | Kind::Choice(_)
+            | Kind::Number(_)
+            | Kind::List(_)
+            | Kind::Repeated(_)
+            | Kind::OneOf(_) => Self::Leaf,
+        }
+    }
+
+    /// The places of this name below it. The error is the names that there are, if there are any.
+    fn below(self, name: &Segment) -> Result<Vec<Self>, Option<String>> {
+        let key = match name {
+            Segment::Any => None,
+            Segment::Key(key) => Some(key.as_str()),
+        };
+        match self {
+            Self::Leaf => Err(None),
+            Self::Config => Ok(vec![Self::Config]),
+            Self::Names(value) => Ok(vec![Self::of(value)]),
+            Self::Execution => match key {
+                Some(key) if !EXECUTION.contains(&key) => Err(Some(EXECUTION.join(", "))),
+                _ => Ok(vec![Self::Leaf]),
+            },
+            Self::Fields(record) => {
+                let fields =
+                    record.fields.iter().filter(|own| key.is_none_or(|key| own.name == key));
+                let found: Vec<_> = fields.map(|own| Self::of(&own.kind)).collect();
+                if found.is_empty() { Err(Some(names(record))) } else { Ok(found) }
+            }
+        }
+    }
+}
+
+fn names(record: &Record) -> String {
+    record.fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The reason why `mask` names nothing in any state; `None` if it can name something.
+#[must_use]
+pub(crate) fn names_nothing(mask: &Mask) -> Option<NamesNothing> {
+    let mut places = vec![Place::Fields(&COMPLETE_STATE)];
+    let names: Vec<_> = mask.text().split('.').collect();
+    for (depth, segment) in mask.segments().iter().enumerate() {
+        let below: Vec<_> = places.iter().map(|place| place.below(segment)).collect();
+        if let Some(Err(known)) = below.first()
+            && below.iter().all(Result::is_err)
+        {
+            let place = names[..depth].join(".");
+            return Some(match known {
+                _ if depth == 0 => NamesNothing::UnknownPart(mask.clone()),
+                Some(known) => NamesNothing::NoField(place, names[depth].to_owned(), known.clone()),
+                None => NamesNothing::BelowValue(place),
+            });
+        }
+        places = below.into_iter().flatten().flatten().collect();
+    }
+    None
+}
+
+/// As [`names_nothing`], for the first name of `mask` alone.
+#[must_use]
+pub fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
+    names_nothing(mask).filter(|why| matches!(why, NamesNothing::UnknownPart(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(mask: &str) -> Option<String> {
+        names_nothing(&Mask::parse(mask)).map(|why| why.to_string())
+    }
+
+    #[test]
+    fn masks_that_can_name_something_have_no_fault() {
+        for mask in [
+            "",
+            "*",
+            "*.*",
+            "*.workloads",
+            "*.*.*.*.*.state",
+            "desiredState",
+            "desiredState.apiVersion",
+            "desiredState.workloads.w.tags.k",
+            "desiredState.workloads.*.controlInterfaceAccess.allowRules",
+            "desiredState.configs.a.b.c.d",
+            "desiredState.*.x",
+            "effectiveState.workloads.w.files",
+            "workloadStates..w.1.subState",
+            "agents.a.status.cpuUsage",
+            "agents.*.tags.k",
+        ] {
+            assert_eq!(fault(mask), None, "{mask}");
+        }
+    }
+
+    #[test]
+    fn fault_names_the_place_and_what_there_is() {
+        let parts = "desiredState, workloadStates, agents, effectiveState";
+        for mask in ["desiredstate", "desiredStateX.configs", "foo.*", "a..b", ".desiredState", " "]
+        {
+            let text = format!("unknown mask '{mask}': a mask begins with one of {parts}");
+            assert_eq!(fault(mask), Some(text));
+        }
+        let state = "apiVersion, workloads, configs";
+        for (mask, text) in [
+            (
+                "desiredState.config.speed",
+                format!("desiredState has no field `config`, only {state}"),
+            ),
+            ("*.config", format!("* has no field `config`, only {state}")),
+            ("effectiveState..x", format!("effectiveState has no field ``, only {state}")),
+            (
+                "agents.a.status.cpu_usage",
+                "agents.a.status has no field `cpu_usage`, only cpuUsage, freeMemory".to_owned(),
+            ),
+            (
+                "workloadStates.a.w.1.status",
+                format!(
+                    "workloadStates.a.w.1 has no field `status`, only {}",
+                    EXECUTION.join(", ")
+                ),
+            ),
+            (
+                "desiredState.apiVersion.v1",
+                "there is never anything below desiredState.apiVersion".to_owned(),
+            ),
+            (
+                "desiredState.workloads.w.files.0",
+                "there is never anything below desiredState.workloads.w.files".to_owned(),
+            ),
+        ] {
+            assert_eq!(fault(mask), Some(text), "{mask}");
+        }
+    }
+}
