@@ -12,8 +12,18 @@ pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shortened(self.0, SHOWN).fmt(f)
+    }
+}
+
+/// As [`Excerpt`], with up to so many characters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shortened<'a>(pub(crate) &'a str, pub(crate) usize);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // By characters, so no character is cut in two.
-        match self.0.char_indices().nth(SHOWN) {
+        match self.0.char_indices().nth(self.1) {
             None => f.write_str(self.0),
             Some((end, _)) => write!(f, "{}...", &self.0[..end]),
         }

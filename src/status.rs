@@ -106,6 +106,11 @@ fn workload(report: &WorkloadReport, around: &ServerStatus<'_>) -> Value {
         "frames_in": frames_in,
         "frames_out": frames_out,
         "denied": denied,
+        "last_denial": report.last_denial.as_ref().map(|own| json!({
+            "request": own.request,
+            "what": own.what,
+            "reason": own.reason,
+        })),
         "malformed": malformed,
     })
 }

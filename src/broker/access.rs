@@ -75,41 +75,73 @@ impl Rules {
     /// True if everything within reach of `masks` is readable.
     #[must_use]
     pub fn may_read(&self, masks: &MaskSet) -> bool {
+        self.check_read(masks).is_ok()
+    }
+
+    /// Checks that everything within reach of `masks` is readable. The error is the first mask of which
+    /// this is not so, `None` for everything, and the objection.
+    pub(super) fn check_read<'a>(
+        &'a self,
+        masks: &'a MaskSet,
+    ) -> Result<(), (Option<&'a Mask>, Objection<'a, Mask>)> {
         // The root has no segments: only an allow rule `*` covers it, and any deny rule meets it.
         if masks.is_everything() {
-            return self.read.permit(&[]);
+            return self.read.check(&[]).map_err(|why| (None, why));
         }
-        masks.masks().iter().all(|mask| self.read.permit(mask.segments()))
+        self.read.check_all(masks.masks())
     }
 
     /// True if everything within reach of `masks` is writable. An empty list reaches everything.
     #[must_use]
     pub fn may_write(&self, masks: &[Mask]) -> bool {
+        self.check_write(masks).is_ok()
+    }
+
+    /// As [`Rules::check_read`], for writing.
+    pub(super) fn check_write<'a>(
+        &'a self,
+        masks: &'a [Mask],
+    ) -> Result<(), (Option<&'a Mask>, Objection<'a, Mask>)> {
         if masks.is_empty() {
-            return self.write.permit(&[]);
+            return self.write.check(&[]).map_err(|why| (None, why));
         }
-        masks.iter().all(|mask| self.write.permit(mask.segments()))
+        self.write.check_all(masks)
     }
 
     /// True if the value at `path` is readable, with everything below it.
     #[must_use]
     pub fn may_read_path(&self, path: &[&str]) -> bool {
-        self.read.permit(&segments(path))
+        self.check_read_path(path).is_ok()
     }
 
-    /// True if the value at `path` is writable, with everything below it.
-    #[must_use]
-    pub fn may_write_path(&self, path: &[&str]) -> bool {
-        self.write.permit(&segments(path))
+    pub(super) fn check_read_path(&self, path: &[&str]) -> Result<(), Objection<'_, Mask>> {
+        self.read.check(&segments(path))
+    }
+
+    pub(super) fn check_write_path(&self, path: &[&str]) -> Result<(), Objection<'_, Mask>> {
+        self.write.check(&segments(path))
     }
 
     /// True if the logs of all these workloads are readable.
-    pub fn may_read_logs<'a>(&self, mut workloads: impl Iterator<Item = &'a str>) -> bool {
-        let matches = |patterns: &[String], name| {
-            patterns.iter().any(|pattern| pattern_matches(pattern, name))
-        };
+    pub fn may_read_logs<'a>(&self, workloads: impl Iterator<Item = &'a str>) -> bool {
+        self.check_logs(workloads).is_ok()
+    }
+
+    /// Checks that the logs of all these workloads are readable. The error is the first one of which
+    /// this is not so, and the objection.
+    pub(super) fn check_logs<'a>(
+        &self,
+        mut workloads: impl Iterator<Item = &'a str>,
+    ) -> Result<(), (&'a str, Objection<'_, String>)> {
+        let matches = |pattern: &&String, name| pattern_matches(pattern, name);
         // An empty list is allowed: it names no log (docs/protocol.md#log-rules).
-        workloads.all(|name| matches(&self.logs.allow, name) && !matches(&self.logs.deny, name))
+        workloads.try_for_each(|name| {
+            if !self.logs.allow.iter().any(|pattern| matches(&pattern, name)) {
+                return Err((name, Objection::NotAllowed(&self.logs.allow)));
+            }
+            let denied = self.logs.deny.iter().find(|pattern| matches(pattern, name));
+            denied.map_or(Ok(()), |pattern| Err((name, Objection::Denied(pattern))))
+        })
     }
 }
 
@@ -117,12 +149,32 @@ fn segments(path: &[&str]) -> Vec<Segment> {
     path.iter().map(|name| Segment::Key(Key::from(*name))).collect()
 }
 
+/// The reason why rules do not permit something.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Objection<'a, T> {
+    /// No allow rule covers it. These allow something else.
+    NotAllowed(&'a [T]),
+    /// This deny rule meets it.
+    Denied(&'a T),
+}
+
 impl Lists<Mask> {
-    /// True if one allow mask covers `wanted` completely, and no deny mask meets any part of it.
-    fn permit(&self, wanted: &[Segment]) -> bool {
+    /// Checks that one allow mask covers `wanted` completely, and no deny mask meets any part of it.
+    fn check(&self, wanted: &[Segment]) -> Result<(), Objection<'_, Mask>> {
         // One rule alone has to cover it: two halves do not add up (docs/protocol.md#coverage).
-        self.allow.iter().any(|rule| covers(rule.segments(), wanted))
-            && !self.deny.iter().any(|rule| meets(rule.segments(), wanted))
+        if !self.allow.iter().any(|rule| covers(rule.segments(), wanted)) {
+            return Err(Objection::NotAllowed(&self.allow));
+        }
+        let denied = self.deny.iter().find(|rule| meets(rule.segments(), wanted));
+        denied.map_or(Ok(()), |rule| Err(Objection::Denied(rule)))
+    }
+
+    fn check_all<'a>(
+        &'a self,
+        masks: &'a [Mask],
+    ) -> Result<(), (Option<&'a Mask>, Objection<'a, Mask>)> {
+        let check = |mask: &'a Mask| self.check(mask.segments()).map_err(|why| (Some(mask), why));
+        masks.iter().try_for_each(check)
     }
 }
 

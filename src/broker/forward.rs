@@ -18,8 +18,8 @@ use crate::{
 };
 
 use super::{
-    Broker, PeerId, Rules, Tick, acks::unknown_instance, outbox::Kind, refusal::Refusal,
-    timers::Timer,
+    Broker, PeerId, Rules, Tick, acks::unknown_instance, denial::Denial, outbox::Kind,
+    refusal::Refusal, timers::Timer,
 };
 
 /// The kind of a forwarded request.
@@ -107,10 +107,10 @@ impl Forwards {
         if kind == ReplyKind::LogsCancelled && self.revoked.remove(request_id) {
             return Ok(Disposition::Drop);
         }
-        let is_error = kind == ReplyKind::Error;
+        let is_error = matches!(kind, ReplyKind::Error | ReplyKind::Denied);
         let valid = match kind {
             ReplyKind::Updated => self.take(request_id, |own| *own == ForwardedKind::Update),
-            ReplyKind::Error => {
+            ReplyKind::Error | ReplyKind::Denied => {
                 self.take(request_id, |_| true) || self.campaigns.remove(request_id).is_some()
             }
             ReplyKind::LogsAccepted(instances) => {
@@ -149,27 +149,25 @@ impl Forwards {
         Err(Rejected::new(RejectCode::NoSuchRequest, reason))
     }
 
-    /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids.
-    pub(super) fn revoke(&mut self, rules: &Rules) -> Vec<Arc<str>> {
+    /// Ends the log requests no longer allowed by `rules`, answered or not. Returns their ids, and why
+    /// each is not allowed.
+    pub(super) fn revoke(&mut self, rules: &Rules) -> Vec<(Arc<str>, Denial)> {
         let mut ended = Vec::new();
-        self.pending.retain(|pending| match &pending.wanted {
-            ForwardedKind::Logs(names)
-                if !rules.may_read_logs(names.iter().map(String::as_str)) =>
-            {
-                ended.push(Arc::clone(&pending.request_id));
-                false
-            }
+        self.pending.retain(|pending| {
             // A cancel needs no right, and an update is in the hands of the agent already.
-            _ => true,
-        });
-        self.campaigns.retain(|request_id, instances| {
-            let may = rules.may_read_logs(instances.iter().map(|own| own.workload.as_str()));
-            if !may {
-                ended.push(Arc::clone(request_id));
-            }
+            let ForwardedKind::Logs(names) = &pending.wanted else { return true };
+            let denial = rules.deny_logs(names.iter().map(String::as_str));
+            let may = denial.is_none();
+            ended.extend(denial.map(|denial| (Arc::clone(&pending.request_id), denial)));
             may
         });
-        self.revoked.extend(ended.iter().cloned());
+        self.campaigns.retain(|request_id, instances| {
+            let denial = rules.deny_logs(instances.iter().map(|own| own.workload.as_str()));
+            let may = denial.is_none();
+            ended.extend(denial.map(|denial| (Arc::clone(request_id), denial)));
+            may
+        });
+        self.revoked.extend(ended.iter().map(|(request_id, _)| Arc::clone(request_id)));
         ended
     }
 
@@ -263,7 +261,11 @@ impl Broker {
             return Err(Rejected::new(RejectCode::RetryLater, reason));
         }
         let role = if kind == ReplyKind::LogEntries { Kind::LogEntries } else { Kind::Answer };
+        let denied = kind == ReplyKind::Denied;
         if peer.forwards.accept(request_id, kind)? == Disposition::Deliver {
+            if denied {
+                self.note_denied(id, Denial::by_agent());
+            }
             for body in bodies {
                 self.respond(id, Arc::clone(request_id), body, role);
             }
@@ -272,13 +274,14 @@ impl Broker {
     }
 
     /// Ends log requests no longer allowed by `rules`. The agent is sent a cancellation for each, to
-    /// stop collecting unreadable logs, and waiting entries are dropped. Returns the ids of the requests.
-    pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<Arc<str>> {
+    /// stop collecting unreadable logs, and waiting entries are dropped. Returns the ids of the requests,
+    /// and why each is not allowed.
+    pub(super) fn revoke_logs(&mut self, id: PeerId, rules: &Rules) -> Vec<(Arc<str>, Denial)> {
         let Some(peer) = self.peers.get_mut(id) else { return Vec::new() };
         let ended = peer.forwards.revoke(rules);
         let instance = peer.instance.clone();
-        ended.iter().for_each(|request_id| peer.outbox.take_back_log_entries(request_id));
-        for request_id in &ended {
+        ended.iter().for_each(|(request_id, _)| peer.outbox.take_back_log_entries(request_id));
+        for (request_id, _) in &ended {
             let cancel = cancel_logs(request_id);
             self.tell_agent(ToAgent::Request(instance.clone(), cancel));
         }

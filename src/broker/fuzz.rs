@@ -125,7 +125,7 @@ impl World {
                 }
                 // Its messages are taken late here, and never dropped.
                 Output::DropClosed(..) => {}
-                Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
+                Output::Slow(..) | Output::CaughtUp(..) | Output::Denied(..) | Output::Yield => {}
                 Output::SendToAgent { .. } | Output::Stop | Output::EndLink(_) => {
                     unreachable!("there is no agent")
                 }

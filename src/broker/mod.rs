@@ -13,6 +13,7 @@ mod acks;
 mod agent;
 mod agent_link;
 mod commit;
+pub(crate) mod denial;
 mod fanout;
 mod flow_control;
 mod forward;
@@ -215,6 +216,8 @@ pub enum Output {
     Slow(Instance, usize),
     /// The workload has caught up, after so many milliseconds.
     CaughtUp(Instance, u64),
+    /// A request of the workload was denied: its kind, the denied part of it, and the reason.
+    Denied(Instance, String),
     /// The agent requests the shutdown.
     Stop,
     /// End the agent link, for this reason.
@@ -460,6 +463,13 @@ impl Broker {
     pub fn peers(&self) -> impl Iterator<Item = (PeerId, &Instance, &Counters)> {
         let workloads = self.peers.workloads().into_iter();
         workloads.map(|(id, peer)| (id, &peer.instance, &peer.counters))
+    }
+
+    /// The instance of a peer; that of the agent has no name.
+    #[doc(hidden)] // for the log of the server
+    #[must_use]
+    pub fn instance(&self, peer: PeerId) -> Option<&Instance> {
+        self.peers.get(peer).map(|peer| &peer.instance)
     }
 
     fn note_written(&mut self, peer: PeerId, seq: Seq) {

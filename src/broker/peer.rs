@@ -9,6 +9,7 @@ use crate::{limits::Limits, state::Instance};
 
 use super::{
     AckMode, Rules, Seq, Session, SubscriptionId, Tick,
+    denial::Denial,
     forward::Forwards,
     memory::MemoryBudget,
     outbox::{Budget, Outbox, QueuedBytes},
@@ -63,6 +64,8 @@ pub(super) struct Peer {
     pub(super) forwards: Forwards,
     pub(super) instance: Instance,
     pub(super) rules: Rules,
+    /// Its last denied request.
+    pub(super) last_denial: Option<Box<Denial>>,
 }
 
 impl Peer {
@@ -87,6 +90,7 @@ impl Peer {
             forwards: Forwards::default(),
             instance,
             rules,
+            last_denial: None,
         }
     }
 

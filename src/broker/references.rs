@@ -2,8 +2,8 @@
 //!
 //! A reference counts as a read: the started process, or an error about it, shows the content of the
 //! config. In go the sender's rules and the workloads before and after its update; out comes whether
-//! the update is allowed. Pure. Only workloads with a change in [`SHOWING`] are checked, so setting a
-//! tag needs no right to read.
+//! the update is allowed, or the first reference that is not. Pure. Only workloads with a change in
+//! [`SHOWING`] are checked, so setting a tag needs no right to read.
 
 use crate::state::{DESIRED_STATE, Map, Node};
 
@@ -19,17 +19,29 @@ impl Rules {
     /// references.
     #[must_use]
     pub fn may_refer(&self, old: &Map<Node>, new: &Map<Node>) -> bool {
-        let mut may = true;
+        self.unreadable_reference(old, new).is_none()
+    }
+
+    /// The first reference that is not allowed, as the names of its workload and of its config.
+    pub(super) fn unreadable_reference(
+        &self,
+        old: &Map<Node>,
+        new: &Map<Node>,
+    ) -> Option<(String, String)> {
+        let mut found = None;
         // Unchanged workloads cost little: nodes shared by both maps are skipped.
-        old.diff(new, |_, was, is| {
+        old.diff(new, |name, was, is| {
             // A removed workload shows nothing any more.
             let Some(is) = is else { return };
             // `diff` has no early end: after a denial the other workloads are skipped here.
-            if may && SHOWING.iter().any(|part| given(was, part) != given(Some(is), part)) {
-                may = references(is).all(|config| self.may_read_config(config));
+            if found.is_none()
+                && SHOWING.iter().any(|part| given(was, part) != given(Some(is), part))
+            {
+                let config = references(is).find(|config| !self.may_read_config(config));
+                found = config.map(|config| (name.to_string(), config.to_owned()));
             }
         });
-        may
+        found
     }
 
     fn may_read_config(&self, name: &str) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::state::Instance;
 
-use super::{Broker, Counters, PeerId, Session, peer::Peer};
+use super::{Broker, Counters, PeerId, Session, denial::Denial, peer::Peer};
 
 /// One workload.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct WorkloadReport {
     pub versions_kept: usize,
     /// Its counters.
     pub counters: Counters,
+    /// Its last denied request.
+    pub last_denial: Option<Denial>,
 }
 
 /// One subscription.
@@ -73,6 +75,7 @@ impl Broker {
             reader_idle_ms: peer.outbox.stuck_since().map(|since| self.now.0 - since.0),
             versions_kept: peer.snapshots.len(),
             counters: peer.counters,
+            last_denial: peer.last_denial.as_deref().cloned(),
         };
         self.peers.workloads().into_iter().map(report).collect()
     }

@@ -19,6 +19,7 @@ use crate::{
 
 use super::{
     Broker, PeerId, Updates,
+    denial::Denial,
     forward::ForwardedKind,
     outbox::Kind,
     peer::Peer,
@@ -51,8 +52,8 @@ impl Broker {
     /// decoding.
     fn serve_sealed(&mut self, id: PeerId, update: SealedUpdate) {
         let Some(peer) = self.peers.get(id) else { return };
-        if !peer.rules.may_write(&update.masks) {
-            return self.deny(id, &update.id.as_str().into());
+        if let Some(denial) = peer.rules.deny_update(&update.masks) {
+            return self.deny(id, &update.id.as_str().into(), denial);
         }
         // An opened update has the masks of the sealed one, so its rights are known.
         match update.open(&self.config.limits) {
@@ -73,10 +74,10 @@ impl Broker {
                 self.serve_state(id, request_id, &masks, subscribe)
             }
             RequestKind::Update { new_state, masks } => {
-                if self.peers.get(id).is_some_and(|peer| peer.rules.may_write(&masks)) {
-                    self.serve_update(id, request_id, new_state, &masks, request.original);
-                } else {
-                    self.deny(id, &request_id);
+                let Some(peer) = self.peers.get(id) else { return };
+                match peer.rules.deny_update(&masks) {
+                    None => self.serve_update(id, request_id, new_state, &masks, request.original),
+                    Some(denial) => self.deny(id, &request_id, denial),
                 }
             }
             RequestKind::Logs(instances) => {
@@ -94,7 +95,7 @@ impl Broker {
             }
             RequestKind::Nothing => {
                 if !self.note_malformed(id) {
-                    self.deny(id, &request_id);
+                    self.deny(id, &request_id, Denial::unknown());
                 }
             }
             RequestKind::OverLimit(reason) => {
@@ -108,8 +109,8 @@ impl Broker {
     /// Answers a read, and adds its subscription in the same step: no change falls between the two.
     fn serve_state(&mut self, id: PeerId, request_id: Arc<str>, masks: &MaskSet, subscribe: bool) {
         let Some(peer) = self.peers.get(id) else { return };
-        if !peer.rules.may_read(masks) {
-            return self.deny(id, &request_id);
+        if let Some(denial) = peer.rules.deny_read(masks, subscribe) {
+            return self.deny(id, &request_id, denial);
         }
         // Before the read: a refused subscription costs no encoding.
         if subscribe && let Err(why) = self.may_subscribe(peer, &request_id, masks) {
@@ -233,49 +234,49 @@ impl Broker {
             }
         };
         // Access comes before validation: an error about a missing config would reveal its absence.
-        if !self.may_refer(id, &proposed) {
-            return self.deny(id, request_id);
+        if let Some(denial) = self.deny_references(id, &proposed) {
+            return self.deny(id, request_id, denial);
         }
         // The first failure is answered, in the order of docs/protocol.md#order-of-checks.
-        match update::accept(&self.state, &proposed) {
-            Err(error) => self.answer(id, request_id, ResponseBody::error(error.to_string())),
-            Ok(updated) if !self.may_change_access(id, &updated) => self.deny(id, request_id),
-            Ok(updated) if self.grows_too_large(id, &updated) => {
+        let updated = match update::accept(&self.state, &proposed) {
+            Ok(updated) => updated,
+            Err(error) => {
+                return self.answer(id, request_id, ResponseBody::error(error.to_string()));
+            }
+        };
+        match self.deny_change_of_rules(id, &updated) {
+            Some(denial) => self.deny(id, request_id, denial),
+            None if self.grows_too_large(id, &updated) => {
                 let most = self.config.limits.max_state_bytes;
                 let text = format!("The state would take more than {most} bytes");
                 self.answer(id, request_id, ResponseBody::error(text));
             }
-            Ok(updated) => self.apply(id, request_id, updated),
+            None => self.apply(id, request_id, updated),
         }
     }
 
     /// A reference to a config counts as a read of it: a template could print it.
-    fn may_refer(&self, id: PeerId, proposed: &Map<Node>) -> bool {
-        let Some(peer) = self.peers.get(id) else { return false };
-        let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"));
+    fn deny_references(&self, id: PeerId, proposed: &Map<Node>) -> Option<Denial> {
+        let peer = self.peers.get(id).filter(|_| !id.is_agent())?;
+        let workloads = proposed.get(DESIRED_STATE).and_then(|desired| desired.get("workloads"))?;
         let before = self.state.entries(&[DESIRED_STATE, "workloads"]);
-        let may = |wanted: &Node| peer.rules.may_refer(before, wanted.entries());
-        id.is_agent() || workloads.is_none_or(may)
+        peer.rules.deny_references(before, workloads.entries())
     }
 
     /// Access rules of a workload are written like any other field of it, except by the workload itself
     /// (docs/differences.md#16-no-rights-for-oneself).
-    fn may_change_access(&self, id: PeerId, updated: &Updated) -> bool {
-        if id.is_agent() {
-            return true;
-        }
-        let Some(peer) = self.peers.get(id) else { return false };
-        let field = "controlInterfaceAccess";
-        let access = |workload: Option<&Node>| workload?.get(field).cloned();
-        let may = |change: &WorkloadChange| {
-            let name = change.name.as_str();
-            let path = [DESIRED_STATE, "workloads", name, field];
-            // Its own removal counts like that of others: its rules end with it.
-            let own = name == peer.instance.workload && change.new.is_some();
-            access(change.old.as_ref()) == access(change.new.as_ref())
-                || (!own && peer.rules.may_write_path(&path))
+    fn deny_change_of_rules(&self, id: PeerId, updated: &Updated) -> Option<Denial> {
+        let peer = self.peers.get(id).filter(|_| !id.is_agent())?;
+        let access = |workload: &Option<Node>| {
+            workload.as_ref().and_then(|workload| workload.get("controlInterfaceAccess").cloned())
         };
-        updated.changes.iter().all(may)
+        let own = &peer.instance.workload;
+        let differs = |change: &&WorkloadChange| access(&change.old) != access(&change.new);
+        updated.changes.iter().filter(differs).find_map(|change| {
+            // Its own removal counts like that of others: its rules end with it.
+            let by = if change.new.is_some() { own } else { "" };
+            peer.rules.deny_change_of_rules(by, change.name.as_str())
+        })
     }
 
     fn grows_too_large(&self, id: PeerId, updated: &Updated) -> bool {
@@ -308,8 +309,8 @@ impl Broker {
     ) {
         let Some(peer) = self.peers.get(id) else { return };
         let names = instances.iter().map(|instance| instance.workload.as_str());
-        if !peer.rules.may_read_logs(names) {
-            return self.deny(id, &request_id);
+        if let Some(denial) = peer.rules.deny_logs(names) {
+            return self.deny(id, &request_id, denial);
         }
         if self.link.is_some() && !id.is_agent() {
             let names = instances.iter().map(|instance| instance.workload.clone()).collect();

@@ -10,6 +10,7 @@ use crate::message::{FromWorkload, Phase, ResponseBody, ToWorkload};
 
 use super::{
     Broker, Output, PeerId, Seq, Session,
+    denial::Denial,
     outbox::{Kind, Outgoing},
     session::Verdict,
     snapshots::Snapshots,
@@ -168,11 +169,25 @@ impl Broker {
         self.push(id, id.kind().response(request_id, body), kind);
     }
 
-    pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>) {
+    /// Denies a request. Its sender hears nothing of the reason.
+    pub(super) fn deny(&mut self, id: PeerId, request_id: &Arc<str>, denial: Denial) {
+        self.note_denied(id, denial);
+        self.answer(id, request_id, ResponseBody::denied());
+    }
+
+    /// Counts a denied request, and reports the reason.
+    pub(super) fn note_denied(&mut self, id: PeerId, denial: Denial) {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.counters.denied += 1;
         }
-        self.answer(id, request_id, ResponseBody::error("Access denied"));
+        self.report_denial(id, denial);
+    }
+
+    /// Reports the reason of a denial, for the log and the status.
+    pub(super) fn report_denial(&mut self, id: PeerId, denial: Denial) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        self.outputs.push_back(Output::Denied(peer.instance.clone(), denial.to_string()));
+        peer.last_denial = Some(Box::new(denial));
     }
 
     /// Queues a message behind the peer's events of all changes so far.

@@ -115,7 +115,7 @@ impl World {
                 Output::Slow(..) => self.episodes.push("slow"),
                 Output::CaughtUp(..) => self.episodes.push("caught up"),
                 Output::SendToAgent { message, .. } => self.to_agent.push(message),
-                Output::Stop | Output::EndLink(_) => {}
+                Output::Stop | Output::EndLink(_) | Output::Denied(..) => {}
                 Output::Yield => return true,
                 Output::SetReadEnabled(peer, on) => self.reading.push((peer, on)),
                 Output::Send { peer, seq, message, ack } => {

@@ -84,19 +84,15 @@ impl Broker {
         if peer.rules == rules {
             return;
         }
-        let lost: Vec<_> = peer
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| {
-                let masks = self.subscriptions.masks_of(**subscription);
-                !masks.is_some_and(|masks| rules.may_read(masks))
-            })
-            .map(|(request_id, subscription)| (Arc::clone(request_id), *subscription))
-            .collect();
+        let lost = peer.subscriptions.iter().filter_map(|(request_id, subscription)| {
+            let denial = rules.deny_read(self.subscriptions.masks_of(*subscription)?, true)?;
+            Some((Arc::clone(request_id), *subscription, denial))
+        });
+        let lost: Vec<_> = lost.collect();
         let lost_logs = self.revoke_logs(id, &rules);
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.rules = rules;
-        for (request_id, subscription) in &lost {
+        for (request_id, subscription, _) in &lost {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.outbox.take_back_events(*subscription);
             }
@@ -104,8 +100,11 @@ impl Broker {
         }
         // All lost subscriptions end before the first answer is queued: queueing delivers pending
         // events, and none of a lost one may be among them.
-        for request_id in lost.iter().map(|(request_id, _)| request_id).chain(&lost_logs) {
-            self.answer(id, request_id, ResponseBody::error("Access denied"));
+        let lost = lost.into_iter().map(|(request_id, _, denial)| (request_id, denial));
+        for (request_id, denial) in lost.chain(lost_logs) {
+            // Not counted: the request was allowed when it came.
+            self.report_denial(id, denial);
+            self.answer(id, &request_id, ResponseBody::denied());
         }
     }
 }

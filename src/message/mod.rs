@@ -11,6 +11,7 @@ mod outline;
 pub(crate) mod request;
 mod response;
 pub(crate) mod resync;
+mod summary;
 
 pub(crate) use logs::cancel_logs;
 

@@ -26,6 +26,8 @@ use super::{
     outgoing::{Frame, encoded_len},
 };
 
+/// Text of the error for a request that the rules do not allow (docs/protocol.md#access-rules).
+const ACCESS_DENIED: &str = "Access denied";
 /// Number of `Response.completeStateResponse`.
 const COMPLETE_STATE_RESPONSE: u32 = 4;
 /// Number of `CompleteStateResponse.completeState`.
@@ -99,6 +101,8 @@ pub struct ResponseBody(Bytes);
 pub enum ReplyKind {
     /// It failed; nothing more will come.
     Error,
+    /// As [`ReplyKind::Error`]: the rules do not allow it.
+    Denied,
     /// An update was made.
     Updated,
     /// Logs of these instances will come.
@@ -129,6 +133,11 @@ impl ResponseBody {
         Self(hold(self.0))
     }
 
+    /// The bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The bytes, shared.
     pub(super) fn into_bytes(self) -> Bytes {
         self.0
@@ -144,6 +153,7 @@ impl ResponseBody {
             Ok::<_, CommandFault>(Instance { workload, agent, id: name.id })
         };
         let kind = match &content {
+            ResponseContent::Error(error) if error.message == ACCESS_DENIED => ReplyKind::Denied,
             ResponseContent::Error(_) => ReplyKind::Error,
             ResponseContent::UpdateStateSuccess(_) => ReplyKind::Updated,
             ResponseContent::LogsRequestAccepted(accepted) => {
@@ -182,6 +192,12 @@ impl ResponseBody {
         // Without the id: recipients have one each, and the head of the frame carries it.
         let response = pb::Response { request_id: String::new(), response_content: Some(content) };
         Self(response.encode_to_vec().into())
+    }
+
+    /// The rules do not allow the request.
+    #[must_use]
+    pub(crate) fn denied() -> Self {
+        Self::error(ACCESS_DENIED)
     }
 
     /// The request failed.

@@ -18,6 +18,8 @@ const OF_ONE: usize = 10;
 const OF_ALL: usize = 200;
 /// Length of the window.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Interval of looks for windows that are over.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Kind of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +38,8 @@ pub(super) enum Kind {
     Slow,
     /// A workload has caught up.
     CaughtUp,
+    /// A request of a workload was denied.
+    Denial,
 }
 
 impl Kind {
@@ -49,6 +53,7 @@ impl Kind {
             Self::CutOff => "messages cut off by a restart",
             Self::Slow => "slow reading",
             Self::CaughtUp => "catching up",
+            Self::Denial => "denials",
         }
     }
 }
@@ -65,14 +70,20 @@ struct Window {
 pub(super) struct LogLimiter {
     of_one: HashMap<(Kind, String), Window>,
     of_all: HashMap<Kind, Window>,
+    /// Time of the last look for windows that are over.
+    looked: Option<Instant>,
 }
 
 impl LogLimiter {
     /// Logs a line about a workload, unless the limit of its kind is reached.
     pub(super) fn log(&mut self, level: Level, kind: Kind, name: &str, text: fmt::Arguments<'_>) {
         let now = Instant::now();
-        for line in self.take_left_out(now) {
-            log::log!(level, "{line}");
+        // Not for each line: a workload can cause denials at any rate.
+        if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK) {
+            self.looked = Some(now);
+            for line in self.take_left_out(now) {
+                log::log!(level, "{line}");
+            }
         }
         if self.admit(kind, name, now) {
             log::log!(level, "{text}");

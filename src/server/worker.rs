@@ -8,6 +8,7 @@
 
 mod fair_queue;
 mod inline;
+mod log_lines;
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,6 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use log::Level;
 use mio::Waker;
 
 use crate::{
@@ -36,7 +36,7 @@ use super::{
     error::PairError,
     event_loop::InFlight,
     handle::Progress,
-    log_limiter::{Kind, LogLimiter},
+    log_limiter::LogLimiter,
     port::{FromPort, Misbehavior, OutFrame},
     status_socket::ClientId,
 };
@@ -320,7 +320,10 @@ impl Worker {
         Some(match event {
             FromPort::Frame(body) if peer == PeerId::AGENT => {
                 match FromAgent::decode(&body, &self.limits) {
-                    Ok(message) => Input::Agent(message),
+                    Ok(message) => {
+                        self.trace_received(peer, &message);
+                        Input::Agent(message)
+                    }
                     Err(error) => {
                         let why = format!("a message of the agent does not decode: {error}");
                         self.send(FromWorker::Fail(why));
@@ -330,6 +333,7 @@ impl Worker {
             }
             FromPort::Frame(body) => {
                 let message = FromWorkload::decode(&body, &self.limits);
+                self.trace_received(peer, &message);
                 Input::Message { peer, message, written }
             }
             FromPort::Broken(error) => Input::Broken { peer, reason: error.to_string() },
@@ -372,29 +376,31 @@ impl Worker {
                     FromWorker::SetReadEnabled(peer, on)
                 }
                 Output::Send { peer, seq, message, ack } => {
+                    self.trace_sent(peer, &message);
                     let closes = matches!(message, ToWorkload::Closed { .. });
                     let frame = message.into_frame();
                     FromWorker::Send(peer, OutFrame { seq, frame, ack, closes })
                 }
                 Output::Multicast { body, deliveries } => {
+                    self.trace_multicast(&body, &deliveries);
                     self.in_batch += deliveries.len();
                     FromWorker::Multicast(body, deliveries)
                 }
                 Output::SendToAgent { seq, message, ack } => {
+                    self.trace_sent(PeerId::AGENT, &message);
                     let frame = message.into_frame();
                     FromWorker::SendToAgent(OutFrame { seq, frame, ack, closes: false })
                 }
                 Output::Slow(instance, bytes) => {
-                    let name = name_of(&instance);
-                    let text =
-                        format_args!("{name} reads too slowly: {bytes} bytes are queued for it");
-                    self.log_limiter.log(Level::Warn, Kind::Slow, &name, text);
+                    self.log_slow(&instance, bytes);
                     continue;
                 }
                 Output::CaughtUp(instance, after) => {
-                    let name = name_of(&instance);
-                    let text = format_args!("{name} has caught up after {after} ms");
-                    self.log_limiter.log(Level::Info, Kind::CaughtUp, &name, text);
+                    self.log_caught_up(&instance, after);
+                    continue;
+                }
+                Output::Denied(instance, denial) => {
+                    self.log_denial(&instance, &denial);
                     continue;
                 }
                 Output::Stop => FromWorker::Stop,
@@ -447,9 +453,4 @@ fn resident_bytes() -> u64 {
     // The second field is the resident set, in pages.
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
-/// The name of a peer for log lines; the agent has no instance.
-fn name_of(instance: &Instance) -> String {
-    if instance.workload.is_empty() { "the agent".to_owned() } else { instance.to_string() }
 }

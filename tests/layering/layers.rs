@@ -36,7 +36,12 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("state", &["limits"], &["sha2"], &[]),
     layer("state/convert", &["limits", "pb"], &["prost"], &[]),
     // Protobuf ends here.
-    layer("message", &["frame", "limits", "owner", "pb", "state"], &["bytes", "prost"], &[]),
+    layer(
+        "message",
+        &["foreign", "frame", "limits", "owner", "pb", "state"],
+        &["bytes", "prost"],
+        &[],
+    ),
     // The core: no frames, no protobuf, no files, no threads, and no time but what it is told.
     layer(
         "broker",

@@ -61,6 +61,10 @@ fn all_of_it_is_true() {
             "oddities": [],
             "frames_in": 5, "frames_out": 5,
             "denied": 1, "malformed": 1,
+            "last_denial": {
+                "request": "read", "what": "workloadStates",
+                "reason": "no rule allows it (allowed to read: desiredState.configs, agents)",
+            },
         })
     );
     assert_eq!(

@@ -358,7 +358,7 @@ impl World {
                 }
             }
             Output::SendToAgent { seq, message, ack } => self.told_to_agent(seq, &message, ack),
-            Output::Slow(..) | Output::CaughtUp(..) | Output::Yield => {}
+            Output::Slow(..) | Output::CaughtUp(..) | Output::Denied(..) | Output::Yield => {}
             other => panic!("{other:?}"),
         }
     }

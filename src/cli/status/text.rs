@@ -49,7 +49,23 @@ pub(super) fn show(status: &Value) -> String {
     let trouble = status["agent_trouble"].as_str();
     // Foreign text: control characters are escaped, so no terminal obeys them.
     let trouble = trouble.map(|own| format!("the agent says: {}\n", own.escape_debug()));
-    head + &trouble.unwrap_or_default() + &table(list(status, "workloads"))
+    let workloads = list(status, "workloads");
+    head + &trouble.unwrap_or_default() + &table(workloads) + &denials(workloads)
+}
+
+/// A line for each workload with a denied request, about the last one.
+fn denials(workloads: &[Value]) -> String {
+    let mut lines = String::new();
+    for own in workloads.iter().filter(|own| own["last_denial"].is_object()) {
+        let denial = &own["last_denial"];
+        // Masks and names come from the workload.
+        let [request, what, reason] =
+            ["request", "what", "reason"].map(|key| text(denial, key).escape_debug().to_string());
+        let newline = if lines.is_empty() { "\n" } else { "" };
+        let name = text(own, "name");
+        lines += &format!("{newline}last denial of {name}: {request} of {what}: {reason}\n");
+    }
+    lines
 }
 
 fn table(workloads: &[Value]) -> String {

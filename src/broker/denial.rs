@@ -1,0 +1,140 @@
+//! Denials: which part of a request was denied, and the rule that is missing or forbids it.
+//!
+//! The workload hears only that its access is denied: a reason would show rules, and names of configs,
+//! to those who may not read them. The reason is for the operator, in the log and the status. Its length
+//! is bounded for any request and any rules.
+
+use std::fmt;
+
+use crate::{
+    foreign::Shortened,
+    state::{DESIRED_STATE, Map, Mask, MaskSet, Node},
+};
+
+use super::{Rules, access::Objection};
+
+/// Characters shown of one mask or name.
+const SHOWN: usize = 160;
+/// Rules shown of those that allow something else.
+const RULES_SHOWN: usize = 4;
+
+/// A denied request of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The kind of request.
+    pub request: &'static str,
+    /// The first part of it that was denied: a mask, or the name of a workload.
+    pub what: String,
+    /// The rule that is missing, or that forbids it.
+    pub reason: String,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request, what, reason } = self;
+        write!(f, "{request} of {what}: {reason}")
+    }
+}
+
+impl Rules {
+    /// The denial of a read of `masks`, or of a subscription; `None` if it is allowed.
+    #[must_use]
+    pub fn deny_read(&self, masks: &MaskSet, subscribe: bool) -> Option<Denial> {
+        let (mask, why) = self.check_read(masks).err()?;
+        let request = if subscribe { "subscription" } else { "read" };
+        Some(Denial::new(request, name_of(mask), READS.because(&why)))
+    }
+
+    /// The denial of an update of `masks`; `None` if it is allowed.
+    #[must_use]
+    pub fn deny_update(&self, masks: &[Mask]) -> Option<Denial> {
+        let (mask, why) = self.check_write(masks).err()?;
+        Some(Denial::new(UPDATE, name_of(mask), WRITES.because(&why)))
+    }
+
+    /// The denial of an update that makes workloads refer to configs, where `old` and `new` are the
+    /// workloads before and after it; `None` if it is allowed.
+    #[must_use]
+    pub fn deny_references(&self, old: &Map<Node>, new: &Map<Node>) -> Option<Denial> {
+        let (name, config) = self.unreadable_reference(old, new)?;
+        let path = [DESIRED_STATE, "configs", &config];
+        let why = self.check_read_path(&path).err()?;
+        let what = format!("{DESIRED_STATE}.workloads.{name}");
+        let path = shortened(&path.join("."));
+        let reason = format!("it refers to {path}: {}", READS.because(&why));
+        Some(Denial::new(UPDATE, &what, reason))
+    }
+
+    /// The denial of an update that changes the access rules of the workload `changed`, where `by` is
+    /// its sender; `None` if it is allowed.
+    #[must_use]
+    pub fn deny_change_of_rules(&self, by: &str, changed: &str) -> Option<Denial> {
+        let path = [DESIRED_STATE, "workloads", changed, "controlInterfaceAccess"];
+        let what = path.join(".");
+        if by == changed {
+            let reason = "a workload cannot change its own access rules";
+            return Some(Denial::new(UPDATE, &what, reason));
+        }
+        let why = self.check_write_path(&path).err()?;
+        Some(Denial::new(UPDATE, &what, WRITES.because(&why)))
+    }
+
+    /// The denial of the logs of these workloads; `None` if they are allowed.
+    pub(super) fn deny_logs<'a>(&self, workloads: impl Iterator<Item = &'a str>) -> Option<Denial> {
+        let (name, why) = self.check_logs(workloads).err()?;
+        Some(Denial::new("log request", name, LOGS.because(&why)))
+    }
+}
+
+impl Denial {
+    fn new(request: &'static str, what: &str, reason: impl fmt::Display) -> Self {
+        Self { request, what: shortened(what), reason: reason.to_string() }
+    }
+
+    /// The denial of a request without a known content: no rule is about it.
+    pub(super) fn unknown() -> Self {
+        Self::new("request", "an unknown kind", "this version knows no content of it")
+    }
+
+    /// The denial of an update by the agent.
+    pub(super) fn by_agent() -> Self {
+        Self::new(UPDATE, "the state", "the agent denied it, and its log has the reason")
+    }
+}
+
+/// Kind of a denied request.
+const UPDATE: &str = "update";
+
+/// Words about the rules of one right: of a missing rule, and of those that there are.
+struct Words(&'static str, &'static str);
+
+const READS: Words = Words("no rule allows it", "allowed to read");
+const WRITES: Words = Words("no rule allows it", "allowed to write");
+const LOGS: Words = Words("no log rule allows it", "allowed");
+
+impl Words {
+    fn because<T: fmt::Display>(&self, why: &Objection<'_, T>) -> String {
+        let rules = match why {
+            Objection::Denied(rule) => {
+                return format!("the deny rule {} forbids it", shortened(&rule.to_string()));
+            }
+            Objection::NotAllowed(rules) => rules,
+        };
+        let shown = rules.iter().take(RULES_SHOWN).map(|rule| shortened(&rule.to_string()));
+        let mut shown = shown.collect::<Vec<_>>().join(", ");
+        match rules.len().saturating_sub(RULES_SHOWN) {
+            0 if rules.is_empty() => shown += "nothing",
+            0 => {}
+            more => shown += &format!(", and {more} more"),
+        }
+        format!("{} ({}: {shown})", self.0, self.1)
+    }
+}
+
+fn shortened(text: &str) -> String {
+    Shortened(text, SHOWN).to_string()
+}
+
+fn name_of(mask: Option<&Mask>) -> &str {
+    mask.map(Mask::text).filter(|text| !text.is_empty()).unwrap_or("everything")
+}
