@@ -4,10 +4,13 @@
 
 mod cli {
     mod client;
+    mod denials;
     mod frames;
     mod help;
+    mod one_pair;
     mod serving;
     mod stand_in;
+    mod typos;
 }
 
 use std::{

@@ -297,13 +297,14 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 /// Control interface used by a client.
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
-    /// Control-interface folder: the one with the pipes `input` and `output`
+    /// Control-interface folder: the one with the pipes `input` and `output` [default:
+    /// $CONTROL_INTERFACE_DIR, else /run/ankaios/control_interface]
     ///
     /// The command takes the place of the workload. A workload using the same pipes at the same
-    /// time loses its session, and the two read each other's messages.
+    /// time loses its session, and the two read each other's messages. Commands of fifogate take
+    /// turns.
     #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    #[arg(default_value = "/run/ankaios/control_interface")]
-    pub(super) dir: PathBuf,
+    pub(super) dir: Option<PathBuf>,
     /// Seconds to wait for the session to open, and for each answer
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(super) timeout: Duration,

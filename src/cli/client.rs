@@ -7,6 +7,7 @@
 
 use std::{
     collections::VecDeque,
+    env,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     iter,
@@ -24,7 +25,9 @@ use nix::{errno::Errno, fcntl::OFlag, poll::PollFlags};
 use prost::Message;
 
 use super::{
+    args::ClientArgs,
     error::CliError,
+    pair_lock::PairLock,
     wait::{Stop, Woken, wait},
     writer_close::WriterClose,
 };
@@ -60,6 +63,8 @@ pub(super) struct Client {
     /// earlier container may have had the same one, and its answers may still be in the pipe.
     id_prefix: String,
     requests: u64,
+    /// Held as long as the session is used.
+    _lock: Option<PairLock>,
 }
 
 /// Outcome of a wait for a response.
@@ -81,13 +86,26 @@ enum Incoming {
     TimedOut,
 }
 
+impl ClientArgs {
+    /// The folder given by `-d`, or the default of this workload.
+    pub(super) fn dir(&self) -> PathBuf {
+        // Empty counts as not set, as in a shell's `${NAME:-}`.
+        let own = || env::var_os("CONTROL_INTERFACE_DIR").filter(|dir| !dir.is_empty());
+        let default = || "/run/ankaios/control_interface".into();
+        self.dir.clone().unwrap_or_else(|| own().map_or_else(default, PathBuf::from))
+    }
+}
+
 impl Client {
     /// Opens the pipes of `dir` and a session in them.
     ///
     /// # Errors
-    /// `Away` if the pipes do not exist, have no server, or the `Hello` gets no answer in time;
-    /// `Quiet` on a stop.
+    /// `Away` if the pipes do not exist, have no server, are used by another command of fifogate, or
+    /// the `Hello` gets no answer in time; `Quiet` on a stop.
     pub(super) fn connect(dir: &Path, timeout: Duration, stop: &Stop) -> Result<Self, CliError> {
+        let until = Instant::now() + timeout;
+        let lock = PairLock::take(dir, until, stop)?;
+        // The wait for another command does not count: the deadline is for fifogate.
         let until = Instant::now() + timeout;
         // The read end first: the answer to our `Hello` needs a reader.
         let to_workload = open_fifo(dir, "input", OpenOptions::new().read(true))?;
@@ -104,6 +122,7 @@ impl Client {
             received: VecDeque::new(),
             id_prefix: format!("fifogate-{}-{:x}", process::id(), now.as_nanos()),
             requests: 0,
+            _lock: lock,
         };
         // From before the `Hello` on, so no end of the answering fifogate is missed.
         let writer_close = WriterClose::of(&dir.join("input"));
@@ -159,6 +178,9 @@ impl Client {
                     log::debug!("skipped a response to another request, {}", response.request_id);
                 }
                 None => log::warn!("skipped a response without content"),
+                Some(ResponseContent::Error(error)) if error.message == "Access denied" => {
+                    return Err(CliError::denied(format!("{}: Access denied", self.dir.display())));
+                }
                 Some(ResponseContent::Error(error)) => return Err(self.failed(&error.message)),
                 Some(content) => return Ok(Received::Response(content)),
             }

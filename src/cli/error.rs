@@ -14,6 +14,8 @@ use std::{
 pub(super) struct CliError {
     kind: Kind,
     message: String,
+    /// A second line: what to do about it.
+    hint: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,30 +26,50 @@ enum Kind {
     Failed,
     /// `Failed` because the other side is missing; a later try may find it.
     Away,
+    /// `Failed` because the rules of the workload do not allow it.
+    Denied,
     /// The request or a file makes no sense.
     Unusable,
 }
 
 impl CliError {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
     /// Status 0: the command was stopped, or its output has no reader any more.
     pub(super) fn quiet() -> Self {
-        Self { kind: Kind::Quiet, message: String::new() }
+        Self::new(Kind::Quiet, "")
     }
 
     /// Status 1.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failed, message: message.into() }
+        Self::new(Kind::Failed, message)
+    }
+
+    /// Status 1: the rules do not allow it.
+    pub(super) fn denied(message: impl Into<String>) -> Self {
+        let hint = "the log of fifogate and `fifogate status` name the rule";
+        Self { hint: Some(hint.to_owned()), ..Self::new(Kind::Denied, message) }
+    }
+
+    /// The same error; for a denial with this hint.
+    pub(super) fn hint_if_denied(self, hint: impl FnOnce() -> String) -> Self {
+        match self.kind {
+            Kind::Denied => Self { hint: Some(hint()), ..self },
+            _ => self,
+        }
     }
 
     /// Status 1: the other end of the pipes is missing.
     pub(super) fn away(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Away, message: message.into() }
+        Self::new(Kind::Away, message)
     }
 
     /// Status 2: wrong usage, or an unusable file. The message has file, line, fault and the
     /// expected form.
     pub(super) fn unusable(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Unusable, message: message.into() }
+        Self::new(Kind::Unusable, message)
     }
 
     /// A failed write to standard output. A closed pipe is no failure: its reader has seen enough.
@@ -68,10 +90,13 @@ impl CliError {
         if self.kind != Kind::Quiet {
             // A failed write is ignored: the exit status still reports the error.
             let _ = writeln!(io::stderr().lock(), "error: {self}");
+            if let Some(hint) = &self.hint {
+                let _ = writeln!(io::stderr().lock(), "hint: {hint}");
+            }
         }
         match self.kind {
             Kind::Quiet => ExitCode::SUCCESS,
-            Kind::Failed | Kind::Away => ExitCode::from(1),
+            Kind::Failed | Kind::Away | Kind::Denied => ExitCode::from(1),
             Kind::Unusable => ExitCode::from(2),
         }
     }

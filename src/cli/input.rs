@@ -65,6 +65,12 @@ impl NewState {
         put(&mut self.0, path, value);
     }
 
+    /// The value at `path`.
+    pub(super) fn get(&self, path: &[&str]) -> Option<&Node> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.0.get(first)?, |node, name| node.get(name))
+    }
+
     pub(super) fn to_pb(&self) -> pb::CompleteState {
         convert::to_pb(&Tree::from_root(self.0.clone()), convert::Fill::Sparse)
     }

@@ -6,54 +6,43 @@
 
 use std::{fmt, fs, io, path::Path};
 
-use serde_json::json;
-
 use super::{
-    args::{OutcomeFormat, SetArgs},
+    args::SetArgs,
     client::Client,
     error::CliError,
     input::{self, NewState},
+    outcome::Before,
     schema::Shape,
     stdout::Stdout,
     wait::Stop,
 };
 use crate::{
     limits::{MAX_NESTING, too_deep},
-    pb::ank_base::{
-        UpdateStateRequest, UpdateStateSuccess, request::RequestContent, response::ResponseContent,
-    },
+    pb::ank_base::{UpdateStateRequest, request::RequestContent, response::ResponseContent},
     state::Node,
 };
 
 pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
-    let request = match &args.file {
+    let (request, removals) = match &args.file {
         Some(file) => from_file(file, &args.masks)?,
-        None => from_changes(&args.changes, args.yaml)?,
+        // Without a file each removal is written as one.
+        None => (from_changes(&args.changes, args.yaml)?, Vec::new()),
     };
-    let mut client = Client::connect(&args.client.dir, args.client.timeout, &Stop::never())?;
-    match client.ask(RequestContent::UpdateStateRequest(request))? {
-        ResponseContent::UpdateStateSuccess(outcome) => {
-            Stdout::open()?.put(print(&outcome, args.output))
+    let mut client = Client::connect(&args.client.dir(), args.client.timeout, &Stop::never())?;
+    let paths = &request.update_mask;
+    let before = Before::read(&mut client, paths);
+    before.refuse_missing(&removals)?;
+    match client.ask(RequestContent::UpdateStateRequest(request.clone()))? {
+        ResponseContent::UpdateStateSuccess(instances) => {
+            let effects = before.effects(&mut client, paths, request.new_state.as_ref());
+            Stdout::open()?.put(effects.print(&instances, args.output))
         }
         other => Err(client.unexpected(&other)),
     }
 }
 
-fn print(outcome: &UpdateStateSuccess, format: OutcomeFormat) -> String {
-    let (added, deleted) = (&outcome.added_workloads, &outcome.deleted_workloads);
-    match format {
-        OutcomeFormat::Json => {
-            let outcome = json!({ "addedWorkloads": added, "deletedWorkloads": deleted });
-            format!("{outcome}\n")
-        }
-        OutcomeFormat::Text => {
-            let added = added.iter().map(|name| format!("added: {name}\n"));
-            added.chain(deleted.iter().map(|name| format!("deleted: {name}\n"))).collect()
-        }
-    }
-}
-
-fn from_file(file: &Path, masks: &[String]) -> Result<UpdateStateRequest, CliError> {
+/// The request for the masks of a file, and the masks without a value in it: they are removals.
+fn from_file(file: &Path, masks: &[String]) -> Result<(UpdateStateRequest, Vec<String>), CliError> {
     let (name, text) = match file.to_str() {
         Some("-") => ("<stdin>".to_owned(), io::read_to_string(io::stdin())),
         _ => (file.display().to_string(), fs::read_to_string(file)),
@@ -66,7 +55,11 @@ fn from_file(file: &Path, masks: &[String]) -> Result<UpdateStateRequest, CliErr
         let checked = Shape::at(&split(mask)?);
         checked.map_err(|what| CliError::unusable(format!("--mask {mask}: {what}")))?;
     }
-    Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask: masks.to_vec() })
+    let is_missing = |mask: &&String| state.get(&mask.split('.').collect::<Vec<_>>()).is_none();
+    let removals = masks.iter().filter(is_missing).cloned().collect();
+    let request =
+        UpdateStateRequest { new_state: Some(state.to_pb()), update_mask: masks.to_vec() };
+    Ok((request, removals))
 }
 
 /// One requested change.

@@ -9,7 +9,7 @@ use super::{
     args::WatchArgs,
     client::{Client, Received},
     error::CliError,
-    output,
+    masks, output,
     stdout::Stdout,
     wait::{Stop, Woken, wait},
 };
@@ -25,11 +25,13 @@ const RETRY: Duration = Duration::from_millis(250);
 const CANCEL: Duration = Duration::from_secs(1);
 
 pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
+    // Before the session is opened: a mistyped mask touches no pipe.
+    masks::check(&args.masks)?;
     let out = Stdout::open()?;
     let stop = Stop::on_signal_or_end_of(&out)
         .map_err(|error| CliError::failed(format!("cannot watch for signals: {error}")))?;
     // After the signals: one received during the connect stops the command in order.
-    let mut client = Client::connect(&args.client.dir, args.client.timeout, &stop)?;
+    let mut client = Client::connect(&args.client.dir(), args.client.timeout, &stop)?;
     let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
     loop {
         match watch.session(&mut client) {
@@ -39,9 +41,9 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
                 // Its read end may hold up the next fifogate (docs/pipes.md#end-of-file-for-every-reader).
                 drop(client);
                 client = watch.reconnect()?;
-                log::warn!("{}: connected again", watch.args.client.dir.display());
+                log::warn!("{}: connected again", watch.args.client.dir().display());
             }
-            end => return end,
+            end => return end.map_err(|error| masks::hint(error, "watch", &watch.args.masks)),
         }
     }
 }
@@ -81,8 +83,11 @@ impl Watch {
             match client.response(id, due, &self.stop)? {
                 Received::Response(ResponseContent::CompleteStateResponse(response)) => {
                     // Only the first answer has a deadline: events come whenever something changes.
-                    due = None;
+                    let is_first = due.take().is_some();
                     self.print(&response)?;
+                    if is_first {
+                        masks::note_missing(&self.args.masks, response.complete_state.as_ref());
+                    }
                     if self.args.count.is_some_and(|count| self.events >= count) {
                         return Ok(());
                     }
@@ -91,9 +96,10 @@ impl Watch {
                 // An unanswered request belongs to the new session, and still gets its answer.
                 Received::Restarted if due.is_some() => {}
                 Received::Restarted => {
-                    let dir = self.args.client.dir.display();
+                    let dir = self.args.client.dir();
                     log::warn!(
-                        "{dir}: another client opened a session on this pair; subscribing again"
+                        "{}: another client opened a session on this pair; subscribing again",
+                        dir.display()
                     );
                     *id = self.subscribe(client)?;
                     due = Some(client.answer_due());
@@ -124,7 +130,7 @@ impl Watch {
                 // No pipe is watched here, so only the time can have passed.
                 Woken::Ready | Woken::TimedOut => {}
             }
-            match Client::connect(&client.dir, client.timeout, &self.stop) {
+            match Client::connect(&client.dir(), client.timeout, &self.stop) {
                 // Tried for ever: an upgrade of fifogate may take any time.
                 Err(error) if error.is_away() => log::debug!("{error}"),
                 end => return end,

@@ -139,7 +139,8 @@ fn error_response_is_told_and_is_a_failure() {
     gate.respond(&id, ResponseContent::Error(Error { message: "Access denied".to_owned() }));
     let (status, stdout, stderr) = end(child);
     assert_eq!((status, &*stdout), (Some(1), ""));
-    assert_eq!(stderr, format!("error: {}: Access denied\n", text(dir.path())));
+    let error = format!("error: {}: Access denied\nhint: ", text(dir.path()));
+    assert!(stderr.starts_with(&error) && stderr.lines().count() == 2, "{stderr}");
 }
 
 #[test]
@@ -189,7 +190,8 @@ fn end_of_file_is_a_failure_of_get_and_set() {
 #[test]
 fn watch_waits_for_fifogate_to_be_back_and_subscribes_again() {
     let dir = pair();
-    let (mut child, mut gate) = accepted(&["watch", "--output", "json", "a.b"], dir.path());
+    let (mut child, mut gate) =
+        accepted(&["watch", "--output", "json", "desiredState"], dir.path());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
@@ -206,7 +208,10 @@ fn watch_waits_for_fifogate_to_be_back_and_subscribes_again() {
     assert!(note().contains("connected again"));
     let (second, content) = gate.hear_request();
     let RequestContent::CompleteStateRequest(ask) = content else { panic!("{content:?}") };
-    assert_eq!((&*ask.field_mask, ask.subscribe_for_events), (&["a.b".to_owned()][..], true));
+    assert_eq!(
+        (&*ask.field_mask, ask.subscribe_for_events),
+        (&["desiredState".to_owned()][..], true)
+    );
     assert_ne!(first, second);
     gate.respond_state(&second, "v2");
     assert_eq!(next(), r#"{"completeState":{"desiredState":{"apiVersion":"v2"}}}"#);
@@ -308,9 +313,15 @@ fn request_that_does_not_fit_the_pipe_at_once_arrives_whole() {
     let dir = pair();
     let value = format!("desiredState.configs.big={}", "x".repeat(100_000));
     let (child, mut gate) = accepted(&["set", &value], dir.path());
+    // First it asks what is there.
+    let (id, content) = gate.hear_request();
+    let RequestContent::CompleteStateRequest(ask) = content else { panic!("{content:?}") };
+    assert_eq!(ask.field_mask, ["desiredState.configs.big"]);
+    gate.respond_state(&id, "v1");
     let (id, content) = gate.hear_request();
     let RequestContent::UpdateStateRequest(update) = content else { panic!("{content:?}") };
     assert_eq!(update.update_mask, ["desiredState.configs.big"]);
     gate.respond(&id, ResponseContent::UpdateStateSuccess(UpdateStateSuccess::default()));
-    assert_eq!(end(child), (Some(0), String::new(), String::new()));
+    let said = "changed: desiredState.configs.big\n".to_owned();
+    assert_eq!(end(child), (Some(0), said, String::new()));
 }

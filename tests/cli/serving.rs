@@ -68,7 +68,7 @@ desiredState:
     let states = &json_of(&gate, "workloadStates")["workloadStates"]["agent_A"]["reader"];
     let state = states.as_object().unwrap().values().next().unwrap();
     assert_eq!((&state["state"], &state["subState"]), (&json!("Pending"), &json!("Initial")));
-    as_workload(&gate, "all", &["get", "no.such"]).assert().success().stdout("{}\n");
+    as_workload(&gate, "all", &["get", "agents.no.such"]).assert().success().stdout("{}\n");
     as_workload(&gate, "reader", &["get"]).assert().code(1).stderr(contains("Access denied"));
 }
 
@@ -87,13 +87,20 @@ fn set_changes_what_it_names_and_prints_what_started_and_ended() {
     // SHA-256 of `x`.
     let id = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
     let instance = format!("new.{id}.agent_A");
-    started.success().stdout(format!("added: {instance}\n")).stderr("");
+    let fields = ["agent", "runtime", "runtimeConfig", "restartPolicy"];
+    let changed: String = fields.map(|field| format!("changed: {new}.{field}\n")).concat();
+    let changed = changed + "changed: desiredState.configs.mode\n";
+    started.success().stdout(format!("{changed}added: {instance}\n")).stderr("");
     let state = json_of(&gate, "desiredState");
     assert_eq!(state["desiredState"]["workloads"]["new"]["restartPolicy"], "ALWAYS");
     assert_eq!(state["desiredState"]["configs"], json!({ "mode": "" }));
 
     let ended = set(&["--output=json", &format!("{new}-"), "desiredState.configs.mode-"]);
-    let outcome = json!({ "addedWorkloads": [], "deletedWorkloads": [instance] });
+    let removed = [new, "desiredState.configs.mode"];
+    let outcome = json!({
+        "changed": [], "unchanged": [], "removed": removed, "accepted": [],
+        "addedWorkloads": [], "deletedWorkloads": [instance],
+    });
     ended.success().stdout(format!("{outcome}\n"));
     assert_eq!(
         json_of(&gate, "desiredState.configs.mode")["desiredState"],
@@ -102,7 +109,8 @@ fn set_changes_what_it_names_and_prints_what_started_and_ended() {
         })
     );
 
-    set(&["--yaml", "desiredState.configs.node={name: a, hosts: [h1]}"]).success().stdout("");
+    let set_node = set(&["--yaml", "desiredState.configs.node={name: a, hosts: [h1]}"]);
+    set_node.success().stdout("changed: desiredState.configs.node\n");
     let node = &json_of(&gate, "desiredState.configs.node")["desiredState"]["configs"]["node"];
     assert_eq!(node, &json!({ "hosts": ["h1"], "name": "a" }));
     set(&[&format!("{new}.tags.a=b")]).code(1).stdout("").stderr(contains("Update rejected"));
@@ -119,7 +127,7 @@ fn state_that_was_printed_can_be_edited_and_given_back() {
         set.write_stdin(stdin);
         set.assert()
     };
-    set(state.clone()).success().stdout("").stderr("");
+    set(state.clone()).success().stdout("unchanged: desiredState\n").stderr("");
     assert_eq!(json_of(&gate, "desiredState"), before);
     set(state.replace("mode: slow", "mode: fast")).success();
     assert_eq!(json_of(&gate, "desiredState")["desiredState"]["configs"]["mode"], "fast");
