@@ -55,10 +55,10 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "fifogate-agent", version, after_long_help = EXAMPLES)]
 struct Cli {
-    /// Says more; twice: all
+    /// Says more, and so does fifogate; twice: each message, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Says only what is wrong
+    /// Says only what is wrong, and so does fifogate
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     #[command(subcommand)]
@@ -236,10 +236,11 @@ where
     // clap ends the process here for help and faults, with status 0 or 2.
     let cli = Cli::parse_from(args);
     start_logging(&cli);
+    let gate_verbosity = gate_verbosity(&cli);
     let done = match cli.command {
         Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
-        Command::Run(args) => options(*args).and_then(run::run),
+        Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
     };
     let (status, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,
@@ -281,7 +282,26 @@ fn start_logging(cli: &Cli) {
     let _ = logger.try_init();
 }
 
-fn options(args: RunArgs) -> Result<run::Options, CliError> {
+/// The flag of fifogate for the verbosity of the agent.
+fn gate_verbosity(cli: &Cli) -> Option<&'static str> {
+    match (cli.quiet, cli.verbose) {
+        // Errors alone, as the agent.
+        (true, _) => Some("-qq"),
+        (_, 0) => None,
+        (_, 1) => Some("-v"),
+        _ => Some("-vv"),
+    }
+}
+
+/// Whether an option for fifogate is about its verbosity.
+fn is_verbosity(option: &OsString) -> bool {
+    let option = option.to_string_lossy();
+    let letters = option.strip_prefix('-').unwrap_or_default();
+    ["--verbose", "--quiet"].contains(&&*option)
+        || !letters.is_empty() && letters.chars().all(|letter| "vq".contains(letter))
+}
+
+fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::Options, CliError> {
     if !is_name(&args.name) {
         let text = "a name is 1 to 63 of a-z, A-Z, 0-9, `_` and `-`";
         return Err(CliError::Unusable(format!("--name '{}': {text}", args.name)));
@@ -301,6 +321,8 @@ fn options(args: RunArgs) -> Result<run::Options, CliError> {
         grace: Duration::from_secs_f64(args.grace),
         isolation: args.isolation,
         log_bytes: args.log_bytes,
+        // An option behind `--` precedes.
+        gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,
     })
 }

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod main_loop;
 pub mod model;
 pub mod pairs;
+mod placement;
 pub mod render;
 mod run;
 pub mod runtime;

@@ -17,6 +17,8 @@ pub struct GateConfig {
     pub run_dir: PathBuf,
     /// Name of this agent.
     pub agent_name: String,
+    /// Its verbosity, as of the agent; `None` for its default.
+    pub verbosity: Option<&'static str>,
     /// Further options of `fifogate run`.
     pub options: Vec<OsString>,
 }
@@ -40,6 +42,7 @@ impl GateProcess {
     /// It cannot be started, or does not send a compatible hello.
     pub async fn start(config: &GateConfig, first: bool) -> Result<Self, CallError> {
         let mut command = Command::new(&config.program);
+        command.args(config.verbosity);
         command.args(["run", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
         if first && !config.options.iter().any(|option| option == KEEP_OLD_PAIRS) {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fifogate::state::Instance;
 use log::Level;
 use tokio::time::sleep;
 
@@ -75,6 +76,16 @@ pub fn about(workload: &str, level: Level, text: fmt::Arguments<'_>) {
     let taken = budgets().take(workload, Instant::now());
     if taken {
         log::log!(target: TARGET, level, "{text}");
+    }
+}
+
+/// Logs a denied update of a workload; with `-v` every one.
+pub fn denied(by: &Instance, why: &str) {
+    let text = format_args!("{by}: denied {why}");
+    if log::log_enabled!(target: TARGET, Level::Debug) {
+        log::warn!(target: TARGET, "{text}");
+    } else {
+        about(&by.workload, Level::Warn, text);
     }
 }
 

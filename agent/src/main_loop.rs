@@ -34,7 +34,8 @@ use crate::{
     logs::{Campaigns, Logs},
     model::{self, Update},
     pairs::Pairs,
-    store::{Change, Event, Events, Store},
+    placement,
+    store::{Change, Event, Events, Refused, Store},
     supervisor::Supervisor,
     updates::{Answer, Asked, decide},
 };
@@ -66,6 +67,17 @@ pub struct Agent {
     answers: mpsc::UnboundedReceiver<Answer>,
     /// Trouble shown by `fifogate status`; empty if there is none.
     trouble: String,
+    /// Owner of the first state; taken when that state has been checked.
+    first_state: Option<FirstState>,
+}
+
+/// The source of the first state, for a warning if none of its workloads is of this agent.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstState {
+    /// Name of the source.
+    pub source: &'static str,
+    /// Level of the line: in a cluster it is usual that a new agent has no workload yet.
+    pub level: Level,
 }
 
 /// A running fifogate.
@@ -95,6 +107,8 @@ pub struct Parts {
     pub logs: Logs,
     /// The workloads.
     pub supervisor: Supervisor,
+    /// The source of the first state.
+    pub first_state: FirstState,
 }
 
 impl Agent {
@@ -125,6 +139,7 @@ impl Agent {
             updates,
             answers,
             trouble: String::new(),
+            first_state: Some(parts.first_state),
         };
         let started = GateProcess::start(&node.config, true).await?;
         node.begin_gate(started).await;
@@ -198,6 +213,11 @@ impl Agent {
             Event::State { tree, changes } => (tree, changes),
             Event::Reachable(reachable) => return self.note_store(reachable).await,
         };
+        if let Some(FirstState { source, level }) = self.first_state.take()
+            && let Some(text) = placement::nothing_to_do(&tree, &self.agent, source)
+        {
+            log::log!(level, "{text}");
+        }
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
         let old = std::mem::replace(&mut self.tree, tree);
@@ -229,6 +249,9 @@ impl Agent {
     }
 
     async fn on_answer(&mut self, answer: Answer) {
+        if let Err(Refused::Denied(why)) = &answer.result {
+            log_text::denied(&answer.by, why);
+        }
         let content = match answer.result {
             Ok(success) => ResponseContent::UpdateStateSuccess(success),
             Err(refused) => ResponseContent::Error(pb::Error { message: refused.to_string() }),
@@ -322,6 +345,10 @@ impl Agent {
                 }
             },
             Some(RequestContent::LogsRequest(request)) => {
+                if let Some(message) = self.logs_elsewhere(&request) {
+                    let error = ResponseContent::Error(pb::Error { message });
+                    return self.respond(&by, request_id, error).await;
+                }
                 let accepted = self.logs_of(&request);
                 let gate = self.gate.borrow().clone();
                 if let Some(gate) = gate {
@@ -339,6 +366,26 @@ impl Agent {
                 self.respond(&by, request_id, ResponseContent::Error(pb::Error { message })).await;
             }
         }
+    }
+
+    /// The error for a log request about workloads of other agents: their logs stay on their nodes
+    /// (docs/etcd.md#logs).
+    fn logs_elsewhere(&self, request: &pb::LogsRequest) -> Option<String> {
+        let named: BTreeSet<_> = request.workload_names.iter().map(model::instance).collect();
+        // Without an agent there is no log anywhere.
+        let is_elsewhere = |own: &&Instance| own.agent != self.agent && !own.agent.is_empty();
+        let others: Vec<_> = named.iter().filter(is_elsewhere).collect();
+        let first = others.first()?;
+        let more = match others.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more of other agents"),
+        };
+        let (name, agent) = (Quoted(&first.workload), Quoted(&first.agent));
+        Some(format!(
+            "The log of '{name}' is kept by '{agent}'{more}: '{}' has the logs of its own workloads \
+             only",
+            self.agent
+        ))
     }
 
     /// Instances named by a log request, if they are wanted and of this agent.

@@ -19,6 +19,7 @@ use fifogate::{
     manifest,
     state::Tree,
 };
+use log::Level;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -38,7 +39,7 @@ use crate::{
     link::GateConfig,
     log_text,
     logs::Logs,
-    main_loop::{Agent, Parts},
+    main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
     runtime::{Around, Hidden, Isolation, Launcher},
@@ -63,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) log_bytes: u64,
+    pub(crate) gate_verbosity: Option<&'static str>,
     pub(crate) gate_options: Vec<OsString>,
 }
 
@@ -161,11 +163,22 @@ fn assemble(
         program: options.fifogate.clone(),
         run_dir,
         agent_name: options.name.clone(),
+        verbosity: options.gate_verbosity,
         options: options.gate_options.clone(),
     };
     tokio::spawn(reports.deliver(store.clone()));
-    let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor };
+    let first_state = first_state(options);
+    let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor, first_state };
     Ok((parts, stop))
+}
+
+fn first_state(options: &Options) -> FirstState {
+    match (&options.etcd, &options.state_dir) {
+        (Some(_), _) => FirstState { source: "state in etcd", level: Level::Info },
+        // The manifest counts when nothing is kept yet; either way the state is there.
+        (None, Some(_)) => FirstState { source: "kept state", level: Level::Warn },
+        (None, None) => FirstState { source: "manifest", level: Level::Warn },
+    }
 }
 
 /// Starts the watchdog of the lease, if there is one: workloads end if the name cannot be kept.

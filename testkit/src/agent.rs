@@ -2,8 +2,10 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io::Read,
     os::unix::{
         fs::{PermissionsExt, chown},
+        net::UnixStream,
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -86,6 +88,16 @@ impl Agent {
     /// The agent's standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The part of fifogate's status about a workload.
+    pub fn status_of(&self, workload: &str) -> serde_json::Value {
+        let mut text = String::new();
+        let mut socket = UnixStream::connect(self.path("run/status.sock")).unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let workloads = status["workloads"].as_array().unwrap();
+        workloads.iter().find(|own| own["name"] == workload).unwrap().clone()
     }
 
     /// Sends a signal to the agent alone.

@@ -15,6 +15,7 @@ const WORKLOADS: [&str; 2] = [DESIRED_STATE, "workloads"];
 /// The sender of an update, with its rules in the state before the update.
 #[derive(Debug)]
 pub(super) struct Sender {
+    name: String,
     rules: Rules,
 }
 
@@ -28,19 +29,25 @@ impl Sender {
             "" => Rules::everything(),
             _ => current.get(&path).map(Rules::compile).unwrap_or_default(),
         };
-        Self { rules }
+        Self { name: name.to_owned(), rules }
     }
 
-    pub(super) fn may_write(&self, masks: &[Mask]) -> bool {
-        self.rules.may_write(masks)
+    /// The reason why the sender may not write `masks`; `None` if it may. It is for the log.
+    pub(super) fn deny_update(&self, masks: &[Mask]) -> Option<String> {
+        self.rules.deny_update(masks).map(|denial| denial.to_string())
     }
 
-    /// True if the sender may make workloads refer to configs as in `proposed`, before validation: an
-    /// error about a missing config is only for senders with the right to read it.
-    pub(super) fn may_refer(&self, current: &Tree, proposed: &Map<Node>) -> bool {
-        let desired = proposed.get(DESIRED_STATE);
-        let workloads = desired.and_then(|desired| desired.get("workloads"));
-        workloads.is_none_or(|new| self.rules.may_refer(current.entries(&WORKLOADS), new.entries()))
+    /// The reason why the sender may not make workloads refer to configs as in `proposed`, before
+    /// validation: an error about a missing config is only for senders with the right to read it.
+    pub(super) fn deny_references(&self, current: &Tree, proposed: &Map<Node>) -> Option<String> {
+        let new = proposed.get(DESIRED_STATE)?.get("workloads")?.entries();
+        let denial = self.rules.deny_references(current.entries(&WORKLOADS), new)?;
+        Some(denial.to_string())
+    }
+
+    /// The reason why the sender may not change the access rules of this workload.
+    pub(super) fn deny_change_of_rules(&self, changed: &str) -> Option<String> {
+        self.rules.deny_change_of_rules(&self.name, changed).map(|denial| denial.to_string())
     }
 
     /// The error text for a failed rendering. The reason quotes fields of the workload, and possibly

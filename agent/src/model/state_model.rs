@@ -144,27 +144,22 @@ impl StateModel {
     pub fn update(&self, update: &Update) -> Result<UpdatePlan, Refused> {
         let current = &self.tree;
         let invalid = |error: UpdateError| Refused::Invalid(error.to_string());
-        let denied = || Refused::Invalid("Access denied".to_owned());
+        let check = |denied: Option<String>| denied.map_or(Ok(()), |why| Err(Refused::Denied(why)));
         let masks: Vec<_> = update.masks.iter().map(|mask| Mask::parse(mask)).collect();
         // Rights are asked before any work (docs/differences.md#25-rights-before-work).
         let sender = Sender::of(current, &update.by);
-        if !sender.may_write(&masks) {
-            return Err(denied());
-        }
+        check(sender.deny_update(&masks))?;
         let new_state = convert::new_state_from_pb(&update.new_state).map_err(|number| {
             invalid(UpdateError::Invalid(format!("Failed to parse new state, '{number}'")))
         })?;
         let proposed = propose(current, &new_state, &masks).map_err(invalid)?;
         // Before `apply`: its validation would reveal missing configs to senders without the right to
         // read them.
-        if !sender.may_refer(current, &proposed) {
-            return Err(denied());
-        }
+        check(sender.deny_references(current, &proposed))?;
         let updated = update::apply(current, &new_state, &masks).map_err(invalid)?;
         // fifogate does not ask this with `--updates forward` (docs/agent-link.md#forwarded-requests).
-        if updated.changes.iter().any(|change| grants_itself(change, &update.by)) {
-            return Err(denied());
-        }
+        let own = updated.changes.iter().find(|change| grants_itself(change, &update.by));
+        check(own.and_then(|own| sender.deny_change_of_rules(own.name.as_str())))?;
         // The agent's own updates, such as its manifest, are not bounded.
         let by_workload = !update.by.is_empty();
         if by_workload {

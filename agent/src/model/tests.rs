@@ -155,11 +155,16 @@ fn ask(tree: &Tree, by: &str, desired: pb::State, masks: &[&str]) -> Result<Tree
     let new_state = pb::CompleteState { desired_state: Some(desired), ..Default::default() };
     let masks = masks.iter().map(|&mask| mask.to_owned()).collect();
     let update = Update { by: by.to_owned(), new_state, masks };
-    StateModel::new(tree.clone()).update(&update).map(|planned| planned.tree)
+    let planned = StateModel::new(tree.clone()).update(&update);
+    planned.map(|planned| planned.tree).map_err(|refused| match refused {
+        Refused::Denied(_) => denied(),
+        other => other,
+    })
 }
 
+/// Whatever the reason in the log.
 fn denied() -> Refused {
-    Refused::Invalid("Access denied".to_owned())
+    Refused::Denied(String::new())
 }
 
 fn workloads<const N: usize>(all: [(&str, pb::Workload); N]) -> pb::State {

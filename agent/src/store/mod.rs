@@ -91,6 +91,10 @@ pub enum Refused {
     /// The update itself is invalid: a retry cannot succeed.
     #[error("{0}")]
     Invalid(String),
+    /// The requesting workload has no right to it. The reason is for the log: it names rules, and the
+    /// workload is not told.
+    #[error("Access denied")]
+    Denied(String),
     /// A retry may succeed: the store is unreachable or full, or other agents kept changing the same
     /// keys.
     #[error("{0}")]

@@ -117,12 +117,12 @@ where
             log::debug!("execution states wait: {text}");
             return batch;
         }
-        Err(Refused::Invalid(text)) if batch.len() == 1 => {
+        Err(Refused::Invalid(text) | Refused::Denied(text)) if batch.len() == 1 => {
             log_not_kept(&batch, &text);
             return Vec::new();
         }
         // A batch may be invalid because of one report, or of its size: each is tried alone.
-        Err(Refused::Invalid(_)) => {}
+        Err(Refused::Invalid(_) | Refused::Denied(_)) => {}
     }
     let mut left = VecDeque::from(batch);
     while let Some(next) = left.pop_front() {
@@ -133,7 +133,7 @@ where
                 left.push_front(next);
                 break;
             }
-            Err(Refused::Invalid(text)) => log_not_kept(&[next], &text),
+            Err(Refused::Invalid(text) | Refused::Denied(text)) => log_not_kept(&[next], &text),
         }
     }
     left.into()
