@@ -374,17 +374,18 @@ pub(super) struct WatchArgs {
     pub(super) masks: Vec<String>,
 }
 
-/// Updates the state as a workload would, and prints started and ended instances
+/// Updates the state as a workload would, and prints what it changed, started and ended
 ///
 /// PATH is a path below desiredState, or agents.NAME.tags, without `*`. All changes are applied
-/// together, or none of them. Prints `added: WORKLOAD.ID.AGENT` for each started instance, and
-/// `deleted: ...` for each ended one; a changed workload has both.
+/// together, or none of them. Prints `changed: PATH`, `unchanged: PATH` or `removed: PATH`, then
+/// `added: WORKLOAD.ID.AGENT` for each started instance, and `deleted: ...` for each ended one; a
+/// changed workload has both.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::SET, override_usage = SET_USAGE)]
 pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
-    /// How to print: a line for each workload instance, or one line of JSON
+    /// How to print: a line for each path and instance, or one line of JSON
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(super) output: OutcomeFormat,
     /// Read every VALUE as YAML or JSON, not as text, for example to set a mapping or a sequence

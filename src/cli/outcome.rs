@@ -232,4 +232,21 @@ mod tests {
         let other = "{runtime: process, restartPolicy: ALWAYS}";
         assert_eq!(effects(path, Some(other), given).removed, [format!("{path}.restartPolicy")]);
     }
+
+    #[test]
+    fn outcome_is_a_line_for_each_instance_or_one_of_json() {
+        let outcome = UpdateStateSuccess {
+            added_workloads: vec!["a.1.x".to_owned(), "b.2.x".to_owned()],
+            deleted_workloads: vec!["a.0.x".to_owned()],
+        };
+        let text = "added: a.1.x\nadded: b.2.x\ndeleted: a.0.x\n";
+        assert_eq!(Effects::default().print(&outcome, OutcomeFormat::Text), text);
+        let json = "{\"changed\":[],\"unchanged\":[],\"removed\":[],\"accepted\":[],\
+                    \"addedWorkloads\":[\"a.1.x\",\"b.2.x\"],\"deletedWorkloads\":[\"a.0.x\"]}\n";
+        assert_eq!(Effects::default().print(&outcome, OutcomeFormat::Json), json);
+        assert_eq!(
+            Effects::default().print(&UpdateStateSuccess::default(), OutcomeFormat::Text),
+            ""
+        );
+    }
 }

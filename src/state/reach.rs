@@ -141,6 +141,8 @@ mod tests {
             "*",
             "*.*",
             "*.workloads",
+            // An agent may have this name.
+            "*.config",
             "*.*.*.*.*.state",
             "desiredState",
             "desiredState.apiVersion",
@@ -171,7 +173,10 @@ mod tests {
                 "desiredState.config.speed",
                 format!("desiredState has no field `config`, only {state}"),
             ),
-            ("*.config", format!("* has no field `config`, only {state}")),
+            (
+                "desiredState.workloads.*.files.*",
+                "there is never anything below desiredState.workloads.*.files".to_owned(),
+            ),
             ("effectiveState..x", format!("effectiveState has no field ``, only {state}")),
             (
                 "agents.a.status.cpu_usage",

@@ -60,11 +60,7 @@ fn all_of_it_is_true() {
             "reader_idle_ms": null, "versions_kept": 0, "held_ms": null, "misbehaviors": [],
             "oddities": [],
             "frames_in": 5, "frames_out": 5,
-            "denied": 1, "malformed": 1,
-            "last_denial": {
-                "request": "read", "what": "workloadStates",
-                "reason": "no rule allows it (allowed to read: desiredState.configs, agents)",
-            },
+            "denied": 1, "malformed": 1, "last_denial": last_denial(),
         })
     );
     assert_eq!(
@@ -88,6 +84,11 @@ fn all_of_it_is_true() {
     assert!(totals["rss_bytes"].as_u64().unwrap() > 1 << 20);
 
     other_formats_say_the_same(&agent);
+}
+
+fn last_denial() -> Value {
+    let reason = "no rule allows it (allowed to read: desiredState.configs, agents)";
+    json!({ "request": "read", "what": "workloadStates", "reason": reason })
 }
 
 fn other_formats_say_the_same(agent: &LinkAgent) {

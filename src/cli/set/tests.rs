@@ -118,16 +118,3 @@ fn what_an_update_would_lose_or_misunderstand_is_refused() {
     let yaml = request(&["desiredState.configs.a=5"], true).unwrap_err();
     assert!(yaml.contains("which is a text in quotes only"), "{yaml}");
 }
-
-#[test]
-fn outcome_is_a_line_for_each_instance_or_one_of_json() {
-    let outcome = UpdateStateSuccess {
-        added_workloads: vec!["a.1.x".to_owned(), "b.2.x".to_owned()],
-        deleted_workloads: vec!["a.0.x".to_owned()],
-    };
-    let text = "added: a.1.x\nadded: b.2.x\ndeleted: a.0.x\n";
-    assert_eq!(print(&outcome, OutcomeFormat::Text), text);
-    let json = "{\"addedWorkloads\":[\"a.1.x\",\"b.2.x\"],\"deletedWorkloads\":[\"a.0.x\"]}\n";
-    assert_eq!(print(&outcome, OutcomeFormat::Json), json);
-    assert_eq!(print(&UpdateStateSuccess::default(), OutcomeFormat::Text), "");
-}
