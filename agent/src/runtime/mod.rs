@@ -7,6 +7,7 @@ mod capabilities;
 pub mod config;
 mod exec;
 mod mounts;
+mod placeholders;
 mod process;
 pub mod shim;
 mod yaml;
