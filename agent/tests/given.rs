@@ -5,7 +5,7 @@
 
 use std::{fs, path::PathBuf};
 
-use testkit::{Agent, is_root_or_skip, workload, workload_with};
+use testkit::{Agent, Seen, is_root_or_skip, state_of, workload, workload_with};
 
 const AS_NOBODY: &str = "\"user\": \"nobody\"";
 
@@ -43,4 +43,82 @@ fn outputs_can_be_opened_by_their_names() {
     let text = workload("w", OPENS, "");
     let Some(agent) = Agent::start_as(12_345, &text, &[]) else { return };
     assert!(logged(&agent, "w").contains("seven"));
+}
+
+#[test]
+fn users_and_groups_are_given_by_name_or_number() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let nobody = "65534:65534:/nonexistent";
+    let cases = [
+        ("12345", "12345:12345:/"),
+        ("0012345", "12345:12345:/"),
+        ("65534:65534", nobody),
+        ("65534", nobody),
+        ("nobody", nobody),
+        ("nobody:daemon", "65534:1:/nonexistent"),
+        ("12345:daemon", "12345:1:/"),
+        ("12345:0", "12345:0:/"),
+        ("nobody:54321", "65534:54321:/nonexistent"),
+        ("0", "0:0:/root"),
+        ("root:54321", "0:54321:/root"),
+        ("4294967294:4294967294", "4294967294:4294967294:/"),
+    ];
+    let seen = Seen::new();
+    let script = "echo $(id -u):$(id -g):$HOME; id -G; grep Groups: /proc/self/status";
+    let all = cases.iter().enumerate().map(|(number, (user, _))| {
+        let name = format!("w{number}");
+        workload_with(&name, &seen.script(&name, script), &format!("\"user\": \"{user}\""), "")
+    });
+    let _agent = Agent::start(&all.collect::<String>(), &[]);
+    for (number, (user, expected)) in cases.iter().enumerate() {
+        let output = seen.read(&format!("w{number}"));
+        let gid = expected.split(':').nth(1).unwrap();
+        let groups = output.lines().nth(2).unwrap().trim_start_matches("Groups:").trim();
+        assert_eq!(output.lines().next(), Some(*expected), "{user}");
+        assert_eq!(output.lines().nth(1), Some(gid), "{user}");
+        assert_eq!(groups, "", "{user}");
+    }
+}
+
+#[test]
+fn what_is_no_user_or_group_is_told() {
+    let cases = [
+        ("no-such-user", "there is no user 'no-such-user' on this node"),
+        ("nobody:no-such-group", "there is no group 'no-such-group' on this node"),
+        ("4294967295", "4294967295 is no number of a user"),
+        ("nobody:4294967295", "4294967295 is no number of a group"),
+        ("4294967296", "4294967296 is no number of a user"),
+        ("-1", "there is no user '-1'"),
+        ("+5", "there is no user '+5'"),
+        ("5:", "a group is missing behind the colon"),
+        (":5", "a user is missing before the colon"),
+        ("1:2:3", "there is no group '2:3'"),
+        ("", "a user is missing"),
+    ];
+    let all = cases.iter().enumerate().map(|(number, (user, _))| {
+        workload_with(&format!("w{number}"), "true", &format!("\"user\": \"{user}\""), "")
+    });
+    let agent = Agent::start(&all.collect::<String>(), &[]);
+    let mut ctl = agent.connect();
+    for (number, (user, expected)) in cases.iter().enumerate() {
+        ctl.until_state(&format!("w{number}"), "Pending(StartingFailed)");
+        let info = state_of(&ctl.state(), &format!("w{number}")).unwrap().2;
+        assert!(info.contains(expected), "{user}: {info}");
+    }
+}
+
+#[test]
+fn pairs_are_of_a_user_without_an_account() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let seen = Seen::new();
+    let fields = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                  filterMasks: [workloadStates]}]}";
+    let script = "cd $CONTROL_INTERFACE_DIR && stat -c '%u:%g' input output";
+    let keys = "\"user\": \"12345:54321\"";
+    let _agent = Agent::start(&workload_with("w", &seen.script("w", script), keys, fields), &[]);
+    assert_eq!(seen.read("w"), "12345:54321\n12345:54321\n");
 }

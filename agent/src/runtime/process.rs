@@ -23,7 +23,6 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fifogate::pb::ank_base::file::FileContent;
 use nix::{
-    libc,
     sys::signal::Signal,
     unistd::{Uid, User},
 };
@@ -38,7 +37,9 @@ use tokio::{
 };
 
 use super::{
-    Isolation, LaunchContext, capabilities,
+    Isolation, LaunchContext,
+    accounts::account,
+    capabilities,
     config::Command as Config,
     exec::Identity,
     mounts::{Bind, Hidden},
@@ -196,9 +197,11 @@ impl Launcher {
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
             .collect();
-        let own = || User::from_uid(Uid::effective()).ok().flatten();
-        let home = account.as_ref().map(|user| user.dir.clone()).or_else(|| Some(own()?.dir));
-        env.extend(home.map(|home| ("HOME".to_owned(), home.display().to_string())));
+        // As in containers, `/` without an account.
+        let own = || User::from_uid(Uid::effective()).ok().flatten().map(|own| own.dir);
+        let home = account.as_ref().map(|user| user.home.clone()).or_else(own);
+        let home = home.unwrap_or_else(|| "/".into());
+        env.insert("HOME".to_owned(), home.display().to_string());
         let mut binds = Vec::new();
         if let Some(pair) = &around.pair {
             let seen = if self.isolation == Isolation::None { pair } else { Path::new(PAIR) };
@@ -210,7 +213,7 @@ impl Launcher {
         }
         // After the agent's variables: the workload's own values take precedence.
         env.extend(config.env.clone());
-        let owner = account.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let owner = account.as_ref().map(|user| (user.uid, user.gid));
         binds.extend(self.write_files(around, owner)?);
         let identity = Identity {
             command: config.command.clone(),
@@ -293,22 +296,6 @@ fn write_file(
     match owner {
         Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
         None => Ok(()),
-    }
-}
-
-/// Looks up the account of a workload, by name or number.
-///
-/// # Errors
-/// There is no such account, or the lookup failed.
-pub(crate) fn account(name: &str) -> Result<User, StartError> {
-    let found = match name.parse::<libc::uid_t>() {
-        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-        Err(_) => User::from_name(name),
-    };
-    match found {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(StartError::Wrong(format!("there is no user '{name}' on this node"))),
-        Err(error) => Err(StartError::Failed(format!("user '{name}': {error}"))),
     }
 }
 
