@@ -5,7 +5,9 @@
 
 use std::{fs, path::PathBuf};
 
-use testkit::{Agent, Seen, is_root_or_skip, state_of, workload, workload_with};
+use testkit::{
+    Agent, Seen, is_root_or_skip, processes_with, state_of, wait_for, workload, workload_with,
+};
 
 const AS_NOBODY: &str = "\"user\": \"nobody\"";
 
@@ -121,4 +123,40 @@ fn pairs_are_of_a_user_without_an_account() {
     let keys = "\"user\": \"12345:54321\"";
     let _agent = Agent::start(&workload_with("w", &seen.script("w", script), keys, fields), &[]);
     assert_eq!(seen.read("w"), "12345:54321\n12345:54321\n");
+}
+
+#[test]
+fn a_stopped_workload_ends_by_sigterm() {
+    let ends =
+        |how: &str| format!("trap 'exit 0' TERM; sleep 75001 & {how}; while :; do wait; done");
+    // By itself, with its child, and by a child.
+    let cases = [
+        ("itself", "kill -STOP $$"),
+        ("group", "kill -STOP 0"),
+        ("child", "sh -c 'kill -STOP $PPID; kill -STOP $$'"),
+    ];
+    for isolation in ["full", "mounts", "none"] {
+        if isolation != "none" && !is_root_or_skip() {
+            continue;
+        }
+        let all = cases.iter().map(|(name, how)| workload(name, &ends(how), ""));
+        // Far beyond the patience of a test: it may not come to its end.
+        let options = ["--isolation", isolation, "--grace", "3600"];
+        let agent = Agent::start(&all.collect::<String>(), &options);
+        let mut ctl = agent.connect();
+        let log = |name: &str| agent.log().contains(&format!("{name} stopped: exit status 0"));
+        for (name, how) in cases {
+            ctl.until_state(name, "Running(Ok)");
+            wait_for("its stop", || {
+                let text = format!("sh\0-c\0{}", ends(how));
+                let pids = processes_with(&text);
+                let stat =
+                    |pid| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                pids.iter().any(|pid| stat(*pid).contains(") T ")).then_some(())
+            });
+            ctl.update("", &[&format!("desiredState.workloads.{name}")]).unwrap();
+            ctl.until("its end", |tree| state_of(tree, name).is_none().then_some(()));
+            assert!(log(name), "{isolation} {name}: {}", agent.log());
+        }
+    }
 }

@@ -98,7 +98,8 @@ pub(super) enum ShimEvent {
     Killed(i32),
 }
 
-/// Command of the agent to the shim, in one line: SIGTERM to the process group of the workload.
+/// Command of the agent to the shim, in one line: SIGTERM to the process group of the workload, and
+/// SIGCONT, in case it is stopped.
 pub(super) const TERMINATE: &str = "terminate";
 
 /// Folder of the pair as seen by a workload.
@@ -286,6 +287,8 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
         if line == TERMINATE {
             // It may be gone already.
             let _ = killpg(pid, Signal::SIGTERM);
+            // A stopped process takes no signal but this one and SIGKILL.
+            let _ = killpg(pid, Signal::SIGCONT);
         }
     }
     // The socket is closed, so the agent is gone or gives this workload no more time.
