@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
+use nix::sys::signal::Signal;
 use testkit::{
-    Agent, Seen, is_root_or_skip, processes_with, state_of, wait_for, workload, workload_with,
+    Agent, Process, Seen, fifogate, fifogate_agent, is_root_or_skip, processes_with, state_of,
+    wait_for, workload, workload_with,
 };
 
 const AS_NOBODY: &str = "\"user\": \"nobody\"";
@@ -159,4 +161,53 @@ fn a_stopped_workload_ends_by_sigterm() {
             assert!(log(name), "{isolation} {name}: {}", agent.log());
         }
     }
+}
+
+#[test]
+fn hangup_ends_the_agent_in_order_unless_it_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = dir.path().join("ended");
+    let script = |name: &str| {
+        format!(
+            "trap 'sleep 0.2; echo {name} >> {}; exit 0' TERM; sleep 76001 & while :; do wait; done",
+            ended.display()
+        )
+    };
+    let text = [workload("a", &script("a"), ""), workload("b", &script("b"), "")];
+    let mut agent = Agent::start(&text.concat(), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("a", "Running(Ok)");
+    ctl.until_state("b", "Running(Ok)");
+    wait_for("their traps", || (processes_with("sleep\u{0}76001").len() == 2).then_some(()));
+    agent.signal(Signal::SIGHUP);
+    assert_eq!(agent.status(), Some(0));
+    let mut names: Vec<_> = fs::read_to_string(ended).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    assert!(agent.log().contains("stopping: SIGHUP"), "{}", agent.log());
+}
+
+#[test]
+fn an_agent_under_nohup_survives_its_terminal() {
+    let (seen, dir) = (Seen::new(), tempfile::tempdir().unwrap());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = workload("w", &seen.script("w", "grep SigIgn /proc/$$/status"), "");
+    fs::write(path("m.yaml"), format!("apiVersion: v1\nworkloads:\n{text}")).unwrap();
+    let shell = format!(
+        "trap '' HUP; exec {} run --fifogate {} --manifest {} --run-dir {} 2> {}",
+        fifogate_agent(),
+        fifogate(),
+        path("m.yaml"),
+        path("run"),
+        path("log"),
+    );
+    let mut agent = Process::start(Command::new("sh").args(["-c", &shell]));
+    let ignored = seen.read("w");
+    // The workload does not ignore it.
+    assert!(ignored.trim_end().ends_with('0'), "{ignored}");
+    agent.signal(Signal::SIGHUP);
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.wait_end().code(), Some(0));
+    let log = fs::read_to_string(path("log")).unwrap();
+    assert!(log.contains("stopping: SIGTERM") && !log.contains("SIGHUP"), "{log}");
 }
