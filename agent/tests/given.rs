@@ -127,6 +127,61 @@ fn pairs_are_of_a_user_without_an_account() {
     assert_eq!(seen.read("w"), "12345:54321\n12345:54321\n");
 }
 
+/// A configuration, a script, and a program, and what the workload and others can do with them.
+fn files(folder: &str) -> String {
+    let entry = |name: &str, data: &str| format!("{{mountPoint: '{folder}/{name}', {data}}}");
+    format!(
+        ", files: [{}, {}, {}, {}]",
+        entry("conf", "data: \"conf\\n\""),
+        entry("script", "data: \"#!/bin/sh\\necho ran\\n\""),
+        // The first bytes of a program alone.
+        entry("program", "binaryData: f0VMRgIBAQ=="),
+        entry("empty", "data: ''"),
+    )
+}
+
+#[test]
+fn files_can_be_read_by_whom_the_workload_becomes_and_scripts_run() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let modes = "stat -c '%n %u:%g %a' conf script program empty; cat conf; ./script";
+    let mut cases = vec![
+        ("", "0:0", ["444", "555", "555", "444"]),
+        ("\"user\": \"root\"", "0:0", ["444", "555", "555", "444"]),
+        (AS_NOBODY, "65534:65534", ["400", "500", "500", "400"]),
+        ("\"user\": \"12345:54321\"", "12345:54321", ["400", "500", "500", "400"]),
+        ("\"user\": \"0:54321\"", "0:54321", ["444", "555", "555", "444"]),
+    ];
+    for (keys, owner, [conf, script, program, empty]) in cases.drain(..) {
+        let (seen, folder) = (Seen::new(), Seen::new());
+        let at = folder.path().display().to_string();
+        // A daemon that gives up root.
+        let drops = "setpriv --reuid 33 --regid 33 --clear-groups sh -c 'cat conf; ./script'";
+        let drops = if owner.starts_with("0:") { drops } else { "true" };
+        let text = format!("cd {at}; {modes}; {drops}; echo x >> conf || echo read only");
+        let text = workload_with("w", &seen.script("w", &text), keys, &files(&at));
+        let _agent = Agent::start(&text, &[]);
+        let output = seen.read("w");
+        let expected = format!(
+            "conf {owner} {conf}\nscript {owner} {script}\nprogram {owner} {program}\nempty {owner} \
+             {empty}\nconf\nran\n"
+        );
+        assert!(output.starts_with(&expected), "{keys}: {output}");
+        let twice = if owner.starts_with("0:") { 2 } else { 1 };
+        assert_eq!(output.matches("ran\n").count(), twice, "{keys}: {output}");
+        assert!(output.ends_with("read only\n"), "{keys}: {output}");
+    }
+    let (seen, folder) = (Seen::new(), Seen::new());
+    let at = folder.path().display().to_string();
+    let text = workload("w", &seen.script("w", &format!("cd {at}; {modes}")), &files(&at));
+    let Some(_agent) = Agent::start_as(12_345, &text, &[]) else { return };
+    // Root of its own user namespace is nobody else's root.
+    let output = seen.read("w");
+    assert!(output.starts_with("conf 0:0 400\nscript 0:0 500\n"), "{output}");
+    assert!(output.ends_with("conf\nran\n"), "{output}");
+}
+
 #[test]
 fn a_stopped_workload_ends_by_sigterm() {
     let ends =

@@ -6,12 +6,12 @@
 use std::{
     collections::BTreeMap,
     env, fmt,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     io::{self, Write},
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{DirBuilderExt, OpenOptionsExt, fchown},
+            fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
             net::UnixStream as StdStream,
         },
     },
@@ -279,6 +279,21 @@ impl Launcher {
     }
 }
 
+/// Access to a file: by its owner, by anybody in the workload, and the additions for programs.
+///
+/// No process outside of the workload reaches its files. Inside of it, a daemon started by root reads them
+/// when it has become another user; a workload of another user cannot change its user.
+fn mode(content: &[u8], owner: Option<(u32, u32)>) -> u32 {
+    let is_root = owner.map_or(Uid::effective().is_root(), |(uid, _)| uid == 0);
+    let is_program = content.starts_with(b"#!") || content.starts_with(b"\x7fELF");
+    match (is_root, is_program) {
+        (true, true) => 0o555,
+        (true, false) => 0o444,
+        (false, true) => 0o500,
+        (false, false) => 0o400,
+    }
+}
+
 fn write_file(
     folder: &Path,
     path: &Path,
@@ -293,10 +308,11 @@ fn write_file(
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
-    match owner {
-        Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
-        None => Ok(()),
+    if let Some((uid, gid)) = owner {
+        fchown(&file, Some(uid), Some(gid))?;
     }
+    // Whatever the umask.
+    file.set_permissions(Permissions::from_mode(mode(content, owner)))
 }
 
 /// A running process. Dropping it kills it together with everything it started.
