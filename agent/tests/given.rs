@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::PathBuf,
+    process::Command,
+};
 
 use nix::sys::signal::Signal;
 use testkit::{
@@ -265,4 +270,85 @@ fn an_agent_under_nohup_survives_its_terminal() {
     assert_eq!(agent.wait_end().code(), Some(0));
     let log = fs::read_to_string(path("log")).unwrap();
     assert!(log.contains("stopping: SIGTERM") && !log.contains("SIGHUP"), "{log}");
+}
+
+/// Starts an agent with much to inherit, as this user, and returns the output of the workload's script.
+fn output_of_heir(uid: u32, keys: &str, script: &str) -> String {
+    let (seen, dir) = (Seen::new(), tempfile::tempdir().unwrap());
+    chown(dir.path(), Some(uid), Some(uid)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let mount_point = path("mounted/conf");
+    let fields = format!(
+        ", files: [{{mountPoint: '{mount_point}', data: content}}], controlInterfaceAccess: \
+         {{allowRules: [{{type: StateRule, operation: Read, filterMasks: [workloadStates]}}]}}"
+    );
+    let script = script.replace("$CONF", &mount_point).replace("$RUN", &path("run"));
+    let text = workload_with("w", &seen.script("w", &script), keys, &fields);
+    fs::write(path("m.yaml"), format!("apiVersion: v1\nworkloads:\n{text}")).unwrap();
+    let groups = if uid == 0 { "--groups 1,2" } else { "--clear-groups" };
+    let shell = format!(
+        "trap '' HUP QUIT INT USR1 PIPE CHLD 34 50 64; exec 5</etc/passwd 9>>{}; umask 027; cd /tmp; \
+         exec env -i PATH=$PATH LANG=C SECRET=1 setpriv --reuid {uid} --regid {uid} {groups} {} run \
+         --fifogate {} --manifest {} --run-dir {} 2>{}",
+        path("log9"),
+        fifogate_agent(),
+        fifogate(),
+        path("m.yaml"),
+        path("run"),
+        path("log"),
+    );
+    let agent = Process::start(Command::new("sh").args(["-c", &shell]));
+    let output = seen.read("w");
+    agent.signal(Signal::SIGTERM);
+    output
+}
+
+#[test]
+fn every_row_is_the_same_for_root_another_user_and_an_ordinary_agent() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let script = "set -- $(cut -d' ' -f1,5,6,7 /proc/$$/stat)
+        echo leads: $(($1 - $2)) $(($2 - $3)) $4
+        (: > /dev/tty) 2> /dev/null && echo terminal
+        echo signals: $(grep -E 'Sig(Ign|Blk)' /proc/self/status | cut -f2)
+        echo descriptors: $(ls /proc/self/fd) $(readlink /proc/self/fd/0)
+        echo owner: $(stat -Lc %u /proc/$$/fd/2)
+        echo cwd: $(pwd) umask: $(umask)
+        echo user: $(id -u) $(id -g) groups: $(id -G)
+        echo env: $(env | cut -d= -f1 | grep -vE '^(PWD|OLDPWD|SHLVL|_|PATH)$' | sort) $HOME
+        echo privileges: $(grep NoNewPrivs /proc/self/status | cut -f2)
+        echo pair: $CONTROL_INTERFACE_DIR $(ls $CONTROL_INTERFACE_DIR) $(ls -A $RUN | wc -l)
+        echo file: $(cat $CONF) $(stat -c %u:%g:%a $CONF)
+        (: > $CONF.new) 2> /dev/null && echo writes; rm -f $CONF.new";
+    let pair = "pair: /run/ankaios/control_interface input output 0\n";
+    let same = |uid: u32, groups: &str, home: &str, privileges: u8, mode: u32, last: &str| {
+        format!(
+            "leads: 0 0 0\nsignals: 0 0\ndescriptors: 0 1 2 3 /dev/null\nowner: {uid}\ncwd: / umask: \
+             0027\nuser: {uid} {uid} groups: {groups}\nenv: CONTROL_INTERFACE_DIR HOME LANG \
+             {home}\nprivileges: {privileges}\n{pair}file: content {uid}:{uid}:{mode}\n{last}"
+        )
+    };
+    // An agent without root: its workload is root of a user namespace, and privileges gain nothing there.
+    for (uid, keys, expected) in [
+        (0, "", same(0, "0 1 2", "/root", 0, 444, "writes\n")),
+        (0, AS_NOBODY, same(65_534, "65534", "/nonexistent", 1, 400, "")),
+        (12_345, "", same(0, "0", "/", 0, 400, "writes\n")),
+    ] {
+        if uid != 0 && Agent::start_as(uid, "", &[]).is_none() {
+            return;
+        }
+        let output = output_of_heir(uid, keys, script);
+        // 32 and 33 are the C library's own.
+        let mask = |line: &str| match line.strip_prefix("signals: ") {
+            Some(sets) => {
+                let sets = sets.split(' ').map(|set| u64::from_str_radix(set, 16).unwrap());
+                let sets: Vec<_> = sets.map(|set| (set & !(3 << 31)).to_string()).collect();
+                format!("signals: {}\n", sets.join(" "))
+            }
+            None => format!("{line}\n"),
+        };
+        assert_eq!(output.lines().map(mask).collect::<String>(), expected, "{uid} {keys}");
+    }
 }
