@@ -26,7 +26,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Exit status:
-  0  done, also when told to stop by SIGTERM or SIGINT
+  0  done, also when told to stop by SIGTERM, SIGINT or SIGHUP
   1  failed
   2  wrong usage, or a file that cannot be used
 

@@ -97,7 +97,10 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let opened = tokio::select! {
         opened = open_store(options, &folders.alone, seed) => opened,
         // Waiting for the name may take long.
-        () = signals.wait() => return Ok(()),
+        name = signals.wait() => {
+            log::info!("stopping: {name}");
+            return Ok(());
+        }
     };
     let (store, events) = opened?;
     // Before any workload starts: from now on none outlives the agent's name.
@@ -111,12 +114,14 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let mut reason = None;
     let stopped = async {
         tokio::select! {
-            () = signals.wait() => {}
-            text = has_to_end(ending) => reason = Some(text),
+            name = signals.wait() => log::info!("stopping: {name}"),
+            text = has_to_end(ending) => {
+                log::info!("stopping");
+                reason = Some(text);
+            }
         }
     };
     agent.run(stopped).await;
-    log::info!("stopping");
     status.abort();
     stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
@@ -228,20 +233,40 @@ fn no_gate(options: &Options, error: &CallError) -> CliError {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn catch() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let interrupt = signal(SignalKind::interrupt())?;
+        // Ignored if `nohup` started this agent: the end of a terminal is not to end it.
+        let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok(Self { terminate, interrupt, hangup })
     }
 
-    async fn wait(&mut self) {
+    /// Waits for one of them, and returns its name.
+    async fn wait(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = hangup => "SIGHUP",
         }
     }
+}
+
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    // SIGHUP is signal 1, in the lowest bit.
+    ignored.is_some_and(|set| set & 1 == 1)
 }
 
 async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {

@@ -235,14 +235,18 @@ fn a_workload_finds_its_pair_and_its_files_where_it_looks_and_no_other_pairs() {
     let fields = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
                   filterMasks: ['*']}]}, files: [{mountPoint: /etc/fifogate-test.conf, data: \
                   \"one\\n\"}, {mountPoint: /opt/made/for/this, binaryData: dHdvCg==}]";
-    let agent = Agent::start("", &[]);
+    let mut agent = Agent::start("", &[]);
     let mut ctl = agent.connect();
     let script = script.replace("$HIDDEN", agent.path("run").to_str().unwrap());
     let text = format!("workloads:\n{}", workload("w", &script, fields));
     ctl.update(&text, &["desiredState.workloads.w"]).unwrap();
     let text = wait_for("what it saw", || fs::read_to_string(&seen).ok());
     assert_eq!(text, "one\ntwo\n/run/ankaios/control_interface\ninput\noutput\n0\n");
-    assert!(!fs::exists("/etc/fifogate-test.conf").unwrap(), "nothing is made on the host");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+    for left in ["/etc/fifogate-test.conf", "/opt/made"] {
+        assert!(!fs::exists(left).unwrap(), "{left} is left on the host");
+    }
 }
 
 #[test]

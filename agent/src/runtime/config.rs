@@ -28,7 +28,7 @@ pub struct Command {
     pub env: BTreeMap<String, String>,
     /// Its working directory; `/` if absent.
     pub working_dir: Option<PathBuf>,
-    /// Its account, by name or number; the agent's own if absent.
+    /// `USER` or `USER:GROUP`, each a name or a number; those of the agent if absent.
     pub user: Option<String>,
     /// Bits of the capabilities beyond the default ones.
     pub capabilities: u64,

@@ -12,7 +12,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     os::{
         fd::{AsFd, IntoRawFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::{fs::fchown, net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
@@ -169,6 +169,10 @@ fn take_identity(identity: &Identity) -> Result<(), PrepareError> {
         capabilities::bound(bound).map_err(PrepareError::DropCapabilities)?;
     }
     if let Some((uid, gid)) = identity.uid_gid {
+        // Opening `/dev/stdout` opens the pipe anew, and asks for its owner. Without the right to give
+        // files away the pipes can still be written.
+        let _ = fchown(io::stdout(), Some(uid), Some(gid));
+        let _ = fchown(io::stderr(), Some(uid), Some(gid));
         become_user(Uid::from_raw(uid), Gid::from_raw(gid))?;
     }
     if uid.is_root() {

@@ -3,10 +3,12 @@
 //! The only runtime is `process`: a child of this agent, in its own namespaces where privileges allow.
 //! A [`config::Command`] and a [`LaunchContext`] go in; a running [`Process`] comes out.
 
+mod accounts;
 mod capabilities;
 pub mod config;
 mod exec;
 mod mounts;
+mod placeholders;
 mod process;
 pub mod shim;
 mod yaml;
@@ -15,8 +17,8 @@ use std::path::PathBuf;
 
 use fifogate::pb::ank_base as pb;
 
+pub(crate) use accounts::account;
 pub use mounts::Hidden;
-pub(crate) use process::account;
 pub use process::{Around, Exit, Launcher, Process, StartError};
 pub use shim::Isolation;
 

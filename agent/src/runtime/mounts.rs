@@ -1,9 +1,11 @@
 //! Mount namespace of a workload: mounts its pair and its files, and hides the agent's own folders.
 //!
-//! Nothing is created or changed on the node. If a mount point is missing, a tmpfs covers the nearest
-//! folder above it, shows all entries of the covered folder, and takes the new name.
+//! A missing mount point becomes a placeholder on the node where the workload's user has the right to
+//! create one. Elsewhere nothing is created on the node: a tmpfs covers the nearest folder above the mount
+//! point, shows all entries of the covered folder, and takes the new name. The user has no right to
+//! write in this folder, so no file of the workload gets lost in the tmpfs.
 //!
-//! No race with other processes: names are created only through descriptors of such a tmpfs, unknown to
+//! No race with other processes: names in a tmpfs are created through its descriptor, unknown to
 //! everybody else. Sources and targets are mounted through the descriptors checked before, so
 //! exchanging a name meanwhile has no effect.
 
@@ -31,6 +33,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::folders::{Found, Place, Trusted, link_of, target_of, walk};
+
+use super::placeholders::Placeholders;
 
 /// Bound on the entries of a covered folder, as each takes one mount.
 const MOST_ENTRIES: usize = 1000;
@@ -89,7 +93,12 @@ pub(super) fn mount_proc() -> io::Result<()> {
 }
 
 /// Hides the folders of `hidden`, then mounts `binds`. Their sources may be in hidden folders.
-pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), MountError> {
+/// `placeholders` gets what is created on the node, also if this fails.
+pub(super) fn mount_all(
+    binds: &[Bind],
+    hidden: &[Hidden],
+    placeholders: &mut Placeholders,
+) -> Result<(), MountError> {
     let mut sources = Vec::new();
     let mut frozen = BTreeSet::new();
     for Bind { source, read_only, .. } in binds {
@@ -105,6 +114,15 @@ pub(super) fn mount_all(binds: &[Bind], hidden: &[Hidden]) -> Result<(), MountEr
     // these cannot come into view again by a later mount.
     for own in hidden {
         hide(own).map_err(|error| MountError::Hide(own.path.clone(), error))?;
+    }
+    // All of them before the first mount: a cover mounted later shows them too, and has no mounts in it.
+    for (Bind { target, .. }, source) in binds.iter().zip(&sources) {
+        let made = match source.kind() {
+            // The folder of the pair: its place is the same for all workloads, and needs no removal.
+            FileType::Directory => placeholders.make_folders(target),
+            _ => placeholders.hold(target),
+        };
+        made.map_err(|error| MountError::Mount(target.clone(), error))?;
     }
     let mut covers = Covers { trusted: Trusted::here(), devices: BTreeSet::new() };
     for (bind, source) in binds.iter().zip(&sources) {

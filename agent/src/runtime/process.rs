@@ -6,12 +6,12 @@
 use std::{
     collections::BTreeMap,
     env, fmt,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     io::{self, Write},
     os::{
         fd::OwnedFd,
         unix::{
-            fs::{DirBuilderExt, OpenOptionsExt, fchown},
+            fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
             net::UnixStream as StdStream,
         },
     },
@@ -23,7 +23,6 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fifogate::pb::ank_base::file::FileContent;
 use nix::{
-    libc,
     sys::signal::Signal,
     unistd::{Uid, User},
 };
@@ -38,7 +37,9 @@ use tokio::{
 };
 
 use super::{
-    Isolation, LaunchContext, capabilities,
+    Isolation, LaunchContext,
+    accounts::account,
+    capabilities,
     config::Command as Config,
     exec::Identity,
     mounts::{Bind, Hidden},
@@ -196,9 +197,11 @@ impl Launcher {
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
             .collect();
-        let own = || User::from_uid(Uid::effective()).ok().flatten();
-        let home = account.as_ref().map(|user| user.dir.clone()).or_else(|| Some(own()?.dir));
-        env.extend(home.map(|home| ("HOME".to_owned(), home.display().to_string())));
+        // As in containers, `/` without an account.
+        let own = || User::from_uid(Uid::effective()).ok().flatten().map(|own| own.dir);
+        let home = account.as_ref().map(|user| user.home.clone()).or_else(own);
+        let home = home.unwrap_or_else(|| "/".into());
+        env.insert("HOME".to_owned(), home.display().to_string());
         let mut binds = Vec::new();
         if let Some(pair) = &around.pair {
             let seen = if self.isolation == Isolation::None { pair } else { Path::new(PAIR) };
@@ -210,7 +213,7 @@ impl Launcher {
         }
         // After the agent's variables: the workload's own values take precedence.
         env.extend(config.env.clone());
-        let owner = account.as_ref().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let owner = account.as_ref().map(|user| (user.uid, user.gid));
         binds.extend(self.write_files(around, owner)?);
         let identity = Identity {
             command: config.command.clone(),
@@ -276,6 +279,21 @@ impl Launcher {
     }
 }
 
+/// Access to a file: by its owner, by anybody in the workload, and the additions for programs.
+///
+/// No process outside of the workload reaches its files. Inside of it, a daemon started by root reads them
+/// when it has become another user; a workload of another user cannot change its user.
+fn mode(content: &[u8], owner: Option<(u32, u32)>) -> u32 {
+    let is_root = owner.map_or(Uid::effective().is_root(), |(uid, _)| uid == 0);
+    let is_program = content.starts_with(b"#!") || content.starts_with(b"\x7fELF");
+    match (is_root, is_program) {
+        (true, true) => 0o555,
+        (true, false) => 0o444,
+        (false, true) => 0o500,
+        (false, false) => 0o400,
+    }
+}
+
 fn write_file(
     folder: &Path,
     path: &Path,
@@ -290,26 +308,11 @@ fn write_file(
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
-    match owner {
-        Some((uid, gid)) => fchown(&file, Some(uid), Some(gid)),
-        None => Ok(()),
+    if let Some((uid, gid)) = owner {
+        fchown(&file, Some(uid), Some(gid))?;
     }
-}
-
-/// Looks up the account of a workload, by name or number.
-///
-/// # Errors
-/// There is no such account, or the lookup failed.
-pub(crate) fn account(name: &str) -> Result<User, StartError> {
-    let found = match name.parse::<libc::uid_t>() {
-        Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-        Err(_) => User::from_name(name),
-    };
-    match found {
-        Ok(Some(user)) => Ok(user),
-        Ok(None) => Err(StartError::Wrong(format!("there is no user '{name}' on this node"))),
-        Err(error) => Err(StartError::Failed(format!("user '{name}': {error}"))),
-    }
+    // Whatever the umask.
+    file.set_permissions(Permissions::from_mode(mode(content, owner)))
 }
 
 /// A running process. Dropping it kills it together with everything it started.

@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     exec::{self, Identity, LOADED, READY},
     mounts::{self, Bind, Hidden, MountError},
+    placeholders::Placeholders,
 };
 
 /// Isolation of a workload from its node.
@@ -97,7 +98,8 @@ pub(super) enum ShimEvent {
     Killed(i32),
 }
 
-/// Command of the agent to the shim, in one line: SIGTERM to the process group of the workload.
+/// Command of the agent to the shim, in one line: SIGTERM to the process group of the workload, and
+/// SIGCONT, in case it is stopped.
 pub(super) const TERMINATE: &str = "terminate";
 
 /// Folder of the pair as seen by a workload.
@@ -182,9 +184,11 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     if isolation == Isolation::None && mounts {
         return Err(io::Error::other("it would mount on the host"));
     }
-    let pid = match start(isolation, &plan) {
+    let mut placeholders = Placeholders::new(plan.identity.uid_gid);
+    let pid = match start(isolation, &plan, &mut placeholders) {
         Ok(pid) => pid,
         Err(error) => {
+            placeholders.remove();
             tell(&ShimEvent::Failed(error.to_string()));
             return Ok(ExitCode::FAILURE);
         }
@@ -193,10 +197,12 @@ fn keep(isolation: Isolation, probe: bool) -> io::Result<ExitCode> {
     // On a thread of its own, as `reap` blocks.
     thread::spawn(move || obey(orders, pid));
     let told = reap(pid);
-    // In a PID namespace the kernel does this when the shim ends.
-    if isolation != Isolation::Full {
-        end_all();
+    // In a PID namespace the kernel does this when the shim ends. It is too late for the placeholders:
+    // no process may use the mounts on them any more.
+    if isolation != Isolation::Full || !placeholders.is_empty() {
+        end_all(isolation);
     }
+    placeholders.remove();
     // Only now: the report stands for the end of all processes of the command.
     tell(&told);
     Ok(ExitCode::SUCCESS)
@@ -220,12 +226,18 @@ enum CommandError {
     Reported(String),
 }
 
-fn start(isolation: Isolation, plan: &Plan) -> Result<Pid, CommandError> {
+fn start(
+    isolation: Isolation,
+    plan: &Plan,
+    placeholders: &mut Placeholders,
+) -> Result<Pid, CommandError> {
     // Loaded before the mounts: a file of the workload could take the place of its libraries.
     let (pid, mut socket) = start_waiting(isolation).map_err(CommandError::Process)?;
+    // For the placeholders of many files. The process of the command has the agent's limit by now.
+    fifogate::server::raise_descriptor_limit();
     // New folders on the way to a mount point are accessible to all users.
     umask(Mode::from_bits_truncate(0o022));
-    mounts::mount_all(&plan.binds, &plan.hidden)?;
+    mounts::mount_all(&plan.binds, &plan.hidden, placeholders)?;
     if plan.protects_kernel {
         mounts::protect_kernel()?;
     }
@@ -275,6 +287,8 @@ fn obey(orders: BufReader<UnixStream>, pid: Pid) {
         if line == TERMINATE {
             // It may be gone already.
             let _ = killpg(pid, Signal::SIGTERM);
+            // A stopped process takes no signal but this one and SIGKILL.
+            let _ = killpg(pid, Signal::SIGCONT);
         }
     }
     // The socket is closed, so the agent is gone or gives this workload no more time.
@@ -310,11 +324,15 @@ fn next_end() -> Result<(Pid, WaitStatus), Errno> {
     }
 }
 
-/// Ends all processes left by the command, where no PID namespace does. As their subreaper, the shim
-/// becomes the parent of every orphan, wherever it went.
-fn end_all() {
+/// Ends all processes left by the command. As their subreaper, or first process of their namespace, the
+/// shim becomes the parent of every orphan, wherever it went.
+fn end_all(isolation: Isolation) {
     loop {
-        kill_children();
+        match isolation {
+            // All of this namespace. A workload with rights to mount may have covered its `/proc`.
+            Isolation::Full => _ = kill(Pid::from_raw(-1), Signal::SIGKILL),
+            Isolation::Mounts | Isolation::None => kill_children(),
+        }
         if next_end().is_err() {
             return;
         }

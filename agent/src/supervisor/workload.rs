@@ -252,7 +252,7 @@ impl Task {
         }
         let config = self.read_config(wanted).await?;
         let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
-        let owner = account.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        let owner = account.map(|user| (user.uid, user.gid));
         let mut around = LaunchContext {
             files: workload.files.clone().unwrap_or_default().files,
             folder: self.shared.folder.join(format!("{}.{}", self.name, wanted.instance.id)),
