@@ -21,6 +21,14 @@ pub use crate::{
     message::request::{NewState, RequestKind},
 };
 
+/// The loader of YAML: the reference agent reads a `runtimeConfig` by it.
+#[cfg(feature = "manifest")]
+pub mod yaml {
+    pub use crate::manifest::yaml::{
+        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, without_marks,
+    };
+}
+
 /// The tree as the reference agent works on it: names of parts, differences, entries of instances.
 pub mod state {
     pub use crate::state::{
