@@ -21,6 +21,10 @@ pub use crate::{
     message::request::{NewState, RequestKind},
 };
 
+/// The entry of the fuzz target `encode`.
+#[cfg(feature = "cli")]
+pub use crate::cli::frames::fuzz::fuzz_encode;
+
 /// The loader of YAML: the reference agent reads a `runtimeConfig` by it.
 #[cfg(feature = "manifest")]
 pub mod yaml {

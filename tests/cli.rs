@@ -6,6 +6,7 @@ mod cli {
     mod client;
     mod frames;
     mod help;
+    mod inputs;
     mod serving;
     mod stand_in;
 }

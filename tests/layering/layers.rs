@@ -32,7 +32,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "frame", "limits", "manifest::yaml", "message", "state"],
+        &["broker", "cli::frames", "frame", "limits", "manifest::yaml", "message", "state"],
         &[],
         &[],
     ),
