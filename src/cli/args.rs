@@ -6,7 +6,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -84,11 +84,11 @@ impl LogArgs {
 /// SIGTERM or SIGINT.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::RUN)]
+#[command(group = ArgGroup::new("source").args(["manifest", "agent_link"]).multiple(true).required(true))]
 pub(super) struct RunArgs {
     /// YAML file with the initial state, as a manifest or as printed by `fifogate get`; `-`:
     /// standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    #[arg(required_unless_present = "agent_link")]
     pub(super) manifest: Option<PathBuf>,
     /// Take workloads and state from an agent: over `stdio`, or its listening socket, `unix:PATH`
     ///
@@ -98,7 +98,7 @@ pub(super) struct RunArgs {
     /// Component in charge of updates by workloads
     ///
     /// With `forward`, the agent decides every update allowed by the workload's rules.
-    #[arg(long, value_name = "WHO", default_value = "apply")]
+    #[arg(long, value_name = "WHO", ignore_case = true, default_value = "apply")]
     pub(super) updates: UpdatesBy,
     /// Seconds for the agent to answer a forwarded request
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
@@ -334,7 +334,7 @@ pub(super) enum MessageType {
 #[command(after_long_help = examples::ENCODE)]
 pub(super) struct EncodeArgs {
     /// Type of the messages
-    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     #[arg(default_value = "ToAnkaios")]
     pub(super) message_type: MessageType,
     /// File with the lines; `-`: standard input
@@ -350,7 +350,7 @@ pub(super) struct EncodeArgs {
 #[command(after_long_help = examples::DECODE)]
 pub(super) struct DecodeArgs {
     /// Type of the messages
-    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
     #[arg(default_value = "FromAnkaios")]
     pub(super) message_type: MessageType,
     /// File with the messages; `-`: standard input
@@ -385,7 +385,7 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) run_dir: RunDirArgs,
     /// Output format
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, default_value = "text")]
     pub(super) output: StatusFormat,
     /// Query again every second, until Ctrl-C
     #[arg(long)]
@@ -408,7 +408,7 @@ pub(super) enum StatusFormat {
 #[command(after_long_help = examples::COMPLETIONS)]
 pub(super) struct CompletionsArgs {
     /// Shell to complete for
-    #[arg(value_name = "SHELL", value_enum)]
+    #[arg(value_name = "SHELL", value_enum, ignore_case = true)]
     pub(super) shell: Shell,
 }
 

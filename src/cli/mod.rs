@@ -23,6 +23,7 @@ mod source;
 mod status;
 mod stdout;
 mod systemd;
+mod usage;
 mod wait;
 mod watch;
 mod writer_close;
@@ -44,8 +45,10 @@ pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    // clap prints help and usage faults itself, and ends the process with status 0 or 2.
-    let cli = Cli::parse_from(args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(answer) => return usage::answer(answer),
+    };
     start_logging(&cli.logging);
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,

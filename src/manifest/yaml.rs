@@ -197,7 +197,7 @@ fn is_number(text: &str) -> bool {
         || text.contains(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok()
 }
 
-/// What an alias to a value repeats.
+/// Size of the copy made by an alias.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weight {
     values: usize,

@@ -1,8 +1,11 @@
 //! Inputs as other tools write and read them: YAML, JSON, standard input, and the answers to odd usage.
 
-use std::fs;
+use std::{
+    fs::{self, OpenOptions},
+    process::Stdio,
+};
 
-use predicates::str::contains;
+use predicates::{prelude::*, str::contains};
 use serde_json::{Value, json};
 use testkit::TestServer;
 
@@ -244,4 +247,64 @@ fn json_is_read_with_its_surrogate_pairs_and_long_keys() {
     let mask = "desiredState.workloads.all.tags";
     let args = [&["set", "-f", "-", "--mask", mask], &pair[..]].concat();
     fifogate(&args).write_stdin(state).assert().success().stderr("");
+}
+
+#[test]
+fn each_fault_of_a_manifest_is_an_error_of_its_own() {
+    let text = "apiVersion: v2\nworkload: {}\n\"a\\nb\": {}\n";
+    let said = fifogate(&["check", "-"]).write_stdin(text).assert().code(2).get_output().clone();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("error: <stdin>:")), "{said}");
+    let many: String = (0..30).map(|n| format!("x{n}: {{}}\n")).collect();
+    let run = fifogate(&["run", "--manifest", "-", "--run-dir", "/nonexistent/run"]);
+    let said = { run }.write_stdin(many).assert().code(2).get_output().clone();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.lines().count() > 20 && said.lines().all(|line| line.starts_with("error: ")));
+}
+
+#[test]
+fn values_of_options_are_known_in_any_case() {
+    let accepted = "{\"controlInterfaceAccepted\":{}}\n";
+    for name in ["FromAnkaios", "fromankaios", "FROMANKAIOS"] {
+        let mut decode = fifogate(&["decode", "--type", name]);
+        decode.write_stdin(&b"\x02\x22\x00"[..]).assert().success().stdout(accepted);
+    }
+    fifogate(&["encode", "--type", "toankaios"]).write_stdin("{}").assert().success();
+    fifogate(&["completions", "BASH"]).assert().success();
+    let missing = ["get", "--output", "JSON", "-d", "/nonexistent"];
+    fifogate(&missing).assert().code(1).stderr(contains("no such folder"));
+    fifogate(&["status", "--output", "Prometheus", "--run-dir", "/nonexistent"]).assert().code(1);
+}
+
+#[test]
+fn run_without_a_source_or_with_a_bare_file_says_which_option_is_missing() {
+    let none = fifogate(&["run"]).assert().code(2);
+    none.stderr(contains("--manifest <FILE>").and(contains("--agent-link <ADDRESS>")));
+    for args in [&["run", "node.yaml"][..], &["run", "--agent-link", "stdio", "node.yaml"]] {
+        let bare = fifogate(args).assert().code(2);
+        bare.stderr(contains("tip: ").and(contains("'--manifest node.yaml'")));
+    }
+    let other = fifogate(&["man", "node.yaml"]).assert().code(2);
+    other.stderr(contains("--manifest").not());
+    let flag = fifogate(&["run", "--manifes", "node.yaml"]).assert().code(2);
+    flag.stderr(contains("'--manifest'"));
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    for args in [&["--help"][..], &["-h"], &["run", "--help"], &["--version"], &["help", "set"]] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = std::process::Command::new(testkit::fifogate())
+            .args(args)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("error: cannot write to standard output: "), "{said}");
+        // A reader that closes the pipe has read enough.
+        assert_eq!(crate::into_closed_pipe(args, b""), (Some(0), String::new()), "{args:?}");
+    }
 }
