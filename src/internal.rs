@@ -21,6 +21,18 @@ pub use crate::{
     message::request::{NewState, RequestKind},
 };
 
+/// The entry of the fuzz target `encode`.
+#[cfg(feature = "cli")]
+pub use crate::cli::frames::fuzz::fuzz_encode;
+
+/// The loader of YAML: the reference agent reads a `runtimeConfig` by it.
+#[cfg(feature = "manifest")]
+pub mod yaml {
+    pub use crate::manifest::yaml::{
+        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, without_marks,
+    };
+}
+
 /// The tree as the reference agent works on it: names of parts, differences, entries of instances.
 pub mod state {
     pub use crate::state::{

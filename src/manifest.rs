@@ -1,10 +1,16 @@
 //! Manifest: YAML in, the initial desired state out (docs/protocol.md#manifests).
 //!
+//! A state as `fifogate get` prints it is read, too: its `desiredState` is the manifest.
+//!
 //! The reader is strict. An unknown name is a fault with the nearest known one as a hint. Every
 //! fault has file, line and column, and all faults are reported, not only the first. Deprecated
 //! spellings are accepted with a warning. Templates are kept unrendered.
 
-use std::{fmt, fs, io, path::Path};
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    path::Path,
+};
 
 use crate::state::{
     DESIRED_STATE, Node, Tree,
@@ -47,6 +53,8 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, message } = self;
+        // One line for each fault, whatever it quotes: editors read them line by line.
+        let message = message.replace('\n', "\\n");
         match line {
             0 => write!(f, "{file}: {message}"),
             _ => write!(f, "{file}:{line}:{column}: {message}"),
@@ -82,18 +90,30 @@ impl std::error::Error for ManifestError {}
 /// # Errors
 /// The file cannot be read, or is no valid manifest.
 pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
-    let file = path.display().to_string();
-    let whole = |message: String| ManifestError {
-        faults: vec![Fault { file: file.clone(), line: 0, column: 0, message }],
-    };
-    let bytes = fs::read(path).map_err(|error| whole(cannot_read(&error)))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| whole(format!("this is no UTF-8 text: {}", error.utf8_error())))?;
-    parse(&file, &text)
+    parse_bytes(&path.display().to_string(), fs::read(path))
 }
 
-fn cannot_read(error: &io::Error) -> String {
-    format!("cannot read the manifest: {error}")
+/// Reads the manifest in a file, or the one on standard input for the path `-`.
+///
+/// # Errors
+/// The input cannot be read, or is no valid manifest.
+pub fn read_or_stdin(path: &Path) -> Result<Manifest, ManifestError> {
+    if path != Path::new("-") {
+        return read(path);
+    }
+    let mut bytes = Vec::new();
+    let all = io::stdin().lock().read_to_end(&mut bytes);
+    parse_bytes("<stdin>", all.map(|_| bytes))
+}
+
+fn parse_bytes(file: &str, bytes: io::Result<Vec<u8>>) -> Result<Manifest, ManifestError> {
+    let whole = |message: String| ManifestError {
+        faults: vec![Fault { file: file.to_owned(), line: 0, column: 0, message }],
+    };
+    let bytes = bytes.map_err(|error| whole(format!("cannot read the manifest: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| whole(format!("this is no UTF-8 text: {}", error.utf8_error())))?;
+    parse(file, &text)
 }
 
 /// Parses the manifest in `text`; messages call it `file`.
@@ -101,14 +121,13 @@ fn cannot_read(error: &io::Error) -> String {
 /// # Errors
 /// All faults of the text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
-    // Some editors write a byte-order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = yaml::without_marks(text);
     let fault =
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };
     let named = |(line, column, message)| fault(line, column, message);
     // A YAML fault is the only one reported: behind it nothing can be read for certain.
-    let documents = yaml::load(text)
+    let documents = yaml::load(&text, &yaml::FOR_MANIFESTS)
         .map_err(|error| one(fault(error.line, error.column, error.fault.to_string())))?;
     let mut reader = Reader::default();
     let desired = match &documents[..] {

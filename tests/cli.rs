@@ -7,6 +7,7 @@ mod cli {
     mod denials;
     mod frames;
     mod help;
+    mod inputs;
     mod one_pair;
     mod serving;
     mod stand_in;

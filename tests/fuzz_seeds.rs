@@ -23,6 +23,15 @@ fn frames_do_not_depend_on_where_their_stream_is_cut() {
 }
 
 #[test]
+fn line_of_json_is_refused_or_the_same_after_any_way() {
+    for seed in seeds("encode") {
+        for end in 0..=seed.len() {
+            fifogate::internal::fuzz_encode(&seed[..end]);
+        }
+    }
+}
+
+#[test]
 fn core_keeps_its_promises_whatever_is_said_and_whenever_it_is_cut_short() {
     for seed in seeds("requests") {
         for end in 0..=seed.len() {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use fifogate::internal::state::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -23,6 +23,8 @@ use crate::{
     runtime::{Isolation, shim},
     store::etcd,
 };
+
+mod usage;
 
 const EXAMPLES: &str = "\
 Exit status:
@@ -79,9 +81,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_EXAMPLES)]
+#[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd"]).multiple(true).required(true))]
 struct RunArgs {
-    /// The desired state to begin with
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["state_dir", "etcd"])]
+    /// The desired state to begin with; `-`: from standard input
+    #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// Our name: workloads with this `agent` are run here
     #[arg(long, value_name = "NAME", default_value = "agent_A")]
@@ -105,7 +108,7 @@ struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     grace: f64,
     /// How far workloads are kept apart; default: as far as it is possible here
-    #[arg(long, value_enum, value_name = "HOW")]
+    #[arg(long, value_enum, ignore_case = true, value_name = "HOW")]
     isolation: Option<Isolation>,
     /// Most bytes that are kept of what one workload writes
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
@@ -233,8 +236,10 @@ pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    // clap ends the process here for help and faults, with status 0 or 2.
-    let cli = Cli::parse_from(args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(answer) => return usage::answer(answer),
+    };
     start_logging(&cli);
     let gate_verbosity = gate_verbosity(&cli);
     let done = match cli.command {
@@ -247,9 +252,15 @@ where
         Err(CliError::Failed(message)) => (1, message),
         Err(CliError::Unusable(message)) => (2, message),
     };
-    // Even with standard error closed, the exit status reports the failure.
-    let _ = writeln!(io::stderr().lock(), "error: {message}");
+    report(&message);
     ExitCode::from(status)
+}
+
+/// Prints a failure. A manifest has a line for each fault, and each is an error.
+fn report(message: &str) {
+    let lines: String = message.lines().map(|line| format!("error: {line}\n")).collect();
+    // Even with standard error closed, the exit status reports the failure.
+    let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
 
 fn start_logging(cli: &Cli) {

@@ -83,7 +83,8 @@ pub(crate) fn run(options: Options) -> Result<(), CliError> {
 }
 
 fn read_manifest(path: &Path) -> Result<Tree, CliError> {
-    let manifest = manifest::read(path).map_err(|error| CliError::Unusable(error.to_string()))?;
+    let manifest =
+        manifest::read_or_stdin(path).map_err(|error| CliError::Unusable(error.to_string()))?;
     for warning in &manifest.warnings {
         log::warn!("{warning}");
     }

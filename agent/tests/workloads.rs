@@ -142,7 +142,7 @@ fn what_cannot_be_started_says_why() {
     for (name, expected) in [
         ("missing", "command '/does/not/exist' cannot be started"),
         ("unknown", "line 1, column 19: unknown key 'image'"),
-        ("yaml", "runtimeConfig, line 2, column 1: while parsing"),
+        ("yaml", "runtimeConfig, line 1, column 11: unclosed bracket '['"),
         ("folder", "workingDir /does/not/exist is no folder"),
         ("user", "there is no user 'nobody-of-that-name'"),
         ("engine", "unknown runtime 'podman'"),
@@ -345,7 +345,15 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
     fs::write(&file, "apiVersion: v1\nworkloads:\n  w: {runtime: process, agnet: x}\n").unwrap();
     let (status, error) = run(&["run", "--manifest", path]);
     assert!(status == Some(2) && error.contains("m.yaml:3:"), "{error}");
-    assert_eq!(run(&["run"]).0, Some(2));
+    let (status, error) = run(&["run"]);
+    assert_eq!(status, Some(2));
+    for option in ["--manifest <FILE>", "--state-dir <DIR>", "--etcd <ENDPOINT"] {
+        assert!(error.contains(option), "{error}");
+    }
+    let (status, error) = run(&["run", "node.yaml"]);
+    assert!(status == Some(2) && error.contains("'--manifest node.yaml'"), "{error}");
+    let (status, error) = run(&["run", "--manifest", "-"]);
+    assert!(status == Some(2) && error.contains("<stdin>:1:1: the manifest is empty"), "{error}");
     assert_eq!(run(&["run", "--manifest", path, "--name", "a.b"]).0, Some(2));
     fs::write(&file, "apiVersion: v1\n").unwrap();
     let run_dir = dir.path().join("run");
@@ -363,4 +371,19 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
     let expected = "cannot make run directory /dev/null/run: /dev/null is no folder";
     assert!(status == Some(1) && error.contains(expected), "{error}");
     assert_eq!(run(&["run", "--help"]).0, Some(0));
+    for args in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
+            .args(args)
+            .stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.starts_with("error: cannot write to standard output: "), "{error}");
+    }
+    fs::write(&file, "desiredState:\n  apiVersion: v2\n  workload: {}\n").unwrap();
+    let (status, error) = run(&["run", "--manifest", path]);
+    assert!(status == Some(2) && error.contains("m.yaml:2:15: Unsupported API version"), "{error}");
+    let is_error = |line: &str| line.starts_with("error: ");
+    assert!(error.lines().count() == 2 && error.lines().all(is_error), "{error}");
 }

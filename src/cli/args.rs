@@ -6,15 +6,17 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{
-    ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint, builder::RangedU64ValueParser,
-};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use super::{error::CliError, examples};
 use crate::limits::Limits;
+
+mod limits;
+
+use limits::{LimitArgs, at_least_one};
 
 /// Serves the Ankaios control interface of a node's workloads
 ///
@@ -82,10 +84,11 @@ impl LogArgs {
 /// SIGTERM or SIGINT.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::RUN)]
+#[command(group = ArgGroup::new("source").args(["manifest", "agent_link"]).multiple(true).required(true))]
 pub(super) struct RunArgs {
-    /// YAML file with the initial state
+    /// YAML file with the initial state, as a manifest or as printed by `fifogate get`; `-`:
+    /// standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    #[arg(required_unless_present = "agent_link")]
     pub(super) manifest: Option<PathBuf>,
     /// Take workloads and state from an agent: over `stdio`, or its listening socket, `unix:PATH`
     ///
@@ -95,7 +98,7 @@ pub(super) struct RunArgs {
     /// Component in charge of updates by workloads
     ///
     /// With `forward`, the agent decides every update allowed by the workload's rules.
-    #[arg(long, value_name = "WHO", default_value = "apply")]
+    #[arg(long, value_name = "WHO", ignore_case = true, default_value = "apply")]
     pub(super) updates: UpdatesBy,
     /// Seconds for the agent to answer a forwarded request
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
@@ -182,118 +185,6 @@ fn default_run_dir(is_root: bool, runtime_dir: Option<OsString>) -> Result<PathB
     }
 }
 
-/// Bounds on fifogate's work and memory, most of them for one workload.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-pub(super) struct LimitArgs {
-    /// Most bytes in one message of a workload; a longer one ends its session
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_frame)]
-    #[arg(value_parser = at_least_one())]
-    max_frame: usize,
-    /// Most fields of one message of a workload, of all messages inside it together
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().max_fields)]
-    #[arg(value_parser = at_least_one())]
-    max_fields: usize,
-    /// Most queued bytes for one workload; above it events are merged
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().outbox_bytes)]
-    #[arg(value_parser = at_least_one())]
-    outbox_bytes: usize,
-    /// Most queued messages for one workload; above it events are merged
-    #[arg(long, value_name = "N", default_value_t = Limits::default().outbox_messages)]
-    #[arg(value_parser = at_least_one())]
-    outbox_messages: usize,
-    /// Most queued bytes for all workloads together
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().total_bytes)]
-    #[arg(value_parser = at_least_one())]
-    total_bytes: usize,
-    /// Most old versions of the state kept for a slowly reading workload
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_versions)]
-    #[arg(value_parser = at_least_one())]
-    max_versions: usize,
-    /// Most masks in one request
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_masks)]
-    #[arg(value_parser = at_least_one())]
-    max_masks: usize,
-    /// Most bytes in one mask
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_mask_length)]
-    #[arg(value_parser = at_least_one())]
-    max_mask_length: usize,
-    /// Most bytes in the id of a request
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_id)]
-    #[arg(value_parser = at_least_one())]
-    max_request_id: usize,
-    /// Most subscriptions of one workload
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_subscriptions)]
-    #[arg(value_parser = at_least_one())]
-    max_subscriptions: usize,
-    /// Most bytes for the subscriptions of one workload
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().subscription_bytes)]
-    #[arg(value_parser = at_least_one())]
-    subscription_bytes: usize,
-    /// Most messages of one workload waiting to be handled; more stay in its pipe
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_in_flight)]
-    #[arg(value_parser = at_least_one())]
-    max_in_flight: usize,
-    /// Most bytes of the messages of one workload waiting to be handled
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().in_flight_bytes)]
-    #[arg(value_parser = at_least_one())]
-    in_flight_bytes: usize,
-    /// Most malformed messages in a session; one more ends it
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_malformed)]
-    #[arg(value_parser = at_least_one())]
-    max_malformed: usize,
-    /// Most useless wake-ups a second by one workload; above it the workload is paused
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_wakeups)]
-    #[arg(value_parser = at_least_one())]
-    max_wakeups: usize,
-    /// Most bytes of the state after an update by a workload
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_state_bytes)]
-    #[arg(value_parser = at_least_one())]
-    max_state_bytes: usize,
-    /// Most requests of one workload waiting for the agent
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_forwarded)]
-    #[arg(value_parser = at_least_one())]
-    max_forwarded: usize,
-    /// Most bytes in one message of the agent; a longer one ends fifogate
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_link_frame)]
-    #[arg(value_parser = at_least_one())]
-    max_link_frame: usize,
-    /// Most queued bytes for the agent; above it requests to the agent fail
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().link_bytes)]
-    #[arg(value_parser = at_least_one())]
-    link_bytes: usize,
-}
-
-impl From<&LimitArgs> for Limits {
-    fn from(args: &LimitArgs) -> Self {
-        Self {
-            max_frame: args.max_frame,
-            max_fields: args.max_fields,
-            outbox_bytes: args.outbox_bytes,
-            outbox_messages: args.outbox_messages,
-            total_bytes: args.total_bytes,
-            max_versions: args.max_versions,
-            max_masks: args.max_masks,
-            max_mask_length: args.max_mask_length,
-            max_request_id: args.max_request_id,
-            max_subscriptions: args.max_subscriptions,
-            subscription_bytes: args.subscription_bytes,
-            max_in_flight: args.max_in_flight,
-            in_flight_bytes: args.in_flight_bytes,
-            max_malformed: args.max_malformed,
-            max_wakeups: args.max_wakeups,
-            max_state_bytes: args.max_state_bytes,
-            max_forwarded: args.max_forwarded,
-            max_link_frame: args.max_link_frame,
-            link_bytes: args.link_bytes,
-        }
-    }
-}
-
-fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
 /// Control interface used by a client.
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
@@ -345,7 +236,14 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print; JSON is one line
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "yaml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value = "yaml"
+    )]
     pub(super) output: StateFormat,
     /// Parts of the state to print [default: everything]
     #[arg(value_name = "MASK")]
@@ -364,7 +262,14 @@ pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print: YAML documents with `---` between them, or one JSON object in each line
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "yaml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value = "yaml"
+    )]
     pub(super) output: StateFormat,
     /// End after this many events; 0: after the state
     #[arg(long, value_name = "N")]
@@ -386,13 +291,20 @@ pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print: a line for each path and instance, or one line of JSON
-    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value = "text"
+    )]
     pub(super) output: OutcomeFormat,
     /// Read every VALUE as YAML or JSON, not as text, for example to set a mapping or a sequence
     #[arg(long, conflicts_with = "file")]
     pub(super) yaml: bool,
-    /// YAML file with a state (desiredState: ...) for the parts named by --mask; `-`: standard
-    /// input
+    /// YAML or JSON file for the parts named by --mask: a state (desiredState: ...), or a manifest;
+    /// `-`: standard input
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "masks")]
     pub(super) file: Option<PathBuf>,
     /// Paths to take from FILE; a path missing in FILE is removed from the state
@@ -420,27 +332,35 @@ pub(super) enum MessageType {
 
 /// Turns lines of protobuf JSON into framed messages
 ///
-/// Reads standard input line by line. Each message is written to standard output at once and as a
+/// Reads FILE or standard input line by line. Each message is written to standard output at once and as a
 /// whole, behind its length. Empty lines are skipped. Stops at the first line without a valid
 /// message.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::ENCODE)]
 pub(super) struct EncodeArgs {
     /// Type of the messages
-    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "ToAnkaios")]
+    #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
+    #[arg(default_value = "ToAnkaios")]
     pub(super) message_type: MessageType,
+    /// File with the lines; `-`: standard input
+    #[arg(value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub(super) file: PathBuf,
 }
 
 /// Turns framed messages into lines of protobuf JSON
 ///
-/// Reads standard input and prints each message as soon as it is complete. An undecodable message
+/// Reads FILE or standard input, and prints each message as soon as it is complete. An undecodable message
 /// is reported and skipped.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::DECODE)]
 pub(super) struct DecodeArgs {
     /// Type of the messages
-    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "FromAnkaios")]
+    #[arg(long = "type", value_name = "TYPE", value_enum, ignore_case = true)]
+    #[arg(default_value = "FromAnkaios")]
     pub(super) message_type: MessageType,
+    /// File with the messages; `-`: standard input
+    #[arg(value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub(super) file: PathBuf,
     /// Most bytes in one message
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_frame)]
     #[arg(value_parser = at_least_one())]
@@ -449,12 +369,13 @@ pub(super) struct DecodeArgs {
 
 /// Checks manifests without serving them
 ///
-/// Prints one line for each FILE accepted by `fifogate run`. For any other FILE it prints the
-/// faults, each with its line and the expected form.
+/// Prints one line for each FILE accepted by `fifogate run`: a manifest, or a state as printed by
+/// `fifogate get`. For any other FILE it prints the faults, each with its line and the expected
+/// form.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::CHECK)]
 pub(super) struct CheckArgs {
-    /// Manifests to check
+    /// Manifests to check; `-`: standard input
     #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub(super) files: Vec<PathBuf>,
 }
@@ -469,7 +390,7 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) run_dir: RunDirArgs,
     /// Output format
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, default_value = "text")]
     pub(super) output: StatusFormat,
     /// Query again every second, until Ctrl-C
     #[arg(long)]
@@ -492,7 +413,7 @@ pub(super) enum StatusFormat {
 #[command(after_long_help = examples::COMPLETIONS)]
 pub(super) struct CompletionsArgs {
     /// Shell to complete for
-    #[arg(value_name = "SHELL", value_enum)]
+    #[arg(value_name = "SHELL", value_enum, ignore_case = true)]
     pub(super) shell: Shell,
 }
 

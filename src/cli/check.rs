@@ -1,14 +1,17 @@
 //! `fifogate check`: validates manifests without serving.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
-use super::{args::CheckArgs, error::CliError};
+use super::{args::CheckArgs, error::CliError, source::STDIN};
 use crate::{manifest, state::Node};
 
 pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
     let mut faults = Vec::new();
     for path in &args.files {
-        match manifest::read(path) {
+        match manifest::read_or_stdin(path) {
             Err(error) => faults.push(error.to_string()),
             Ok(manifest) => {
                 for warning in &manifest.warnings {
@@ -22,7 +25,8 @@ pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
                     .collect();
                 let gated = workloads.iter().filter(|workload| has_interface(workload)).count();
                 let count = workloads.len();
-                let file = path.display();
+                let file =
+                    if path == Path::new("-") { STDIN.into() } else { path.to_string_lossy() };
                 writeln!(
                     io::stdout().lock(),
                     "{file}: ok ({count} workloads, {gated} with a control interface)"

@@ -88,8 +88,11 @@ impl CliError {
     /// Prints the message to standard error, and returns the exit status.
     pub(super) fn report(&self) -> ExitCode {
         if self.kind != Kind::Quiet {
+            // A manifest has a line for each fault. An editor looks for `error:` in each of them.
+            let lines: String =
+                self.message.lines().map(|line| format!("error: {line}\n")).collect();
             // A failed write is ignored: the exit status still reports the error.
-            let _ = writeln!(io::stderr().lock(), "error: {self}");
+            let _ = io::stderr().lock().write_all(lines.as_bytes());
             if let Some(hint) = &self.hint {
                 let _ = writeln!(io::stderr().lock(), "hint: {hint}");
             }

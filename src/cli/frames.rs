@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    io::{self, BufRead, Read},
+    io::{self, BufRead, BufReader, Read},
 };
 
 use prost::{DecodeError, Message};
@@ -14,6 +14,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMe
 use super::{
     args::{DecodeArgs, EncodeArgs, MessageType},
     error::CliError,
+    protobuf_json::ProtobufJson,
+    source::{STDIN, Source},
     stdout::Stdout,
 };
 use crate::{
@@ -22,19 +24,24 @@ use crate::{
     pb,
 };
 
+pub(crate) mod fuzz;
+
 pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
     let descriptor = descriptor(args.message_type)?;
+    let source = Source::open(&args.file)?;
     let mut out = Stdout::open()?;
-    for (number, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
-        let line = line.map_err(|error| cannot_read(&error))?;
+    for (number, line) in (1..).zip(BufReader::new(source.from).split(b'\n')) {
+        let line = line.map_err(|error| cannot_read(&source.name, &error))?;
+        // Some editors write a byte-order mark at the start of a file, and files can be joined.
+        let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line);
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let message = from_json(&descriptor, &line).map_err(|what| {
-            let right = example(args.message_type);
+        let message = from_json(&descriptor, line).map_err(|what| {
+            let (file, right) = (&source.name, example(args.message_type));
             let name = descriptor.name();
             CliError::unusable(format!(
-                "<stdin>:{number}: {what}; a line holds one {name}, such as {right}"
+                "{file}:{number}: {what}; a line holds one {name}, such as {right}"
             ))
         })?;
         out.put(frame::encode(&message.encode_to_vec()))?;
@@ -44,7 +51,7 @@ pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
 
 fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessage, LineFault> {
     let mut json = serde_json::Deserializer::from_slice(line);
-    let message = DynamicMessage::deserialize(descriptor.clone(), &mut json);
+    let message = DynamicMessage::deserialize(descriptor.clone(), ProtobufJson(&mut json));
     // `end` refuses text behind the message: a line holds one.
     let message = message.and_then(|message| json.end().map(|()| message));
     let message = message.map_err(LineFault::Json)?;
@@ -109,22 +116,19 @@ fn example(message_type: MessageType) -> &'static str {
 }
 
 pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
-    let mut printer = MessagePrinter {
-        descriptor: descriptor(args.message_type)?,
-        out: Stdout::open()?,
-        skipped: 0,
-    };
+    let descriptor = descriptor(args.message_type)?;
+    let Source { name, from: mut source } = Source::open(&args.file)?;
+    let mut printer = MessagePrinter { file: name, descriptor, out: Stdout::open()?, skipped: 0 };
     let mut frames = FrameDecoder::new(args.max_frame);
     // Byte offsets: start of the current frame, and end of the decoded input.
     let (mut start, mut read) = (0, 0);
-    let mut stdin = io::stdin().lock();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let mut rest = match stdin.read(&mut buffer) {
+        let mut rest = match source.read(&mut buffer) {
             Ok(0) => break,
             Ok(len) => &buffer[..len],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(cannot_read(&error)),
+            Err(error) => return Err(cannot_read(&printer.file, &error)),
         };
         loop {
             let before = rest.len();
@@ -137,14 +141,14 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
                 }
                 Ok(None) => break,
                 // Without framing the start of the next message is unknown, so this fault ends the command.
-                Err(error) => return Err(unreadable(start, &error)),
+                Err(error) => return Err(unreadable(&printer.file, start, &error)),
             }
         }
     }
     if frames.is_mid_frame() {
         return Err(CliError::failed(format!(
-            "<stdin>: byte {start}: the input ends at byte {read}, within the frame that begins \
-             here"
+            "{}: byte {start}: the input ends at byte {read}, within the frame that begins here",
+            printer.file
         )));
     }
     // A skipped message does not end the run, but makes it a failure.
@@ -154,15 +158,16 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     }
 }
 
-fn unreadable(start: usize, error: &FrameError) -> CliError {
+fn unreadable(file: &str, start: usize, error: &FrameError) -> CliError {
     let right = match error {
         FrameError::TooLarge { .. } => "; --max-frame allows more",
         _ => "",
     };
-    CliError::failed(format!("<stdin>: byte {start}: {error}{right}"))
+    CliError::failed(format!("{file}: byte {start}: {error}{right}"))
 }
 
 struct MessagePrinter {
+    file: String,
     descriptor: MessageDescriptor,
     out: Stdout,
     skipped: u64,
@@ -180,8 +185,8 @@ impl MessagePrinter {
         match line {
             Ok(line) => self.out.put(line + "\n"),
             Err(what) => {
-                let name = self.descriptor.name();
-                log::error!("<stdin>: byte {start}: this is no {name}, it is skipped: {what}");
+                let (file, name) = (&self.file, self.descriptor.name());
+                log::error!("{file}: byte {start}: this is no {name}, it is skipped: {what}");
                 self.skipped += 1;
                 Ok(())
             }
@@ -205,6 +210,9 @@ fn descriptor(message_type: MessageType) -> Result<MessageDescriptor, CliError> 
         .ok_or_else(|| CliError::failed(format!("the schema has no message {name}")))
 }
 
-fn cannot_read(error: &io::Error) -> CliError {
-    CliError::failed(format!("cannot read standard input: {error}"))
+fn cannot_read(file: &str, error: &io::Error) -> CliError {
+    match file {
+        STDIN => CliError::failed(format!("cannot read standard input: {error}")),
+        file => CliError::failed(format!("cannot read {file}: {error}")),
+    }
 }

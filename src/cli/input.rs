@@ -3,14 +3,16 @@
 //! Every value is checked against the table of [`super::schema`]. A [`Fault`] has the line, the
 //! mistake and the expected form.
 
-use saphyr::Scalar;
+use std::borrow::Cow;
+
+use serde::de::IgnoredAny;
 
 use super::schema::{Misfit, STATE, Shape};
 use crate::{
     limits::{MAX_NESTING, too_deep},
-    manifest::yaml::{self, Data, Yaml},
+    manifest::yaml::{self, Data, Scalar, ScalarKind, Yaml},
     pb::ank_base as pb,
-    state::{Map, Node, Tree, convert},
+    state::{DESIRED_STATE, Map, Node, Tree, convert},
 };
 
 /// A fault in a YAML text, with its line.
@@ -32,15 +34,40 @@ pub(super) fn plain(text: &str, shape: &Shape) -> Result<Node, Misfit> {
 
 /// The value of a YAML document at a place of this shape; `at` is the path of the place.
 pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
-    // Some editors write a byte-order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let documents = yaml::load(text)
+    document(text, |document| read(document, shape, at, levels_above(at)))
+}
+
+/// The value that `read` makes of the only document in the text.
+fn document<T>(text: &str, read: impl FnOnce(&Yaml<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    let text = yaml::without_marks(text);
+    let text = if is_json_beyond_yaml(&text) { Cow::Owned(escaped(&text)) } else { text };
+    let documents = yaml::load(&text, &yaml::FOR_MANIFESTS)
         .map_err(|error| Fault { line: error.line, what: error.fault.to_string() })?;
     match &documents[..] {
-        [document] => read(document, shape, at, levels_above(at)),
+        [document] => read(document),
         [] => Err(Fault { line: 1, what: "there is nothing in it".to_owned() }),
         [_, second, ..] => Err(fault(second, "a second document begins here; one is enough")),
     }
+}
+
+/// Whether the text is JSON with characters that YAML has only as escapes. All else of JSON is YAML.
+fn is_json_beyond_yaml(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[', '"'])
+        && text.contains(is_escaped_in_yaml)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// JSON with these characters as escapes. They occur in its strings only.
+fn escaped(json: &str) -> String {
+    let escape = |c: char| match is_escaped_in_yaml(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    json.chars().map(escape).collect()
+}
+
+fn is_escaped_in_yaml(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Number of config levels above the place of this path.
@@ -54,10 +81,22 @@ pub(super) fn levels_above(path: &str) -> usize {
 pub(super) struct NewState(Map<Node>);
 
 impl NewState {
-    /// The state in a YAML document.
+    /// The state in a YAML document: a whole one, or a manifest, which is its part `desiredState`.
     pub(super) fn from_yaml(text: &str) -> Result<Self, Fault> {
-        let state = yaml(text, &STATE, "")?;
-        Ok(Self(state.as_map().cloned().unwrap_or_default()))
+        let mut new = Self::default();
+        document(text, |document| {
+            match STATE.field(DESIRED_STATE).filter(|shape| is_manifest(document, shape)) {
+                Some(shape) => {
+                    new.put(&[DESIRED_STATE], read(document, shape, DESIRED_STATE, 0)?);
+                }
+                None => {
+                    let state = read(document, &STATE, "", 0)?;
+                    new.0 = state.as_map().cloned().unwrap_or_default();
+                }
+            }
+            Ok(())
+        })?;
+        Ok(new)
     }
 
     /// Puts `value` at `path`. A scalar or sequence on the way is replaced by a mapping.
@@ -88,6 +127,15 @@ fn put(map: &mut Map<Node>, path: &[&str], value: Node) {
     }
 }
 
+/// Whether the document has fields of the desired state at its top, and none of a state.
+fn is_manifest(document: &Yaml<'_>, desired: &Shape) -> bool {
+    let Data::Mapping(entries) = &document.data else { return false };
+    let has = |shape: &Shape| {
+        entries.iter().any(|(key, _)| key.as_str().is_some_and(|name| shape.field(name).is_some()))
+    };
+    has(desired) && !has(&STATE)
+}
+
 fn fault(node: &Yaml<'_>, what: impl Into<String>) -> Fault {
     Fault { line: node.line(), what: what.into() }
 }
@@ -114,25 +162,31 @@ fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, 
         (Shape::Config, Data::Mapping(_)) => mapping(node, |_| shape, at, above + 1),
         (Shape::ListOf(below), Data::Sequence(items)) => sequence(items, below, at, 0),
         (Shape::Config, Data::Sequence(items)) => sequence(items, shape, at, above + 1),
-        (Shape::Text | Shape::Config, Data::Scalar(Scalar::String(text))) => Ok(Node::text(text)),
-        (Shape::OneOf(texts), Data::Scalar(Scalar::String(text))) => {
-            match texts.contains(&&**text) {
-                true => Ok(Node::text(text)),
-                false => wrong(&format!("is `{text}`")),
-            }
-        }
-        (_, Data::Scalar(Scalar::String(_))) => wrong("is a text"),
-        (_, Data::Scalar(Scalar::Null)) => wrong("is empty"),
-        (Shape::Text | Shape::Config, Data::Scalar(Scalar::Boolean(_))) => {
-            wrong("is true or false, which is a text in quotes only")
-        }
-        (Shape::Text | Shape::Config, Data::Scalar(_)) => {
-            wrong("is a number, which is a text in quotes only")
-        }
-        (_, Data::Scalar(_)) => wrong("is a number, or true or false"),
+        (_, Data::Scalar(scalar)) => self::scalar(scalar, shape).or_else(|what| wrong(&what)),
         (_, Data::Sequence(_)) => wrong("is a sequence"),
         (_, Data::Mapping(_)) => wrong("is a mapping"),
-        _ => wrong("is of an unknown kind"),
+        (_, Data::Bad) => wrong("is of an unknown kind"),
+    }
+}
+
+/// The value of a scalar at a place of this shape, or what the scalar is instead.
+fn scalar(scalar: &Scalar<'_>, shape: &Shape) -> Result<Node, String> {
+    let takes_texts = matches!(shape, Shape::Text | Shape::Config);
+    match (scalar.kind, shape) {
+        (ScalarKind::Text, Shape::Text | Shape::Config) => Ok(Node::text(&scalar.text)),
+        (ScalarKind::Text, Shape::OneOf(texts)) if texts.contains(&&*scalar.text) => {
+            Ok(Node::text(&scalar.text))
+        }
+        (ScalarKind::Text, Shape::OneOf(_)) => Err(format!("is `{}`", scalar.text)),
+        (ScalarKind::Text, _) => Err("is a text".to_owned()),
+        (ScalarKind::Null, _) => Err("is empty".to_owned()),
+        (ScalarKind::Boolean, _) if takes_texts => {
+            Err("is true or false, which is a text in quotes only".to_owned())
+        }
+        (ScalarKind::Number, _) if takes_texts => {
+            Err("is a number, which is a text in quotes only".to_owned())
+        }
+        _ => Err("is a number, or true or false".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ mod check;
 mod client;
 mod error;
 mod examples;
-mod frames;
+pub(crate) mod frames;
 mod generate;
 mod get;
 mod input;
@@ -18,12 +18,15 @@ mod masks;
 mod outcome;
 mod output;
 mod pair_lock;
+mod protobuf_json;
 mod run;
 mod schema;
 mod set;
+mod source;
 mod status;
 mod stdout;
 mod systemd;
+mod usage;
 mod wait;
 mod watch;
 mod writer_close;
@@ -45,8 +48,10 @@ pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    // clap prints help and usage faults itself, and ends the process with status 0 or 2.
-    let cli = Cli::parse_from(args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(answer) => return usage::answer(answer),
+    };
     start_logging(&cli.logging);
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{
-    args::{RunArgs, UpdatesBy},
+    args::{LinkAddress, RunArgs, UpdatesBy},
     error::CliError,
     wait,
 };
@@ -33,6 +33,13 @@ use crate::{
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     if args.updates == UpdatesBy::Forward && args.agent_link.is_none() {
         let text = "--updates forward needs an agent to forward to: give --agent-link too";
+        return Err(CliError::unusable(text));
+    }
+    if args.manifest.as_deref() == Some(Path::new("-"))
+        && args.agent_link == Some(LinkAddress(None))
+    {
+        let text = "--manifest - and --agent-link stdio both read standard input: give one of them \
+                    as a path";
         return Err(CliError::unusable(text));
     }
     let mut server = Server::builder(args.run_dir.resolve()?)
@@ -67,7 +74,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
 }
 
 fn read_manifest(path: &Path) -> Result<Updated, CliError> {
-    let manifest = manifest::read(path).map_err(|error| CliError::unusable(error.to_string()))?;
+    let manifest = manifest::read_or_stdin(path);
+    let manifest = manifest.map_err(|error| CliError::unusable(error.to_string()))?;
     for warning in &manifest.warnings {
         log::warn!("{warning}");
     }

@@ -4,7 +4,7 @@
 //! Misspelled paths are rejected here, before sending: in an update, a mask without a value means
 //! removal.
 
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, io, path::Path};
 
 use super::{
     args::SetArgs,
@@ -13,6 +13,7 @@ use super::{
     input::{self, NewState},
     outcome::Before,
     schema::Shape,
+    source::Source,
     stdout::Stdout,
     wait::Stop,
 };
@@ -43,11 +44,9 @@ pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
 
 /// The request for the masks of a file, and the masks without a value in it: they are removals.
 fn from_file(file: &Path, masks: &[String]) -> Result<(UpdateStateRequest, Vec<String>), CliError> {
-    let (name, text) = match file.to_str() {
-        Some("-") => ("<stdin>".to_owned(), io::read_to_string(io::stdin())),
-        _ => (file.display().to_string(), fs::read_to_string(file)),
-    };
-    let text = text.map_err(|error| CliError::unusable(format!("{name}: {error}")))?;
+    let Source { name, from } = Source::open(file)?;
+    let text =
+        io::read_to_string(from).map_err(|error| CliError::unusable(format!("{name}: {error}")))?;
     // Parsed before the session is opened: a fault in the file touches no pipe.
     let state = NewState::from_yaml(&text)
         .map_err(|fault| CliError::unusable(format!("{name}:{}: {}", fault.line, fault.what)))?;

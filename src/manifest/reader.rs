@@ -8,14 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use saphyr::Scalar;
-
-use super::yaml::{Data, Yaml};
+use super::yaml::{Data, ScalarKind, Yaml};
 use crate::{
     limits::{MAX_NESTING, too_deep},
     state::{
-        Key, Map, Node,
-        schema::{Field, Kind, STATE, WORKLOAD},
+        DESIRED_STATE, Key, Map, Node,
+        schema::{COMPLETE_STATE, Field, Kind, STATE, WORKLOAD},
         validate,
     },
 };
@@ -76,28 +74,42 @@ impl Reader {
         Node::Str(self.shared(text))
     }
 
-    /// The desired state in the document.
+    /// The desired state in the document: a manifest, or the part `desiredState` of a state.
     pub(super) fn manifest(&mut self, document: &Yaml<'_>) -> Option<Node> {
         let entries = self.entries(document, "the manifest")?;
-        // A likely mistake, and all keys below would be faults as well: report only this one.
-        if let Some((_, key, _)) = entries.iter().find(|(name, ..)| *name == "desiredState") {
-            let text = "a manifest is not wrapped in `desiredState`: remove this line and move what \
-                        is below it to the left";
-            return self.fault(key, text);
+        match entries.iter().find(|(name, ..)| *name == DESIRED_STATE) {
+            None => self.desired_state(document, &entries, "the manifest"),
+            Some((.., desired)) => {
+                // The other parts of a state are facts, not wishes: a printed one has them.
+                let known = COMPLETE_STATE.names();
+                for (name, key, _) in entries.iter().filter(|(name, ..)| !known.contains(name)) {
+                    self.unknown_key::<()>(key, name, "the state", &known);
+                }
+                let entries = self.entries(desired, DESIRED_STATE)?;
+                self.desired_state(desired, &entries, DESIRED_STATE)
+            }
         }
-        let version = self.version(document, &entries);
+    }
+
+    fn desired_state(
+        &mut self,
+        document: &Yaml<'_>,
+        entries: &[Entry<'_, '_>],
+        what: &str,
+    ) -> Option<Node> {
+        let version = self.version(document, entries);
         // Known before the workloads are read: the form of their tags depends on it.
         self.old_version = version.as_deref() == Some("v0.1");
         let mut state = Map::new();
         if let Some(version) = version {
             state.insert("apiVersion", Node::text(&version));
         }
-        for (name, key, value) in &entries {
+        for (name, key, value) in entries {
             let node = match *name {
                 "apiVersion" => continue,
                 "workloads" => self.workloads(value),
                 "configs" => self.configs(value),
-                _ => self.unknown_key(key, name, "the manifest", &STATE.names()),
+                _ => self.unknown_key(key, name, what, &STATE.names()),
             };
             if let Some(node) = node {
                 state.insert(*name, node);
@@ -108,7 +120,7 @@ impl Reader {
             state.insert("workloads", Node::Map(Map::new()));
         }
         // On the YAML nodes, not on `state`: they have places, and include faulty workloads.
-        self.references(&entries);
+        self.references(entries);
         Some(Node::Map(state))
     }
 
@@ -289,12 +301,14 @@ impl Reader {
     }
 
     pub(super) fn text(&mut self, node: &Yaml<'_>, what: &str) -> Option<String> {
-        let quote = |value: String| format!("{what} is {}; quote it: \"{value}\"", kind(node));
         let message = match &node.data {
-            Data::Scalar(Scalar::String(text)) => return Some(text.to_string()),
-            Data::Scalar(Scalar::Integer(value)) => quote(value.to_string()),
-            Data::Scalar(Scalar::FloatingPoint(value)) => quote(value.to_string()),
-            Data::Scalar(Scalar::Boolean(value)) => quote(value.to_string()),
+            Data::Scalar(scalar) if scalar.kind == ScalarKind::Text => {
+                return Some(scalar.text.to_string());
+            }
+            // As written: the text 3.10 is not the number 3.1.
+            Data::Scalar(scalar) if scalar.kind != ScalarKind::Null => {
+                format!("{what} is {}; quote it: \"{}\"", kind(node), scalar.text)
+            }
             _ => format!("{what} is {}, and a string belongs here", kind(node)),
         };
         self.fault(node, message)
@@ -363,12 +377,14 @@ fn nearest(name: &str, known: &[&str]) -> String {
 
 fn kind(node: &Yaml<'_>) -> &'static str {
     match &node.data {
-        Data::Scalar(Scalar::String(_)) => "a string",
-        Data::Scalar(Scalar::Null) => "empty",
-        Data::Scalar(Scalar::Boolean(_)) => "true or false",
-        Data::Scalar(_) => "a number",
+        Data::Scalar(scalar) => match scalar.kind {
+            ScalarKind::Text => "a string",
+            ScalarKind::Null => "empty",
+            ScalarKind::Boolean => "true or false",
+            ScalarKind::Number => "a number",
+        },
         Data::Sequence(_) => "a sequence",
         Data::Mapping(_) => "a mapping",
-        _ => "something that cannot be used here",
+        Data::Bad => "something that cannot be used here",
     }
 }

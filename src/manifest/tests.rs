@@ -120,7 +120,7 @@ fn every_kind_of_fault_is_told_at_its_place() {
             "Unsupported agent name 'a b'.",
         ),
         ("  v: { runtime: r, agent: a }\n", "7:3", "workload `v` has no `runtimeConfig`"),
-        ("  v: [\n", "8:1", "this is no YAML"),
+        ("  v: [\n", "7:6", "this is no YAML"),
         ("---\napiVersion: v1\n", "8:1", "a manifest is one document"),
     ];
     for (rest, place, part) in table {
@@ -138,9 +138,6 @@ fn files_that_are_no_manifest_at_all_are_told_so() {
     assert!(faults("x")[0].contains("a mapping belongs here"));
     assert!(faults("workloads: {}\n")[0].contains("`apiVersion` is missing"));
     assert!(faults("apiVersion: v2\n")[0].contains("Received 'v2', expected 'v1'"));
-    assert!(
-        faults("desiredState:\n  apiVersion: v1\n")[0].contains("not wrapped in `desiredState`")
-    );
     assert!(faults(&"[".repeat(100_000))[0].contains("m.yaml:1:"));
     assert!(faults(&"[".repeat(100_000))[0].contains("at most 20 levels"));
     let blocks: String = (0..70).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
@@ -165,8 +162,152 @@ fn aliases_may_stand_for_values_and_a_few_lines_of_them_cannot_fill_the_memory()
     assert!(faults(&in_values)[0].contains("alias expansion"), "{:?}", faults(&in_values));
     let in_keys = lines(|n, ten| format!("  a{n}: &a{n} {{? [{ten}] : y}}\n"));
     assert!(faults(&in_keys)[0].starts_with("m.yaml:4:14: a key has to be a text"));
-    let key = "apiVersion: v1\nconfigs: {a: &a x, *a : y}\n";
-    assert!(faults(key)[0].contains("a key has to be a text, not an alias"));
+    let deep = lines_of(30, |n| format!("  a{n}: &a{n} [*a{}]\n", n - 1));
+    assert!(faults(&deep)[0].contains("nested too deep"), "{:?}", faults(&deep));
+    let long = format!("\\x41{}", "x".repeat(1 << 20));
+    let long =
+        format!("apiVersion: v1\nconfigs: {{a: &a \"{long}\", b: [{}]}}\n", ["*a"; 17].join(","));
+    assert!(faults(&long)[0].contains("aliases repeat more than 16777216 bytes"));
+}
+
+/// Configs of which each refers to the one before it.
+fn lines_of(count: usize, line: impl Fn(usize) -> String) -> String {
+    let lines: String = (1..count).map(line).collect();
+    format!("apiVersion: v1\nconfigs:\n  a0: &a0 [x]\n{lines}")
+}
+
+#[test]
+fn scalar_may_be_repeated_as_a_key() {
+    let state = desired("apiVersion: v1\nconfigs: {a: &a x, *a : y}\n");
+    assert_eq!(at(&state, "configs.x"), Some(&Node::text("y")));
+    let twice = "apiVersion: v1\nconfigs: {a: &a x, *a : y, x: z}\n";
+    assert!(faults(twice)[0].contains("duplicated key `x`"));
+    let list = "apiVersion: v1\nconfigs: {a: &a [x], *a : y}\n";
+    assert!(faults(list)[0].contains("a key has to be a text, not a collection"));
+}
+
+#[test]
+fn yaml_that_libyaml_reads_is_read() {
+    let rules = |masks: &str| {
+        workload(&format!(
+            "    controlInterfaceAccess:\n      allowRules:\n        - type: StateRule\n          \
+             operation: ReadWrite\n          filterMasks: {masks}"
+        ))
+    };
+    let masks = "workloads.w.controlInterfaceAccess.allowRules";
+    for text in [
+        rules("[\n            \"desiredState\",\n            \"workloadStates\"\n          ]\n"),
+        rules("[\n          \"desiredState\",\n          \"workloadStates\"\n          ]\n"),
+        rules("[\n  \"desiredState\",\n  \"workloadStates\"\n]\n"),
+        rules("[\n            desiredState,\n            workloadStates,\n          ]"),
+    ] {
+        let state = desired(&text);
+        let rule = &at(&state, masks).and_then(Node::as_seq).unwrap()[0];
+        let given = rule.get("filterMasks").and_then(Node::as_seq).unwrap();
+        assert_eq!(given, [Node::text("desiredState"), Node::text("workloadStates")], "{text}");
+    }
+    let config = |value: &str| {
+        let state = desired(&format!("apiVersion: v1\nworkloads: {{}}\nconfigs:\n  a: {value}"));
+        at(&state, "configs.a").cloned().unwrap()
+    };
+    let pair = Node::map([("k", Node::text("v")), ("l", Node::text("w"))]);
+    assert_eq!(config("{\n    k: v,\n    l: w\n  }\n"), pair);
+    assert_eq!(config("{\n\n  k:\tv\t,\t# a comment\n  l:\tw\t}\n"), pair);
+    let flow =
+        desired("{\n\t\"apiVersion\":\t\"v1\",\n\t\"configs\":\t{\n\t\t\"a\":\t\"x\"\n\t}\n}\n");
+    assert_eq!(at(&flow, "configs.a"), Some(&Node::text("x")));
+    assert_eq!(config("\tx\n"), Node::text("x"));
+    assert_eq!(config("\"x\n y\"\n"), Node::text("x y"));
+    assert_eq!(config("\"x\ny\"\n"), Node::text("x y"));
+    assert_eq!(config("\"\\ud83d\\ude00\"\n"), Node::text("😀"));
+    // The end of the file is no line feed.
+    assert_eq!(config("|\n   x"), Node::text("x"));
+    assert_eq!(config("|\n   x\n"), Node::text("x\n"));
+    assert_eq!(config("|+\n   x"), Node::text("x"));
+    assert_eq!(config(">\n   x\n   y"), Node::text("x y"));
+    desired("apiVersion:\tv1\nworkloads: {}\nconfigs:\n  a:\tx\n");
+    desired("apiVersion: v1\t# a comment\nworkloads: {}\t\n");
+    desired("apiVersion: v1\r\nworkloads: {}\r\n");
+}
+
+#[test]
+fn byte_order_mark_in_front_of_a_document_is_no_part_of_it() {
+    for text in [
+        "\u{feff}apiVersion: v1\n",
+        "---\n\u{feff}apiVersion: v1\n",
+        "\u{feff}---\n\u{feff}apiVersion: v1\n",
+        "# a comment\n\n---\r\n\u{feff}apiVersion: v1\n",
+        "%YAML 1.2\n---\n\u{feff}{apiVersion: v1}\n",
+    ] {
+        desired(text);
+    }
+    let inside = desired("apiVersion: v1\nconfigs: { a: \"\u{feff}x\" }\n");
+    assert_eq!(at(&inside, "configs.a"), Some(&Node::text("\u{feff}x")));
+}
+
+#[test]
+fn hint_quotes_a_scalar_as_it_is_written() {
+    for written in [
+        "3.10",
+        "0755",
+        "123456789012345678901",
+        "0x1F",
+        "1e10",
+        "-0",
+        "+7",
+        "1.",
+        ".5",
+        "0o17",
+        ".INF",
+        "-.inf",
+        ".NaN",
+        "True",
+        "FALSE",
+        "18446744073709551616",
+        "1.0e+0",
+    ] {
+        let told = faults(&format!("apiVersion: v1\nconfigs: {{ a: {written} }}\n"));
+        assert!(told[0].ends_with(&format!("; quote it: \"{written}\"")), "{written}: {told:?}");
+        let quoted = desired(&format!("apiVersion: v1\nconfigs: {{ a: \"{written}\" }}\n"));
+        assert_eq!(at(&quoted, "configs.a"), Some(&Node::text(written)));
+        let tagged = desired(&format!("apiVersion: v1\nconfigs: {{ a: !!str {written} }}\n"));
+        assert_eq!(at(&tagged, "configs.a"), Some(&Node::text(written)));
+    }
+    for text in ["1.2.3", "1_000", "0x", "0xG", "yes", "inf", "1:30", "e5", "--", "2001-01-01"] {
+        let state = desired(&format!("apiVersion: v1\nconfigs: {{ a: {text} }}\n"));
+        assert_eq!(at(&state, "configs.a"), Some(&Node::text(text)));
+    }
+    for bad in ["!!int x", "!!bool 1", "!!null x", "!!timestamp 2001-01-01", "!!binary QQ=="] {
+        let told = faults(&format!("apiVersion: v1\nconfigs: {{ a: {bad} }}\n"));
+        assert!(told[0].contains("something that cannot be used here"), "{told:?}");
+    }
+}
+
+#[test]
+fn state_as_it_is_printed_is_read_for_its_desired_state() {
+    let text = "\
+desiredState:
+  apiVersion: v1
+  configs: { mode: slow }
+effectiveState: { apiVersion: v1, configs: { mode: other } }
+workloadStates: { agent_A: { db: { abc: { state: Running, subState: Ok } } } }
+agents: { agent_A: { status: { cpuUsage: 3 }, tags: { a: b } } }
+";
+    let state = desired(text);
+    assert_eq!(at(&state, "configs.mode"), Some(&Node::text("slow")));
+    let plain = desired("apiVersion: v1\nconfigs: { mode: slow }\n");
+    assert_eq!(state, plain);
+    let wrapped = "desiredState:\n  apiVersion: v1\n  workload: {}\nconfigs: {}\n";
+    assert_eq!(
+        faults(wrapped),
+        [
+            "m.yaml:3:3: unknown key `workload` in desiredState (did you mean `workloads`?); known are apiVersion, configs, workloads",
+            "m.yaml:4:1: unknown key `configs` in the state; known are agents, desiredState, effectiveState, workloadStates",
+        ]
+    );
+    assert!(faults("desiredState:\n")[0].contains("desiredState is empty, and a mapping belongs"));
+    assert!(faults("desiredState: {}\n")[0].contains("`apiVersion` is missing"));
+    assert!(faults("desiredState: {apiVersion: v2}\n")[0].contains("Received 'v2'"));
 }
 
 #[test]
@@ -215,7 +356,7 @@ fn new_row_of_the_schema_is_decoded_encoded_checked_and_read() {
 
     let read = |text: &str| {
         let mut reader = Reader::default();
-        let documents = yaml::load(text).unwrap();
+        let documents = yaml::load(text, &yaml::FOR_MANIFESTS).unwrap();
         let node = reader.record(&documents[0], "x", &documents[0], &WITH_NEW_FIELD);
         (node.unwrap(), reader.faults)
     };

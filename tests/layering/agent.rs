@@ -12,6 +12,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "internal::parts",
     "internal::state",
     "internal::too_deep",
+    "internal::yaml",
     "limits",
     "link",
     "manifest",

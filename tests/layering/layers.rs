@@ -30,7 +30,12 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("foreign", &[], &[], &[]),
     layer("owner", &[], &[], &[]),
     // Re-exports alone.
-    layer("internal", &["broker", "frame", "limits", "message", "state"], &[], &[]),
+    layer(
+        "internal",
+        &["broker", "cli::frames", "frame", "limits", "manifest::yaml", "message", "state"],
+        &[],
+        &[],
+    ),
     layer("status", &["broker"], &["serde_json"], &[]),
     // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
     layer("state", &["limits"], &["sha2"], &[]),
@@ -49,7 +54,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["bytes", "semver"],
         &[],
     ),
-    layer("manifest", &["limits", "state"], &["saphyr", "saphyr_parser", "strsim"], &["fs", "io"]),
+    layer("manifest", &["limits", "state"], &["granit_parser", "strsim"], &["fs", "io"]),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     layer(
@@ -115,7 +120,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
     // With the manifest, the only ones that read or write YAML.
-    layer("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["saphyr"], &[]),
+    layer("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["serde", "serde_json"], &[]),
     layer("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 
@@ -129,6 +134,7 @@ pub(crate) const CLI_CRATES: &[&str] = &[
     "nix",
     "prost",
     "prost_reflect",
+    "serde",
     "serde_json",
     "signal_hook",
 ];

@@ -122,14 +122,23 @@ struct InvalidTime {
     text: String,
 }
 
+/// The last timestamp, for a later time of the year 9999. RFC 3339 has all of this year, and jiff
+/// keeps the last 26 hours for offsets.
+fn end_of_time(text: &str) -> Option<Timestamp> {
+    let pieces = jiff::fmt::temporal::DateTimeParser::new().parse_pieces(text).ok()?;
+    let is_time = pieces.time().is_some() && pieces.to_numeric_offset().is_some();
+    (is_time && pieces.date().year() == 9999).then_some(Timestamp::MAX)
+}
+
 impl Range {
     fn of(request: &pb::LogsRequest) -> Result<Self, InvalidTime> {
         let time = |field: &'static str, text: &Option<String>| {
             let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
                 return Ok(None);
             };
-            let invalid = |_| InvalidTime { field, text: text.to_owned() };
-            Ok(Some(text.parse::<Timestamp>().map_err(invalid)?.as_microsecond()))
+            let invalid = |_: jiff::Error| InvalidTime { field, text: text.to_owned() };
+            let time = text.parse().or_else(|error| end_of_time(text).ok_or(error));
+            Ok(Some(time.map_err(invalid)?.as_microsecond()))
         };
         Ok(Self {
             follow: request.follow(),
@@ -302,9 +311,37 @@ mod tests {
         let line = |micros| Line { at: 0, micros, text: Vec::new() };
         let held = [999_999, 1_000_000, 2_000_000, 2_000_001].map(|at| range.holds(&line(at)));
         assert_eq!(held, [false, true, true, false]);
+        for text in ["yesterday", "10000-01-01T00:00:00Z", "2030-01-31T12:00:00", "9999-12-31"] {
+            let request = pb::LogsRequest { until: Some(text.to_owned()), ..Default::default() };
+            assert!(Range::of(&request).is_err(), "{text}");
+        }
         let bad = pb::LogsRequest { since: Some("yesterday".to_owned()), ..Default::default() };
         assert!(
             Range::of(&bad).unwrap_err().to_string().contains("'since' is no time as in RFC 3339")
         );
+    }
+    #[test]
+    fn times_at_the_ends_of_rfc_3339_are_taken() {
+        let now = Timestamp::now().as_microsecond();
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "9999-12-31T23:59:59-12:00",
+            "9999-12-31T23:59:59+14:00",
+            "9999-12-31t23:59:60z",
+            "9999-12-30T22:00:00Z",
+        ] {
+            let until = Some(text.to_owned());
+            let request = pb::LogsRequest { until, follow: Some(true), ..Default::default() };
+            let range = Range::of(&request).unwrap_or_else(|error| panic!("{error}"));
+            assert!(range.until.unwrap() > now, "{text}");
+            assert!(range.left() > Duration::from_secs(86_400), "{text}");
+        }
+        for text in
+            ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "0000-01-01T00:00:00+23:59"]
+        {
+            let request = pb::LogsRequest { since: Some(text.to_owned()), ..Default::default() };
+            assert!(Range::of(&request).unwrap().since.unwrap() < 0, "{text}");
+        }
     }
 }

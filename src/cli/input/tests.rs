@@ -62,8 +62,8 @@ fn fault_names_line_and_path_and_what_would_be_right() {
         "2: desiredState has no field `workload`, only apiVersion, configs, workloads"
     );
     assert_eq!(
-        fault_of("workloads: {}\n"),
-        "1: a state has no field `workloads`, only agents, desiredState, effectiveState, \
+        fault_of("workload: {}\n"),
+        "1: a state has no field `workload`, only agents, desiredState, effectiveState, \
          workloadStates"
     );
     assert_eq!(
