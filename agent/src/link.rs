@@ -8,6 +8,10 @@ use tokio::process::{Child, Command};
 /// Option of `fifogate run`: the time after which the pairs of an earlier one are removed.
 const KEEP_OLD_PAIRS: &str = "--keep-old-pairs";
 
+/// Its value for the first fifogate of an agent. No workload is left that could go on with an old pair,
+/// but a shell may stand in its folder.
+const SECONDS_OF_FIRST: &str = "5";
+
 /// Start parameters of fifogate.
 #[derive(Clone, Debug)]
 pub struct GateConfig {
@@ -36,7 +40,7 @@ pub struct GateProcess {
 
 impl GateProcess {
     /// Starts a fifogate, and exchanges hellos. It ends with its link, so it never outlives this
-    /// process. The `first` one removes all pairs of agents before: their workloads ended with them.
+    /// process. The `first` one soon removes the pairs of agents before: their workloads ended with them.
     ///
     /// # Errors
     /// It cannot be started, or does not send a compatible hello.
@@ -46,7 +50,7 @@ impl GateProcess {
         command.args(["run", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
         if first && !config.options.iter().any(|option| option == KEEP_OLD_PAIRS) {
-            command.args([KEEP_OLD_PAIRS, "0.001"]);
+            command.args([KEEP_OLD_PAIRS, SECONDS_OF_FIRST]);
         }
         // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.
         command.process_group(0).kill_on_drop(true);

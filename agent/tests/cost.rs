@@ -74,7 +74,13 @@ fn what_nests_too_deep_is_refused_and_the_agent_goes_on() {
     let mut ctl = agent.connect();
     ctl.update("configs: {c: x}\n", &["desiredState.configs.c"]).unwrap();
     for (name, text) in nested(20_000) {
-        let refused = ctl.update(&with_config(&text, ""), EVIL).unwrap_err();
+        let Err(refused) = ctl.update(&with_config(&text, ""), EVIL) else {
+            // A collection as a key is a fault of its own, found before its levels.
+            assert!(["keys", "mixed"].contains(&name), "{name}");
+            ctl.until_state("evil", "Pending(StartingFailed)");
+            ctl.update("workloads: {}\n", EVIL).unwrap();
+            continue;
+        };
         assert!(refused.contains("workloads.evil.runtimeConfig"), "{name}: {refused}");
         assert!(refused.contains("more than 20 levels"), "{name}: {refused}");
     }
@@ -152,7 +158,8 @@ fn kept_state_that_nests_too_deep_is_loaded_and_costs_only_the_workload_that_it_
                 let told = log.lines().rev().find(|own| own.contains(&line));
                 assert!(told.is_some_and(|own| own.contains("levels")), "{name}: {log}");
             } else {
-                assert!(info.contains("levels"), "{name}: {info}");
+                let keys = "a key has to be a text, not a collection";
+                assert!(info.contains("levels") || info.contains(keys), "{name}: {info}");
             }
         }
         // Others are changed as ever, and so is the config that those use which cannot be made.

@@ -188,9 +188,11 @@ fn a_manifest_that_does_not_count_any_more_is_told_with_its_differences() {
     let text = fs::read_to_string(&path).unwrap() + &workload("later", "exec sleep 78001", "");
     fs::write(path, text).unwrap();
     agent.restart();
-    agent.connect().hello();
-    let log = agent.log();
-    let warning = log.lines().find(|line| line.contains("instead of the manifest")).unwrap();
+    let warning = wait_for("the line about the manifest", || {
+        let log = agent.log();
+        let line = log.lines().find(|line| line.contains("instead of the manifest"))?;
+        log.ends_with('\n').then(|| line.to_owned())
+    });
     let differs = "they differ: only in the manifest: workload later";
     assert!(warning.contains("WARN") && warning.ends_with(differs), "{warning}");
 }
