@@ -81,7 +81,7 @@ fn one_node_shows_what_it_says() {
     shows(2, &["engine"]);
     shows(3, &["dashboard RUNNING", "engine RUNNING"]);
     shows(4, &["typo PENDING", "runtimeConfig, line 1, column 1: unknown key 'comand'"]);
-    shows(5, &["sleep, args: [\"2\"]"]);
+    shows(5, &["sleep, args: [\\\"2\\\"]"]);
     shows(6, &["pace: \"3\""]);
     assert!(!here.exists(), "the last step removes its folder");
 }
