@@ -30,22 +30,26 @@
 //! An `UpdateStateRequest` of one workload becomes events of its subscribers in twelve steps. ARCHITECTURE.md
 //! explains the threads between them.
 //!
-//! 1. `server/port/reader.rs` `fill`: reads the workload's output FIFO and cuts frames, in a turn of its port.
-//! 2. `server/event_loop/port_table.rs` `after_turn`: makes the frames messages for the worker.
-//! 3. `server/event_loop/worker_handle.rs` `try_run_inline`: runs the worker on this thread if it is idle, for up
-//!    to 8 messages of 16 KiB together; more of them wait for the worker's thread.
+//! 1. `server/port/reader.rs` `fill`: called by `Port::turn`, a job of the event loop, reads the workload's output
+//!    FIFO and cuts frames.
+//! 2. `server/event_loop/port_table.rs` `after_turn`: makes the frames messages, and `Loop::after_turn` tells them to
+//!    the worker handle.
+//! 3. `server/event_loop/worker_handle.rs` `try_run_inline`: runs the worker on this thread if it is idle and the
+//!    messages are few; otherwise they are sent to its thread.
 //! 4. `server/worker.rs` `serve`: takes the next frame from the fair queue of all workloads.
 //! 5. `message/request.rs` `decode`: checks the frame and counts its fields; the new state stays sealed.
-//! 6. `broker/requests.rs` `serve_sealed`: asks the rules before anything is spent on the new state. Only messages
-//!    of an open session come here (`broker/sessions.rs` `on_message`).
-//! 7. `broker/requests.rs` `serve_update`: applies the masks (`update::propose`) and validates (`update::accept`).
-//! 8. `broker/commit.rs` `commit_update`: compares the states, begins the fan-out and holds the answer.
-//! 9. `broker/commit.rs` `deliver_some`: makes one event per set of masks and queues it for each subscriber.
-//!    An event of a reader that keeps up leaves from here, and skips the outbox.
-//! 10. `broker/flow_control.rs` `flush_outbox`: hands out the other events, and then the answer, within the window.
-//! 11. `server/worker.rs` `hand_out`: turns the broker's outputs into frames. The event loop gives each to its port
-//!     (`server/event_loop.rs` `obey`).
-//! 12. `server/port/writer.rs` `write_at_once`: writes the frame into the subscriber's input FIFO by one call.
+//! 6. `broker/requests.rs` `serve_sealed`: reached by `Broker::handle` and `on_message` (`broker/sessions.rs`) in an
+//!    open session, asks the rules before the new state is converted.
+//! 7. `broker/requests.rs` `serve_update`: applies the masks (`update::propose`) and validates (`update::accept`), or
+//!    forwards the update to the agent.
+//! 8. `broker/commit.rs` `commit`: compares the states, begins the fan-out and holds the author's outbox.
+//! 9. `broker/commit.rs` `deliver_some`: called by `Broker::poll_output` until the fan-out is over, makes one event per
+//!    set of masks. It hands the event out, or queues it; a subscriber without room gets a merged one later.
+//! 10. `broker/flow_control.rs` `flush_outbox`: hands out what is queued, at last the answer, within the window.
+//! 11. `server/worker.rs` `hand_out`: polls the broker's outputs, and sends them to the event loop. There `obey` and
+//!     `share_next` give each frame to its port.
+//! 12. `server/port/writer.rs` `write_all`: writes the frame into the subscriber's input FIFO, by one call if it fits.
+//!     A small frame for an empty pipe takes the shorter way of `write_at_once`.
 //!
 //! # A server of one's own
 //!

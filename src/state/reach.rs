@@ -120,7 +120,7 @@ pub(crate) fn names_nothing(mask: &Mask) -> Option<NamesNothing> {
     None
 }
 
-/// As [`names_nothing`], for the first name of `mask` alone.
+/// As `names_nothing`, for the first name of `mask` alone.
 #[must_use]
 pub fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
     names_nothing(mask).filter(|why| matches!(why, NamesNothing::UnknownPart(_)))
