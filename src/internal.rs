@@ -40,7 +40,7 @@ pub mod state {
         instance::{WorkloadChange, follow_workloads},
         key::is_addressable,
         mask::{MaskSet, Selection},
-        reach::begins_with_no_part,
+        reach::begins_with_a_mistake,
         size::weight_after,
         tree::{AGENTS, API_VERSION, DESIRED_STATE, EFFECTIVE_STATE, WORKLOAD_STATES},
         update::draft::propose,

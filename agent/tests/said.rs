@@ -175,7 +175,7 @@ fn logs_of_another_node_are_refused_with_the_name_of_its_agent() {
 
 #[test]
 fn rule_about_no_part_of_the_state_keeps_no_workload_from_its_pair_and_is_logged() {
-    let masks = "desiredstate, agents, foo.bar";
+    let masks = "desiredstate, agents, configs.bar";
     let own = workload("own", SLEEP, &access(&rule("Read", masks)));
     let agent = Agent::start(&own, &[]);
     let mut ctl = agent.connect();
@@ -183,7 +183,7 @@ fn rule_about_no_part_of_the_state_keeps_no_workload_from_its_pair_and_is_logged
     let mut session = agent.connect_as("own");
     session.read("r", &["agents"], false);
     session.state_response();
-    for mask in ["desiredstate", "foo.bar"] {
+    for mask in ["desiredstate", "configs.bar"] {
         let text = format!("the mask '{mask}' of a rule of own begins with no part of the state");
         wait_for(&text, || lines(&agent, &text).pop());
         assert!(!lines(&agent, &format!("the mask '{mask}' of a rule names nothing")).is_empty());

@@ -222,7 +222,7 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, CommandFault> {
     if let Some(access) = &access {
         validate::check_access(access).map_err(CommandFault::AccessRule)?;
         // Not so for updates of workloads, which are as in Ankaios (docs/protocol.md#rule-validation).
-        let faults = masks_of(access).find_map(|mask| reach::begins_with_no_part(&mask));
+        let faults = masks_of(access).find_map(|mask| reach::begins_with_a_mistake(&mask));
         faults.map_or(Ok(()), |why| Err(CommandFault::RuleMask(why)))?;
     }
     let owner = Owner { uid: add.uid, gid: add.gid };

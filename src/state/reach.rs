@@ -122,8 +122,32 @@ pub(crate) fn names_nothing(mask: &Mask) -> Option<NamesNothing> {
 
 /// As `names_nothing`, for the first name of `mask` alone.
 #[must_use]
-pub fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
+#[cfg(feature = "cli")]
+pub(crate) fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
     names_nothing(mask).filter(|why| matches!(why, NamesNothing::UnknownPart(_)))
+}
+
+/// As `names_nothing`, for a first name that is surely a mistake: a part with another letter or case, or a field of
+/// the desired state without its part. Rules with other unknown names are taken, as Ankaios does.
+#[must_use]
+pub fn begins_with_a_mistake(mask: &Mask) -> Option<NamesNothing> {
+    let first = mask.text().split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let parts = COMPLETE_STATE.fields.iter().map(|part| part.name.to_ascii_lowercase());
+    let is_meant = parts.into_iter().any(|part| differ_by_a_letter(&first, &part))
+        || ["workloads", "configs"].contains(&first.as_str());
+    names_nothing(mask).filter(|why| is_meant && matches!(why, NamesNothing::UnknownPart(_)))
+}
+
+/// True if the texts are equal, or equal but for one letter more, less or another one.
+fn differ_by_a_letter(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let (one, other) = (&one[same..], &other[same..]);
+    one.is_empty() && other.len() <= 1
+        || other.is_empty() && one.len() <= 1
+        || !one.is_empty()
+            && !other.is_empty()
+            && (one[1..] == other[1..] || one[1..] == *other || *one == other[1..])
 }
 
 #[cfg(test)]
@@ -156,6 +180,27 @@ mod tests {
             "agents.*.tags.k",
         ] {
             assert_eq!(fault(mask), None, "{mask}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_from_names_that_mean_something_else() {
+        let is_mistake = |mask| begins_with_a_mistake(&Mask::parse(mask)).is_some();
+        for mask in [
+            "desiredstate",
+            "desiredStates.configs",
+            "desireState",
+            "WorkloadStates.*",
+            "workloadState",
+            "agent",
+            "effectiveStare.workloads",
+            "workloads.w",
+            "configs.k",
+        ] {
+            assert!(is_mistake(mask), "{mask}");
+        }
+        for mask in ["", "*", "agents", "desiredState.config", "state", "agent_B", "foo.*", "a.b"] {
+            assert!(!is_mistake(mask), "{mask}");
         }
     }
 

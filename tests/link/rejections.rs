@@ -83,7 +83,7 @@ fn wrong_rules() -> Vec<Wrong> {
             masks(&["agents", "desiredstate"]),
             "unknown mask 'desiredstate': a mask begins with one of",
         ),
-        (masks(&["foo.*.bar"]), "unknown mask 'foo.*.bar'"),
+        (masks(&["configs.*.bar"]), "unknown mask 'configs.*.bar'"),
         (deny, "unknown mask 'workloadstates.*'"),
         (with(|add| add.instance_name = None), "instanceName is missing"),
         (masks(&["a..b"]), "Unsupported filter mask 'a..b'"),

@@ -6,7 +6,7 @@
 use fifogate::{
     internal::{
         Rules, parts,
-        state::{EFFECTIVE_STATE, MaskSet, begins_with_no_part},
+        state::{EFFECTIVE_STATE, MaskSet, begins_with_a_mistake},
     },
     pb::ank_base::{self as pb, access_rights_rule::AccessRightsRuleEnum as Kind},
     state::{Instance, Mask, Tree},
@@ -35,7 +35,8 @@ pub fn without_unknown_masks(
     let mut unknown = Vec::new();
     for rule in access.allow_rules.iter_mut().chain(&mut access.deny_rules) {
         if let Some(Kind::StateRule(own)) = &mut rule.access_rights_rule_enum {
-            let is_unknown = |mask: &mut String| begins_with_no_part(&Mask::parse(mask)).is_some();
+            let is_unknown =
+                |mask: &mut String| begins_with_a_mistake(&Mask::parse(mask)).is_some();
             unknown.extend(own.filter_masks.extract_if(.., is_unknown));
         }
     }
