@@ -166,18 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn masks_of_no_part_of_the_state_are_taken_out_of_allow_and_deny_rules() {
+    fn masks_with_a_mistyped_part_are_taken_out_of_allow_and_deny_rules() {
         use pb::ReadWriteEnum::RwRead as R;
         let given = access(
-            &[state(R, &["desiredstate", "agents", "foo.*"]), logs(&["desiredstate"])],
-            &[state(R, &["*.x", "bar", "workloadStates.nobody"])],
+            &[state(R, &["desiredstate", "agents", "configs.*", "foo"]), logs(&["desiredstate"])],
+            &[state(R, &["*.x", "agent", "workloadStates.nobody"])],
         );
         let (left, unknown) = without_unknown_masks(given);
         let expected = access(
-            &[state(R, &["agents"]), logs(&["desiredstate"])],
+            &[state(R, &["agents", "foo"]), logs(&["desiredstate"])],
             &[state(R, &["*.x", "workloadStates.nobody"])],
         );
-        assert_eq!((left, unknown.join(" ")), (expected, "desiredstate foo.* bar".to_owned()));
+        assert_eq!(
+            (left, unknown.join(" ")),
+            (expected, "desiredstate configs.* agent".to_owned())
+        );
     }
 
     #[test]
