@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod pipes {
+    mod session_end;
+}
+
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{Read, Write},
@@ -14,15 +18,15 @@ use std::{
 use fifogate::{
     frame::encode,
     pb::{
-        ank_base::{self as pb, request::RequestContent, response::ResponseContent},
+        ank_base::{self as pb, response::ResponseContent},
         control_api::{ToAnkaios, from_ankaios::FromAnkaiosEnum, to_ankaios::ToAnkaiosEnum},
     },
 };
 use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
 use prost::Message;
 use testkit::{
-    PATIENCE, Process, Session, TestServer, accepted, fifogate, fixture, frame_of, hello_of,
-    manifest, removal_of, wait_for,
+    PATIENCE, Process, Session, TestServer, fifogate, fixture, hello_of, manifest, removal_of,
+    wait_for,
 };
 
 fn two() -> TestServer {
@@ -68,74 +72,6 @@ fn handshake_is_refused_in_the_documented_words_and_can_be_made_up_for() {
     assert_eq!(workload.closed(), reason);
     workload.hello();
     is_served(&mut workload);
-}
-
-/// fifogate with a log of what it does, and a way to wait until nobody has a pair open.
-fn left_alone(gate: &TestServer, times: usize) {
-    let line = "nobody has the pair of a.";
-    wait_for("an unused pair", || (gate.log().matches(line).count() >= times).then_some(()));
-}
-
-#[test]
-fn end_of_a_session_does_not_outlive_its_reader() {
-    let gate = TestServer::with(&manifest(&["a", "b"]), &["-v"]);
-    for (times, read_by) in [(1, "nobody"), (2, "a reader that left it in its pipe")] {
-        let pair = gate.pair("a");
-        if read_by == "nobody" {
-            fs::write(pair.join("output"), [0xff; 10]).unwrap();
-        } else {
-            let mut refused = gate.open("a");
-            refused.send(hello_of("9.0.0"));
-            wait_for("the refusal", || (gate.status_of("a")["malformed"] == 2).then_some(()));
-        }
-        left_alone(&gate, times);
-        let mut next = gate.open("a");
-        // Whatever waits for a reader would be there before the answer to this.
-        next.hello();
-        is_served(&mut next);
-    }
-}
-
-#[test]
-fn end_of_a_session_waits_for_a_reader_that_comes_soon_or_beside_a_writer() {
-    let gate = TestServer::with(&manifest(&["a", "b"]), &["-v"]);
-    let pair = gate.pair("a");
-    fs::write(pair.join("output"), [0xff; 10]).unwrap();
-    let mut late = gate.open("a");
-    assert_eq!(late.closed(), "Frame length is not a varint of at most 64 bits");
-    drop(late);
-    // A writer that stays keeps it: a shell with an open descriptor, say.
-    let mut writer = OpenOptions::new().write(true).open(pair.join("output")).unwrap();
-    writer.write_all(&frame_of(hello_of("9.0.0"))).unwrap();
-    wait_for("the refusal", || (gate.status_of("a")["malformed"] == 2).then_some(()));
-    let other = gate.connect("b");
-    drop(other);
-    wait_for("b unused", || gate.log().contains("nobody has the pair of b.").then_some(()));
-    let reason = "Unsupported protocol version '9.0.0'. Currently supported '1'";
-    assert_eq!(gate.open("a").closed(), reason);
-}
-
-#[test]
-fn answers_owed_to_a_session_that_ended_wait_on_without_its_end() {
-    let gate = TestServer::with(&manifest(&["a", "b"]), &["-v"]);
-    let mut bytes = frame_of(hello_of("1.0.0"));
-    bytes.extend(frame_of_read());
-    bytes.extend([0xff; 10]);
-    fs::write(gate.pair("a").join("output"), bytes).unwrap();
-    left_alone(&gate, 1);
-    let mut late = gate.open("a");
-    assert_eq!(late.receive(), accepted());
-    assert_eq!(late.response().0, "r");
-    late.hello();
-    is_served(&mut late);
-}
-
-fn frame_of_read() -> Vec<u8> {
-    let field_mask = vec!["agents".to_owned()];
-    let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: false };
-    let request_content = Some(RequestContent::CompleteStateRequest(ask));
-    let request = pb::Request { request_id: "r".to_owned(), request_content };
-    frame_of(ToAnkaiosEnum::Request(request))
 }
 
 #[test]

@@ -65,13 +65,13 @@ impl Rules {
         Some(Denial::new(UPDATE, &what, reason))
     }
 
-    /// The denial of an update that changes the access rules of the workload `changed`, where `by` is
-    /// its sender; `None` if it is allowed.
+    /// The denial of an update that changes the access rules of the workload `changed`; `None` if it is
+    /// allowed. `is_own`: the sender is this workload.
     #[must_use]
-    pub fn deny_change_of_rules(&self, by: &str, changed: &str) -> Option<Denial> {
+    pub fn deny_change_of_rules(&self, changed: &str, is_own: bool) -> Option<Denial> {
         let path = [DESIRED_STATE, "workloads", changed, "controlInterfaceAccess"];
         let what = path.join(".");
-        if by == changed {
+        if is_own {
             let reason = "a workload cannot change its own access rules";
             return Some(Denial::new(UPDATE, &what, reason));
         }

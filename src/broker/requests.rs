@@ -274,8 +274,8 @@ impl Broker {
         let differs = |change: &&WorkloadChange| access(&change.old) != access(&change.new);
         updated.changes.iter().filter(differs).find_map(|change| {
             // Its own removal counts like that of others: its rules end with it.
-            let by = if change.new.is_some() { own } else { "" };
-            peer.rules.deny_change_of_rules(by, change.name.as_str())
+            let is_own = change.new.is_some() && change.name.as_str() == own;
+            peer.rules.deny_change_of_rules(change.name.as_str(), is_own)
         })
     }
 

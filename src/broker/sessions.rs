@@ -9,13 +9,13 @@ use std::sync::Arc;
 use crate::message::{FromWorkload, Phase, ResponseBody, ToWorkload};
 
 use super::{
-    Broker, Output, PeerId, Seq, Session,
+    Broker, Output, PeerId, Seq, Session, SubscriptionId,
     denial::Denial,
     outbox::{Kind, Outgoing},
     session::Verdict,
     snapshots::Snapshots,
-    subscriptions::Lag,
-    timers::Timer,
+    subscriptions::{Lag, Subscription, Subscriptions},
+    timers::{Timer, Timers},
 };
 
 impl Broker {
@@ -101,10 +101,7 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(id) else { return };
         for subscription in std::mem::take(&mut peer.subscriptions).into_values() {
             peer.outbox.take_back_events(subscription);
-            let removed = self.subscriptions.remove(subscription);
-            if let Some(due) = removed.and_then(|removed| removed.grace_until()) {
-                self.timers.cancel(due, Timer::GraceOver(subscription));
-            }
+            remove_subscription(&mut self.subscriptions, &mut self.timers, subscription);
         }
         peer.behind.clear();
         let needs = std::mem::take(&mut peer.needs);
@@ -118,12 +115,9 @@ impl Broker {
     pub(super) fn end_subscription(&mut self, id: PeerId, request_id: &str) -> bool {
         let Some(peer) = self.peers.get_mut(id) else { return false };
         let Some(subscription) = peer.subscriptions.remove(request_id) else { return false };
-        let Some(removed) = self.subscriptions.remove(subscription) else { return false };
+        let removed = remove_subscription(&mut self.subscriptions, &mut self.timers, subscription);
+        let Some(removed) = removed else { return false };
         peer.subscription_bytes -= removed.cost();
-        // A workload may subscribe and cancel thousands of times within one grace time.
-        if let Some(due) = removed.grace_until() {
-            self.timers.cancel(due, Timer::GraceOver(subscription));
-        }
         // Only lagging ones stand in `behind`: others are spared the search.
         if removed.lag().is_some() {
             if peer.behind.front() == Some(&subscription) && peer.needs > 0 {
@@ -208,4 +202,18 @@ impl Broker {
             }
         }
     }
+}
+
+/// Removes a subscription with its timer: a workload may subscribe and cancel thousands of times within one
+/// grace time.
+fn remove_subscription(
+    subscriptions: &mut Subscriptions,
+    timers: &mut Timers,
+    id: SubscriptionId,
+) -> Option<Subscription> {
+    let removed = subscriptions.remove(id)?;
+    if let Some(due) = removed.grace_until() {
+        timers.cancel(due, Timer::GraceOver(id));
+    }
+    Some(removed)
 }

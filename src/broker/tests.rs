@@ -204,23 +204,6 @@ impl World {
     }
 }
 
-/// A broker with a linked agent after its Hello, not reading; and `w`, added by the agent.
-fn with_an_agent_that_does_not_read(limits: Limits) -> (World, PeerId) {
-    let link = Some("/run".to_owned());
-    let config = Config { limits, link, subscribe_grace_ms: 0, ..Config::default() };
-    let mut world = World::with(config, &[]);
-    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
-    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
-    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
-    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
-    for command in [hello, add] {
-        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
-    }
-    let w = world.peer("w");
-    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
-    (world, w)
-}
-
 fn decoded(message: &ToWorkload) -> FromAnkaios {
     FromAnkaios::decode_length_delimited(&*message.clone().into_frame().to_vec()).unwrap()
 }

@@ -236,14 +236,8 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print; JSON is one line
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        ignore_case = true,
-        default_value = "yaml"
-    )]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    #[arg(ignore_case = true, default_value = "yaml")]
     pub(super) output: StateFormat,
     /// Parts of the state to print [default: everything]
     #[arg(value_name = "MASK")]
@@ -262,14 +256,8 @@ pub(super) struct WatchArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print: YAML documents with `---` between them, or one JSON object in each line
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        ignore_case = true,
-        default_value = "yaml"
-    )]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    #[arg(ignore_case = true, default_value = "yaml")]
     pub(super) output: StateFormat,
     /// End after this many events; 0: after the state
     #[arg(long, value_name = "N")]
@@ -291,14 +279,8 @@ pub(super) struct SetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
     /// How to print: a line for each path and instance, or one line of JSON
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        ignore_case = true,
-        default_value = "text"
-    )]
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    #[arg(ignore_case = true, default_value = "text")]
     pub(super) output: OutcomeFormat,
     /// Read every VALUE as YAML or JSON, not as text, for example to set a mapping or a sequence
     #[arg(long, conflicts_with = "file")]

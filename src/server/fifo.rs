@@ -144,7 +144,8 @@ impl RunDir {
         let to_workload = Fifo::make(&dir, TO_WORKLOAD, &path, owner)?;
         let from_workload = Fifo::make(&dir, FROM_WORKLOAD, &path, owner)?;
         let reused = to_workload.reused || from_workload.reused;
-        let files = [(TO_WORKLOAD, to_workload.file), (FROM_WORKLOAD, from_workload.file)];
+        let files =
+            [(TO_WORKLOAD, Some(to_workload.file)), (FROM_WORKLOAD, Some(from_workload.file))];
         let fifos = Unopened {
             in_parts: to_workload.in_parts,
             to_workload: to_workload.fd,
@@ -163,8 +164,10 @@ impl RunDir {
         for (name, file) in pair.files {
             let path = pair.path.join(name);
             match file_named(&dir, name) {
-                Ok(named) if named == file => unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
-                    .map_err(FifoError::failed(&path, "remove"))?,
+                Ok(named) if Some(named) == file => {
+                    unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
+                        .map_err(FifoError::failed(&path, "remove"))?
+                }
                 Ok(_) => {
                     let why = "is not the FIFO that was made there; it is left alone";
                     return Err(FifoError::wrong(&path, why));
@@ -197,27 +200,26 @@ impl RunDir {
     /// The pair in the folder `name`; `None` if there is no FIFO of ours.
     fn existing(&self, name: &str) -> Result<Option<PipePair>, FifoError> {
         let path = self.path.join(name).join(PAIR_DIR);
-        let no_file = (0, 0);
-        let files = [(TO_WORKLOAD, no_file), (FROM_WORKLOAD, no_file)];
+        let files = [(TO_WORKLOAD, None), (FROM_WORKLOAD, None)];
         let mut pair = PipePair { name: name.to_owned(), path, files, reused: true };
         let (_, dir) = self.open_folders(&pair)?;
-        let mut found = false;
         for (name, file) in &mut pair.files {
             let stat = fstatat(&dir, *name, AtFlags::AT_SYMLINK_NOFOLLOW);
             if let Ok(stat) = stat
                 && SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFIFO
             {
-                (*file, found) = ((stat.st_dev, stat.st_ino), true);
+                *file = Some((stat.st_dev, stat.st_ino));
             }
         }
-        Ok(found.then_some(pair))
+        let is_ours = pair.files.iter().any(|(_, file)| file.is_some());
+        Ok(is_ours.then_some(pair))
     }
 
     /// True if both names of a pair still name our FIFOs.
     #[must_use]
     pub(super) fn has_names_of(&self, pair: &PipePair) -> bool {
         self.open_folders(pair).is_ok_and(|(_, dir)| {
-            pair.files.iter().all(|(name, file)| file_named(&dir, name) == Ok(*file))
+            pair.files.iter().all(|(name, file)| file_named(&dir, name).ok() == *file)
         })
     }
 
@@ -240,7 +242,8 @@ type FileId = (dev_t, ino_t);
 pub(super) struct PipePair {
     name: String,
     path: PathBuf,
-    files: [(&'static str, FileId); 2],
+    /// `None`: no FIFO had this name when the pair was found.
+    files: [(&'static str, Option<FileId>); 2],
     reused: bool,
 }
 

@@ -8,22 +8,14 @@ use std::{
 };
 
 use nix::fcntl::{Flock, FlockArg};
-use testkit::TestServer;
+use testkit::{ALL_RIGHTS, TestServer, manifest_with};
 
 use crate::{fifogate, start};
 
-const MANIFEST: &str = "
-apiVersion: v1
-workloads:
-  op:
-    runtime: process
-    agent: agent_A
-    runtimeConfig: x
-    controlInterfaceAccess:
-      allowRules:
-        - { type: StateRule, operation: ReadWrite, filterMasks: ['*'] }
-configs: { mode: slow }
-";
+/// fifogate with a workload that may do everything.
+fn gate(options: &[&str]) -> TestServer {
+    TestServer::with(&manifest_with("configs: {mode: slow}\n", &["op"], ALL_RIGHTS), options)
+}
 
 fn end(mut child: Child) -> (Option<i32>, String) {
     let mut said = String::new();
@@ -45,7 +37,7 @@ fn watching(dir: &str) -> Child {
 
 #[test]
 fn short_commands_on_one_pair_take_turns() {
-    let gate = TestServer::with(MANIFEST, &[]);
+    let gate = gate(&[]);
     let dir = gate.pair("op");
     let dir = dir.to_str().unwrap();
     for round in 0..3 {
@@ -64,7 +56,7 @@ fn short_commands_on_one_pair_take_turns() {
 
 #[test]
 fn command_beside_a_watch_fails_at_once_and_names_it_and_the_watch_goes_on() {
-    let gate = TestServer::with(MANIFEST, &["--subscribe-grace-ms", "0"]);
+    let gate = gate(&["--subscribe-grace-ms", "0"]);
     let dir = gate.pair("op");
     let dir = dir.to_str().unwrap();
     let mut watch = watching(dir);
@@ -102,7 +94,7 @@ fn command_beside_a_watch_fails_at_once_and_names_it_and_the_watch_goes_on() {
 
 #[test]
 fn lock_of_another_program_is_waited_for_up_to_the_timeout() {
-    let gate = TestServer::with(MANIFEST, &[]);
+    let gate = gate(&[]);
     let dir = gate.pair("op");
     let lock = Flock::lock(fs::File::open(&dir).unwrap(), FlockArg::LockExclusive).unwrap();
     let output = fifogate(&["get", "--timeout", "0.2", "-d"]).arg(&dir).output().unwrap();

@@ -47,7 +47,9 @@ impl Sender {
 
     /// The reason why the sender may not change the access rules of this workload.
     pub(super) fn deny_change_of_rules(&self, changed: &str) -> Option<String> {
-        self.rules.deny_change_of_rules(&self.name, changed).map(|denial| denial.to_string())
+        self.rules
+            .deny_change_of_rules(changed, changed == self.name)
+            .map(|denial| denial.to_string())
     }
 
     /// The error text for a failed rendering. The reason quotes fields of the workload, and possibly

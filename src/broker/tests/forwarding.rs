@@ -3,6 +3,23 @@
 use super::*;
 use crate::message::ToAgent;
 
+/// A broker with a linked agent after its Hello, not reading; and `w`, added by the agent.
+pub(super) fn with_an_agent_that_does_not_read(limits: Limits) -> (World, PeerId) {
+    let link = Some("/run".to_owned());
+    let config = Config { limits, link, subscribe_grace_ms: 0, ..Config::default() };
+    let mut world = World::with(config, &[]);
+    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
+    let instance = Instance { workload: "w".into(), agent: "node_a".into(), id: "1".into() };
+    let access = workload("", anything(), vec![]).get("controlInterfaceAccess").cloned();
+    let add = Command::AddWorkload { instance, access, owner: Owner::default() };
+    for command in [hello, add] {
+        world.input(Input::Agent(FromAgent { id: 1, rejections_only: false, command }));
+    }
+    let w = world.peer("w");
+    world.input(Input::PairOpened(w, "/run/w.1".to_owned()));
+    (world, w)
+}
+
 fn log_rule(names: &[&str]) -> Node {
     Node::map([
         ("type", Node::text("LogRule")),
@@ -70,24 +87,32 @@ fn enter(world: &mut World, id: &str, message: &str) {
 fn names_of_log_requests_under_way_are_bounded_also_as_campaigns() {
     let names: Vec<_> = (0..10).map(|n| format!("workload_{n}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let most = 1_500;
-    let limits = Limits { subscription_bytes: most, ..Limits::default() };
-    let (mut world, w) = with_logs_of(&["*"], limits);
-    let refused =
-        |id: &str| format!("{id} error: The names in all log requests take more than {most} bytes");
-    ask_logs(&mut world, w, "1", &names);
-    ask_logs(&mut world, w, "2", &names);
-    ask_logs(&mut world, w, "3", &names);
-    assert_eq!(world.heard(w), [refused("3")]);
-    accept(&mut world, "1", &names);
-    world.heard(w);
-    ask_logs(&mut world, w, "3", &names);
-    assert_eq!(world.heard(w), [refused("3")]);
-    // A cancellation keeps no name, and what ends is given back.
-    refuse(&mut world, "2");
-    world.heard(w);
-    ask_logs(&mut world, w, "3", &names);
-    assert!(world.heard(w).is_empty(), "it waits for the agent");
+    // 64 and the 10 bytes of each name, in two requests.
+    let exactly = 2 * 10 * (64 + 10);
+    for most in [exactly - 1, exactly] {
+        let limits = Limits { subscription_bytes: most, ..Limits::default() };
+        let (mut world, w) = with_logs_of(&["*"], limits);
+        let why = format!("The names in all log requests take more than {most} bytes");
+        ask_logs(&mut world, w, "1", &names);
+        ask_logs(&mut world, w, "2", &names);
+        let heard = world.heard(w);
+        if most < exactly {
+            assert_eq!(heard, [format!("2 error: {why}")]);
+            continue;
+        }
+        assert!(heard.is_empty(), "both wait for the agent");
+        ask_logs(&mut world, w, "3", &["w"]);
+        assert_eq!(world.heard(w), [format!("3 error: {why}")]);
+        accept(&mut world, "1", &names);
+        world.heard(w);
+        ask_logs(&mut world, w, "3", &["w"]);
+        assert_eq!(world.heard(w), [format!("3 error: {why}")]);
+        // A cancellation keeps no name, and what ends is given back.
+        refuse(&mut world, "2");
+        world.heard(w);
+        ask_logs(&mut world, w, "3", &names);
+        assert!(world.heard(w).is_empty(), "it waits for the agent");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Each limit of the core, at its value and one above.
 
-use super::*;
+use super::{forwarding::with_an_agent_that_does_not_read, *};
 use crate::{
     message::{Phase, ToAgent},
     state::{

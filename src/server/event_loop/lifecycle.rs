@@ -380,8 +380,9 @@ impl Loop {
                         let name = self.ports.get(peer).map_or("", PortEntry::name);
                         log::error!("cannot wait for {name}: {error}");
                     }
-                    // Nothing was reported during the throttle, so the reader is polled once.
+                    // Nothing was reported during the throttle: neither a reader that came nor one that left.
                     self.ports.poll_reader(peer);
+                    self.ports.note_left(peer);
                 }
                 Due::Leave => {
                     if entry.is_throttled() {

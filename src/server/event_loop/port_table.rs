@@ -229,7 +229,7 @@ impl PortTable {
     }
 
     /// Notes that a reader or all writers have left; another may be there.
-    fn note_left(&mut self, peer: PeerId) {
+    pub(super) fn note_left(&mut self, peer: PeerId) {
         let (Some(entry), now) = (self.all.get_mut(&peer), Instant::now()) else { return };
         // One timer at a time: a workload may open and close its pair thousands of times a second.
         if entry.state.left_at.replace(now).is_none() {

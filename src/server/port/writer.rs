@@ -6,7 +6,7 @@
 //! the next one is begun; a frame partly read by a reader that left is sent again from its beginning.
 
 mod calls;
-mod closed;
+mod dropped;
 mod written;
 
 use std::{
@@ -179,15 +179,6 @@ impl PipeWriter {
         turn.wait = if self.rest.is_some() { Wait::Edge } else { Wait::No };
         self.moved = false;
         true
-    }
-
-    /// Drops the frames not begun yet. Whole frames in the pipe stay, and a partial one is finished: no
-    /// reader could continue behind half a frame.
-    pub(super) fn reset(&mut self) {
-        self.queue.clear();
-        if self.rest.is_none() {
-            self.written = self.pushed;
-        }
     }
 
     /// Writes as much as possible now. `reader_left`: a reader left since the last turn.
