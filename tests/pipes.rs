@@ -302,7 +302,7 @@ fn run_directory_that_cannot_be_trusted_is_refused_with_what_to_do() {
     let missing = dir.path().join("no/such/parent");
     let (status, said) = refused(&missing, &good);
     assert_eq!(status, Some(1));
-    assert!(said.contains("cannot make run directory"), "{said}");
+    assert!(said.contains("its parent folder is missing: make that first"), "{said}");
 }
 
 #[test]

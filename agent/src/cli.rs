@@ -332,7 +332,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         grace: Duration::from_secs_f64(args.grace),
         isolation: args.isolation,
         log_bytes: args.log_bytes,
-        // An option behind `--` precedes.
+        // An option behind `--` takes precedence.
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,
     })

@@ -12,6 +12,11 @@ const KEEP_OLD_PAIRS: &str = "--keep-old-pairs";
 /// but a shell may stand in its folder.
 const SECONDS_OF_FIRST: &str = "5";
 
+/// True for the option with its value in the next word, or behind a `=`.
+fn is_keep_old_pairs(option: &OsString) -> bool {
+    option.as_encoded_bytes().starts_with(KEEP_OLD_PAIRS.as_bytes())
+}
+
 /// Start parameters of fifogate.
 #[derive(Clone, Debug)]
 pub struct GateConfig {
@@ -49,7 +54,7 @@ impl GateProcess {
         command.args(config.verbosity);
         command.args(["run", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
-        if first && !config.options.iter().any(|option| option == KEEP_OLD_PAIRS) {
+        if first && !config.options.iter().any(is_keep_old_pairs) {
             command.args([KEEP_OLD_PAIRS, SECONDS_OF_FIRST]);
         }
         // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.

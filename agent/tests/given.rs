@@ -263,6 +263,12 @@ fn an_agent_under_nohup_survives_its_terminal() {
     );
     let mut agent = Process::start(Command::new("sh").args(["-c", &shell]));
     let ignored = seen.read("w");
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.id())).unwrap();
+    let signals = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+    };
+    assert_eq!((signals("SigIgn") & 1, signals("SigCgt") & 1), (1, 0), "SIGHUP is not caught");
     // The workload does not ignore it.
     assert!(ignored.trim_end().ends_with('0'), "{ignored}");
     agent.signal(Signal::SIGHUP);

@@ -72,7 +72,9 @@ fn a_file_beside_others_leaves_its_folder_to_the_node() {
         let agent = Agent::start(&workload_with("w", &script, keys, &file(&at("conf"))), &[]);
         let new = wait_for("a new file", || fs::metadata(at("new")).ok());
         assert_eq!(new.uid(), if keys.is_empty() { 0 } else { uid });
-        fs::write(at("added"), "added\n").unwrap();
+        // At once with its content.
+        fs::write(folder.path().with_extension("added"), "added\n").unwrap();
+        fs::rename(folder.path().with_extension("added"), at("added")).unwrap();
         let read_only = if keys.is_empty() { "" } else { "read only\n" };
         let output = seen.read("w");
         assert!(output.starts_with("content\nadded\nadded\nconf\ndb\nnew\n"), "{keys}: {output}");
@@ -253,14 +255,20 @@ fn what_a_workload_cannot_make_is_not_made_for_it() {
     fs::set_permissions(at("group"), fs::Permissions::from_mode(0o775)).unwrap();
     fs::create_dir(at("sticky")).unwrap();
     fs::set_permissions(at("sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
-    let points = ["conf", "group/conf", "deep/er/conf", "sticky/conf"].map(at);
+    // Everybody may write in it, but only root can reach it.
+    fs::create_dir_all(at("closed/open")).unwrap();
+    fs::set_permissions(at("closed/open"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let points =
+        ["conf", "group/conf", "deep/er/conf", "sticky/conf", "closed/open/made/conf"].map(at);
     let entries = points.map(|own| format!("{{mountPoint: '{}', data: 'x '}}", own.display()));
     let fields = format!(", files: [{}]", entries.join(", "));
     let script = format!("cd {}; cat conf group/conf deep/er/conf sticky/conf", at("").display());
     let text = workload_with("w", &seen.script("w", &script), AS_NOBODY, &fields);
     let agent = Agent::start(&text, &[]);
     assert_eq!(seen.read("w"), "x x x x ");
-    assert_eq!(names(folder.path()), ["group", "sticky"]);
+    assert_eq!(names(folder.path()), ["closed", "group", "sticky"]);
+    assert_eq!(names(&at("closed/open")), Vec::<String>::new());
     assert_eq!(names(&at("group")), Vec::<String>::new());
     let made = fs::metadata(at("sticky/conf")).unwrap();
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777, made.len()), (NOBODY, NOBODY, 0, 0));
@@ -288,13 +296,16 @@ fn what_a_killed_agent_left_is_taken_away_by_the_next() {
         }
     };
     until_running(&agent);
+    let mark = fs::metadata(&other).unwrap().modified().unwrap();
+    assert_eq!(fs::metadata(&conf).unwrap().modified().unwrap(), mark);
     agent.kill();
     let run = agent.path("run").display().to_string();
     wait_for("the end of its fifogate", || processes_with(&run).is_empty().then_some(()));
-    // The launchers may have had the time to take them away.
+    // The launchers may have had the time to take them away: they are put back as they were.
     for (path, uid) in [(&conf, NOBODY), (&other, 0)] {
-        fs::write(path, "").unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+        let file = fs::File::create(path).unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o000)).unwrap();
+        file.set_modified(mark).unwrap();
         chown(path, Some(uid), Some(uid)).unwrap();
     }
     agent.restart();
@@ -313,17 +324,39 @@ fn a_file_of_the_node_below_a_mount_stays_as_it_is() {
     fs::write(at("empty"), "").unwrap();
     fs::write(at("closed"), "text").unwrap();
     fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o000)).unwrap();
-    let points = ["empty", "closed", "written"].map(at);
+    // As an operator masks a file.
+    fs::write(at("masked"), "").unwrap();
+    fs::set_permissions(at("masked"), fs::Permissions::from_mode(0o000)).unwrap();
+    let points = ["empty", "closed", "masked", "written"].map(at);
     let entries = points.map(|own| format!("{{mountPoint: '{}', data: 'x '}}", own.display()));
     let fields = format!(", files: [{}]", entries.join(", "));
-    let script = format!("cd {}; cat empty closed written", at("").display());
+    let script = format!("cd {}; cat empty closed masked written", at("").display());
     let agent = Agent::start(&workload("w", &seen.script("w", &script), &fields), &[]);
-    assert_eq!(seen.read("w"), "x x x ");
+    assert_eq!(seen.read("w"), "x x x x ");
     // From now on it is the node's.
     fs::write(at("written"), "text").unwrap();
     stop(agent);
-    assert_eq!(names(folder.path()), ["closed", "empty", "written"]);
+    assert_eq!(names(folder.path()), ["closed", "empty", "masked", "written"]);
     assert_eq!(fs::read_to_string(at("written")).unwrap(), "text");
+}
+
+#[test]
+fn a_stop_during_a_start_leaves_nothing() {
+    for _ in 0..5 {
+        let folder = folder_of(nix::unistd::geteuid().as_raw(), 0o755);
+        let at = |number: u32| folder.path().join(number.to_string());
+        // Many: the first placeholder is there long before the start is done.
+        let entry = |own| format!("{{mountPoint: '{}', data: x}}", at(own).display());
+        let entries: Vec<_> = (0..300).map(entry).collect();
+        let fields = format!(", files: [{}]", entries.join(", "));
+        let agent = Agent::start("", &[]);
+        let mut ctl = agent.connect();
+        let text = workload("w", "exec sleep 100000", &fields);
+        ctl.update(&format!("workloads:\n{text}"), &["desiredState.workloads.w"]).unwrap();
+        wait_for("the first placeholder", || at(0).exists().then_some(()));
+        stop(agent);
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -97,6 +97,10 @@ impl RunDir {
     pub(super) fn open(path: &Path) -> Result<Self, FifoError> {
         match mkdir(path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
+            Err(Errno::ENOENT) => {
+                let what = "is no run directory, and its parent folder is missing: make that first";
+                return Err(FifoError::wrong(path, what));
+            }
             Err(errno) => return Err(FifoError::failed(path, "make run directory")(errno)),
         }
         let dir = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())

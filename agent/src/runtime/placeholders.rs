@@ -1,13 +1,14 @@
 //! Empty files and folders on the node below the mounts of a workload.
 //!
 //! A mount needs something below it. A missing mount point goes in; an empty file or folder of that name
-//! comes out. It is created with the rights of the workload's user alone, so a mount point makes nothing
-//! that this user could not make. Where the user has no such right, nothing is created.
+//! comes out. The way to it is looked up, and it is created, with the rights of the workload's user alone:
+//! a mount point makes nothing that this user could not make. Where the user has no such right, nothing is
+//! created.
 //!
-//! A placeholder file is empty and has mode 0. Each workload with a mount on it holds a shared lock of
-//! it; the last one removes it. Nobody else's file has this form, so one left by a killed agent is used,
-//! and removed, by the next workload with this mount point. A folder is removed by its maker, if it is
-//! empty.
+//! A placeholder file is empty, has mode 0, and a time of modification that no clock gives it. Each
+//! workload with a mount on it holds a shared lock of it; the last one removes it. So one left by a killed
+//! agent is used, and removed, by the next workload with this mount point, and an empty file of the node
+//! never is. A folder is removed by its maker, if it is empty.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,17 +17,21 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use nix::{
     mount::{MntFlags, umount2},
+    sys::statfs::{
+        BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, FsType,
+        PROC_SUPER_MAGIC, SECURITYFS_MAGIC, SELINUX_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC,
+    },
     unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid, setgroups},
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, mkdirat, openat,
-        unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat,
+        futimens, mkdirat, openat, unlinkat,
     },
     io::Errno,
 };
@@ -37,8 +42,25 @@ use crate::folders::{Found, Place, Trusted, walk};
 const MOST_TRIES: usize = 100;
 /// Pause while another workload removes a placeholder.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Age up to which an empty file of mode 0 may be a placeholder without its time yet.
+const BEING_MADE: Duration = Duration::from_millis(500);
+/// The time of modification of a placeholder: seconds since 1970, and nanoseconds.
+const MARK: (i64, i64) = (0x00f1_f00a, 905_101_501);
 /// Bound on the mounts on one placeholder.
 const MOST_MOUNTS: usize = 2048;
+
+/// File systems of the kernel.
+const KERNEL: [FsType; 9] = [
+    BPF_FS_MAGIC,
+    CGROUP_SUPER_MAGIC,
+    CGROUP2_SUPER_MAGIC,
+    DEBUGFS_MAGIC,
+    PROC_SUPER_MAGIC,
+    SECURITYFS_MAGIC,
+    SELINUX_MAGIC,
+    SYSFS_MAGIC,
+    TRACEFS_MAGIC,
+];
 
 /// The placeholders of one workload.
 #[derive(Debug)]
@@ -89,6 +111,7 @@ impl Placeholders {
     pub(super) fn hold(&mut self, path: &Path) -> io::Result<()> {
         for _ in 0..MOST_TRIES {
             match walk(path, self.trusted)? {
+                Found::There(place) if may_be_in_the_making(&place.stat) => thread::sleep(PAUSE),
                 Found::There(place) if !is_placeholder(&place.stat) => return Ok(()),
                 Found::There(place) => match lock(&place)? {
                     Lock::Held(lock) => {
@@ -99,31 +122,38 @@ impl Placeholders {
                     Lock::Impossible => return Ok(()),
                     Lock::Removed => thread::sleep(PAUSE),
                 },
-                Found::Missing(folder, names) => {
-                    if !self.make(folder, &names)? {
-                        return Ok(());
-                    }
-                }
+                Found::Missing(..) => match self.make(path)? {
+                    Made::Held | Made::NotPermitted => return Ok(()),
+                    Made::Again => thread::sleep(PAUSE),
+                },
             }
         }
         Err(Error::other("its placeholder is removed all the time"))
     }
 
-    /// Creates the missing end of a path below `folder`. False, and nothing is left, if the user may not.
-    fn make(&mut self, folder: Place, names: &[OsString]) -> io::Result<bool> {
+    /// Creates the missing end of a path. Nothing is left of it unless it is held.
+    fn make(&mut self, path: &Path) -> io::Result<Made> {
         let before = self.held.len();
-        let user = self.user;
-        let made = as_user(user, || self.make_each(folder, names)).and_then(|made| made);
-        let made = permitted(made);
-        if !matches!(made, Ok(Some(()))) {
+        let (user, trusted) = (self.user, self.trusted);
+        // The walk as well: a folder that the user cannot reach is one where the user can make nothing.
+        let made = as_user(user, || match walk(path, trusted)? {
+            Found::There(_) => Ok(Made::Again),
+            Found::Missing(folder, names) => self.make_each(folder, &names),
+        });
+        let made =
+            permitted(made.and_then(|made| made)).map(|made| made.unwrap_or(Made::NotPermitted));
+        if !matches!(made, Ok(Made::Held)) {
             let partly = self.held.split_off(before);
             self.remove_all(partly);
         }
-        Ok(made?.is_some())
+        made
     }
 
-    fn make_each(&mut self, mut folder: Place, names: &[OsString]) -> io::Result<()> {
-        let Some((last, above)) = names.split_last() else { return Ok(()) };
+    fn make_each(&mut self, mut folder: Place, names: &[OsString]) -> io::Result<Made> {
+        let Some((last, above)) = names.split_last() else { return Ok(Made::Again) };
+        if is_of_the_kernel(&folder)? {
+            return Ok(Made::NotPermitted);
+        }
         for name in above {
             let (next, is_ours) = make_folder(&folder, name)?;
             if is_ours {
@@ -134,11 +164,25 @@ impl Placeholders {
         }
         let flags =
             OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&folder.fd, last, flags, Mode::empty()) {
-            // Another workload may have created it meanwhile; the caller looks again.
-            Ok(_) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        let file = match openat(&folder.fd, last, flags, Mode::empty()) {
+            Ok(file) => file,
+            // Another workload has created it meanwhile, or removed a folder on the way.
+            Err(Errno::EXIST | Errno::NOENT) => return Ok(Made::Again),
+            Err(errno) => return Err(errno.into()),
+        };
+        // Before its time is set: nobody takes it for one that is left.
+        flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let (sec, nsec) = MARK;
+        let mark = Timespec { tv_sec: sec, tv_nsec: nsec };
+        futimens(&file, &Timestamps { last_access: mark, last_modification: mark })?;
+        let stat = fstat(&file)?;
+        if !is_placeholder(&stat) {
+            // This file system keeps no modes or times: nobody could tell the file from one of the node.
+            unlinkat(&folder.fd, last, AtFlags::empty())?;
+            return Ok(Made::NotPermitted);
         }
+        self.held.push(Held { path: folder.path.join(last), id: id(&stat), lock: Some(file) });
+        Ok(Made::Held)
     }
 
     /// Unmounts from all placeholders and removes them, except for those of other workloads, and folders
@@ -172,7 +216,7 @@ impl Placeholders {
             Some(_) => AtFlags::empty(),
         };
         // With the rights of this process: the user of the last workload may not be the one of the first.
-        // Whoever exchanges the name just now may remove the other file from this folder anyway.
+        // Whoever exchanges the name just now has the right to write in this folder.
         Ok(unlinkat(&folder.fd, name, flags)?)
     }
 }
@@ -188,6 +232,15 @@ fn uncovered(folder: &Place, name: &OsStr, wanted: (u64, u64)) -> io::Result<Pla
         umount2(&place.link(), MntFlags::MNT_DETACH)?;
     }
     Err(Error::other("too many mounts"))
+}
+
+/// What became of a missing file.
+enum Made {
+    Held,
+    /// The workload's user may not create it.
+    NotPermitted,
+    /// Somebody else made or removed something on the way.
+    Again,
 }
 
 enum Lock {
@@ -207,6 +260,12 @@ fn lock(place: &Place) -> io::Result<Lock> {
         Err(Errno::WOULDBLOCK) => Ok(Lock::Removed),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// True for file systems whose names are objects of the kernel: creating one there has an effect.
+fn is_of_the_kernel(folder: &Place) -> io::Result<bool> {
+    let kind = nix::sys::statfs::fstatfs(&folder.fd)?.filesystem_type();
+    Ok(KERNEL.contains(&kind))
 }
 
 /// Creates a folder, or finds the one created by somebody else meanwhile. Returns whether it is ours.
@@ -256,7 +315,19 @@ fn as_user<T>(user: Option<(u32, u32)>, work: impl FnOnce() -> T) -> io::Result<
 
 fn is_placeholder(stat: &Stat) -> bool {
     let kind = FileType::from_raw_mode(stat.st_mode);
-    kind == FileType::RegularFile && stat.st_size == 0 && stat.st_mode & 0o7777 == 0
+    let is_empty = stat.st_size == 0 && stat.st_mode & 0o7777 == 0;
+    let time = (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(-1));
+    kind == FileType::RegularFile && is_empty && time == MARK
+}
+
+/// True for an empty file of mode 0 that is so young that its maker may not have set its time yet.
+fn may_be_in_the_making(stat: &Stat) -> bool {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let is_empty = stat.st_size == 0 && stat.st_mode & 0o7777 == 0;
+    let made = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let made = UNIX_EPOCH + Duration::new(made, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+    let is_young = SystemTime::now().duration_since(made).is_ok_and(|age| age < BEING_MADE);
+    kind == FileType::RegularFile && is_empty && is_young
 }
 
 fn id(stat: &Stat) -> (u64, u64) {

@@ -3,7 +3,7 @@
 //! The state goes in; execution states come out. At most one instance of a name runs at a time. An
 //! instance is reported as removed only after its process has ended.
 
-use std::{convert::Infallible, fmt, future::pending, time::Duration};
+use std::{convert::Infallible, fmt, future::pending, sync::Arc, time::Duration};
 
 use fifogate::{
     internal::state::{DESIRED_STATE, WORKLOAD_STATES},
@@ -11,7 +11,11 @@ use fifogate::{
     state::{Instance, Node, Tree},
 };
 use log::Level;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    process::{ChildStderr, ChildStdout},
+    task::{JoinError, JoinHandle},
+    time::{Instant, sleep},
+};
 
 use crate::{
     apart,
@@ -41,11 +45,16 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Task {
     name: String,
     shared: Shared,
+    /// A start that is under way.
+    starting: Option<JoinHandle<Started>>,
     /// The running process.
     process: Option<Process>,
     /// Its output.
     output: Option<Captured>,
 }
+
+/// A process with its output pipes.
+type Started = Result<(Process, ChildStdout, ChildStderr), StartError>;
 
 /// A workload to run.
 struct Wanted {
@@ -69,7 +78,7 @@ const WHY_IS_IN_THE_LOG: &str = "why is only in the agent's log, as the reason m
 
 impl Task {
     pub(super) fn new(name: String, shared: Shared) -> Self {
-        Self { name, shared, process: None, output: None }
+        Self { name, shared, starting: None, process: None, output: None }
     }
 
     /// Follows the state until nothing of this name is wanted or left, or all workloads end.
@@ -240,7 +249,7 @@ impl Task {
     }
 
     async fn start(
-        &self,
+        &mut self,
         wanted: &Wanted,
         log: Option<&Log>,
     ) -> Result<(Process, Captured), StartError> {
@@ -267,7 +276,13 @@ impl Task {
             // The same instance may have had rights, and its pair, before.
             self.shared.pairs.close(&wanted.instance).await;
         }
-        let (process, stdout, stderr) = self.shared.launcher.start(&config, &around).await?;
+        let launcher = Arc::clone(&self.shared.launcher);
+        // In a task of its own: a start that is given up half way would be killed, and what it has created on
+        // the node would stay.
+        let start = tokio::spawn(async move { launcher.start(&config, &around).await });
+        let done = self.starting.insert(start).await;
+        self.starting = None;
+        let (process, stdout, stderr) = started(done)?;
         Ok((process, self.shared.logs.capture(&self.name, log.cloned(), stdout, stderr)))
     }
 
@@ -290,6 +305,10 @@ impl Task {
     /// Stops the process, and removes everything of the instance unless it goes on.
     async fn end(&mut self, wanted: &Wanted, needing: &[Instance]) {
         let instance = &wanted.instance;
+        if let Some(starting) = self.starting.take() {
+            // Without its output, whose reader is gone.
+            self.process = started(starting.await).ok().map(|(process, ..)| process);
+        }
         let stopping = *self.shared.stop.borrow();
         // All workloads end together with the agent, so dependents are not waited for then.
         if self.process.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
@@ -331,6 +350,11 @@ impl Task {
         let report = pb::WorkloadState { instance_name, execution_state: Some(state) };
         self.shared.reports.add(report);
     }
+}
+
+/// The result of a start, from the task that made it.
+fn started(done: Result<Started, JoinError>) -> Started {
+    done.unwrap_or_else(|error| Err(StartError::Failed(error.to_string())))
 }
 
 /// Whether the restart policy restarts a workload after this exit.
