@@ -383,11 +383,14 @@ pub(super) struct Touched {
 }
 
 /// Most index nodes visited for one change: masks with many wildcards all match the same path.
-const MOST_VISITS: usize = 1 << 20;
+const MOST_VISITS: usize = 1 << 19;
 
 impl Touched {
     fn visit(&mut self, at: &[&Index], changes: &[(Key, Change)]) {
         for (key, change) in changes {
+            if self.visits_left == 0 {
+                return;
+            }
             let below = self.enter(at, key);
             if below.is_empty() {
                 continue;
@@ -409,6 +412,9 @@ impl Touched {
         // A wildcard matches every entry; otherwise only keys in both the index and the map matter.
         if at.iter().any(|index| index.any.is_some()) {
             for (key, node) in map {
+                if self.visits_left == 0 {
+                    break;
+                }
                 self.visit_entry(at, key, node);
             }
             return;

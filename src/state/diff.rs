@@ -53,7 +53,8 @@ impl ChangeSet {
         &self.root
     }
 
-    /// The changes at the masks; `None` if there is none.
+    /// The changes at the masks; `None` if there is none. After [`MOST_WORK`] it is everything of the
+    /// masks, [as without a kept state](Altered::everything).
     #[must_use]
     pub fn altered(&self, masks: &MaskSet) -> Option<Altered> {
         self.altered_at_cost(masks).0
@@ -62,6 +63,15 @@ impl ChangeSet {
     /// As [`ChangeSet::altered`], and the work for it: about the number of elementary steps.
     #[must_use]
     pub fn altered_at_cost(&self, masks: &MaskSet) -> (Option<Altered>, usize) {
+        let (altered, work) = self.exactly(masks);
+        if work > MOST_WORK {
+            return (Some(Altered::everything(masks)), work);
+        }
+        (altered, work)
+    }
+
+    /// Ends early, with a part of the changes, once more than [`MOST_WORK`] is done.
+    fn exactly(&self, masks: &MaskSet) -> (Option<Altered>, usize) {
         let whole = masks.masks().iter().map(Mask::segments);
         let mut rests: Vec<_> = whole.map(|left| Rest { left, len: left.len() }).collect();
         // An empty set means everything: one rest without segments covers all.
@@ -214,6 +224,10 @@ struct Found<'m> {
     altered: Altered,
 }
 
+/// Most elementary steps for the changes of one event, a quarter of a second at the most: everybody
+/// waits for them. 256 masks that all match the same four thousand paths take about as many.
+const MOST_WORK: usize = 2 << 20;
+
 /// Most masks matched one after the other.
 const MOST_APART: usize = 8;
 
@@ -232,6 +246,9 @@ impl Found<'_> {
     fn walk(&mut self, changes: &[(Key, Change)], first: usize) {
         let end = self.rests.len();
         for (key, change) in changes {
+            if self.work > MOST_WORK {
+                return;
+            }
             self.match_key(first, key);
             if self.rests.len() > end {
                 self.path.push(key.clone());
@@ -303,6 +320,9 @@ impl Found<'_> {
     fn expand(&mut self, list: List, node: &Node, first: usize) {
         self.tell(list, first);
         let Node::Map(map) = node else { return };
+        if self.work > MOST_WORK {
+            return;
+        }
         // A mask that ends here has told of all that is below.
         let end = self.rests.len();
         for at in first..end {
@@ -318,6 +338,8 @@ impl Found<'_> {
             let mut named: Vec<_> = below.iter().filter_map(Rest::name).collect();
             named.sort_unstable();
             named.dedup();
+            // A name that is not there takes as long to look up.
+            self.work += named.len();
             for (key, node) in named.into_iter().filter_map(|key| map.get_key_value(key.as_str())) {
                 self.expand_entry(list, key, node, end);
             }

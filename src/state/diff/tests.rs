@@ -144,3 +144,25 @@ fn work_of_many_masks_follows_what_they_match_and_not_their_number() {
         }
     }
 }
+
+#[test]
+fn event_of_too_much_work_reports_the_masks_instead_of_the_paths() {
+    let chain = |name: usize| {
+        let leaf = Node::text("1");
+        let inner = (0..8).rev().fold(leaf, |below, n| Node::map([(format!("c{n}"), below)]));
+        (format!("k{name}"), inner)
+    };
+    let masks = (0..256).map(|bits| {
+        let level = |n| if bits >> n & 1 == 1 { ".*".to_owned() } else { format!(".c{n}") };
+        format!("workloadStates.*{}", (0..8).map(level).collect::<String>())
+    });
+    let masks = MaskSet::parse(masks);
+    let altered = |names| {
+        let new = tree(Node::map((0..names).map(chain)));
+        ChangeSet::between(&Tree::default(), &new).altered(&masks).unwrap()
+    };
+    let few = altered(2_000);
+    assert_eq!((few.added.len(), few.updated.len()), (2_000, 0));
+    let many = altered(20_000);
+    assert_eq!((many.added.len(), many.updated), (0, vec!["workloadStates".to_owned()]));
+}
