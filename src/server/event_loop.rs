@@ -363,7 +363,8 @@ impl Loop {
         let look = self.ports.next_time();
         // The stop's deadline is a timer of its own: a blocked pair sends no event to end the wait.
         let end = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        let until = look.into_iter().chain(end).chain(self.old_pairs.due).min();
+        let others = [end, self.old_pairs.due, self.log_limiter.due()];
+        let until = look.into_iter().chain(others.into_iter().flatten()).min();
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         let busy = self.jobs_wait();
         let mut looks = false;
@@ -394,6 +395,7 @@ impl Loop {
         let now = Instant::now();
         self.do_what_is_due(now);
         self.remove_old_pairs(now);
+        self.log_limiter.tell_left_out(now);
         Ok(())
     }
 

@@ -63,6 +63,8 @@ struct Window {
     since: Instant,
     said: usize,
     left_out: usize,
+    /// Level of the lines left out, the most severe one.
+    level: Level,
 }
 
 /// Lines of the last minute.
@@ -72,6 +74,8 @@ pub(super) struct LogLimiter {
     of_all: HashMap<Kind, Window>,
     /// Time of the last look for windows that are over.
     looked: Option<Instant>,
+    /// End of the first window with lines left out.
+    due: Option<Instant>,
 }
 
 impl LogLimiter {
@@ -81,26 +85,42 @@ impl LogLimiter {
         // Not for each line: a workload can cause denials at any rate.
         if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK) {
             self.looked = Some(now);
-            for line in self.take_left_out(now) {
-                log::log!(level, "{line}");
-            }
+            self.tell(now);
         }
-        if self.admit(kind, name, now) {
+        if self.admit(level, kind, name, now) {
             log::log!(level, "{text}");
         }
     }
 
-    fn admit(&mut self, kind: Kind, name: &str, now: Instant) -> bool {
-        let new = || Window { since: now, said: 0, left_out: 0 };
+    /// Time at which [`LogLimiter::tell_left_out`] has something to say.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Logs the numbers of lines left out in the windows that are over by `now`.
+    pub(super) fn tell_left_out(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| due <= now) {
+            self.tell(now);
+        }
+    }
+
+    fn tell(&mut self, now: Instant) {
+        for (level, line) in self.take_left_out(now) {
+            log::log!(level, "{line}");
+        }
+    }
+
+    fn admit(&mut self, level: Level, kind: Kind, name: &str, now: Instant) -> bool {
+        let new = || Window { since: now, said: 0, left_out: 0, level };
         let all = self.of_all.entry(kind).or_insert_with(new);
         // Before a window for this name is made: the number of windows is bounded for any number of names.
         if all.said >= OF_ALL {
-            all.left_out += 1;
+            all.leave_out(level, &mut self.due);
             return false;
         }
         let one = self.of_one.entry((kind, name.to_owned())).or_insert_with(new);
         if one.said >= OF_ONE {
-            one.left_out += 1;
+            one.leave_out(level, &mut self.due);
             return false;
         }
         (one.said, all.said) = (one.said + 1, all.said + 1);
@@ -108,20 +128,33 @@ impl LogLimiter {
     }
 
     /// Ends windows that are over. Returns lines with the counts of their suppressed lines.
-    fn take_left_out(&mut self, now: Instant) -> Vec<String> {
+    fn take_left_out(&mut self, now: Instant) -> Vec<(Level, String)> {
         let over = |window: &Window| now.saturating_duration_since(window.since) >= WINDOW;
         let ones = self
             .of_one
             .extract_if(|_, window| over(window))
-            .map(|((kind, name), window)| (window.left_out, format!("{name}: {}", kind.name())));
+            .map(|((kind, name), window)| (window, format!("{name}: {}", kind.name())));
         let all = self
             .of_all
             .extract_if(|_, window| over(window))
-            .map(|(kind, window)| (window.left_out, format!("all workloads: {}", kind.name())));
-        ones.chain(all)
-            .filter(|(left_out, _)| *left_out > 0)
-            .map(|(left_out, about)| format!("{about}: {left_out} lines were not logged"))
-            .collect()
+            .map(|(kind, window)| (window, format!("all workloads: {}", kind.name())));
+        let line = |(Window { left_out, level, .. }, about): (Window, String)| {
+            (left_out > 0).then(|| (level, format!("{about}: {left_out} lines were not logged")))
+        };
+        let lines = ones.chain(all).filter_map(line).collect();
+        let windows = self.of_one.values().chain(self.of_all.values());
+        self.due = windows.filter(|own| own.left_out > 0).map(|own| own.since + WINDOW).min();
+        lines
+    }
+}
+
+impl Window {
+    /// Counts a line left out; `due` is the earliest end of such windows.
+    fn leave_out(&mut self, level: Level, due: &mut Option<Instant>) {
+        self.left_out += 1;
+        self.level = self.level.min(level);
+        let end = self.since + WINDOW;
+        *due = Some(due.map_or(end, |due| due.min(end)));
     }
 }
 
@@ -132,31 +165,42 @@ mod tests {
     #[test]
     fn lines_of_one_workload_are_bounded_and_those_of_others_go_on() {
         let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
-        let said = (0..1_000).filter(|_| log_limiter.admit(Kind::Slow, "a", now)).count();
+        let said =
+            (0..1_000).filter(|_| log_limiter.admit(Level::Warn, Kind::Slow, "a", now)).count();
         assert_eq!(said, OF_ONE);
         assert!(
-            log_limiter.admit(Kind::Slow, "b", now) && log_limiter.admit(Kind::CaughtUp, "a", now)
+            log_limiter.admit(Level::Warn, Kind::Slow, "b", now)
+                && log_limiter.admit(Level::Warn, Kind::CaughtUp, "a", now)
         );
     }
 
     #[test]
     fn lines_of_workloads_of_any_name_are_bounded_and_so_is_what_is_kept_of_them() {
         let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
-        let said =
-            (0..10_000).filter(|n| log_limiter.admit(Kind::Pair, &n.to_string(), now)).count();
+        let said = (0..10_000)
+            .filter(|n| log_limiter.admit(Level::Warn, Kind::Pair, &n.to_string(), now))
+            .count();
         assert_eq!((said, log_limiter.of_one.len()), (OF_ALL, OF_ALL));
     }
 
     #[test]
     fn number_of_lines_that_were_left_out_is_told_a_minute_later_and_then_they_go_on() {
         let (mut log_limiter, now) = (LogLimiter::default(), Instant::now());
-        assert_eq!((0..25).filter(|_| log_limiter.admit(Kind::LetGo, "a", now)).count(), OF_ONE);
-        assert_eq!((0..3).filter(|_| log_limiter.admit(Kind::LetGo, "b", now)).count(), 3);
-        assert_eq!(log_limiter.take_left_out(now + WINDOW / 2), [""; 0]);
+        assert_eq!(
+            (0..25).filter(|_| log_limiter.admit(Level::Warn, Kind::LetGo, "a", now)).count(),
+            OF_ONE
+        );
+        assert_eq!(
+            (0..3).filter(|_| log_limiter.admit(Level::Warn, Kind::LetGo, "b", now)).count(),
+            3
+        );
         let later = now + WINDOW;
-        let told = ["a: releases of its pipe: 15 lines were not logged"];
-        assert_eq!(log_limiter.take_left_out(later), told);
-        assert!(log_limiter.admit(Kind::LetGo, "a", later));
-        assert_eq!(log_limiter.take_left_out(later + WINDOW), [""; 0]);
+        assert_eq!(log_limiter.due(), Some(later));
+        assert_eq!(log_limiter.take_left_out(now + WINDOW / 2), []);
+        let told = "a: releases of its pipe: 15 lines were not logged";
+        assert_eq!(log_limiter.take_left_out(later), [(Level::Warn, told.to_owned())]);
+        assert_eq!(log_limiter.due(), None);
+        assert!(log_limiter.admit(Level::Warn, Kind::LetGo, "a", later));
+        assert_eq!(log_limiter.take_left_out(later + WINDOW), []);
     }
 }

@@ -179,6 +179,7 @@ impl Worker {
 
     /// Handles received messages or a due deadline, for at most one slice.
     fn work(&mut self) {
+        self.log_limiter.tell_left_out(Instant::now());
         let mut idle = self.queue.is_idle();
         for batch in self.inbox.clone().try_iter().take(BATCH) {
             idle = false;
@@ -210,16 +211,23 @@ impl Worker {
 
     /// End of the thread's sleep without a message. Outer `None`: there is work, so no sleep.
     fn sleep(&mut self) -> Option<Option<Instant>> {
-        self.sleeps_until = self.broker.next_deadline();
+        self.sleeps_until = self.next_deadline();
         let until = self.sleeps_until.map(|Tick(due)| self.began + Duration::from_millis(due));
         self.is_idle().then_some(until)
     }
 
     /// True if the thread sleeps longer than the current work allows.
     fn oversleeps(&self) -> bool {
-        let due = self.broker.next_deadline();
+        let due = self.next_deadline();
         let earlier = |due| self.sleeps_until.is_none_or(|until| due < until);
         !self.is_idle() || due.is_some_and(earlier)
+    }
+
+    /// The next time at which there is work without a message.
+    fn next_deadline(&self) -> Option<Tick> {
+        // One more: the end of a window is between two ticks.
+        let lines = self.log_limiter.due().map(|due| Tick(self.tick_at(due).0 + 1));
+        self.broker.next_deadline().into_iter().chain(lines).min()
     }
 
     fn now(&self) -> Tick {
