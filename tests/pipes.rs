@@ -306,6 +306,31 @@ fn run_directory_that_cannot_be_trusted_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn descriptor_for_the_notification_has_to_be_open_and_a_standard_stream_stays_one() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("m.yaml"), manifest(&["a"])).unwrap();
+    let command = |fd: &str| {
+        let mut command = Command::new(fifogate());
+        command.args(["run", "--manifest", "m.yaml", "--run-dir", "run", "--notification-fd", fd]);
+        command.current_dir(dir.path());
+        command
+    };
+    let output = command("57").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("--notification-fd 57: this descriptor is not open"), "{said}");
+    for fd in ["1", "2"] {
+        let mut command = command(fd);
+        let mut process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let link = format!("/proc/{}/fd/{fd}", process.id());
+        let target = || fs::read_link(&link).ok().filter(|own| own == Path::new("/dev/null"));
+        wait_for("the end of the notification", target);
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.wait_end().code(), Some(0), "{fd}");
+    }
+}
+
+#[test]
 fn bad_manifests_end_with_status_2_and_the_place() {
     let dir = tempfile::tempdir().unwrap();
     for (name, place) in [

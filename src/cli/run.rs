@@ -4,7 +4,7 @@
 //! its starter.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::fd::RawFd,
     path::Path,
@@ -14,7 +14,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, send},
-    unistd::close,
+    unistd::{close, dup2_stderr, dup2_stdout},
 };
 
 use super::{
@@ -31,6 +31,8 @@ use crate::{
 };
 
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
+    // Before anything is opened: later the number could be of a descriptor of ours.
+    args.notification_fd.map_or(Ok(()), check_inherited)?;
     if args.updates == UpdatesBy::Forward && args.agent_link.is_none() {
         let text = "--updates forward needs an agent to forward to: give --agent-link too";
         return Err(CliError::unusable(text));
@@ -98,6 +100,17 @@ fn ready(notification_fd: Option<RawFd>) {
     }
 }
 
+/// Checks that a descriptor was given to this process.
+fn check_inherited(fd: RawFd) -> Result<(), CliError> {
+    let is_open = fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+    let closed = || {
+        CliError::unusable(format!(
+            "--notification-fd {fd}: this descriptor is not open; the shell opens it by `{fd}>FILE`"
+        ))
+    };
+    is_open.then_some(()).ok_or_else(closed)
+}
+
 /// Writes one newline to an inherited descriptor, and closes it. An inherited descriptor cannot be
 /// borrowed safely, so it is opened again by its name in `/proc`; a socket is written by `send`.
 fn notify(fd: RawFd) -> io::Result<()> {
@@ -111,5 +124,11 @@ fn notify(fd: RawFd) -> io::Result<()> {
         Err(error) => Err(error),
     };
     // Closed after a failed write, too: the supervisor sees the end of the pipe.
-    close(fd).map_err(io::Error::from).and(written)
+    let closed = match fd {
+        // The next file would get this number, and what is meant for a standard stream with it.
+        1 => dup2_stdout(File::options().write(true).open("/dev/null")?),
+        2 => dup2_stderr(File::options().write(true).open("/dev/null")?),
+        _ => close(fd),
+    };
+    closed.map_err(io::Error::from).and(written)
 }
