@@ -2,13 +2,17 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{args::CheckArgs, error::CliError, source::STDIN};
 use crate::{manifest, state::Node};
 
 pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
+    let is_stdin = |path: &&PathBuf| *path == Path::new("-");
+    if args.files.iter().filter(is_stdin).count() > 1 {
+        return Err(CliError::unusable("`-` is given twice; standard input can be read once"));
+    }
     let mut faults = Vec::new();
     for path in &args.files {
         match manifest::read_or_stdin(path) {

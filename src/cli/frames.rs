@@ -211,8 +211,13 @@ fn descriptor(message_type: MessageType) -> Result<MessageDescriptor, CliError> 
 }
 
 fn cannot_read(file: &str, error: &io::Error) -> CliError {
-    match file {
-        STDIN => CliError::failed(format!("cannot read standard input: {error}")),
-        file => CliError::failed(format!("cannot read {file}: {error}")),
+    let message = match file {
+        STDIN => format!("cannot read standard input: {error}"),
+        file => format!("cannot read {file}: {error}"),
+    };
+    match error.kind() {
+        // Unlike other failures of a read, this one is there for good: it is the wrong file.
+        io::ErrorKind::IsADirectory => CliError::unusable(message),
+        _ => CliError::failed(message),
     }
 }

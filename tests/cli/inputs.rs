@@ -142,6 +142,8 @@ fn byte_order_mark_is_no_part_of_a_line() {
 fn minus_is_standard_input_wherever_a_file_is_taken() {
     let checked = fifogate(&["check", "-"]).write_stdin(MANIFEST).assert().success();
     checked.stdout("<stdin>: ok (1 workloads, 1 with a control interface)\n");
+    let twice = fifogate(&["check", "-", "-"]).write_stdin(MANIFEST).assert().code(2);
+    twice.stdout("").stderr("error: `-` is given twice; standard input can be read once\n");
     let faulty = fifogate(&["check", "-"]).write_stdin("apiVersion: v2\n").assert().code(2);
     faulty.stderr(contains("error: <stdin>:1:13: Unsupported API version"));
     let dir = tempfile::tempdir().unwrap();
@@ -163,6 +165,30 @@ fn minus_is_standard_input_wherever_a_file_is_taken() {
     fifogate(&["encode", path]).assert().success().stdout(frame);
     let missing = fifogate(&["encode", "/nonexistent"]).assert().code(2);
     missing.stderr(contains("error: /nonexistent: No such file"));
+}
+
+#[test]
+fn folder_in_the_place_of_a_file_is_a_file_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().to_str().unwrap();
+    for args in [
+        &["encode", name][..],
+        &["decode", name],
+        &["check", name],
+        &["run", "--manifest", name, "--run-dir", name],
+        &["set", "-f", name, "--mask", "desiredState"],
+    ] {
+        let said = fifogate(args).assert().code(2).stdout("");
+        said.stderr(contains(name).and(contains("Is a directory")));
+    }
+    for command in ["encode", "decode"] {
+        let output = std::process::Command::new(testkit::fifogate())
+            .arg(command)
+            .stdin(fs::File::open(dir.path()).unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}");
+    }
 }
 
 #[test]
