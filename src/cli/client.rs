@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     env,
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     iter,
@@ -89,20 +90,48 @@ enum Incoming {
 impl ClientArgs {
     /// The folder given by `-d`, or the default of this workload.
     pub(super) fn dir(&self) -> PathBuf {
-        // Empty counts as not set, as in a shell's `${NAME:-}`.
-        let own = || env::var_os("CONTROL_INTERFACE_DIR").filter(|dir| !dir.is_empty());
-        let default = || "/run/ankaios/control_interface".into();
-        self.dir.clone().unwrap_or_else(|| own().map_or_else(default, PathBuf::from))
+        self.dir_and_origin().0
+    }
+
+    fn dir_and_origin(&self) -> (PathBuf, Origin) {
+        dir_and_origin(self.dir.as_deref(), env::var_os("CONTROL_INTERFACE_DIR"))
+    }
+}
+
+/// Origin of the name of a pair's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Flag,
+    Environment,
+    Default,
+}
+
+fn dir_and_origin(given: Option<&Path>, own: Option<OsString>) -> (PathBuf, Origin) {
+    // Empty counts as not set, as in a shell's `${NAME:-}`.
+    match (given, own.filter(|dir| !dir.is_empty())) {
+        (Some(given), _) => (given.to_owned(), Origin::Flag),
+        (None, Some(own)) => (own.into(), Origin::Environment),
+        (None, None) => ("/run/ankaios/control_interface".into(), Origin::Default),
     }
 }
 
 impl Client {
-    /// Opens the pipes of `dir` and a session in them.
+    /// Opens the pipes named by `args`, and a session in them.
     ///
     /// # Errors
-    /// `Away` if the pipes do not exist, have no server, are used by another command of fifogate, or
-    /// the `Hello` gets no answer in time; `Quiet` on a stop.
-    pub(super) fn connect(dir: &Path, timeout: Duration, stop: &Stop) -> Result<Self, CliError> {
+    /// `Away` if the pipes do not exist, have no server, or the `Hello` gets no answer in time;
+    /// `Busy` if another command of fifogate uses them; `Quiet` on a stop.
+    pub(super) fn connect(args: &ClientArgs, stop: &Stop) -> Result<Self, CliError> {
+        let (dir, origin) = args.dir_and_origin();
+        Self::open(&dir, args.timeout, stop).map_err(|error| match origin {
+            Origin::Environment => {
+                error.with_hint("the folder comes from $CONTROL_INTERFACE_DIR; -d names another")
+            }
+            Origin::Flag | Origin::Default => error,
+        })
+    }
+
+    fn open(dir: &Path, timeout: Duration, stop: &Stop) -> Result<Self, CliError> {
         let until = Instant::now() + timeout;
         let lock = PairLock::take(dir, until, stop)?;
         // The wait for another command does not count: the deadline is for fifogate.
@@ -369,6 +398,9 @@ fn open_fifo(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, CliE
                 false => missing(format!("{}: no such folder", dir.display())),
             });
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(shut_out(&path, &error));
+        }
         Err(error) => return Err(CliError::failed(format!("{shown}: {error}"))),
     };
     // Before the open: a regular file would open for writing, and swallow the requests.
@@ -391,4 +423,37 @@ fn open_fifo(dir: &Path, name: &str, how: &mut OpenOptions) -> Result<File, CliE
             _ => CliError::failed(format!("{shown}: {error}")),
         }
     })
+}
+
+/// The error for a pipe in a folder, or below one, that this user may not enter.
+fn shut_out(pipe: &Path, error: &io::Error) -> CliError {
+    // The deepest folder that is still seen is the one that keeps us out.
+    let folders = pipe.ancestors().skip(1);
+    let named = folders.map(|dir| if dir == Path::new("") { Path::new(".") } else { dir });
+    let mut seen = named.filter_map(|dir| Some((dir, fs::metadata(dir).ok()?.uid())));
+    CliError::failed(match seen.next() {
+        Some((dir, owner)) => format!(
+            "{}: {error}; run this command as the owner of this folder, user {owner}, or as root",
+            dir.display()
+        ),
+        None => format!("{}: {error}", pipe.display()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_is_the_given_one_or_that_of_the_environment_or_the_default() {
+        let dir = |given: Option<&str>, own: Option<&str>| {
+            let (dir, origin) = dir_and_origin(given.map(Path::new), own.map(OsString::from));
+            (dir.display().to_string(), origin)
+        };
+        let default = "/run/ankaios/control_interface".to_owned();
+        assert_eq!(dir(Some("/a"), Some("/b")), ("/a".to_owned(), Origin::Flag));
+        assert_eq!(dir(None, Some("/b")), ("/b".to_owned(), Origin::Environment));
+        assert_eq!(dir(None, Some("")), (default.clone(), Origin::Default));
+        assert_eq!(dir(None, None), (default, Origin::Default));
+    }
 }

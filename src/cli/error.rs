@@ -26,6 +26,8 @@ enum Kind {
     Failed,
     /// `Failed` because the other side is missing; a later try may find it.
     Away,
+    /// `Away` because another command uses the pipes.
+    Busy,
     /// `Failed` because the rules of the workload do not allow it.
     Denied,
     /// The request or a file makes no sense.
@@ -50,20 +52,30 @@ impl CliError {
     /// Status 1: the rules do not allow it.
     pub(super) fn denied(message: impl Into<String>) -> Self {
         let hint = "the log of fifogate and `fifogate status` name the rule";
-        Self { hint: Some(hint.to_owned()), ..Self::new(Kind::Denied, message) }
+        Self::new(Kind::Denied, message).with_hint(hint)
     }
 
     /// The same error; for a denial with this hint.
     pub(super) fn hint_if_denied(self, hint: impl FnOnce() -> String) -> Self {
         match self.kind {
-            Kind::Denied => Self { hint: Some(hint()), ..self },
+            Kind::Denied => self.with_hint(hint()),
             _ => self,
         }
+    }
+
+    /// The same error, with this hint in the place of its own.
+    pub(super) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 
     /// Status 1: the other end of the pipes is missing.
     pub(super) fn away(message: impl Into<String>) -> Self {
         Self::new(Kind::Away, message)
+    }
+
+    /// Status 1: another command uses the pipes.
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(Kind::Busy, message)
     }
 
     /// Status 2: wrong usage, or an unusable file. The message has file, line, fault and the
@@ -82,7 +94,12 @@ impl CliError {
 
     /// Whether a later try may work.
     pub(super) fn is_away(&self) -> bool {
-        self.kind == Kind::Away
+        matches!(self.kind, Kind::Away | Kind::Busy)
+    }
+
+    /// Whether another command uses the pipes.
+    pub(super) fn is_busy(&self) -> bool {
+        self.kind == Kind::Busy
     }
 
     /// Prints the message to standard error, and returns the exit status.
@@ -99,7 +116,7 @@ impl CliError {
         }
         match self.kind {
             Kind::Quiet => ExitCode::SUCCESS,
-            Kind::Failed | Kind::Away | Kind::Denied => ExitCode::from(1),
+            Kind::Failed | Kind::Away | Kind::Busy | Kind::Denied => ExitCode::from(1),
             Kind::Unusable => ExitCode::from(2),
         }
     }

@@ -10,7 +10,7 @@ use crate::pb::ank_base::{
 pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
     // Before the session is opened: a mistyped mask touches no pipe.
     masks::check(&args.masks)?;
-    let mut client = Client::connect(&args.client.dir(), args.client.timeout, &Stop::never())?;
+    let mut client = Client::connect(&args.client, &Stop::never())?;
     let field_mask = args.masks.clone();
     let question = CompleteStateRequest { field_mask, subscribe_for_events: false };
     let answer = client.ask(RequestContent::CompleteStateRequest(question));
@@ -18,6 +18,8 @@ pub(super) fn get(args: GetArgs) -> Result<(), CliError> {
         ResponseContent::CompleteStateResponse(answer) => answer.complete_state,
         other => return Err(client.unexpected(&other)),
     };
+    // The pair is free for the next command before anything is printed: the reader may be slow.
+    drop(client);
     Stdout::open()?.put(output::document(&output::state(state.as_ref())?, args.output)?)?;
     masks::note_missing(&args.masks, state.as_ref());
     Ok(())

@@ -29,13 +29,15 @@ pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
         // Without a file each removal is written as one.
         None => (from_changes(&args.changes, args.yaml)?, Vec::new()),
     };
-    let mut client = Client::connect(&args.client.dir(), args.client.timeout, &Stop::never())?;
+    let mut client = Client::connect(&args.client, &Stop::never())?;
     let paths = &request.update_mask;
     let before = Before::read(&mut client, paths);
     before.refuse_missing(&removals)?;
     match client.ask(RequestContent::UpdateStateRequest(request.clone()))? {
         ResponseContent::UpdateStateSuccess(instances) => {
             let effects = before.effects(&mut client, paths, request.new_state.as_ref());
+            // The pair is free for the next command before anything is printed: the reader may be slow.
+            drop(client);
             Stdout::open()?.put(effects.print(&instances, args.output))
         }
         other => Err(client.unexpected(&other)),

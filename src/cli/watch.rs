@@ -31,7 +31,7 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
     let stop = Stop::on_signal_or_end_of(&out)
         .map_err(|error| CliError::failed(format!("cannot watch for signals: {error}")))?;
     // After the signals: one received during the connect stops the command in order.
-    let mut client = Client::connect(&args.client.dir(), args.client.timeout, &stop)?;
+    let mut client = Client::connect(&args.client, &stop)?;
     let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
     loop {
         match watch.session(&mut client) {
@@ -122,7 +122,7 @@ impl Watch {
 
     /// Tries to open a session until it succeeds, fails for good, or a stop.
     fn reconnect(&self) -> Result<Client, CliError> {
-        let client = &self.args.client;
+        let mut is_warned = false;
         loop {
             let woken = wait(&[], Some(Instant::now() + RETRY), &self.stop);
             match woken.map_err(|error| CliError::failed(error.to_string()))? {
@@ -130,7 +130,12 @@ impl Watch {
                 // No pipe is watched here, so only the time can have passed.
                 Woken::Ready | Woken::TimedOut => {}
             }
-            match Client::connect(&client.dir(), client.timeout, &self.stop) {
+            match Client::connect(&self.args.client, &self.stop) {
+                // Warned of once: the user may end that command.
+                Err(error) if error.is_busy() && !is_warned => {
+                    log::warn!("{error}; trying again");
+                    is_warned = true;
+                }
                 // Tried for ever: an upgrade of fifogate may take any time.
                 Err(error) if error.is_away() => log::debug!("{error}"),
                 end => return end,

@@ -1,8 +1,12 @@
 //! `get`, `watch` and `set` where the other end of the pipes is missing, or says odd things.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{BufRead, BufReader, Read},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::Path,
     process::Child,
 };
@@ -23,7 +27,7 @@ use nix::{
 };
 use predicates::str::contains;
 
-use super::stand_in::{StandIn, pair};
+use super::stand_in::{StandIn, make_pair, pair};
 use crate::{fifogate, start};
 
 fn text(path: &Path) -> &str {
@@ -75,6 +79,34 @@ fn regular_file_where_a_fifo_belongs_is_told_and_left_alone() {
         said.stderr(contains(format!("{} is no named pipe (FIFO)", text(&file))));
         assert_eq!(fs::read(&file).unwrap(), b"mine");
     }
+}
+
+#[test]
+fn folder_that_the_user_may_not_enter_is_named_with_its_owner() {
+    let dir = pair();
+    let below = dir.path().join("below");
+    make_pair(&below);
+    let owner = fs::metadata(dir.path()).unwrap().uid();
+    // Root enters every folder.
+    let program = tempfile::tempdir().unwrap();
+    fs::set_permissions(program.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::copy(testkit::fifogate(), program.path().join("fifogate")).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o000)).unwrap();
+    for pair in [dir.path(), &below] {
+        let mut command = std::process::Command::new(program.path().join("fifogate"));
+        if testkit::is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        let output = command.args(["get", "-d", text(pair)]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!(
+            "error: {}: Permission denied (os error 13); run this command as the owner of this folder, \
+             user {owner}, or as root\n",
+            text(dir.path())
+        );
+        assert_eq!((output.status.code(), said), (Some(1), expected));
+    }
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]

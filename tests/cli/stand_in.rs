@@ -1,9 +1,10 @@
 //! Somebody at fifogate's end of a pair who says what a test wants, also what fifogate never says.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
+    time::Instant,
 };
 
 use fifogate::{
@@ -27,10 +28,20 @@ use testkit::{Found, Reader, accepted, soon};
 /// A folder with a pair of FIFOs that nobody has open.
 pub(crate) fn pair() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["input", "output"] {
-        mkfifo(&dir.path().join(name), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-    }
+    make_fifos(dir.path());
     dir
+}
+
+/// The same at this path.
+pub(crate) fn make_pair(dir: &Path) {
+    fs::create_dir(dir).unwrap();
+    make_fifos(dir);
+}
+
+fn make_fifos(dir: &Path) {
+    for name in ["input", "output"] {
+        mkfifo(&dir.join(name), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    }
 }
 
 /// Both pipes are open for reading and writing: so nothing depends on who came first, what a test
@@ -52,6 +63,11 @@ impl StandIn {
         let found = self.from_workload.next_frame(usize::MAX, soon()).unwrap();
         let Found::Message(body) = found else { panic!("the workload says nothing: {found:?}") };
         ToAnkaios::decode(body).unwrap().to_ankaios_enum.unwrap()
+    }
+
+    /// Whether nothing came that was not heard.
+    pub(crate) fn has_heard_all(&mut self) -> bool {
+        matches!(self.from_workload.next_frame(usize::MAX, Instant::now()).unwrap(), Found::Nothing)
     }
 
     pub(crate) fn hear_hello(&mut self) {

@@ -250,17 +250,16 @@ fn pair_of_the_environment_is_the_default() {
         let output = run(args, pair);
         assert!(output.status.success(), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
     }
-    // What is given precedes it, and empty is not set.
+    // What is given precedes it.
     let output = run(&["get", "-d", pair, "agents"], "/nowhere");
     assert!(output.status.success());
-    for (dir, shown) in [("/nowhere", "/nowhere"), ("", "/run/ankaios/control_interface")] {
-        let said = String::from_utf8(run(&["get", "--timeout", "0.1"], dir).stderr).unwrap();
-        assert!(
-            dir.is_empty() && !said.contains("error: : ")
-                || said.starts_with(&format!("error: {shown}: no such folder")),
-            "{said}"
-        );
-    }
+    let output = run(&["get"], "/nowhere");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let hint = "hint: the folder comes from $CONTROL_INTERFACE_DIR; -d names another\n";
+    assert!(said.starts_with("error: /nowhere: no such folder") && said.ends_with(hint), "{said}");
+    let given = run(&["get", "-d", "/nowhere"], pair);
+    assert!(!String::from_utf8(given.stderr).unwrap().contains("CONTROL_INTERFACE_DIR"));
 }
 
 #[test]
