@@ -10,6 +10,7 @@ mod cli {
     mod inputs;
     mod one_pair;
     mod serving;
+    mod set;
     mod stand_in;
     mod typos;
 }

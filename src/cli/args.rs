@@ -269,10 +269,14 @@ pub(super) struct WatchArgs {
 
 /// Updates the state as a workload would, and prints what it changed, started and ended
 ///
-/// PATH is a path below desiredState, or agents.NAME.tags, without `*`. All changes are applied
-/// together, or none of them. Prints `changed: PATH`, `unchanged: PATH` or `removed: PATH`, then
-/// `added: WORKLOAD.ID.AGENT` for each started instance, and `deleted: ...` for each ended one; a
-/// changed workload has both.
+/// PATH is a path below desiredState, or agents.NAME.tags, without `*`; none may lie inside of another.
+/// All changes are applied together, or none of them. Prints `changed: PATH`, `unchanged: PATH` or
+/// `removed: PATH`, then `added: WORKLOAD.ID.AGENT` for each started instance, and `deleted: ...` for
+/// each ended one; a changed workload has both.
+///
+/// The paths are compared with the state read just before. A workload without the right to read all
+/// of them can still set them: it gets `accepted: PATH` for each, and a --mask that is nowhere is not
+/// refused.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::SET, override_usage = SET_USAGE)]
 pub(super) struct SetArgs {
@@ -282,6 +286,12 @@ pub(super) struct SetArgs {
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     #[arg(ignore_case = true, default_value = "text")]
     pub(super) output: OutcomeFormat,
+    /// Print what would be changed, unchanged or removed, and send no update
+    ///
+    /// This requires the right to read all of the paths. Whether fifogate would accept the update is not
+    /// checked.
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Read every VALUE as YAML or JSON, not as text, for example to set a mapping or a sequence
     #[arg(long, conflicts_with = "file")]
     pub(super) yaml: bool,
@@ -289,7 +299,8 @@ pub(super) struct SetArgs {
     /// `-`: standard input
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "masks")]
     pub(super) file: Option<PathBuf>,
-    /// Paths to take from FILE; a path missing in FILE is removed from the state
+    /// Paths to take from FILE; a path missing in FILE is removed from the state, and refused if it
+    /// is missing there too
     #[arg(long = "mask", value_name = "MASK", num_args = 1.., requires = "file")]
     pub(super) masks: Vec<String>,
     /// Changes: PATH=VALUE sets a value, PATH= an empty text, and PATH- removes

@@ -102,6 +102,11 @@ impl CliError {
         self.kind == Kind::Busy
     }
 
+    /// Whether the rules of the workload do not allow it.
+    pub(super) fn is_denied(&self) -> bool {
+        self.kind == Kind::Denied
+    }
+
     /// Prints the message to standard error, and returns the exit status.
     pub(super) fn report(&self) -> ExitCode {
         if self.kind != Kind::Quiet {

@@ -72,6 +72,9 @@ Examples:
   # Two workloads as a file has them
   fifogate set -f state.yaml --mask desiredState.workloads.db desiredState.workloads.web
 
+  # What the file would change
+  fifogate set --dry-run -f state.yaml --mask desiredState
+
   # Edit everything that is desired
   fifogate get desiredState > s.yaml && vi s.yaml && fifogate set -f s.yaml --mask desiredState";
 

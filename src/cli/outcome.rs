@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{args::OutcomeFormat, client::Client, error::CliError};
+use super::{args::OutcomeFormat, client::Client, error::CliError, masks};
 use crate::{
     pb::ank_base::{
         CompleteState, CompleteStateRequest, UpdateStateSuccess, request::RequestContent,
@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// The state of these paths before an update; `None` if the workload may not read all of them.
-pub(super) struct Before(Option<Tree>);
+/// The state of these paths before an update, or the reason why it is unknown.
+pub(super) struct Before(Result<Tree, CliError>);
 
 /// The effects of an update, each a list of paths in the order of the request.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,16 +31,24 @@ pub(super) struct Effects {
 }
 
 impl Before {
-    pub(super) fn read(client: &mut Client, paths: &[String]) -> Self {
-        Self(read(client, paths))
+    /// Reads the paths, as far as the workload may: all of them, or none.
+    ///
+    /// # Errors
+    /// fifogate is missing or does not answer. Nothing was changed then.
+    pub(super) fn read(client: &mut Client, paths: &[String]) -> Result<Self, CliError> {
+        match read(client, paths) {
+            Err(error) if error.is_away() => Err(error),
+            state => Ok(Self(state)),
+        }
     }
 
-    /// Refuses paths that would remove something, where there is nothing.
+    /// Refuses paths that would remove something, where there is nothing. Where the workload may
+    /// not read, nothing is refused.
     ///
     /// # Errors
     /// One of `paths` is not in the state.
     pub(super) fn refuse_missing(&self, paths: &[String]) -> Result<(), CliError> {
-        let Some(tree) = &self.0 else { return Ok(()) };
+        let Ok(tree) = &self.0 else { return Ok(()) };
         let missing = paths.iter().filter(|path| at(tree, path).is_none());
         match missing.map(String::as_str).collect::<Vec<_>>().join(", ") {
             missing if missing.is_empty() => Ok(()),
@@ -57,22 +65,80 @@ impl Before {
         paths: &[String],
         new: Option<&CompleteState>,
     ) -> Effects {
-        let new = new.and_then(|new| convert::new_state_from_pb(new).ok());
-        let (Self(Some(before)), Some(new)) = (self, new) else {
-            return Effects { accepted: paths.to_vec(), ..Effects::default() };
+        let known = self.0.and_then(|before| Ok((before, readable(new)?)));
+        let (before, new) = match known {
+            Ok(known) => known,
+            Err(error) => {
+                note_unknown(&error);
+                return Effects { accepted: paths.to_vec(), ..Effects::default() };
+            }
         };
         let mut effects = Effects::default();
         for path in paths {
+            let old = at(&before, path);
+            if !is_of_agent(path) {
+                effects.add(path, old, at(&new, path));
+                continue;
+            }
             // Tags of an agent that is not there are ignored: only the state shows it.
-            let after =
-                path.starts_with("agents.").then(|| read(client, std::slice::from_ref(path)));
-            match after {
-                Some(None) => effects.accepted.push(path.clone()),
-                Some(Some(after)) => effects.add(path, at(&before, path), at(&after, path)),
-                None => effects.add(path, at(&before, path), at(&new, path)),
+            match read(client, std::slice::from_ref(path)) {
+                Ok(after) => effects.add(path, old, at(&after, path)),
+                Err(error) => {
+                    note_unknown(&error);
+                    effects.accepted.push(path.clone());
+                }
             }
         }
         effects
+    }
+
+    /// The effects that an update of `paths` to the values in `new` would have.
+    ///
+    /// # Errors
+    /// The workload may not read all of the paths, or an agent among them.
+    pub(super) fn forecast(
+        self,
+        client: &mut Client,
+        paths: &[String],
+        new: Option<&CompleteState>,
+    ) -> Result<Effects, CliError> {
+        let hint = || {
+            "--dry-run compares with the state: this workload has to have the right to read each \
+             of the paths, and the agents whose tags are set"
+                .to_owned()
+        };
+        let before = self.0.map_err(|error| error.hint_if_denied(hint))?;
+        let new = readable(new)?;
+        let mut effects = Effects::default();
+        for path in paths {
+            let (old, mut new) = (at(&before, path), at(&new, path));
+            if is_of_agent(path) && old.is_none() && new.is_some() {
+                // As above; without its tags only the agent itself shows whether it is there.
+                let agent = path.split('.').take(2).collect::<Vec<_>>().join(".");
+                let found = read(client, std::slice::from_ref(&agent));
+                let found = found.map_err(|error| error.hint_if_denied(hint))?;
+                new = new.filter(|_| at(&found, &agent).is_some());
+            }
+            effects.add(path, old, new);
+        }
+        Ok(effects)
+    }
+}
+
+/// The new state as a tree.
+fn readable(new: Option<&CompleteState>) -> Result<Tree, CliError> {
+    let new = convert::new_state_from_pb(new.unwrap_or(&CompleteState::default()));
+    new.map_err(|error| CliError::failed(format!("the new state is none: {error}")))
+}
+
+fn is_of_agent(path: &str) -> bool {
+    path.starts_with("agents.")
+}
+
+/// Notes why the effect of an update is unknown. A denial is no news: `accepted` says it.
+fn note_unknown(error: &CliError) {
+    if !error.is_denied() {
+        masks::put_note(&format!("the effect of the update is unknown: {error}"));
     }
 }
 
@@ -87,47 +153,50 @@ impl Effects {
         self.removed.append(&mut removed);
     }
 
-    /// The effects and the instances of an update in this format.
-    pub(super) fn print(&self, instances: &UpdateStateSuccess, format: OutcomeFormat) -> String {
-        let (added, deleted) = (&instances.added_workloads, &instances.deleted_workloads);
+    /// The effects in this format, with the instances of an update that was made.
+    pub(super) fn print(
+        &self,
+        instances: Option<&UpdateStateSuccess>,
+        format: OutcomeFormat,
+    ) -> String {
         let Self { changed, unchanged, removed, accepted } = self;
         if format == OutcomeFormat::Json {
-            let outcome = json!({
+            let mut outcome = json!({
                 "changed": changed,
                 "unchanged": unchanged,
                 "removed": removed,
                 "accepted": accepted,
-                "addedWorkloads": added,
-                "deletedWorkloads": deleted,
             });
+            if let Some(instances) = instances {
+                outcome["addedWorkloads"] = json!(instances.added_workloads);
+                outcome["deletedWorkloads"] = json!(instances.deleted_workloads);
+            }
             return format!("{outcome}\n");
         }
-        let lists = [
+        let own = [
             ("changed", changed),
             ("unchanged", unchanged),
             ("removed", removed),
             ("accepted", accepted),
-            ("added", added),
-            ("deleted", deleted),
         ];
+        let instances = instances.map(|instances| {
+            [("added", &instances.added_workloads), ("deleted", &instances.deleted_workloads)]
+        });
         let lines = |(word, list): (&str, &Vec<String>)| {
             list.iter().map(|name| format!("{word}: {name}\n")).collect::<String>()
         };
-        lists.map(lines).concat()
+        own.into_iter().chain(instances.into_iter().flatten()).map(lines).collect()
     }
 }
 
-fn read(client: &mut Client, paths: &[String]) -> Option<Tree> {
+fn read(client: &mut Client, paths: &[String]) -> Result<Tree, CliError> {
     let question = CompleteStateRequest { field_mask: paths.to_vec(), subscribe_for_events: false };
-    match client.ask(RequestContent::CompleteStateRequest(question)) {
-        Ok(ResponseContent::CompleteStateResponse(answer)) => {
-            convert::from_pb(&answer.complete_state.unwrap_or_default()).ok()
+    match client.ask(RequestContent::CompleteStateRequest(question))? {
+        ResponseContent::CompleteStateResponse(answer) => {
+            convert::from_pb(&answer.complete_state.unwrap_or_default())
+                .map_err(|error| CliError::failed(format!("the state is unreadable: {error}")))
         }
-        // The update itself shows whether the pair is served.
-        other => {
-            log::debug!("the effect of the update cannot be told: {other:?}");
-            None
-        }
+        other => Err(client.unexpected(&other)),
     }
 }
 
@@ -240,13 +309,15 @@ mod tests {
             deleted_workloads: vec!["a.0.x".to_owned()],
         };
         let text = "added: a.1.x\nadded: b.2.x\ndeleted: a.0.x\n";
-        assert_eq!(Effects::default().print(&outcome, OutcomeFormat::Text), text);
+        assert_eq!(Effects::default().print(Some(&outcome), OutcomeFormat::Text), text);
         let json = "{\"changed\":[],\"unchanged\":[],\"removed\":[],\"accepted\":[],\
                     \"addedWorkloads\":[\"a.1.x\",\"b.2.x\"],\"deletedWorkloads\":[\"a.0.x\"]}\n";
-        assert_eq!(Effects::default().print(&outcome, OutcomeFormat::Json), json);
+        assert_eq!(Effects::default().print(Some(&outcome), OutcomeFormat::Json), json);
         assert_eq!(
-            Effects::default().print(&UpdateStateSuccess::default(), OutcomeFormat::Text),
+            Effects::default().print(Some(&UpdateStateSuccess::default()), OutcomeFormat::Text),
             ""
         );
+        let json = "{\"changed\":[],\"unchanged\":[],\"removed\":[],\"accepted\":[]}\n";
+        assert_eq!(Effects::default().print(None, OutcomeFormat::Json), json);
     }
 }

@@ -30,18 +30,23 @@ pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
         None => (from_changes(&args.changes, args.yaml)?, Vec::new()),
     };
     let mut client = Client::connect(&args.client, &Stop::never())?;
-    let paths = &request.update_mask;
-    let before = Before::read(&mut client, paths);
+    let (paths, new) = (&request.update_mask, request.new_state.as_ref());
+    let before = Before::read(&mut client, paths)?;
     before.refuse_missing(&removals)?;
-    match client.ask(RequestContent::UpdateStateRequest(request.clone()))? {
-        ResponseContent::UpdateStateSuccess(instances) => {
-            let effects = before.effects(&mut client, paths, request.new_state.as_ref());
-            // The pair is free for the next command before anything is printed: the reader may be slow.
-            drop(client);
-            Stdout::open()?.put(effects.print(&instances, args.output))
+    let text = if args.dry_run {
+        before.forecast(&mut client, paths, new)?.print(None, args.output)
+    } else {
+        let update = RequestContent::UpdateStateRequest(request.clone());
+        match client.ask(update)? {
+            ResponseContent::UpdateStateSuccess(instances) => {
+                before.effects(&mut client, paths, new).print(Some(&instances), args.output)
+            }
+            other => return Err(client.unexpected(&other)),
         }
-        other => Err(client.unexpected(&other)),
-    }
+    };
+    // The pair is free for the next command before anything is printed: the reader may be slow.
+    drop(client);
+    Stdout::open()?.put(text)
 }
 
 /// The request for the masks of a file, and the masks without a value in it: they are removals.
@@ -56,6 +61,7 @@ fn from_file(file: &Path, masks: &[String]) -> Result<(UpdateStateRequest, Vec<S
         let checked = Shape::at(&split(mask)?);
         checked.map_err(|what| CliError::unusable(format!("--mask {mask}: {what}")))?;
     }
+    refuse_overlaps(masks)?;
     let is_missing = |mask: &&String| state.get(&mask.split('.').collect::<Vec<_>>()).is_none();
     let removals = masks.iter().filter(is_missing).cloned().collect();
     let request =
@@ -73,20 +79,15 @@ struct Change<'a> {
 fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, CliError> {
     let changes =
         changes.iter().map(|change| parse(change, yaml)).collect::<Result<Vec<_>, _>>()?;
-    refuse_overlaps(&changes)?;
+    let paths: Vec<_> = changes.iter().map(|change| change.path).collect();
+    refuse_overlaps(&paths)?;
     let mut state = NewState::default();
-    // The server rejects a state without a version, even if only parts of it are used.
-    const VERSION: [&str; 2] = ["desiredState", "apiVersion"];
-    // Unless the user changes the version, or a part around it.
-    if !changes.iter().any(|change| VERSION.join(".").starts_with(change.path)) {
-        state.put(&VERSION, Node::text("v1"));
-    }
     for change in &changes {
         if let Some(value) = &change.value {
             state.put(&change.path.split('.').collect::<Vec<_>>(), value.clone());
         }
     }
-    let update_mask = changes.iter().map(|change| change.path.to_owned()).collect();
+    let update_mask = paths.into_iter().map(str::to_owned).collect();
     Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask })
 }
 
@@ -138,9 +139,9 @@ fn split(path: &str) -> Result<Vec<&str>, CliError> {
 }
 
 /// Rejects two paths if one contains the other: their order of application would be ambiguous.
-fn refuse_overlaps(changes: &[Change<'_>]) -> Result<(), CliError> {
+fn refuse_overlaps(paths: &[impl AsRef<str>]) -> Result<(), CliError> {
     let mut paths: Vec<Vec<_>> =
-        changes.iter().map(|change| change.path.split('.').collect()).collect();
+        paths.iter().map(|path| path.as_ref().split('.').collect()).collect();
     paths.sort();
     // Sorted by names, a path is followed directly by the paths inside it.
     match paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {

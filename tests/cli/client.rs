@@ -341,6 +341,37 @@ fn watch_ends_and_cancels_when_nobody_reads_its_output_though_no_event_comes() {
 }
 
 #[test]
+fn update_is_not_sent_to_a_fifogate_that_does_not_answer_the_read_before_it() {
+    let dir = pair();
+    let set = ["set", "desiredState.configs.a=b", "--timeout", "0.5"];
+    let (child, mut gate) = accepted(&set, dir.path());
+    assert!(matches!(gate.hear_request().1, RequestContent::CompleteStateRequest(_)));
+    let (status, stdout, stderr) = end(child);
+    assert_eq!((status, &*stdout), (Some(1), ""));
+    assert!(stderr.contains("no answer within 0.5 s (--timeout)"), "{stderr}");
+    assert!(gate.has_heard_all());
+}
+
+#[test]
+fn reason_of_an_unknown_effect_is_noted_unless_it_is_a_denial() {
+    for (message, note) in [
+        ("Access denied", String::new()),
+        ("too much", "note: the effect of the update is unknown: DIR: too much\n".to_owned()),
+    ] {
+        let dir = pair();
+        let (child, mut gate) = accepted(&["set", "desiredState.configs.a=b"], dir.path());
+        let (id, _) = gate.hear_request();
+        gate.respond(&id, ResponseContent::Error(Error { message: message.to_owned() }));
+        let (id, content) = gate.hear_request();
+        assert!(matches!(content, RequestContent::UpdateStateRequest(_)), "{content:?}");
+        gate.respond(&id, ResponseContent::UpdateStateSuccess(UpdateStateSuccess::default()));
+        let note = note.replace("DIR", text(dir.path()));
+        let said = "accepted: desiredState.configs.a\n".to_owned();
+        assert_eq!(end(child), (Some(0), said, note));
+    }
+}
+
+#[test]
 fn request_that_does_not_fit_the_pipe_at_once_arrives_whole() {
     let dir = pair();
     let value = format!("desiredState.configs.big={}", "x".repeat(100_000));

@@ -200,9 +200,11 @@ fn slow_reader_of_the_output_holds_up_no_other_command() {
     let gate = gate(&[]);
     let dir = gate.pair("op");
     let dir = dir.to_str().unwrap();
-    for (args, frames) in
-        [(&["get", "desiredState.configs"][..], 2), (&["set", "desiredState.configs.mode=fast"], 3)]
-    {
+    for (args, frames) in [
+        (&["get", "desiredState.configs"][..], 2),
+        (&["set", "desiredState.configs.mode=fast"], 3),
+        (&["set", "--dry-run", "desiredState.configs.mode=slow"], 2),
+    ] {
         let (reader, writer) = full_pipe();
         let frames_in = || gate.status_of("op")["frames_in"].as_u64().unwrap();
         let wanted = frames_in() + frames;
