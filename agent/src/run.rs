@@ -42,7 +42,7 @@ use crate::{
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
-    runtime::{Around, Hidden, Isolation, Launcher},
+    runtime::{Around, Hidden, Isolation, Launcher, PODMAN, PROCESS, Podman, Runtimes},
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -63,6 +63,7 @@ pub(crate) struct Options {
     pub(crate) program: PathBuf,
     pub(crate) grace: Duration,
     pub(crate) isolation: Option<Isolation>,
+    pub(crate) ends_all: bool,
     pub(crate) log_bytes: u64,
     pub(crate) gate_verbosity: Option<&'static str>,
     pub(crate) gate_options: Vec<OsString>,
@@ -106,7 +107,8 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let (store, events) = opened?;
     // Before any workload starts: from now on none outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
-    let (parts, stop) = assemble(options, &folders, umask, (store.clone(), events))?;
+    let runtimes = runtimes(options, &folders, umask).await?;
+    let (parts, stop) = assemble(options, &folders, runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // The status of this node is there for the first reads of workloads.
@@ -135,20 +137,29 @@ fn failed(error: io::Error) -> CliError {
     CliError::Failed(error.to_string())
 }
 
+async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
+    let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
+    let around = Around { hidden, umask };
+    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
+        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let mut runtimes = Runtimes::default();
+    runtimes.add(PROCESS, Arc::new(launcher));
+    runtimes.add(PODMAN, Arc::new(Podman::find(&options.name).await));
+    Ok(runtimes)
+}
+
 /// Makes the parts of the agent. The sender ends all workloads.
 fn assemble(
     options: &Options,
     folders: &Folders,
-    umask: u32,
+    runtimes: Runtimes,
     (store, events): (Store, Events),
 ) -> Result<(Parts, watch::Sender<bool>), CliError> {
     let Folders { run, state, .. } = folders;
     let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
     let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
-    let around = Around { hidden: hidden(run, state.as_ref()).map_err(failed)?, umask };
-    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
-        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let is_first = runtimes.left().is_empty();
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
@@ -158,7 +169,8 @@ fn assemble(
         agent: options.name.clone(),
         tree,
         pairs: pairs.clone(),
-        launcher: Arc::new(launcher),
+        runtimes,
+        ends_all: options.ends_all,
         logs: logs.clone(),
         folder,
         grace: options.grace,
@@ -171,6 +183,7 @@ fn assemble(
         agent_name: options.name.clone(),
         verbosity: options.gate_verbosity,
         options: options.gate_options.clone(),
+        keeps_old_pairs: !is_first,
     };
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options);
