@@ -86,11 +86,19 @@ fn said(output: io::Result<Output>) -> Result<String, PodmanError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint_in(&complaint);
     Err(PodmanError(match complaint.is_empty() {
         true => format!("{PROGRAM} ended with {} and without a word", output.status),
-        false => complaint,
+        false => complaint.to_owned(),
     }))
+}
+
+/// The last error, without the progress and the warnings before it.
+fn complaint_in(stderr: &str) -> &str {
+    let stderr = stderr.trim();
+    let last = stderr.rfind("\nError: ").map_or(0, |at| at + 1);
+    stderr[last..].trim()
 }
 
 pub(super) fn missing() -> String {
@@ -111,5 +119,25 @@ pub(super) async fn list(label: Option<String>) -> Result<Vec<Listed>, PodmanErr
     match read {
         Ok(all) => Ok(all.unwrap_or_default()),
         Err(error) => Err(PodmanError(format!("the list of {PROGRAM} cannot be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaint_is_the_last_error_with_all_that_follows() {
+        for (stderr, expected) in [
+            ("Error: a\n", "Error: a"),
+            (
+                "Trying to pull x...\ntime=1 level=warning msg=\"Error: b\"\nError: c\nSee d\n",
+                "Error: c\nSee d",
+            ),
+            ("  something else\n", "something else"),
+            ("", ""),
+        ] {
+            assert_eq!(complaint_in(stderr), expected);
+        }
     }
 }

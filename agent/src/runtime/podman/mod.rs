@@ -183,6 +183,9 @@ impl Podman {
 impl Runtime for Podman {
     fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
         Box::pin(async move {
+            if !is_installed() {
+                return Err(StartError::Failed(command::missing()));
+            }
             // Before the container: no state of it is missed.
             let watch = self.watch().clone();
             let id = self.ensure(&order).await?;
