@@ -126,7 +126,9 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     };
     agent.run(stopped).await;
     status.abort();
-    stop.send_replace(true);
+    // An agent that loses its name leaves nothing to another one of this name.
+    stop.ends_all.send_replace(options.ends_all || reason.is_some());
+    stop.stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
     // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
     store.close(finished.is_ok()).await;
@@ -148,13 +150,20 @@ async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Ru
     Ok(runtimes)
 }
 
-/// Makes the parts of the agent. The sender ends all workloads.
+/// Ends all workloads.
+struct Stop {
+    /// Whether those end, too, that could go on without the agent.
+    ends_all: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+}
+
+/// Makes the parts of the agent, and what ends its workloads.
 fn assemble(
     options: &Options,
     folders: &Folders,
     runtimes: Runtimes,
     (store, events): (Store, Events),
-) -> Result<(Parts, watch::Sender<bool>), CliError> {
+) -> Result<(Parts, Stop), CliError> {
     let Folders { run, state, .. } = folders;
     let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
@@ -163,6 +172,7 @@ fn assemble(
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
+    let (ends_all, follow_ends_all) = watch::channel(false);
     let reports = Reports::default();
     let pairs = Pairs::new(&run_dir, follow_gate);
     let supervisor = Supervisor::new(Shared {
@@ -170,7 +180,7 @@ fn assemble(
         tree,
         pairs: pairs.clone(),
         runtimes,
-        ends_all: options.ends_all,
+        ends_all: follow_ends_all,
         logs: logs.clone(),
         folder,
         grace: options.grace,
@@ -188,7 +198,7 @@ fn assemble(
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options);
     let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor, first_state };
-    Ok((parts, stop))
+    Ok((parts, Stop { ends_all, stop }))
 }
 
 fn first_state(options: &Options) -> FirstState {

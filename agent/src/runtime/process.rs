@@ -356,6 +356,8 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// A process whose shim has reported its end with `code`, and does not end itself.

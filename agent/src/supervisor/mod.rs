@@ -40,7 +40,7 @@ pub struct Shared {
     /// Start the workloads.
     pub runtimes: Runtimes,
     /// Whether workloads end with this agent even if their runtime could keep them.
-    pub ends_all: bool,
+    pub ends_all: watch::Receiver<bool>,
     /// Logs of their output.
     pub logs: Logs,
     /// Parent of the agent's folder for each workload.

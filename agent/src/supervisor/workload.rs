@@ -354,7 +354,10 @@ impl Task {
     async fn end(&mut self, wanted: &Wanted, runtime: Option<&dyn Runtime>, needing: &[Instance]) {
         let instance = &wanted.instance;
         let stopping = *self.shared.stop.borrow();
-        if stopping && !self.shared.ends_all && runtime.is_some_and(Runtime::outlives_agent) {
+        if stopping
+            && !*self.shared.ends_all.borrow()
+            && runtime.is_some_and(Runtime::outlives_agent)
+        {
             // The next agent of this name takes it over.
             return;
         }
