@@ -39,9 +39,10 @@ test-fast: protoc  ## the half of the tests that takes under a minute when warm,
 	SEEDS=20 $(CARGO) test --package fifogate $(FAST_TESTS:%=--test %)
 
 .PHONY: setup
-setup:  ## what the tests need beside Rust: the SDKs, etcd (as root it installs their packages)
+setup:  ## what the tests need beside Rust: the SDKs, etcd, podman (as root it installs their packages)
 	tests/sdk/setup.sh
 	tests/etcd/setup.sh
+	tests/podman/setup.sh
 
 # The client of etcd, which the agent has, is built with it.
 .PHONY: protoc

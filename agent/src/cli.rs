@@ -110,13 +110,24 @@ struct RunArgs {
     /// How far workloads are kept apart; default: as far as it is possible here
     #[arg(long, value_enum, ignore_case = true, value_name = "HOW")]
     isolation: Option<Isolation>,
-    /// Most bytes that are kept of what one workload writes
+    /// What happens to containers when the agent ends; default: they go on, and the next agent of the
+    /// name takes them over. Processes end in any case
+    #[arg(long, value_enum, ignore_case = true, value_name = "WHAT")]
+    on_exit: Option<OnExit>,
+    /// Most bytes that are kept of what one process writes
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
     log_bytes: u64,
     /// Options for `fifogate run`
     #[arg(last = true, value_name = "OPTION")]
     gate_options: Vec<OsString>,
+}
+
+/// What the end of the agent means for containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OnExit {
+    /// They end, too
+    End,
 }
 
 #[derive(Debug, Args)]
@@ -331,6 +342,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         name: args.name,
         grace: Duration::from_secs_f64(args.grace),
         isolation: args.isolation,
+        ends_all: args.on_exit == Some(OnExit::End),
         log_bytes: args.log_bytes,
         // An option behind `--` takes precedence.
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),

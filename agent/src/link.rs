@@ -30,6 +30,8 @@ pub struct GateConfig {
     pub verbosity: Option<&'static str>,
     /// Further options of `fifogate run`.
     pub options: Vec<OsString>,
+    /// Whether workloads of an earlier agent are left, which go on with their pairs.
+    pub keeps_old_pairs: bool,
 }
 
 /// A fifogate just started.
@@ -54,7 +56,7 @@ impl GateProcess {
         command.args(config.verbosity);
         command.args(["run", "--updates", "forward", "--run-dir"]);
         command.arg(&config.run_dir).args(&config.options);
-        if first && !config.options.iter().any(is_keep_old_pairs) {
+        if first && !config.keeps_old_pairs && !config.options.iter().any(is_keep_old_pairs) {
             command.args([KEEP_OLD_PAIRS, SECONDS_OF_FIRST]);
         }
         // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.

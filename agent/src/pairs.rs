@@ -118,6 +118,15 @@ impl Pairs {
         }
     }
 
+    /// Notes that the FIFOs of an open pair have got another owner, for the next fifogate.
+    pub fn note_owner(&self, instance: &Instance, (uid, gid): (u32, u32)) {
+        self.with(|known| {
+            if let Some(add) = known.open.get_mut(instance) {
+                (add.uid, add.gid) = (Some(uid), Some(gid));
+            }
+        });
+    }
+
     /// Closes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
         // Unregistered first: a fifogate started from now on never gets this pair.

@@ -42,7 +42,7 @@ use crate::{
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
-    runtime::{Around, Hidden, Isolation, Launcher},
+    runtime::{Around, Hidden, Isolation, Launcher, PODMAN, PROCESS, Podman, Runtimes},
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -63,6 +63,7 @@ pub(crate) struct Options {
     pub(crate) program: PathBuf,
     pub(crate) grace: Duration,
     pub(crate) isolation: Option<Isolation>,
+    pub(crate) ends_all: bool,
     pub(crate) log_bytes: u64,
     pub(crate) gate_verbosity: Option<&'static str>,
     pub(crate) gate_options: Vec<OsString>,
@@ -106,7 +107,8 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let (store, events) = opened?;
     // Before any workload starts: from now on none outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
-    let (parts, stop) = assemble(options, &folders, umask, (store.clone(), events))?;
+    let runtimes = runtimes(options, &folders, umask).await?;
+    let (parts, stop) = assemble(options, &folders, runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // The status of this node is there for the first reads of workloads.
@@ -124,7 +126,9 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     };
     agent.run(stopped).await;
     status.abort();
-    stop.send_replace(true);
+    // An agent that loses its name leaves nothing to another one of this name.
+    stop.ends_all.send_replace(options.ends_all || reason.is_some());
+    stop.stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
     // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
     store.close(finished.is_ok()).await;
@@ -135,30 +139,48 @@ fn failed(error: io::Error) -> CliError {
     CliError::Failed(error.to_string())
 }
 
-/// Makes the parts of the agent. The sender ends all workloads.
+async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
+    let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
+    let around = Around { hidden, umask };
+    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
+        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let mut runtimes = Runtimes::default();
+    runtimes.add(PROCESS, Arc::new(launcher));
+    runtimes.add(PODMAN, Arc::new(Podman::find(&options.name).await));
+    Ok(runtimes)
+}
+
+/// Ends all workloads.
+struct Stop {
+    /// Whether those end, too, that could go on without the agent.
+    ends_all: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+}
+
+/// Makes the parts of the agent, and what ends its workloads.
 fn assemble(
     options: &Options,
     folders: &Folders,
-    umask: u32,
+    runtimes: Runtimes,
     (store, events): (Store, Events),
-) -> Result<(Parts, watch::Sender<bool>), CliError> {
+) -> Result<(Parts, Stop), CliError> {
     let Folders { run, state, .. } = folders;
     let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
     let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
-    let around = Around { hidden: hidden(run, state.as_ref()).map_err(failed)?, umask };
-    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
-        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let is_first = runtimes.left().is_empty();
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
+    let (ends_all, follow_ends_all) = watch::channel(false);
     let reports = Reports::default();
     let pairs = Pairs::new(&run_dir, follow_gate);
     let supervisor = Supervisor::new(Shared {
         agent: options.name.clone(),
         tree,
         pairs: pairs.clone(),
-        launcher: Arc::new(launcher),
+        runtimes,
+        ends_all: follow_ends_all,
         logs: logs.clone(),
         folder,
         grace: options.grace,
@@ -171,11 +193,12 @@ fn assemble(
         agent_name: options.name.clone(),
         verbosity: options.gate_verbosity,
         options: options.gate_options.clone(),
+        keeps_old_pairs: !is_first,
     };
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options);
     let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor, first_state };
-    Ok((parts, stop))
+    Ok((parts, Stop { ends_all, stop }))
 }
 
 fn first_state(options: &Options) -> FirstState {

@@ -39,12 +39,18 @@ pub struct Agent {
     /// A folder for its manifest, its run directory `run` and its `log`.
     pub dir: TempDir,
     options: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Agent {
     /// Starts it with these workloads, as they stand in a manifest, and waits until it is there.
     pub fn start(workloads: &str, options: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), None, workloads, options)
+        Self::start_in(tempfile::tempdir().unwrap(), None, workloads, options, Vec::new())
+    }
+
+    /// As [`Agent::start`], with further variables of the environment.
+    pub fn start_with(env: Vec<(String, String)>, workloads: &str, options: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), None, workloads, options, env)
     }
 
     /// As [`Agent::start`], by an ordinary user. `None`, and the test is skipped, if it cannot become that user.
@@ -59,15 +65,21 @@ impl Agent {
         }
         let dir = tempfile::tempdir().unwrap();
         chown(dir.path(), Some(uid), Some(uid)).unwrap();
-        Some(Self::start_in(dir, Some(uid), workloads, options))
+        Some(Self::start_in(dir, Some(uid), workloads, options, Vec::new()))
     }
 
-    fn start_in(dir: TempDir, uid: Option<u32>, workloads: &str, options: &[&str]) -> Self {
+    fn start_in(
+        dir: TempDir,
+        uid: Option<u32>,
+        workloads: &str,
+        options: &[&str],
+        env: Vec<(String, String)>,
+    ) -> Self {
         fs::write(dir.path().join("manifest.yaml"), format!("{HEAD}{workloads}")).unwrap();
         let options = options.iter().map(|own| own.replace("$dir", dir.path().to_str().unwrap()));
         let options: Vec<_> = options.collect();
-        let child = spawn(dir.path(), &options, uid);
-        Self { child, dir, options }
+        let child = spawn(dir.path(), &options, uid, &env);
+        Self { child, dir, options, env }
     }
 
     /// A file in its folder.
@@ -112,7 +124,7 @@ impl Agent {
 
     /// Starts it again as it was started.
     pub fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.options, None);
+        self.child = spawn(self.dir.path(), &self.options, None, &self.env);
     }
 
     /// Its status, when it has ended.
@@ -129,7 +141,7 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(dir: &Path, options: &[String], uid: Option<u32>) -> Process {
+fn spawn(dir: &Path, options: &[String], uid: Option<u32>, env: &[(String, String)]) -> Process {
     let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(fifogate_agent());
     command.args(["run", "--fifogate"]).args([fifogate(), "--manifest"]);
@@ -137,6 +149,7 @@ fn spawn(dir: &Path, options: &[String], uid: Option<u32>) -> Process {
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }
+    command.envs(env.iter().map(|(name, value)| (name, value)));
     Process::start(command.args(options).stdin(Stdio::null()).stderr(log))
 }
 

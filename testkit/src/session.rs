@@ -325,6 +325,13 @@ impl Session {
         })
     }
 
+    /// Removes a workload from the desired state.
+    pub fn remove_workload(&mut self, workload: &str) {
+        let id = self.ask(removal_of(workload));
+        let answer = self.answer(&id);
+        assert!(matches!(answer, ResponseContent::UpdateStateSuccess(_)), "{answer:?}");
+    }
+
     /// Asks for an update from the YAML of a desired state.
     #[cfg(feature = "manifest")]
     pub fn update(

@@ -20,14 +20,14 @@ use tokio::{
 };
 
 use super::{
-    Logs,
+    Logs, Source, kept,
     segmented_log::{Found, Line, Reader},
 };
 use crate::model;
 
 /// Bound on the bytes of lines in one message, far below the largest message: lines for a slow
 /// collector wait on disk.
-const BATCH: usize = 128 << 10;
+pub(super) const BATCH: usize = 128 << 10;
 /// First and longest pause before a message is sent again to a slow collector.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -63,7 +63,7 @@ impl Campaigns {
         let to =
             Collector { gate: gate.clone(), by: by.clone(), request_id: request_id.to_owned() };
         let range = Range::of(request);
-        let logs = logs.clone();
+        let (logs, request) = (logs.clone(), request.clone());
         let task = tokio::spawn(async move {
             let range = match range {
                 Ok(range) => range,
@@ -81,8 +81,8 @@ impl Campaigns {
             }
             let mut all = JoinSet::new();
             for instance in accepted {
-                let reader = logs.get(&instance).map(|log| log.reader());
-                all.spawn(send_log(to.clone(), instance, reader, range));
+                let source = logs.get(&instance);
+                all.spawn(send_log(to.clone(), instance, source, range, request.clone()));
             }
             while all.join_next().await.is_some() {}
         });
@@ -165,7 +165,7 @@ impl Range {
 
 /// The requester of a campaign.
 #[derive(Clone, Debug)]
-struct Collector {
+pub(super) struct Collector {
     gate: AsyncLink,
     by: Instance,
     request_id: String,
@@ -190,10 +190,20 @@ impl Collector {
 }
 
 /// Sends one log and its end. The end is not sent to a collector already gone.
-async fn send_log(to: Collector, instance: Instance, reader: Option<Reader>, range: Range) {
-    if let Some(reader) = reader
-        && send_lines(&to, &instance, reader, range).await.is_err()
-    {
+async fn send_log(
+    to: Collector,
+    instance: Instance,
+    source: Option<Source>,
+    range: Range,
+    request: pb::LogsRequest,
+) {
+    let sent = match source {
+        Some(Source::Own(log)) => send_lines(&to, &instance, log.reader(), range).await,
+        Some(Source::Kept(log)) => kept::send(&to, &instance, log.command(&request)).await,
+        // Nothing was ever written, or the runtime keeps nothing.
+        None => Ok(()),
+    };
+    if sent.is_err() {
         return;
     }
     let stop = pb::LogsStopResponse { workload_name: Some(model::instance_name(&instance)) };
@@ -242,7 +252,7 @@ async fn send_lines(
     }
 }
 
-async fn send_batch(
+pub(super) async fn send_batch(
     to: &Collector,
     instance: &Instance,
     texts: Vec<String>,

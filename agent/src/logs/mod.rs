@@ -5,11 +5,13 @@
 //! waits for slow readers only for a bounded time, and never for want of a log.
 
 mod campaign;
+mod kept;
 mod record;
 mod segmented_log;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
@@ -18,12 +20,12 @@ use std::{
     time::Duration,
 };
 
-use fifogate::state::Instance;
+use fifogate::{pb::ank_base::LogsRequest, state::Instance};
 use jiff::Timestamp;
 use log::Level;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::{ChildStderr, ChildStdout},
+    process::{ChildStderr, ChildStdout, Command},
     task::JoinSet,
 };
 
@@ -39,13 +41,29 @@ const READ_BUFFER: usize = 64 << 10;
 /// Time for the last output of a process to reach its log. It is longer than readers may hold it back.
 const DRAIN: Duration = Duration::from_secs(15);
 
+/// The output of a workload that its runtime keeps.
+pub trait KeptLog: fmt::Debug + Send + Sync {
+    /// The command that prints the lines of a request; its times are valid. It ends with the output if
+    /// the request follows it.
+    fn command(&self, request: &LogsRequest) -> Command;
+}
+
+/// The log of an instance.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Kept by this agent.
+    Own(Log),
+    /// Kept by the runtime.
+    Kept(Arc<dyn KeptLog>),
+}
+
 /// The logs of this agent's instances. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logs {
     folder: PathBuf,
     /// Bound on the bytes kept for one instance.
     limit: u64,
-    all: Arc<Mutex<BTreeMap<Instance, Log>>>,
+    all: Arc<Mutex<BTreeMap<Instance, Source>>>,
 }
 
 impl Logs {
@@ -66,7 +84,7 @@ impl Logs {
     #[must_use]
     pub fn open(&self, instance: &Instance) -> Option<Log> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = all.get(instance) {
+        if let Some(Source::Own(log)) = all.get(instance) {
             // The instance starts again, so its readers wait for further lines.
             log.go_on();
             return Some(log.clone());
@@ -74,7 +92,7 @@ impl Logs {
         let folder = self.folder.join(format!("{}.{}", instance.workload, instance.id));
         match Log::create(&folder, self.limit) {
             Ok(log) => {
-                all.insert(instance.clone(), log.clone());
+                all.insert(instance.clone(), Source::Own(log.clone()));
                 Some(log)
             }
             Err(error) => {
@@ -84,14 +102,20 @@ impl Logs {
         }
     }
 
-    fn get(&self, instance: &Instance) -> Option<Log> {
+    /// Notes that the runtime keeps the log of an instance.
+    pub fn keep(&self, instance: &Instance, log: Arc<dyn KeptLog>) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(instance.clone(), Source::Kept(log));
+    }
+
+    fn get(&self, instance: &Instance) -> Option<Source> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned()
     }
 
     /// Removes the log of an instance, with its files.
     pub fn remove(&self, instance: &Instance) {
         let log = self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
-        if let Some(log) = log {
+        if let Some(Source::Own(log)) = log {
             log.remove();
         }
     }

@@ -1,37 +1,228 @@
-//! Runtimes: start, stop and wait for workload processes.
+//! Runtimes: they start workloads, report how each of them fares, and end them.
 //!
-//! The only runtime is `process`: a child of this agent, in its own namespaces where privileges allow.
-//! A [`config::Command`] and a [`LaunchContext`] go in; a running [`Process`] comes out.
+//! A [`Runtime`] gets an [`Order`] and returns a [`Started`] workload, whose [`Unit`] reports its states
+//! until its end. `process` starts children of this agent, `podman` containers that outlive it.
 
 mod accounts;
 mod capabilities;
 pub mod config;
 mod exec;
+mod files;
 mod mounts;
 mod placeholders;
+mod podman;
 mod process;
 pub mod shim;
 mod yaml;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
-use fifogate::pb::ank_base as pb;
+use fifogate::{
+    pb::ank_base::{self as pb, ExecutionState},
+    state::Instance,
+};
+use tokio::{
+    process::{ChildStderr, ChildStdout},
+    time::Duration,
+};
 
-pub(crate) use accounts::account;
+use crate::{logs::KeptLog, pairs::Pairs};
+
 pub use mounts::Hidden;
-pub use process::{Around, Exit, Launcher, Process, StartError};
+pub use podman::{PODMAN, Podman};
+pub use process::{Around, Launcher};
 pub use shim::Isolation;
 
-/// Name of the only runtime, in the `runtime` field of a workload.
+/// Name of the runtime of processes, in the `runtime` field of a workload.
 pub const PROCESS: &str = "process";
 
-/// Launch parameters from outside of the `runtimeConfig`.
-#[derive(Clone, Debug, Default)]
-pub struct LaunchContext {
-    /// Folder of the pair, if the workload has one.
-    pub pair: Option<PathBuf>,
-    /// Files to mount.
-    pub files: Vec<pb::File>,
-    /// The agent's folder for data of this workload.
+/// The result of a runtime, later. Boxed, as workloads choose their runtime by its name.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Runs the workloads of one `runtime`.
+pub trait Runtime: fmt::Debug + Send + Sync {
+    /// Starts a workload. One that runs already, left by an earlier agent, is taken over as it is.
+    ///
+    /// # Errors
+    /// The workload was not started, and nothing of it is left.
+    fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>>;
+
+    /// Whether the runtime itself keeps what workloads write.
+    fn keeps_logs(&self) -> bool;
+
+    /// Whether its workloads go on when this agent ends.
+    fn outlives_agent(&self) -> bool;
+
+    /// Whether a start has to come to its end, as a start given up half way would leave something
+    /// behind that [`Runtime::remove`] does not know.
+    fn finishes_starts(&self) -> bool;
+
+    /// The pause before this retry of a failed start, from 1; `None` to give the workload up.
+    fn pause_before(&self, retry: u32) -> Option<Duration>;
+
+    /// Instances left by an earlier agent, as they were found at the start of this one; and whether
+    /// each of them runs.
+    fn left(&self) -> Vec<(Instance, bool)>;
+
+    /// Ends and removes all that is there of an instance.
+    ///
+    /// # Errors
+    /// Something may be left, for this reason.
+    fn remove<'a>(&'a self, instance: &'a Instance) -> Later<'a, Result<(), String>>;
+}
+
+/// A workload that was started.
+pub trait Unit: fmt::Debug + Send + Sync {
+    /// Waits for its next state, or its end. If this is cancelled, a later call returns the same.
+    fn change(&mut self) -> Later<'_, Change>;
+
+    /// Ends and removes it; `grace` is the time of a process to end by itself. Returns its end in words.
+    ///
+    /// # Errors
+    /// It may go on, for this reason; [`Runtime::remove`] tries again.
+    fn stop(self: Box<Self>, grace: Duration) -> Later<'static, Result<String, String>>;
+}
+
+/// What became of a workload.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It goes on, in this state.
+    State(ExecutionState),
+    /// It has ended.
+    Ended(Ended),
+}
+
+/// The end of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with status 0.
+    Succeeded,
+    /// It failed, in words.
+    Failed(String),
+    /// Its end is unknown, in words; and whether the restart policy counts it as a failure.
+    Lost(String, bool),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("exit status 0"),
+            Self::Failed(how) | Self::Lost(how, _) => f.write_str(how),
+        }
+    }
+}
+
+/// A started workload, and where its output is.
+#[derive(Debug)]
+pub struct Started {
+    /// The workload.
+    pub unit: Box<dyn Unit>,
+    /// Its output.
+    pub output: Output,
+}
+
+/// Where the output of a workload is.
+#[derive(Debug)]
+pub enum Output {
+    /// It comes through these pipes.
+    Pipes(ChildStdout, ChildStderr),
+    /// The runtime keeps it.
+    Kept(Arc<dyn KeptLog>),
+    /// Nowhere.
+    None,
+}
+
+/// The start of a workload.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The instance to start.
+    pub instance: Instance,
+    /// Its workload, rendered.
+    pub workload: pb::Workload,
+    /// The agent's folder for data of this instance.
     pub folder: PathBuf,
+    /// All open pairs.
+    pub pairs: Pairs,
+}
+
+impl Order {
+    /// The rendered `runtimeConfig`.
+    fn config(&self) -> &str {
+        self.workload.runtime_config()
+    }
+
+    /// The files to show to it.
+    fn files(&self) -> &[pb::File] {
+        self.workload.files.as_ref().map_or(&[], |files| &files.files)
+    }
+
+    /// Whether it has access rules, and so a pair.
+    fn has_pair(&self) -> bool {
+        let access = self.workload.control_interface_access.as_ref();
+        access.is_some_and(|access| !access.allow_rules.is_empty())
+    }
+
+    /// Opens the pair if the workload has rights, and returns its folder; else closes a pair that the
+    /// same instance had before. A process finds its pair at once
+    /// (docs/agent-link.md#write-an-agent), so this comes before its start.
+    async fn open_pair(&self, owner: Option<(u32, u32)>) -> Result<Option<PathBuf>, StartError> {
+        if !self.has_pair() {
+            self.pairs.close(&self.instance).await;
+            return Ok(None);
+        }
+        let access = self.workload.control_interface_access.clone().unwrap_or_default();
+        let folder = self.pairs.open(&self.instance, access, owner).await;
+        folder.map(Some).map_err(|error| StartError::Failed(error.to_string()))
+    }
+}
+
+/// Reason of a failed start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// Another try may succeed.
+    Failed(String),
+    /// A field of the workload is wrong; only a change of it helps.
+    Wrong(String),
+}
+
+/// The runtimes of this agent, by the names in the `runtime` field of workloads.
+#[derive(Clone, Debug, Default)]
+pub struct Runtimes(BTreeMap<&'static str, Arc<dyn Runtime>>);
+
+impl Runtimes {
+    /// Adds a runtime.
+    pub fn add(&mut self, name: &'static str, runtime: Arc<dyn Runtime>) {
+        self.0.insert(name, runtime);
+    }
+
+    /// The runtime of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Runtime>, StartError> {
+        self.0.get(name).ok_or_else(|| {
+            let all = self.0.keys().map(|own| format!("'{own}'")).collect::<Vec<_>>().join(", ");
+            StartError::Wrong(format!("unknown runtime '{name}'; this agent has {all}"))
+        })
+    }
+
+    /// All instances left by an earlier agent, with their runtimes.
+    pub fn left(&self) -> Vec<Left> {
+        let left = |(name, runtime): (&&'static str, &Arc<dyn Runtime>)| {
+            let (name, all) = (*name, runtime.left());
+            all.into_iter().map(move |(instance, runs)| Left { runtime: name, instance, runs })
+        };
+        self.0.iter().flat_map(left).collect()
+    }
+}
+
+/// An instance that an earlier agent has left.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Its runtime.
+    pub runtime: &'static str,
+    /// The instance.
+    pub instance: Instance,
+    /// Whether it was running.
+    pub runs: bool,
 }

@@ -1,27 +1,21 @@
 //! A running workload process on the agent's side: start, stop and wait through its shim.
 //!
-//! A `runtimeConfig` and a [`LaunchContext`] go in; a [`Process`] and its output pipes come out.
+//! An [`Order`] goes in; a [`Process`] and its output pipes come out.
 //! Dropping the [`Process`] kills it together with everything it started.
 
 use std::{
     collections::BTreeMap,
     env, fmt,
-    fs::{self, DirBuilder, Permissions},
-    io::{self, Write},
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
-            net::UnixStream as StdStream,
-        },
-    },
-    path::{Component, Path, PathBuf},
+    future::ready,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
+    path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use fifogate::pb::ank_base::file::FileContent;
+use fifogate::state::Instance;
 use nix::{
     sys::signal::Signal,
     unistd::{Uid, User},
@@ -36,18 +30,26 @@ use tokio::{
     time::timeout,
 };
 
+use crate::apart;
+
 use super::{
-    Isolation, LaunchContext,
-    accounts::account,
+    Change, Ended, Isolation, Later, Order, Output, Runtime, StartError, Started, Unit,
+    accounts::{Account, account},
     capabilities,
-    config::Command as Config,
+    config::{self, Command as Config},
     exec::Identity,
+    files::{self, Readers},
     mounts::{Bind, Hidden},
     shim::{PAIR, Plan, ShimEvent, TERMINATE},
 };
 
 /// Variables of the agent's own environment passed on to workloads.
 const PASSED_ON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+
+/// Retries of a start before a workload is given up.
+const MOST_RETRIES: u32 = 5;
+/// Pause before the first retry; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Time for a shim to end after its command.
 const KEEPER_GRACE: Duration = Duration::from_secs(1);
@@ -70,18 +72,9 @@ pub struct Around {
     pub umask: u32,
 }
 
-/// Reason of a failed start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StartError {
-    /// Another try may succeed.
-    Failed(String),
-    /// A field of the workload is wrong; only a change of it helps.
-    Wrong(String),
-}
-
 /// End of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+enum Exit {
     /// It exited with this status.
     Code(i32),
     /// It was killed by this signal.
@@ -90,11 +83,13 @@ pub enum Exit {
     Lost,
 }
 
-impl Exit {
-    /// Whether the exit status was 0.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        *self == Self::Code(0)
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Code(0) => Self::Succeeded,
+            Exit::Code(_) | Exit::Signal(_) => Self::Failed(exit.to_string()),
+            Exit::Lost => Self::Lost(exit.to_string(), true),
+        }
     }
 }
 
@@ -151,16 +146,18 @@ impl Launcher {
         self.isolation
     }
 
-    /// Starts a process, and returns it with its output pipes.
-    ///
-    /// # Errors
-    /// The process was not started, and nothing of it is left.
-    pub async fn start(
+    async fn launch(
         &self,
-        config: &Config,
-        around: &LaunchContext,
+        order: &Order,
     ) -> Result<(Process, ChildStdout, ChildStderr), StartError> {
-        let plan = self.plan(config, around)?;
+        let text = order.config().to_owned();
+        let config = apart::start(text.len(), move || config::parse(&text)).await;
+        let config =
+            config.map_err(|fault| StartError::Wrong(format!("runtimeConfig, {fault}")))?;
+        let account = config.user.as_deref().map(account).transpose()?;
+        let owner = account.as_ref().map(|user| (user.uid, user.gid));
+        let pair = order.open_pair(owner).await?;
+        let plan = self.plan(&config, order, account, pair)?;
         let failed = |error: io::Error| StartError::Failed(format!("cannot launch: {error}"));
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
@@ -191,8 +188,13 @@ impl Launcher {
         }
     }
 
-    fn plan(&self, config: &Config, around: &LaunchContext) -> Result<Plan, StartError> {
-        let account = config.user.as_deref().map(account).transpose()?;
+    fn plan(
+        &self,
+        config: &Config,
+        order: &Order,
+        account: Option<Account>,
+        pair: Option<PathBuf>,
+    ) -> Result<Plan, StartError> {
         let mut env: BTreeMap<String, String> = PASSED_ON
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
@@ -203,18 +205,17 @@ impl Launcher {
         let home = home.unwrap_or_else(|| "/".into());
         env.insert("HOME".to_owned(), home.display().to_string());
         let mut binds = Vec::new();
-        if let Some(pair) = &around.pair {
-            let seen = if self.isolation == Isolation::None { pair } else { Path::new(PAIR) };
+        if let Some(pair) = pair {
+            let seen = if self.isolation == Isolation::None { &pair } else { Path::new(PAIR) };
             env.insert("CONTROL_INTERFACE_DIR".to_owned(), seen.display().to_string());
             if self.isolation != Isolation::None {
-                let (source, target) = (pair.clone(), PAIR.into());
-                binds.push(Bind { source, target, read_only: false });
+                binds.push(Bind { source: pair, target: PAIR.into(), read_only: false });
             }
         }
         // After the agent's variables: the workload's own values take precedence.
         env.extend(config.env.clone());
         let owner = account.as_ref().map(|user| (user.uid, user.gid));
-        binds.extend(self.write_files(around, owner)?);
+        binds.extend(self.write_files(order, owner)?);
         let identity = Identity {
             command: config.command.clone(),
             args: config.args.clone(),
@@ -244,80 +245,65 @@ impl Launcher {
     /// Writes the workload's files into its folder, as sources of mounts.
     fn write_files(
         &self,
-        around: &LaunchContext,
+        order: &Order,
         owner: Option<(u32, u32)>,
     ) -> Result<Vec<Bind>, StartError> {
-        if !around.files.is_empty() && self.isolation == Isolation::None {
+        if !order.files().is_empty() && self.isolation == Isolation::None {
             let text = "it has files, and there are no mount namespaces here to show them in";
             return Err(StartError::Wrong(text.to_owned()));
         }
-        let folder = around.folder.join("files");
-        let mut binds = Vec::new();
-        for (number, file) in around.files.iter().enumerate() {
-            let target = PathBuf::from(&file.mount_point);
-            let wrong = |what: &str| {
-                StartError::Wrong(format!("file with mountPoint '{}': {what}", file.mount_point))
-            };
-            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-            if !target.is_absolute() || !target.components().all(plain) {
-                return Err(wrong("a mountPoint is an absolute path without `..`"));
-            }
-            let content = match &file.file_content {
-                Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
-                Some(FileContent::BinaryData(text)) => STANDARD
-                    .decode(text.trim())
-                    .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
-                None => Vec::new(),
-            };
-            let source = folder.join(number.to_string());
-            write_file(&folder, &source, &content, owner).map_err(|error| {
-                StartError::Failed(format!("cannot write {}: {error}", source.display()))
-            })?;
-            binds.push(Bind { source, target, read_only: true });
-        }
-        Ok(binds)
+        files::write(&order.folder.join("files"), order.files(), Readers::Owner(owner))
     }
 }
 
-/// Access to a file: by its owner, by anybody in the workload, and the additions for programs.
-///
-/// No process outside of the workload reaches its files. Inside of it, a daemon started by root reads them
-/// when it has become another user; a workload of another user cannot change its user.
-fn mode(content: &[u8], owner: Option<(u32, u32)>) -> u32 {
-    let is_root = owner.map_or(Uid::effective().is_root(), |(uid, _)| uid == 0);
-    let is_program = content.starts_with(b"#!") || content.starts_with(b"\x7fELF");
-    match (is_root, is_program) {
-        (true, true) => 0o555,
-        (true, false) => 0o444,
-        (false, true) => 0o500,
-        (false, false) => 0o400,
+impl Runtime for Launcher {
+    fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
+        Box::pin(async move {
+            let (process, stdout, stderr) = self.launch(&order).await?;
+            Ok(Started { unit: Box::new(process), output: Output::Pipes(stdout, stderr) })
+        })
+    }
+
+    fn keeps_logs(&self) -> bool {
+        false
+    }
+
+    fn outlives_agent(&self) -> bool {
+        false
+    }
+
+    /// What a start creates on the node, such as placeholders, is removed at the end of its process.
+    fn finishes_starts(&self) -> bool {
+        true
+    }
+
+    fn pause_before(&self, retry: u32) -> Option<Duration> {
+        (retry <= MOST_RETRIES).then(|| FIRST_PAUSE * 2_u32.pow(retry - 1))
+    }
+
+    /// No process outlives its agent.
+    fn left(&self) -> Vec<(Instance, bool)> {
+        Vec::new()
+    }
+
+    fn remove<'a>(&'a self, _: &'a Instance) -> Later<'a, Result<(), String>> {
+        Box::pin(ready(Ok(())))
     }
 }
 
-fn write_file(
-    folder: &Path,
-    path: &Path,
-    content: &[u8],
-    owner: Option<(u32, u32)>,
-) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // A file of an earlier start is replaced, never written into.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+impl Unit for Process {
+    fn change(&mut self) -> Later<'_, Change> {
+        Box::pin(async { Change::Ended(self.wait().await.into()) })
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    if let Some((uid, gid)) = owner {
-        fchown(&file, Some(uid), Some(gid))?;
+
+    fn stop(self: Box<Self>, grace: Duration) -> Later<'static, Result<String, String>> {
+        Box::pin(async move { Ok(Process::stop(*self, grace).await.to_string()) })
     }
-    // Whatever the umask.
-    file.set_permissions(Permissions::from_mode(mode(content, owner)))
 }
 
 /// A running process. Dropping it kills it together with everything it started.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     child: Child,
     told: Lines<BufReader<OwnedReadHalf>>,
     orders: OwnedWriteHalf,
@@ -332,7 +318,7 @@ impl Process {
     }
 
     /// Waits for the end. If this is cancelled, a later call returns the same end.
-    pub async fn wait(&mut self) -> Exit {
+    async fn wait(&mut self) -> Exit {
         let exit = match self.exit {
             Some(exit) => exit,
             None => match self.next_told().await {
@@ -351,7 +337,7 @@ impl Process {
     }
 
     /// Ends the process: SIGTERM first, SIGKILL after `grace`.
-    pub async fn stop(mut self, grace: Duration) -> Exit {
+    async fn stop(mut self, grace: Duration) -> Exit {
         let asked = self.orders.write_all(format!("{TERMINATE}\n").as_bytes()).await;
         if asked.is_ok()
             && let Ok(exit) = timeout(grace, self.wait()).await
@@ -370,6 +356,8 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// A process whose shim has reported its end with `code`, and does not end itself.

@@ -5,10 +5,10 @@
 
 mod conditions;
 mod reports;
-mod states;
+pub(crate) mod states;
 mod workload;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fifogate::{
     internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
@@ -19,7 +19,11 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::{logs::Logs, pairs::Pairs, runtime::Launcher};
+use crate::{
+    logs::Logs,
+    pairs::Pairs,
+    runtime::{Left, Runtimes},
+};
 
 pub use reports::Reports;
 use workload::Task;
@@ -33,8 +37,10 @@ pub struct Shared {
     pub tree: watch::Receiver<Tree>,
     /// All open pairs.
     pub pairs: Pairs,
-    /// Starts the processes.
-    pub launcher: Arc<Launcher>,
+    /// Start the workloads.
+    pub runtimes: Runtimes,
+    /// Whether workloads end with this agent even if their runtime could keep them.
+    pub ends_all: watch::Receiver<bool>,
     /// Logs of their output.
     pub logs: Logs,
     /// Parent of the agent's folder for each workload.
@@ -52,13 +58,19 @@ pub struct Shared {
 pub struct Supervisor {
     shared: Shared,
     tasks: BTreeMap<String, JoinHandle<()>>,
+    /// What an earlier agent has left, by the names of workloads, until their tasks begin.
+    left: BTreeMap<String, Vec<Left>>,
 }
 
 impl Supervisor {
     /// Creates a supervisor without tasks.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
-        Self { shared, tasks: BTreeMap::new() }
+        let mut left: BTreeMap<String, Vec<Left>> = BTreeMap::new();
+        for own in shared.runtimes.left() {
+            left.entry(own.instance.workload.clone()).or_default().push(own);
+        }
+        Self { shared, tasks: BTreeMap::new(), left }
     }
 
     /// Starts the missing tasks for workloads of this agent. Running tasks follow the state themselves.
@@ -70,12 +82,15 @@ impl Supervisor {
         // Workloads of other agents are in the state, too, but run elsewhere.
         let wanted = wanted.filter(|(_, workload)| workload.str_at("agent") == Some(agent));
         let states = [WORKLOAD_STATES, agent];
-        let left = tree.entries(&states);
-        // An execution state left from an earlier agent needs a task, too: it reports the removal.
-        for (name, _) in wanted.chain(left) {
-            if !self.tasks.contains_key(name.as_str()) {
-                let task = Task::new(name.to_string(), self.shared.clone());
-                self.tasks.insert(name.to_string(), tokio::spawn(task.run()));
+        let ended = tree.entries(&states);
+        let wanted = wanted.chain(ended).map(|(name, _)| name.to_string());
+        // What is left from an earlier agent, a container or only a state, needs a task, too: it reports
+        // the removal.
+        for name in wanted.chain(self.left.keys().cloned().collect::<Vec<_>>()) {
+            if !self.tasks.contains_key(&name) {
+                let left = self.left.remove(&name).unwrap_or_default();
+                let task = Task::new(name.clone(), self.shared.clone(), left);
+                self.tasks.insert(name, tokio::spawn(task.run()));
             }
         }
     }

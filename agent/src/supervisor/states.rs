@@ -26,43 +26,55 @@ fn shortened(mut info: String) -> String {
     info
 }
 
-pub(super) fn waiting_to_start() -> ExecutionState {
+pub(crate) fn waiting_to_start() -> ExecutionState {
     state(State::Pending(Pending::WaitingToStart.into()), "")
 }
 
-pub(super) fn starting(info: impl Into<String>) -> ExecutionState {
+pub(crate) fn starting(info: impl Into<String>) -> ExecutionState {
     state(State::Pending(Pending::Starting.into()), info)
 }
 
-pub(super) fn starting_failed(info: impl Into<String>) -> ExecutionState {
+pub(crate) fn starting_failed(info: impl Into<String>) -> ExecutionState {
     state(State::Pending(Pending::StartingFailed.into()), info)
 }
 
-pub(super) fn running() -> ExecutionState {
+pub(crate) fn running() -> ExecutionState {
     state(State::Running(Running::Ok.into()), "")
 }
 
-pub(super) fn succeeded() -> ExecutionState {
+pub(crate) fn succeeded() -> ExecutionState {
     state(State::Succeeded(Succeeded::Ok.into()), "")
 }
 
-pub(super) fn failed(info: impl Into<String>) -> ExecutionState {
+pub(crate) fn failed(info: impl Into<String>) -> ExecutionState {
     state(State::Failed(Failed::ExecFailed.into()), info)
 }
 
-pub(super) fn lost(info: impl Into<String>) -> ExecutionState {
+pub(crate) fn failed_unknown(info: impl Into<String>) -> ExecutionState {
+    state(State::Failed(Failed::Unknown.into()), info)
+}
+
+pub(crate) fn lost(info: impl Into<String>) -> ExecutionState {
     state(State::Failed(Failed::Lost.into()), info)
 }
 
-pub(super) fn waiting_to_stop() -> ExecutionState {
+pub(crate) fn waiting_to_stop() -> ExecutionState {
     state(State::Stopping(Stopping::WaitingToStop.into()), "")
 }
 
-pub(super) fn stop_requested() -> ExecutionState {
+pub(crate) fn stop_requested() -> ExecutionState {
     state(State::Stopping(Stopping::RequestedAtRuntime.into()), "")
 }
 
-pub(super) fn removed() -> ExecutionState {
+pub(crate) fn stopping(info: impl Into<String>) -> ExecutionState {
+    state(State::Stopping(Stopping::Stopping.into()), info)
+}
+
+pub(crate) fn delete_failed(info: impl Into<String>) -> ExecutionState {
+    state(State::Stopping(Stopping::DeleteFailed.into()), info)
+}
+
+pub(crate) fn removed() -> ExecutionState {
     state(State::Removed(Removed::Removed.into()), "")
 }
 

@@ -3,7 +3,7 @@
 //! The state goes in; execution states come out. At most one instance of a name runs at a time. An
 //! instance is reported as removed only after its process has ended.
 
-use std::{convert::Infallible, fmt, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
 use fifogate::{
     internal::state::{DESIRED_STATE, WORKLOAD_STATES},
@@ -12,7 +12,6 @@ use fifogate::{
 };
 use log::Level;
 use tokio::{
-    process::{ChildStderr, ChildStdout},
     task::{JoinError, JoinHandle},
     time::{Instant, sleep},
 };
@@ -23,7 +22,7 @@ use crate::{
     logs::{Captured, Log},
     model,
     render::{self, configs_of},
-    runtime::{Exit, LaunchContext, PROCESS, Process, StartError, config},
+    runtime::{Change, Ended, Left, Order, Output, Runtime, StartError, Started, Unit},
 };
 
 use super::{
@@ -32,12 +31,10 @@ use super::{
     states, wanted,
 };
 
-/// Retries of a start before a workload is given up.
-const MOST_RETRIES: u32 = 5;
-/// Pause before the first retry; doubled each time.
+/// Pause before the first restart; doubled each time.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Run time of a process from which its next restart has the first pause again.
+/// Run time of a workload from which its next restart has the first pause again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// The task of one workload name, for one instance after the other.
@@ -45,16 +42,15 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Task {
     name: String,
     shared: Shared,
+    /// What an earlier agent has left of this name.
+    left: Vec<Left>,
     /// A start that is under way.
-    starting: Option<JoinHandle<Started>>,
-    /// The running process.
-    process: Option<Process>,
-    /// Its output.
+    starting: Option<JoinHandle<Result<Started, StartError>>>,
+    /// The running workload.
+    unit: Option<Box<dyn Unit>>,
+    /// Its output, if it comes to this agent.
     output: Option<Captured>,
 }
-
-/// A process with its output pipes.
-type Started = Result<(Process, ChildStdout, ChildStderr), StartError>;
 
 /// A workload to run.
 struct Wanted {
@@ -77,8 +73,8 @@ const WHY_IS_IN_THE_LOG: &str = "why is only in the agent's log, as the reason m
                                  the workload refers to";
 
 impl Task {
-    pub(super) fn new(name: String, shared: Shared) -> Self {
-        Self { name, shared, starting: None, process: None, output: None }
+    pub(super) fn new(name: String, shared: Shared, left: Vec<Left>) -> Self {
+        Self { name, shared, left, starting: None, unit: None, output: None }
     }
 
     /// Follows the state until nothing of this name is wanted or left, or all workloads end.
@@ -88,6 +84,7 @@ impl Task {
             let tree = self.shared.tree.borrow_and_update().clone();
             // Of the effective state: its fields are rendered, and its agent is known.
             let wanted = self.wanted(&tree);
+            self.remove_left(wanted.as_ref()).await;
             self.remove_all_but(&tree, wanted.as_ref().map(|wanted| &wanted.instance)).await;
             if *self.shared.stop.borrow() {
                 return;
@@ -111,6 +108,41 @@ impl Task {
         Some(Wanted { workload, instance, message, shows_configs })
     }
 
+    /// Removes what an earlier agent has left of this name, all but the wanted instance.
+    async fn remove_left(&mut self, wanted: Option<&Wanted>) {
+        let is_wanted = |left: &Left| {
+            wanted.is_some_and(|wanted| {
+                left.instance == wanted.instance && wanted.message.runtime() == left.runtime
+            })
+        };
+        let (stay, go): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.left).into_iter().partition(is_wanted);
+        self.left = stay;
+        for left in go {
+            self.report(&left.instance, states::stop_requested());
+            if let Ok(runtime) = self.shared.runtimes.get(left.runtime).cloned() {
+                self.remove(&*runtime, &left.instance).await;
+            }
+            // It may be wanted from another runtime, and is started there next.
+            self.report(&left.instance, states::removed());
+        }
+    }
+
+    /// Removes all of an instance. Tries again until it is done, or the agent ends.
+    async fn remove(&self, runtime: &dyn Runtime, instance: &Instance) {
+        let mut delay = FIRST_DELAY;
+        let mut stop = self.shared.stop.clone();
+        while let Err(reason) = runtime.remove(instance).await {
+            self.log(Level::Warn, format_args!("cannot be removed: {}", Quoted(&reason)));
+            self.report(instance, states::delete_failed(reason));
+            tokio::select! {
+                () = sleep(delay) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+
     /// Reports the end of instances of this name in the state, but not wanted. None of them runs: they
     /// are left from an earlier agent, or came and went before their start.
     async fn remove_all_but(&self, tree: &Tree, stays: Option<&Instance>) {
@@ -132,7 +164,10 @@ impl Task {
     async fn live(&mut self, tree: &Tree, wanted: Wanted) {
         // The last state with this workload: its dependents may disappear together with it.
         let mut last = tree.clone();
-        let log = self.shared.logs.open(&wanted.instance);
+        let runtime = self.shared.runtimes.get(wanted.message.runtime()).cloned();
+        // A runtime that keeps the output has a log of its own.
+        let keeps = runtime.as_ref().is_ok_and(|own| own.keeps_logs());
+        let log = (!keeps).then(|| self.shared.logs.open(&wanted.instance)).flatten();
         let (mut shared, name) = (self.shared.clone(), self.name.clone());
         let superseded = async {
             loop {
@@ -149,37 +184,43 @@ impl Task {
         };
         tokio::select! {
             () = superseded => {}
-            never = self.keep_running(&wanted, log.as_ref()) => match never {},
+            never = self.keep_running(&wanted, &runtime, log.as_ref()) => match never {},
         }
         let needing = dependents(&last, &self.name);
-        self.end(&wanted, &needing).await;
+        self.end(&wanted, runtime.ok().as_deref(), &needing).await;
         if let Some(log) = log {
             log.finish();
         }
     }
 
     /// Starts a workload, and restarts it by its restart policy.
-    async fn keep_running(&mut self, wanted: &Wanted, log: Option<&Log>) -> Infallible {
-        if !may_start(&self.shared.tree.borrow(), &wanted.workload) {
+    async fn keep_running(
+        &mut self,
+        wanted: &Wanted,
+        runtime: &Result<Arc<dyn Runtime>, StartError>,
+        log: Option<&Log>,
+    ) -> Infallible {
+        // One that an earlier agent has left runs already, whatever it depends on.
+        let runs = self.left.drain(..).any(|left| left.runs);
+        if !runs && !may_start(&self.shared.tree.borrow(), &wanted.workload) {
             self.report(&wanted.instance, states::waiting_to_start());
             let mut tree = self.shared.tree.clone();
             let _ = tree.wait_for(|tree| may_start(tree, &wanted.workload)).await;
         }
-        self.report(&wanted.instance, states::starting("Triggered at runtime."));
+        if !runs {
+            self.report(&wanted.instance, states::starting("Triggered at runtime."));
+        }
         let mut delay = FIRST_DELAY;
         loop {
-            if !self.start_with_retries(wanted, log).await {
+            if !self.start_with_retries(wanted, runtime, log).await {
                 break;
             }
             self.report(&wanted.instance, states::running());
             let began = Instant::now();
-            let exit = match &mut self.process {
-                Some(process) => process.wait().await,
-                None => Exit::Lost,
-            };
-            self.process = None;
-            self.report_exit(&wanted.instance, &exit);
-            if !restarts(&wanted.message, &exit) {
+            let end = self.until_end(&wanted.instance).await;
+            self.unit = None;
+            self.report_end(&wanted.instance, &end);
+            if !restarts(&wanted.message, &end) {
                 break;
             }
             if began.elapsed() >= HEALTHY_AFTER {
@@ -187,7 +228,7 @@ impl Task {
             }
             sleep(delay).await;
             delay = (delay * 2).min(LONGEST_DELAY);
-            self.report(&wanted.instance, states::starting(format!("Restart after {exit}")));
+            self.report(&wanted.instance, states::starting(format!("Restart after {end}")));
         }
         self.drain().await;
         if let Some(log) = log {
@@ -197,6 +238,20 @@ impl Task {
         pending().await
     }
 
+    /// Waits for the end of the workload, and reports its states until then.
+    async fn until_end(&mut self, instance: &Instance) -> Ended {
+        loop {
+            let change = match &mut self.unit {
+                Some(unit) => unit.change().await,
+                None => Change::Ended(Ended::Lost("it is not there".to_owned(), false)),
+            };
+            match change {
+                Change::State(state) => self.report(instance, state),
+                Change::Ended(end) => return end,
+            }
+        }
+    }
+
     /// Waits for the last output of the process.
     async fn drain(&mut self) {
         if let Some(output) = self.output.take() {
@@ -204,40 +259,41 @@ impl Task {
         }
     }
 
-    fn report_exit(&self, instance: &Instance, exit: &Exit) {
-        self.log(Level::Info, format_args!("ended: {exit}"));
+    fn report_end(&self, instance: &Instance, end: &Ended) {
+        self.log(Level::Info, format_args!("ended: {end}"));
         self.report(
             instance,
-            match exit {
-                exit if exit.is_success() => states::succeeded(),
-                Exit::Lost => states::lost(exit.to_string()),
-                exit => states::failed(exit.to_string()),
+            match end {
+                Ended::Succeeded => states::succeeded(),
+                Ended::Failed(how) => states::failed(how),
+                Ended::Lost(how, _) => states::lost(how),
             },
         );
     }
 
-    /// Starts the process, with retries. Returns false after the reason was reported.
-    async fn start_with_retries(&mut self, wanted: &Wanted, log: Option<&Log>) -> bool {
-        let mut delay = FIRST_DELAY;
+    /// Starts the workload, with retries. Returns false after the reason was reported.
+    async fn start_with_retries(
+        &mut self,
+        wanted: &Wanted,
+        runtime: &Result<Arc<dyn Runtime>, StartError>,
+        log: Option<&Log>,
+    ) -> bool {
         for retry in 1.. {
-            let error = match self.start(wanted, log).await {
-                Ok((process, output)) => {
-                    self.log(Level::Info, format_args!("started"));
-                    (self.process, self.output) = (Some(process), Some(output));
-                    return true;
-                }
-                Err(error) => error,
+            let started = match runtime {
+                Ok(runtime) => self.start(wanted, runtime, log).await,
+                Err(error) => Err(error.clone()),
             };
-            let (prefix, reason) = match error {
-                StartError::Failed(reason) if retry <= MOST_RETRIES => {
+            let Err(error) = started else { return true };
+            let pause = runtime.as_ref().ok().and_then(|own| own.pause_before(retry));
+            let (prefix, reason) = match (error, pause) {
+                (StartError::Failed(reason), Some(pause)) => {
                     let info = format!("Retry {retry}: {}", wanted.told(&reason));
                     self.report(&wanted.instance, states::starting(info));
-                    sleep(delay).await;
-                    delay = (delay * 2).min(LONGEST_DELAY);
+                    sleep(pause).await;
                     continue;
                 }
-                StartError::Failed(reason) => ("No more retries: ", reason),
-                StartError::Wrong(reason) => ("", reason),
+                (StartError::Failed(reason), None) => ("No more retries: ", reason),
+                (StartError::Wrong(reason), _) => ("", reason),
             };
             self.log(Level::Warn, format_args!("cannot be started: {}", Quoted(&reason)));
             let info = format!("{prefix}{}", wanted.told(&reason));
@@ -251,67 +307,63 @@ impl Task {
     async fn start(
         &mut self,
         wanted: &Wanted,
+        runtime: &Arc<dyn Runtime>,
         log: Option<&Log>,
-    ) -> Result<(Process, Captured), StartError> {
-        let workload = &wanted.message;
-        let runtime = workload.runtime.as_deref().unwrap_or_default();
-        if runtime != PROCESS {
-            let text = format!("unknown runtime '{runtime}'; this agent has '{PROCESS}'");
-            return Err(StartError::Wrong(text));
-        }
-        let config = self.read_config(wanted).await?;
-        let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
-        let owner = account.map(|user| (user.uid, user.gid));
-        let mut around = LaunchContext {
-            files: workload.files.clone().unwrap_or_default().files,
-            folder: self.shared.folder.join(format!("{}.{}", self.name, wanted.instance.id)),
-            pair: None,
+    ) -> Result<(), StartError> {
+        self.check_rendered(wanted).await?;
+        let order = Order {
+            instance: wanted.instance.clone(),
+            workload: wanted.message.clone(),
+            folder: self.folder(&wanted.instance),
+            pairs: self.shared.pairs.clone(),
         };
-        let access = workload.control_interface_access.clone().unwrap_or_default();
-        if !access.allow_rules.is_empty() {
-            // Before the process: it finds its pair at once (docs/agent-link.md#write-an-agent).
-            let pair = self.shared.pairs.open(&wanted.instance, access, owner).await;
-            around.pair = Some(pair.map_err(|error| StartError::Failed(error.to_string()))?);
-        } else {
-            // The same instance may have had rights, and its pair, before.
-            self.shared.pairs.close(&wanted.instance).await;
-        }
-        let launcher = Arc::clone(&self.shared.launcher);
         // In a task of its own: a start that is given up half way would be killed, and what it has created on
         // the node would stay.
-        let start = tokio::spawn(async move { launcher.start(&config, &around).await });
+        let start = tokio::spawn(Arc::clone(runtime).start(order));
         let done = self.starting.insert(start).await;
         self.starting = None;
-        let (process, stdout, stderr) = started(done)?;
-        Ok((process, self.shared.logs.capture(&self.name, log.cloned(), stdout, stderr)))
-    }
-
-    /// Parses the `runtimeConfig`, or returns the fault of its rendering.
-    async fn read_config(&self, wanted: &Wanted) -> Result<config::Command, StartError> {
-        let text = wanted.message.runtime_config.clone().unwrap_or_default();
-        let fault_in = render::is_unrendered(&wanted.workload)
-            .then(|| (self.shared.tree.borrow().clone(), self.name.clone()));
-        let bytes = if fault_in.is_some() { apart::LARGE } else { text.len() };
-        let config = apart::start(bytes, move || match fault_in {
-            Some((tree, name)) => {
-                let fault = render::fault_of(&tree, &name);
-                Err(fault.unwrap_or_else(|| "it is not rendered".to_owned()))
+        let Started { unit, output } = started(done)?;
+        self.log(Level::Info, format_args!("started"));
+        self.unit = Some(unit);
+        let logs = &self.shared.logs;
+        match output {
+            Output::Pipes(stdout, stderr) => {
+                self.output = Some(logs.capture(&self.name, log.cloned(), stdout, stderr));
             }
-            None => config::parse(&text).map_err(|fault| format!("runtimeConfig, {fault}")),
-        });
-        config.await.map_err(StartError::Wrong)
+            Output::Kept(kept) => logs.keep(&wanted.instance, kept),
+            Output::None => {}
+        }
+        Ok(())
     }
 
-    /// Stops the process, and removes everything of the instance unless it goes on.
-    async fn end(&mut self, wanted: &Wanted, needing: &[Instance]) {
-        let instance = &wanted.instance;
-        if let Some(starting) = self.starting.take() {
-            // Without its output, whose reader is gone.
-            self.process = started(starting.await).ok().map(|(process, ..)| process);
+    /// Returns the fault of the rendering of a workload.
+    async fn check_rendered(&self, wanted: &Wanted) -> Result<(), StartError> {
+        if !render::is_unrendered(&wanted.workload) {
+            return Ok(());
         }
+        let (tree, name) = (self.shared.tree.borrow().clone(), self.name.clone());
+        let fault = apart::start(apart::LARGE, move || render::fault_of(&tree, &name)).await;
+        Err(StartError::Wrong(fault.unwrap_or_else(|| "it is not rendered".to_owned())))
+    }
+
+    fn folder(&self, instance: &Instance) -> PathBuf {
+        self.shared.folder.join(format!("{}.{}", self.name, instance.id))
+    }
+
+    /// Stops the workload, and removes everything of the instance unless it goes on.
+    async fn end(&mut self, wanted: &Wanted, runtime: Option<&dyn Runtime>, needing: &[Instance]) {
+        let instance = &wanted.instance;
         let stopping = *self.shared.stop.borrow();
+        if stopping
+            && !*self.shared.ends_all.borrow()
+            && runtime.is_some_and(Runtime::outlives_agent)
+        {
+            // The next agent of this name takes it over.
+            return;
+        }
+        self.end_start(runtime).await;
         // All workloads end together with the agent, so dependents are not waited for then.
-        if self.process.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
+        if self.unit.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
             self.report(instance, states::waiting_to_stop());
             let (mut tree, mut stop) = (self.shared.tree.clone(), self.shared.stop.clone());
             tokio::select! {
@@ -320,9 +372,15 @@ impl Task {
             }
         }
         self.report(instance, states::stop_requested());
-        if let Some(process) = self.process.take() {
-            let exit = process.stop(self.shared.grace).await;
-            self.log(Level::Info, format_args!("stopped: {exit}"));
+        let stopped = match self.unit.take() {
+            Some(unit) => unit.stop(self.shared.grace).await,
+            None => Err(String::new()),
+        };
+        match (stopped, runtime) {
+            (Ok(how), _) => self.log(Level::Info, format_args!("stopped: {how}")),
+            // One that has ended by itself may be there, too.
+            (Err(_), Some(runtime)) => self.remove(runtime, instance).await,
+            (Err(_), None) => {}
         }
         self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
@@ -332,13 +390,26 @@ impl Task {
         }
         self.shared.pairs.close(instance).await;
         self.shared.logs.remove(instance);
-        let folder = self.shared.folder.join(format!("{}.{}", self.name, instance.id));
+        let folder = self.folder(instance);
         if let Err(error) = std::fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             log::warn!("cannot remove {}: {error}", folder.display());
         }
         self.report(instance, states::removed());
+    }
+
+    /// Ends a start that is under way: waits for it, or gives it up.
+    async fn end_start(&mut self, runtime: Option<&dyn Runtime>) {
+        let Some(starting) = self.starting.take() else { return };
+        if runtime.is_some_and(|own| !own.finishes_starts()) {
+            starting.abort();
+            // Its program is killed when the task has let go of it.
+            let _ = starting.await;
+            return;
+        }
+        // Without its output, whose reader is gone.
+        self.unit = started(starting.await).ok().map(|started| started.unit);
     }
 
     fn log(&self, level: Level, text: fmt::Arguments<'_>) {
@@ -353,15 +424,18 @@ impl Task {
 }
 
 /// The result of a start, from the task that made it.
-fn started(done: Result<Started, JoinError>) -> Started {
+fn started(done: Result<Result<Started, StartError>, JoinError>) -> Result<Started, StartError> {
     done.unwrap_or_else(|error| Err(StartError::Failed(error.to_string())))
 }
 
-/// Whether the restart policy restarts a workload after this exit.
-fn restarts(workload: &pb::Workload, exit: &Exit) -> bool {
+/// Whether the restart policy restarts a workload after this end.
+fn restarts(workload: &pb::Workload, end: &Ended) -> bool {
+    if matches!(end, Ended::Lost(_, false)) {
+        return false;
+    }
     match workload.restart_policy() {
         pb::RestartPolicy::Never => false,
-        pb::RestartPolicy::OnFailure => !exit.is_success(),
+        pb::RestartPolicy::OnFailure => *end != Ended::Succeeded,
         pb::RestartPolicy::Always => true,
     }
 }

@@ -1,0 +1,87 @@
+//! The files of a workload, written into the agent's folder as sources of mounts.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Component, Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use fifogate::pb::ank_base::{self as pb, file::FileContent};
+use nix::unistd::Uid;
+
+use super::{StartError, mounts::Bind};
+
+/// Who may read the files in the workload. No process outside of it reaches them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// The owner alone, a user and a group. A daemon started by root reads them when it has become
+    /// another user; a workload of another user cannot change its user.
+    Owner(Option<(u32, u32)>),
+    /// Whoever it runs as.
+    All,
+}
+
+/// Writes the files into `folder`, and returns a read-only mount for each.
+pub(super) fn write(
+    folder: &Path,
+    files: &[pb::File],
+    readers: Readers,
+) -> Result<Vec<Bind>, StartError> {
+    let mut binds = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let target = PathBuf::from(&file.mount_point);
+        let wrong = |what: &str| {
+            StartError::Wrong(format!("file with mountPoint '{}': {what}", file.mount_point))
+        };
+        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !target.is_absolute() || !target.components().all(plain) {
+            return Err(wrong("a mountPoint is an absolute path without `..`"));
+        }
+        let content = match &file.file_content {
+            Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
+            Some(FileContent::BinaryData(text)) => STANDARD
+                .decode(text.trim())
+                .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
+            None => Vec::new(),
+        };
+        let source = folder.join(number.to_string());
+        write_file(folder, &source, &content, readers).map_err(|error| {
+            StartError::Failed(format!("cannot write {}: {error}", source.display()))
+        })?;
+        binds.push(Bind { source, target, read_only: true });
+    }
+    Ok(binds)
+}
+
+fn mode(content: &[u8], readers: Readers) -> u32 {
+    let for_all = match readers {
+        Readers::Owner(None) => Uid::effective().is_root(),
+        Readers::Owner(Some((uid, _))) => uid == 0,
+        Readers::All => true,
+    };
+    let is_program = content.starts_with(b"#!") || content.starts_with(b"\x7fELF");
+    match (for_all, is_program) {
+        (true, true) => 0o555,
+        (true, false) => 0o444,
+        (false, true) => 0o500,
+        (false, false) => 0o400,
+    }
+}
+
+fn write_file(folder: &Path, path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A file of an earlier start is replaced, never written into.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    if let Readers::Owner(Some((uid, gid))) = readers {
+        fchown(&file, Some(uid), Some(gid))?;
+    }
+    // Whatever the umask.
+    file.set_permissions(Permissions::from_mode(mode(content, readers)))
+}

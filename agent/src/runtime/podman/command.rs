@@ -1,0 +1,143 @@
+//! The program `podman`: its arguments go in, its output or its complaint comes out.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    process::{Output, Stdio},
+};
+
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::runtime::StartError;
+
+/// The program. It is looked for in `PATH` at each use, so it may be installed later.
+const PROGRAM: &str = "podman";
+
+/// A failed call of podman, in its own words or ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct PodmanError(String);
+
+impl From<io::Error> for PodmanError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self(missing()),
+            _ => Self(format!("cannot run {PROGRAM}: {error}")),
+        }
+    }
+}
+
+impl PodmanError {
+    /// A pipe that was asked for is not there.
+    pub(super) fn no_pipe() -> Self {
+        Self(format!("cannot run {PROGRAM}: no pipe"))
+    }
+
+    pub(super) fn because(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+}
+
+impl From<PodmanError> for StartError {
+    fn from(error: PodmanError) -> Self {
+        Self::Failed(error.0)
+    }
+}
+
+/// A container in a list of podman.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    pub(super) id: String,
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) exit_code: i64,
+    /// podman writes `null` for no labels.
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl Listed {
+    pub(super) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(name).map(String::as_str)
+    }
+}
+
+/// A command that ends with its caller.
+pub(super) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(PROGRAM);
+    // In a process group of its own, a Ctrl-C in the terminal of the agent does not reach it. podman
+    // would report readiness to the service manager in the agent's place.
+    command.args(args).process_group(0).kill_on_drop(true).env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs podman to its end, and returns its standard output.
+pub(super) async fn run<S: AsRef<std::ffi::OsStr>>(
+    args: impl IntoIterator<Item = S>,
+) -> Result<String, PodmanError> {
+    said(command(args).output().await)
+}
+
+fn said(output: io::Result<Output>) -> Result<String, PodmanError> {
+    let output = output?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint_in(&complaint);
+    Err(PodmanError(match complaint.is_empty() {
+        true => format!("{PROGRAM} ended with {} and without a word", output.status),
+        false => complaint.to_owned(),
+    }))
+}
+
+/// The last error, without the progress and the warnings before it.
+fn complaint_in(stderr: &str) -> &str {
+    let stderr = stderr.trim();
+    let last = stderr.rfind("\nError: ").map_or(0, |at| at + 1);
+    stderr[last..].trim()
+}
+
+pub(super) fn missing() -> String {
+    format!("there is no program '{PROGRAM}' in PATH: install it, or use another runtime")
+}
+
+/// The containers with a label, as `name=value`, or all of them.
+pub(super) async fn list(label: Option<String>) -> Result<Vec<Listed>, PodmanError> {
+    let mut args = vec!["ps".to_owned(), "--all".to_owned()];
+    args.extend(label.into_iter().flat_map(|own| ["--filter".to_owned(), format!("label={own}")]));
+    args.push("--format=json".to_owned());
+    let text = run(args).await?;
+    // Without a container, some versions print nothing.
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let read: Result<Option<Vec<Listed>>, _> = serde_json::from_str(&text);
+    match read {
+        Ok(all) => Ok(all.unwrap_or_default()),
+        Err(error) => Err(PodmanError(format!("the list of {PROGRAM} cannot be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaint_is_the_last_error_with_all_that_follows() {
+        for (stderr, expected) in [
+            ("Error: a\n", "Error: a"),
+            (
+                "Trying to pull x...\ntime=1 level=warning msg=\"Error: b\"\nError: c\nSee d\n",
+                "Error: c\nSee d",
+            ),
+            ("  something else\n", "something else"),
+            ("", ""),
+        ] {
+            assert_eq!(complaint_in(stderr), expected);
+        }
+    }
+}

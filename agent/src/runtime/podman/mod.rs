@@ -1,0 +1,365 @@
+//! The runtime `podman`: containers, which outlive this agent.
+//!
+//! A container has the name, the labels and the mounts that Ankaios gives it, so its tools see ours, and
+//! either agent takes over what the other has left. Its labels lead to its instance; no file remembers
+//! containers.
+
+mod command;
+mod config;
+mod pair;
+mod watch;
+
+use std::{
+    env, fs,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use fifogate::{
+    pb::ank_base::{ExecutionState, LogsRequest},
+    state::Instance,
+};
+use tokio::{process::Command, sync::watch::Receiver, time::Instant};
+
+use crate::{apart, logs::KeptLog, supervisor::states};
+
+use super::{
+    Change, Ended, Later, Order, Output, Runtime, StartError, Started, Unit,
+    files::{self, Readers},
+    shim::PAIR,
+};
+use command::{Listed, PodmanError};
+use config::Container;
+use watch::{Seen, Watch};
+
+/// Its name in the `runtime` field of a workload.
+pub const PODMAN: &str = "podman";
+
+/// Label with the instance of a container, as `workload.id.agent`.
+const NAME_LABEL: &str = "name";
+/// Label with the agent of a container.
+const AGENT_LABEL: &str = "agent";
+/// Characters of the id of an instance in the name of its container.
+const SHORT_ID: usize = 7;
+/// The longest pause before a retry: the first one is at most half a second, and it doubles each time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Runs containers by the program podman.
+#[derive(Debug)]
+pub struct Podman {
+    agent: String,
+    left: Vec<(Instance, bool)>,
+    /// Started with the first container: most agents have none.
+    watch: OnceLock<Watch>,
+}
+
+impl Podman {
+    /// Looks for podman and for the containers of this agent that an earlier one has left.
+    pub async fn find(agent: &str) -> Self {
+        let own = |left| Self { agent: agent.to_owned(), left, watch: OnceLock::new() };
+        if !is_installed() {
+            log::info!("workloads of the runtime '{PODMAN}' cannot run: {}", command::missing());
+            return own(Vec::new());
+        }
+        match command::list(Some(format!("{AGENT_LABEL}={agent}"))).await {
+            Ok(all) => own(all.iter().filter_map(|one| instance_of(one, agent)).collect()),
+            Err(error) => {
+                log::warn!("containers of an earlier agent are not found: podman ps: {error}");
+                own(Vec::new())
+            }
+        }
+    }
+
+    fn watch(&self) -> &Watch {
+        self.watch.get_or_init(Watch::start)
+    }
+
+    async fn containers_of(&self, instance: &Instance) -> Result<Vec<Listed>, PodmanError> {
+        command::list(Some(format!("{NAME_LABEL}={instance}"))).await
+    }
+
+    /// Starts a container, or finds it running. One that has done its work is started again; any other
+    /// is replaced.
+    async fn ensure(&self, order: &Order) -> Result<String, StartError> {
+        let text = order.config().to_owned();
+        let config = apart::start(text.len(), move || config::parse(&text)).await;
+        let config =
+            config.map_err(|fault| StartError::Wrong(format!("runtimeConfig, {fault}")))?;
+        let here = self.containers_of(&order.instance).await?;
+        match &here[..] {
+            [one] if is_running(one) => {
+                // Its user, as the container's pair belongs to it already.
+                let owner = match order.has_pair() {
+                    true => Some(pair::user_of(&one.id).await?),
+                    false => None,
+                };
+                order.open_pair(owner).await?;
+                return Ok(one.id.clone());
+            }
+            [one] if one.state == "exited" && one.exit_code == 0 => {
+                let owner = match order.has_pair() {
+                    true => pair::user_of(&one.id).await.ok(),
+                    false => None,
+                };
+                order.open_pair(owner).await?;
+                self.write_files(order)?;
+                let args = config.general_options.iter().map(String::as_str);
+                let args: Vec<_> = args.chain(["start", &one.id]).collect();
+                command::run(args).await?;
+                return Ok(one.id.clone());
+            }
+            _ => self.remove_all(&here).await?,
+        }
+        let created = self.create(order, &config).await;
+        if created.is_err() {
+            // A container that was made and could not start is in the way of the next try, which removes it
+            // if this fails; why it did not start is what its author needs.
+            let _ = self.remove_instance(&order.instance).await;
+        }
+        created
+    }
+
+    async fn create(&self, order: &Order, config: &Container) -> Result<String, StartError> {
+        let folder = order.open_pair(None).await?;
+        let mounts = self.write_files(order)?;
+        let mut options = vec!["--name".to_owned(), name_of(&order.instance)];
+        options.extend(config.command_options.iter().cloned());
+        if let Some(folder) = &folder {
+            options
+                .push(format!("--mount=type=bind,source={},destination={PAIR}", folder.display()));
+        }
+        options.extend(mounts);
+        // Behind the options of the workload: the last label of a name counts.
+        options.push(format!("--label={NAME_LABEL}={}", order.instance));
+        options.push(format!("--label={AGENT_LABEL}={}", self.agent));
+        options.push(config.image.clone());
+        options.extend(config.command_args.iter().cloned());
+        let general = config.general_options.iter().map(String::as_str);
+        let options = options.iter().map(String::as_str);
+        let Some(folder) = folder else {
+            let run = general.chain(["run", "--detach"]).chain(options);
+            return Ok(id_in(&command::run(run).await?)?);
+        };
+        // In steps, as only an initialised container tells its user, and the pair is to be its own
+        // before its first instruction.
+        let id = id_in(&command::run(general.chain(["create"]).chain(options)).await?)?;
+        command::run(["init", &id]).await?;
+        let owner = pair::user_of(&id).await?;
+        pair::give(&folder, owner)
+            .map_err(|error| StartError::Failed(format!("{}: {error}", folder.display())))?;
+        order.pairs.note_owner(&order.instance, owner);
+        command::run(["start", &id]).await?;
+        Ok(id)
+    }
+
+    /// Writes the files of a workload, and returns the options that mount them.
+    fn write_files(&self, order: &Order) -> Result<Vec<String>, StartError> {
+        let binds = files::write(&order.folder.join("files"), order.files(), Readers::All)?;
+        let options = binds.into_iter().map(|bind| {
+            let (source, target) = (bind.source.display(), bind.target.display());
+            // podman would read what is behind a comma as a field of its own.
+            if target.to_string().contains(',') {
+                let text = format!("podman cannot mount a file at '{target}': it has a comma");
+                return Err(StartError::Wrong(text));
+            }
+            Ok(format!("--mount=type=bind,source={source},destination={target},readonly=true"))
+        });
+        options.collect()
+    }
+
+    async fn remove_instance(&self, instance: &Instance) -> Result<(), PodmanError> {
+        self.remove_all(&self.containers_of(instance).await?).await
+    }
+
+    /// Stops and removes containers, within podman's own time for a stop.
+    async fn remove_all(&self, all: &[Listed]) -> Result<(), PodmanError> {
+        for one in all {
+            remove(&one.id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Runtime for Podman {
+    fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
+        Box::pin(async move {
+            if !is_installed() {
+                return Err(StartError::Failed(command::missing()));
+            }
+            // Before the container: no state of it is missed.
+            let watch = self.watch().clone();
+            let id = self.ensure(&order).await?;
+            let unit = Running {
+                id: id.clone(),
+                since: Instant::now(),
+                seen: watch.seen(),
+                told: states::running(),
+            };
+            watch.look();
+            Ok(Started { unit: Box::new(unit), output: Output::Kept(Arc::new(Logs { id })) })
+        })
+    }
+
+    fn keeps_logs(&self) -> bool {
+        true
+    }
+
+    fn outlives_agent(&self) -> bool {
+        true
+    }
+
+    fn finishes_starts(&self) -> bool {
+        false
+    }
+
+    fn pause_before(&self, retry: u32) -> Option<Duration> {
+        let longest = Duration::from_millis(500) * 2_u32.pow(retry.saturating_sub(1).min(16));
+        // Anywhere below it: workloads that failed together are not all tried at once.
+        Some(longest.min(LONGEST_PAUSE).mul_f64(random_part()))
+    }
+
+    fn left(&self) -> Vec<(Instance, bool)> {
+        self.left.clone()
+    }
+
+    fn remove<'a>(&'a self, instance: &'a Instance) -> Later<'a, Result<(), String>> {
+        Box::pin(async move {
+            if !is_installed() {
+                return Ok(());
+            }
+            self.remove_instance(instance).await.map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// A running container.
+#[derive(Debug)]
+struct Running {
+    id: String,
+    /// What was seen before this time does not count.
+    since: Instant,
+    seen: Receiver<Seen>,
+    /// The state that was told last.
+    told: ExecutionState,
+}
+
+impl Unit for Running {
+    fn change(&mut self) -> Later<'_, Change> {
+        Box::pin(async move {
+            loop {
+                let seen = self.seen.borrow_and_update().clone();
+                let change = (seen.asked >= self.since).then(|| change(&self.id, &seen));
+                match change {
+                    Some(Change::State(state)) if state == self.told => {}
+                    Some(change) => {
+                        if let Change::State(state) = &change {
+                            self.told = state.clone();
+                        }
+                        return change;
+                    }
+                    None => {}
+                }
+                if self.seen.changed().await.is_err() {
+                    // The watch lives as long as the runtime, and the runtime as long as the agent.
+                    return Change::Ended(Ended::Lost("podman is not watched".to_owned(), false));
+                }
+            }
+        })
+    }
+
+    fn stop(self: Box<Self>, _: Duration) -> Later<'static, Result<String, String>> {
+        Box::pin(async move {
+            let removed = remove(&self.id).await;
+            removed.map(|()| "removed".to_owned()).map_err(|error| error.to_string())
+        })
+    }
+}
+
+fn change(id: &str, seen: &Seen) -> Change {
+    let Some(all) = &seen.containers else {
+        return Change::State(states::failed_unknown("Error getting state from Podman."));
+    };
+    let Some(one) = all.get(id) else {
+        return Change::Ended(Ended::Lost("its container is gone".to_owned(), false));
+    };
+    let word = one.state.to_lowercase();
+    Change::State(match word.as_str() {
+        "running" => states::running(),
+        "exited" if one.exit_code == 0 => return Change::Ended(Ended::Succeeded),
+        "exited" => return Change::Ended(Ended::Failed(format!("Exit code: '{}'", one.exit_code))),
+        "created" | "configured" | "initialized" => states::starting(word),
+        "stopping" | "stopped" | "removing" => states::stopping(word),
+        _ => states::failed_unknown(word),
+    })
+}
+
+async fn remove(id: &str) -> Result<(), PodmanError> {
+    command::run(["stop", "--ignore", id]).await?;
+    command::run(["rm", "--ignore", id]).await?;
+    Ok(())
+}
+
+fn is_running(one: &Listed) -> bool {
+    one.state.eq_ignore_ascii_case("running")
+}
+
+/// The name of the container of an instance.
+fn name_of(instance: &Instance) -> String {
+    let short: String = instance.id.chars().take(SHORT_ID).collect();
+    format!("{}.{short}.{}", instance.workload, instance.agent)
+}
+
+/// The instance in the labels of a container, and whether it runs.
+fn instance_of(one: &Listed, agent: &str) -> Option<(Instance, bool)> {
+    let mut parts = one.label(NAME_LABEL)?.split('.').map(str::to_owned);
+    let (workload, id, own) = (parts.next()?, parts.next()?, parts.next()?);
+    let instance = Instance { workload, id, agent: own };
+    (parts.next().is_none() && instance.agent == agent).then(|| (instance, is_running(one)))
+}
+
+/// The id that podman printed last, behind what it may have said of its image.
+fn id_in(printed: &str) -> Result<String, PodmanError> {
+    let last = printed.lines().map(str::trim).rfind(|line| !line.is_empty());
+    last.map(str::to_owned).ok_or_else(|| PodmanError::because("podman printed no container id"))
+}
+
+fn is_installed() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| fs::metadata(folder.join(PODMAN)).is_ok())
+}
+
+/// A number from 0 to 1. Nothing depends on how good it is.
+fn random_part() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(0_u8) >> 32;
+    bits as f64 / f64::from(u32::MAX)
+}
+
+/// What a container has written, kept by podman.
+#[derive(Debug)]
+struct Logs {
+    id: String,
+}
+
+impl KeptLog for Logs {
+    fn command(&self, request: &LogsRequest) -> Command {
+        let mut args = vec!["logs".to_owned()];
+        if request.follow() {
+            args.push("--follow".to_owned());
+        }
+        let times = [("since", &request.since), ("until", &request.until)];
+        for (name, time) in times {
+            if let Some(time) = time.as_deref().filter(|time| !time.is_empty()) {
+                args.push(format!("--{name}={time}"));
+            }
+        }
+        if let Some(tail) = request.tail.filter(|tail| *tail >= 0) {
+            args.push(format!("--tail={tail}"));
+        }
+        args.push(self.id.clone());
+        command::command(args)
+    }
+}
+
+#[cfg(test)]
+mod tests;

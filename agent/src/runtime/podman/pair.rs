@@ -1,0 +1,116 @@
+//! The owner of a container's pair: the user that the first process of the container has on the node.
+
+use std::{io, path::Path};
+
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::{Gid, Uid, fchownat},
+};
+use serde::Deserialize;
+
+use super::command::{self, PodmanError};
+
+/// The part of an OCI configuration about users.
+#[derive(Debug, Deserialize)]
+struct Oci {
+    process: OciProcess,
+    #[serde(default)]
+    linux: OciLinux,
+}
+
+#[derive(Debug, Deserialize)]
+struct OciProcess {
+    user: OciUser,
+}
+
+#[derive(Debug, Deserialize)]
+struct OciUser {
+    uid: u32,
+    gid: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OciLinux {
+    #[serde(default)]
+    uid_mappings: Option<Vec<Mapping>>,
+    #[serde(default)]
+    gid_mappings: Option<Vec<Mapping>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Mapping {
+    #[serde(rename = "containerID")]
+    inside: u32,
+    #[serde(rename = "hostID")]
+    outside: u32,
+    size: u32,
+}
+
+/// The user and group on the node of a container that was initialised.
+pub(super) async fn user_of(id: &str) -> Result<(u32, u32), PodmanError> {
+    let path = command::run(["inspect", "--format={{.OCIConfigPath}}", id]).await?;
+    let path = path.trim();
+    let text = tokio::fs::read_to_string(path).await;
+    let text = text.map_err(|error| PodmanError::because(format_args!("{path}: {error}")))?;
+    user_in(&text).map_err(|what| PodmanError::because(format_args!("{path}: {what}")))
+}
+
+fn user_in(oci: &str) -> Result<(u32, u32), String> {
+    let Oci { process, linux } = serde_json::from_str(oci).map_err(|error| error.to_string())?;
+    let OciUser { uid, gid } = process.user;
+    let mapped = |id, mappings: &Option<Vec<Mapping>>| outside(id, mappings.as_deref());
+    match (mapped(uid, &linux.uid_mappings), mapped(gid, &linux.gid_mappings)) {
+        (Some(uid), Some(gid)) => Ok((uid, gid)),
+        _ => Err(format!("user {uid}:{gid} of the container is no user of the node")),
+    }
+}
+
+/// The number on the node. Without a user namespace it is the same.
+fn outside(id: u32, mappings: Option<&[Mapping]>) -> Option<u32> {
+    let Some(mappings) = mappings.filter(|all| !all.is_empty()) else { return Some(id) };
+    mappings.iter().find_map(|own| {
+        let at = id.checked_sub(own.inside).filter(|at| *at < own.size)?;
+        own.outside.checked_add(at)
+    })
+}
+
+/// Gives both FIFOs to a user. No workload has had the pair before, so no name in it is a link.
+pub(super) fn give(folder: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+    for name in ["input", "output"] {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchownat(AT_FDCWD, &folder.join(name), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_of_the_node_is_the_mapped_one_of_the_container() {
+        let oci =
+            |linux: &str| format!(r#"{{"process": {{"user": {{"uid": 1000, "gid": 5}}}}{linux}}}"#);
+        assert_eq!(user_in(&oci("")), Ok((1000, 5)));
+        assert_eq!(user_in(&oci(r#", "linux": {"uidMappings": null}"#)), Ok((1000, 5)));
+        let map = |first: u32, of: &str| {
+            format!(
+                r#""{of}": [{{"containerID": 0, "hostID": 7, "size": 1}},
+                   {{"containerID": 1, "hostID": {first}, "size": 65536}}]"#
+            )
+        };
+        let both = format!(
+            ", \"linux\": {{{}, {}}}",
+            map(100_000, "uidMappings"),
+            map(200_000, "gidMappings")
+        );
+        assert_eq!(user_in(&oci(&both)), Ok((100_999, 200_004)));
+        let one = r#", "linux": {"uidMappings": [{"containerID": 0, "hostID": 7, "size": 1}]}"#;
+        assert_eq!(
+            user_in(&oci(one)),
+            Err("user 1000:5 of the container is no user of the node".to_owned())
+        );
+        assert!(user_in("{}").is_err());
+    }
+}

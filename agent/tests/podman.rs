@@ -1,0 +1,11 @@
+//! Workloads in containers, run by a real podman.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod podman {
+    mod commands;
+    mod lifetime;
+    mod logs;
+    mod pair;
+    mod states;
+}

@@ -1,0 +1,98 @@
+//! The calls of podman: names, labels and mounts that other tools rely on, and how many there are.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use testkit::{Agent, IMAGE, Podman, container, wait_for};
+
+/// An environment in which each call of podman leaves its arguments in a file.
+fn recorded(podman: &Podman, folder: &Path) -> Vec<(String, String)> {
+    let script = format!(
+        "#!/bin/sh\n(for a in \"$@\"; do printf '%s\\037' \"$a\"; done; echo) >> {}\n\
+         PATH=$REAL_PATH exec podman \"$@\"\n",
+        folder.join("calls").display()
+    );
+    let program = folder.join("podman");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut env = podman.env();
+    env.push(("REAL_PATH".to_owned(), path.clone()));
+    env.push(("PATH".to_owned(), format!("{}:{path}", folder.display())));
+    env
+}
+
+fn calls(folder: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(folder.join("calls")).unwrap_or_default();
+    let call =
+        |line: &str| line.trim_end_matches('\u{1f}').split('\u{1f}').map(str::to_owned).collect();
+    text.lines().map(call).collect()
+}
+
+#[test]
+fn container_is_made_with_the_names_labels_and_mounts_of_ankaios() {
+    let Some(podman) = Podman::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::Value::from(format!(
+        "{{image: {IMAGE}, generalOptions: [--log-level=error], commandOptions: [-e, A=1], \
+         commandArgs: [sleep, \"100000\"]}}"
+    ));
+    let text = format!(
+        "  w: {{runtime: podman, agent: agent_A, runtimeConfig: {config}, files: [{{mountPoint: /f, data: x}}]}}\n"
+    );
+    let agent = Agent::start_with(recorded(&podman, folder.path()), &text, &[]);
+    let id = agent.connect().until_state("w", "Running(Ok)");
+    let made = calls(folder.path()).into_iter().find(|call| call.iter().any(|own| own == "run"));
+    let source = agent.path(&format!("run/agent/w.{id}/files/0")).display().to_string();
+    let expected = [
+        "--log-level=error".to_owned(),
+        "run".to_owned(),
+        "--detach".to_owned(),
+        "--name".to_owned(),
+        format!("w.{}.agent_A", &id[..7]),
+        "-e".to_owned(),
+        "A=1".to_owned(),
+        format!("--mount=type=bind,source={source},destination=/f,readonly=true"),
+        format!("--label=name=w.{id}.agent_A"),
+        "--label=agent=agent_A".to_owned(),
+        IMAGE.to_owned(),
+        "sleep".to_owned(),
+        "100000".to_owned(),
+    ];
+    assert_eq!(made.unwrap(), expected);
+    let container = podman.container_of("w").unwrap();
+    assert_eq!(container["Labels"]["agent"], "agent_A");
+    assert_eq!(container["Names"][0], format!("w.{}.agent_A", &id[..7]));
+    let own = container["Id"].as_str().unwrap().to_owned();
+    let mut ctl = agent.connect();
+    ctl.remove_workload("w");
+    wait_for("the removal", || podman.containers().is_empty().then_some(()));
+    let all = calls(folder.path());
+    for expected in [["stop", "--ignore", &own], ["rm", "--ignore", &own]] {
+        assert!(all.iter().any(|call| call == &expected), "{expected:?} is not in {all:?}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_podman_again_and_again() {
+    let Some(podman) = Podman::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let texts: String =
+        (0..5).map(|n| container(&format!("w{n}"), "exec sleep 100000", "[]", "")).collect();
+    let agent = Agent::start_with(recorded(&podman, folder.path()), &texts, &[]);
+    let mut ctl = agent.connect();
+    for n in 0..5 {
+        ctl.until_state(&format!("w{n}"), "Running(Ok)");
+    }
+    // The looks of the starts end with the last event: then a look of its own is answered by one call.
+    let count = || calls(folder.path()).len();
+    let mut last = count();
+    wait_for("silence", || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let now = count();
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    });
+    podman.run(&["pause", &podman.id_of("w0").unwrap()]);
+    ctl.until_state("w0", "Failed(Unknown)");
+    assert!(count() <= last + 2, "{:?}", &calls(folder.path())[last..]);
+    assert_eq!(calls(folder.path()).iter().filter(|call| call[0] == "events").count(), 1);
+}

@@ -1,0 +1,123 @@
+//! Containers outlive their agent, and the next one takes over what it wants of them.
+
+use nix::sys::signal::Signal;
+use testkit::{Agent, Podman, container, state_of, wait_for};
+
+const SLEEP: &str = "exec sleep 100000";
+
+/// Kills the agent, and waits until its fifogate has followed: a session of before would be its.
+fn kill(agent: &mut Agent) {
+    agent.kill();
+    let run_dir = agent.path("run").display().to_string();
+    wait_for("the end of fifogate", || testkit::processes_with(&run_dir).is_empty().then_some(()));
+}
+
+fn names(podman: &Podman) -> Vec<String> {
+    let all = podman.containers();
+    let mut names: Vec<_> =
+        all.iter().filter_map(|own| Some(own["Names"][0].as_str()?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
+    let Some(podman) = Podman::new() else { return };
+    let texts = [
+        container(
+            "runs",
+            SLEEP,
+            "[]",
+            ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, filterMasks: ['desiredState']}]}",
+        ),
+        container("changes", SLEEP, "[]", ""),
+        container("goes", SLEEP, "[]", ""),
+        container("fails", "exit 3", "[]", ""),
+        container("done", "exit 0", "[]", ""),
+    ];
+    let mut agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
+    let mut ctl = agent.connect();
+    for name in ["runs", "changes", "goes"] {
+        ctl.until_state(name, "Running(Ok)");
+    }
+    ctl.until_state("fails", "Failed(ExecFailed)");
+    ctl.until_state("done", "Succeeded(Ok)");
+    let id = |name: &str| podman.id_of(name).unwrap();
+    let before = ["runs", "changes", "fails", "done"].map(id);
+    // Of an agent whose name ends like ours.
+    podman.run(&[
+        "run",
+        "--detach",
+        "--label=name=other.0123456789.my_agent_A",
+        "--label=agent=my_agent_A",
+        "--name=other",
+        testkit::IMAGE,
+        "sleep",
+        "100000",
+    ]);
+    kill(&mut agent);
+    // Another text, another id: the instance is not the one that runs.
+    let changed = texts[1].replace(SLEEP, "exec sleep 200000");
+    let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    let manifest = manifest.replace(&texts[1], &changed).replace(&texts[2], "");
+    std::fs::write(agent.path("manifest.yaml"), manifest).unwrap();
+    agent.restart();
+    let mut ctl = agent.connect();
+    ctl.until_state("runs", "Running(Ok)");
+    ctl.until_state("changes", "Running(Ok)");
+    wait_for("the removal of what is not wanted", || podman.id_of("goes").is_none().then_some(()));
+    ctl.until_state("fails", "Failed(ExecFailed)");
+    ctl.until_state("done", "Succeeded(Ok)");
+    wait_for("one container of each", || {
+        ["runs", "changes", "fails", "done"]
+            .iter()
+            .all(|own| podman.id_of(own).is_some())
+            .then_some(())
+    });
+    let after = ["runs", "changes", "fails", "done"].map(id);
+    assert_eq!(after[0], before[0], "it is not touched");
+    assert_ne!(after[1], before[1]);
+    assert_ne!(after[2], before[2], "a failed one is made anew");
+    assert_eq!(after[3], before[3], "one that was done is started again");
+    assert!(names(&podman).contains(&"other".to_owned()));
+    // Asked for after the removal: the pair still belongs to the container.
+    let pair = podman.run(&["exec", &after[0], "ls", "/run/ankaios/control_interface"]);
+    assert_eq!(pair, "input\noutput");
+}
+
+#[test]
+fn end_of_the_agent_keeps_containers_unless_told_otherwise() {
+    let Some(podman) = Podman::new() else { return };
+    let text = container("w", SLEEP, r#"["--stop-timeout=0"]"#, "");
+    for (options, left) in [(&[][..], 1), (&["--on-exit", "end"][..], 0)] {
+        let mut agent = Agent::start_with(podman.env(), &text, options);
+        agent.connect().until_state("w", "Running(Ok)");
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.status(), Some(0));
+        assert_eq!(podman.containers().len(), left, "{options:?}");
+    }
+}
+
+#[test]
+fn update_and_delete_replace_and_remove_a_container() {
+    let Some(podman) = Podman::new() else { return };
+    let text = container("w", SLEEP, r#"["--stop-timeout=0"]"#, "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    let first = ctl.until_state("w", "Running(Ok)");
+    let container_id = podman.id_of("w").unwrap();
+    let other = container("w", "exec sleep 7", r#"["--stop-timeout=0"]"#, ", tags: {a: b}");
+    ctl.update(&format!("workloads:\n{other}"), &["desiredState.workloads.w"]).unwrap();
+    ctl.until("the new instance", |tree| {
+        let (id, state, _) = state_of(tree, "w")?;
+        (id != first && state == "Running(Ok)").then_some(())
+    });
+    assert_ne!(podman.id_of("w").unwrap(), container_id);
+    ctl.remove_workload("w");
+    ctl.until("the removal", |tree| state_of(tree, "w").is_none().then_some(()));
+    assert_eq!(podman.containers().len(), 0);
+    // Nothing of it is in the run directory.
+    let left = std::fs::read_dir(agent.path("run/agent")).unwrap();
+    let left: Vec<_> = left.map(|own| own.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|own| own.to_string_lossy().starts_with("w.")), "{left:?}");
+}
