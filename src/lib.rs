@@ -93,6 +93,8 @@ mod owner;
 pub mod pb;
 pub mod server;
 mod small_deque;
+#[cfg(feature = "manifest")]
+mod source;
 pub mod state;
 mod status;
 

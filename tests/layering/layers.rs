@@ -29,6 +29,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
     layer("owner", &[], &[], &[]),
+    layer("source", &[], &[], &["fs", "io"]),
     // Re-exports alone.
     layer(
         "internal",
@@ -54,7 +55,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["bytes", "semver"],
         &[],
     ),
-    layer("manifest", &["limits", "state"], &["granit_parser", "strsim"], &["fs", "io"]),
+    layer("manifest", &["limits", "source", "state"], &["granit_parser", "strsim"], &["fs", "io"]),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     layer(
@@ -115,7 +116,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     layer(
         "cli",
-        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "state"],
+        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source", "state"],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
