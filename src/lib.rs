@@ -89,6 +89,7 @@ pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
+mod nearest;
 mod owner;
 pub mod pb;
 pub mod server;

@@ -19,10 +19,16 @@ use granit_parser::{
     ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag, options,
 };
 
-use crate::limits::{MAX_NESTING, too_deep};
+use crate::{
+    foreign::{Excerpt, Shortened},
+    limits::{MAX_NESTING, too_deep},
+};
 
 /// Most characters of a key in front of its colon. libyaml has 1,024, but JSON has no bound.
 const MOST_IN_KEY: usize = 1 << 16;
+
+/// Most characters of the parser's own words.
+const MOST_IN_REASON: usize = 200;
 
 /// Limits on the tree of one text.
 #[derive(Clone, Copy, Debug)]
@@ -316,7 +322,8 @@ fn no_yaml(error: &ScanError) -> LoadError {
     let marker = error.marker();
     let fault = match error.kind() {
         ErrorKind::RecursionLimitExceeded => YamlFault::TooDeep,
-        _ => YamlFault::NoYaml(error.info()),
+        // It may quote the text.
+        _ => YamlFault::NoYaml(Shortened(&error.info(), MOST_IN_REASON).to_string()),
     };
     // The parser counts columns from 0.
     LoadError { line: marker.line(), column: marker.col() + 1, fault }
@@ -409,7 +416,9 @@ impl<'i> Loader<'i> {
         }
         match &next.data {
             Data::Scalar(Scalar { text, .. }) if names.insert(text.clone()) => Ok(()),
-            Data::Scalar(Scalar { text, .. }) => Err(YamlFault::DuplicatedKey(text.to_string())),
+            Data::Scalar(Scalar { text, .. }) => {
+                Err(YamlFault::DuplicatedKey(Excerpt(text).to_string()))
+            }
             Data::Bad => Ok(()),
             Data::Sequence(_) | Data::Mapping(_) => Err(YamlFault::KeyIsNoText),
         }
