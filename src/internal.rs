@@ -29,7 +29,7 @@ pub use crate::cli::frames::fuzz::fuzz_encode;
 #[cfg(feature = "manifest")]
 pub mod yaml {
     pub use crate::manifest::yaml::{
-        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, without_marks,
+        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, readable,
     };
 }
 

@@ -134,7 +134,7 @@ fn text_of(file: &str, from: io::Result<impl Read>) -> Result<String, ManifestEr
 /// # Errors
 /// All faults of the text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
-    let text = yaml::without_marks(text);
+    let text = yaml::readable(text);
     let fault =
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };

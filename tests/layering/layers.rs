@@ -59,7 +59,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer(
         "manifest",
         &["foreign", "limits", "nearest", "source", "state"],
-        &["granit_parser"],
+        &["granit_parser", "serde", "serde_json"],
         &["fs", "io"],
     ),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
@@ -127,7 +127,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
     // With the manifest, the only ones that read or write YAML.
-    layer("cli/input", &["foreign", "limits", "manifest::yaml", "pb", "state"], &["serde", "serde_json"], &[]),
+    layer("cli/input", &["foreign", "limits", "manifest::yaml", "pb", "state"], &[], &[]),
     layer("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 
