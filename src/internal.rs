@@ -25,6 +25,12 @@ pub use crate::{
 #[cfg(feature = "cli")]
 pub use crate::cli::frames::fuzz::fuzz_encode;
 
+/// Parts of the reader of manifests: the reference agent checks what the component does not know.
+#[cfg(feature = "manifest")]
+pub mod manifest {
+    pub use crate::manifest::{places::faults_at, read_text};
+}
+
 /// The loader of YAML: the reference agent reads a `runtimeConfig` by it.
 #[cfg(feature = "manifest")]
 pub mod yaml {

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod fields;
+pub(crate) mod places;
 mod reader;
 pub(crate) mod yaml;
 
@@ -112,7 +113,7 @@ pub fn read_or_stdin(path: &Path) -> Result<Manifest, ManifestError> {
 ///
 /// # Errors
 /// The input cannot be read, or is no text.
-pub(crate) fn read_text(path: &Path) -> Result<(String, String), ManifestError> {
+pub fn read_text(path: &Path) -> Result<(String, String), ManifestError> {
     let file = source::name(path);
     let text = text_of(&file, source::open(path))?;
     Ok((file, text))

@@ -19,11 +19,17 @@ use fifogate::pb::ank_base as pb;
 
 pub(crate) use accounts::account;
 pub use mounts::Hidden;
+pub(crate) use process::check_file;
 pub use process::{Around, Exit, Launcher, Process, StartError};
 pub use shim::Isolation;
 
 /// Name of the only runtime, in the `runtime` field of a workload.
 pub const PROCESS: &str = "process";
+
+/// The fault of a workload of another runtime.
+pub(crate) fn unknown(runtime: &str) -> String {
+    format!("unknown runtime '{runtime}'; this agent has '{PROCESS}'")
+}
 
 /// Launch parameters from outside of the `runtimeConfig`.
 #[derive(Clone, Debug, Default)]

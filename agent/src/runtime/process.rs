@@ -21,7 +21,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use fifogate::pb::ank_base::file::FileContent;
+use fifogate::pb::ank_base::{self as pb, file::FileContent};
 use nix::{
     sys::signal::Signal,
     unistd::{Uid, User},
@@ -254,21 +254,7 @@ impl Launcher {
         let folder = around.folder.join("files");
         let mut binds = Vec::new();
         for (number, file) in around.files.iter().enumerate() {
-            let target = PathBuf::from(&file.mount_point);
-            let wrong = |what: &str| {
-                StartError::Wrong(format!("file with mountPoint '{}': {what}", file.mount_point))
-            };
-            let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-            if !target.is_absolute() || !target.components().all(plain) {
-                return Err(wrong("a mountPoint is an absolute path without `..`"));
-            }
-            let content = match &file.file_content {
-                Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
-                Some(FileContent::BinaryData(text)) => STANDARD
-                    .decode(text.trim())
-                    .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
-                None => Vec::new(),
-            };
+            let (target, content) = target_and_content(file).map_err(StartError::Wrong)?;
             let source = folder.join(number.to_string());
             write_file(&folder, &source, &content, owner).map_err(|error| {
                 StartError::Failed(format!("cannot write {}: {error}", source.display()))
@@ -277,6 +263,32 @@ impl Launcher {
         }
         Ok(binds)
     }
+}
+
+/// Checks what a file of a workload says, as its start would.
+///
+/// # Errors
+/// The fault.
+pub(crate) fn check_file(file: &pb::File) -> Result<(), String> {
+    target_and_content(file).map(drop)
+}
+
+/// The mount point of a file, and its bytes.
+fn target_and_content(file: &pb::File) -> Result<(PathBuf, Vec<u8>), String> {
+    let target = PathBuf::from(&file.mount_point);
+    let wrong = |what: &str| format!("file with mountPoint '{}': {what}", file.mount_point);
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if !target.is_absolute() || !target.components().all(plain) {
+        return Err(wrong("a mountPoint is an absolute path without `..`"));
+    }
+    let content = match &file.file_content {
+        Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
+        Some(FileContent::BinaryData(text)) => STANDARD
+            .decode(text.trim())
+            .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
+        None => Vec::new(),
+    };
+    Ok((target, content))
 }
 
 /// Access to a file: by its owner, by anybody in the workload, and the additions for programs.

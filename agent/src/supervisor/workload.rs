@@ -23,7 +23,7 @@ use crate::{
     logs::{Captured, Log},
     model,
     render::{self, configs_of},
-    runtime::{Exit, LaunchContext, PROCESS, Process, StartError, config},
+    runtime::{self, Exit, LaunchContext, PROCESS, Process, StartError, config},
 };
 
 use super::{
@@ -254,13 +254,12 @@ impl Task {
         log: Option<&Log>,
     ) -> Result<(Process, Captured), StartError> {
         let workload = &wanted.message;
-        let runtime = workload.runtime.as_deref().unwrap_or_default();
-        if runtime != PROCESS {
-            let text = format!("unknown runtime '{runtime}'; this agent has '{PROCESS}'");
-            return Err(StartError::Wrong(text));
+        let own = workload.runtime.as_deref().unwrap_or_default();
+        if own != PROCESS {
+            return Err(StartError::Wrong(runtime::unknown(own)));
         }
         let config = self.read_config(wanted).await?;
-        let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
+        let account = config.user.as_deref().map(runtime::account).transpose()?;
         let owner = account.map(|user| (user.uid, user.gid));
         let mut around = LaunchContext {
             files: workload.files.clone().unwrap_or_default().files,
