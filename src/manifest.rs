@@ -13,12 +13,9 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    source,
-    state::{
-        DESIRED_STATE, Node, Tree,
-        update::{self, Updated},
-    },
+use crate::state::{
+    DESIRED_STATE, Node, Tree,
+    update::{self, Updated},
 };
 
 mod fields;
@@ -105,18 +102,8 @@ pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
 /// # Errors
 /// The input cannot be read, or is no valid manifest.
 pub fn read_or_stdin(path: &Path) -> Result<Manifest, ManifestError> {
-    let (file, text) = read_text(path)?;
+    let (file, text) = places::read_text(path)?;
     parse(&file, &text)
-}
-
-/// The text in a file, or the one on standard input for the path `-`, behind its name in messages.
-///
-/// # Errors
-/// The input cannot be read, or is no text.
-pub fn read_text(path: &Path) -> Result<(String, String), ManifestError> {
-    let file = source::name(path);
-    let text = text_of(&file, source::open(path))?;
-    Ok((file, text))
 }
 
 fn text_of(file: &str, from: io::Result<impl Read>) -> Result<String, ManifestError> {

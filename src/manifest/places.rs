@@ -1,10 +1,23 @@
-//! Faults found in the state of a manifest, such as in a template, with their places in its text.
+//! Text of a manifest, and the places in it of faults that its reader does not know: those of templates and of a
+//! `runtimeConfig`.
+
+use std::path::Path;
 
 use super::{
     Fault, ManifestError,
     yaml::{self, Data, Yaml},
 };
-use crate::state::DESIRED_STATE;
+use crate::{source, state::DESIRED_STATE};
+
+/// The text in a file, or the one on standard input for the path `-`, behind its name in messages.
+///
+/// # Errors
+/// The input cannot be read, or is no text.
+pub fn read_text(path: &Path) -> Result<(String, String), ManifestError> {
+    let file = source::name(path);
+    let text = super::text_of(&file, source::open(path))?;
+    Ok((file, text))
+}
 
 /// The faults `remarks` of a valid manifest, sorted by their places in `text`. Each has the path of its
 /// value in the desired state; a number is a place in a sequence. A value that is not in the text has

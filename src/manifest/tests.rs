@@ -203,13 +203,24 @@ fn thousands_of_mistyped_names_are_told_soon() {
     assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
+/// Checks the messages of all faults, in the order of their places.
+fn assert_told(text: &str, expected: &[String]) {
+    let told = parse("m.yaml", text).expect_err(text).faults;
+    let told: Vec<_> = told.into_iter().map(|fault| fault.message).collect();
+    assert_eq!(told, expected, "{text}");
+}
+
+fn number_for(what: &str) -> String {
+    format!("{what} is a number; quote it: \"5\"")
+}
+
 #[test]
-fn every_fault_is_told_once_whatever_else_is_faulty() {
+fn every_fault_of_a_rule_is_told_once_whatever_else_is_faulty() {
     let rules = |rules: &str| {
         workload(&format!("    controlInterfaceAccess: {{ allowRules: [{rules}] }}\n"))
     };
     let missing = |name| format!("a rule has no `{name}`");
-    let number = |what| format!("{what} is a number; quote it: \"5\"");
+    let number = number_for;
     for (text, expected) in [
         (
             rules("{ type: StateRule, operation: 5 }"),
@@ -223,7 +234,9 @@ fn every_fault_is_told_once_whatever_else_is_faulty() {
             ],
         ),
         (
-            rules("{ type: StateRule, operation: 5, filterMasks: [] }, { type: StateRule, operation: Read }, { type: LogRule }"),
+            rules(
+                "{ type: StateRule, operation: 5, filterMasks: [] }, { type: StateRule, operation: Read }, { type: LogRule }",
+            ),
             vec![number("operation"), missing("filterMasks"), missing("workloadNames")],
         ),
         (
@@ -239,6 +252,15 @@ fn every_fault_is_told_once_whatever_else_is_faulty() {
                     .to_owned(),
             ],
         ),
+    ] {
+        assert_told(&text, &expected);
+    }
+}
+
+#[test]
+fn every_fault_of_other_fields_is_told_once_whatever_else_is_faulty() {
+    let number = number_for;
+    for (text, expected) in [
         (
             workload("    files: [{ mountPoint: 5, data: 5 }, { mountPoint: 5, data: x, binaryData: 5 }]\n"),
             vec![
@@ -269,9 +291,7 @@ fn every_fault_is_told_once_whatever_else_is_faulty() {
             ],
         ),
     ] {
-        let told = parse("m.yaml", &text).expect_err(&text).faults;
-        let told: Vec<_> = told.into_iter().map(|fault| fault.message).collect();
-        assert_eq!(told, expected, "{text}");
+        assert_told(&text, &expected);
     }
 }
 
