@@ -25,11 +25,17 @@ pub use crate::{
 #[cfg(feature = "cli")]
 pub use crate::cli::frames::fuzz::fuzz_encode;
 
+/// Parts of the reader of manifests: the reference agent checks what the component does not know.
+#[cfg(feature = "manifest")]
+pub mod manifest {
+    pub use crate::manifest::places::{faults_at, read_text};
+}
+
 /// The loader of YAML: the reference agent reads a `runtimeConfig` by it.
 #[cfg(feature = "manifest")]
 pub mod yaml {
     pub use crate::manifest::yaml::{
-        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, without_marks,
+        Bounds, Data, Scalar, ScalarKind, Yaml, YamlFault, load, readable,
     };
 }
 

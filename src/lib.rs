@@ -89,10 +89,13 @@ pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
+mod nearest;
 mod owner;
 pub mod pb;
 pub mod server;
 mod small_deque;
+#[cfg(feature = "manifest")]
+mod source;
 pub mod state;
 mod status;
 

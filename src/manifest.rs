@@ -7,7 +7,8 @@
 //! spellings are accepted with a warning. Templates are kept unrendered.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -18,6 +19,7 @@ use crate::state::{
 };
 
 mod fields;
+pub(crate) mod places;
 mod reader;
 pub(crate) mod yaml;
 
@@ -90,7 +92,9 @@ impl std::error::Error for ManifestError {}
 /// # Errors
 /// The file cannot be read, or is no valid manifest.
 pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
-    parse_bytes(&path.display().to_string(), fs::read(path))
+    let file = path.display().to_string();
+    let text = text_of(&file, File::open(path))?;
+    parse(&file, &text)
 }
 
 /// Reads the manifest in a file, or the one on standard input for the path `-`.
@@ -98,22 +102,19 @@ pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
 /// # Errors
 /// The input cannot be read, or is no valid manifest.
 pub fn read_or_stdin(path: &Path) -> Result<Manifest, ManifestError> {
-    if path != Path::new("-") {
-        return read(path);
-    }
-    let mut bytes = Vec::new();
-    let all = io::stdin().lock().read_to_end(&mut bytes);
-    parse_bytes("<stdin>", all.map(|_| bytes))
+    let (file, text) = places::read_text(path)?;
+    parse(&file, &text)
 }
 
-fn parse_bytes(file: &str, bytes: io::Result<Vec<u8>>) -> Result<Manifest, ManifestError> {
+fn text_of(file: &str, from: io::Result<impl Read>) -> Result<String, ManifestError> {
     let whole = |message: String| ManifestError {
         faults: vec![Fault { file: file.to_owned(), line: 0, column: 0, message }],
     };
-    let bytes = bytes.map_err(|error| whole(format!("cannot read the manifest: {error}")))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| whole(format!("this is no UTF-8 text: {}", error.utf8_error())))?;
-    parse(file, &text)
+    let mut bytes = Vec::new();
+    from.and_then(|mut from| from.read_to_end(&mut bytes))
+        .map_err(|error| whole(format!("cannot read the manifest: {error}")))?;
+    String::from_utf8(bytes)
+        .map_err(|error| whole(format!("this is no UTF-8 text: {}", error.utf8_error())))
 }
 
 /// Parses the manifest in `text`; messages call it `file`.
@@ -121,7 +122,7 @@ fn parse_bytes(file: &str, bytes: io::Result<Vec<u8>>) -> Result<Manifest, Manif
 /// # Errors
 /// All faults of the text.
 pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
-    let text = yaml::without_marks(text);
+    let text = yaml::readable(text);
     let fault =
         |line, column, message: String| Fault { file: file.to_owned(), line, column, message };
     let one = |fault| ManifestError { faults: vec![fault] };

@@ -19,7 +19,7 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
-    fence, log_text, run,
+    check, fence, log_text, run,
     runtime::{Isolation, shim},
     store::etcd,
 };
@@ -36,8 +36,27 @@ Examples:
   # Run the workloads of a manifest that are of agent_A, until Ctrl-C
   fifogate-agent run --manifest state.yaml
 
+  # Validate it before, with what only its agent knows
+  fifogate-agent check state.yaml
+
   # All about one command
   fifogate-agent run --help";
+
+const CHECK_EXAMPLES: &str = "\
+Exit status:
+  0  all manifests are good
+  1  failed
+  2  wrong usage, or a manifest with faults; each is a line with file, line and column
+
+Examples:
+  # Before it is run
+  fifogate-agent check state.yaml
+
+  # As another agent
+  fifogate-agent check --name agent_B cluster.yaml
+
+  # What runs, as it is now
+  fifogate get | fifogate-agent check -";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -71,6 +90,8 @@ struct Cli {
 enum Command {
     /// Runs the workloads of one agent
     Run(Box<RunArgs>),
+    /// Validates manifests as `run` would, without starting anything
+    Check(CheckArgs),
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -128,6 +149,17 @@ struct RunArgs {
 enum OnExit {
     /// They end, too
     End,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = CHECK_EXAMPLES)]
+struct CheckArgs {
+    /// Manifests, or states as printed by `fifogate get`; `-`: standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The agent that would run them
+    #[arg(long, value_name = "NAME", default_value = "agent_A")]
+    name: String,
 }
 
 #[derive(Debug, Args)]
@@ -256,6 +288,9 @@ where
     let done = match cli.command {
         Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
+        Command::Check(args) => {
+            check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
+        }
         Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
     };
     let (status, message) = match done {
@@ -323,11 +358,14 @@ fn is_verbosity(option: &OsString) -> bool {
         || !letters.is_empty() && letters.chars().all(|letter| "vq".contains(letter))
 }
 
+fn check_name(name: &str) -> Result<(), CliError> {
+    let text = "a name is 1 to 63 of a-z, A-Z, 0-9, `_` and `-`";
+    let wrong = || CliError::Unusable(format!("--name '{name}': {text}"));
+    is_name(name).then_some(()).ok_or_else(wrong)
+}
+
 fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::Options, CliError> {
-    if !is_name(&args.name) {
-        let text = "a name is 1 to 63 of a-z, A-Z, 0-9, `_` and `-`";
-        return Err(CliError::Unusable(format!("--name '{}': {text}", args.name)));
-    }
+    check_name(&args.name)?;
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();

@@ -6,6 +6,7 @@
 //! workloads to the store. [`model`] and [`render`] compute the effect of an update; they are pure.
 
 pub mod apart;
+mod check;
 pub mod cli;
 pub mod fence;
 mod folders;

@@ -138,3 +138,40 @@ fn shortened(text: &str) -> String {
 fn name_of(mask: Option<&Mask>) -> &str {
     mask.map(Mask::text).filter(|text| !text.is_empty()).unwrap_or("everything")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reason of a denied read with this many rules about something else.
+    fn reason(rules: usize) -> String {
+        let masks = (0..rules).map(|n| Node::text(&format!("agents.a{n}")));
+        let rule = Node::map([
+            ("operation", Node::text("Read")),
+            ("filterMasks", Node::seq(masks.collect::<Vec<_>>())),
+        ]);
+        let access = Node::map([("allowRules", Node::seq(vec![rule]))]);
+        let denial = Rules::compile(&access).deny_read(&MaskSet::parse(["workloadStates"]), false);
+        denial.unwrap().reason
+    }
+
+    #[test]
+    fn rules_are_shown_up_to_their_limit_and_counted_above_it() {
+        let shown = |count: usize| {
+            (0..count).map(|n| format!("agents.a{n}")).collect::<Vec<_>>().join(", ")
+        };
+        let told = |rules: &str| format!("no rule allows it (allowed to read: {rules})");
+        assert_eq!(reason(0), told("nothing"));
+        assert_eq!(reason(RULES_SHOWN), told(&shown(RULES_SHOWN)));
+        let above = format!("{}, and 1 more", shown(RULES_SHOWN));
+        assert_eq!(reason(RULES_SHOWN + 1), told(&above));
+    }
+
+    #[test]
+    fn masks_are_shown_up_to_their_limit_and_cut_above_it() {
+        let of = |mask: &str| Rules::default().deny_update(&[Mask::parse(mask)]).unwrap().what;
+        let most = "x".repeat(SHOWN);
+        assert_eq!(of(&most), most);
+        assert_eq!(of(&format!("{most}x")), format!("{most}..."));
+    }
+}

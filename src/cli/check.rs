@@ -1,16 +1,12 @@
 //! `fifogate check`: validates manifests without serving.
 
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::io::{self, Write};
 
-use super::{args::CheckArgs, error::CliError, source::STDIN};
-use crate::{manifest, state::Node};
+use super::{args::CheckArgs, error::CliError};
+use crate::{manifest, source, state::Node};
 
 pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
-    let is_stdin = |path: &&PathBuf| *path == Path::new("-");
-    if args.files.iter().filter(is_stdin).count() > 1 {
+    if args.files.iter().filter(|path| source::is_stdin(path)).count() > 1 {
         return Err(CliError::unusable("`-` is given twice; standard input can be read once"));
     }
     let mut faults = Vec::new();
@@ -29,8 +25,7 @@ pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
                     .collect();
                 let gated = workloads.iter().filter(|workload| has_interface(workload)).count();
                 let count = workloads.len();
-                let file =
-                    if path == Path::new("-") { STDIN.into() } else { path.to_string_lossy() };
+                let file = source::name(path);
                 writeln!(
                     io::stdout().lock(),
                     "{file}: ok ({count} workloads, {gated} with a control interface)"

@@ -6,6 +6,7 @@
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read},
+    path::Path,
 };
 
 use prost::{DecodeError, Message};
@@ -15,30 +16,29 @@ use super::{
     args::{DecodeArgs, EncodeArgs, MessageType},
     error::CliError,
     protobuf_json::ProtobufJson,
-    source::{STDIN, Source},
     stdout::Stdout,
 };
 use crate::{
     frame::{self, FrameDecoder, FrameError},
     limits::{MAX_NESTING, too_deep},
-    pb,
+    pb, source,
 };
 
 pub(crate) mod fuzz;
 
 pub(super) fn encode(args: &EncodeArgs) -> Result<(), CliError> {
     let descriptor = descriptor(args.message_type)?;
-    let source = Source::open(&args.file)?;
+    let (name, source) = open(&args.file)?;
     let mut out = Stdout::open()?;
-    for (number, line) in (1..).zip(BufReader::new(source.from).split(b'\n')) {
-        let line = line.map_err(|error| cannot_read(&source.name, &error))?;
+    for (number, line) in (1..).zip(BufReader::new(source).split(b'\n')) {
+        let line = line.map_err(|error| cannot_read(&args.file, &error))?;
         // Some editors write a byte-order mark at the start of a file, and files can be joined.
         let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line);
         if line.trim_ascii().is_empty() {
             continue;
         }
         let message = from_json(&descriptor, line).map_err(|what| {
-            let (file, right) = (&source.name, example(args.message_type));
+            let (file, right) = (&name, example(args.message_type));
             let name = descriptor.name();
             CliError::unusable(format!(
                 "{file}:{number}: {what}; a line holds one {name}, such as {right}"
@@ -117,7 +117,7 @@ fn example(message_type: MessageType) -> &'static str {
 
 pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let descriptor = descriptor(args.message_type)?;
-    let Source { name, from: mut source } = Source::open(&args.file)?;
+    let (name, mut source) = open(&args.file)?;
     let mut printer = MessagePrinter { file: name, descriptor, out: Stdout::open()?, skipped: 0 };
     let mut frames = FrameDecoder::new(args.max_frame);
     // Byte offsets: start of the current frame, and end of the decoded input.
@@ -128,7 +128,7 @@ pub(super) fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             Ok(0) => break,
             Ok(len) => &buffer[..len],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(cannot_read(&printer.file, &error)),
+            Err(error) => return Err(cannot_read(&args.file, &error)),
         };
         loop {
             let before = rest.len();
@@ -210,11 +210,19 @@ fn descriptor(message_type: MessageType) -> Result<MessageDescriptor, CliError> 
         .ok_or_else(|| CliError::failed(format!("the schema has no message {name}")))
 }
 
-fn cannot_read(file: &str, error: &io::Error) -> CliError {
-    let message = match file {
-        STDIN => format!("cannot read standard input: {error}"),
-        file => format!("cannot read {file}: {error}"),
-    };
+/// The name of the input in messages, and the open input.
+fn open(file: &Path) -> Result<(String, Box<dyn Read>), CliError> {
+    let name = source::name(file);
+    match source::open(file) {
+        Ok(from) => Ok((name, from)),
+        Err(error) => Err(CliError::unusable(format!("{name}: {error}"))),
+    }
+}
+
+fn cannot_read(file: &Path, error: &io::Error) -> CliError {
+    let name =
+        if source::is_stdin(file) { "standard input".to_owned() } else { source::name(file) };
+    let message = format!("cannot read {name}: {error}");
     match error.kind() {
         // Unlike other failures of a read, this one is there for good: it is the wrong file.
         io::ErrorKind::IsADirectory => CliError::unusable(message),

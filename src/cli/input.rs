@@ -3,17 +3,17 @@
 //! Every value is checked against the table of [`super::schema`]. A [`Fault`] has the line, the
 //! mistake and the expected form.
 
-use std::borrow::Cow;
-
-use serde::de::IgnoredAny;
-
 use super::schema::{Misfit, STATE, Shape};
 use crate::{
+    foreign::{Excerpt, Shortened},
     limits::{MAX_NESTING, too_deep},
     manifest::yaml::{self, Data, Scalar, ScalarKind, Yaml},
     pb::ank_base as pb,
     state::{DESIRED_STATE, Map, Node, Tree, convert},
 };
+
+/// Most characters of a path in a message: names in it may be as long as the text.
+const MOST_OF_PATH: usize = 200;
 
 /// A fault in a YAML text, with its line.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,8 +39,7 @@ pub(super) fn yaml(text: &str, shape: &Shape, at: &str) -> Result<Node, Fault> {
 
 /// The value that `read` makes of the only document in the text.
 fn document<T>(text: &str, read: impl FnOnce(&Yaml<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-    let text = yaml::without_marks(text);
-    let text = if is_json_beyond_yaml(&text) { Cow::Owned(escaped(&text)) } else { text };
+    let text = yaml::readable(text);
     let documents = yaml::load(&text, &yaml::FOR_MANIFESTS)
         .map_err(|error| Fault { line: error.line, what: error.fault.to_string() })?;
     match &documents[..] {
@@ -48,26 +47,6 @@ fn document<T>(text: &str, read: impl FnOnce(&Yaml<'_>) -> Result<T, Fault>) -> 
         [] => Err(Fault { line: 1, what: "there is nothing in it".to_owned() }),
         [_, second, ..] => Err(fault(second, "a second document begins here; one is enough")),
     }
-}
-
-/// Whether the text is JSON with characters that YAML has only as escapes. All else of JSON is YAML.
-fn is_json_beyond_yaml(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '[', '"'])
-        && text.contains(is_escaped_in_yaml)
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-/// JSON with these characters as escapes. They occur in its strings only.
-fn escaped(json: &str) -> String {
-    let escape = |c: char| match is_escaped_in_yaml(c) {
-        true => format!("\\u{:04x}", u32::from(c)),
-        false => c.to_string(),
-    };
-    json.chars().map(escape).collect()
-}
-
-fn is_escaped_in_yaml(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Number of config levels above the place of this path.
@@ -143,14 +122,14 @@ fn fault(node: &Yaml<'_>, what: impl Into<String>) -> Fault {
 /// The value of `node` at a place of this shape; `above` counts the config levels around it.
 fn read(node: &Yaml<'_>, shape: &Shape, at: &str, above: usize) -> Result<Node, Fault> {
     let wrong = |what: &str| {
-        let place = if at.is_empty() { "this" } else { at };
+        let place = Shortened(if at.is_empty() { "this" } else { at }, MOST_OF_PATH);
         Err(fault(node, format!("{place} {what}; {} belongs here", shape.describe())))
     };
     match (shape, &node.data) {
         (Shape::Unsettable, _) => wrong("cannot be set by an update"),
         // Before the recursion: this check bounds its depth.
         (Shape::Config, Data::Mapping(_) | Data::Sequence(_)) if above >= MAX_NESTING => {
-            Err(fault(node, too_deep(at)))
+            Err(fault(node, too_deep(&Shortened(at, MOST_OF_PATH).to_string())))
         }
         (Shape::Either(shapes), _) => match shapes.iter().find(|shape| fits(node, shape)) {
             Some(shape) => read(node, shape, at, above),
@@ -177,7 +156,7 @@ fn scalar(scalar: &Scalar<'_>, shape: &Shape) -> Result<Node, String> {
         (ScalarKind::Text, Shape::OneOf(texts)) if texts.contains(&&*scalar.text) => {
             Ok(Node::text(&scalar.text))
         }
-        (ScalarKind::Text, Shape::OneOf(_)) => Err(format!("is `{}`", scalar.text)),
+        (ScalarKind::Text, Shape::OneOf(_)) => Err(format!("is `{}`", Excerpt(&scalar.text))),
         (ScalarKind::Text, _) => Err("is a text".to_owned()),
         (ScalarKind::Null, _) => Err("is empty".to_owned()),
         (ScalarKind::Boolean, _) if takes_texts => {
@@ -209,7 +188,9 @@ fn fields(node: &Yaml<'_>, shape: &Shape, at: &str) -> Result<Node, Fault> {
     for (key, _) in entries {
         let name = key.as_str().unwrap_or("?");
         if shape.field(name).is_none() {
-            let (place, names) = (if at.is_empty() { "a state" } else { at }, shape.field_names());
+            let place = Shortened(if at.is_empty() { "a state" } else { at }, MOST_OF_PATH);
+            let names = shape.field_names();
+            let name = Excerpt(name);
             return Err(fault(key, format!("{place} has no field `{name}`, only {names}")));
         }
     }
@@ -228,6 +209,7 @@ fn mapping<'a>(
     let mut map = Map::new();
     for (key, value) in entries {
         let Some(name) = key.as_str() else {
+            let at = Shortened(at, MOST_OF_PATH);
             return Err(fault(key, format!("a name below {at} is no text; put it in quotes")));
         };
         let shape = below(name);

@@ -22,7 +22,6 @@ mod protobuf_json;
 mod run;
 mod schema;
 mod set;
-mod source;
 mod status;
 mod stdout;
 mod systemd;

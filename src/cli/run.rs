@@ -27,6 +27,7 @@ use crate::{
     limits::Limits,
     manifest,
     server::{AgentTransport, Server, ServerError, raise_descriptor_limit},
+    source,
     state::update::Updated,
 };
 
@@ -37,7 +38,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         let text = "--updates forward needs an agent to forward to: give --agent-link too";
         return Err(CliError::unusable(text));
     }
-    if args.manifest.as_deref() == Some(Path::new("-"))
+    if args.manifest.as_deref().is_some_and(source::is_stdin)
         && args.agent_link == Some(LinkAddress(None))
     {
         let text = "--manifest - and --agent-link stdio both read standard input: give one of them \

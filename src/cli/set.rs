@@ -13,13 +13,13 @@ use super::{
     input::{self, NewState},
     outcome::Before,
     schema::Shape,
-    source::Source,
     stdout::Stdout,
     wait::Stop,
 };
 use crate::{
     limits::{MAX_NESTING, too_deep},
     pb::ank_base::{UpdateStateRequest, request::RequestContent, response::ResponseContent},
+    source,
     state::Node,
 };
 
@@ -51,9 +51,10 @@ pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
 
 /// The request for the masks of a file, and the masks without a value in it: they are removals.
 fn from_file(file: &Path, masks: &[String]) -> Result<(UpdateStateRequest, Vec<String>), CliError> {
-    let Source { name, from } = Source::open(file)?;
-    let text =
-        io::read_to_string(from).map_err(|error| CliError::unusable(format!("{name}: {error}")))?;
+    let name = source::name(file);
+    let text = source::open(file)
+        .and_then(io::read_to_string)
+        .map_err(|error| CliError::unusable(format!("{name}: {error}")))?;
     // Parsed before the session is opened: a fault in the file touches no pipe.
     let state = NewState::from_yaml(&text)
         .map_err(|fault| CliError::unusable(format!("{name}:{}: {}", fault.line, fault.what)))?;

@@ -3,10 +3,15 @@
 //! Names, enum values and rules come from the table. Only the access rules have a reader of their own,
 //! because their `type` decides the fields.
 
+use std::fmt;
+
 use super::{reader::Reader, yaml::Yaml};
-use crate::state::{
-    Map, Mask, Node, reach,
-    schema::{Choice, Field, Kind, Presence, Record, Rule, Variant},
+use crate::{
+    foreign::Excerpt,
+    state::{
+        Map, Mask, Node, reach,
+        schema::{Choice, Field, Kind, Presence, Record, Rule, Variant},
+    },
 };
 
 impl Reader {
@@ -19,10 +24,17 @@ impl Reader {
         record: &'static Record,
     ) -> Option<Node> {
         let entries = self.entries(node, what)?;
-        for Field { name, .. } in record.with(Presence::Required) {
-            if !entries.iter().any(|(own, ..)| own == name) {
+        // By what is given, not by what could be read: a field with a fault has it already.
+        let is_given = |name: &str| entries.iter().any(|(own, ..)| *own == name);
+        for presence in [Presence::Required, Presence::Always] {
+            for Field { name, .. } in record.with(presence).filter(|own| !is_given(own.name)) {
                 self.fault::<()>(place, format!("{what} has no `{name}`"));
             }
+        }
+        let either: Vec<_> = record.with(Presence::Either).map(|field| field.name).collect();
+        if !either.is_empty() && either.iter().filter(|own| is_given(own)).count() != 1 {
+            let names = either.join("` or `");
+            self.fault::<()>(place, format!("{what} has either `{names}`"));
         }
         let mut fields = Map::new();
         for (name, key, value) in entries {
@@ -33,18 +45,6 @@ impl Reader {
             if let Some(read) = read {
                 fields.insert(self.key(name), read);
             }
-        }
-        for Field { name, .. } in record.with(Presence::Always) {
-            if fields.get(name).is_none() {
-                self.fault::<()>(place, format!("{what} has no `{name}`"));
-            }
-        }
-        // A faulty variant is missing here, and counts as not given.
-        let either: Vec<_> = record.with(Presence::Either).map(|field| field.name).collect();
-        if !either.is_empty() && either.iter().filter(|own| fields.get(own).is_some()).count() != 1
-        {
-            let names = either.join("` or `");
-            self.fault::<()>(place, format!("{what} has either `{names}`"));
         }
         Some(Node::Map(fields))
     }
@@ -77,12 +77,13 @@ impl Reader {
             Kind::Text => {
                 let text = self.text(node, what)?;
                 if let Err(why) = field.rule.check(&text) {
-                    return self.fault(node, why.to_string());
+                    return self.fault(node, quoting(&text, &why));
                 }
                 if field.rule == Rule::FilterMask
                     && let Some(why) = reach::names_nothing(&Mask::parse(&text))
                 {
-                    self.warn(node, format!("the mask '{text}' of a rule names nothing: {why}"));
+                    let (own, why) = (Excerpt(&text), quoting(&text, &why));
+                    self.warn(node, format!("the mask '{own}' of a rule names nothing: {why}"));
                 }
                 Some(self.leaf(&text))
             }
@@ -97,11 +98,10 @@ impl Reader {
     pub(super) fn map(&mut self, field: &Field, kind: &Kind, node: &Yaml<'_>) -> Option<Node> {
         let mut map = Map::new();
         for (name, key, value) in self.entries(node, field.name)? {
-            if value.as_str().is_some()
-                && let Err(why) = field.rule.check_key(name)
-            {
-                self.fault::<()>(key, why.to_string());
-            } else if let Some(read) = self.value(field, kind, field.item, value) {
+            if let Err(why) = field.rule.check_key(name) {
+                self.fault::<()>(key, quoting(name, &why));
+            }
+            if let Some(read) = self.value(field, kind, field.item, value) {
                 map.insert(name, read);
             }
         }
@@ -121,8 +121,19 @@ impl Reader {
         let (_, _, record) = variants.iter().find(|(_, name, _)| kind.as_str() == Some(name))?;
         let known: Vec<_> = ["type"].into_iter().chain(record.names()).collect();
         let mut fields = Map::new();
+        let mut missing = record.names();
         for (name, key, value) in entries {
-            let read = match record.field(self.current_name(name, key, record)) {
+            let current = self.current_name(name, key, record);
+            match missing.iter().position(|own| *own == current) {
+                Some(place) => drop(missing.remove(place)),
+                None if record.field(current).is_some() => {
+                    // Keys are unique, so one of them is the deprecated name of the other.
+                    let text = format!("{what} has `{current}` twice, also by its former name");
+                    self.fault::<()>(key, text);
+                }
+                None => {}
+            }
+            let read = match record.field(current) {
                 Some(field) => self.field(field, name, value).map(|read| (field.name, read)),
                 None if name == "type" => Some((name, kind.clone())),
                 None => self.unknown_key(key, name, what, &known),
@@ -131,12 +142,8 @@ impl Reader {
                 fields.insert(self.key(name), read);
             }
         }
-        let missing: Vec<_> = known.iter().filter(|name| fields.get(name).is_none()).collect();
         for name in missing {
-            // A field with a faulty value is missing as well, and has its fault already.
-            if !self.faults.iter().any(|(line, ..)| *line >= node.line()) {
-                self.fault::<()>(node, format!("{what} has no `{name}`"));
-            }
+            self.fault::<()>(node, format!("{what} has no `{name}`"));
         }
         Some(Node::Map(fields))
     }
@@ -149,6 +156,13 @@ impl Reader {
         self.warn(key, "`filterMask` is deprecated: use `filterMasks`");
         "filterMasks"
     }
+}
+
+/// A message of the state about this text. It quotes the whole text, which may be as long as the
+/// manifest.
+fn quoting(text: &str, message: &dyn fmt::Display) -> String {
+    let (message, excerpt) = (message.to_string(), Excerpt(text).to_string());
+    if excerpt == text { message } else { message.replace(text, &excerpt) }
 }
 
 fn names(choices: &[Choice]) -> Vec<&'static str> {

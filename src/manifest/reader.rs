@@ -10,13 +10,22 @@ use std::{
 
 use super::yaml::{Data, ScalarKind, Yaml};
 use crate::{
+    foreign::{Excerpt, Shortened},
     limits::{MAX_NESTING, too_deep},
+    nearest::nearest,
     state::{
         DESIRED_STATE, Key, Map, Node,
         schema::{COMPLETE_STATE, Field, Kind, STATE, WORKLOAD},
         validate,
     },
 };
+
+/// Most comparisons of a mistyped name with a known one, for all hints of a manifest: it may have
+/// thousands of each.
+const MOST_COMPARISONS: usize = 10_000;
+
+/// Most characters of a message. Quoted names are bounded each; this bounds a message of the state.
+const MOST_IN_MESSAGE: usize = 1_000;
 
 /// A fault or warning: line, column, message.
 pub(super) type Remark = (usize, usize, String);
@@ -28,8 +37,10 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<Remark>,
     /// `apiVersion: v0.1`: tags have the old form.
     old_version: bool,
-    /// Name of the current workload.
+    /// Name of the current workload, as messages quote it.
     workload: String,
+    /// Comparisons of names for hints so far.
+    compared: usize,
     /// Texts read so far; equal texts share memory.
     texts: HashSet<Arc<str>>,
 }
@@ -44,7 +55,7 @@ impl Reader {
         column: usize,
         message: impl Into<String>,
     ) -> Option<T> {
-        self.faults.push((line, column, message.into()));
+        self.faults.push((line, column, bounded(message.into())));
         None
     }
 
@@ -54,7 +65,7 @@ impl Reader {
     }
 
     pub(super) fn warn(&mut self, node: &Yaml<'_>, message: impl Into<String>) {
-        self.warnings.push((node.line(), node.column(), message.into()));
+        self.warnings.push((node.line(), node.column(), bounded(message.into())));
     }
 
     fn shared(&mut self, text: &str) -> Arc<str> {
@@ -133,6 +144,7 @@ impl Reader {
             "v1" => {}
             "v0.1" => self.warn(value, "`apiVersion: v0.1` is deprecated: use v1"),
             other => {
+                let other = Excerpt(other);
                 let text = format!("Unsupported API version. Received '{other}', expected 'v1'");
                 return self.fault(value, text);
             }
@@ -144,12 +156,12 @@ impl Reader {
         let mut workloads = Map::new();
         for (name, key, value) in self.entries(node, "workloads")? {
             if let Some(why) = validate::workload_name_fault(name) {
-                self.fault::<()>(key, format!("Unsupported workload name '{name}'. {why}"));
+                let text = format!("Unsupported workload name '{}'. {why}", Excerpt(name));
+                self.fault::<()>(key, text);
             }
-            name.clone_into(&mut self.workload);
-            if let Some(workload) =
-                self.record(value, &format!("workload `{name}`"), key, &WORKLOAD)
-            {
+            self.workload = Excerpt(name).to_string();
+            let what = format!("workload `{}`", self.workload);
+            if let Some(workload) = self.record(value, &what, key, &WORKLOAD) {
                 workloads.insert(name, workload);
             }
         }
@@ -177,7 +189,7 @@ impl Reader {
             (Data::Sequence(items), true) => {
                 let mut tags = Map::new();
                 for item in items {
-                    let entries = self.entries(item, "a tag")?;
+                    let Some(entries) = self.entries(item, "a tag") else { continue };
                     let mut field = |wanted: &str| {
                         let found = entries.iter().find(|(name, ..)| *name == wanted);
                         match found {
@@ -185,14 +197,15 @@ impl Reader {
                             None => self.fault(item, format!("a tag has no `{wanted}`")),
                         }
                     };
-                    // Both before the `?` below, so one run reports both if they are missing.
                     let (key, value) = (field("key"), field("value"));
                     for (name, key, _) in &entries {
                         if !["key", "value"].contains(name) {
                             self.unknown_key::<()>(key, name, "a tag", &["key", "value"]);
                         }
                     }
-                    tags.insert(self.key(&key?), self.leaf(&value?));
+                    if let (Some(key), Some(value)) = (key, value) {
+                        tags.insert(self.key(&key), self.leaf(&value));
+                    }
                 }
                 Some(Node::Map(tags))
             }
@@ -209,7 +222,8 @@ impl Reader {
         let mut map = Map::new();
         for (name, key, value) in self.entries(node, what)? {
             if !validate::is_name(name) {
-                let text = format!("Unsupported config item key '{name}'. {}", validate::NAME_RULE);
+                let (name, rule) = (Excerpt(name), validate::NAME_RULE);
+                let text = format!("Unsupported config item key '{name}'. {rule}");
                 self.fault::<()>(key, text);
             }
             if let Some(item) = self.config(value, depth + 1) {
@@ -242,16 +256,16 @@ impl Reader {
             found.map(|(_, _, value)| children(value)).unwrap_or_default()
         };
         let configs = section("configs");
-        let known: BTreeSet<_> = configs.iter().map(|(name, ..)| *name).collect();
+        let known: Vec<_> = configs.iter().map(|(name, ..)| *name).collect();
+        let is_known: HashSet<_> = known.iter().copied().collect();
         let workloads: BTreeMap<_, _> =
             section("workloads").into_iter().map(|(name, _, value)| (name, value)).collect();
         for (name, workload) in &workloads {
             for (_, _, value) in below(workload, "configs") {
-                let Some(key) = value.as_str().filter(|key| !known.contains(key)) else {
+                let Some(key) = value.as_str().filter(|key| !is_known.contains(key)) else {
                     continue;
                 };
-                let names: Vec<_> = known.iter().copied().collect();
-                let hint = nearest(key, &names);
+                let (hint, key) = (self.did_you_mean(key, &known), Excerpt(key));
                 let text =
                     format!("Workload references config key '{key}' that does not exist{hint}");
                 self.fault::<()>(value, text);
@@ -259,6 +273,7 @@ impl Reader {
             for (on, key, _) in below(workload, "dependencies") {
                 // Asked for each dependency, so the fault stands at each link of the cycle.
                 if reaches(on, name, &workloads) {
+                    let on = Excerpt(on);
                     let text = format!("workload dependency '{on}' is part of a cycle.");
                     self.fault::<()>(key, text);
                 }
@@ -307,7 +322,7 @@ impl Reader {
             }
             // As written: the text 3.10 is not the number 3.1.
             Data::Scalar(scalar) if scalar.kind != ScalarKind::Null => {
-                format!("{what} is {}; quote it: \"{}\"", kind(node), scalar.text)
+                format!("{what} is {}; quote it: \"{}\"", kind(node), Excerpt(&scalar.text))
             }
             _ => format!("{what} is {}, and a string belongs here", kind(node)),
         };
@@ -319,8 +334,20 @@ impl Reader {
         if known.contains(&text.as_str()) {
             return Some(self.leaf(&text));
         }
-        let hint = nearest(&text, known);
+        let (hint, text) = (self.did_you_mean(&text, known), Excerpt(&text));
         self.fault(node, format!("{what} is `{text}`{hint}; it can be {}", known.join(", ")))
+    }
+
+    /// A hint at the nearest known name, if it is near enough.
+    fn did_you_mean(&mut self, name: &str, known: &[&str]) -> String {
+        self.compared += known.len();
+        // No reader of a thousand faults waits for the hint of the last.
+        let near = (self.compared <= MOST_COMPARISONS)
+            .then(|| nearest(name, known.iter().copied(), 1 + name.len() / 3));
+        match near.flatten() {
+            Some(best) => format!(" (did you mean `{best}`?)"),
+            None => String::new(),
+        }
     }
 
     pub(super) fn unknown_key<T>(
@@ -330,10 +357,17 @@ impl Reader {
         what: &str,
         known: &[&str],
     ) -> Option<T> {
-        let hint = nearest(name, known);
+        let (hint, name) = (self.did_you_mean(name, known), Excerpt(name));
         let known = known.join(", ");
         self.fault(key, format!("unknown key `{name}` in {what}{hint}; known are {known}"))
     }
+}
+
+fn bounded(message: String) -> String {
+    if message.len() <= MOST_IN_MESSAGE {
+        return message;
+    }
+    Shortened(&message, MOST_IN_MESSAGE).to_string()
 }
 
 fn children<'n, 'i>(node: &'n Yaml<'i>) -> Vec<Entry<'n, 'i>> {
@@ -363,16 +397,6 @@ fn reaches(from: &str, to: &str, workloads: &BTreeMap<&str, &Yaml<'_>>) -> bool 
         }
     }
     false
-}
-
-/// A hint at the nearest known name, if it is near enough.
-fn nearest(name: &str, known: &[&str]) -> String {
-    let distance = |other: &&&str| strsim::damerau_levenshtein(name, other);
-    let best = known.iter().min_by_key(distance);
-    match best.filter(|best| distance(best) <= 1 + name.len() / 3) {
-        Some(best) => format!(" (did you mean `{best}`?)"),
-        None => String::new(),
-    }
 }
 
 fn kind(node: &Yaml<'_>) -> &'static str {

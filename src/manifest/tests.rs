@@ -132,6 +132,169 @@ fn every_kind_of_fault_is_told_at_its_place() {
     }
 }
 
+/// Manifests with a fault about a name of this length, in each place for one.
+fn with_name(name: &str) -> Vec<String> {
+    let rule = |rule: &str| {
+        workload(&format!("    controlInterfaceAccess: {{ allowRules: [{{{rule}}}] }}\n"))
+    };
+    vec![
+        format!("apiVersion: {name}\n"),
+        format!("apiVersion: v1\n{name}: {{}}\n"),
+        format!("desiredState: {{apiVersion: v1}}\n{name}: {{}}\n"),
+        format!("apiVersion: v1\nworkloads: {{ {name}: {{}} }}\n"),
+        format!("apiVersion: v1\nworkloads: {{ {name}: x }}\n"),
+        format!("apiVersion: v1\nconfigs: {{ \"{name}.\": x }}\n"),
+        format!("apiVersion: v1\nconfigs: {{ {name}: x, {name}: y }}\n"),
+        format!("apiVersion: v1\nconfigs: {{ a: 1{} }}\n", "0".repeat(name.len())),
+        format!("apiVersion: v1\nconfigs: {{ a: *{name} }}\n"),
+        format!("apiVersion: v1\nconfigs: {{ a: !{name}!x y }}\n"),
+        format!("%YAML {name}\n---\napiVersion: v1\n"),
+        workload(&format!("    restartPolicy: {name}\n")),
+        workload(&format!("    {name}: x\n")),
+        workload(&format!("    configs: {{ a: {name} }}\n")),
+        workload(&format!("    configs: {{ a: {name} }}\nconfigs: {{ {name}1: x }}\n")),
+        workload(&format!("    configs: {{ {name}: x }}\n")),
+        workload(&format!("    dependencies: {{ {name}: {name} }}\n")),
+        workload("").replace("agent: a", &format!("agent: \"{name} \"")),
+        workload("").replace("  w:", &format!("  {name}:"))
+            + &format!("    dependencies: {{ {name}: ADD_COND_RUNNING }}\n"),
+        workload(&format!("    files: [{{ {name}: x }}]\n")),
+        workload("    tags: []\n").replace("  w:", &format!("  {name}:")),
+        rule(&format!("type: {name}")),
+        rule(&format!("type: LogRule, workloadNames: [\"{name} \"]")),
+        rule(&format!("type: LogRule, workloadNames: [\"{name}*\"]")),
+        rule(&format!("type: StateRule, operation: Read, filterMasks: [\"{name} \"]")),
+        rule(&format!("type: StateRule, operation: Read, filterMasks: [], {name}: x")),
+        format!("apiVersion: v0.1\nworkloads: {{ w: {{ tags: [{{ {name}: x }}] }} }}\n"),
+    ]
+}
+
+#[test]
+fn long_names_are_neither_compared_nor_quoted_as_a_whole() {
+    // As a scalar at most the look-ahead for a key; behind it, there is no key.
+    let name = "restartPolic".repeat(5_000);
+    for text in with_name(&name) {
+        let begun = std::time::Instant::now();
+        for fault in faults(&text) {
+            assert!(fault.len() < 1_200, "{} bytes: {}", fault.len(), &fault[..200]);
+            assert!(!fault.contains(&"restartPolic".repeat(20)), "{fault}");
+        }
+        assert!(begun.elapsed().as_secs() < 2, "{}", &text[..60]);
+    }
+    let warned = workload(&format!(
+        "    controlInterfaceAccess: {{ allowRules: [{{ type: StateRule, operation: Read, \
+         filterMasks: [{name}, desiredState.{name}] }}] }}\n"
+    ));
+    for warning in parse("m.yaml", &warned).unwrap().warnings {
+        assert!(warning.message.len() < 1_200, "{} bytes", warning.message.len());
+    }
+}
+
+#[test]
+fn thousands_of_mistyped_names_are_told_soon() {
+    let names = |count: usize, own: fn(usize) -> String| (0..count).map(own).collect::<String>();
+    let configs = names(5_000, |n| format!("  {}{n:05}: x\n", "k".repeat(50)));
+    let references = names(5_000, |n| format!("      a{n}: {}{n:05}\n", "k".repeat(49)));
+    let text = workload(&format!("    configs:\n{references}configs:\n{configs}"));
+    let begun = std::time::Instant::now();
+    let told = faults(&text);
+    assert_eq!(told.len(), 5_000);
+    assert!(told[0].contains("did you mean"), "{}", told[0]);
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
+
+/// Checks the messages of all faults, in the order of their places.
+fn assert_told(text: &str, expected: &[String]) {
+    let told = parse("m.yaml", text).expect_err(text).faults;
+    let told: Vec<_> = told.into_iter().map(|fault| fault.message).collect();
+    assert_eq!(told, expected, "{text}");
+}
+
+fn number_for(what: &str) -> String {
+    format!("{what} is a number; quote it: \"5\"")
+}
+
+#[test]
+fn every_fault_of_a_rule_is_told_once_whatever_else_is_faulty() {
+    let rules = |rules: &str| {
+        workload(&format!("    controlInterfaceAccess: {{ allowRules: [{rules}] }}\n"))
+    };
+    let missing = |name| format!("a rule has no `{name}`");
+    let number = number_for;
+    for (text, expected) in [
+        (
+            rules("{ type: StateRule, operation: 5 }"),
+            vec![missing("filterMasks"), number("operation")],
+        ),
+        (
+            rules("{ type: StateRule, operation: 5, filterMasks: 5 }"),
+            vec![
+                number("operation"),
+                "filterMasks is a number, and a sequence belongs here".to_owned(),
+            ],
+        ),
+        (
+            rules(
+                "{ type: StateRule, operation: 5, filterMasks: [] }, { type: StateRule, operation: Read }, { type: LogRule }",
+            ),
+            vec![number("operation"), missing("filterMasks"), missing("workloadNames")],
+        ),
+        (
+            rules("{ type: StateRule, operation: Read, filterMasks: [], filterMask: [] }"),
+            vec!["a rule has `filterMasks` twice, also by its former name".to_owned()],
+        ),
+        (
+            rules("{ type: LogRule, workloadName: [] }"),
+            vec![
+                missing("workloadNames"),
+                "unknown key `workloadName` in a rule (did you mean `workloadNames`?); known are \
+                 type, workloadNames"
+                    .to_owned(),
+            ],
+        ),
+    ] {
+        assert_told(&text, &expected);
+    }
+}
+
+#[test]
+fn every_fault_of_other_fields_is_told_once_whatever_else_is_faulty() {
+    let number = number_for;
+    for (text, expected) in [
+        (
+            workload("    files: [{ mountPoint: 5, data: 5 }, { mountPoint: 5, data: x, binaryData: 5 }]\n"),
+            vec![
+                number("mountPoint"),
+                number("data"),
+                "a file has either `data` or `binaryData`".to_owned(),
+                number("mountPoint"),
+                number("binaryData"),
+            ],
+        ),
+        (
+            workload("    configs: { a.b: 5 }\n"),
+            vec![
+                "Unsupported config alias 'a.b'. Only a-z, A-Z, 0-9 chars, underscore (_), and \
+                 hyphen (-) allowed. Maximum length is 63 characters."
+                    .to_owned(),
+                number("a config reference"),
+            ],
+        ),
+        (
+            "apiVersion: v0.1\nworkloads: { w: { runtime: r, agent: a, runtimeConfig: x, tags: [x, \
+             { key: a, value: 5 }, { key: b }] } }\n"
+                .to_owned(),
+            vec![
+                "a tag is a string, and a mapping belongs here".to_owned(),
+                number("value"),
+                "a tag has no `value`".to_owned(),
+            ],
+        ),
+    ] {
+        assert_told(&text, &expected);
+    }
+}
+
 #[test]
 fn files_that_are_no_manifest_at_all_are_told_so() {
     assert!(faults("")[0].contains("the manifest is empty"));

@@ -18,11 +18,19 @@ use std::{
 use granit_parser::{
     ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag, options,
 };
+use serde::de::IgnoredAny;
 
-use crate::limits::{MAX_NESTING, too_deep};
+use crate::{
+    foreign::{Excerpt, Shortened},
+    limits::{MAX_NESTING, too_deep},
+};
 
-/// Most characters of a key in front of its colon. libyaml has 1,024, but JSON has no bound.
+/// Most characters from the start of a key to its colon, as written: with quotes, escapes and blanks. YAML
+/// has 1,024 and JSON no bound. Any value may turn out as a key, so the parser keeps so much of it.
 const MOST_IN_KEY: usize = 1 << 16;
+
+/// Most characters of the parser's own words.
+const MOST_IN_REASON: usize = 200;
 
 /// Limits on the tree of one text.
 #[derive(Clone, Copy, Debug)]
@@ -281,10 +289,40 @@ pub fn load<'i>(text: &'i str, bounds: &Bounds) -> Result<Vec<Yaml<'i>>, LoadErr
     Ok(loader.documents)
 }
 
+/// The text as [`load`] takes it: without byte-order marks, and JSON with escapes for the characters that
+/// YAML has only as escapes. All else of JSON is YAML.
+#[must_use]
+pub fn readable(text: &str) -> Cow<'_, str> {
+    let text = without_marks(text);
+    if is_json_beyond_yaml(&text) { Cow::Owned(escaped(&text)) } else { text }
+}
+
+fn is_json_beyond_yaml(text: &str) -> bool {
+    text.trim_start().starts_with(['{', '[', '"'])
+        && text.contains(is_escaped_in_yaml)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+/// JSON with these characters as escapes. They occur in its strings only.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_escaped_in_yaml(c) {
+            escaped += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn is_escaped_in_yaml(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// The text without the byte-order marks that some editors write: at its start, and in front of the
 /// first line with content behind `---`.
-#[must_use]
-pub fn without_marks(text: &str) -> Cow<'_, str> {
+fn without_marks(text: &str) -> Cow<'_, str> {
     const MARK: char = '\u{feff}';
     let text = text.strip_prefix(MARK).unwrap_or(text);
     let mut start = 0;
@@ -316,7 +354,8 @@ fn no_yaml(error: &ScanError) -> LoadError {
     let marker = error.marker();
     let fault = match error.kind() {
         ErrorKind::RecursionLimitExceeded => YamlFault::TooDeep,
-        _ => YamlFault::NoYaml(error.info()),
+        // It may quote the text.
+        _ => YamlFault::NoYaml(Shortened(&error.info(), MOST_IN_REASON).to_string()),
     };
     // The parser counts columns from 0.
     LoadError { line: marker.line(), column: marker.col() + 1, fault }
@@ -409,7 +448,9 @@ impl<'i> Loader<'i> {
         }
         match &next.data {
             Data::Scalar(Scalar { text, .. }) if names.insert(text.clone()) => Ok(()),
-            Data::Scalar(Scalar { text, .. }) => Err(YamlFault::DuplicatedKey(text.to_string())),
+            Data::Scalar(Scalar { text, .. }) => {
+                Err(YamlFault::DuplicatedKey(Excerpt(text).to_string()))
+            }
             Data::Bad => Ok(()),
             Data::Sequence(_) | Data::Mapping(_) => Err(YamlFault::KeyIsNoText),
         }
@@ -455,3 +496,6 @@ impl<'i> Loader<'i> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

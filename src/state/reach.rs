@@ -8,8 +8,9 @@ use std::fmt;
 
 use super::{
     Mask, Segment,
-    schema::{COMPLETE_STATE, Kind, Record},
+    schema::{COMPLETE_STATE, Kind, Record, STATE},
 };
+use crate::nearest::nearest;
 
 /// The reason why a mask can name nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,27 +128,15 @@ pub(crate) fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
     names_nothing(mask).filter(|why| matches!(why, NamesNothing::UnknownPart(_)))
 }
 
-/// As `names_nothing`, for a first name that is surely a mistake: a part with another letter or case, or a field of
-/// the desired state without its part. Rules with other unknown names are taken, as Ankaios does.
+/// As `names_nothing`, for a first name that is surely a mistake: a part, or a field of the desired state without
+/// its part, in another case or with one letter wrong. Rules with other unknown names are taken, as Ankaios does.
 #[must_use]
 pub fn begins_with_a_mistake(mask: &Mask) -> Option<NamesNothing> {
     let first = mask.text().split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let parts = COMPLETE_STATE.fields.iter().map(|part| part.name.to_ascii_lowercase());
-    let is_meant = parts.into_iter().any(|part| differ_by_a_letter(&first, &part))
-        || ["workloads", "configs"].contains(&first.as_str());
+    let meant = COMPLETE_STATE.fields.iter().chain(STATE.fields);
+    let meant: Vec<_> = meant.map(|field| field.name.to_ascii_lowercase()).collect();
+    let is_meant = nearest(&first, meant.iter().map(String::as_str), 1).is_some();
     names_nothing(mask).filter(|why| is_meant && matches!(why, NamesNothing::UnknownPart(_)))
-}
-
-/// True if the texts are equal, or equal but for one letter more, less or another one.
-fn differ_by_a_letter(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
-    let (one, other) = (&one[same..], &other[same..]);
-    one.is_empty() && other.len() <= 1
-        || other.is_empty() && one.len() <= 1
-        || !one.is_empty()
-            && !other.is_empty()
-            && (one[1..] == other[1..] || one[1..] == *other || *one == other[1..])
 }
 
 #[cfg(test)]
@@ -185,7 +174,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_from_names_that_mean_something_else() {
-        let is_mistake = |mask| begins_with_a_mistake(&Mask::parse(mask)).is_some();
+        let is_mistake = |mask: &str| begins_with_a_mistake(&Mask::parse(mask)).is_some();
         for mask in [
             "desiredstate",
             "desiredStates.configs",
@@ -196,12 +185,51 @@ mod tests {
             "effectiveStare.workloads",
             "workloads.w",
             "configs.k",
+            "config.k",
+            "Workload.*",
+            "apiVersion",
+            "apiVersoin",
+            "agenst.*",
+            "desiredStaet",
+            "effectvieState",
         ] {
             assert!(is_mistake(mask), "{mask}");
         }
-        for mask in ["", "*", "agents", "desiredState.config", "state", "agent_B", "foo.*", "a.b"] {
+        for mask in ["", "*", "agents", "desiredState.config", "foo.*", "a.b", ".agents"] {
             assert!(!is_mistake(mask), "{mask}");
         }
+        // Of manifests and tests of Ankaios and its SDKs.
+        for name in ["state", "agent_B", "some", "other", "matching", "Nginx", "a", "c"] {
+            assert!(!is_mistake(name), "{name}");
+            assert!(!is_mistake(&format!("{name}.*")), "{name}.*");
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_desired_state_is_taken_for_one_without_its_part() {
+        for field in STATE.fields {
+            assert!(begins_with_a_mistake(&Mask::parse(field.name)).is_some(), "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn long_names_are_no_mistake_in_a_letter() {
+        let mask = "x".repeat(1 << 20);
+        assert!(begins_with_a_mistake(&Mask::parse(&mask)).is_none());
+    }
+
+    #[test]
+    fn fields_of_an_execution_state_are_those_that_the_decoder_makes() {
+        use crate::{pb::ank_base as pb, state::convert::parts::execution_state_from_pb};
+
+        let running = pb::execution_state::ExecutionStateEnum::Running(0);
+        let all = pb::ExecutionState {
+            additional_info: Some("x".to_owned()),
+            execution_state_enum: Some(running),
+        };
+        let node = execution_state_from_pb(&all).unwrap();
+        let names: Vec<_> = node.entries().iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, EXECUTION);
     }
 
     #[test]

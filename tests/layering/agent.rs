@@ -9,6 +9,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "frame",
     "internal::Rules",
     "internal::agent_update",
+    "internal::manifest",
     "internal::parts",
     "internal::state",
     "internal::too_deep",

@@ -28,17 +28,19 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("id_map", &[], &[], &[]),
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
+    layer("nearest", &[], &[], &[]),
     layer("owner", &[], &[], &[]),
+    layer("source", &[], &[], &["fs", "io"]),
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest::yaml", "message", "state"],
+        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "state"],
         &[],
         &[],
     ),
     layer("status", &["broker"], &["serde_json"], &[]),
     // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
-    layer("state", &["limits"], &["sha2"], &[]),
+    layer("state", &["limits", "nearest"], &["sha2"], &[]),
     layer("state/convert", &["limits", "pb"], &["prost"], &[]),
     // Protobuf ends here.
     layer(
@@ -54,7 +56,12 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["bytes", "semver"],
         &[],
     ),
-    layer("manifest", &["limits", "state"], &["granit_parser", "strsim"], &["fs", "io"]),
+    layer(
+        "manifest",
+        &["foreign", "limits", "nearest", "source", "state"],
+        &["granit_parser", "serde", "serde_json"],
+        &["fs", "io"],
+    ),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
     layer(
@@ -115,12 +122,12 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     layer(
         "cli",
-        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "state"],
+        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source", "state"],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
     // With the manifest, the only ones that read or write YAML.
-    layer("cli/input", &["limits", "manifest::yaml", "pb", "state"], &["serde", "serde_json"], &[]),
+    layer("cli/input", &["foreign", "limits", "manifest::yaml", "pb", "state"], &[], &[]),
     layer("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 

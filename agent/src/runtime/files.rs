@@ -31,21 +31,7 @@ pub(super) fn write(
 ) -> Result<Vec<Bind>, StartError> {
     let mut binds = Vec::new();
     for (number, file) in files.iter().enumerate() {
-        let target = PathBuf::from(&file.mount_point);
-        let wrong = |what: &str| {
-            StartError::Wrong(format!("file with mountPoint '{}': {what}", file.mount_point))
-        };
-        let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-        if !target.is_absolute() || !target.components().all(plain) {
-            return Err(wrong("a mountPoint is an absolute path without `..`"));
-        }
-        let content = match &file.file_content {
-            Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
-            Some(FileContent::BinaryData(text)) => STANDARD
-                .decode(text.trim())
-                .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
-            None => Vec::new(),
-        };
+        let (target, content) = target_and_content(file).map_err(StartError::Wrong)?;
         let source = folder.join(number.to_string());
         write_file(folder, &source, &content, readers).map_err(|error| {
             StartError::Failed(format!("cannot write {}: {error}", source.display()))
@@ -53,6 +39,27 @@ pub(super) fn write(
         binds.push(Bind { source, target, read_only: true });
     }
     Ok(binds)
+}
+
+/// The mount point of a file, and its bytes.
+///
+/// # Errors
+/// One of them cannot be used.
+pub(super) fn target_and_content(file: &pb::File) -> Result<(PathBuf, Vec<u8>), String> {
+    let target = PathBuf::from(&file.mount_point);
+    let wrong = |what: &str| format!("file with mountPoint '{}': {what}", file.mount_point);
+    let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if !target.is_absolute() || !target.components().all(plain) {
+        return Err(wrong("a mountPoint is an absolute path without `..`"));
+    }
+    let content = match &file.file_content {
+        Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
+        Some(FileContent::BinaryData(text)) => STANDARD
+            .decode(text.trim())
+            .map_err(|error| wrong(&format!("binaryData is no base64: {error}")))?,
+        None => Vec::new(),
+    };
+    Ok((target, content))
 }
 
 fn mode(content: &[u8], readers: Readers) -> u32 {

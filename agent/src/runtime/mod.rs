@@ -200,10 +200,7 @@ impl Runtimes {
     /// # Errors
     /// There is none.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Runtime>, StartError> {
-        self.0.get(name).ok_or_else(|| {
-            let all = self.0.keys().map(|own| format!("'{own}'")).collect::<Vec<_>>().join(", ");
-            StartError::Wrong(format!("unknown runtime '{name}'; this agent has {all}"))
-        })
+        self.0.get(name).ok_or_else(|| StartError::Wrong(unknown(name)))
     }
 
     /// All instances left by an earlier agent, with their runtimes.
@@ -225,4 +222,29 @@ pub struct Left {
     pub instance: Instance,
     /// Whether it was running.
     pub runs: bool,
+}
+
+/// The fault of a workload of another runtime.
+pub(crate) fn unknown(runtime: &str) -> String {
+    format!("unknown runtime '{runtime}'; this agent has '{PODMAN}', '{PROCESS}'")
+}
+
+/// Checks a `runtimeConfig`, as a start would. One of an unknown runtime has no fault.
+///
+/// # Errors
+/// The fault, with its line and column in the text.
+pub(crate) fn check_config(runtime: &str, text: &str) -> Result<(), yaml::Fault> {
+    match runtime {
+        PROCESS => config::parse(text).map(drop),
+        PODMAN => podman::check_config(text),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a file of a workload, as a start would.
+///
+/// # Errors
+/// The fault.
+pub(crate) fn check_file(file: &pb::File) -> Result<(), String> {
+    files::target_and_content(file).map(drop)
 }

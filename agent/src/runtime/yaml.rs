@@ -55,7 +55,7 @@ pub(super) fn document<T>(
         let what = format!("more than {MOST_BYTES} bytes");
         return Err(Fault { line: 1, column: 1, what, is_over: true });
     }
-    let text = yaml::without_marks(text);
+    let text = yaml::readable(text);
     let documents = yaml::load(&text, &BOUNDS).map_err(|error| Fault {
         line: error.line,
         column: error.column,

@@ -114,6 +114,25 @@ fn rule_and_file_need_all_that_makes_them_one() {
 }
 
 #[test]
+fn long_names_are_not_quoted_as_a_whole() {
+    let long = "workload".repeat(5_000);
+    for text in [
+        format!("{long}: x"),
+        format!("desiredState: {{{long}: x}}"),
+        format!("desiredState: {{workloads: {{w: {{restartPolicy: {long}}}}}}}"),
+        format!("desiredState: {{workloads: {{{long}: {{x: y}}}}}}"),
+        format!("desiredState: {{workloads: {{{long}: {{agent: 5}}}}}}"),
+        format!("desiredState: {{configs: {{{long}: {{5: x}}}}}}"),
+        format!("desiredState: {{configs: {{{long}: {}x{}}}}}", "[".repeat(21), "]".repeat(21)),
+        format!("desiredState: {{configs: {{{long}: x, {long}: x}}}}"),
+        format!("desiredState: *{long}"),
+    ] {
+        let told = fault_of(&text);
+        assert!(told.len() < 600, "{} bytes: {}", told.len(), &told[..300]);
+    }
+}
+
+#[test]
 fn what_is_no_single_document_is_refused() {
     assert!(fault_of("a: [").contains(": this is no YAML: "));
     assert!(fault_of("a: 1\na: 2").contains("this is no YAML: "), "{}", fault_of("a: 1\na: 2"));

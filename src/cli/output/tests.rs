@@ -1,7 +1,12 @@
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 use saphyr::LoadableYamlNode;
 
 use super::*;
+use crate::{
+    cli::input::NewState,
+    manifest,
+    state::{DESIRED_STATE, Tree, convert::Fill},
+};
 
 fn read_back(text: &str) -> Value {
     fn value(node: &Yaml<'_>) -> Value {
@@ -163,6 +168,96 @@ proptest! {
         let documents = Yaml::load_from_str(&text).unwrap();
         prop_assert_eq!(documents.len(), 2, "{}", text);
     }
+}
+
+/// Texts of characters with a meaning in YAML or JSON, of control characters, and of those that some
+/// parsers take for ends of lines, marks or none at all.
+fn odd_text() -> impl Strategy<Value = String> {
+    let odd = prop_oneof![
+        prop::char::range('\0', '\u{a0}'),
+        prop::sample::select(vec![
+            '\u{7f}',
+            '\u{85}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{d7ff}',
+            '\u{e000}',
+            '\u{feff}',
+            '\u{fffd}',
+            '\u{fffe}',
+            '\u{ffff}',
+            '\u{10000}',
+            '\u{10ffff}',
+            '\n',
+            '\r',
+            '\t',
+            ' ',
+            '"',
+            '\\',
+            '{',
+        ]),
+        any::<char>(),
+    ];
+    prop::collection::vec(odd, 0..12).prop_map(String::from_iter)
+}
+
+/// A desired state with these texts wherever any text can be.
+fn odd_state() -> impl Strategy<Value = Node> {
+    let text = || odd_text().prop_map(|text| Node::text(&text));
+    let config = text().prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Node::seq),
+            prop::collection::btree_map("[a-z0-9_-]{1,8}", inner, 0..4).prop_map(named),
+        ]
+    });
+    let configs = prop::collection::btree_map("[a-z0-9_-]{1,8}", config, 1..4).prop_map(named);
+    let tags = prop::collection::btree_map(odd_text(), text(), 1..4).prop_map(named);
+    let workload = (tags, [text(), text(), text(), text()]);
+    (configs, workload).prop_map(|(configs, (tags, [runtime, config, mount_point, data]))| {
+        let files = vec![Node::map([("data", data), ("mountPoint", mount_point)])];
+        let workload = Node::map([
+            ("agent", Node::text("agent_A")),
+            ("files", Node::seq(files)),
+            ("restartPolicy", Node::text("NEVER")),
+            ("runtime", runtime),
+            ("runtimeConfig", config),
+            ("tags", tags),
+        ]);
+        let version = Node::text("v1");
+        let workloads = Node::map([("w", workload)]);
+        Node::map([("apiVersion", version), ("configs", configs), ("workloads", workloads)])
+    })
+}
+
+fn named(entries: std::collections::BTreeMap<String, Node>) -> Node {
+    Node::map(entries.iter().map(|(name, node)| (name.as_str(), node.clone())))
+}
+
+#[test]
+fn printed_state_is_taken_by_all_other_commands() {
+    let whole = (odd_state(), any::<bool>(), any::<bool>());
+    // By a fixed seed: the same states each time.
+    let checked = TestRunner::deterministic().run(&whole, |(desired, is_json, is_pretty)| {
+        let tree = Tree::default().with(DESIRED_STATE, Some(desired.clone()));
+        let message = convert::to_pb(&tree, Fill::Full);
+        let printed = state(Some(&message)).unwrap();
+        let text = match (is_json, is_pretty) {
+            // As `jq` prints it.
+            (true, true) => serde_json::to_string_pretty(&printed).unwrap(),
+            (true, false) => document(&printed, StateFormat::Json).unwrap(),
+            (false, _) => document(&printed, StateFormat::Yaml).unwrap(),
+        };
+        // `set -f` first, then `check` and `run`.
+        let set = NewState::from_yaml(&text);
+        let set = set.map_err(|fault| TestCaseError::fail(format!("{}: {text}", fault.what)))?;
+        let set = convert::from_pb(&set.to_pb()).unwrap();
+        prop_assert_eq!(set.get(&[DESIRED_STATE]), Some(&desired), "{}", text);
+        let run = manifest::parse("m", &text);
+        let run = run.map_err(|fault| TestCaseError::fail(format!("{fault}: {text}")))?;
+        prop_assert_eq!(run.updated.tree.get(&[DESIRED_STATE]), Some(&desired), "{}", text);
+        Ok(())
+    });
+    checked.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

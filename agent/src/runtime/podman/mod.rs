@@ -27,6 +27,7 @@ use super::{
     Change, Ended, Later, Order, Output, Runtime, StartError, Started, Unit,
     files::{self, Readers},
     shim::PAIR,
+    yaml::Fault,
 };
 use command::{Listed, PodmanError};
 use config::Container;
@@ -230,6 +231,11 @@ impl Runtime for Podman {
             self.remove_instance(instance).await.map_err(|error| error.to_string())
         })
     }
+}
+
+/// Checks a `runtimeConfig`.
+pub(super) fn check_config(text: &str) -> Result<(), Fault> {
+    config::parse(text).map(drop)
 }
 
 /// A running container.

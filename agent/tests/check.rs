@@ -1,0 +1,142 @@
+//! `fifogate-agent check`: faults of manifests that the agent would find only later.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use testkit::fifogate_agent;
+
+/// Status, standard output and standard error.
+type Said = (i32, String, String);
+
+fn check(args: &[&str], input: &str) -> Said {
+    let mut command = Command::new(fifogate_agent());
+    command.arg("check").args(args).stdin(Stdio::piped());
+    command.env_remove("RUST_LOG").env_remove("XDG_RUNTIME_DIR");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The command may end before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|own| String::from_utf8(own).unwrap());
+    (output.status.code().unwrap(), out, err)
+}
+
+const GOOD: &str = "\
+apiVersion: v1
+workloads:
+  a: { agent: agent_A, runtime: process, runtimeConfig: 'command: sleep' }
+  b:
+    agent: agent_A
+    runtime: process
+    configs: { c: c }
+    runtimeConfig: |
+      command: '{{c.program}}'
+    files: [{ mountPoint: /etc/x, binaryData: QUJD }]
+    dependencies: { a: ADD_COND_RUNNING }
+  c: { agent: agent_B, runtime: podman, runtimeConfig: 'image: x' }
+configs: { c: { program: sleep } }
+";
+
+#[test]
+fn good_manifest_is_told_with_the_workloads_of_the_agent() {
+    let ok = "<stdin>: ok (3 workloads, 2 of agent_A: a, b)\n".to_owned();
+    assert_eq!(check(&["-"], GOOD), (0, ok, String::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.yaml");
+    fs::write(&file, GOOD).unwrap();
+    let path = file.to_str().unwrap();
+    let (status, out, err) = check(&["--name", "agent_C", path], "");
+    assert_eq!((status, out), (0, format!("{path}: ok (3 workloads, 0 of agent_C)\n")));
+    let note = "0 of 3 workloads are of agent_C; the manifest names agent_A, agent_B";
+    assert!(err.contains(&format!("{path}: {note}")), "{err}");
+}
+
+#[test]
+fn each_fault_is_told_with_its_place() {
+    let text = "\
+apiVersion: v1
+workloads:
+  a:
+    agent: agent_A
+    runtime: process
+    runtimeConfig: |
+      command: sleep
+      arg: [1]
+    files:
+      - { mountPoint: x, data: y }
+      - { mountPoint: /x, binaryData: '*' }
+  b: { agent: agent_A, runtime: podman, runtimeConfig: x }
+  c:
+    agent: agent_B
+    runtime: process
+    configs: { c: c }
+    runtimeConfig: 'command: {{c.missing}}'
+  d: { agent: agent_B, runtime: process, runtimeConfig: '' }
+  e:
+    agent: '{{c'
+    runtime: process
+    configs: { c: c }
+    runtimeConfig: 'command: x'
+configs: { c: { program: sleep } }
+";
+    let (status, out, err) = check(&["-"], text);
+    assert_eq!((status, out.as_str()), (2, ""), "{err}");
+    let lines: Vec<_> = err.lines().collect();
+    let expected = [
+        ("7:7", "runtimeConfig, line 2, column 1: unknown key 'arg'; there are command"),
+        ("10:9", "file with mountPoint 'x': a mountPoint is an absolute path without `..`"),
+        ("11:9", "file with mountPoint '/x': binaryData is no base64"),
+        ("12:33", "unknown runtime 'podman'; this agent has 'process'"),
+        ("14:5", "Failed to render field 'runtimeConfig'"),
+        ("18:57", "runtimeConfig, is empty"),
+        ("20:5", "Failed to render field 'agent'"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{err}");
+    for (line, (place, part)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(&format!("error: <stdin>:{place}: {part}")), "{place}: {err}");
+    }
+}
+
+#[test]
+fn faults_of_the_manifest_and_of_usage_have_status_2_and_warnings_none() {
+    let (status, _, err) = check(&["-"], "apiVersion: v2\nworkload: {}\n");
+    assert_eq!((status, err.lines().count()), (2, 2), "{err}");
+    assert!(err.lines().all(|line| line.starts_with("error: <stdin>:")), "{err}");
+    let (status, _, err) = check(&["/nonexistent/m.yaml", "-"], GOOD);
+    assert_eq!(status, 2);
+    assert!(err.starts_with("error: /nonexistent/m.yaml: cannot read the manifest"), "{err}");
+    assert_eq!(check(&[], "").0, 2);
+    let (status, _, err) = check(&["--name", "a b", "-"], GOOD);
+    assert!(status == 2 && err.starts_with("error: --name 'a b': "), "{err}");
+    let rules = "[{ type: StateRule, operation: Read, filterMasks: [desiredStates] }]";
+    let access = format!("controlInterfaceAccess: {{ allowRules: {rules} }}");
+    let text = format!(
+        "apiVersion: v1\nworkloads:\n  a: {{ agent: agent_A, runtime: process, runtimeConfig: \
+         'command: x', dependencies: {{ b: ADD_COND_RUNNING }}, {access} }}\n"
+    );
+    let (status, out, err) = check(&["-"], &text);
+    assert_eq!((status, out.as_str()), (0, "<stdin>: ok (1 workloads, 1 of agent_A: a)\n"));
+    assert!(err.contains("<stdin>:3:"), "{err}");
+    assert!(err.contains("the mask 'desiredStates' of a rule names nothing"), "{err}");
+    assert!(err.contains("a waits for b, which is no workload of the manifest"), "{err}");
+}
+
+#[test]
+fn lost_output_is_a_failure() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = Command::new(fifogate_agent())
+        .args(["check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(GOOD.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
+}
