@@ -234,5 +234,6 @@ fn a_second_agent_on_the_same_state_or_in_the_same_folder_is_refused() {
     assert!(status == Some(1) && error.contains("another agent has this file open"), "{error}");
     let (status, error) = second("other", "run");
     assert!(status == Some(1) && error.contains("another agent runs here"), "{error}");
+    assert_eq!(error.matches("waiting up to 2s for its end").count(), 1, "{error}");
     ctl.until_state("ctl", "Running(Ok)");
 }
