@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use fifogate::pb::ank_base as pb;
 
-pub(crate) use accounts::account;
+pub(crate) use accounts::{Account, account};
 pub use mounts::Hidden;
 pub use process::{Around, Exit, Launcher, Process, StartError};
 pub use shim::Isolation;
@@ -28,6 +28,8 @@ pub const PROCESS: &str = "process";
 /// Launch parameters from outside of the `runtimeConfig`.
 #[derive(Clone, Debug, Default)]
 pub struct LaunchContext {
+    /// The `user` of the `runtimeConfig`, looked up.
+    pub(crate) account: Option<Account>,
     /// Folder of the pair, if the workload has one.
     pub pair: Option<PathBuf>,
     /// Files to mount.

@@ -37,9 +37,7 @@ use tokio::{
 };
 
 use super::{
-    Isolation, LaunchContext,
-    accounts::account,
-    capabilities,
+    Isolation, LaunchContext, capabilities,
     config::Command as Config,
     exec::Identity,
     mounts::{Bind, Hidden},
@@ -192,14 +190,14 @@ impl Launcher {
     }
 
     fn plan(&self, config: &Config, around: &LaunchContext) -> Result<Plan, StartError> {
-        let account = config.user.as_deref().map(account).transpose()?;
+        let account = around.account.as_ref();
         let mut env: BTreeMap<String, String> = PASSED_ON
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
             .collect();
         // As in containers, `/` without an account.
         let own = || User::from_uid(Uid::effective()).ok().flatten().map(|own| own.dir);
-        let home = account.as_ref().map(|user| user.home.clone()).or_else(own);
+        let home = account.map(|user| user.home.clone()).or_else(own);
         let home = home.unwrap_or_else(|| "/".into());
         env.insert("HOME".to_owned(), home.display().to_string());
         let mut binds = Vec::new();
@@ -213,7 +211,7 @@ impl Launcher {
         }
         // After the agent's variables: the workload's own values take precedence.
         env.extend(config.env.clone());
-        let owner = account.as_ref().map(|user| (user.uid, user.gid));
+        let owner = account.map(|user| (user.uid, user.gid));
         binds.extend(self.write_files(around, owner)?);
         let identity = Identity {
             command: config.command.clone(),

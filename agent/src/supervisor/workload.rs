@@ -261,8 +261,9 @@ impl Task {
         }
         let config = self.read_config(wanted).await?;
         let account = config.user.as_deref().map(crate::runtime::account).transpose()?;
-        let owner = account.map(|user| (user.uid, user.gid));
+        let owner = account.as_ref().map(|user| (user.uid, user.gid));
         let mut around = LaunchContext {
+            account,
             files: workload.files.clone().unwrap_or_default().files,
             folder: self.shared.folder.join(format!("{}.{}", self.name, wanted.instance.id)),
             pair: None,
