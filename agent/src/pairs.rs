@@ -1,10 +1,14 @@
 //! Registry of open pairs and their access rules.
 //!
 //! Workload tasks open and close pairs; the main loop adapts the rules to each change of the state. A
-//! restarted fifogate gets all pairs again, so a pair lives as long as its workload.
+//! restarted fifogate gets all pairs again, so a pair lives as long as its workload. Names of a pair that
+//! were removed or replaced meanwhile, as by a cleaner of temporary files, are made again at the next start
+//! of its workload.
 
 use std::{
     collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,6 +29,10 @@ use crate::{
     model,
 };
 
+/// Device and inode behind each name of a pair; `None` for a missing name. fifogate keeps the FIFOs open, so
+/// their inodes are not used again.
+type Files = [Option<(u64, u64)>; 2];
+
 /// All open pairs. Handles are cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pairs {
@@ -36,6 +44,8 @@ pub struct Pairs {
 #[derive(Debug, Default)]
 struct Known {
     open: BTreeMap<Instance, AddWorkload>,
+    /// The FIFOs of open pairs as their workloads found them at their last start.
+    files: BTreeMap<Instance, Files>,
     /// The state in effect for access rules.
     tree: Tree,
 }
@@ -64,8 +74,9 @@ impl Pairs {
         tell_all(gate, &widened).await;
     }
 
-    /// Opens a pair, or replaces the rules of an open one; returns its folder. Waits while there is no
-    /// fifogate. If the state grants other rights by now, the pair gets the rights common to both.
+    /// Opens a pair for a start of its workload, or replaces the rules of an open one; returns its folder.
+    /// Waits while there is no fifogate. If the state grants other rights by now, the pair gets the rights
+    /// common to both. An open pair without its names is closed and made anew: no process uses it now.
     ///
     /// # Errors
     /// fifogate rejects the pair.
@@ -83,6 +94,7 @@ impl Pairs {
             );
             log_text::about(name, Level::Warn, text);
         }
+        self.close_without_names(instance).await;
         self.with(|known| {
             let add = AddWorkload {
                 instance_name: Some(model::instance_name(instance)),
@@ -103,7 +115,12 @@ impl Pairs {
                 return Err(LinkError::Closed.into());
             };
             match current.call(Content::AddWorkload(add)).await {
-                Ok(()) => return Ok(self.folder(instance)),
+                Ok(()) => {
+                    let folder = self.folder(instance);
+                    let files = files_in(&folder);
+                    self.with(|known| known.files.insert(instance.clone(), files));
+                    return Ok(folder);
+                }
                 Err(CallError::Link(_)) => {
                     // The main loop sends the pair to the next fifogate; sent once more here, it is
                     // acknowledged.
@@ -111,7 +128,7 @@ impl Pairs {
                 }
                 Err(rejected @ CallError::Rejected(_)) => {
                     // Otherwise each later fifogate would be sent the rejected pair again.
-                    self.with(|known| known.open.remove(instance));
+                    self.with(|known| known.remove(instance));
                     return Err(rejected);
                 }
             }
@@ -130,7 +147,7 @@ impl Pairs {
     /// Closes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
         // Unregistered first: a fifogate started from now on never gets this pair.
-        if self.with(|known| known.open.remove(instance)).is_none() {
+        if self.with(|known| known.remove(instance)).is_none() {
             return;
         }
         let gate = self.gate.borrow().clone();
@@ -149,6 +166,25 @@ impl Pairs {
         self.with(|known| known.open.values().cloned().collect())
     }
 
+    /// Closes a pair whose names are not those of the FIFOs that fifogate has open.
+    async fn close_without_names(&self, instance: &Instance) {
+        let Some(files) = self.with(|known| known.files.get(instance).copied()) else { return };
+        let found = files_in(&self.folder(instance));
+        // A name may have gone before it was looked at for the first time.
+        if found != files || found.contains(&None) {
+            let name = &instance.workload;
+            log_text::about(
+                name,
+                Level::Warn,
+                format_args!(
+                    "a name of the pair of {} is gone; the pair is made again",
+                    Quoted(name)
+                ),
+            );
+            self.close(instance).await;
+        }
+    }
+
     fn folder(&self, instance: &Instance) -> PathBuf {
         self.run_dir
             .join(format!("{}.{}", instance.workload, instance.id))
@@ -161,7 +197,20 @@ impl Pairs {
     }
 }
 
+/// Looks at the names of a pair. Only fifogate opens the files, and follows no link to them.
+fn files_in(folder: &Path) -> Files {
+    ["input", "output"].map(|name| {
+        let found = fs::symlink_metadata(folder.join(name)).ok()?;
+        Some((found.dev(), found.ino()))
+    })
+}
+
 impl Known {
+    fn remove(&mut self, instance: &Instance) -> Option<AddWorkload> {
+        self.files.remove(instance);
+        self.open.remove(instance)
+    }
+
     fn rights_of(&self, instance: &Instance) -> (pb::ControlInterfaceAccess, bool) {
         model::rights_of(&self.tree, instance)
     }

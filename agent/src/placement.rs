@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 
 use fifogate::{internal::state::EFFECTIVE_STATE, state::Tree};
 
+use crate::log_text::Quoted;
+
 /// Names of other agents shown.
 const SHOWN: usize = 5;
 
@@ -20,7 +22,8 @@ pub(crate) fn nothing_to_do(tree: &Tree, agent: &str, source: &str) -> Option<St
         return None;
     }
     let count = workloads.iter().count();
-    let others: Vec<_> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    let others = names.into_iter().filter(|name| !name.is_empty());
+    let others: Vec<_> = others.map(|name| Quoted(name).to_string()).collect();
     let named = match others.len() {
         0 => "no agent".to_owned(),
         all if all > SHOWN => {
@@ -28,6 +31,7 @@ pub(crate) fn nothing_to_do(tree: &Tree, agent: &str, source: &str) -> Option<St
         }
         _ => others.join(", "),
     };
+    let agent = Quoted(agent);
     Some(format!("0 of {count} workloads are of {agent}; the {source} names {named}"))
 }
 
@@ -58,6 +62,7 @@ mod tests {
         assert_eq!(note(&["a", "a"]), text("a", 2));
         assert_eq!(note(&["", "c", "a"]), text("a, c", 3));
         assert_eq!(note(&[""]), text("no agent", 1));
+        assert_eq!(note(&["c\n\u{1b}[2J"]), text("c\\n\\u{1b}[2J", 1));
         assert_eq!(
             note(&["B", "a1", "a2", "a3", "a4", "a5", "a6"]),
             text("B, a1, a2, a3, a4, and 2 more", 7)

@@ -7,6 +7,7 @@ use std::{
     fmt, fs,
     future::pending,
     io::{self, Write},
+    mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -196,18 +197,17 @@ fn assemble(
         keeps_old_pairs: !is_first,
     };
     tokio::spawn(reports.deliver(store.clone()));
-    let first_state = first_state(options);
+    let first_state = first_state(options, &store);
     let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor, first_state };
     Ok((parts, Stop { ends_all, stop }))
 }
 
-fn first_state(options: &Options) -> FirstState {
-    match (&options.etcd, &options.state_dir) {
-        (Some(_), _) => FirstState { source: "state in etcd", level: Level::Info },
-        // The manifest counts when nothing is kept yet; either way the state is there.
-        (None, Some(_)) => FirstState { source: "kept state", level: Level::Warn },
-        (None, None) => FirstState { source: "manifest", level: Level::Warn },
+fn first_state(options: &Options, store: &Store) -> FirstState {
+    if options.etcd.is_some() {
+        return FirstState { source: "state in etcd", level: Level::Info };
     }
+    let source = if store.is_seeded() { "manifest" } else { "kept state" };
+    FirstState { source, level: Level::Warn }
 }
 
 /// Starts the watchdog of the lease, if there is one: workloads end if the name cannot be kept.
@@ -337,7 +337,7 @@ fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
     let path = folder.path.join("lock");
     let named = |what: &dyn fmt::Display| CliError::Failed(format!("{}: {what}", path.display()));
     let end = Instant::now() + LOCK_PATIENCE;
-    let mut file = file;
+    let (mut file, mut waits) = (file, false);
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
@@ -347,6 +347,12 @@ fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
                 return Err(named(&text));
             }
             Err((_, errno)) => return Err(named(&errno)),
+        }
+        if !mem::replace(&mut waits, true) {
+            log::info!(
+                "{} is locked by another agent: waiting up to {LOCK_PATIENCE:?} for its end",
+                path.display()
+            );
         }
         thread::sleep(LOCK_PAUSE);
     }

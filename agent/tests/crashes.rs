@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fifogate::pb::ank_base::response::ResponseContent;
 use nix::{
@@ -13,7 +17,9 @@ use nix::{
     },
     unistd::{Pid, mkfifo},
 };
-use testkit::{Agent, processes_with, state_of, update, wait_for, workload};
+use testkit::{
+    Agent, Seen, is_root, processes_with, state_of, update, wait_for, workload, workload_with,
+};
 
 #[test]
 fn all_that_was_acknowledged_before_the_agent_was_killed_is_there_afterwards() {
@@ -234,5 +240,110 @@ fn a_second_agent_on_the_same_state_or_in_the_same_folder_is_refused() {
     assert!(status == Some(1) && error.contains("another agent has this file open"), "{error}");
     let (status, error) = second("other", "run");
     assert!(status == Some(1) && error.contains("another agent runs here"), "{error}");
+    assert_eq!(error.matches("waiting up to 2s for its end").count(), 1, "{error}");
     ctl.until_state("ctl", "Running(Ok)");
+}
+
+/// A workload that is restarted, and writes down at each start which pair it finds.
+struct Restarted {
+    agent: Agent,
+    seen: Seen,
+    id: String,
+    /// Its process, by its command line.
+    sleeper: String,
+}
+
+impl Restarted {
+    fn start(number: usize) -> Self {
+        let seconds = 76_001 + number;
+        let seen = Seen::new();
+        let file = seen.path().join("starts");
+        let script = format!(
+            "cd $CONTROL_INTERFACE_DIR && stat -c '%n %F %u:%g %a' input output >> {} && exec sleep \
+             {seconds}",
+            file.display()
+        );
+        let user = if is_root() { "\"user\": \"12345:54321\"" } else { "" };
+        let fields = ", restartPolicy: ALWAYS, controlInterfaceAccess: {allowRules: [{type: \
+                      StateRule, operation: Read, filterMasks: ['*']}]}";
+        let agent = Agent::start(&workload_with("w", &script, user, fields), &[]);
+        let id = agent.connect().until_state("w", "Running(Ok)");
+        Self { agent, seen, id, sleeper: format!("sleep\u{0}{seconds}") }
+    }
+
+    /// Its folder in the run directory.
+    fn folder(&self) -> PathBuf {
+        self.agent.path("run").join(format!("w.{}", self.id))
+    }
+
+    /// What each start found, one after the other.
+    fn found(&self, starts: usize) -> Vec<String> {
+        wait_for(&format!("start {starts}"), || {
+            let text = fs::read_to_string(self.seen.path().join("starts")).ok()?;
+            let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            (lines.len() == 2 * starts && text.ends_with('\n')).then_some(lines)
+        })
+    }
+
+    fn end_process(&self) {
+        let process = wait_for("its process", || processes_with(&self.sleeper).pop());
+        kill(Pid::from_raw(process), Signal::SIGKILL).unwrap();
+        wait_for("its end", || (!processes_with(&self.sleeper).contains(&process)).then_some(()));
+    }
+}
+
+fn remove_all(folder: &Path) {
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn pair_whose_names_were_removed_is_made_again_for_the_next_process_of_its_workload() {
+    let remove: [fn(&Path); 5] = [
+        remove_all,
+        |folder| remove_all(&folder.join("control_interface")),
+        |folder| fs::remove_file(folder.join("control_interface/input")).unwrap(),
+        |folder| fs::remove_file(folder.join("control_interface/output")).unwrap(),
+        |folder| {
+            let input = folder.join("control_interface/input");
+            fs::remove_file(&input).unwrap();
+            mkfifo(&input, Mode::S_IRWXU).unwrap();
+        },
+    ];
+    let all: Vec<_> = (0..remove.len()).map(Restarted::start).collect();
+    for (own, remove) in all.iter().zip(remove) {
+        own.found(1);
+        remove(&own.folder());
+        own.end_process();
+    }
+    for own in &all {
+        let found = own.found(2);
+        assert_eq!(found[2..], found[..2]);
+        own.agent.connect_as("w").state();
+        assert_eq!(own.agent.connect().until_state("w", "Running(Ok)"), own.id);
+        // A pair with its names goes on as it is.
+        own.end_process();
+    }
+    for own in &all {
+        own.found(3);
+        let log = own.agent.log();
+        assert_eq!(log.matches("the pair is made again").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn file_in_place_of_a_removed_fifo_is_left_alone_and_keeps_only_its_workload_from_starting() {
+    let own = Restarted::start(5);
+    let mut ctl = own.agent.connect();
+    let output = own.folder().join("control_interface/output");
+    fs::remove_file(&output).unwrap();
+    fs::write(&output, "mine").unwrap();
+    own.end_process();
+    ctl.until("the reason", |tree| {
+        let info = state_of(tree, "w")?.2;
+        info.contains("is a regular file, and a FIFO belongs there; remove it").then_some(())
+    });
+    assert_eq!(fs::read_to_string(&output).unwrap(), "mine");
+    fs::remove_file(&output).unwrap();
+    own.found(2);
+    own.agent.connect_as("w").state();
 }

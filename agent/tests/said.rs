@@ -107,7 +107,7 @@ fn agent_without_a_workload_in_its_manifest_says_whose_they_are() {
         (
             others.clone(),
             &["--name", "agent_B", "--state-dir", "$dir/state"],
-            Some(text("kept state", "agent_A, agent_C", 2)),
+            Some(text("manifest", "agent_A, agent_C", 2)),
         ),
         (with_template, &["--name", "agent_B"], None),
         (others, &[], None),
@@ -126,6 +126,24 @@ fn agent_without_a_workload_in_its_manifest_says_whose_they_are() {
             }
         }
     }
+}
+
+#[test]
+fn state_is_said_to_be_kept_from_the_second_start_on() {
+    let options = ["--name", "agent_B", "--state-dir", "$dir/state"];
+    let mut agent = Agent::start("", &options);
+    let said = |agent: &Agent, count: usize| {
+        wait_for("the line about its workloads", || {
+            let lines = lines(agent, "0 of 1 workloads are of agent_B; the ");
+            (lines.len() == count).then(|| lines[count - 1].clone())
+        })
+    };
+    let line = said(&agent, 1);
+    assert!(line.ends_with("the manifest names agent_A"), "{line}");
+    agent.kill();
+    agent.restart();
+    let line = said(&agent, 2);
+    assert!(line.ends_with("the kept state names agent_A"), "{line}");
 }
 
 fn ask_logs(session: &mut Session, named: &[(&str, &str)]) -> ResponseContent {

@@ -226,27 +226,33 @@ fn a_workload_that_floods_its_output_disturbs_no_other() {
 #[test]
 fn a_workload_finds_its_pair_and_its_files_where_it_looks_and_no_other_pairs() {
     let dir = tempfile::tempdir().unwrap();
-    let seen = dir.path().join("seen");
+    let (seen, node) = (dir.path().join("seen"), dir.path().join("node"));
+    fs::create_dir(&node).unwrap();
+    let (conf, made) = (node.join("test.conf"), node.join("made"));
     let script = format!(
-        "{{ cat /etc/fifogate-test.conf; cat /opt/made/for/this; cd $CONTROL_INTERFACE_DIR && pwd \
+        "{{ cat {1}; cat {2}/for/this; cd $CONTROL_INTERFACE_DIR && pwd \
          && ls; ls -A $HIDDEN | wc -l; }} > {0}.part 2>&1; mv {0}.part {0}; exec sleep 1000",
-        seen.display()
+        seen.display(),
+        conf.display(),
+        made.display()
     );
-    let fields = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
-                  filterMasks: ['*']}]}, files: [{mountPoint: /etc/fifogate-test.conf, data: \
-                  \"one\\n\"}, {mountPoint: /opt/made/for/this, binaryData: dHdvCg==}]";
+    let fields = format!(
+        ", controlInterfaceAccess: {{allowRules: [{{type: StateRule, operation: Read, filterMasks: \
+         ['*']}}]}}, files: [{{mountPoint: {}, data: \"one\\n\"}}, {{mountPoint: {}/for/this, \
+         binaryData: dHdvCg==}}]",
+        conf.display(),
+        made.display()
+    );
     let mut agent = Agent::start("", &[]);
     let mut ctl = agent.connect();
     let script = script.replace("$HIDDEN", agent.path("run").to_str().unwrap());
-    let text = format!("workloads:\n{}", workload("w", &script, fields));
+    let text = format!("workloads:\n{}", workload("w", &script, &fields));
     ctl.update(&text, &["desiredState.workloads.w"]).unwrap();
     let text = wait_for("what it saw", || fs::read_to_string(&seen).ok());
     assert_eq!(text, "one\ntwo\n/run/ankaios/control_interface\ninput\noutput\n0\n");
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.status(), Some(0));
-    for left in ["/etc/fifogate-test.conf", "/opt/made"] {
-        assert!(!fs::exists(left).unwrap(), "{left} is left on the host");
-    }
+    assert_eq!(fs::read_dir(&node).unwrap().count(), 0, "something is left on the host");
 }
 
 #[test]

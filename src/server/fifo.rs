@@ -55,6 +55,11 @@ impl FifoError {
         move |errno| Self { path, what: What::Failed(doing, errno) }
     }
 
+    /// True if there was no file of this name.
+    fn is_missing(&self) -> bool {
+        matches!(self.what, What::Failed(_, Errno::ENOENT))
+    }
+
     pub(super) fn wrong(path: &Path, what: impl Into<String>) -> Self {
         Self { path: path.to_owned(), what: What::Wrong(what.into()) }
     }
@@ -159,12 +164,17 @@ impl RunDir {
     }
 
     /// Removes the names of a pair, and its folders if they are empty then. Names of other files are
-    /// left alone.
+    /// left alone, and missing names are no error.
     ///
     /// # Errors
     /// A name cannot be removed, or no longer names our FIFO.
     pub(super) fn remove_pair(&self, pair: &PipePair) -> Result<(), FifoError> {
-        let (workload_dir, dir) = self.open_folders(pair)?;
+        let (workload_dir, dir) = match self.open_folders(pair) {
+            Err(error) if error.is_missing() => {
+                return remove_dir(&self.dir, &pair.name, &self.path.join(&pair.name));
+            }
+            found => found?,
+        };
         for (name, file) in pair.files {
             let path = pair.path.join(name);
             match file_named(&dir, name) {

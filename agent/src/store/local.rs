@@ -68,6 +68,8 @@ pub enum StorageError {
 pub struct Local {
     /// Held until a change is persisted and its event queued: so all changes have one order.
     inner: Arc<Mutex<Inner>>,
+    /// The first state is the seed: nothing was kept.
+    pub(super) seeded: bool,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,7 @@ impl Local {
         let disk = state_dir.map(Disk::open).transpose()?;
         let kept = disk.as_ref().map(Disk::load).transpose()?;
         let kept = kept.flatten();
+        let seeded = kept.is_none() && seed.is_some();
         let tree = match (kept, seed) {
             (Some(kept), seed) => {
                 let tree = restored(kept)?;
@@ -120,7 +123,8 @@ impl Local {
         let _ = events.try_send(Event::State { tree: tree.clone(), changes: None });
         let current = StateModel::new(tree);
         let inner = Inner { current, disk: disk.map(Arc::new), disk_fails: false, events };
-        Ok((Store::Local(Self { inner: Arc::new(Mutex::new(inner)) }), receiver))
+        let inner = Arc::new(Mutex::new(inner));
+        Ok((Store::Local(Self { inner, seeded }), receiver))
     }
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {

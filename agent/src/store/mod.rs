@@ -171,6 +171,16 @@ impl Store {
         }
     }
 
+    /// Whether the first state is the seed, as nothing was kept. False in a cluster, whose state is of all
+    /// agents.
+    #[must_use]
+    pub fn is_seeded(&self) -> bool {
+        match self {
+            Self::Local(local) => local.seeded,
+            Self::Etcd(_) => false,
+        }
+    }
+
     /// The lease of the agent's name, if another process can take the name.
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
