@@ -69,13 +69,14 @@ workloads:
     files:
       - { mountPoint: x, data: y }
       - { mountPoint: /x, binaryData: '*' }
-  b: { agent: agent_A, runtime: podman, runtimeConfig: x }
+  b: { agent: agent_A, runtime: containerd, runtimeConfig: x }
   c:
     agent: agent_B
     runtime: process
     configs: { c: c }
     runtimeConfig: 'command: {{c.missing}}'
   d: { agent: agent_B, runtime: process, runtimeConfig: '' }
+  p: { agent: agent_A, runtime: podman, runtimeConfig: 'image: 5' }
   e:
     agent: '{{c'
     runtime: process
@@ -90,10 +91,11 @@ configs: { c: { program: sleep } }
         ("7:7", "runtimeConfig, line 2, column 1: unknown key 'arg'; there are command"),
         ("10:9", "file with mountPoint 'x': a mountPoint is an absolute path without `..`"),
         ("11:9", "file with mountPoint '/x': binaryData is no base64"),
-        ("12:33", "unknown runtime 'podman'; this agent has 'process'"),
+        ("12:33", "unknown runtime 'containerd'; this agent has 'podman', 'process'"),
         ("14:5", "Failed to render field 'runtimeConfig'"),
         ("18:57", "runtimeConfig, is empty"),
-        ("20:5", "Failed to render field 'agent'"),
+        ("19:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),
+        ("21:5", "Failed to render field 'agent'"),
     ];
     assert_eq!(lines.len(), expected.len(), "{err}");
     for (line, (place, part)) in lines.iter().zip(expected) {

@@ -135,7 +135,7 @@ fn what_cannot_be_started_says_why() {
         wrong("yaml", "{command: [", ""),
         wrong("folder", "{command: \"true\", workingDir: /does/not/exist}", ""),
         wrong("user", "{command: \"true\", user: nobody-of-that-name}", ""),
-        "  engine: {runtime: podman, agent: agent_A, runtimeConfig: 'image: x'}\n".to_owned(),
+        "  engine: {runtime: containerd, agent: agent_A, runtimeConfig: 'image: x'}\n".to_owned(),
     ];
     let agent = Agent::start(&workloads.concat(), &[]);
     let mut ctl = agent.connect();
@@ -145,7 +145,7 @@ fn what_cannot_be_started_says_why() {
         ("yaml", "runtimeConfig, line 1, column 11: unclosed bracket '['"),
         ("folder", "workingDir /does/not/exist is no folder"),
         ("user", "there is no user 'nobody-of-that-name'"),
-        ("engine", "unknown runtime 'podman'"),
+        ("engine", "unknown runtime 'containerd'"),
     ] {
         ctl.until_state(name, "Pending(StartingFailed)");
         let info = state_of(&ctl.state(), name).unwrap().2;
