@@ -66,6 +66,7 @@ soak:  ## killed processes, rules, nested values, expensive inputs at random: SC
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak --test torn -- --nocapture whatever
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
+	SEED=$(SEED) CASES=$(NESTING_CASES) $(CARGO) test --package fifogate-agent --test doors
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEARCH_STATE=$(SEARCH_STATE) SEARCH_SEED=$(SEED) \
 		$(CARGO) test --test search -- --nocapture --test-threads 1
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEED=$(SEED) $(CARGO) test --release -p fifogate-agent --lib search

@@ -41,7 +41,7 @@ pub(super) fn change(response: &pb::CompleteStateResponse) -> Result<Value, CliE
 /// The text of one document, ending with a line feed.
 pub(super) fn document(value: &Value, format: StateFormat) -> Result<String, CliError> {
     match format {
-        StateFormat::Json => Ok(format!("{value}\n")),
+        StateFormat::Json => Ok(json_line(value)),
         StateFormat::Yaml => {
             yaml(value).map_err(|error| CliError::failed(format!("cannot print as YAML: {error}")))
         }
@@ -66,6 +66,22 @@ fn value(node: &Node) -> Value {
         Node::Uint(number) => Value::from(*number),
         Node::Unset => Value::Null,
     }
+}
+
+/// JSON that is read as YAML, too, such as by `check`: characters that YAML does not take stand in texts
+/// alone, and are escaped there.
+fn json_line(value: &Value) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        if is_odd(c) { line += &escape(c) } else { line.push(c) }
+    }
+    line.push('\n');
+    line
+}
+
+/// Whether a character is escaped in every text: YAML does not take it, or not as it is.
+fn is_odd(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 fn yaml(value: &Value) -> Result<String, saphyr::EmitError> {
@@ -109,15 +125,11 @@ fn yaml_text(text: &str) -> Yaml<'static> {
 /// older parsers read more texts as numbers, dates or line ends; for these the answer is false.
 fn reads_as_text(text: &str) -> bool {
     let in_numbers = |c: char| c.is_ascii_digit() || "+-._:eE tTzZ".contains(c);
-    let is_odd = |c: char| match c {
-        '\n' | '\t' => false,
-        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
-        _ => c.is_control(),
-    };
+    let is_odd_here = |c: char| !matches!(c, '\n' | '\t') && is_odd(c);
     // Older parsers read dates, sexagesimal and binary numbers, such as 2001-01-01, 1:30 and 0b1.
     let like_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
         && (text.chars().all(in_numbers) || text.starts_with("0b"));
-    !like_number && !text.contains(is_odd)
+    !like_number && !text.contains(is_odd_here)
 }
 
 fn escape(c: char) -> String {

@@ -64,7 +64,7 @@ impl Reader {
                 Some(Node::seq(values))
             }
             Kind::Record(record) => self.record(value, name, value, record),
-            Kind::Config => self.config(value, 1),
+            Kind::Config => self.config(value, 1, true),
             Kind::OneOf(_) | Kind::Number(_) | Kind::Execution(_) => {
                 self.fault(value, format!("{name} cannot be set"))
             }
@@ -90,7 +90,7 @@ impl Reader {
             Kind::Choice(choices) => self.one_of(node, what, &names(choices)),
             Kind::Record(record) => self.record(node, what, node, record),
             Kind::OneOf(variants) => self.variant(variants, what, node),
-            Kind::Config => self.config(node, 1),
+            Kind::Config => self.config(node, 1, true),
             _ => self.fault(node, format!("{what} cannot be set")),
         }
     }

@@ -215,18 +215,23 @@ impl Reader {
     }
 
     fn configs(&mut self, node: &Yaml<'_>) -> Option<Node> {
-        self.config_map(node, "configs", 0)
+        self.config_map(node, "configs", (0, true))
     }
 
-    fn config_map(&mut self, node: &Yaml<'_>, what: &str, depth: usize) -> Option<Node> {
+    fn config_map(
+        &mut self,
+        node: &Yaml<'_>,
+        what: &str,
+        (depth, checks_keys): (usize, bool),
+    ) -> Option<Node> {
         let mut map = Map::new();
         for (name, key, value) in self.entries(node, what)? {
-            if !validate::is_name(name) {
+            if checks_keys && !validate::is_name(name) {
                 let (name, rule) = (Excerpt(name), validate::NAME_RULE);
                 let text = format!("Unsupported config item key '{name}'. {rule}");
                 self.fault::<()>(key, text);
             }
-            if let Some(item) = self.config(value, depth + 1) {
+            if let Some(item) = self.config(value, depth + 1, checks_keys) {
                 map.insert(self.key(name), item);
             }
         }
@@ -234,15 +239,24 @@ impl Reader {
     }
 
     /// Reads a config, or a value inside one. A collection at `node` has the level `depth`.
-    pub(super) fn config(&mut self, node: &Yaml<'_>, depth: usize) -> Option<Node> {
+    pub(super) fn config(
+        &mut self,
+        node: &Yaml<'_>,
+        depth: usize,
+        checks_keys: bool,
+    ) -> Option<Node> {
         match &node.data {
             Data::Mapping(_) | Data::Sequence(_) if depth > MAX_NESTING => {
                 self.fault(node, too_deep("this config"))
             }
-            Data::Mapping(_) => self.config_map(node, "a config", depth),
+            Data::Mapping(_) => self.config_map(node, "a config", (depth, checks_keys)),
             Data::Sequence(items) => {
                 // Faulty items are left out: the manifest is refused for them anyway.
-                let values = items.iter().filter_map(|item| self.config(item, depth + 1));
+                let values = items.iter().filter_map(|item| {
+                    // As for an update (docs/protocol.md#names-and-versions).
+                    let checks_keys = checks_keys && !matches!(item.data, Data::Sequence(_));
+                    self.config(item, depth + 1, checks_keys)
+                });
                 Some(Node::seq(values.collect::<Vec<_>>()))
             }
             _ => self.text(node, "a config").map(|text| self.leaf(&text)),

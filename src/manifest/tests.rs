@@ -534,3 +534,16 @@ fn new_row_of_the_schema_is_decoded_encoded_checked_and_read() {
         ]
     );
 }
+
+/// A state that was set has to be taken as a manifest, so keys are checked where an update checks them.
+#[test]
+fn keys_are_checked_but_for_those_below_a_sequence_in_a_sequence() {
+    let parsed = |config: &str| parse("m", &format!("apiVersion: v1\nconfigs: {{c: {config}}}\n"));
+    for odd in ["{a.b: x}", "[{a.b: x}]", "{k: [{k: [{a.b: x}]}]}"] {
+        let refused = parsed(odd).unwrap_err().to_string();
+        assert!(refused.contains("Unsupported config item key 'a.b'"), "{odd}: {refused}");
+    }
+    for kept in ["[[{a.b: x}]]", "[[x, {k: {a.b: [{'': x}]}}]]", "{k: [{l: [[{'*': x}]]}]}"] {
+        parsed(kept).unwrap();
+    }
+}

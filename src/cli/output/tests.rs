@@ -268,6 +268,16 @@ fn json_is_one_line_whatever_is_in_it() {
 }
 
 #[test]
+fn json_is_yaml_whatever_is_in_it() {
+    let all: String = (0..=0xffff).filter_map(char::from_u32).chain(['\u{10ffff}']).collect();
+    let value = json!({ "k": all, all.clone(): "v" });
+    let line = document(&value, StateFormat::Json).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+    let short = json!({ "k": "\u{7f}\u{85}\u{2028}\u{feff}\u{fffe}\u{ffff}" });
+    assert_eq!(read_back(&document(&short, StateFormat::Json).unwrap()), short);
+}
+
+#[test]
 fn event_has_all_three_lists_and_the_first_answer_none() {
     let mut response = pb::CompleteStateResponse::default();
     assert_eq!(change(&response).unwrap(), json!({ "completeState": {} }));
