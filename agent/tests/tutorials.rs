@@ -1,10 +1,10 @@
-//! The tutorial for one node, pasted block by block into a shell, as a reader does.
+//! The tutorials and the commands of the README, pasted block by block into a shell, as a reader does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{env, fmt::Write, fs, path::Path, process::Command};
 
-use testkit::{fifogate_agent, repository};
+use testkit::{fifogate_agent, is_root, repository, skip};
 
 /// A fenced block with its language, and the file that the text before it names last.
 struct Block {
@@ -47,6 +47,11 @@ fn script(markdown: &str, dir: &Path) -> String {
     script
 }
 
+fn path_with_programs() -> String {
+    let programs = Path::new(fifogate_agent()).parent().unwrap();
+    format!("{}:{}", programs.display(), env::var("PATH").unwrap())
+}
+
 #[test]
 fn one_node_shows_what_it_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -60,14 +65,12 @@ fn one_node_shows_what_it_says() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(here.join("venv/bin/python"), mode).unwrap();
     let markdown = fs::read_to_string(repository().join("docs/tutorials/one-node.md")).unwrap();
-    let programs = Path::new(fifogate_agent()).parent().unwrap();
-    let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap());
     // A file: the tutorial kills a process by a word of its command line.
     fs::write(dir.path().join("steps.sh"), script(&markdown, &here)).unwrap();
     let output = Command::new("bash")
         .arg(dir.path().join("steps.sh"))
         .current_dir(&here)
-        .env("PATH", path)
+        .env("PATH", path_with_programs())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -84,4 +87,118 @@ fn one_node_shows_what_it_says() {
     shows(5, &["sleep, args: [\\\"2\\\"]"]);
     shows(6, &["pace: \"3\""]);
     assert!(!here.exists(), "the last step removes its folder");
+}
+
+/// A reader who pastes a block again until it shows what the tutorial says, and for at most a minute. A
+/// block with a job of its own, or with an end, is pasted once.
+const READER: &str = r#"
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+step() {
+    end=$((SECONDS + 60))
+    while :; do
+        . "$1.sh" > "$1.out" 2>&1 && status=0 || status=$?
+        if [ ! -e "$1.text" ]; then
+            [ "$status" = 0 ] || grep -q '&$\|^kill' "$1.sh" && return
+        elif shows "$1.text" "$1.out"; then
+            return
+        fi
+        [ "$SECONDS" -lt "$end" ] || { echo "step $1 does not show it:"; cat "$1.sh" "$1.out"; exit 1; }
+        sleep 0.1
+    done
+}
+# Whether the output is the text, with anything where the text has dots.
+shows() {
+    python3 -c '
+import re, sys
+text, output = (open(path).read().strip() for path in sys.argv[1:])
+pattern = ".*".join(map(re.escape, text.split("…")))
+sys.exit(not re.fullmatch(pattern, output, re.DOTALL))' "$1" "$2"
+}
+"#;
+
+#[test]
+fn three_nodes_show_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("three");
+    fs::create_dir(&here).unwrap();
+    let markdown = fs::read_to_string(repository().join("docs/tutorials/three-nodes.md")).unwrap();
+    // The programs are built already, and the folder is this test's.
+    let (_, start) = markdown.split_once("mkdir /tmp/three\n").unwrap();
+    let markdown = format!("```sh\n{start}").replace("/tmp/three", here.to_str().unwrap());
+    let mut steps: Vec<String> = Vec::new();
+    for Block { language, file, text } in blocks(&markdown) {
+        let file_of = |step: &str, kind: &str| dir.path().join(format!("{step}.{kind}"));
+        match (language.as_str(), file) {
+            ("sh", _) => {
+                let step = format!("{:02}", steps.len());
+                fs::write(file_of(&step, "sh"), text).unwrap();
+                steps.push(step);
+            }
+            ("text", _) => fs::write(file_of(steps.last().unwrap(), "text"), text).unwrap(),
+            ("yaml", Some(file)) => fs::write(here.join(file), text).unwrap(),
+            (language, file) => panic!("a block of {language} for {file:?}: {text}"),
+        }
+    }
+    let folder = dir.path().display();
+    let steps: String = steps.iter().map(|step| format!("step {folder}/{step}\n")).collect();
+    let script = dir.path().join("steps.sh");
+    fs::write(&script, format!("ip link set lo up || exit 77\n{READER}\n{steps}")).unwrap();
+    // The ports of etcd are those of the tutorial: in a network of its own nobody else has them.
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    if !is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let command = command.arg("bash").arg(&script).current_dir(&here);
+    let output = command.env("PATH", path_with_programs()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("unshare failed") || output.status.code() == Some(77) {
+        skip(&format!("it needs root, or user namespaces: {}", errors.trim()));
+        return;
+    }
+    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(!here.exists(), "the last step removes its folder");
+}
+
+/// The commands of the README's block that holds `text`.
+fn commands_of_readme(text: &str) -> String {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let mut found = blocks(&readme).into_iter().filter(|block| block.text.contains(text));
+    let block = found.next().expect("a block with these commands").text;
+    block
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ "))
+        .fold(String::new(), |all, line| all + line + "\n")
+}
+
+#[test]
+fn commands_of_the_readme_do_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run").display().to_string();
+    let cli = commands_of_readme("fifogate run --manifest").replace("/tmp/run", &run_dir);
+    let (start, rest) = cli.split_once('\n').unwrap();
+    // The frames go to a workload that may subscribe; what comes is printed for ever, so it is ended.
+    let shell = commands_of_readme("fifogate encode").replace("PAIR", "$PAIR");
+    let frames = dir.path().join("frames").display().to_string();
+    let until = format!(
+        "> {frames} &\nuntil [ \"$(wc -l < {frames})\" -ge 2 ]; do sleep 0.05; done\nkill $!; cat {frames} #"
+    );
+    let shell = shell.replace("# prints each", &until);
+    let script = format!(
+        "set -e\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n{start}\n\
+         until [ -p {run_dir}/publisher.*/control_interface/input ]; do sleep 0.05; done\n\
+         PAIR=$(echo {run_dir}/dashboard.*/control_interface)\n({shell})\necho ==\n{rest}"
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(repository()).env("PATH", path_with_programs());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    let (frames, commands) = said.split_once("==\n").unwrap();
+    for text in ["controlInterfaceAccepted", "\"requestId\":\"speed\""] {
+        assert!(frames.contains(text), "{text}: {said}");
+    }
+    assert!(commands.contains("speed: ") && commands.contains("changed: "), "{said}");
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use crate::limits::MOST_VALUES;
 
 use super::{
-    capabilities,
+    capabilities, podman,
     yaml::{self, Data, ScalarKind, Yaml, fault},
 };
 
@@ -56,6 +56,9 @@ pub fn check_bounds(text: &str) -> Result<(), Fault> {
 #[doc(hidden)]
 pub fn fuzz_runtime_config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    if let (Err(over), Err(refused)) = (check_bounds(&text), podman::check_config(&text)) {
+        assert_eq!(refused, over);
+    }
     match (check_bounds(&text), parse(&text)) {
         (Err(over), Err(refused)) => assert_eq!(refused, over),
         (Err(over), Ok(_)) => unreachable!("it is read although it is over a bound: {over}"),
