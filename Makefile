@@ -5,6 +5,7 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 2000
 SECONDS_EACH ?= 60
 SCHEDULES ?= 1000
+CLUSTER_SCHEDULES ?= 100
 SEED ?= 1
 SEARCH_SECONDS ?= 600
 SEARCH_STATE ?= 4000000
@@ -62,8 +63,9 @@ sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 
 .PHONY: soak
-soak:  ## killed processes, rules, nested values, expensive inputs at random: SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
+soak:  ## killed processes, clusters, rules, nested values, expensive inputs at random: SCHEDULES CLUSTER_SCHEDULES SEEDS NESTING_CASES SEARCH_SECONDS SEED
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) $(CARGO) test --test soak --test torn -- --nocapture whatever
+	SCHEDULES=$(CLUSTER_SCHEDULES) SEED=$(SEED) $(CARGO) test -p fifogate-agent --test schedule -- --nocapture
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim
 	NESTING_CASES=$(NESTING_CASES) $(CARGO) test --workspace --test nesting
 	SEED=$(SEED) CASES=$(NESTING_CASES) $(CARGO) test --package fifogate-agent --test doors

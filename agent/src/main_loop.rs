@@ -211,7 +211,9 @@ impl Agent {
     async fn on_event(&mut self, event: Event) {
         let (tree, changes) = match event {
             Event::State { tree, changes } => (tree, changes),
-            Event::Reachable(reachable) => return self.note_store(reachable).await,
+            Event::Reachable(true) => return self.note_store(None).await,
+            Event::Reachable(false) => return self.note_store(Some(None)).await,
+            Event::Unusable(reason) => return self.note_store(Some(Some(reason))).await,
         };
         if let Some(FirstState { source, level }) = self.first_state.take()
             && let Some(text) = placement::nothing_to_do(&tree, &self.agent, source)
@@ -228,16 +230,23 @@ impl Agent {
         }
     }
 
-    async fn note_store(&mut self, reachable: bool) {
-        if reachable {
-            log::warn!("the store is reachable again");
-            self.trouble.clear();
-        } else {
-            log::warn!("the store is unreachable");
-            let now = jiff::Timestamp::now().strftime("%FT%TZ");
-            self.trouble =
-                format!("the store cannot be reached since {now}: updates are refused until it is");
-        }
+    /// Notes a trouble of the store, perhaps with a reason other than that it cannot be reached.
+    async fn note_store(&mut self, trouble: Option<Option<String>>) {
+        let now = jiff::Timestamp::now().strftime("%FT%TZ");
+        self.trouble = match trouble {
+            None => {
+                log::warn!("the store is reachable again");
+                String::new()
+            }
+            Some(None) => {
+                log::warn!("the store is unreachable");
+                format!("the store cannot be reached since {now}: updates are refused until it is")
+            }
+            Some(Some(reason)) => {
+                log::error!("the store holds no state: {reason}");
+                format!("the store holds no state since {now}, so updates are refused: {reason}")
+            }
+        };
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             self.tell_trouble(&gate).await;

@@ -63,7 +63,7 @@ async fn observe(mut events: Events, tree: watch::Sender<Tree>, told: Arc<Mutex<
                 assert_ne!(*new, *tree.borrow(), "nobody is told a change that is none");
                 Some(new.clone())
             }
-            Event::Reachable(_) => None,
+            Event::Reachable(_) | Event::Unusable(_) => None,
         };
         told.lock().await.push(event);
         if let Some(now) = now {
@@ -352,7 +352,7 @@ async fn after_a_compaction_past_what_is_known_the_difference_is_told_as_a_whole
     let told = a.told.lock().await;
     let seen = told.iter().filter_map(|event| match event {
         Event::State { tree, .. } => config(tree, "meanwhile"),
-        Event::Reachable(_) => None,
+        Event::Reachable(_) | Event::Unusable(_) => None,
     });
     assert_eq!(seen.collect::<BTreeSet<_>>(), ["19".to_owned()].into(), "the outcome at once");
     drop(told);

@@ -104,12 +104,21 @@ impl Agent {
 
     /// The part of fifogate's status about a workload.
     pub fn status_of(&self, workload: &str) -> serde_json::Value {
+        let status = self.gate_status();
+        let workloads = status["workloads"].as_array().unwrap();
+        workloads.iter().find(|own| own["name"] == workload).unwrap().clone()
+    }
+
+    /// The trouble of the agent, as fifogate's status has it.
+    pub fn trouble(&self) -> String {
+        self.gate_status()["agent_trouble"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn gate_status(&self) -> serde_json::Value {
         let mut text = String::new();
         let mut socket = UnixStream::connect(self.path("run/status.sock")).unwrap();
         socket.read_to_string(&mut text).unwrap();
-        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let workloads = status["workloads"].as_array().unwrap();
-        workloads.iter().find(|own| own["name"] == workload).unwrap().clone()
+        serde_json::from_str(&text).unwrap()
     }
 
     /// Sends a signal to the agent alone.

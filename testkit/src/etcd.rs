@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Process, memory_dir, wait_for};
@@ -27,6 +28,8 @@ pub struct Etcd {
     metrics: u16,
     /// Members that were there before this one, each with its name and where it is.
     others: Vec<String>,
+    /// It asks for users.
+    has_users: bool,
 }
 
 impl Etcd {
@@ -55,8 +58,8 @@ impl Etcd {
         let folder = memory_dir();
         let [client, peer, metrics] = free_ports();
         let options = options.iter().map(|&own| own.to_owned()).collect();
-        let (child, others) = (None, Vec::new());
-        Self { child, address, folder, client, peer, options, scheme, metrics, others }
+        let (child, others, has_users) = (None, Vec::new(), false);
+        Self { child, address, folder, client, peer, options, scheme, metrics, others, has_users }
     }
 
     /// One more member of the cluster that `members` are, on loopback.
@@ -117,6 +120,15 @@ impl Etcd {
         backup
     }
 
+    /// Goes on from a backup, which stays as it is.
+    pub fn restore(&mut self, backup: &Path) {
+        self.kill();
+        let data = self.folder.path().join("data");
+        fs::remove_dir_all(&data).unwrap();
+        copy(&backup.join("data"), &data);
+        self.restart();
+    }
+
     /// As [`Etcd::hide`], and goes on from a backup.
     pub fn hide_with(&mut self, backup: TempDir) -> u16 {
         self.kill();
@@ -164,32 +176,84 @@ impl Etcd {
 
     /// The number of transactions that were done, or refused because something was not as compared.
     pub fn transactions(&self) -> usize {
-        let service = r#"grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
-        let all = self.metric(&format!(r#"grpc_server_handled_total{{grpc_code="OK",{service}}}"#));
-        all as usize
+        self.handled("Txn")
+    }
+
+    /// The number of reads that were answered.
+    pub fn reads(&self) -> usize {
+        self.handled("Range")
+    }
+
+    fn handled(&self, method: &str) -> usize {
+        let service =
+            format!(r#"grpc_method="{method}",grpc_service="etcdserverpb.KV",grpc_type="unary""#);
+        self.metric(&format!(r#"grpc_server_handled_total{{grpc_code="OK",{service}}}"#)) as usize
     }
 
     /// The number of changes so far.
     pub fn revision(&self) -> i64 {
-        let answer = self.request("POST", "/v3/kv/range", r#"{"key":"AA==","count_only":true}"#);
-        let (_, body) = answer.as_deref().unwrap().split_once("\r\n\r\n").unwrap();
-        let answer: serde_json::Value = serde_json::from_str(body).unwrap();
+        let answer = self.ask("kv/range", &json!({ "key": base64(b"\0"), "count_only": true }));
         answer["header"]["revision"].as_str().unwrap().parse().unwrap()
     }
 
     /// Compacts the history before a revision.
     pub fn compact(&self, revision: i64) {
-        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
-        let answer = self.request("POST", "/v3/kv/compaction", &body).unwrap();
-        assert!(answer.contains("200 OK"), "{answer}");
+        let body = json!({ "revision": revision.to_string(), "physical": true });
+        self.ask("kv/compaction", &body);
+    }
+
+    /// Deletes all keys below `prefix/`, at one revision.
+    pub fn delete_all(&self, prefix: &str) {
+        let [from, end] = ["/", "0"].map(|last| base64(format!("{prefix}{last}").as_bytes()));
+        self.ask("kv/deleterange", &json!({ "key": from, "range_end": end }));
+    }
+
+    /// Adds `root` and a user `gate` with all rights below `prefix/`, both with the password `secret`, and
+    /// turns the check of users on.
+    pub fn enable_users(&mut self, prefix: &str) {
+        let [from, end] = ["/", "0"].map(|last| base64(format!("{prefix}{last}").as_bytes()));
+        for (user, role) in [("root", "root"), ("gate", "ours")] {
+            self.add_user(user);
+            self.ask("auth/role/add", &json!({ "name": role }));
+            self.ask("auth/user/grant", &json!({ "user": user, "role": role }));
+        }
+        let own = json!({ "permType": "READWRITE", "key": from, "range_end": end });
+        self.ask("auth/role/grant", &json!({ "name": "ours", "perm": own }));
+        self.ask("auth/enable", &json!({}));
+        self.has_users = true;
+    }
+
+    /// Adds a user with the password `secret`. All tokens are outdated then.
+    pub fn add_user(&self, name: &str) {
+        self.ask("auth/user/add", &json!({ "name": name, "password": "secret" }));
+    }
+
+    /// The answer of its JSON gateway, which has to be a good one.
+    fn ask(&self, path: &str, body: &Value) -> Value {
+        let post = |path: &str, token: &str, body: &Value| {
+            let path = format!("/v3/{path}");
+            let answer = request(self.client, "POST", &path, token, &body.to_string());
+            let answer = answer.expect("etcd does not answer");
+            assert!(is_ok(&answer), "{path} {body}: {answer}");
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            serde_json::from_str::<Value>(body).unwrap()
+        };
+        let token = if self.has_users {
+            let root = json!({ "name": "root", "password": "secret" });
+            let answer = post("auth/authenticate", "", &root);
+            format!("Authorization: {}\r\n", answer["token"].as_str().unwrap())
+        } else {
+            String::new()
+        };
+        post(path, &token, body)
     }
 
     fn http(&self, path: &str) -> Option<String> {
-        request(self.metrics, "GET", path, "")
+        request(self.metrics, "GET", path, "", "")
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> Option<String> {
-        request(self.client, method, path, body)
+        request(self.client, method, path, "", body)
     }
 }
 
@@ -209,12 +273,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn request(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
+/// The answer to a request with these header lines, as it came.
+fn request(port: u16, method: &str, path: &str, lines: &str, body: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.0\r\nHost: etcd\r\nContent-Length: {length}");
-    write!(stream, "{head}\r\n\r\n{body}").ok()?;
+    write!(stream, "{head}\r\n{lines}\r\n{body}").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -224,4 +289,15 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
 fn free_ports<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// As the JSON gateway wants keys.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let of = |some: &[u8]| {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | usize::from(*some.get(at).unwrap_or(&0)));
+        let digit = |at: usize| char::from(DIGITS[bits >> (18 - 6 * at) & 63]);
+        (0..4).map(|at| if at <= some.len() { digit(at) } else { '=' }).collect::<String>()
+    };
+    bytes.chunks(3).map(of).collect()
 }

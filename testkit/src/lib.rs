@@ -9,6 +9,7 @@
 
 mod agent;
 mod etcd;
+mod forwarder;
 mod link_agent;
 mod manifest;
 mod namespace;
@@ -37,6 +38,7 @@ use tempfile::TempDir;
 
 pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload_with};
 pub use etcd::Etcd;
+pub use forwarder::{Forwarder, Network};
 pub use link_agent::{BOTH, LinkAgent, Transport, access, add, configs, end_of, instance, spawn};
 pub use manifest::{ALL_RIGHTS, manifest, manifest_with};
 pub use namespace::{is_done_elsewhere, is_run_elsewhere};

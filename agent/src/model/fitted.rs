@@ -50,7 +50,8 @@ struct Fitting {
 
 impl Fitting {
     fn of(current: StateModel, mut changes: Vec<Change>) -> Fitted {
-        changes.sort_by_key(rank);
+        // By path as well: the result depends on the items, and not on the order in which they came.
+        changes.sort_by_cached_key(|change| (rank(change), change.path()));
         let (taken, left_out) = (Vec::new(), Vec::new());
         let mut fitting = Self { current, faults: BTreeMap::new(), taken, left_out };
         loop {

@@ -39,6 +39,9 @@ pub enum Event {
     },
     /// Whether the store can be read and changed. The known state stays valid until the next event.
     Reachable(bool),
+    /// The store answers, but holds no state until an operator acts, for this reason. Ends with one of
+    /// `Reachable`.
+    Unusable(String),
 }
 
 /// One item of the state with its new value; `None` if it was removed.

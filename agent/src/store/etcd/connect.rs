@@ -237,11 +237,7 @@ async fn begin(
             Some(other) if other.starts_with("seeding by ") => {
                 sleep(Duration::from_millis(50)).await;
             }
-            Some(other) => {
-                let text = format!("the keys below {} have layout '{other}'", keys.prefix());
-                let known = keys::VERSION;
-                return Err(Trouble::Lasting(format!("{text}; this agent knows '{known}' only")));
-            }
+            Some(other) => return Err(other_layout(keys, &other)),
             None => {
                 let lease = answer(client.lease_grant(seconds(ttl), None)).await?.id();
                 if claim_layout(client, keys, &claim, lease).await? {
@@ -255,6 +251,21 @@ async fn begin(
         }
     }
     Err(Trouble::Away("another agent does not come to an end with seeding".to_owned()))
+}
+
+/// Whether there is a state of our layout, given the value of the marker.
+pub(super) fn check_layout(keys: &Keys, value: Option<&[u8]>) -> Result<(), Trouble> {
+    match value.map(String::from_utf8_lossy) {
+        Some(version) if version == keys::VERSION => Ok(()),
+        Some(other) => Err(other_layout(keys, &other)),
+        // Somebody deleted our keys: an empty state would end all workloads.
+        None => Err(Trouble::Lasting(format!("{} is not there any more", keys.layout()))),
+    }
+}
+
+fn other_layout(keys: &Keys, other: &str) -> Trouble {
+    let text = format!("the keys below {} have layout '{other}'", keys.prefix());
+    Trouble::Lasting(format!("{text}; this agent knows '{}' only", keys::VERSION))
 }
 
 async fn claim_layout(
@@ -328,13 +339,13 @@ fn batches(mut writes: &[Write]) -> impl Iterator<Item = &[Write]> {
     })
 }
 
-/// Runs a transaction; false if the compared key is not as expected.
+/// Runs a transaction; false if a compared key is not as expected.
 pub(super) async fn put(
     client: &mut Client,
-    when: Compare,
+    when: impl Into<Vec<Compare>>,
     then: Vec<TxnOp>,
 ) -> Result<bool, Trouble> {
-    Ok(answer(client.txn(Txn::new().when([when]).and_then(then))).await?.succeeded())
+    Ok(answer(client.txn(Txn::new().when(when).and_then(then))).await?.succeeded())
 }
 
 /// The time of a lease in whole seconds, at least etcd's minimum.
@@ -382,9 +393,16 @@ async fn within_size<T>(
     }
 }
 
+/// A key as etcd has it.
+pub(super) fn entry(kv: KeyValue) -> Entry {
+    let revision = kv.mod_revision();
+    let (key, value) = kv.into_key_value();
+    Entry { key: String::from_utf8_lossy(&key).into_owned(), value: Some(value), revision }
+}
+
 /// Reads all keys at one revision.
 pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Trouble> {
-    let (mut entries, mut revision, mut layout) = (Vec::new(), 0, false);
+    let (mut entries, mut revision, mut layout) = (Vec::new(), 0, None);
     let mut from = keys.prefix().as_bytes().to_vec();
     // The end of the range: the prefix with its slash replaced by the next character.
     let end = format!("{}0", keys.prefix().trim_end_matches('/'));
@@ -408,22 +426,17 @@ pub(super) async fn read(client: &mut Client, keys: &Keys) -> Result<View, Troub
         let kvs = found.take_kvs();
         // The smallest key behind the last one of this page.
         from = kvs.last().map(|kv| [kv.key(), b"\0"].concat()).unwrap_or_default();
-        for kv in kvs {
-            let written = kv.mod_revision();
-            let (key, value) = kv.into_key_value();
-            let key = String::from_utf8_lossy(&key).into_owned();
-            layout |= key == keys.layout();
-            entries.push(Entry { key, value: Some(value), revision: written });
+        for own in kvs.into_iter().map(entry) {
+            if own.key == keys.layout() {
+                layout.clone_from(&own.value);
+            }
+            entries.push(own);
         }
         if !more {
             break;
         }
     }
-    // Somebody deleted our keys: an empty state would end all workloads.
-    if !layout {
-        let text = format!("{} is not there any more", keys.layout());
-        return Err(Trouble::Lasting(text));
-    }
+    check_layout(keys, layout.as_deref())?;
     let own = keys.clone();
     let view = apart::plan(apart::LARGE, move || View::new(own, revision, entries)).await;
     view.map_err(|error| {

@@ -19,9 +19,8 @@ pub(in crate::store) fn follow(records: &[Record]) -> Vec<Tree> {
     for (revision, (path, value)) in (1..).zip(records) {
         let key = format!("{}{path}", keys.prefix());
         assert_is_its_own_inverse(&keys, &key, value.as_deref());
-        let changes = view.begin(revision, vec![Entry { key, value: value.clone(), revision }]);
-        let fitted = view.current.apply_what_fits(changes);
-        view.finish(fitted);
+        let step = view.begin(revision, vec![Entry { key, value: value.clone(), revision }]);
+        view.finish(step.fit());
         states.push(view.current.tree().clone());
     }
     states

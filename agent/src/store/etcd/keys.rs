@@ -66,6 +66,11 @@ impl Keys {
         format!("{}desired/configs/{name}", self.prefix)
     }
 
+    /// The prefix of the states of an agent's workloads.
+    pub(super) fn states(&self, agent: &str) -> String {
+        format!("{}states/{agent}/", self.prefix)
+    }
+
     pub(super) fn agent(&self, name: &str) -> String {
         format!("{}agents/{name}", self.prefix)
     }
@@ -98,7 +103,7 @@ impl Keys {
             Change::WorkloadState(name, state) => {
                 let pb::WorkloadInstanceName { workload_name, agent_name, id } = name;
                 Write {
-                    key: format!("{prefix}states/{agent_name}/{workload_name}/{id}"),
+                    key: format!("{}{workload_name}/{id}", self.states(agent_name)),
                     value: state.as_ref().map(|own| bytes(own)),
                 }
             }

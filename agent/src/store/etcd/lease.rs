@@ -64,12 +64,12 @@ pub(super) async fn join(
     // Before the announcement: a present agent's states count, and these are of a former process.
     for some in own.chunks(MOST_OPERATIONS / 2) {
         let anew = some.iter().map(|name| begun(keys, view.current.tree(), name)).collect();
-        if !connect::put(client, ours(), anew).await? {
+        if !connect::put(client, [ours()], anew).await? {
             return Err(taken(&options.agent));
         }
     }
     let new = pb::AgentAttributes::default();
-    if !connect::put(client, ours(), vec![announce(keys, &options.agent, &new, lease)]).await? {
+    if !connect::put(client, [ours()], vec![announce(keys, &options.agent, &new, lease)]).await? {
         return Err(taken(&options.agent));
     }
     Ok((lease, kept))
@@ -173,14 +173,24 @@ pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Re
     let absent = |key: &str| Compare::create_revision(key, CompareOp::Equal, 0);
     let was_us = || Compare::value(holder.as_str(), CompareOp::Equal, shared.holder.encode());
     let known = shared.view().attributes(agent);
+    let found = answer(client.get(holder.as_str(), None)).await?;
+    let was_before = found.kvs().first().and_then(|kv| {
+        // etcd was restored to the time of a process before this one, which ended.
+        let before = Holder::decode(kv.value())?;
+        let is_over = before.wait(&shared.options.place) == Wait::Nothing;
+        let same = Compare::mod_revision(holder.as_str(), CompareOp::Equal, kv.mod_revision());
+        is_over.then(|| [Compare::value(owner.as_str(), CompareOp::Equal, before.id), same])
+    });
     // An unchanged record proves that no other process took the name meanwhile. Writing it again
     // restarts the wait of other processes.
-    for when in [
+    let of_us = [
         [shared.is_ours(), was_us()],
         [absent(&owner), was_us()],
         [shared.is_ours(), absent(&holder)],
         [absent(&owner), absent(&holder)],
-    ] {
+    ];
+    let of_none = was_before.clone().map(|[_, same]| [absent(&owner), same]);
+    for when in of_us.into_iter().chain(was_before).chain(of_none) {
         let asked = fence::now();
         let own = announce(&shared.keys, agent, &known, lease);
         let record = TxnOp::put(holder.as_str(), shared.holder.encode(), None);
@@ -204,7 +214,7 @@ async fn is_ours(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> 
     // A member would compare a transaction without operations with its own, possibly stale, data. The
     // get prevents this.
     let owner = TxnOp::get(shared.keys.owner(&shared.options.agent), None);
-    connect::put(client, shared.is_ours(), vec![owner]).await
+    connect::put(client, [shared.is_ours()], vec![owner]).await
 }
 
 fn leased(key: &str, value: &str, lease: i64) -> TxnOp {

@@ -11,6 +11,7 @@ mod holder;
 mod keys;
 mod lease;
 mod replica;
+mod step;
 mod watcher;
 
 use std::{
@@ -96,7 +97,8 @@ struct Shared {
     turn: tokio::sync::Mutex<()>,
     /// All changes up to this revision are in the event queue.
     told: watch::Sender<i64>,
-    connection: Mutex<Option<Connection>>,
+    /// `Err` has the reason for having none, if it is other than that etcd cannot be reached.
+    connection: Mutex<Result<Connection, Option<String>>>,
     /// Wakes the renewal of the lease to test a doubtful connection.
     doubt: Notify,
     /// True at the end of the agent: it leaves the cluster.
@@ -146,7 +148,7 @@ impl Etcd {
             view: Mutex::new(view),
             turn: tokio::sync::Mutex::default(),
             told,
-            connection: Mutex::new(Some(Connection { client, lease })),
+            connection: Mutex::new(Ok(Connection { client, lease })),
             doubt: Notify::new(),
             closing: watch::Sender::new(false),
         });
@@ -196,7 +198,10 @@ impl Etcd {
             let plan = Plan { writes, ..Plan::default() };
             let ours = shared.is_ours();
             match shared.commit_if(client, &plan, vec![ours], deadline).await? {
-                Outcome::Done(revision) => shared.told(revision, deadline).await?,
+                Outcome::Done(revision) => {
+                    shared.view().note_reports(states);
+                    shared.told(revision, deadline).await?;
+                }
                 Outcome::Outdated(_) => return Err(shared.not_ours()),
             }
         }
@@ -283,22 +288,26 @@ impl Shared {
     }
 
     fn connection(&self) -> Result<Connection, Refused> {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.clone().ok_or_else(|| self.unreachable())
+        self.with_connection(Connection::clone)
     }
 
     /// The client for transactions only: a whole connection is expensive to clone.
     fn keys_and_values(&self) -> Result<KvClient, Refused> {
+        self.with_connection(|own| own.client.kv_client())
+    }
+
+    fn with_connection<T>(&self, take: impl FnOnce(&Connection) -> T) -> Result<T, Refused> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.as_ref().map(|own| own.client.kv_client()).ok_or_else(|| self.unreachable())
+        let endpoints = || self.options.endpoints.join(", ");
+        let text = match connection.as_ref() {
+            Ok(own) => return Ok(take(own)),
+            Err(None) => format!("The cluster cannot be reached now: etcd at {}", endpoints()),
+            Err(Some(why)) => format!("The cluster has no state now: {why}"),
+        };
+        Err(Refused::Unavailable(text))
     }
 
-    fn unreachable(&self) -> Refused {
-        let endpoints = self.options.endpoints.join(", ");
-        Refused::Unavailable(format!("The cluster cannot be reached now: etcd at {endpoints}"))
-    }
-
-    fn set_connection(&self, connection: Option<Connection>) {
+    fn set_connection(&self, connection: Result<Connection, Option<String>>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 

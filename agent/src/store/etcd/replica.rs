@@ -1,9 +1,10 @@
 //! Replica of etcd: all items at one revision, and the state made of them. Pure.
 //!
 //! Entries of a revision go in; the new state, its changes, and the transactions of updates come out.
-//! If all items fit together, the state is a function of them alone, so agents at the same revision have
-//! the same state. Agents write no others; an item of another program that does not fit may count at
-//! one agent and not at another. A workload of an absent agent counts as `AgentDisconnected`.
+//! The state is a function of them alone, so agents at the same revision have the same state, whether they
+//! followed etcd or read it anew. Agents write only items that fit together; of items written by another
+//! program, those that do not fit are left out. A workload of an absent agent counts as
+//! `AgentDisconnected`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,7 +19,10 @@ use fifogate::{
 
 use log::Level;
 
-use super::keys::{Keys, Meaning, Write};
+use super::{
+    keys::{Keys, Meaning, Write},
+    step::Step,
+};
 use crate::{
     log_text::{self, Quoted},
     model::{Fitted, Item, StateModel, Update, UpdatePlan, UpdateTargets},
@@ -44,6 +48,8 @@ pub(super) struct View {
     pub(super) current: StateModel,
     /// Revision of the last write of each existing key.
     written: Arc<HashMap<String, i64>>,
+    /// The last states reported by this process, by key. etcd may have been restored to a time before them.
+    reported: BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>,
     /// States reported by agents, by agent and key.
     said: BTreeMap<String, BTreeMap<String, (pb::WorkloadInstanceName, pb::ExecutionState)>>,
     present: BTreeSet<String>,
@@ -80,8 +86,7 @@ impl View {
         entries: Vec<Entry>,
     ) -> Result<Self, OtherVersion> {
         let mut view = Self::empty(keys, revision, StateModel::default());
-        let changes = view.take(entries);
-        let fitted = view.current.apply_what_fits(changes);
+        let fitted = view.begin(revision, entries).fit();
         let (tree, _) = view.note(fitted);
         view.current.set(tree);
         match view.left_out.get(&Change::ApiVersion(String::new()).path()) {
@@ -96,6 +101,7 @@ impl View {
             revision,
             current,
             written: Arc::default(),
+            reported: BTreeMap::new(),
             said: BTreeMap::new(),
             present: BTreeSet::new(),
             attributes: HashMap::new(),
@@ -111,23 +117,12 @@ impl View {
         Self { written: self.written.clone(), ..own }
     }
 
-    /// Records the items of one revision and returns the changes. The state is out of date until
-    /// [`View::finish`].
-    pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Vec<Change> {
+    /// Records the items of one revision. The state is out of date until [`View::finish`] with the result of
+    /// the step.
+    pub(super) fn begin(&mut self, revision: i64, entries: Vec<Entry>) -> Step {
         self.revision = revision;
-        let mut changes = self.take(entries);
-        // Tried again with each revision: a mended config brings back the workloads in need of it.
-        if !changes.is_empty() && !self.left_out.is_empty() {
-            let written: HashSet<_> = changes.iter().map(Change::path).collect();
-            let before = self.left_out.iter().filter(|(path, _)| !written.contains(*path));
-            changes.extend(before.map(|(_, (item, _))| item.clone()));
-        }
-        changes
-    }
-
-    /// True if applying changes may take many attempts: some items are left out.
-    pub(super) fn has_left_out(&self) -> bool {
-        !self.left_out.is_empty()
+        let changes = self.take(entries);
+        Step::new(self.current.clone(), changes, self.left_out.values().cloned().collect())
     }
 
     /// Moves to the state with the changes applied. Returns it with the applied changes if it differs.
@@ -147,12 +142,8 @@ impl View {
         revision: i64,
         entries: Vec<Entry>,
     ) -> Option<(Tree, Vec<Change>)> {
-        let changes = self.begin(revision, entries);
-        if changes.is_empty() {
-            return None;
-        }
-        let fitted = self.current.apply_what_fits(changes);
-        self.finish(fitted)
+        let step = self.begin(revision, entries);
+        if step.is_empty() { None } else { self.finish(step.fit()) }
     }
 
     /// Records the result of applying changes, and returns the state and the applied changes. Agents
@@ -189,7 +180,12 @@ impl View {
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
         let (mut changes, mut states, mut turned) = (Vec::new(), Vec::new(), BTreeSet::new());
         for Entry { key, value, revision } in entries {
-            let meaning = self.keys.read(&key, value.as_deref());
+            let mut meaning = self.keys.read(&key, value.as_deref());
+            if meaning == Meaning::Foreign {
+                self.warn(&key);
+                // An unreadable value counts as none.
+                meaning = self.keys.read(&key, None);
+            }
             match meaning {
                 Meaning::Item(Change::WorkloadState(name, state)) => {
                     let of_agent = self.said.entry(name.agent_name.clone()).or_default();
@@ -213,8 +209,7 @@ impl View {
                     changes.push(Change::Agent(name, attributes));
                 }
                 Meaning::Item(change) => changes.push(change),
-                Meaning::Own => {}
-                Meaning::Foreign => self.warn(&key),
+                Meaning::Own | Meaning::Foreign => {}
             }
             match value {
                 Some(_) => Arc::make_mut(&mut self.written).insert(key, revision),
@@ -226,11 +221,10 @@ impl View {
             let all = self.said.get(&agent).into_iter().flatten();
             states.extend(all.map(|(key, (name, _))| (key.clone(), name.clone())));
         }
-        let told = states.into_iter().map(|(key, name)| {
+        changes.extend(states.into_iter().map(|(key, name)| {
             let state = self.state(&key, &name);
             Change::WorkloadState(name, state)
-        });
-        changes.extend(told);
+        }));
         changes
     }
 
@@ -271,21 +265,34 @@ impl View {
         all
     }
 
-    /// The instances with a state reported by `agent`.
-    /// Writes that bring back the states of this agent's workloads known to `before`, where this view has
-    /// another one: etcd went back to a time before their reports.
-    pub(super) fn lost_states(&self, before: &Self, agent: &str) -> Vec<Write> {
-        let now = self.said.get(agent);
-        let known = before.said.get(agent).into_iter().flatten();
-        let lost = known.filter(|(key, (_, state))| {
-            now.and_then(|now| now.get(*key)).is_some_and(|(_, now)| now != state)
-        });
-        let writes = lost.map(|(_, (name, state))| {
-            self.keys.write(&Change::WorkloadState(name.clone(), Some(state.clone())))
-        });
-        writes.collect()
+    /// Notes states that this process reported and etcd took.
+    pub(super) fn note_reports(&mut self, states: &[pb::WorkloadState]) {
+        for own in states {
+            let state = own.execution_state.clone();
+            let change =
+                Change::WorkloadState(own.instance_name.clone().unwrap_or_default(), state);
+            let key = self.keys.write(&change).key;
+            let Change::WorkloadState(name, Some(state)) = change else { continue };
+            match state.execution_state_enum {
+                Some(State::Removed(_)) => self.reported.remove(&key),
+                _ => self.reported.insert(key, (name, state)),
+            };
+        }
     }
 
+    /// Writes that bring back the states last reported by this process, where etcd has another one: it went
+    /// back to a time before their reports. Each comes with the revision of the write that it replaces.
+    pub(super) fn lost_states(&self, found: &[Entry]) -> Vec<(Write, i64)> {
+        let lost = found.iter().filter_map(|Entry { key, value, revision }| {
+            let (name, state) = self.reported.get(key)?;
+            let own = Change::WorkloadState(name.clone(), Some(state.clone()));
+            let differs = self.keys.read(key, value.as_deref()) != Meaning::Item(own.clone());
+            differs.then(|| (self.keys.write(&own), *revision))
+        });
+        lost.collect()
+    }
+
+    /// The instances with a state reported by `agent`.
     pub(super) fn said_by(&self, agent: &str) -> Vec<pb::WorkloadInstanceName> {
         self.said.get(agent).into_iter().flatten().map(|(_, (name, _))| name.clone()).collect()
     }
@@ -377,8 +384,10 @@ impl View {
         self.attributes.get(agent).cloned().unwrap_or_default()
     }
 
-    /// Takes over attributes known before a new read of all keys.
+    /// Takes over what is in no key, or not any more: attributes of absent agents, which have their tags
+    /// again when they are back, and the states reported by this process.
     pub(super) fn remember(&mut self, before: &Self) {
+        self.reported.clone_from(&before.reported);
         for (agent, attributes) in &before.attributes {
             self.attributes.entry(agent.clone()).or_insert_with(|| attributes.clone());
         }

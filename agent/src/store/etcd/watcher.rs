@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{
+    Client, Compare, CompareOp, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse,
+    WatchStream,
+};
 use tokio::{
     sync::mpsc::Sender,
     time::{sleep, timeout},
@@ -15,6 +18,7 @@ use tokio::{
 use super::{
     Connection, MOST_OPERATIONS, Shared,
     connect::{self, ANSWER, MOST_RESPONSE, Trouble, answer},
+    keys::Write,
     lease,
     replica::Entry,
 };
@@ -22,6 +26,9 @@ use crate::{apart, store::Event};
 
 /// Delay between attempts to connect.
 const DELAY: Duration = Duration::from_millis(200);
+
+/// Most reasons logged for one outage.
+const MOST_REASONS: usize = 20;
 
 /// Runs until the receiver of events is gone or the agent leaves.
 pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
@@ -31,20 +38,43 @@ pub(super) async fn run(shared: Arc<Shared>, events: Sender<Event>) {
         () = events.closed() => {}
         () = follow(&shared, &events) => {}
     }
-    shared.set_connection(None);
+    shared.set_connection(Err(None));
+}
+
+/// What was said last about the store: each change of it is one event, however many attempts lie between.
+#[derive(Debug, PartialEq)]
+enum Standing {
+    Usable,
+    Away,
+    /// etcd answers, but an operator has to act, for this reason.
+    Unusable(String),
+}
+
+impl Standing {
+    async fn become_and_tell(&mut self, new: Self, events: &Sender<Event>) {
+        if *self == new {
+            return;
+        }
+        let event = match &new {
+            Self::Usable => Event::Reachable(true),
+            Self::Away => Event::Reachable(false),
+            Self::Unusable(reason) => Event::Unusable(reason.clone()),
+        };
+        let _ = events.send(event).await;
+        *self = new;
+    }
 }
 
 async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
     let Ok(mut connection) = shared.connection() else { return };
-    // One event for each loss and each return, however many attempts lie between.
-    let mut away = false;
-    let mut reason = String::new();
+    let mut standing = Standing::Usable;
+    let mut reasons = Vec::new();
     for turn in 0_usize.. {
         if turn > 0 {
             let endpoints = &shared.options.endpoints;
             // The next endpoint each time: the last one may be the only one away.
             let endpoint = &endpoints[turn % endpoints.len()];
-            match again(shared, events, endpoint, connection.lease).await {
+            match again(shared, endpoint, connection.lease).await {
                 Ok(new) => connection = new,
                 Err(Trouble::Taken(text)) => {
                     // No further attempt: the agent has to end, as its name belongs to another one.
@@ -53,10 +83,10 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
                 }
                 Err(trouble) => {
                     let text = format!("etcd at {endpoint}: {trouble}");
-                    // Each reason once: an outage takes an attempt every 200 ms.
-                    if text != reason {
+                    // Each reason once: an outage takes an attempt every 200 ms, and fails in a few ways.
+                    if reasons.len() < MOST_REASONS && !reasons.contains(&text) {
                         log::error!("{text}");
-                        reason = text;
+                        reasons.push(text);
                     }
                     sleep(DELAY).await;
                     continue;
@@ -65,36 +95,62 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
         }
         let trouble = tokio::select! {
             trouble = lease::keep(connection.clone(), shared) => trouble,
-            trouble = stay(shared, events, &connection, &mut away) => trouble,
+            trouble = stay(shared, events, &connection, &mut standing) => trouble,
         };
         log::warn!("the connection to etcd is lost: {trouble}");
-        shared.set_connection(None);
-        if !away {
-            away = true;
-            let _ = events.send(Event::Reachable(false)).await;
-        }
-        reason.clear();
+        shared.set_connection(Err(None));
+        standing.become_and_tell(Standing::Away, events).await;
+        reasons.clear();
     }
 }
 
 /// Connects again and takes the name again.
-async fn again(
+async fn again(shared: &Shared, endpoint: &str, lease: i64) -> Result<Connection, Trouble> {
+    let mut client = connect::connect(&shared.options, endpoint).await?;
+    let lease = lease::rejoin(&mut client, shared, lease).await?;
+    Ok(Connection { client, lease })
+}
+
+/// Reads everything again if etcd was restored from a backup. It continues from there, possibly past the
+/// known revision.
+async fn check_history(
     shared: &Shared,
     events: &Sender<Event>,
-    endpoint: &str,
-    lease: i64,
-) -> Result<Connection, Trouble> {
-    let mut client = connect::connect(&shared.options, endpoint).await?;
+    client: &mut Client,
+) -> Result<(), Trouble> {
     let found = answer(client.get(shared.keys.layout(), None)).await?;
+    let layout = found.kvs().first().map(KeyValue::value);
+    connect::check_layout(&shared.keys, layout)?;
     let revision = found.header().map_or(0, |own| own.revision());
     let known = shared.view().revision;
-    let lease = lease::rejoin(&mut client, shared, lease).await?;
-    // An etcd restored from a backup continues from there, possibly past the known revision.
-    if revision < known || !connect::was_so(&mut client, shared).await? {
-        read_again(shared, events, &mut client).await?;
+    if revision < known || !connect::was_so(client, shared).await? {
+        read_again(shared, events, client).await?;
         log::warn!("etcd has another history than before: everything was read again");
     }
-    Ok(Connection { client, lease })
+    say_again(shared, client).await
+}
+
+/// Writes the states of this agent's workloads again where etcd lost them. It may have lost them also where
+/// the history up to the known revision is the same.
+async fn say_again(shared: &Shared, client: &mut Client) -> Result<(), Trouble> {
+    let own = shared.keys.states(&shared.options.agent);
+    let mut reads = client.kv_client().max_decoding_message_size(MOST_RESPONSE);
+    let mut found = answer(reads.get(own, Some(GetOptions::new().with_prefix()))).await?;
+    let found: Vec<_> = found.take_kvs().into_iter().map(connect::entry).collect();
+    let lost = shared.view().lost_states(&found);
+    for some in lost.chunks(MOST_OPERATIONS / 2) {
+        // Seen by the watch as any other report. None is written over a newer one.
+        let as_read = |(own, revision): &(Write, i64)| {
+            Compare::mod_revision(own.key.as_str(), CompareOp::Equal, *revision)
+        };
+        let when: Vec<_> = some.iter().map(as_read).chain([shared.is_ours()]).collect();
+        let puts = some.iter().map(|(own, _)| shared.operation(own)).collect();
+        if !connect::put(client, when, puts).await? {
+            // The next connection takes the name again, or finds that another agent has it.
+            return Err(Trouble::Away("own states cannot be written again".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 async fn read_again(
@@ -104,34 +160,41 @@ async fn read_again(
 ) -> Result<(), Trouble> {
     let _turn = shared.turn.lock().await;
     let mut view = connect::read(client, &shared.keys).await?;
-    // Tags of absent agents are in no key: they come back with their agents from here.
-    view.remember(&shared.view());
     let (tree, revision) = (view.current.tree().clone(), view.revision);
-    let agent = &shared.options.agent;
-    let lost = view.lost_states(&shared.view(), agent);
-    for some in lost.chunks(MOST_OPERATIONS / 2) {
-        // Seen by the watch as any other report. It fails if the name is lost, and the agent ends then.
-        let puts = some.iter().map(|own| shared.operation(own)).collect();
-        connect::put(client, shared.is_ours(), puts).await?;
-    }
-    let before = std::mem::replace(&mut *shared.view(), view);
+    // From here on without a wait: if the lease is lost meanwhile, a wait would be the end of this, and
+    // nobody would ever be sent the state that the view has.
+    let ended = |_| Trouble::Away("nobody takes its changes".to_owned());
+    let permit = events.reserve().await.map_err(ended)?;
+    let before = {
+        let mut own = shared.view();
+        view.remember(&own);
+        std::mem::replace(&mut *own, view)
+    };
     if tree != *before.current.tree() {
-        let _ = events.send(Event::State { tree, changes: None }).await;
+        permit.send(Event::State { tree, changes: None });
     }
     shared.told.send_replace(revision);
     Ok(())
 }
 
-/// Applies the responses of a connection until it ends.
+/// Applies the responses of a connection until it ends. The lease is renewed meanwhile, so the agent goes on
+/// while etcd holds no state.
 async fn stay(
     shared: &Arc<Shared>,
     events: &Sender<Event>,
     connection: &Connection,
-    away: &mut bool,
+    standing: &mut Standing,
 ) -> Trouble {
-    match pass_on(shared, events, connection, away).await {
-        Ok(never) => match never {},
-        Err(trouble) => trouble,
+    loop {
+        match pass_on(shared, events, connection, standing).await {
+            Ok(never) => match never {},
+            Err(Trouble::Lasting(reason)) => {
+                shared.set_connection(Err(Some(reason.clone())));
+                standing.become_and_tell(Standing::Unusable(reason), events).await;
+                sleep(DELAY).await;
+            }
+            Err(trouble) => return trouble,
+        }
     }
 }
 
@@ -139,10 +202,11 @@ async fn pass_on(
     shared: &Arc<Shared>,
     events: &Sender<Event>,
     connection: &Connection,
-    away: &mut bool,
+    standing: &mut Standing,
 ) -> Result<std::convert::Infallible, Trouble> {
     let mut client = connection.client.clone();
     let ended = || Trouble::Away("its watch ended".to_owned());
+    check_history(shared, events, &mut client).await?;
     loop {
         let mut stream = watch(shared, &mut client).await?;
         let mut begun = false;
@@ -158,22 +222,37 @@ async fn pass_on(
             if response.canceled() {
                 return Err(Trouble::Away(response.cancel_reason().to_owned()));
             }
+            let revisions = revisions(&response);
+            // The keys of a deleted state are no state: without them all workloads would end.
+            if changes_layout(shared, &revisions) {
+                read_again(shared, events, &mut client).await?;
+                say_again(shared, &mut client).await?;
+                log::warn!("the state in etcd was begun anew: everything was read again");
+                break;
+            }
             if !begun {
                 begun = true;
                 // Usable only once the watch answers: every update waits for its own event.
-                shared.set_connection(Some(connection.clone()));
-                if std::mem::take(away) {
-                    let _ = events.send(Event::Reachable(true)).await;
-                }
+                shared.set_connection(Ok(connection.clone()));
+                standing.become_and_tell(Standing::Usable, events).await;
             }
             // A task of its own: once the view begins to move to a revision it completes, even if the
             // connection is lost.
-            let told = tell(shared.clone(), events.clone(), revisions(&response));
+            let told = tell(shared.clone(), events.clone(), revisions);
             if tokio::spawn(told).await.is_err() {
                 return Err(Trouble::Away("its changes cannot be told".to_owned()));
             }
         }
     }
+}
+
+/// Whether the marker of the layout was deleted or has another value.
+fn changes_layout(shared: &Shared, revisions: &[(i64, Vec<Entry>)]) -> bool {
+    let (layout, known) = (shared.keys.layout(), shared.view().revision);
+    let new = revisions.iter().filter(|(revision, _)| *revision > known);
+    new.flat_map(|(_, entries)| entries).any(|own| {
+        own.key == layout && connect::check_layout(&shared.keys, own.value.as_deref()).is_err()
+    })
 }
 
 async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trouble> {
@@ -193,21 +272,16 @@ async fn watch(shared: &Shared, client: &mut Client) -> Result<WatchStream, Trou
 async fn tell(shared: Arc<Shared>, events: Sender<Event>, revisions: Vec<(i64, Vec<Entry>)>) {
     let _turn = shared.turn.lock().await;
     for (revision, entries) in revisions {
-        let (changes, bytes, current) = {
+        let step = {
             let mut view = shared.view();
             // A task of the connection before may have applied it already.
             if revision <= view.revision {
                 continue;
             }
-            let changes = view.begin(revision, entries);
-            // With items left out before, applying may take many attempts.
-            let is_small = !view.has_left_out();
-            let bytes =
-                if is_small { view.current.work_of_changes(&changes) } else { apart::LARGE };
-            (changes, bytes, view.current.clone())
+            view.begin(revision, entries)
         };
-        if !changes.is_empty() {
-            let fitted = apart::plan(bytes, move || current.apply_what_fits(changes)).await;
+        if !step.is_empty() {
+            let fitted = apart::plan(step.work(), move || step.fit()).await;
             let finished = shared.view().finish(fitted);
             if let Some((tree, changes)) = finished {
                 let _ = events.send(Event::State { tree, changes: Some(changes) }).await;

@@ -290,7 +290,8 @@ fn value_that_somebody_else_wrote_wrong_is_left_out_until_it_is_mended() {
     let (_, changes) = view.advance(2, vec![entry(&config("good", "2"), 2)]).unwrap();
     assert_eq!(changes, [config("good", "2")]);
     let (tree, changes) = view.advance(3, vec![entry(&config("above", "x"), 3)]).unwrap();
-    assert_eq!(changes, [config("above", "x"), workload("of_above", Some("above"))]);
+    let paths: Vec<_> = changes.iter().map(Change::path).collect();
+    assert_eq!(paths, ["desiredState.configs.above", "desiredState.workloads.of_above"]);
     assert_eq!(&tree, view.current.tree());
     view.advance(4, vec![entry(&config("broken", "x"), 4)]).unwrap();
     assert_eq!(names(&view, "configs"), ["above", "broken", "good"]);
@@ -298,24 +299,123 @@ fn value_that_somebody_else_wrote_wrong_is_left_out_until_it_is_mended() {
 }
 
 #[test]
-fn value_that_is_written_wrong_over_one_that_is_there_leaves_that_one() {
+fn value_that_is_written_wrong_over_one_that_is_there_counts_as_none() {
     let start = [config("k", "v"), config("l", "v"), workload("w", Some("k"))];
     let mut view = View::new(keys(), 1, start.iter().map(|own| entry(own, 1)).collect()).unwrap();
     let garbage = |key: String| Entry { key, value: Some(b"\xff\xff".to_vec()), revision: 2 };
     let both = vec![entry(&nested("k", 25, || false), 2), entry(&config("l", "2"), 2)];
     let (_, changes) = view.advance(2, both).unwrap();
-    assert_eq!(changes, [config("l", "2")], "what else happened at the revision counts");
-    assert!(view.advance(3, vec![garbage(keys().workload("w"))]).is_none());
-    assert!(view.advance(4, vec![entry(&Change::Config("k".to_owned(), None), 4)]).is_none());
-    assert_eq!(names(&view, "workloads"), ["w"]);
-    let value = |view: &View, name| {
-        let node = view.current.tree().get(&[DESIRED_STATE, "configs", name]).cloned();
-        node.and_then(|node| node.as_str().map(ToOwned::to_owned))
+    let gone =
+        [Change::Config("k".into(), None), config("l", "2"), Change::Workload("w".into(), None)];
+    assert_eq!(changes, gone, "a workload without its config is no part of a state");
+    view.advance(3, vec![entry(&config("k", "v"), 3)]).unwrap();
+    assert_eq!(
+        (names(&view, "configs"), names(&view, "workloads")),
+        (vec!["k".to_owned(), "l".to_owned()], vec!["w".to_owned()],)
+    );
+    view.advance(4, vec![garbage(keys().workload("w"))]).unwrap();
+    assert_eq!(names(&view, "workloads"), Vec::<String>::new());
+    view.advance(5, vec![entry(&workload("w", Some("k")), 5)]).unwrap();
+    view.advance(6, vec![entry(&Change::Config("k".to_owned(), None), 6)]).unwrap();
+    assert_eq!(
+        (names(&view, "configs"), names(&view, "workloads")),
+        (vec!["l".to_owned()], vec![])
+    );
+}
+
+/// Also such as no agent writes: that do not fit, alone or together, and that nobody can read.
+fn any_entry(rng: &mut ChaCha8Rng, revision: i64) -> Entry {
+    let name = *["k", "l", "m"].choose(rng).unwrap();
+    let change = match rng.random_range(0..12) {
+        0 => nested(name, MAX_NESTING + 1, || true),
+        1..3 => workload(name, ["k", "l", "m", "none"].choose(rng).copied()),
+        3..6 => {
+            let Change::Workload(name, Some(mut own)) = workload(name, None) else { panic!() };
+            let other = (*["k", "l", "m"].choose(rng).unwrap()).to_owned();
+            let condition = pb::AddCondition::AddCondRunning.into();
+            let dependencies = [(other, condition)].into();
+            own.dependencies = Some(pb::Dependencies { dependencies });
+            Change::Workload(name, Some(own))
+        }
+        6 => {
+            let Change::Workload(name, Some(mut own)) = workload(name, Some(name)) else {
+                panic!()
+            };
+            own.runtime_config = Some("{{alias.none}}".to_owned());
+            Change::Workload(name, Some(own))
+        }
+        _ => any_change(rng),
     };
-    assert_eq!((value(&view, "k"), value(&view, "l")), (Some("v".into()), Some("2".into())));
-    // The workload goes, and with it the reason to keep the config that was deleted.
-    view.advance(5, vec![entry(&Change::Workload("w".to_owned(), None), 5)]).unwrap();
-    assert_eq!((names(&view, "workloads"), value(&view, "k")), (vec![], None));
+    let entry = entry(&change, revision);
+    match entry.value {
+        Some(_) if rng.random_bool(0.1) => Entry { value: Some(b"\xff\xff".to_vec()), ..entry },
+        _ => entry,
+    }
+}
+
+#[test]
+fn state_depends_on_what_is_in_etcd_and_not_on_the_way_there() {
+    let (mut left_out, mut fitted) = (0, 0);
+    for seed in 0..60 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut view = View::new(keys(), 0, Vec::new()).unwrap();
+        let mut kept = BTreeMap::new();
+        for revision in 1..100 {
+            let some: BTreeMap<_, _> = (0..rng.random_range(1..4))
+                .map(|_| any_entry(&mut rng, revision))
+                .filter(|own| own.value.is_some() || kept.contains_key(&own.key))
+                .map(|own| (own.key.clone(), own))
+                .collect();
+            for own in some.values() {
+                match own.value {
+                    Some(_) => kept.insert(own.key.clone(), own.clone()),
+                    None => kept.remove(&own.key),
+                };
+            }
+            let before = view.current.tree().clone();
+            let all: Vec<_> = some.values().cloned().collect();
+            if let Some((tree, changes)) = view.advance(revision, all.clone()) {
+                let told: Vec<_> = changes.iter().map(Change::path).collect();
+                let differs = model::changes_between(&before, &tree);
+                assert!(
+                    differs.iter().all(|own| told.contains(&own.path())),
+                    "{differs:?} {told:?}"
+                );
+            }
+            let fresh = View::new(keys(), revision, kept.values().cloned().collect()).unwrap();
+            let (now, anew) = (view.current.tree(), fresh.current.tree());
+            assert_eq!(now, anew, "seed {seed}, revision {revision}: {all:?}");
+            let left_outs =
+                [&view, &fresh].map(|own| own.left_out.keys().cloned().collect::<Vec<_>>());
+            assert_eq!(left_outs[0], left_outs[1], "seed {seed}, revision {revision}: {all:?}");
+            assert_eq!(view.current.bytes(), fresh.current.bytes());
+            *if view.left_out.is_empty() { &mut fitted } else { &mut left_out } += 1;
+        }
+    }
+    assert!(left_out > 1000 && fitted > 100, "{left_out} {fitted}");
+}
+
+#[test]
+fn state_that_etcd_lost_again_before_it_was_seen_there_is_said_again() {
+    let report = |state| {
+        let Change::WorkloadState(name, state) = state_of("a", "w", state) else { panic!() };
+        pb::WorkloadState { instance_name: Some(name), execution_state: state }
+    };
+    let initial = Some(State::Pending(pb::Pending::Initial.into()));
+    let restored = [entry(&state_of("a", "w", initial), 7)];
+    let said = keys().write(&state_of("a", "w", running()));
+    let mut view = View::new(keys(), 7, restored.to_vec()).unwrap();
+    view.note_reports(&[report(running())]);
+    assert_eq!(view.lost_states(&[entry(&state_of("a", "w", running()), 8)]), []);
+    for _ in 0..2 {
+        assert_eq!(view.lost_states(&restored), [(said.clone(), 7)]);
+        let mut next = View::new(keys(), 7, restored.to_vec()).unwrap();
+        next.remember(&view);
+        view = next;
+    }
+    let removed = Some(State::Removed(pb::Removed::Removed.into()));
+    view.note_reports(&[report(removed)]);
+    assert_eq!(view.lost_states(&restored), []);
 }
 
 #[test]
