@@ -205,8 +205,9 @@ fn workloads_that_start_and_end_all_the_time_see_their_shared_file() {
     let read = || fs::read_to_string(&runs).unwrap();
     wait_for("many runs", || (read().lines().count() >= 48).then_some(()));
     stop(agent);
-    // Lines of two may be mixed, but none is missing.
-    assert_eq!(read().matches("content").count(), read().matches('\n').count(), "{}", read());
+    // Lines of two may be mixed, and the end may come before a line feed, but no content is missing.
+    let (contents, ends) = (read().matches("content").count(), read().matches('\n').count());
+    assert!((ends..=ends + 12).contains(&contents), "{}", read());
     // The one that made the folder may have ended while others still used it.
     let left = fs::read_dir(folder.path().join("new")).map_or(0, Iterator::count);
     assert_eq!(left, 0, "a placeholder is left");
@@ -451,7 +452,10 @@ fn run_stays_the_nodes_for_workloads_with_a_control_interface() {
     for name in ["a", "b", "c"] {
         assert!(seen.read(name).starts_with("input\noutput\n"), "{name}: {}", seen.read(name));
     }
-    assert_eq!(names(&run), ["a.pid", "added", "ankaios", "b.pid"]);
+    // podman, if it is installed, has its folders there.
+    let of_podman = |name: &String| ["containers", "libpod"].contains(&name.as_str());
+    let names_in_run: Vec<_> = names(&run).into_iter().filter(|own| !of_podman(own)).collect();
+    assert_eq!(names_in_run, ["a.pid", "added", "ankaios", "b.pid"]);
     // It is each workload's own: the node's has nothing in it.
     assert_eq!(names(&run.join("ankaios/control_interface")), Vec::<String>::new());
     let folder = fs::metadata(run.join("ankaios/control_interface")).unwrap();

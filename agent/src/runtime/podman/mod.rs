@@ -19,7 +19,11 @@ use fifogate::{
     pb::ank_base::{ExecutionState, LogsRequest},
     state::Instance,
 };
-use tokio::{process::Command, sync::watch::Receiver, time::Instant};
+use tokio::{
+    process::Command,
+    sync::watch::Receiver,
+    time::{Instant, timeout},
+};
 
 use crate::{apart, logs::KeptLog, supervisor::states};
 
@@ -42,6 +46,8 @@ const NAME_LABEL: &str = "name";
 const AGENT_LABEL: &str = "agent";
 /// Characters of the id of an instance in the name of its container.
 const SHORT_ID: usize = 7;
+/// Time for podman to list its containers at the start of the agent.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause before a retry: the first one is at most half a second, and it doubles each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -62,7 +68,11 @@ impl Podman {
             log::info!("workloads of the runtime '{PODMAN}' cannot run: {}", command::missing());
             return own(Vec::new());
         }
-        match command::list(Some(format!("{AGENT_LABEL}={agent}"))).await {
+        let found = command::list(Some(format!("{AGENT_LABEL}={agent}")));
+        // A podman that hangs, as on a lost network file system, keeps no process workload from running.
+        let late =
+            |_| Err(PodmanError::because(format_args!("no answer within {START_PATIENCE:?}")));
+        match timeout(START_PATIENCE, found).await.unwrap_or_else(late) {
             Ok(all) => own(all.iter().filter_map(|one| instance_of(one, agent)).collect()),
             Err(error) => {
                 log::warn!("containers of an earlier agent are not found: podman ps: {error}");
