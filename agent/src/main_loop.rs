@@ -215,7 +215,9 @@ impl Agent {
             Event::Reachable(false) => return self.note_store(Some(None)).await,
             Event::Unusable(reason) => return self.note_store(Some(Some(reason))).await,
         };
-        if let Some(FirstState { source, level }) = self.first_state.take()
+        let first_state = self.first_state.take();
+        let is_first = first_state.is_some();
+        if let Some(FirstState { source, level }) = first_state
             && let Some(text) = placement::nothing_to_do(&tree, &self.agent, source)
         {
             log::log!(level, "{text}");
@@ -223,8 +225,9 @@ impl Agent {
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
         let old = std::mem::replace(&mut self.tree, tree);
-        // Other changes wake no task: an event costs the same however many workloads run.
-        if model::concerns_workloads(&old, &self.tree) {
+        // Other changes wake no task: an event costs the same however many workloads run. The first state has
+        // no workload at all, perhaps, and what an earlier agent has left is to end.
+        if is_first || model::concerns_workloads(&old, &self.tree) {
             self.follow.send_replace(self.tree.clone());
             self.supervisor.follow(&self.tree);
         }

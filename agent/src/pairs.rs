@@ -22,6 +22,7 @@ use fifogate::{
     state::{Instance, Tree},
 };
 use log::Level;
+use nix::unistd::geteuid;
 use tokio::sync::watch;
 
 use crate::{
@@ -95,6 +96,7 @@ impl Pairs {
             log_text::about(name, Level::Warn, text);
         }
         self.close_without_names(instance).await;
+        let owner = owner.or_else(|| self.owner_of(instance));
         self.with(|known| {
             let add = AddWorkload {
                 instance_name: Some(model::instance_name(instance)),
@@ -166,6 +168,12 @@ impl Pairs {
         self.with(|known| known.open.values().cloned().collect())
     }
 
+    /// The owner of a pair that is there already: fifogate takes over FIFOs of the right owner only.
+    fn owner_of(&self, instance: &Instance) -> Option<(u32, u32)> {
+        let found = fs::symlink_metadata(self.folder(instance).join("input")).ok()?;
+        (found.uid() != geteuid().as_raw()).then(|| (found.uid(), found.gid()))
+    }
+
     /// Closes a pair whose names are not those of the FIFOs that fifogate has open.
     async fn close_without_names(&self, instance: &Instance) {
         let Some(files) = self.with(|known| known.files.get(instance).copied()) else { return };
@@ -185,7 +193,9 @@ impl Pairs {
         }
     }
 
-    fn folder(&self, instance: &Instance) -> PathBuf {
+    /// The folder of the pair of an instance, whether it is open or not.
+    #[must_use]
+    pub fn folder(&self, instance: &Instance) -> PathBuf {
         self.run_dir
             .join(format!("{}.{}", instance.workload, instance.id))
             .join("control_interface")

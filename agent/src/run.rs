@@ -108,7 +108,14 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let (store, events) = opened?;
     // Before any workload starts: from now on none outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
-    let runtimes = runtimes(options, &folders, umask).await?;
+    let (runtimes, keeps_old_pairs) = tokio::select! {
+        found = runtimes(options, &folders, umask) => found?,
+        name = signals.wait() => {
+            log::info!("stopping: {name}");
+            return Ok(());
+        }
+    };
+    let runtimes = (runtimes, keeps_old_pairs);
     let (parts, stop) = assemble(options, &folders, runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
@@ -140,15 +147,22 @@ fn failed(error: io::Error) -> CliError {
     CliError::Failed(error.to_string())
 }
 
-async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
+/// Makes the runtimes; and whether workloads of an earlier agent may go on with their pairs.
+async fn runtimes(
+    options: &Options,
+    folders: &Folders,
+    umask: u32,
+) -> Result<(Runtimes, bool), CliError> {
     let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
     let around = Around { hidden, umask };
     let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let mut runtimes = Runtimes::default();
     runtimes.add(PROCESS, Arc::new(launcher));
-    runtimes.add(PODMAN, Arc::new(Podman::find(&options.name).await));
-    Ok(runtimes)
+    let podman = Podman::find(&options.name, &folders.run.path).await;
+    let may_have_left = podman.may_have_left();
+    runtimes.add(PODMAN, Arc::new(podman));
+    Ok((runtimes, may_have_left))
 }
 
 /// Ends all workloads.
@@ -162,14 +176,13 @@ struct Stop {
 fn assemble(
     options: &Options,
     folders: &Folders,
-    runtimes: Runtimes,
+    (runtimes, keeps_old_pairs): (Runtimes, bool),
     (store, events): (Store, Events),
 ) -> Result<(Parts, Stop), CliError> {
     let Folders { run, state, .. } = folders;
     let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
     let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
-    let is_first = runtimes.left().is_empty();
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
@@ -194,7 +207,7 @@ fn assemble(
         agent_name: options.name.clone(),
         verbosity: options.gate_verbosity,
         options: options.gate_options.clone(),
-        keeps_old_pairs: !is_first,
+        keeps_old_pairs,
     };
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options, &store);
@@ -228,7 +241,7 @@ async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
     match ending {
         Some(Ending::InOrder(text)) => text,
         Some(Ending::AtOnce(text)) => {
-            let _ = writeln!(io::stderr().lock(), "error: {text}; all workloads are ended");
+            let _ = writeln!(io::stderr().lock(), "error: {text}; all processes are ended");
             // Nothing is dropped on the way: each shim ends its workload when its socket closes.
             std::process::exit(1)
         }
@@ -295,7 +308,8 @@ fn is_hangup_ignored() -> bool {
 
 async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
     // Workloads are killed at the end of their grace; a longer wait is a defect.
-    let patience = grace * 2 + Duration::from_secs(10);
+    // Those in containers have a time of their own.
+    let patience = grace * 2 + Duration::from_secs(30);
     let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
     timeout(patience, agent.finish()).await.map_err(late)
 }

@@ -54,7 +54,7 @@ fn workloads_of_an_emptied_etcd_run_on_until_its_backup_is_back() {
         let config = tree.get(&["desiredState", "configs", "k"])?.as_str()?;
         (config == "before").then_some(())
     });
-    set(&mut session, "again").unwrap();
+    wait_for("an update", || set(&mut session, "again").ok());
     assert_eq!(process(79_001), Some(own));
 }
 

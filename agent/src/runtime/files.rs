@@ -1,7 +1,9 @@
 //! The files of a workload, written into the agent's folder as sources of mounts.
 
 use std::{
+    collections::hash_map::DefaultHasher,
     fs::{self, DirBuilder, Permissions},
+    hash::{Hash, Hasher},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Component, Path, PathBuf},
@@ -30,15 +32,23 @@ pub(super) fn write(
     readers: Readers,
 ) -> Result<Vec<Bind>, StartError> {
     let mut binds = Vec::new();
-    for (number, file) in files.iter().enumerate() {
+    for file in files {
         let (target, content) = target_and_content(file).map_err(StartError::Wrong)?;
-        let source = folder.join(number.to_string());
+        let source = folder.join(name_for(&file.mount_point));
         write_file(folder, &source, &content, readers).map_err(|error| {
             StartError::Failed(format!("cannot write {}: {error}", source.display()))
         })?;
         binds.push(Bind { source, target, read_only: true });
     }
     Ok(binds)
+}
+
+/// The name in the agent's folder of the file for a mount point. A container that is started again finds its
+/// own files, whatever files were added meanwhile.
+fn name_for(mount_point: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    mount_point.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// The mount point of a file, and its bytes.

@@ -15,16 +15,17 @@ pub(super) fn may_start(tree: &Tree, workload: &Node) -> bool {
         let node = tree.get(&[EFFECTIVE_STATE, "workloads", name.as_str()]);
         // Only the wanted instance counts, not a former one of the same name.
         let instance = node.map(|node| Instance::of(name.as_str(), node));
-        let state = instance.as_ref().and_then(|instance| state_of(tree, instance));
-        state.is_some_and(|state| fulfils(state, condition.as_str().unwrap_or_default()))
+        let states = instance.as_ref().and_then(|instance| states_of(tree, instance));
+        states.is_some_and(|states| fulfils(states, condition.as_str().unwrap_or_default()))
     })
 }
 
-fn fulfils(state: &str, condition: &str) -> bool {
+fn fulfils((state, sub_state): (&str, &str), condition: &str) -> bool {
     match condition {
         "ADD_COND_RUNNING" => state == "Running",
         "ADD_COND_SUCCEEDED" => state == "Succeeded",
-        "ADD_COND_FAILED" => state == "Failed",
+        // One that is paused or not seen may go on.
+        "ADD_COND_FAILED" => state == "Failed" && sub_state == "ExecFailed",
         _ => false,
     }
 }
@@ -52,8 +53,13 @@ pub(super) fn may_stop(tree: &Tree, dependents: &[Instance]) -> bool {
 }
 
 fn state_of<'t>(tree: &'t Tree, instance: &Instance) -> Option<&'t str> {
+    states_of(tree, instance).map(|(state, _)| state)
+}
+
+fn states_of<'t>(tree: &'t Tree, instance: &Instance) -> Option<(&'t str, &'t str)> {
     let path = [WORKLOAD_STATES, &instance.agent, &instance.workload, &instance.id];
-    tree.get(&path)?.str_at("state")
+    let node = tree.get(&path)?;
+    Some((node.str_at("state")?, node.str_at("subState").unwrap_or_default()))
 }
 
 fn workloads(tree: &Tree) -> Map<Node> {
@@ -79,7 +85,9 @@ mod tests {
             .iter()
             .map(|(name, state)| {
                 let node = tree.get(&[EFFECTIVE_STATE, "workloads", name]);
-                let state = Node::map([("state", Node::text(state))]);
+                let sub_state = if *state == "Failed" { "ExecFailed" } else { "Ok" };
+                let state = [("state", Node::text(state)), ("subState", Node::text(sub_state))];
+                let state = Node::map(state);
                 (Instance::of(name, node.unwrap()), Some(state))
             })
             .collect();
@@ -103,6 +111,13 @@ mod tests {
                 let web = tree.get(&[EFFECTIVE_STATE, "workloads", "web"]).unwrap();
                 assert_eq!(may_start(&tree, web), state == fulfilled, "{condition} {state}");
             }
+            let paused =
+                Node::map([("state", Node::text("Failed")), ("subState", Node::text("Unknown"))]);
+            let running = tree(&text, &[("db", "Running")]);
+            let db = running.get(&[EFFECTIVE_STATE, "workloads", "db"]).unwrap();
+            let paused = set_states(&running, &[(Instance::of("db", db), Some(paused))]);
+            let web = paused.get(&[EFFECTIVE_STATE, "workloads", "web"]).unwrap();
+            assert!(!may_start(&paused, web), "{condition}: it may go on");
             let none = tree(&text, &[]);
             assert!(!may_start(&none, none.get(&[EFFECTIVE_STATE, "workloads", "web"]).unwrap()));
         }

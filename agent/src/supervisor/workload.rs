@@ -120,16 +120,19 @@ impl Task {
         self.left = stay;
         for left in go {
             self.report(&left.instance, states::stop_requested());
-            if let Ok(runtime) = self.shared.runtimes.get(left.runtime).cloned() {
-                self.remove(&*runtime, &left.instance).await;
+            if let Ok(runtime) = self.shared.runtimes.get(left.runtime).cloned()
+                && !self.remove(&*runtime, &left.instance).await
+            {
+                continue;
             }
+            self.remove_folder(&left.instance);
             // It may be wanted from another runtime, and is started there next.
             self.report(&left.instance, states::removed());
         }
     }
 
-    /// Removes all of an instance. Tries again until it is done, or the agent ends.
-    async fn remove(&self, runtime: &dyn Runtime, instance: &Instance) {
+    /// Removes all of an instance. Tries again until it is done; false if the agent ends before.
+    async fn remove(&self, runtime: &dyn Runtime, instance: &Instance) -> bool {
         let mut delay = FIRST_DELAY;
         let mut stop = self.shared.stop.clone();
         while let Err(reason) = runtime.remove(instance).await {
@@ -137,10 +140,11 @@ impl Task {
             self.report(instance, states::delete_failed(reason));
             tokio::select! {
                 () = sleep(delay) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => return false,
             }
             delay = (delay * 2).min(LONGEST_DELAY);
         }
+        true
     }
 
     /// Reports the end of instances of this name in the state, but not wanted. None of them runs: they
@@ -376,27 +380,35 @@ impl Task {
             Some(unit) => unit.stop(self.shared.grace).await,
             None => Err(String::new()),
         };
-        match (stopped, runtime) {
-            (Ok(how), _) => self.log(Level::Info, format_args!("stopped: {how}")),
+        let is_gone = match (stopped, runtime) {
+            (Ok(how), _) => {
+                self.log(Level::Info, format_args!("stopped: {how}"));
+                true
+            }
             // One that has ended by itself may be there, too.
             (Err(_), Some(runtime)) => self.remove(runtime, instance).await,
-            (Err(_), None) => {}
-        }
+            (Err(_), None) => true,
+        };
         self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
         // Other fields of the instance have changed, or the agent ends: its pair and its log stay.
-        if stopping || next.is_some_and(|next| next.instance == *instance) {
+        if stopping || !is_gone || next.is_some_and(|next| next.instance == *instance) {
             return;
         }
         self.shared.pairs.close(instance).await;
         self.shared.logs.remove(instance);
+        self.remove_folder(instance);
+        self.report(instance, states::removed());
+    }
+
+    /// Removes the agent's folder for an instance, with its files.
+    fn remove_folder(&self, instance: &Instance) {
         let folder = self.folder(instance);
         if let Err(error) = std::fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             log::warn!("cannot remove {}: {error}", folder.display());
         }
-        self.report(instance, states::removed());
     }
 
     /// Ends a start that is under way: waits for it, or gives it up.

@@ -42,7 +42,9 @@ fn container_is_made_with_the_names_labels_and_mounts_of_ankaios() {
     let agent = Agent::start_with(recorded(&podman, folder.path()), &text, &[]);
     let id = agent.connect().until_state("w", "Running(Ok)");
     let made = calls(folder.path()).into_iter().find(|call| call.iter().any(|own| own == "run"));
-    let source = agent.path(&format!("run/agent/w.{id}/files/0")).display().to_string();
+    let run_dir = agent.path("run");
+    let mut files = fs::read_dir(run_dir.join(format!("agent/w.{id}/files"))).unwrap();
+    let source = files.next().unwrap().unwrap().path().display().to_string();
     let expected = [
         "--log-level=error".to_owned(),
         "run".to_owned(),
@@ -54,6 +56,7 @@ fn container_is_made_with_the_names_labels_and_mounts_of_ankaios() {
         format!("--mount=type=bind,source={source},destination=/f,readonly=true"),
         format!("--label=name=w.{id}.agent_A"),
         "--label=agent=agent_A".to_owned(),
+        format!("--label=fifogate.run-dir={}", run_dir.display()),
         IMAGE.to_owned(),
         "sleep".to_owned(),
         "100000".to_owned(),

@@ -95,6 +95,7 @@ fn end_of_the_agent_keeps_containers_unless_told_otherwise() {
         agent.signal(Signal::SIGTERM);
         assert_eq!(agent.status(), Some(0));
         assert_eq!(podman.containers().len(), left, "{options:?}");
+        podman.run(&["rm", "--all", "--force"]);
     }
 }
 
@@ -120,4 +121,68 @@ fn update_and_delete_replace_and_remove_a_container() {
     let left = std::fs::read_dir(agent.path("run/agent")).unwrap();
     let left: Vec<_> = left.map(|own| own.unwrap().file_name()).collect();
     assert!(!left.iter().any(|own| own.to_string_lossy().starts_with("w.")), "{left:?}");
+}
+
+/// Restarts the agent with other workloads beside the test's own.
+fn restart_with(agent: &mut Agent, workloads: &str) {
+    let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    let head = manifest.find("  w: ").map_or(manifest.as_str(), |at| &manifest[..at]);
+    std::fs::write(agent.path("manifest.yaml"), format!("{head}{workloads}")).unwrap();
+    agent.restart();
+}
+
+#[test]
+fn container_of_another_user_that_failed_meanwhile_is_replaced() {
+    let Some(podman) = Podman::new() else { return };
+    let rules = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                 filterMasks: ['desiredState']}]}";
+    let text = container("w", SLEEP, r#"["--user=1000", "--stop-timeout=0"]"#, rules);
+    let mut agent = Agent::start_with(podman.env(), &text, &[]);
+    agent.connect().until_state("w", "Running(Ok)");
+    let before = podman.id_of("w").unwrap();
+    kill(&mut agent);
+    podman.run(&["stop", &before]);
+    agent.restart();
+    agent.connect().until_state("w", "Running(Ok)");
+    assert_ne!(podman.id_of("w").unwrap(), before);
+}
+
+#[test]
+fn container_that_is_wanted_no_more_is_removed_even_if_nothing_is_wanted_or_it_is_paused() {
+    let Some(podman) = Podman::new() else { return };
+    let text = container("w", SLEEP, r#"["--stop-timeout=0"]"#, "");
+    let mut agent = Agent::start_with(podman.env(), &text, &[]);
+    agent.connect().until_state("w", "Running(Ok)");
+    podman.run(&["pause", &podman.id_of("w").unwrap()]);
+    kill(&mut agent);
+    std::fs::write(agent.path("manifest.yaml"), "apiVersion: v1\n").unwrap();
+    agent.restart();
+    wait_for("its removal", || podman.containers().is_empty().then_some(()));
+    let left = agent.path("run/agent");
+    wait_for("the removal of its folder", || {
+        let mut names = std::fs::read_dir(&left).unwrap().map(|own| own.unwrap().file_name());
+        names.all(|own| !own.to_string_lossy().starts_with("w.")).then_some(())
+    });
+}
+
+#[test]
+fn container_of_an_agent_of_this_name_in_another_folder_is_left_alone() {
+    let Some(podman) = Podman::new() else { return };
+    let text = container("w", SLEEP, "[]", "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let id = podman.id_of("w").unwrap();
+    let other = Agent::start_with(podman.env(), "", &[]);
+    other.connect();
+    let log = other.log();
+    assert!(log.contains("1 containers of 'agent_A' are left alone"), "{log}");
+    let mut another = Agent::start_with(podman.env(), "", &[]);
+    restart_with(&mut another, &text);
+    another.connect().until("the conflict", |tree| {
+        let (_, state, info) = state_of(tree, "w")?;
+        (state == "Pending(Starting)" && info.contains("already in use")).then_some(())
+    });
+    assert_eq!(podman.id_of("w").unwrap(), id);
+    ctl.until_state("w", "Running(Ok)");
 }

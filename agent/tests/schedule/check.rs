@@ -23,7 +23,9 @@ impl Cluster {
             let item = format!("last{node}");
             let (yaml, mask) =
                 (format!("configs: {{{item}: x}}"), format!("desiredState.configs.{item}"));
-            self.session(node).update(&yaml, &[&mask]).expect("no agent refuses an update");
+            // An agent may notice only now that etcd was started again.
+            let mut session = self.session(node);
+            testkit::wait_for("an update", || session.update(&yaml, &[&mask]).ok());
             for other in 0..self.size() {
                 self.session(other).until("the last update", |tree| {
                     tree.get(&[DESIRED_STATE, "configs", &item]).map(drop)
@@ -53,6 +55,12 @@ impl Cluster {
     fn wrong(&self) -> Vec<String> {
         let trees: Vec<_> = (0..self.size()).map(|node| self.session(node).state()).collect();
         let mut wrong = self.known.unexplained(&trees[0]);
+        for (node, name) in self.nodes.iter().zip(NAMES) {
+            let trouble = node.agent.trouble();
+            if !trouble.is_empty() {
+                wrong.push(format!("{name} is in trouble: {trouble}"));
+            }
+        }
         let first = without_status(&trees[0]);
         for (tree, name) in trees.iter().zip(NAMES).skip(1) {
             let own = without_status(tree);

@@ -49,6 +49,9 @@ fn container(document: &Yaml<'_>) -> Result<Container, Fault> {
     if container.image.is_empty() {
         return Err(fault(document, "`image` is empty"));
     }
+    if container.image.starts_with('-') {
+        return Err(fault(document, "`image` begins with `-`: options belong to `commandOptions`"));
+    }
     Ok(container)
 }
 
@@ -96,6 +99,7 @@ mod tests {
             ("", "is empty; it needs at least `image: NAME`"),
             ("commandArgs: [a]", "line 1, column 1: missing field `image`"),
             ("image: ''", "`image` is empty"),
+            ("image: --privileged", "`image` begins with `-`"),
             ("image: [a]", "line 1, column 8: expected a text"),
             ("image: 5", "line 1, column 8: expected a text: put 5 in quotes"),
             ("image: a\ncommandArgs: b", "line 2, column 14: expected a sequence of texts"),

@@ -11,6 +11,7 @@ mod watch;
 
 use std::{
     env, fs,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{apart, logs::KeptLog, supervisor::states};
+use crate::{apart, log_text::Quoted, logs::KeptLog, supervisor::states};
 
 use super::{
     Change, Ended, Later, Order, Output, Runtime, StartError, Started, Unit,
@@ -44,6 +45,8 @@ pub const PODMAN: &str = "podman";
 const NAME_LABEL: &str = "name";
 /// Label with the agent of a container.
 const AGENT_LABEL: &str = "agent";
+/// Label with the run directory of the agent that made a container. Ankaios has none.
+const RUN_DIR_LABEL: &str = "fifogate.run-dir";
 /// Characters of the id of an instance in the name of its container.
 const SHORT_ID: usize = 7;
 /// Time for podman to list its containers at the start of the agent.
@@ -55,30 +58,54 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Podman {
     agent: String,
-    left: Vec<(Instance, bool)>,
+    run_dir: String,
+    /// `None` if podman did not list them.
+    left: Option<Vec<(Instance, bool)>>,
     /// Started with the first container: most agents have none.
     watch: OnceLock<Watch>,
 }
 
 impl Podman {
     /// Looks for podman and for the containers of this agent that an earlier one has left.
-    pub async fn find(agent: &str) -> Self {
-        let own = |left| Self { agent: agent.to_owned(), left, watch: OnceLock::new() };
+    pub async fn find(agent: &str, run_dir: &Path) -> Self {
+        let (agent, run_dir) = (agent.to_owned(), run_dir.display().to_string());
+        let mut podman = Self { agent, run_dir, left: None, watch: OnceLock::new() };
         if !is_installed() {
             log::info!("workloads of the runtime '{PODMAN}' cannot run: {}", command::missing());
-            return own(Vec::new());
+            podman.left = Some(Vec::new());
+            return podman;
         }
-        let found = command::list(Some(format!("{AGENT_LABEL}={agent}")));
+        let all = command::list(Some(format!("{AGENT_LABEL}={}", podman.agent)));
         // A podman that hangs, as on a lost network file system, keeps no process workload from running.
         let late =
             |_| Err(PodmanError::because(format_args!("no answer within {START_PATIENCE:?}")));
-        match timeout(START_PATIENCE, found).await.unwrap_or_else(late) {
-            Ok(all) => own(all.iter().filter_map(|one| instance_of(one, agent)).collect()),
+        match timeout(START_PATIENCE, all).await.unwrap_or_else(late) {
+            Ok(all) => {
+                let (own, others): (Vec<_>, Vec<_>) =
+                    all.iter().partition(|one| is_of(one, &podman.run_dir));
+                if let Some(other) = others.first() {
+                    log::warn!(
+                        "{} containers of '{}' are left alone: the first one is of the agent with the \
+                         run directory {}",
+                        others.len(),
+                        podman.agent,
+                        Quoted(other.label(RUN_DIR_LABEL).unwrap_or_default())
+                    );
+                }
+                let instance = |one: &&Listed| instance_of(one, &podman.agent);
+                podman.left = Some(own.iter().filter_map(instance).collect());
+            }
             Err(error) => {
                 log::warn!("containers of an earlier agent are not found: podman ps: {error}");
-                own(Vec::new())
             }
         }
+        podman
+    }
+
+    /// Whether containers of an earlier agent may go on.
+    #[must_use]
+    pub fn may_have_left(&self) -> bool {
+        self.left.as_ref().is_none_or(|left| !left.is_empty())
     }
 
     fn watch(&self) -> &Watch {
@@ -86,7 +113,9 @@ impl Podman {
     }
 
     async fn containers_of(&self, instance: &Instance) -> Result<Vec<Listed>, PodmanError> {
-        command::list(Some(format!("{NAME_LABEL}={instance}"))).await
+        let mut all = command::list(Some(format!("{NAME_LABEL}={instance}"))).await?;
+        all.retain(|one| is_of(one, &self.run_dir));
+        Ok(all)
     }
 
     /// Starts a container, or finds it running. One that has done its work is started again; any other
@@ -97,30 +126,12 @@ impl Podman {
         let config =
             config.map_err(|fault| StartError::Wrong(format!("runtimeConfig, {fault}")))?;
         let here = self.containers_of(&order.instance).await?;
-        match &here[..] {
-            [one] if is_running(one) => {
-                // Its user, as the container's pair belongs to it already.
-                let owner = match order.has_pair() {
-                    true => Some(pair::user_of(&one.id).await?),
-                    false => None,
-                };
-                order.open_pair(owner).await?;
-                return Ok(one.id.clone());
-            }
-            [one] if one.state == "exited" && one.exit_code == 0 => {
-                let owner = match order.has_pair() {
-                    true => pair::user_of(&one.id).await.ok(),
-                    false => None,
-                };
-                order.open_pair(owner).await?;
-                self.write_files(order)?;
-                let args = config.general_options.iter().map(String::as_str);
-                let args: Vec<_> = args.chain(["start", &one.id]).collect();
-                command::run(args).await?;
-                return Ok(one.id.clone());
-            }
-            _ => self.remove_all(&here).await?,
+        if let [one] = &here[..]
+            && let Some(id) = self.take_over(order, &config, one).await?
+        {
+            return Ok(id);
         }
+        self.remove_all(&here).await?;
         let created = self.create(order, &config).await;
         if created.is_err() {
             // A container that was made and could not start is in the way of the next try, which removes it
@@ -128,6 +139,38 @@ impl Podman {
             let _ = self.remove_instance(&order.instance).await;
         }
         created
+    }
+
+    /// Goes on with a container that runs, and starts one again that has done its work. `None` if it has to
+    /// be replaced.
+    async fn take_over(
+        &self,
+        order: &Order,
+        config: &Container,
+        one: &Listed,
+    ) -> Result<Option<String>, StartError> {
+        let has_ended = one.state == "exited" && one.exit_code == 0;
+        if !is_running(one) && !has_ended {
+            return Ok(None);
+        }
+        if order.has_pair() {
+            // Its pair belongs to its user already, and is of use only if the container has it.
+            let folder = order.pairs.folder(&order.instance);
+            if !pair::is_mounted(&one.id, &folder).await? {
+                return Ok(None);
+            }
+            order.open_pair(pair::user_of(&one.id).await.ok()).await?;
+        } else {
+            order.open_pair(None).await?;
+        }
+        if has_ended {
+            self.write_files(order)?;
+            let general = config.general_options.iter().map(String::as_str);
+            // What it was made with may be gone, and then a new one is made.
+            let started = command::run(general.chain(["start", &one.id])).await;
+            return Ok(started.is_ok().then(|| one.id.clone()));
+        }
+        Ok(Some(one.id.clone()))
     }
 
     async fn create(&self, order: &Order, config: &Container) -> Result<String, StartError> {
@@ -143,23 +186,23 @@ impl Podman {
         // Behind the options of the workload: the last label of a name counts.
         options.push(format!("--label={NAME_LABEL}={}", order.instance));
         options.push(format!("--label={AGENT_LABEL}={}", self.agent));
+        options.push(format!("--label={RUN_DIR_LABEL}={}", self.run_dir));
         options.push(config.image.clone());
         options.extend(config.command_args.iter().cloned());
-        let general = config.general_options.iter().map(String::as_str);
+        let general = || config.general_options.iter().map(String::as_str);
         let options = options.iter().map(String::as_str);
         let Some(folder) = folder else {
-            let run = general.chain(["run", "--detach"]).chain(options);
+            let run = general().chain(["run", "--detach"]).chain(options);
             return Ok(id_in(&command::run(run).await?)?);
         };
         // In steps, as only an initialised container tells its user, and the pair is to be its own
         // before its first instruction.
-        let id = id_in(&command::run(general.chain(["create"]).chain(options)).await?)?;
-        command::run(["init", &id]).await?;
+        let id = id_in(&command::run(general().chain(["create"]).chain(options)).await?)?;
+        command::run(general().chain(["init", &id])).await?;
         let owner = pair::user_of(&id).await?;
-        pair::give(&folder, owner)
-            .map_err(|error| StartError::Failed(format!("{}: {error}", folder.display())))?;
+        pair::give(&folder, owner)?;
         order.pairs.note_owner(&order.instance, owner);
-        command::run(["start", &id]).await?;
+        command::run(general().chain(["start", &id])).await?;
         Ok(id)
     }
 
@@ -230,12 +273,13 @@ impl Runtime for Podman {
     }
 
     fn left(&self) -> Vec<(Instance, bool)> {
-        self.left.clone()
+        self.left.clone().unwrap_or_default()
     }
 
     fn remove<'a>(&'a self, instance: &'a Instance) -> Later<'a, Result<(), String>> {
         Box::pin(async move {
-            if !is_installed() {
+            // Nothing was ever there. A podman that went away leaves its containers.
+            if !is_installed() && self.watch.get().is_none() && !self.may_have_left() {
                 return Ok(());
             }
             self.remove_instance(instance).await.map_err(|error| error.to_string())
@@ -310,13 +354,21 @@ fn change(id: &str, seen: &Seen) -> Change {
 }
 
 async fn remove(id: &str) -> Result<(), PodmanError> {
-    command::run(["stop", "--ignore", id]).await?;
-    command::run(["rm", "--ignore", id]).await?;
+    let stopped = command::run(["stop", "--ignore", id]).await;
+    if stopped.is_err() || command::run(["rm", "--ignore", id]).await.is_err() {
+        // A paused container is not stopped.
+        command::run(["rm", "--force", "--ignore", id]).await?;
+    }
     Ok(())
 }
 
 fn is_running(one: &Listed) -> bool {
     one.state.eq_ignore_ascii_case("running")
+}
+
+/// Whether a container is of the agent with this run directory, or of an agent of Ankaios.
+fn is_of(one: &Listed, run_dir: &str) -> bool {
+    one.label(RUN_DIR_LABEL).is_none_or(|own| own == run_dir)
 }
 
 /// The name of the container of an instance.

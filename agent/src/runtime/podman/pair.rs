@@ -1,14 +1,18 @@
 //! The owner of a container's pair: the user that the first process of the container has on the node.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use nix::{
+    errno::Errno,
     fcntl::{AT_FDCWD, AtFlags},
     unistd::{Gid, Uid, fchownat},
 };
 use serde::Deserialize;
 
-use super::command::{self, PodmanError};
+use super::{
+    PAIR, StartError,
+    command::{self, PodmanError},
+};
 
 /// The part of an OCI configuration about users.
 #[derive(Debug, Deserialize)]
@@ -75,11 +79,41 @@ fn outside(id: u32, mappings: Option<&[Mapping]>) -> Option<u32> {
     })
 }
 
+/// A mount of a container, as podman shows it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount {
+    source: String,
+    destination: String,
+}
+
+/// Whether a container has this folder as its pair.
+pub(super) async fn is_mounted(id: &str, folder: &Path) -> Result<bool, PodmanError> {
+    let text = command::run(["inspect", "--format={{json .Mounts}}", id]).await?;
+    let mounts: Option<Vec<Mount>> = serde_json::from_str(&text).map_err(PodmanError::because)?;
+    let is_pair = |own: &Mount| {
+        Path::new(&own.destination) == Path::new(PAIR) && Path::new(&own.source) == folder
+    };
+    Ok(mounts.unwrap_or_default().iter().any(is_pair))
+}
+
 /// Gives both FIFOs to a user. No workload has had the pair before, so no name in it is a link.
-pub(super) fn give(folder: &Path, (uid, gid): (u32, u32)) -> io::Result<()> {
+pub(super) fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), StartError> {
     for name in ["input", "output"] {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        fchownat(AT_FDCWD, &folder.join(name), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let path = folder.join(name);
+        let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match fchownat(AT_FDCWD, &path, user, group, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => {
+                return Err(StartError::Wrong(format!(
+                    "its first process is user {uid} of the node, and this agent cannot give the pair to \
+                     another user than its own: run the agent as root, or the container's process as root"
+                )));
+            }
+            Err(errno) => {
+                return Err(StartError::Failed(format!("{}: {errno}", path.display())));
+            }
+        }
     }
     Ok(())
 }

@@ -55,7 +55,8 @@ fn instance_is_read_from_the_labels_and_only_of_this_agent() {
 
 #[test]
 fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
-    let podman = Podman { agent: String::new(), left: Vec::new(), watch: OnceLock::new() };
+    let podman =
+        Podman { agent: String::new(), run_dir: String::new(), left: None, watch: OnceLock::new() };
     for retry in 1..100 {
         let longest = Duration::from_millis(500) * 2_u32.pow((retry - 1).min(16));
         let pause = podman.pause_before(retry).unwrap();

@@ -146,8 +146,10 @@ impl Events {
         let args =
             ["events", "--stream", "--since=1s", "--format={{.ID}}", "--filter=type=container"];
         // Those that change a state, and not, say, a command run in a container again and again.
-        let kinds =
-            ["create", "init", "start", "died", "remove", "stop", "pause", "unpause", "restart"];
+        let kinds = [
+            "create", "init", "start", "died", "cleanup", "remove", "stop", "pause", "unpause",
+            "restart",
+        ];
         let kinds = kinds.map(|kind| format!("--filter=event={kind}"));
         let mut command =
             command::command(args.iter().copied().chain(kinds.iter().map(String::as_str)));

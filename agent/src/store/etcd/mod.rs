@@ -197,11 +197,15 @@ impl Etcd {
             let writes = states.iter().map(|state| shared.keys.write(&change(state))).collect();
             let plan = Plan { writes, ..Plan::default() };
             let ours = shared.is_ours();
-            match shared.commit_if(client, &plan, vec![ours], deadline).await? {
-                Outcome::Done(revision) => {
-                    shared.view().note_reports(states);
-                    shared.told(revision, deadline).await?;
-                }
+            // Noted before: if the answer is lost, a reconnection writes this state again, and not the one
+            // before it.
+            let before = shared.view().note_reports(states);
+            let done = shared.commit_if(client, &plan, vec![ours], deadline).await;
+            if let Err(Refused::Invalid(_) | Refused::Denied(_)) = &done {
+                shared.view().take_back(before);
+            }
+            match done? {
+                Outcome::Done(revision) => shared.told(revision, deadline).await?,
                 Outcome::Outdated(_) => return Err(shared.not_ours()),
             }
         }

@@ -39,6 +39,9 @@ pub(super) struct Entry {
     pub(super) revision: i64,
 }
 
+/// A key, and the state that this process had reported for it before.
+pub(super) type Reported = (String, Option<(pb::WorkloadInstanceName, pb::ExecutionState)>);
+
 /// The replica.
 #[derive(Debug)]
 pub(super) struct View {
@@ -265,17 +268,30 @@ impl View {
         all
     }
 
-    /// Notes states that this process reported and etcd took.
-    pub(super) fn note_reports(&mut self, states: &[pb::WorkloadState]) {
+    /// Notes states that this process reports. Returns those before them.
+    pub(super) fn note_reports(&mut self, states: &[pb::WorkloadState]) -> Vec<Reported> {
+        let mut before = Vec::new();
         for own in states {
             let state = own.execution_state.clone();
             let change =
                 Change::WorkloadState(own.instance_name.clone().unwrap_or_default(), state);
             let key = self.keys.write(&change).key;
             let Change::WorkloadState(name, Some(state)) = change else { continue };
-            match state.execution_state_enum {
+            let old = match state.execution_state_enum {
                 Some(State::Removed(_)) => self.reported.remove(&key),
-                _ => self.reported.insert(key, (name, state)),
+                _ => self.reported.insert(key.clone(), (name, state)),
+            };
+            before.push((key, old));
+        }
+        before
+    }
+
+    /// Takes back reports that etcd refused.
+    pub(super) fn take_back(&mut self, before: Vec<Reported>) {
+        for (key, old) in before {
+            match old {
+                Some(old) => self.reported.insert(key, old),
+                None => self.reported.remove(&key),
             };
         }
     }

@@ -97,10 +97,21 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
             trouble = lease::keep(connection.clone(), shared) => trouble,
             trouble = stay(shared, events, &connection, &mut standing) => trouble,
         };
-        log::warn!("the connection to etcd is lost: {trouble}");
+        let was_of_use = matches!(standing, Standing::Usable);
         shared.set_connection(Err(None));
         standing.become_and_tell(Standing::Away, events).await;
-        reasons.clear();
+        if was_of_use {
+            log::warn!("the connection to etcd is lost: {trouble}");
+            reasons.clear();
+        } else {
+            // It was lost before it was of any use, as the next one may be.
+            let text = format!("the connection to etcd is lost: {trouble}");
+            if reasons.len() < MOST_REASONS && !reasons.contains(&text) {
+                log::warn!("{text}");
+                reasons.push(text);
+            }
+            sleep(DELAY).await;
+        }
     }
 }
 
@@ -139,7 +150,7 @@ async fn say_again(shared: &Shared, client: &mut Client) -> Result<(), Trouble> 
     let found: Vec<_> = found.take_kvs().into_iter().map(connect::entry).collect();
     let lost = shared.view().lost_states(&found);
     for some in lost.chunks(MOST_OPERATIONS / 2) {
-        // Seen by the watch as any other report. None is written over a newer one.
+        // Seen by the watch as any other report. A report that is under way is noted already.
         let as_read = |(own, revision): &(Write, i64)| {
             Compare::mod_revision(own.key.as_str(), CompareOp::Equal, *revision)
         };
