@@ -71,7 +71,8 @@ fn check_text(file: &str, text: &str, agent: &str) -> Result<String, ManifestErr
     let names: Vec<_> = own.map(|(name, _)| name.to_string()).collect();
     let listed = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
     let all = workloads.iter().count();
-    Ok(format!("{file}: ok ({all} workloads, {} of {agent}{listed})", names.len()))
+    let noun = if all == 1 { "workload" } else { "workloads" };
+    Ok(format!("{file}: ok ({all} {noun}, {} of {agent}{listed})", names.len()))
 }
 
 /// The state with its effective state, and the faults of templates.

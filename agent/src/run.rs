@@ -416,6 +416,8 @@ async fn open_store(
         (OpenError::Seed(_), Some(file)) => {
             CliError::Unusable(format!("{}: {error}", file.display()))
         }
+        // It names etcd and what is wrong with it.
+        _ if options.etcd.is_some() => CliError::Failed(format!("cannot use {error}")),
         _ => CliError::Failed(format!("cannot keep the state: {error}")),
     })
 }

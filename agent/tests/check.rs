@@ -121,7 +121,7 @@ fn faults_of_the_manifest_and_of_usage_have_status_2_and_warnings_none() {
          'command: x', dependencies: {{ b: ADD_COND_RUNNING }}, {access} }}\n"
     );
     let (status, out, err) = check(&["-"], &text);
-    assert_eq!((status, out.as_str()), (0, "<stdin>: ok (1 workloads, 1 of agent_A: a)\n"));
+    assert_eq!((status, out.as_str()), (0, "<stdin>: ok (1 workload, 1 of agent_A: a)\n"));
     assert!(err.contains("<stdin>:3:"), "{err}");
     assert!(err.contains("the mask 'desiredStates' of a rule names nothing"), "{err}");
     assert!(err.contains("a waits for b, which is no workload of the manifest"), "{err}");

@@ -219,6 +219,17 @@ pub(super) enum StateFormat {
     Json,
 }
 
+/// Output format of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReadFormat {
+    /// The tree
+    Yaml,
+    /// The tree in one line
+    Json,
+    /// The bare text of the one value at MASK, such as a config; status 1 if it is not there
+    Value,
+}
+
 /// Output format of an update's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutcomeFormat {
@@ -226,7 +237,7 @@ pub(super) enum OutcomeFormat {
     Json,
 }
 
-/// Asks for the state as a workload would, and prints it
+/// Reads the state as a workload would, and prints it
 ///
 /// A MASK is a path in the state, such as desiredState.workloads.db.tags; `*` stands for any one
 /// name in it. The answer holds only the parts allowed by the workload's rules.
@@ -235,16 +246,16 @@ pub(super) enum OutcomeFormat {
 pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) client: ClientArgs,
-    /// How to print; JSON is one line
+    /// How to print
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     #[arg(ignore_case = true, default_value = "yaml")]
-    pub(super) output: StateFormat,
+    pub(super) output: ReadFormat,
     /// Parts of the state to print [default: everything]
     #[arg(value_name = "MASK")]
     pub(super) masks: Vec<String>,
 }
 
-/// Subscribes as a workload would, and prints the state and every change of it
+/// Watches the state as a workload would: prints it, and every change of it
 ///
 /// The first document is the state, as `completeState`. Each event is one more document, with the
 /// changed paths as `alteredFields` and the new values as `completeState`. Ends on Ctrl-C, or when
@@ -259,6 +270,9 @@ pub(super) struct WatchArgs {
     #[arg(short, long, value_name = "FORMAT", value_enum)]
     #[arg(ignore_case = true, default_value = "yaml")]
     pub(super) output: StateFormat,
+    /// Print events only, and not the state before them
+    #[arg(long)]
+    pub(super) no_state: bool,
     /// End after this many events; 0: after the state
     #[arg(long, value_name = "N")]
     pub(super) count: Option<u64>,
@@ -373,7 +387,7 @@ pub(super) struct CheckArgs {
     pub(super) files: Vec<PathBuf>,
 }
 
-/// Prints the status of a running fifogate
+/// Shows the status of a running fifogate
 ///
 /// Queries the fifogate serving RUN-DIR. The text shows the totals first, then one line for each
 /// workload. For programs there are one JSON object, and metrics for Prometheus.
@@ -383,7 +397,7 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) run_dir: RunDirArgs,
     /// Output format
-    #[arg(long, value_name = "FORMAT", ignore_case = true, default_value = "text")]
+    #[arg(short, long, value_name = "FORMAT", ignore_case = true, default_value = "text")]
     pub(super) output: StatusFormat,
     /// Query again every second, until Ctrl-C
     #[arg(long)]

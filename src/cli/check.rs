@@ -25,10 +25,11 @@ pub(super) fn check(args: CheckArgs) -> Result<(), CliError> {
                     .collect();
                 let gated = workloads.iter().filter(|workload| has_interface(workload)).count();
                 let count = workloads.len();
+                let noun = if count == 1 { "workload" } else { "workloads" };
                 let file = source::name(path);
                 writeln!(
                     io::stdout().lock(),
-                    "{file}: ok ({count} workloads, {gated} with a control interface)"
+                    "{file}: ok ({count} {noun}, {gated} with a control interface)"
                 )
                 .map_err(|error| CliError::stdout(&error))?;
             }

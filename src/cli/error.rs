@@ -4,8 +4,8 @@
 //! message.
 
 use std::{
-    fmt,
-    io::{self, Write},
+    env, fmt,
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -111,8 +111,9 @@ impl CliError {
     pub(super) fn report(&self) -> ExitCode {
         if self.kind != Kind::Quiet {
             // A manifest has a line for each fault. An editor looks for `error:` in each of them.
+            let error = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
             let lines: String =
-                self.message.lines().map(|line| format!("error: {line}\n")).collect();
+                self.message.lines().map(|line| format!("{error} {line}\n")).collect();
             // A failed write is ignored: the exit status still reports the error.
             let _ = io::stderr().lock().write_all(lines.as_bytes());
             if let Some(hint) = &self.hint {
@@ -125,6 +126,14 @@ impl CliError {
             Kind::Unusable => ExitCode::from(2),
         }
     }
+}
+
+/// Whether standard error is a terminal whose user has nothing against colours (https://no-color.org).
+fn is_coloured() -> bool {
+    let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal()
+        && !is_unwanted
+        && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 impl fmt::Display for CliError {

@@ -46,7 +46,10 @@ Examples:
   fifogate get -d /run/fifogate/watcher.*/control_interface 'desiredState.workloads.*.tags'
 
   # The execution states as JSON
-  fifogate get --output json workloadStates | jq .workloadStates";
+  fifogate get --output json workloadStates | jq .workloadStates
+
+  # One value in a script
+  speed=$(fifogate get --output value desiredState.configs.speed)";
 
 pub(super) const WATCH: &str = "\
 Examples:
@@ -55,7 +58,10 @@ Examples:
 
   # Wait for the next change of a config, and print its new value
   fifogate watch --count 1 --output json desiredState.configs.mode |
-      jq -r 'select(.alteredFields).completeState.desiredState.configs.mode'";
+      jq -r 'select(.alteredFields).completeState.desiredState.configs.mode'
+
+  # Events with the time of their arrival, by `ts` of moreutils: they carry none
+  fifogate watch --no-state --output json workloadStates | ts %FT%T";
 
 pub(super) const SET: &str = "\
 Examples:

@@ -1,7 +1,7 @@
 //! `fifogate status`: queries the status socket, and prints the object in one of three formats.
 
 use std::{
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     os::unix::net::UnixStream,
     path::Path,
     thread,
@@ -36,14 +36,18 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
         let status = ask(&run_dir)?;
         let shown = match args.output {
             StatusFormat::Text => text::show(&status),
+            // One object a line, for programs that read one after the other.
+            StatusFormat::Json if args.watch => format!("{status}\n"),
             StatusFormat::Json => pretty(&status),
             StatusFormat::Prometheus => prometheus::show(&status),
         };
         if !args.watch {
             return out.put(shown);
         }
+        let is_for_people = args.output == StatusFormat::Text && io::stdout().is_terminal();
         // One write: a cleared screen is never visible alone.
-        out.put(format!("{CLEAR}{shown}"))?;
+        let clear = if is_for_people { CLEAR } else { "" };
+        out.put(format!("{clear}{shown}"))?;
         thread::sleep(AGAIN);
     }
 }

@@ -32,11 +32,11 @@ pub(super) fn watch(args: WatchArgs) -> Result<(), CliError> {
         .map_err(|error| CliError::failed(format!("cannot watch for signals: {error}")))?;
     // After the signals: one received during the connect stops the command in order.
     let mut client = Client::connect(&args.client, &stop)?;
-    let mut watch = Watch { args, stop, out, documents: 0, events: 0 };
+    let mut watch = Watch { args, stop, out, is_begun: false, documents: 0, events: 0 };
     loop {
         match watch.session(&mut client) {
-            // Before the first document there is nothing to resume: the error ends the command.
-            Err(error) if error.is_away() && watch.documents > 0 => {
+            // Before the first answer there is nothing to resume: the error ends the command.
+            Err(error) if error.is_away() && watch.is_begun => {
                 log::warn!("{error}; waiting for fifogate");
                 // Its read end may hold up the next fifogate (docs/pipes.md#end-of-file-for-every-reader).
                 drop(client);
@@ -52,6 +52,8 @@ struct Watch {
     args: WatchArgs,
     stop: Stop,
     out: Stdout,
+    /// Whether the state was received once.
+    is_begun: bool,
     /// Documents printed.
     documents: u64,
     /// Events among them.
@@ -84,6 +86,7 @@ impl Watch {
                 Received::Response(ResponseContent::CompleteStateResponse(response)) => {
                     // Only the first answer has a deadline: events come whenever something changes.
                     let is_first = due.take().is_some();
+                    self.is_begun = true;
                     self.print(&response)?;
                     if is_first {
                         masks::note_missing(&self.args.masks, response.complete_state.as_ref());
@@ -111,6 +114,9 @@ impl Watch {
     }
 
     fn print(&mut self, response: &CompleteStateResponse) -> Result<(), CliError> {
+        if self.args.no_state && response.altered_fields.is_none() {
+            return Ok(());
+        }
         let value = output::change(response)?;
         let document = output::document(&value, self.args.output)?;
         let separator = output::separator(self.args.output, self.documents);

@@ -78,7 +78,7 @@ fn wrong_usage_is_status_2_and_says_what_would_be_right() {
         (&["run", "--manifest", "m.yaml", "--window", "1025"], "1..=1024"),
         (&["run", "--manifest", "m.yaml", "--max-masks", "0"], "--max-masks"),
         (&["get", "--timeout", "never"], "a number of seconds above 0"),
-        (&["get", "--output", "xml"], "[possible values: yaml, json]"),
+        (&["get", "--output", "xml"], "[possible values: yaml, json, value]"),
         (&["set"], "Usage: fifogate set [OPTIONS] PATH=VALUE..."),
         (&["set", "-f", "state.yaml"], "--mask"),
         (&["set", "mode"], "PATH=VALUE belongs here"),

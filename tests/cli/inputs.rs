@@ -141,7 +141,7 @@ fn byte_order_mark_is_no_part_of_a_line() {
 #[test]
 fn minus_is_standard_input_wherever_a_file_is_taken() {
     let checked = fifogate(&["check", "-"]).write_stdin(MANIFEST).assert().success();
-    checked.stdout("<stdin>: ok (1 workloads, 1 with a control interface)\n");
+    checked.stdout("<stdin>: ok (1 workload, 1 with a control interface)\n");
     let twice = fifogate(&["check", "-", "-"]).write_stdin(MANIFEST).assert().code(2);
     twice.stdout("").stderr("error: `-` is given twice; standard input can be read once\n");
     let faulty = fifogate(&["check", "-"]).write_stdin("apiVersion: v2\n").assert().code(2);
@@ -203,7 +203,7 @@ fn manifest_and_printed_state_are_taken_in_each_others_place() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("state");
     let path = file.to_str().unwrap();
-    let ok = format!("{path}: ok (1 workloads, 1 with a control interface)\n");
+    let ok = format!("{path}: ok (1 workload, 1 with a control interface)\n");
     for printed in [get(&["desiredState"]), get(&[]), get(&["--output", "json"])] {
         fs::write(&file, &printed).unwrap();
         fifogate(&["check", path]).assert().success().stdout(ok.clone()).stderr("");

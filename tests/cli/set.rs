@@ -189,3 +189,38 @@ fn dry_run_knows_which_agents_are_there() {
     let told = run(&["set", "--dry-run", "agents.agent_A.tags-"], pair);
     assert_eq!(told.stdout, "removed: agents.agent_A.tags\n", "{}", told.stderr);
 }
+
+#[test]
+fn one_value_is_read_bare_and_only_if_it_is_there() {
+    let gate = TestServer::with(MANIFEST, &[]);
+    let said = run_as(&gate, "op", &["get", "--output", "value", MODE]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "slow\n"), "{}", said.stderr);
+    let said = run_as(&gate, "op", &["get", "-o", "VALUE", "desiredState.configs.other"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""));
+    assert!(said.stderr.contains("error: there is no value at"), "{}", said.stderr);
+    for masks in [&[][..], &[MODE, NODE]] {
+        let said = run_as(&gate, "op", &[&["get", "-o", "value"][..], masks].concat());
+        assert_eq!(said.code, Some(2), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn watch_without_the_state_prints_events_alone() {
+    let gate = TestServer::with(MANIFEST, &[]);
+    let pair = gate.pair("op");
+    let args = ["watch", "--no-state", "--count", "1", "-o", "json", MODE, "-d"];
+    let mut watch = std::process::Command::new(testkit::fifogate());
+    let watch = watch.args(args).arg(&pair).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    testkit::wait_for("the subscription", || {
+        (gate.status()["totals"]["subscriptions"] == 1).then_some(())
+    });
+    assert_eq!(run_as(&gate, "writer", &["set", &format!("{MODE}=fast")]).code, Some(0));
+    let output = watch.wait_with_output().unwrap();
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["alteredFields"]["updatedFields"], json!([MODE]));
+}

@@ -176,7 +176,7 @@ fn container_of_an_agent_of_this_name_in_another_folder_is_left_alone() {
     let other = Agent::start_with(podman.env(), "", &[]);
     other.connect();
     let log = other.log();
-    assert!(log.contains("1 containers of 'agent_A' are left alone"), "{log}");
+    assert!(log.contains("containers of 'agent_A' are left alone (1)"), "{log}");
     let mut another = Agent::start_with(podman.env(), "", &[]);
     restart_with(&mut another, &text);
     another.connect().until("the conflict", |tree| {

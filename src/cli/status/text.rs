@@ -24,24 +24,28 @@ const COLUMNS: [Column; 11] = [
 /// Index of the first numeric column; numbers are aligned to the right.
 const FIRST_NUMBER: usize = 4;
 
+/// A number with its noun.
+fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 pub(super) fn show(status: &Value) -> String {
     let totals = &status["totals"];
     let head = format!(
-        "fifogate {} up {} at {}, agent link {}\n{} workloads, {} subscriptions, {} leaves of \
-         state, {} resident, {} queued\n{} events sent, {} merged; {} frames in, {} out; {} denied, \
-         {} malformed\n",
+        "fifogate {} up {} at {}, agent link {}\n{}, {}, {} of state, {} resident, {} queued\n{} sent, {} \
+         merged; {} in, {} out; {} denied, {} malformed\n",
         text(status, "version"),
         duration(number(status, "uptime_s")),
         text(status, "run_dir"),
         text(status, "agent_link"),
-        number(totals, "workloads"),
-        number(totals, "subscriptions"),
-        number(totals, "state_leaves"),
+        counted(number(totals, "workloads"), "workload", "workloads"),
+        counted(number(totals, "subscriptions"), "subscription", "subscriptions"),
+        counted(number(totals, "state_leaves"), "leaf", "leaves"),
         bytes(number(totals, "rss_bytes")),
         bytes(number(totals, "queued_bytes")),
-        number(totals, "events_sent"),
+        counted(number(totals, "events_sent"), "event", "events"),
         number(totals, "events_merged"),
-        number(totals, "frames_in"),
+        counted(number(totals, "frames_in"), "frame", "frames"),
         number(totals, "frames_out"),
         number(totals, "denied"),
         number(totals, "malformed"),

@@ -85,10 +85,10 @@ impl Podman {
                     all.iter().partition(|one| is_of(one, &podman.run_dir));
                 if let Some(other) = others.first() {
                     log::warn!(
-                        "{} containers of '{}' are left alone: the first one is of the agent with the \
+                        "containers of '{}' are left alone ({}): the first one is of the agent with the \
                          run directory {}",
-                        others.len(),
                         podman.agent,
+                        others.len(),
                         Quoted(other.label(RUN_DIR_LABEL).unwrap_or_default())
                     );
                 }
