@@ -1,4 +1,4 @@
-//! A disk that is full for a while: what is refused then, and what goes on afterwards.
+//! A disk that is full or read-only for a while: what is refused then, and what goes on afterwards.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -105,4 +105,30 @@ fn updates_are_taken_again_when_there_is_room_and_refused_ones_left_nothing() {
         assert_eq!(get(&mut ctl, name), Some(1), "{name}");
     }
     assert_eq!(get(&mut ctl, "large"), None, "a refused update was kept");
+}
+
+#[test]
+fn agent_on_a_read_only_disk_says_so_and_loses_nothing() {
+    if is_done_elsewhere(&["--mount"]) {
+        return;
+    }
+    let disk = SmallDisk::mount(4);
+    let state = disk.path("state");
+    let mut agent = Agent::start("", &["--state-dir", state.to_str().unwrap()]);
+    let mut ctl = agent.connect();
+    set(&mut ctl, "before", "1").unwrap();
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+    disk.set_read_only(true);
+    agent.restart();
+    assert_eq!(agent.status(), Some(1));
+    let log = agent.log();
+    let error = log.lines().find(|line| line.starts_with("error: cannot keep the state: "));
+    let error = error.unwrap_or_else(|| panic!("{log}"));
+    assert!(error.contains("Read-only file system"), "{error}");
+    disk.set_read_only(false);
+    agent.restart();
+    let mut ctl = agent.connect();
+    assert_eq!(get(&mut ctl, "before"), Some(1));
+    set(&mut ctl, "after", "1").unwrap();
 }

@@ -36,6 +36,13 @@ impl SmallDisk {
         self.dir.path().join(name)
     }
 
+    /// Makes it read-only, or writable again. Nothing on it may be open for writing.
+    pub fn set_read_only(&self, read_only: bool) {
+        let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        let none = None::<&str>;
+        mount(none, self.dir.path(), none, MsFlags::MS_REMOUNT | flags, none).unwrap();
+    }
+
     /// Takes all free space, until the returned guard is dropped.
     pub fn fill(&self) -> Filled {
         let path = self.path("fill");

@@ -45,6 +45,8 @@ pub use holder::Place;
 use keys::{Keys, Write};
 use replica::{Plan, View};
 
+/// Time between two looks at the connection, in a wait for changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Longest time for an update.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most attempts to compute an update again after conflicts.
@@ -181,7 +183,7 @@ impl Etcd {
                     return Ok(success);
                 }
                 Outcome::Outdated(revision) => {
-                    shared.told(revision.max(known + 1), deadline).await?;
+                    shared.caught_up(revision.max(known + 1), deadline).await?;
                     sleep(lease::pause(attempt)).await;
                 }
             }
@@ -237,7 +239,7 @@ impl Etcd {
             match shared.commit_if(client, &plan, vec![ours], deadline).await? {
                 Outcome::Done(revision) => return shared.told(revision, deadline).await,
                 Outcome::Outdated(revision) => {
-                    shared.told(revision.max(known + 1), deadline).await?;
+                    shared.caught_up(revision.max(known + 1), deadline).await?;
                 }
             }
         }
@@ -424,6 +426,23 @@ impl Shared {
                 TxnOp::put(key.as_str(), value.clone(), options)
             }
         }
+    }
+
+    /// Waits for the changes that have kept a transaction from being done. If they do not come, nothing
+    /// was done, and this is known.
+    async fn caught_up(&self, revision: i64, deadline: Instant) -> Result<(), Refused> {
+        let mut told = self.told.subscribe();
+        while Instant::now() < deadline {
+            let soon = (Instant::now() + LOOK_AGAIN).min(deadline);
+            if timeout_at(soon, told.wait_for(|told| *told >= revision)).await.is_ok() {
+                return Ok(());
+            }
+            // Without a connection, as in an emptied etcd, no change comes.
+            self.keys_and_values()?;
+        }
+        let text =
+            "Others have changed the cluster's state, and their changes have not come here yet";
+        Err(Refused::Unavailable(text.to_owned()))
     }
 
     /// Waits until all changes up to a revision are in the event queue.
