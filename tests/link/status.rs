@@ -93,7 +93,7 @@ fn last_denial() -> Value {
 
 fn other_formats_say_the_same(agent: &LinkAgent) {
     let text = status(agent, "text");
-    assert!(text.contains("2 workloads, 1 subscriptions, 5 leaves"), "{text}");
+    assert!(text.contains("2 workloads, 1 subscription, 5 leaves"), "{text}");
     let metrics = status(agent, "prometheus");
     let scrape =
         prometheus_parse::Scrape::parse(metrics.lines().map(|line| Ok(line.to_owned()))).unwrap();
