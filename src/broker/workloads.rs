@@ -71,6 +71,11 @@ impl Broker {
 
     pub(super) fn close_pair(&mut self, id: PeerId) {
         self.end_subscriptions(id);
+        // What it may still read goes out first, such as the answer to its own update that removes it.
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.held = false;
+        }
+        self.flush_outbox(id);
         if self.peers.remove(id).is_some() {
             self.outputs.push_back(Output::ClosePair(id));
         }

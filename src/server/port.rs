@@ -284,6 +284,20 @@ impl Port {
         turn
     }
 
+    /// Queues the frames that its pair is closed behind. Makes no call on a FIFO.
+    pub(super) fn push_last(&mut self, pending: Pending) {
+        if pending.reset {
+            self.writer.reset();
+        }
+        self.writer.push(pending.frames);
+    }
+
+    /// Writes the queued frames as far as the pipe takes them now, and closes both FIFOs. What is in the
+    /// pipe can be read to its end.
+    pub(super) fn close(mut self, buffer: &mut [u8]) {
+        self.writer.flush(false, buffer, &mut Turn::default());
+    }
+
     /// Notes that the reader has drained the pipe. Makes no call on a FIFO.
     pub(super) fn on_drained(&mut self) {
         self.writer.on_drained();

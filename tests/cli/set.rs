@@ -224,3 +224,13 @@ fn watch_without_the_state_prints_events_alone() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(lines[0]["alteredFields"]["updatedFields"], json!([MODE]));
 }
+
+#[test]
+fn workload_that_removes_itself_hears_the_answer() {
+    for _ in 0..20 {
+        let gate = TestServer::with(MANIFEST, &[]);
+        let said = run_as(&gate, "op", &["set", "desiredState.workloads.op-"]);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(said.stdout.starts_with("removed: desiredState.workloads.op\ndeleted: op."));
+    }
+}

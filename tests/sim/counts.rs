@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Everything that has to happen at least once in an ordinary run.
-const ALL: [&str; 41] = [
+const ALL: [&str; 42] = [
     "steps",
     "sessions begun",
     "sessions begun anew",
@@ -36,6 +36,7 @@ const ALL: [&str; 41] = [
     "events taken back",
     "pairs opened",
     "pairs failed",
+    "last messages of a pair",
     "pairs closed",
     "reading stopped",
     "broken streams",

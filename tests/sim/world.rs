@@ -24,7 +24,7 @@ use super::{
     counts::Counts,
     link::Agent,
     pbs,
-    peer::{Expected, Habit, Moment, Peer, Place},
+    peer::{Batch, Expected, Habit, Moment, Peer, Place},
     server::{Frame, Seen},
     update::{self, Instance},
     words,
@@ -36,6 +36,8 @@ pub(crate) struct Round {
     pub(crate) due: Vec<(PeerId, Place, Expected)>,
     pub(crate) open: BTreeMap<Instance, Option<Value>>,
     pub(crate) close: BTreeSet<PeerId>,
+    /// Those to be closed, until the end of the round.
+    ending: BTreeMap<PeerId, Peer>,
     pub(crate) reset: Option<PeerId>,
     /// The answer, or acknowledgement, of this step is out.
     pub(crate) answered: bool,
@@ -216,14 +218,20 @@ impl World {
     }
 
     pub(crate) fn close_pair(&mut self, id: PeerId) {
-        let peer = self.peers.remove(&id).unwrap();
+        let mut peer = self.peers.remove(&id).unwrap();
         self.gone.push(id);
         self.round.close.insert(id);
-        self.round.due.retain(|(to, ..)| *to != id);
         self.forget_forwards(id);
+        // Its last messages go out as far as the window takes them, but for events.
+        let ended: Vec<_> = peer.subscriptions.values().map(|own| own.uid).collect();
+        peer.take_back(&ended, &mut self.counts);
+        let due = self.round.due.extract_if(.., |(to, ..)| *to == id);
+        let due = due.map(|(_, place, expected)| (place, expected)).collect();
+        peer.expected.push_back(Batch { step: self.rounds + 1, due });
         if peer.has_pair {
             self.counts.one("pairs closed");
         }
+        self.round.ending.insert(id, peer);
     }
 
     /// Rules count at once; subscriptions that they do not allow end, and are told so.
@@ -342,9 +350,11 @@ impl World {
                 peer.has_written(peer.handed);
             }
             Output::SetReadEnabled(id, on) => {
-                let Some(peer) = self.peers.get_mut(&id) else {
-                    // The answer to its own removal can fill its outbox, in front of the closing.
-                    return assert!(!on && self.round.close.contains(&id), "{id:?} is not served");
+                // The messages in front of its closing can fill or empty its outbox.
+                let ending = self.round.ending.get_mut(&id);
+                let peer = ending.filter(|_| self.round.close.contains(&id));
+                let Some(peer) = peer.or_else(|| self.peers.get_mut(&id)) else {
+                    panic!("{id:?} is not served");
                 };
                 assert_ne!(peer.reading, on, "reading is {on} twice");
                 peer.reading = on;
@@ -374,6 +384,13 @@ impl World {
         let message_len = message.encoded_len();
         let message = FromAnkaios::decode_length_delimited(&*bytes).unwrap();
         assert_eq!(message_len, message.encoded_len());
+        if let Some(peer) = self.round.ending.get_mut(&id) {
+            assert!(self.round.close.contains(&id), "sent behind its end: {message:?}");
+            assert_eq!(seq, peer.handed + 1, "sequence numbers");
+            peer.handed = seq;
+            peer.take_expected(&message);
+            return self.counts.one("last messages of a pair");
+        }
         let Some(peer) = self.peers.get_mut(&id) else {
             panic!("{id:?} is gone and is sent {message:?}");
         };

@@ -26,7 +26,7 @@ pub(super) enum Job {
     Turn(CheckedOut),
     /// Open the FIFOs of a pair.
     Open(PeerId, Box<ToOpen>),
-    /// Close the FIFOs of a pair.
+    /// Write the last frames of a pair, and close its FIFOs.
     Close(Box<Port>),
     /// Close the opened part of a pair that was removed before its opening was complete.
     GiveUp(Box<ToOpen>),
@@ -118,7 +118,7 @@ impl Work for Job {
             Self::Open(peer, what) => Done::Opened(peer, what.open()),
             // A close sleeps on a held pipe, too (docs/pipes.md#lock-held-by-splice).
             Self::Close(port) => {
-                drop(port);
+                port.close(buffer);
                 Done::Closed
             }
             Self::GiveUp(what) => {

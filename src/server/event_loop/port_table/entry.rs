@@ -174,9 +174,11 @@ impl PortEntry {
         &self.pair
     }
 
-    /// Its port, unless it is checked out.
+    /// Its port with all that is to be written, unless it is checked out.
     pub(crate) fn into_port(self) -> Option<Box<Port>> {
-        self.port
+        let mut port = self.port?;
+        port.push_last(self.state.pending);
+        Some(port)
     }
 
     /// True if its turns are expected to sleep.
