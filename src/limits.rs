@@ -4,15 +4,19 @@
 //! constants have no flag. Over a limit, the workload that caused it gets an error or waits; others notice
 //! nothing.
 
-pub use nesting::MAX_NESTING;
+pub use values::{MAX_NESTING, MAX_VALUE_BYTES};
 
-pub(crate) use nesting::too_deep;
+pub(crate) use values::{too_deep, too_large};
+
+/// Most bytes of a state, counted as by [`Limits::max_state_bytes`], whose default it is. A manifest has no
+/// more, whatever the flag is: its state has to reach a restarted fifogate in one piece.
+pub const MAX_STATE_BYTES: usize = 64 << 20;
 
 /// Cost of a name in a mask beside its text: the mask itself, and its place in the index.
 pub(crate) const SEGMENT: usize = 256;
 
-/// The bound of nesting, and the words of every door that keeps to it.
-pub(crate) mod nesting {
+/// The bounds of a foreign value, and the words of every door that keeps to them.
+pub(crate) mod values {
     /// Most levels of mappings and sequences inside a foreign value: a config, the YAML of a
     /// `runtimeConfig`, a template, a manifest or a JSON document.
     ///
@@ -20,6 +24,21 @@ pub(crate) mod nesting {
     /// protobuf, and the link, an event or a stored item wrap it in at most ten more; decoders give up at
     /// 100. So a value accepted by one door can be forwarded, stored, rendered and read back everywhere.
     pub const MAX_NESTING: usize = 20;
+
+    /// Most bytes of a config or a workload in the encoding of a message.
+    ///
+    /// With it, an update of this value alone fits into a message of a workload ([`Limits::max_frame`]):
+    /// names, masks and ids around it take less than the rest. So what one door accepts, a workload can
+    /// read and write again.
+    ///
+    /// [`Limits::max_frame`]: super::Limits::max_frame
+    pub const MAX_VALUE_BYTES: usize = (4 << 20) - (4 << 10);
+
+    /// The error of every door for a value over [`MAX_VALUE_BYTES`]; `value` names it.
+    #[must_use]
+    pub fn too_large(value: &str, bytes: usize) -> String {
+        format!("{value} takes {bytes} bytes: a config or a workload has at most {MAX_VALUE_BYTES}")
+    }
 
     /// The error of every door for a value over [`MAX_NESTING`]; `value` names it.
     #[must_use]
@@ -138,7 +157,7 @@ impl Default for Limits {
             in_flight_bytes: 1 << 20,
             max_malformed: 100,
             max_wakeups: 1000,
-            max_state_bytes: 64 << 20,
+            max_state_bytes: MAX_STATE_BYTES,
             max_forwarded: 64,
             max_link_frame: 64 << 20,
             link_bytes: 16 << 20,

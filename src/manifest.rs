@@ -13,9 +13,13 @@ use std::{
     path::Path,
 };
 
-use crate::state::{
-    DESIRED_STATE, Node, Tree,
-    update::{self, Updated},
+use crate::{
+    limits::MAX_STATE_BYTES,
+    state::{
+        DESIRED_STATE, Node, Tree,
+        update::{self, Updated},
+        weight_after,
+    },
 };
 
 mod fields;
@@ -148,7 +152,15 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, ManifestError> {
         None => Err(ManifestError { faults }),
         // The state has rules of its own: the result is validated like any update.
         Some(desired) => match apply(desired) {
-            Ok(updated) => Ok(Manifest { updated, warnings }),
+            Ok(updated) => match weight_after(&Tree::default(), 0, &updated.tree) {
+                bytes if bytes > MAX_STATE_BYTES => {
+                    let text = format!(
+                        "its state takes {bytes} bytes: a manifest has at most {MAX_STATE_BYTES}"
+                    );
+                    Err(one(fault(0, 0, text)))
+                }
+                _ => Ok(Manifest { updated, warnings }),
+            },
             Err(error) => Err(one(fault(0, 0, error.to_string()))),
         },
     }

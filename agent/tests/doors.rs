@@ -1,4 +1,4 @@
-//! One verdict at all doors: configs of odd names and values are offered wherever a value enters. What one
+//! One verdict at all doors: configs of odd names, values and sizes are offered wherever a value enters. What one
 //! door accepts all accept, read, keep and print, and the printed text is accepted again; what one refuses
 //! all refuse with its place, and no state changes.
 //!
@@ -14,13 +14,14 @@ use std::{
 
 use fifogate::{
     internal::parts,
-    limits::MAX_NESTING,
+    limits::{MAX_NESTING, MAX_VALUE_BYTES},
     pb::{
         agent_link::{ReplaceState, UpdateState, from_agent::Content},
         ank_base::{self as pb, request::RequestContent, response::ResponseContent},
     },
     state::{Key, Node},
 };
+use prost::Message;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -375,22 +376,67 @@ fn has_place(why: &str) -> bool {
     why.contains(MASK) || why.contains("m.yaml:1:") || why.contains("s.json:1:")
 }
 
-/// `encode` makes the message of a workload, without a verdict on names: that is of who gets the message.
-fn assert_encodes(case: &Case, what: &str) {
+/// The line of a workload's update for `encode`, and what `encode` makes of it.
+fn encoded(case: &Case, folder: &TempDir) -> (Value, Output) {
     let configs = json!({ "configs": { case.name.clone(): protobuf_json_of(&case.value) } });
     let new_state = json!({ "desiredState": { "apiVersion": "v1", "configs": configs } });
     let update = json!({ "newState": new_state, "updateMask": [MASK] });
     let line = json!({ "request": { "requestId": "r", "updateStateRequest": update } });
-    let folder = tempfile::tempdir().unwrap();
-    let (lines, frames) = (folder.path().join("lines"), folder.path().join("frames"));
+    let lines = folder.path().join("lines");
     fs::write(&lines, format!("{line}\n")).unwrap();
     let encoded = Command::new(fifogate()).arg("encode").arg(&lines).output().unwrap();
+    (line, encoded)
+}
+
+/// `encode` makes the message of a workload, without a verdict on names: that is of who gets the message.
+fn assert_encodes(case: &Case, what: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = folder.path().join("frames");
+    let (line, encoded) = encoded(case, &folder);
     of_command(&encoded).unwrap_or_else(|why| panic!("{what}: {why}"));
     fs::write(&frames, encoded.stdout).unwrap();
     let mut decode = Command::new(fifogate());
     decode.args(["decode", "--type", "ToAnkaios"]).arg(&frames);
     let decoded = decode.output().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&decoded.stdout).unwrap(), line, "{what}");
+}
+
+/// Values of exactly so many bytes, of each kind.
+fn of_size(bytes: usize) -> [Node; 3] {
+    let text = |len: usize| Node::text(&"x".repeat(len));
+    let kinds: [&dyn Fn(usize) -> Node; 3] =
+        [&text, &|len| Node::seq(vec![text(1_000_000), text(len - 1_000_000)]), &|len| {
+            Node::map([("a", Node::map([("b", text(len - 1_000))])), ("c", text(1_000))])
+        }];
+    kinds.map(|kind| {
+        let len = |node: &Node| parts::config_to_pb(node).encoded_len();
+        // What is around the text: its length takes as many bytes in both.
+        let around = len(&kind(bytes - 100)) - (bytes - 100);
+        let node = kind(bytes - around);
+        assert_eq!(len(&node), bytes);
+        node
+    })
+}
+
+#[test]
+fn every_door_has_the_same_verdict_on_the_size_of_a_value() {
+    let mut doors = Doors::new();
+    for (bytes, fits) in [(MAX_VALUE_BYTES, true), (MAX_VALUE_BYTES + 1, false)] {
+        for (number, value) in of_size(bytes).into_iter().enumerate() {
+            let case = Case { name: format!("c{number}"), value };
+            let what = format!("{bytes} bytes, kind {number}");
+            // The texts are too long for a message of a failed assertion.
+            assert!(doors.play(&case, &what) == fits, "{what}");
+            if fits {
+                assert_encodes(&case, &what);
+                doors.give_back(&case.json(), &what);
+            } else {
+                let refused = encoded(&case, &doors.folder).1;
+                let why = of_command(&refused).unwrap_err();
+                assert!(why.contains(&format!("takes {bytes} bytes")), "{what}: {why}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     frame::{self, FrameDecoder, FrameError},
-    limits::{MAX_NESTING, too_deep},
+    limits::{MAX_NESTING, MAX_VALUE_BYTES, too_deep, too_large},
     pb, source,
 };
 
@@ -55,7 +55,8 @@ fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessa
     // `end` refuses text behind the message: a line holds one.
     let message = message.and_then(|message| json.end().map(|()| message));
     let message = message.map_err(LineFault::Json)?;
-    check_nesting(&message).map(|()| message)
+    check_nesting(&message)?;
+    check_sizes(&message).map(|()| message)
 }
 
 /// Fault of a line to encode. The author of the line made it.
@@ -63,6 +64,8 @@ fn from_json(descriptor: &MessageDescriptor, line: &[u8]) -> Result<DynamicMessa
 enum LineFault {
     Json(serde_json::Error),
     TooDeep,
+    /// A config or a workload of this many bytes.
+    TooLarge(usize),
 }
 
 impl fmt::Display for LineFault {
@@ -70,6 +73,7 @@ impl fmt::Display for LineFault {
         match self {
             Self::Json(error) => f.write_str(&json_fault(error)),
             Self::TooDeep => f.write_str(&too_deep("a config")),
+            Self::TooLarge(bytes) => f.write_str(&too_large("a value in it", *bytes)),
         }
     }
 }
@@ -92,6 +96,24 @@ fn fits(message: &DynamicMessage, levels: usize) -> bool {
         Value::List(values) => values.iter().all(fits_below),
         Value::Map(values) => values.values().all(fits_below),
         value => fits_below(value),
+    })
+}
+
+/// Rejects configs and workloads larger than [`MAX_VALUE_BYTES`], as fifogate and its agent do. Values are at
+/// most as large as the message around them, so most messages are not walked.
+fn check_sizes(message: &DynamicMessage) -> Result<(), LineFault> {
+    let bytes = message.encoded_len();
+    if bytes <= MAX_VALUE_BYTES {
+        return Ok(());
+    }
+    if ["ank_base.ConfigItem", "ank_base.Workload"].contains(&message.descriptor().full_name()) {
+        return Err(LineFault::TooLarge(bytes));
+    }
+    let check = |value: &Value| value.as_message().map_or(Ok(()), check_sizes);
+    message.fields().try_for_each(|(_, value)| match value {
+        Value::List(values) => values.iter().try_for_each(check),
+        Value::Map(values) => values.values().try_for_each(check),
+        value => check(value),
     })
 }
 

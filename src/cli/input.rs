@@ -6,7 +6,7 @@
 use super::schema::{Misfit, STATE, Shape};
 use crate::{
     foreign::{Excerpt, Shortened},
-    limits::{MAX_NESTING, too_deep},
+    limits::{MAX_NESTING, MAX_VALUE_BYTES, too_deep},
     manifest::yaml::{self, Data, Scalar, ScalarKind, Yaml},
     pb::ank_base as pb,
     state::{DESIRED_STATE, Map, Node, Tree, convert},
@@ -87,6 +87,18 @@ impl NewState {
     pub(super) fn get(&self, path: &[&str]) -> Option<&Node> {
         let (first, rest) = path.split_first()?;
         rest.iter().try_fold(self.0.get(first)?, |node, name| node.get(name))
+    }
+
+    /// The path and the bytes of a config or a workload over the bound of its size, as far as it is here.
+    pub(super) fn oversized(&self) -> Option<(String, usize)> {
+        let parts = ["workloads", "configs"].into_iter();
+        let mut values = parts.flat_map(|part| {
+            let all = self.get(&[DESIRED_STATE, part]).map(Node::entries).into_iter().flatten();
+            all.map(move |(name, value)| (part, name, convert::encoded_len(value)))
+        });
+        let (part, name, bytes) = values.find(|(.., bytes)| *bytes > MAX_VALUE_BYTES)?;
+        let name = Shortened(name.as_str(), MOST_OF_PATH);
+        Some((format!("{DESIRED_STATE}.{part}.{name}"), bytes))
     }
 
     pub(super) fn to_pb(&self) -> pb::CompleteState {

@@ -17,8 +17,10 @@ use super::{
     wait::Stop,
 };
 use crate::{
-    limits::{MAX_NESTING, too_deep},
-    pb::ank_base::{UpdateStateRequest, request::RequestContent, response::ResponseContent},
+    limits::{MAX_NESTING, too_deep, too_large},
+    pb::ank_base::{
+        CompleteState, UpdateStateRequest, request::RequestContent, response::ResponseContent,
+    },
     source,
     state::Node,
 };
@@ -65,9 +67,8 @@ fn from_file(file: &Path, masks: &[String]) -> Result<(UpdateStateRequest, Vec<S
     refuse_overlaps(masks)?;
     let is_missing = |mask: &&String| state.get(&mask.split('.').collect::<Vec<_>>()).is_none();
     let removals = masks.iter().filter(is_missing).cloned().collect();
-    let request =
-        UpdateStateRequest { new_state: Some(state.to_pb()), update_mask: masks.to_vec() };
-    Ok((request, removals))
+    let new_state = Some(checked(&state)?);
+    Ok((UpdateStateRequest { new_state, update_mask: masks.to_vec() }, removals))
 }
 
 /// One requested change.
@@ -89,7 +90,15 @@ fn from_changes(changes: &[String], yaml: bool) -> Result<UpdateStateRequest, Cl
         }
     }
     let update_mask = paths.into_iter().map(str::to_owned).collect();
-    Ok(UpdateStateRequest { new_state: Some(state.to_pb()), update_mask })
+    Ok(UpdateStateRequest { new_state: Some(checked(&state)?), update_mask })
+}
+
+/// The message of a state without a value over the bound of its size.
+fn checked(state: &NewState) -> Result<CompleteState, CliError> {
+    match state.oversized() {
+        Some((path, bytes)) => Err(CliError::unusable(too_large(&path, bytes))),
+        None => Ok(state.to_pb()),
+    }
 }
 
 fn parse(change: &str, yaml: bool) -> Result<Change<'_>, CliError> {

@@ -11,10 +11,10 @@ use std::{
 use super::yaml::{Data, ScalarKind, Yaml};
 use crate::{
     foreign::{Excerpt, Shortened},
-    limits::{MAX_NESTING, too_deep},
+    limits::{MAX_NESTING, MAX_VALUE_BYTES, too_deep, too_large},
     nearest::nearest,
     state::{
-        DESIRED_STATE, Key, Map, Node,
+        DESIRED_STATE, Key, Map, Node, convert,
         schema::{COMPLETE_STATE, Field, Kind, STATE, WORKLOAD},
         validate,
     },
@@ -162,6 +162,7 @@ impl Reader {
             self.workload = Excerpt(name).to_string();
             let what = format!("workload `{}`", self.workload);
             if let Some(workload) = self.record(value, &what, key, &WORKLOAD) {
+                self.check_size(value, &what, &workload);
                 workloads.insert(name, workload);
             }
         }
@@ -232,10 +233,21 @@ impl Reader {
                 self.fault::<()>(key, text);
             }
             if let Some(item) = self.config(value, depth + 1, checks_keys) {
+                if depth == 0 {
+                    self.check_size(value, &format!("config `{}`", Excerpt(name)), &item);
+                }
                 map.insert(self.key(name), item);
             }
         }
         Some(Node::Map(map))
+    }
+
+    /// Reports a config or a workload over the bound of its size.
+    fn check_size(&mut self, at: &Yaml<'_>, what: &str, value: &Node) {
+        let bytes = convert::encoded_len(value);
+        if bytes > MAX_VALUE_BYTES {
+            self.fault::<()>(at, too_large(what, bytes));
+        }
     }
 
     /// Reads a config, or a value inside one. A collection at `node` has the level `depth`.

@@ -21,12 +21,14 @@ use crate::{limits::too_deep, pb::ank_base as pb};
 mod decode;
 mod encode;
 mod leaf_cache;
+mod len;
 pub(crate) mod parts;
 
 use decode::{ReadOnly, decode};
 
 pub(crate) use encode::{Writer, write_state};
 pub(crate) use leaf_cache::LeafCache;
+pub(crate) use len::encoded_len;
 pub(crate) use parts::{access_from_pb, execution_state_from_pb};
 
 /// Reason why a message makes no tree.

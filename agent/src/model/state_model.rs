@@ -14,6 +14,7 @@ use fifogate::{
             propose, weight_after,
         },
     },
+    limits::MAX_STATE_BYTES,
     pb::ank_base as pb,
     state::{
         Instance, Mask, Node, Tree, convert,
@@ -42,7 +43,15 @@ pub enum InvalidChange {
     /// The state would break a rule.
     #[error(transparent)]
     State(AgentUpdateError),
+    /// The state would be too large.
+    #[error(transparent)]
+    TooLarge(TooLarge),
 }
+
+/// A state with what templates make of it would not reach a restarted fifogate in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The state would take more than {MAX_STATE_BYTES} bytes")]
+pub struct TooLarge;
 
 /// A state with its size and its index of config references.
 #[derive(Clone, Debug)]
@@ -86,6 +95,14 @@ impl StateModel {
     #[must_use]
     pub fn bytes_with(&self, tree: &Tree) -> usize {
         weight_after(&self.tree, self.bytes, tree)
+    }
+
+    /// Whether a state follows that is within the bound. One over it can still shrink.
+    fn check_size(&self, tree: &Tree) -> Result<(), TooLarge> {
+        match self.bytes_with(tree) {
+            bytes if bytes > self.bytes && bytes > MAX_STATE_BYTES => Err(TooLarge),
+            _ => Ok(()),
+        }
     }
 
     /// The workloads referring to a config, by name.
@@ -188,6 +205,7 @@ impl StateModel {
         let gone: Vec<_> = ended.iter().filter(|own| nobody_ends(current, own)).cloned().collect();
         let states = follow_workloads(tree.entries(&[WORKLOAD_STATES]), &gone, &started);
         let tree = tree.with(WORKLOAD_STATES, Some(Node::Map(states)));
+        self.check_size(&tree).map_err(|error| Refused::Invalid(error.to_string()))?;
         let names = |instances: &[Instance]| instances.iter().map(ToString::to_string).collect();
         let success = pb::UpdateStateSuccess {
             added_workloads: names(&started),
@@ -229,6 +247,11 @@ impl StateModel {
         let mut tree = agent_update::set_items(&self.tree, items).map_err(InvalidChange::State)?;
         tree = agent_update::set_states(&tree, &states);
         let (effective, faults) = render::effective(&self.tree, &self.uses, &tree);
-        Ok((tree.with(EFFECTIVE_STATE, Some(effective)), faults))
+        let tree = tree.with(EFFECTIVE_STATE, Some(effective));
+        // What agents and workloads say of themselves is kept in any case.
+        if changes.iter().any(|own| matches!(own, Change::Config(..) | Change::Workload(..))) {
+            self.check_size(&tree).map_err(InvalidChange::TooLarge)?;
+        }
+        Ok((tree, faults))
     }
 }

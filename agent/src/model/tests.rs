@@ -275,3 +275,49 @@ fn place_at_which_a_rendered_text_is_over_a_bound_is_told_only_to_those_who_may_
         assert!(ask(&tree, "", new, &["desiredState.configs.c"]).is_ok(), "the agent itself");
     }
 }
+
+#[test]
+fn state_over_its_bound_is_refused_whoever_makes_it_and_can_shrink() {
+    let text = |bytes: usize| "x".repeat(bytes);
+    let config = |name: &str, bytes: usize| {
+        let item = pb::config_item::ConfigItemEnum::String(text(bytes));
+        Change::Config(name.into(), Some(pb::ConfigItem { config_item_enum: Some(item) }))
+    };
+    let full: Vec<_> = (0..16).map(|n| config(&format!("c{n}"), 4_100_000)).collect();
+    let mut model = StateModel::default();
+    model.set(model.apply(&full).unwrap().0);
+    let left = fifogate::limits::MAX_STATE_BYTES - model.bytes();
+    let around = {
+        let (with, _) = model.apply(&[config("rest", 0)]).unwrap();
+        model.bytes_with(&with) - model.bytes()
+    };
+    let (at_bound, _) = model.apply(&[config("rest", left - around)]).unwrap();
+    assert_eq!(model.bytes_with(&at_bound), fifogate::limits::MAX_STATE_BYTES);
+    let over = config("rest", left - around + 1);
+    let why = model.apply(std::slice::from_ref(&over)).unwrap_err().to_string();
+    assert_eq!(why, "The state would take more than 67108864 bytes");
+    // Of the items of a store the others count.
+    let mut items = full.clone();
+    items.push(over);
+    let fitted = StateModel::default().apply_what_fits(items);
+    assert_eq!((fitted.taken.len(), fitted.left_out.len()), (16, 1));
+    // What templates make of a config counts too, also of a manifest.
+    let workloads: String = (0..70)
+        .map(|n| {
+            format!(
+                "  w{n}: {{agent: a, runtime: process, runtimeConfig: '{{{{c}}}}', configs: {{c: c}}}}\n"
+            )
+        })
+        .collect();
+    let manifest =
+        format!("apiVersion: v1\nworkloads:\n{workloads}configs: {{c: {}}}\n", text(1_000_000));
+    let tree = fifogate::manifest::parse("t.yaml", &manifest).unwrap().updated.tree;
+    let update = Update { new_state: convert::to_pb(&tree, Fill::Full), ..Update::default() };
+    let why = StateModel::default().update(&update).unwrap_err();
+    assert_eq!(why.to_string(), "The state would take more than 67108864 bytes");
+    // A state over the bound, as of an earlier version, can shrink.
+    let mut large = StateModel::new(at_bound.clone());
+    large.set(at_bound.with("agents", Some(Node::map([("x", Node::text(&text(1_000)))]))));
+    let smaller = Change::Config("c0".into(), None);
+    assert!(large.apply(&[smaller]).is_ok());
+}

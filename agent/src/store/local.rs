@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Change, EVENTS_THAT_WAIT, Event, Events, OtherVersion, Refused, Store, check_size,
+    Change, EVENTS_THAT_WAIT, Event, Events, OtherVersion, Refused, Store,
     disk::{Disk, DiskError},
     etcd::EtcdError,
     kept, log_left_out,
@@ -133,7 +133,6 @@ impl Local {
         let current = inner.current.clone();
         let planned = apart::plan(current.work_of(&update), move || {
             let planned = current.update(&update)?;
-            check_size(&current, &planned.tree, &update.by)?;
             Ok(planned)
         });
         let planned = planned.await?;

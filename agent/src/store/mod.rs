@@ -7,10 +7,7 @@
 use fifogate::{internal::too_deep, pb::ank_base as pb, state::Tree};
 use tokio::sync::mpsc;
 
-use crate::{
-    fence::Lease,
-    model::{StateModel, Update},
-};
+use crate::{fence::Lease, model::Update};
 
 mod disk;
 pub mod etcd;
@@ -108,21 +105,6 @@ pub enum Refused {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OtherVersion(String);
-
-/// Most bytes of state that workloads can create, the same as in fifogate itself.
-const MOST_STATE: usize = 64 << 20;
-
-/// Rejects a `new` state over the limit if a workload enlarged it. An empty `by` is the agent itself,
-/// with no limit.
-fn check_size(current: &StateModel, new: &Tree, by: &str) -> Result<(), Refused> {
-    let more = current.bytes_with(new);
-    // A state over the limit, such as one from a manifest, can still shrink or stay.
-    if more > current.bytes() && more > MOST_STATE && !by.is_empty() {
-        let text = format!("The state would take more than {MOST_STATE} bytes");
-        return Err(Refused::Invalid(text));
-    }
-    Ok(())
-}
 
 /// The receiver of [`Event`]s. The first one is always [`Event::State`].
 pub type Events = mpsc::Receiver<Event>;

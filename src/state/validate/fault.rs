@@ -4,7 +4,7 @@
 use std::{error::Error, fmt};
 
 use super::{MAX_NAME, NAME_RULE};
-use crate::limits::too_deep;
+use crate::limits::{too_deep, too_large};
 
 /// Longest pattern of workload names with a `*`.
 pub(super) const MAX_PATTERN: usize = 64;
@@ -97,6 +97,8 @@ pub(crate) enum ShapeFault {
     Number(String),
     Unset(String),
     TooDeep(String),
+    /// Its size in bytes.
+    TooLarge(String, usize),
     Missing {
         field: &'static str,
         at: String,
@@ -118,6 +120,7 @@ impl fmt::Display for ShapeFault {
                 write!(f, "{at} has no value: neither String, array nor object is set")
             }
             Self::TooDeep(at) => f.write_str(&too_deep(at)),
+            Self::TooLarge(at, bytes) => f.write_str(&too_large(at, *bytes)),
             Self::Missing { field, at } => write!(f, "missing field `{field}` in {at}"),
             Self::NoneOf(at, fields) => write!(f, "{at} has neither {}", fields.join(" nor ")),
             Self::NoKind(at, kinds) => {

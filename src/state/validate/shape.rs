@@ -4,16 +4,27 @@
 
 use super::fault::ShapeFault;
 use crate::{
-    limits::MAX_NESTING,
+    limits::{MAX_NESTING, MAX_VALUE_BYTES},
     state::{
         Key, Node,
+        convert::encoded_len,
         schema::{Kind, Presence, Record, WORKLOAD},
     },
 };
 
 /// The workload in its normal form.
 pub(super) fn workload(name: &Key, node: &Node) -> Result<Node, ShapeFault> {
-    record(&format!("desiredState.workloads.{name}"), &WORKLOAD, node)
+    let at = format!("desiredState.workloads.{name}");
+    let workload = record(&at, &WORKLOAD, node)?;
+    check_size(&at, &workload)?;
+    Ok(workload)
+}
+
+fn check_size(at: &str, value: &Node) -> Result<(), ShapeFault> {
+    match encoded_len(value) {
+        bytes if bytes > MAX_VALUE_BYTES => Err(ShapeFault::TooLarge(at.to_owned(), bytes)),
+        _ => Ok(()),
+    }
 }
 
 /// The record in its normal form.
@@ -111,10 +122,11 @@ fn item(at: &std::fmt::Arguments<'_>, kind: &Kind, node: &Node) -> Result<(), Sh
     }
 }
 
-/// Checks a config: only strings, sequences and mappings, within the bound of nesting. A mask can put a
-/// value together, so the bound is checked here again.
+/// Checks a config: only strings, sequences and mappings, within the bounds of nesting and size. A mask can
+/// put a value together, so the bounds are checked here again.
 pub(super) fn config(at: &str, item: &Node) -> Result<(), ShapeFault> {
-    config_below(at, at, item, MAX_NESTING)
+    config_below(at, at, item, MAX_NESTING)?;
+    check_size(at, item)
 }
 
 fn config_below(whole: &str, at: &str, item: &Node, levels: usize) -> Result<(), ShapeFault> {

@@ -30,9 +30,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{
-    Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, StorageError, Store, check_size,
-};
+use super::{Change, EVENTS_THAT_WAIT, Event, Events, OpenError, Refused, StorageError, Store};
 use crate::{
     apart,
     fence::Lease,
@@ -168,7 +166,6 @@ impl Etcd {
             let (known, update) = (view.revision, update.clone());
             let planned = apart::plan(view.current.work_of(&update), move || {
                 let planned = view.current.update(&update)?;
-                check_size(&view.current, &planned.tree, &update.by)?;
                 Ok((view.plan_update(&update, &planned), planned.success))
             });
             let (plan, success) = planned.await?;
