@@ -14,8 +14,8 @@ pub use crate::{
     // The vectors of the protocol have a list of versions.
     broker::session::check_version,
     frame::fuzz::fuzz_frames,
-    // All doors word these errors alike, those of the reference agent too.
-    limits::values::{too_deep, too_large},
+    // All doors word this error alike, those of the reference agent too.
+    limits::values::too_deep,
     // The tests of nesting look into decoded messages.
     message::agent::Command,
     message::request::{NewState, RequestKind},

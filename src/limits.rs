@@ -36,7 +36,7 @@ pub(crate) mod values {
 
     /// The error of every door for a value over [`MAX_VALUE_BYTES`]; `value` names it.
     #[must_use]
-    pub fn too_large(value: &str, bytes: usize) -> String {
+    pub(crate) fn too_large(value: &str, bytes: usize) -> String {
         format!("{value} takes {bytes} bytes: a config or a workload has at most {MAX_VALUE_BYTES}")
     }
 

@@ -19,7 +19,7 @@ use crate::{
     cli::CliError,
     model, placement,
     render::{self, ConfigIndex},
-    runtime::{self, PODMAN, PROCESS},
+    runtime,
 };
 
 /// Path in the desired state, and a fault there.
@@ -92,23 +92,15 @@ fn workload_faults(tree: &Tree, agent: &str) -> Vec<Remark> {
         if render::is_unrendered(workload) {
             continue;
         }
-        let runtime = workload.str_at("runtime").unwrap_or_default();
-        if ![PROCESS, PODMAN].contains(&runtime) {
-            if workload.str_at("agent") == Some(agent) {
-                faults.push((workload_path(name, &["runtime"]), runtime::unknown(runtime)));
+        match runtime::faults(&model::workload(workload)) {
+            Ok(own) => faults.extend(own.into_iter().map(|(field, fault)| {
+                let path = ["workloads".to_owned(), name.to_owned()].into_iter().chain(field);
+                (path.collect(), fault)
+            })),
+            Err(fault) if workload.str_at("agent") == Some(agent) => {
+                faults.push((workload_path(name, &["runtime"]), fault));
             }
-            continue;
-        }
-        let text = workload.str_at("runtimeConfig").unwrap_or_default();
-        if let Err(fault) = runtime::check_config(runtime, text) {
-            let path = workload_path(name, &["runtimeConfig"]);
-            faults.push((path, format!("runtimeConfig, {fault}")));
-        }
-        let files = model::workload(workload).files.unwrap_or_default().files;
-        for (number, file) in files.iter().enumerate() {
-            if let Err(fault) = runtime::check_file(file) {
-                faults.push((workload_path(name, &["files", &number.to_string()]), fault));
-            }
+            Err(_) => {}
         }
     }
     faults

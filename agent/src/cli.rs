@@ -90,7 +90,7 @@ struct Cli {
 enum Command {
     /// Runs the workloads of one agent
     Run(Box<RunArgs>),
-    /// Validates manifests as `run` would, without starting anything
+    /// Finds the faults of manifests that `run` finds only when a workload starts
     Check(CheckArgs),
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
@@ -125,7 +125,7 @@ struct RunArgs {
     /// The program fifogate; default: beside this program, or else in PATH
     #[arg(long, value_name = "PATH")]
     fifogate: Option<PathBuf>,
-    /// Seconds that a workload may take to end before it is killed
+    /// Seconds that a process may take to end before it is killed; containers have their --stop-timeout
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     grace: f64,
     /// How far workloads are kept apart; default: as far as it is possible here

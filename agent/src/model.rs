@@ -9,6 +9,7 @@ mod fitted;
 mod rights;
 mod sender;
 mod state_model;
+pub(crate) mod states;
 mod targets;
 
 use fifogate::{

@@ -44,12 +44,21 @@ pub struct Pairs {
 
 #[derive(Debug, Default)]
 struct Known {
-    open: BTreeMap<Instance, AddWorkload>,
-    /// The FIFOs of open pairs as their workloads found them at their last start.
-    files: BTreeMap<Instance, Files>,
+    open: BTreeMap<Instance, OpenPair>,
     /// The state in effect for access rules.
     tree: Tree,
 }
+
+#[derive(Clone, Debug)]
+struct OpenPair {
+    /// The command that adds it to a fifogate.
+    add: AddWorkload,
+    /// Its FIFOs as its workload found them at the last start; `None` before the first one.
+    files: Option<Files>,
+}
+
+/// Names of the FIFOs in the folder of a pair: the one that the workload reads, and the one it writes.
+pub const FIFOS: [&str; 2] = ["input", "output"];
 
 impl Pairs {
     /// Creates an empty registry; `gate` holds the current fifogate.
@@ -105,34 +114,42 @@ impl Pairs {
                 gid: owner.map(|(_, gid)| gid),
             };
             // Registered before the call: a change of rules, or a restarted fifogate, finds the pair here.
-            known.open.insert(instance.clone(), add)
+            known.open.insert(instance.clone(), OpenPair { add, files: None })
         });
+        if let Err(rejected) = self.add_until_acknowledged(instance).await {
+            // Otherwise each later fifogate would be sent the rejected pair again.
+            self.with(|known| known.open.remove(instance));
+            return Err(rejected);
+        }
+        let folder = self.folder(instance);
+        let files = files_in(&folder);
+        self.with(|known| {
+            if let Some(open) = known.open.get_mut(instance) {
+                open.files = Some(files);
+            }
+        });
+        Ok(folder)
+    }
+
+    /// Sends a registered pair to the current fifogate, and to the next ones until one acknowledges it.
+    async fn add_until_acknowledged(&self, instance: &Instance) -> Result<(), CallError> {
         let mut gate = self.gate.clone();
         loop {
             // The sender lives as long as the agent.
             let current = gate.wait_for(Option::is_some).await.ok().and_then(|gate| gate.clone());
             // Read again: the rules may have been narrowed while there was no fifogate.
-            let add = self.with(|known| known.open.get(instance).cloned());
+            let add = self.with(|known| known.open.get(instance).map(|open| open.add.clone()));
             let (Some(current), Some(add)) = (current, add) else {
                 return Err(LinkError::Closed.into());
             };
             match current.call(Content::AddWorkload(add)).await {
-                Ok(()) => {
-                    let folder = self.folder(instance);
-                    let files = files_in(&folder);
-                    self.with(|known| known.files.insert(instance.clone(), files));
-                    return Ok(folder);
-                }
+                Ok(()) => return Ok(()),
                 Err(CallError::Link(_)) => {
                     // The main loop sends the pair to the next fifogate; sent once more here, it is
                     // acknowledged.
                     let _ = gate.changed().await;
                 }
-                Err(rejected @ CallError::Rejected(_)) => {
-                    // Otherwise each later fifogate would be sent the rejected pair again.
-                    self.with(|known| known.remove(instance));
-                    return Err(rejected);
-                }
+                Err(rejected @ CallError::Rejected(_)) => return Err(rejected),
             }
         }
     }
@@ -140,8 +157,8 @@ impl Pairs {
     /// Notes that the FIFOs of an open pair have got another owner, for the next fifogate.
     pub fn note_owner(&self, instance: &Instance, (uid, gid): (u32, u32)) {
         self.with(|known| {
-            if let Some(add) = known.open.get_mut(instance) {
-                (add.uid, add.gid) = (Some(uid), Some(gid));
+            if let Some(open) = known.open.get_mut(instance) {
+                (open.add.uid, open.add.gid) = (Some(uid), Some(gid));
             }
         });
     }
@@ -149,7 +166,7 @@ impl Pairs {
     /// Closes a pair, if it is open.
     pub async fn close(&self, instance: &Instance) {
         // Unregistered first: a fifogate started from now on never gets this pair.
-        if self.with(|known| known.remove(instance)).is_none() {
+        if self.with(|known| known.open.remove(instance)).is_none() {
             return;
         }
         let gate = self.gate.borrow().clone();
@@ -165,18 +182,19 @@ impl Pairs {
     /// All open pairs, for a new fifogate.
     #[must_use]
     pub fn all(&self) -> Vec<AddWorkload> {
-        self.with(|known| known.open.values().cloned().collect())
+        self.with(|known| known.open.values().map(|open| open.add.clone()).collect())
     }
 
     /// The owner of a pair that is there already: fifogate takes over FIFOs of the right owner only.
     fn owner_of(&self, instance: &Instance) -> Option<(u32, u32)> {
-        let found = fs::symlink_metadata(self.folder(instance).join("input")).ok()?;
+        let found = fs::symlink_metadata(self.folder(instance).join(FIFOS[0])).ok()?;
         (found.uid() != geteuid().as_raw()).then(|| (found.uid(), found.gid()))
     }
 
     /// Closes a pair whose names are not those of the FIFOs that fifogate has open.
     async fn close_without_names(&self, instance: &Instance) {
-        let Some(files) = self.with(|known| known.files.get(instance).copied()) else { return };
+        let files = self.with(|known| known.open.get(instance)?.files);
+        let Some(files) = files else { return };
         let found = files_in(&self.folder(instance));
         // A name may have gone before it was looked at for the first time.
         if found != files || found.contains(&None) {
@@ -185,7 +203,7 @@ impl Pairs {
                 name,
                 Level::Warn,
                 format_args!(
-                    "a name of the pair of {} is gone; the pair is made again",
+                    "a name of the pair of {} was removed or replaced; the pair is made again",
                     Quoted(name)
                 ),
             );
@@ -209,18 +227,13 @@ impl Pairs {
 
 /// Looks at the names of a pair. Only fifogate opens the files, and follows no link to them.
 fn files_in(folder: &Path) -> Files {
-    ["input", "output"].map(|name| {
+    FIFOS.map(|name| {
         let found = fs::symlink_metadata(folder.join(name)).ok()?;
         Some((found.dev(), found.ino()))
     })
 }
 
 impl Known {
-    fn remove(&mut self, instance: &Instance) -> Option<AddWorkload> {
-        self.files.remove(instance);
-        self.open.remove(instance)
-    }
-
     fn rights_of(&self, instance: &Instance) -> (pb::ControlInterfaceAccess, bool) {
         model::rights_of(&self.tree, instance)
     }
@@ -235,7 +248,7 @@ impl Known {
             let (agent, id) = (String::new(), String::new());
             let first = Instance { workload: name.to_owned(), agent, id };
             let own = self.open.range_mut(first..).take_while(|(own, _)| own.workload == name);
-            for (instance, add) in own {
+            for (instance, OpenPair { add, .. }) in own {
                 let (rights, _) = model::rights_of(new, instance);
                 if add.access.as_ref() != Some(&rights) {
                     let before = add.access.take().unwrap_or_default();
@@ -251,7 +264,7 @@ impl Known {
         let mut widened = Vec::new();
         for instance in instances {
             let (rights, goes_on) = self.rights_of(&instance);
-            if let Some(add) = self.open.get_mut(&instance)
+            if let Some(OpenPair { add, .. }) = self.open.get_mut(&instance)
                 // An ending instance keeps its narrowed rules.
                 && goes_on
                 && add.access.as_ref() != Some(&rights)

@@ -106,17 +106,16 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
         }
     };
     let (store, events) = opened?;
-    // Before any workload starts: from now on none outlives the agent's name.
+    // Before any workload starts: from now on no process outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
-    let (runtimes, keeps_old_pairs) = tokio::select! {
+    let runtimes = tokio::select! {
         found = runtimes(options, &folders, umask) => found?,
         name = signals.wait() => {
             log::info!("stopping: {name}");
             return Ok(());
         }
     };
-    let runtimes = (runtimes, keeps_old_pairs);
-    let (parts, stop) = assemble(options, &folders, runtimes, (store.clone(), events))?;
+    let (parts, stop) = assemble(options, &folders, &runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // The status of this node is there for the first reads of workloads.
@@ -126,7 +125,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     let stopped = async {
         tokio::select! {
             name = signals.wait() => log::info!("stopping: {name}"),
-            text = has_to_end(ending) => {
+            text = has_to_end(ending, &runtimes) => {
                 log::info!("stopping");
                 reason = Some(text);
             }
@@ -147,22 +146,15 @@ fn failed(error: io::Error) -> CliError {
     CliError::Failed(error.to_string())
 }
 
-/// Makes the runtimes; and whether workloads of an earlier agent may go on with their pairs.
-async fn runtimes(
-    options: &Options,
-    folders: &Folders,
-    umask: u32,
-) -> Result<(Runtimes, bool), CliError> {
+async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
     let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
     let around = Around { hidden, umask };
     let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let mut runtimes = Runtimes::default();
     runtimes.add(PROCESS, Arc::new(launcher));
-    let podman = Podman::find(&options.name, &folders.run.path).await;
-    let may_have_left = podman.may_have_left();
-    runtimes.add(PODMAN, Arc::new(podman));
-    Ok((runtimes, may_have_left))
+    runtimes.add(PODMAN, Arc::new(Podman::find(&options.name, &folders.run.path).await));
+    Ok(runtimes)
 }
 
 /// Ends all workloads.
@@ -176,7 +168,7 @@ struct Stop {
 fn assemble(
     options: &Options,
     folders: &Folders,
-    (runtimes, keeps_old_pairs): (Runtimes, bool),
+    runtimes: &Runtimes,
     (store, events): (Store, Events),
 ) -> Result<(Parts, Stop), CliError> {
     let Folders { run, state, .. } = folders;
@@ -193,7 +185,7 @@ fn assemble(
         agent: options.name.clone(),
         tree,
         pairs: pairs.clone(),
-        runtimes,
+        runtimes: runtimes.clone(),
         ends_all: follow_ends_all,
         logs: logs.clone(),
         folder,
@@ -207,7 +199,7 @@ fn assemble(
         agent_name: options.name.clone(),
         verbosity: options.gate_verbosity,
         options: options.gate_options.clone(),
-        keeps_old_pairs,
+        keeps_old_pairs: runtimes.may_have_left(),
     };
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options, &store);
@@ -235,14 +227,18 @@ fn guarded(
 
 /// Waits until everything is to end in order, and returns the reason. If time is too short for it, ends
 /// this process: its workloads end with it.
-async fn has_to_end(ending: Option<watch::Receiver<Option<Ending>>>) -> String {
+async fn has_to_end(
+    ending: Option<watch::Receiver<Option<Ending>>>,
+    runtimes: &Runtimes,
+) -> String {
     let Some(mut ending) = ending else { return pending().await };
     let ending = ending.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
     match ending {
         Some(Ending::InOrder(text)) => text,
         Some(Ending::AtOnce(text)) => {
-            let _ = writeln!(io::stderr().lock(), "error: {text}; all processes are ended");
-            // Nothing is dropped on the way: each shim ends its workload when its socket closes.
+            let _ = writeln!(io::stderr().lock(), "error: {text}; all workloads are ended");
+            runtimes.abandon_all();
+            // Nothing is dropped on the way: each shim ends its process when its socket closes.
             std::process::exit(1)
         }
         None => pending().await,
@@ -307,8 +303,7 @@ fn is_hangup_ignored() -> bool {
 }
 
 async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
-    // Workloads are killed at the end of their grace; a longer wait is a defect.
-    // Those in containers have a time of their own.
+    // Processes are killed at the end of their grace. Containers have a time of their own, and it is not known here.
     let patience = grace * 2 + Duration::from_secs(30);
     let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
     timeout(patience, agent.finish()).await.map_err(late)

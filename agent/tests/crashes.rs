@@ -18,7 +18,8 @@ use nix::{
     unistd::{Pid, mkfifo},
 };
 use testkit::{
-    Agent, Seen, is_root, processes_with, state_of, update, wait_for, workload, workload_with,
+    Agent, Seen, is_root, is_root_or_skip, processes_with, state_of, update, wait_for, workload,
+    workload_with,
 };
 
 #[test]
@@ -140,6 +141,32 @@ fn fifogate_comes_back_and_workloads_go_on() {
     assert_eq!(state_of(&tree, "w").unwrap().1, "Running(Ok)");
     assert_eq!(processes_with("sleep\u{0}76001"), [process], "it was not restarted");
     ctl.update("configs: {after: too}", &["desiredState.configs.after"]).unwrap();
+}
+
+#[test]
+fn what_a_killed_agent_kept_of_a_workload_is_removed_if_it_is_wanted_no_more() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let files = ", files: [{mountPoint: /tmp/of-a-test, data: secret}]";
+    let text = workload("w", "exec sleep 100000", files);
+    let mut agent = Agent::start(&text, &["--state-dir", "$dir/state"]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let folders = |agent: &Agent| {
+        let all = fs::read_dir(agent.path("run/agent")).unwrap();
+        let names = all.map(|own| own.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("w.")).collect::<Vec<_>>()
+    };
+    assert_eq!(folders(&agent).len(), 1);
+    agent.kill();
+    drop(ctl);
+    fs::remove_dir_all(agent.path("state")).unwrap();
+    let manifest = fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    fs::write(agent.path("manifest.yaml"), manifest.replace(&text, "")).unwrap();
+    agent.restart();
+    agent.connect().until_state("ctl", "Running(Ok)");
+    wait_for("the removal of its folder", || folders(&agent).is_empty().then_some(()));
 }
 
 #[test]

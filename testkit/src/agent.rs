@@ -97,6 +97,16 @@ impl Agent {
         Session::connect_until(&self.path("run"), workload)
     }
 
+    /// The folders of the pairs of a workload.
+    pub fn pairs_of(&self, workload: &str) -> Vec<PathBuf> {
+        let begin = format!("{workload}.");
+        let all = fs::read_dir(self.path("run")).unwrap().map(|own| own.unwrap().path());
+        let is_own = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begin))
+        };
+        all.filter(is_own).map(|path| path.join("control_interface")).collect()
+    }
+
     /// The agent's standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()

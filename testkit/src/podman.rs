@@ -16,8 +16,8 @@ use crate::{is_root_or_skip, skip};
 pub const IMAGE: &str = "localhost/box";
 
 /// Commands of busybox in the image.
-const COMMANDS: [&str; 10] =
-    ["sh", "sleep", "cat", "echo", "ls", "true", "id", "date", "kill", "seq"];
+const COMMANDS: [&str; 11] =
+    ["sh", "sleep", "cat", "echo", "ls", "true", "id", "date", "kill", "seq", "mv"];
 
 /// Options with which podman runs where a container of runc may not set limits or use networks.
 const OPTIONS: &str = "

@@ -1,9 +1,7 @@
 //! The files of a workload, written into the agent's folder as sources of mounts.
 
 use std::{
-    collections::hash_map::DefaultHasher,
     fs::{self, DirBuilder, Permissions},
-    hash::{Hash, Hasher},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Component, Path, PathBuf},
@@ -44,11 +42,13 @@ pub(super) fn write(
 }
 
 /// The name in the agent's folder of the file for a mount point. A container that is started again finds its
-/// own files, whatever files were added meanwhile.
+/// own files, whatever files were added meanwhile and whatever version of the agent made it: so this is
+/// FNV-1a, and not the hash of the standard library, which may change.
 fn name_for(mount_point: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    mount_point.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    let hash = mount_point.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// The mount point of a file, and its bytes.

@@ -64,6 +64,15 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// each of them runs.
     fn left(&self) -> Vec<(Instance, bool)>;
 
+    /// Whether workloads of an earlier agent may go on with their pairs, also unknown ones.
+    fn may_have_left(&self) -> bool {
+        !self.left().is_empty()
+    }
+
+    /// Begins to end all workloads that this agent knows, and returns at once: the agent ends now, and
+    /// another one has its name.
+    fn abandon_all(&self);
+
     /// Ends and removes all that is there of an instance.
     ///
     /// # Errors
@@ -99,15 +108,27 @@ pub enum Ended {
     Succeeded,
     /// It failed, in words.
     Failed(String),
-    /// Its end is unknown, in words; and whether the restart policy counts it as a failure.
-    Lost(String, bool),
+    /// Its end is unknown.
+    Lost {
+        /// What is known, in words.
+        how: String,
+        /// Whether the restart policy counts it as a failure.
+        counts_as_failure: bool,
+    },
+}
+
+impl Ended {
+    /// An end that nobody has seen, and no failure.
+    pub fn lost(how: &str) -> Self {
+        Self::Lost { how: how.to_owned(), counts_as_failure: false }
+    }
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Succeeded => f.write_str("exit status 0"),
-            Self::Failed(how) | Self::Lost(how, _) => f.write_str(how),
+            Self::Failed(how) | Self::Lost { how, .. } => f.write_str(how),
         }
     }
 }
@@ -128,8 +149,6 @@ pub enum Output {
     Pipes(ChildStdout, ChildStderr),
     /// The runtime keeps it.
     Kept(Arc<dyn KeptLog>),
-    /// Nowhere.
-    None,
 }
 
 /// The start of a workload.
@@ -156,7 +175,7 @@ impl Order {
         self.workload.files.as_ref().map_or(&[], |files| &files.files)
     }
 
-    /// Whether it has access rules, and so a pair.
+    /// Whether it has allow rules, and so a pair; deny rules alone make none.
     fn has_pair(&self) -> bool {
         let access = self.workload.control_interface_access.as_ref();
         access.is_some_and(|access| !access.allow_rules.is_empty())
@@ -203,6 +222,17 @@ impl Runtimes {
         self.0.get(name).ok_or_else(|| StartError::Wrong(unknown(name)))
     }
 
+    /// Whether workloads of an earlier agent may go on with their pairs.
+    #[must_use]
+    pub fn may_have_left(&self) -> bool {
+        self.0.values().any(|runtime| runtime.may_have_left())
+    }
+
+    /// Begins to end all workloads, and returns at once.
+    pub fn abandon_all(&self) {
+        self.0.values().for_each(|runtime| runtime.abandon_all());
+    }
+
     /// All instances left by an earlier agent, with their runtimes.
     pub fn left(&self) -> Vec<Left> {
         let left = |(name, runtime): (&&'static str, &Arc<dyn Runtime>)| {
@@ -224,27 +254,44 @@ pub struct Left {
     pub runs: bool,
 }
 
+/// A fault of a workload that no start gets over: the path of the field in the workload, and the text.
+pub(crate) type FieldFault = (Vec<String>, String);
+
+/// The check of the `runtimeConfig` and the files of a workload.
+type Check = fn(&str, &[pb::File]) -> Vec<FieldFault>;
+
+/// All runtimes, with the check of their workloads.
+const ALL: [(&str, Check); 2] = [(PODMAN, podman::faults), (PROCESS, process::faults)];
+
+/// The faults of a workload that no start gets over, as a start would find them.
+///
+/// # Errors
+/// There is no such runtime.
+pub(crate) fn faults(workload: &pb::Workload) -> Result<Vec<FieldFault>, String> {
+    let (name, files) = (workload.runtime(), workload.files.as_ref());
+    let (_, check) = ALL.iter().find(|(own, _)| *own == name).ok_or_else(|| unknown(name))?;
+    let files = files.map_or(&[][..], |own| &own.files);
+    Ok(check(workload.runtime_config(), files))
+}
+
 /// The fault of a workload of another runtime.
-pub(crate) fn unknown(runtime: &str) -> String {
-    format!("unknown runtime '{runtime}'; this agent has '{PODMAN}', '{PROCESS}'")
+fn unknown(runtime: &str) -> String {
+    let all = ALL.map(|(name, _)| format!("'{name}'")).join(", ");
+    format!("unknown runtime '{runtime}'; this agent has {all}")
 }
 
-/// Checks a `runtimeConfig`, as a start would. One of an unknown runtime has no fault.
-///
-/// # Errors
-/// The fault, with its line and column in the text.
-pub(crate) fn check_config(runtime: &str, text: &str) -> Result<(), yaml::Fault> {
-    match runtime {
-        PROCESS => config::parse(text).map(drop),
-        PODMAN => podman::check_config(text),
-        _ => Ok(()),
-    }
-}
-
-/// Checks a file of a workload, as a start would.
-///
-/// # Errors
-/// The fault.
-pub(crate) fn check_file(file: &pb::File) -> Result<(), String> {
-    files::target_and_content(file).map(drop)
+/// The faults of a `runtimeConfig` and of files, by checks of each.
+fn field_faults(
+    config: Result<(), yaml::Fault>,
+    files: &[pb::File],
+    check_file: impl Fn(&pb::File) -> Result<(), String>,
+) -> Vec<FieldFault> {
+    let of_config = config
+        .err()
+        .map(|fault| (vec!["runtimeConfig".to_owned()], format!("runtimeConfig, {fault}")));
+    let of_files = files.iter().enumerate().filter_map(|(number, file)| {
+        let fault = check_file(file).err()?;
+        Some((vec!["files".to_owned(), number.to_string()], fault))
+    });
+    of_config.into_iter().chain(of_files).collect()
 }

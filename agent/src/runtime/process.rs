@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use fifogate::state::Instance;
+use fifogate::{pb::ank_base as pb, state::Instance};
 use nix::{
     sys::signal::Signal,
     unistd::{Uid, User},
@@ -33,11 +33,12 @@ use tokio::{
 use crate::apart;
 
 use super::{
-    Change, Ended, Isolation, Later, Order, Output, Runtime, StartError, Started, Unit,
+    Change, Ended, FieldFault, Isolation, Later, Order, Output, Runtime, StartError, Started, Unit,
     accounts::{Account, account},
     capabilities,
     config::{self, Command as Config},
     exec::Identity,
+    field_faults,
     files::{self, Readers},
     mounts::{Bind, Hidden},
     shim::{PAIR, Plan, ShimEvent, TERMINATE},
@@ -88,7 +89,7 @@ impl From<Exit> for Ended {
         match exit {
             Exit::Code(0) => Self::Succeeded,
             Exit::Code(_) | Exit::Signal(_) => Self::Failed(exit.to_string()),
-            Exit::Lost => Self::Lost(exit.to_string(), true),
+            Exit::Lost => Self::Lost { how: exit.to_string(), counts_as_failure: true },
         }
     }
 }
@@ -195,15 +196,7 @@ impl Launcher {
         account: Option<Account>,
         pair: Option<PathBuf>,
     ) -> Result<Plan, StartError> {
-        let mut env: BTreeMap<String, String> = PASSED_ON
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)))
-            .collect();
-        // As in containers, `/` without an account.
-        let own = || User::from_uid(Uid::effective()).ok().flatten().map(|own| own.dir);
-        let home = account.as_ref().map(|user| user.home.clone()).or_else(own);
-        let home = home.unwrap_or_else(|| "/".into());
-        env.insert("HOME".to_owned(), home.display().to_string());
+        let mut env = environment(account.as_ref());
         let mut binds = Vec::new();
         if let Some(pair) = pair {
             let seen = if self.isolation == Isolation::None { &pair } else { Path::new(PAIR) };
@@ -256,6 +249,19 @@ impl Launcher {
     }
 }
 
+/// The variables of every workload: some of the agent's own, and the home of its user.
+fn environment(account: Option<&Account>) -> BTreeMap<String, String> {
+    let passed_on = PASSED_ON.iter();
+    let mut all: BTreeMap<_, _> =
+        passed_on.filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?))).collect();
+    // As in containers, `/` without an account.
+    let own = || User::from_uid(Uid::effective()).ok().flatten().map(|own| own.dir);
+    let home = account.map(|user| user.home.clone()).or_else(own);
+    let home = home.unwrap_or_else(|| "/".into());
+    all.insert("HOME".to_owned(), home.display().to_string());
+    all
+}
+
 impl Runtime for Launcher {
     fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
         Box::pin(async move {
@@ -286,9 +292,18 @@ impl Runtime for Launcher {
         Vec::new()
     }
 
+    /// They end with their shims, which see the end of the agent.
+    fn abandon_all(&self) {}
+
     fn remove<'a>(&'a self, _: &'a Instance) -> Later<'a, Result<(), String>> {
         Box::pin(ready(Ok(())))
     }
+}
+
+/// The faults of a workload that no start gets over.
+pub(super) fn faults(config: &str, files: &[pb::File]) -> Vec<FieldFault> {
+    let check_file = |file: &pb::File| files::target_and_content(file).map(drop);
+    field_faults(config::parse(config).map(drop), files, check_file)
 }
 
 impl Unit for Process {

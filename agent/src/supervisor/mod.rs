@@ -5,14 +5,18 @@
 
 mod conditions;
 mod reports;
-pub(crate) mod states;
 mod workload;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fifogate::{
     internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
-    state::{Node, Tree},
+    state::{Instance, Node, Tree},
 };
 use tokio::{
     sync::watch,
@@ -70,6 +74,7 @@ impl Supervisor {
         for own in shared.runtimes.left() {
             left.entry(own.instance.workload.clone()).or_default().push(own);
         }
+        remove_stale(&shared.folder, left.values().flatten());
         Self { shared, tasks: BTreeMap::new(), left }
     }
 
@@ -103,6 +108,28 @@ impl Supervisor {
         }
         while all.join_next().await.is_some() {}
     }
+}
+
+/// Removes the folders of instances that an earlier agent has not removed, all but those that are left:
+/// files of configs may be in them.
+fn remove_stale<'a>(folder: &Path, left: impl Iterator<Item = &'a Left>) {
+    let left: BTreeSet<_> = left.map(|left| folder_name(&left.instance)).collect();
+    // Without the folder there is nothing to remove.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // No other name here has a dot, and none of a workload.
+        if name.contains('.')
+            && !left.contains(&name)
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            log::warn!("cannot remove {}: {error}", entry.path().display());
+        }
+    }
+}
+
+/// The name of the agent's folder for an instance.
+fn folder_name(instance: &Instance) -> String {
+    format!("{}.{}", instance.workload, instance.id)
 }
 
 /// The workload of this name in `tree`, if it belongs to the agent.

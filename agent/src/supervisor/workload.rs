@@ -1,7 +1,7 @@
-//! Task of one workload name, from its entry in the state to the end of its process.
+//! Task of one workload name, from its entry in the state to the end of its workload.
 //!
 //! The state goes in; execution states come out. At most one instance of a name runs at a time. An
-//! instance is reported as removed only after its process has ended.
+//! instance is reported as removed only after its workload has ended.
 
 use std::{convert::Infallible, fmt, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     apart,
     log_text::{self, Quoted},
     logs::{Captured, Log},
-    model,
+    model::{self, states},
     render::{self, configs_of},
     runtime::{Change, Ended, Left, Order, Output, Runtime, StartError, Started, Unit},
 };
@@ -28,7 +28,7 @@ use crate::{
 use super::{
     Shared,
     conditions::{dependents, may_start, may_stop},
-    states, wanted,
+    folder_name, wanted,
 };
 
 /// Pause before the first restart; doubled each time.
@@ -125,9 +125,8 @@ impl Task {
             {
                 continue;
             }
-            self.remove_folder(&left.instance);
             // It may be wanted from another runtime, and is started there next.
-            self.report(&left.instance, states::removed());
+            self.forget(&left.instance).await;
         }
     }
 
@@ -157,9 +156,7 @@ impl Task {
                 id: id.to_string(),
             };
             if stays != Some(&instance) {
-                self.shared.pairs.close(&instance).await;
-                self.shared.logs.remove(&instance);
-                self.report(&instance, states::removed());
+                self.forget(&instance).await;
             }
         }
     }
@@ -247,7 +244,7 @@ impl Task {
         loop {
             let change = match &mut self.unit {
                 Some(unit) => unit.change().await,
-                None => Change::Ended(Ended::Lost("it is not there".to_owned(), false)),
+                None => Change::Ended(Ended::lost("it is not there")),
             };
             match change {
                 Change::State(state) => self.report(instance, state),
@@ -270,7 +267,7 @@ impl Task {
             match end {
                 Ended::Succeeded => states::succeeded(),
                 Ended::Failed(how) => states::failed(how),
-                Ended::Lost(how, _) => states::lost(how),
+                Ended::Lost { how, .. } => states::lost(how),
             },
         );
     }
@@ -335,7 +332,6 @@ impl Task {
                 self.output = Some(logs.capture(&self.name, log.cloned(), stdout, stderr));
             }
             Output::Kept(kept) => logs.keep(&wanted.instance, kept),
-            Output::None => {}
         }
         Ok(())
     }
@@ -351,7 +347,7 @@ impl Task {
     }
 
     fn folder(&self, instance: &Instance) -> PathBuf {
-        self.shared.folder.join(format!("{}.{}", self.name, instance.id))
+        self.shared.folder.join(folder_name(instance))
     }
 
     /// Stops the workload, and removes everything of the instance unless it goes on.
@@ -377,17 +373,17 @@ impl Task {
         }
         self.report(instance, states::stop_requested());
         let stopped = match self.unit.take() {
-            Some(unit) => unit.stop(self.shared.grace).await,
-            None => Err(String::new()),
+            Some(unit) => unit.stop(self.shared.grace).await.ok(),
+            // It has ended by itself, and a part of it may still be there.
+            None => None,
         };
         let is_gone = match (stopped, runtime) {
-            (Ok(how), _) => {
+            (Some(how), _) => {
                 self.log(Level::Info, format_args!("stopped: {how}"));
                 true
             }
-            // One that has ended by itself may be there, too.
-            (Err(_), Some(runtime)) => self.remove(runtime, instance).await,
-            (Err(_), None) => true,
+            (None, Some(runtime)) => self.remove(runtime, instance).await,
+            (None, None) => true,
         };
         self.drain().await;
         let next = self.wanted(&self.shared.tree.borrow().clone());
@@ -395,20 +391,20 @@ impl Task {
         if stopping || !is_gone || next.is_some_and(|next| next.instance == *instance) {
             return;
         }
-        self.shared.pairs.close(instance).await;
-        self.shared.logs.remove(instance);
-        self.remove_folder(instance);
-        self.report(instance, states::removed());
+        self.forget(instance).await;
     }
 
-    /// Removes the agent's folder for an instance, with its files.
-    fn remove_folder(&self, instance: &Instance) {
+    /// Removes all that this agent keeps of an instance that has ended, and reports its removal.
+    async fn forget(&self, instance: &Instance) {
+        self.shared.pairs.close(instance).await;
+        self.shared.logs.remove(instance);
         let folder = self.folder(instance);
         if let Err(error) = std::fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             log::warn!("cannot remove {}: {error}", folder.display());
         }
+        self.report(instance, states::removed());
     }
 
     /// Ends a start that is under way: waits for it, or gives it up.
@@ -442,7 +438,7 @@ fn started(done: Result<Result<Started, StartError>, JoinError>) -> Result<Start
 
 /// Whether the restart policy restarts a workload after this end.
 fn restarts(workload: &pb::Workload, end: &Ended) -> bool {
-    if matches!(end, Ended::Lost(_, false)) {
+    if matches!(end, Ended::Lost { counts_as_failure: false, .. }) {
         return false;
     }
     match workload.restart_policy() {

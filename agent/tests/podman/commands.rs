@@ -2,15 +2,20 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use testkit::{Agent, IMAGE, Podman, container, wait_for};
+use testkit::{Agent, IMAGE, Podman, container, state_of, wait_for};
 
 /// An environment in which each call of podman leaves its arguments in a file.
 fn recorded(podman: &Podman, folder: &Path) -> Vec<(String, String)> {
     let script = format!(
-        "#!/bin/sh\n(for a in \"$@\"; do printf '%s\\037' \"$a\"; done; echo) >> {}\n\
-         PATH=$REAL_PATH exec podman \"$@\"\n",
+        "(for a in \"$@\"; do printf '%s\\037' \"$a\"; done; echo) >> {}",
         folder.join("calls").display()
     );
+    before_each_call(podman, folder, &script)
+}
+
+/// An environment in which a script runs before each call of podman.
+fn before_each_call(podman: &Podman, folder: &Path, script: &str) -> Vec<(String, String)> {
+    let script = format!("#!/bin/sh\n{script}\nPATH=$REAL_PATH exec podman \"$@\"\n");
     let program = folder.join("podman");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -98,4 +103,44 @@ fn nothing_is_asked_of_podman_again_and_again() {
     ctl.until_state("w0", "Failed(Unknown)");
     assert!(count() <= last + 2, "{:?}", &calls(folder.path())[last..]);
     assert_eq!(calls(folder.path()).iter().filter(|call| call[0] == "events").count(), 1);
+}
+
+#[test]
+fn podman_that_hangs_keeps_no_process_from_running_and_its_states_are_unknown_then() {
+    let Some(podman) = Podman::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let hang = folder.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let script = format!(
+        "if [ \"$1\" = ps ] && [ -e {} ]; then PATH=$REAL_PATH exec sleep 100000; fi",
+        hang.display()
+    );
+    let env = before_each_call(&podman, folder.path(), &script);
+    let text = container("w", "exec sleep 100000", "[]", "");
+    let agent = Agent::start_with(env, &text, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("ctl", "Running(Ok)");
+    assert!(
+        agent.log().contains("podman ps: podman has not answered within 10s"),
+        "{}",
+        agent.log()
+    );
+    fs::remove_file(&hang).unwrap();
+    ctl.until_state("w", "Running(Ok)");
+    fs::write(&hang, "").unwrap();
+    // Seen at the next look, which the container's event causes.
+    podman.run(&["pause", &podman.id_of("w").unwrap()]);
+    ctl.until_state("w", "Failed(Unknown)");
+    let info = state_of(&ctl.state(), "w").unwrap().2;
+    assert_eq!(info, "Error getting state from Podman.");
+    assert!(
+        agent.log().contains("states of containers are unknown: podman ps: "),
+        "{}",
+        agent.log()
+    );
+    fs::remove_file(&hang).unwrap();
+    ctl.until("the state of podman", |tree| {
+        let (_, _, info) = state_of(tree, "w")?;
+        (info == "paused").then_some(())
+    });
 }

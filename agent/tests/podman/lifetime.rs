@@ -1,9 +1,14 @@
 //! Containers outlive their agent, and the next one takes over what it wants of them.
 
+use std::os::unix::fs::MetadataExt;
+
 use nix::sys::signal::Signal;
 use testkit::{Agent, Podman, container, state_of, wait_for};
 
 const SLEEP: &str = "exec sleep 100000";
+/// The right to read the desired state, and so a pair.
+const READS: &str = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
+                     filterMasks: ['desiredState']}]}";
 
 /// Kills the agent, and waits until its fifogate has followed: a session of before would be its.
 fn kill(agent: &mut Agent) {
@@ -24,12 +29,7 @@ fn names(podman: &Podman) -> Vec<String> {
 fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
     let Some(podman) = Podman::new() else { return };
     let texts = [
-        container(
-            "runs",
-            SLEEP,
-            "[]",
-            ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, filterMasks: ['desiredState']}]}",
-        ),
+        container("runs", SLEEP, "[]", READS),
         container("changes", SLEEP, "[]", ""),
         container("goes", SLEEP, "[]", ""),
         container("fails", "exit 3", "[]", ""),
@@ -86,17 +86,69 @@ fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
 }
 
 #[test]
-fn end_of_the_agent_keeps_containers_unless_told_otherwise() {
+fn end_of_the_agent_keeps_containers_and_their_pairs_unless_told_otherwise() {
     let Some(podman) = Podman::new() else { return };
-    let text = container("w", SLEEP, r#"["--stop-timeout=0"]"#, "");
-    for (options, left) in [(&[][..], 1), (&["--on-exit", "end"][..], 0)] {
-        let mut agent = Agent::start_with(podman.env(), &text, options);
-        agent.connect().until_state("w", "Running(Ok)");
-        agent.signal(Signal::SIGTERM);
-        assert_eq!(agent.status(), Some(0));
-        assert_eq!(podman.containers().len(), left, "{options:?}");
-        podman.run(&["rm", "--all", "--force"]);
+    let text = container("w", SLEEP, r#"["--stop-timeout=0"]"#, READS);
+    let mut agent = Agent::start_with(podman.env(), &text, &[]);
+    agent.connect().until_state("w", "Running(Ok)");
+    let id = podman.id_of("w").unwrap();
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+    assert_eq!(podman.container_of("w").unwrap()["State"], "running");
+    agent.restart();
+    agent.connect().until_state("w", "Running(Ok)");
+    assert_eq!(podman.id_of("w").unwrap(), id);
+    // Its pair is the one that is served now.
+    let inside = podman.run(&["exec", &id, "ls", "-i", "/run/ankaios/control_interface/input"]);
+    let [folder] = &agent.pairs_of("w")[..] else { panic!("one pair is expected") };
+    let inode = std::fs::metadata(folder.join("input")).unwrap().ino();
+    assert!(inside.starts_with(&inode.to_string()), "{inside}: {inode}");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+    podman.run(&["rm", "--all", "--force", "--time=0"]);
+
+    let mut agent = Agent::start_with(podman.env(), &text, &["--on-exit", "end"]);
+    agent.connect().until_state("w", "Running(Ok)");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+    assert!(podman.containers().is_empty());
+}
+
+#[test]
+fn container_of_ankaios_is_taken_over_or_replaced_for_its_pair() {
+    let Some(podman) = Podman::new() else { return };
+    let foreign = tempfile::tempdir().unwrap();
+    let texts = [container("plain", SLEEP, "[]", ""), container("reads", SLEEP, "[]", READS)];
+    let mut agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
+    let mut ctl = agent.connect();
+    let instances = ["plain", "reads"].map(|name| ctl.until_state(name, "Running(Ok)"));
+    kill(&mut agent);
+    podman.run(&["rm", "--all", "--force", "--time=0"]);
+    let made = [("plain", &instances[0]), ("reads", &instances[1])].map(|(name, id)| {
+        let label = format!("--label=name={name}.{id}.agent_A");
+        let pair = format!("--volume={}:/run/ankaios/control_interface", foreign.path().display());
+        let short = format!("{name}.{}.agent_A", &id[..7]);
+        podman.run(&[
+            "run",
+            "--detach",
+            "--name",
+            &short,
+            &label,
+            "--label=agent=agent_A",
+            "--stop-timeout=0",
+            &pair,
+            testkit::IMAGE,
+            "sleep",
+            "100000",
+        ])
+    });
+    agent.restart();
+    let mut ctl = agent.connect();
+    for name in ["plain", "reads"] {
+        ctl.until_state(name, "Running(Ok)");
     }
+    assert_eq!(podman.id_of("plain").unwrap(), made[0], "it needs no pair");
+    assert_ne!(podman.id_of("reads").unwrap(), made[1], "its pair is not ours");
 }
 
 #[test]
@@ -134,9 +186,7 @@ fn restart_with(agent: &mut Agent, workloads: &str) {
 #[test]
 fn container_of_another_user_that_failed_meanwhile_is_replaced() {
     let Some(podman) = Podman::new() else { return };
-    let rules = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: Read, \
-                 filterMasks: ['desiredState']}]}";
-    let text = container("w", SLEEP, r#"["--user=1000", "--stop-timeout=0"]"#, rules);
+    let text = container("w", SLEEP, r#"["--user=1000", "--stop-timeout=0"]"#, READS);
     let mut agent = Agent::start_with(podman.env(), &text, &[]);
     agent.connect().until_state("w", "Running(Ok)");
     let before = podman.id_of("w").unwrap();

@@ -38,7 +38,7 @@ fn lines(ctl: &mut Session, id: &str, most: usize) -> Vec<String> {
 }
 
 #[test]
-fn lines_of_both_streams_are_sent_in_order_and_as_asked_for() {
+fn lines_of_both_streams_are_sent_as_asked_for() {
     let Some(podman) = Podman::new() else { return };
     let script = "for n in 1 2 3 4 5; do echo out$n; echo err$n >&2; done; exec sleep 100000";
     let text = container("w", script, "[]", "") + &container("short", "echo one; exit 0", "[]", "");
@@ -47,7 +47,9 @@ fn lines_of_both_streams_are_sent_in_order_and_as_asked_for() {
     let id = ctl.until_state("w", "Running(Ok)");
     let container = podman.id_of("w").unwrap();
     testkit::wait_for("all lines", || {
-        (podman.run(&["logs", &container]).lines().count() == 5).then_some(())
+        let output = podman.output(&["logs", &container]);
+        let lines = [&output.stdout, &output.stderr].map(|own| own.split(|b| *b == b'\n').count());
+        (lines == [6, 6]).then_some(())
     });
     let all: Vec<_> = (1..=5).flat_map(|n| [format!("out{n}"), format!("err{n}")]).collect();
     let asked = ask(&mut ctl, "w", &id, |_| {});

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use testkit::{Agent, Podman, container, fifogate, wait_for};
 
 /// Shows the programs of the node, so that fifogate's own client runs in the container.
@@ -16,6 +20,18 @@ fn with_programs(user: &str) -> String {
     let mut options: Vec<_> = volumes.iter().map(|own| format!("--volume={own}")).collect();
     options.push(format!("--user={user}"));
     serde_json::Value::from(options).to_string()
+}
+
+/// Kills the fifogate of an agent, which starts another one.
+fn kill_fifogate(agent: &Agent) {
+    let run_dir = agent.path("run").display().to_string();
+    let updates = format!("--updates\0forward\0--run-dir\0{run_dir}");
+    let [pid] = testkit::processes_with(&updates)[..] else { panic!("one fifogate is expected") };
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    wait_for("the next fifogate", || {
+        let next = testkit::processes_with(&updates);
+        (!next.is_empty() && !next.contains(&pid)).then_some(())
+    });
 }
 
 const READ: &str = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: ReadWrite, \
@@ -40,17 +56,23 @@ fn process_of_any_user_uses_its_pair() {
     for (name, expected) in [("root", "0:0"), ("user", "1000:1000"), ("number", "12345:54321")] {
         config(&agent, name, expected);
     }
-    // The same container after its agent has gone, and in the middle of a life without one.
+    // The same container with the next fifogate, and then with the next agent.
     let id = podman.id_of("user").unwrap();
+    let ask = |name: &str| {
+        let script = format!("{client}.{name}=yes");
+        let args = ["exec", &id, "sh", "-c", &script];
+        wait_for("an update from the same container", || {
+            podman.output(&args).status.success().then_some(())
+        });
+    };
+    kill_fifogate(&agent);
+    ask("fifogate");
+    config(&agent, "fifogate", "yes");
     agent.kill();
     agent.restart();
     agent.connect().until_state("user", "Running(Ok)");
-    let again = format!("{client}.again=yes");
-    let args = ["exec", &id, "sh", "-c", &again];
-    wait_for("an update from the same container", || {
-        podman.output(&args).status.success().then_some(())
-    });
-    config(&agent, "again", "yes");
+    ask("agent");
+    config(&agent, "agent", "yes");
     assert_eq!(podman.id_of("user").unwrap(), id);
 }
 
@@ -58,18 +80,26 @@ fn process_of_any_user_uses_its_pair() {
 fn files_are_mounted_one_by_one_and_read_only() {
     let Some(podman) = Podman::new() else { return };
     let seen = testkit::Seen::new();
-    let options = format!(r#"["--user=1000", "--volume={}:/seen"]"#, seen.path().display());
-    let script = "cat /etc/one /deep/folder/two > /seen/part; (echo x > /etc/one) 2>> /seen/part; \
-                  /deep/run >> /seen/part; ls /etc >> /seen/part; mv /seen/part /seen/done 2>&1; exec sleep 100000";
-    let script = script.replace("mv ", "busybox mv ");
-    let script = script.replace("busybox mv", "/bin/busybox mv");
+    let volume = format!("--volume={}:/seen", seen.path().display());
+    let script = "cat /etc/one /deep/folder/two > /seen/$(id -u).part; \
+                  (echo x > /etc/one) 2>> /seen/$(id -u).part; /deep/run >> /seen/$(id -u).part; \
+                  ls /etc >> /seen/$(id -u).part; mv /seen/$(id -u).part /seen/$(id -u); \
+                  exec sleep 100000";
     let files = ", files: [{mountPoint: /etc/one, data: \"one\\n\"}, \
                  {mountPoint: /deep/folder/two, binaryData: dHdvCg==}, \
                  {mountPoint: /deep/run, data: \"#!/bin/sh\\necho ran\\n\"}]";
-    let agent = Agent::start_with(podman.env(), &container("w", &script, &options, files), &[]);
-    agent.connect().until_state("w", "Running(Ok)");
-    let text = seen.read("done");
-    assert!(text.starts_with("one\ntwo\n"), "{text}");
-    assert!(text.contains("Read-only file system") || text.contains("Permission denied"), "{text}");
-    assert!(text.contains("ran\n") && text.contains("passwd"), "the folder around stays: {text}");
+    let one = |name: &str, user: u32| {
+        let options = serde_json::json!([format!("--user={user}"), volume]).to_string();
+        container(name, script, &options, files)
+    };
+    let _agent = Agent::start_with(podman.env(), &(one("root", 0) + &one("user", 1000)), &[]);
+    for user in ["0", "1000"] {
+        let text = seen.read(user);
+        let is_refused = text.contains("/etc/one: Read-only file system");
+        assert!(text.starts_with("one\ntwo\n") && is_refused, "{text}");
+        assert!(
+            text.contains("ran\n") && text.contains("passwd"),
+            "the folder around stays: {text}"
+        );
+    }
 }

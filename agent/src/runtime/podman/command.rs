@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    env, fmt, fs, io,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use serde::Deserialize;
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use crate::runtime::StartError;
 
@@ -50,6 +52,8 @@ impl From<PodmanError> for StartError {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     pub(super) id: String,
+    /// In small letters, as the versions of podman differ.
+    #[serde(deserialize_with = "in_small_letters")]
     pub(super) state: String,
     #[serde(default)]
     pub(super) exit_code: i64,
@@ -62,6 +66,19 @@ impl Listed {
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.labels.as_ref()?.get(name).map(String::as_str)
     }
+}
+
+fn in_small_letters<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    String::deserialize(from).map(|text| text.to_lowercase())
+}
+
+/// Whether a program of this name is in `PATH`.
+pub(super) fn is_installed() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| {
+        let found = fs::metadata(folder.join(PROGRAM));
+        found.is_ok_and(|own| own.is_file() && own.permissions().mode() & 0o111 != 0)
+    })
 }
 
 /// A command that ends with its caller.
@@ -105,12 +122,30 @@ pub(super) fn missing() -> String {
     format!("there is no program '{PROGRAM}' in PATH: install it, or use another runtime")
 }
 
+/// Starts podman, which outlives its caller, unless there is nothing to do for it.
+pub(super) fn run_detached<'a>(args: [&str; 3], ids: impl Iterator<Item = &'a str>) {
+    let mut ids = ids.peekable();
+    if ids.peek().is_none() {
+        return;
+    }
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(args).args(ids).process_group(0).env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.spawn() {
+        log::error!("containers go on: cannot run {PROGRAM}: {error}");
+    }
+}
+
+/// Time for podman to list containers. One that hangs, as on a lost network file system, counts as failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The containers with a label, as `name=value`, or all of them.
 pub(super) async fn list(label: Option<String>) -> Result<Vec<Listed>, PodmanError> {
     let mut args = vec!["ps".to_owned(), "--all".to_owned()];
     args.extend(label.into_iter().flat_map(|own| ["--filter".to_owned(), format!("label={own}")]));
     args.push("--format=json".to_owned());
-    let text = run(args).await?;
+    let late = |_| Err(PodmanError(format!("{PROGRAM} has not answered within {PATIENCE:?}")));
+    let text = timeout(PATIENCE, run(args)).await.unwrap_or_else(late)?;
     // Without a container, some versions print nothing.
     if text.trim().is_empty() {
         return Ok(Vec::new());

@@ -10,26 +10,22 @@ mod pair;
 mod watch;
 
 use std::{
-    env, fs,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use fifogate::{
-    pb::ank_base::{ExecutionState, LogsRequest},
+    pb::ank_base::{self as pb, ExecutionState, LogsRequest},
     state::Instance,
 };
-use tokio::{
-    process::Command,
-    sync::watch::Receiver,
-    time::{Instant, timeout},
-};
+use tokio::{process::Command, sync::watch::Receiver, time::Instant};
 
-use crate::{apart, log_text::Quoted, logs::KeptLog, supervisor::states};
+use crate::{apart, log_text::Quoted, logs::KeptLog, model::states};
 
 use super::{
-    Change, Ended, Later, Order, Output, Runtime, StartError, Started, Unit,
+    Change, Ended, FieldFault, Later, Order, Output, Runtime, StartError, Started, Unit,
+    field_faults,
     files::{self, Readers},
     shim::PAIR,
     yaml::Fault,
@@ -47,10 +43,11 @@ const NAME_LABEL: &str = "name";
 const AGENT_LABEL: &str = "agent";
 /// Label with the run directory of the agent that made a container. Ankaios has none.
 const RUN_DIR_LABEL: &str = "fifogate.run-dir";
+/// States of a container in the words of podman.
+const RUNNING: &str = "running";
+const EXITED: &str = "exited";
 /// Characters of the id of an instance in the name of its container.
 const SHORT_ID: usize = 7;
-/// Time for podman to list its containers at the start of the agent.
-const START_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest pause before a retry: the first one is at most half a second, and it doubles each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -70,16 +67,12 @@ impl Podman {
     pub async fn find(agent: &str, run_dir: &Path) -> Self {
         let (agent, run_dir) = (agent.to_owned(), run_dir.display().to_string());
         let mut podman = Self { agent, run_dir, left: None, watch: OnceLock::new() };
-        if !is_installed() {
+        if !command::is_installed() {
             log::info!("workloads of the runtime '{PODMAN}' cannot run: {}", command::missing());
             podman.left = Some(Vec::new());
             return podman;
         }
-        let all = command::list(Some(format!("{AGENT_LABEL}={}", podman.agent)));
-        // A podman that hangs, as on a lost network file system, keeps no process workload from running.
-        let late =
-            |_| Err(PodmanError::because(format_args!("no answer within {START_PATIENCE:?}")));
-        match timeout(START_PATIENCE, all).await.unwrap_or_else(late) {
+        match command::list(Some(format!("{AGENT_LABEL}={}", podman.agent))).await {
             Ok(all) => {
                 let (own, others): (Vec<_>, Vec<_>) =
                     all.iter().partition(|one| is_of(one, &podman.run_dir));
@@ -100,12 +93,6 @@ impl Podman {
             }
         }
         podman
-    }
-
-    /// Whether containers of an earlier agent may go on.
-    #[must_use]
-    pub fn may_have_left(&self) -> bool {
-        self.left.as_ref().is_none_or(|left| !left.is_empty())
     }
 
     fn watch(&self) -> &Watch {
@@ -149,7 +136,7 @@ impl Podman {
         config: &Container,
         one: &Listed,
     ) -> Result<Option<String>, StartError> {
-        let has_ended = one.state == "exited" && one.exit_code == 0;
+        let has_ended = one.state == EXITED && one.exit_code == 0;
         if !is_running(one) && !has_ended {
             return Ok(None);
         }
@@ -179,6 +166,7 @@ impl Podman {
         let mut options = vec!["--name".to_owned(), name_of(&order.instance)];
         options.extend(config.command_options.iter().cloned());
         if let Some(folder) = &folder {
+            check_mount(folder).map_err(|error| StartError::Wrong(error.to_string()))?;
             options
                 .push(format!("--mount=type=bind,source={},destination={PAIR}", folder.display()));
         }
@@ -210,12 +198,10 @@ impl Podman {
     fn write_files(&self, order: &Order) -> Result<Vec<String>, StartError> {
         let binds = files::write(&order.folder.join("files"), order.files(), Readers::All)?;
         let options = binds.into_iter().map(|bind| {
-            let (source, target) = (bind.source.display(), bind.target.display());
-            // podman would read what is behind a comma as a field of its own.
-            if target.to_string().contains(',') {
-                let text = format!("podman cannot mount a file at '{target}': it has a comma");
-                return Err(StartError::Wrong(text));
+            for path in [&bind.source, &bind.target] {
+                check_mount(path).map_err(|error| StartError::Wrong(error.to_string()))?;
             }
+            let (source, target) = (bind.source.display(), bind.target.display());
             Ok(format!("--mount=type=bind,source={source},destination={target},readonly=true"))
         });
         options.collect()
@@ -237,7 +223,7 @@ impl Podman {
 impl Runtime for Podman {
     fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
         Box::pin(async move {
-            if !is_installed() {
+            if !command::is_installed() {
                 return Err(StartError::Failed(command::missing()));
             }
             // Before the container: no state of it is missed.
@@ -267,19 +253,31 @@ impl Runtime for Podman {
     }
 
     fn pause_before(&self, retry: u32) -> Option<Duration> {
-        let longest = Duration::from_millis(500) * 2_u32.pow(retry.saturating_sub(1).min(16));
         // Anywhere below it: workloads that failed together are not all tried at once.
-        Some(longest.min(LONGEST_PAUSE).mul_f64(random_part()))
+        Some(longest_pause(retry).mul_f64(random_part()))
     }
 
     fn left(&self) -> Vec<(Instance, bool)> {
         self.left.clone().unwrap_or_default()
     }
 
+    fn may_have_left(&self) -> bool {
+        self.left.as_ref().is_none_or(|left| !left.is_empty())
+    }
+
+    fn abandon_all(&self) {
+        let Some(watch) = self.watch.get() else { return };
+        let seen = watch.seen().borrow().containers.clone().unwrap_or_default();
+        let own = seen
+            .values()
+            .filter(|one| one.label(AGENT_LABEL) == Some(&self.agent) && is_of(one, &self.run_dir));
+        command::run_detached(["rm", "--force", "--time=0"], own.map(|one| one.id.as_str()));
+    }
+
     fn remove<'a>(&'a self, instance: &'a Instance) -> Later<'a, Result<(), String>> {
         Box::pin(async move {
             // Nothing was ever there. A podman that went away leaves its containers.
-            if !is_installed() && self.watch.get().is_none() && !self.may_have_left() {
+            if !command::is_installed() && self.watch.get().is_none() && !self.may_have_left() {
                 return Ok(());
             }
             self.remove_instance(instance).await.map_err(|error| error.to_string())
@@ -290,6 +288,25 @@ impl Runtime for Podman {
 /// Checks a `runtimeConfig`.
 pub(super) fn check_config(text: &str) -> Result<(), Fault> {
     config::parse(text).map(drop)
+}
+
+/// The faults of a workload that no start gets over.
+pub(super) fn faults(config: &str, files: &[pb::File]) -> Vec<FieldFault> {
+    let check_file = |file: &pb::File| {
+        let (target, _) = files::target_and_content(file)?;
+        check_mount(&target).map_err(|error| error.to_string())
+    };
+    field_faults(check_config(config), files, check_file)
+}
+
+/// podman would read what is behind a comma of a path as a field of its own.
+fn check_mount(path: &Path) -> Result<(), PodmanError> {
+    match path.display().to_string() {
+        path if path.contains(',') => {
+            Err(PodmanError::because(format_args!("podman cannot mount '{path}': it has a comma")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A running container.
@@ -321,7 +338,7 @@ impl Unit for Running {
                 }
                 if self.seen.changed().await.is_err() {
                     // The watch lives as long as the runtime, and the runtime as long as the agent.
-                    return Change::Ended(Ended::Lost("podman is not watched".to_owned(), false));
+                    return Change::Ended(Ended::lost("podman is not watched"));
                 }
             }
         })
@@ -340,13 +357,13 @@ fn change(id: &str, seen: &Seen) -> Change {
         return Change::State(states::failed_unknown("Error getting state from Podman."));
     };
     let Some(one) = all.get(id) else {
-        return Change::Ended(Ended::Lost("its container is gone".to_owned(), false));
+        return Change::Ended(Ended::lost("its container is gone"));
     };
-    let word = one.state.to_lowercase();
-    Change::State(match word.as_str() {
-        "running" => states::running(),
-        "exited" if one.exit_code == 0 => return Change::Ended(Ended::Succeeded),
-        "exited" => return Change::Ended(Ended::Failed(format!("Exit code: '{}'", one.exit_code))),
+    let word = one.state.as_str();
+    Change::State(match word {
+        RUNNING => states::running(),
+        EXITED if one.exit_code == 0 => return Change::Ended(Ended::Succeeded),
+        EXITED => return Change::Ended(Ended::Failed(format!("Exit code: '{}'", one.exit_code))),
         "created" | "configured" | "initialized" => states::starting(word),
         "stopping" | "stopped" | "removing" => states::stopping(word),
         _ => states::failed_unknown(word),
@@ -363,7 +380,7 @@ async fn remove(id: &str) -> Result<(), PodmanError> {
 }
 
 fn is_running(one: &Listed) -> bool {
-    one.state.eq_ignore_ascii_case("running")
+    one.state == RUNNING
 }
 
 /// Whether a container is of the agent with this run directory, or of an agent of Ankaios.
@@ -391,9 +408,10 @@ fn id_in(printed: &str) -> Result<String, PodmanError> {
     last.map(str::to_owned).ok_or_else(|| PodmanError::because("podman printed no container id"))
 }
 
-fn is_installed() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| fs::metadata(folder.join(PODMAN)).is_ok())
+/// The longest pause before a retry, from 1.
+fn longest_pause(retry: u32) -> Duration {
+    let doubled = Duration::from_millis(500) * 2_u32.pow(retry.saturating_sub(1).min(16));
+    doubled.min(LONGEST_PAUSE)
 }
 
 /// A number from 0 to 1. Nothing depends on how good it is.

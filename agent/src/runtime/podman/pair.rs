@@ -9,6 +9,8 @@ use nix::{
 };
 use serde::Deserialize;
 
+use crate::pairs::FIFOS;
+
 use super::{
     PAIR, StartError,
     command::{self, PodmanError},
@@ -97,9 +99,10 @@ pub(super) async fn is_mounted(id: &str, folder: &Path) -> Result<bool, PodmanEr
     Ok(mounts.unwrap_or_default().iter().any(is_pair))
 }
 
-/// Gives both FIFOs to a user. No workload has had the pair before, so no name in it is a link.
+/// Gives both FIFOs to a user. `Pairs::open` has just compared both names with the FIFOs of fifogate, no
+/// container with this pair runs, and links are not followed.
 pub(super) fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), StartError> {
-    for name in ["input", "output"] {
+    for name in FIFOS {
         let path = folder.join(name);
         let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         match fchownat(AT_FDCWD, &path, user, group, AtFlags::AT_SYMLINK_NOFOLLOW) {

@@ -30,7 +30,8 @@ fn each_state_of_podman_is_a_state_of_the_workload() {
     let failed = Ended::Failed("Exit code: '7'".to_owned());
     assert_eq!(state("Exited", 7), Change::Ended(failed));
     let seen = Seen { asked: Instant::now(), containers: Some(Arc::default()) };
-    assert!(matches!(change("c", &seen), Change::Ended(Ended::Lost(_, false))));
+    let lost = Ended::Lost { how: "its container is gone".to_owned(), counts_as_failure: false };
+    assert_eq!(change("c", &seen), Change::Ended(lost));
     let seen = Seen { asked: Instant::now(), containers: None };
     let unknown = states::failed_unknown("Error getting state from Podman.");
     assert_eq!(change("c", &seen), Change::State(unknown));
@@ -55,11 +56,35 @@ fn instance_is_read_from_the_labels_and_only_of_this_agent() {
 
 #[test]
 fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
+    for (retry, millis) in
+        [(1, 500), (2, 1_000), (3, 2_000), (10, 256_000), (11, 300_000), (u32::MAX, 300_000)]
+    {
+        assert_eq!(longest_pause(retry), Duration::from_millis(millis), "{retry}");
+    }
     let podman =
         Podman { agent: String::new(), run_dir: String::new(), left: None, watch: OnceLock::new() };
-    for retry in 1..100 {
-        let longest = Duration::from_millis(500) * 2_u32.pow((retry - 1).min(16));
-        let pause = podman.pause_before(retry).unwrap();
-        assert!(pause <= longest.min(LONGEST_PAUSE), "{retry}: {pause:?}");
-    }
+    let pauses: Vec<_> = (0..100).map(|_| podman.pause_before(10).unwrap()).collect();
+    assert!(pauses.iter().all(|pause| *pause <= longest_pause(10)));
+    // Anywhere below: of a hundred, some are in each half.
+    let half = longest_pause(10) / 2;
+    assert!(pauses.iter().any(|pause| *pause < half) && pauses.iter().any(|pause| *pause > half));
+}
+
+#[test]
+fn paths_with_a_comma_are_refused_where_podman_would_cut_them() {
+    let file =
+        |mount_point: &str| pb::File { mount_point: mount_point.to_owned(), file_content: None };
+    assert_eq!(faults("image: x", &[file("/a")]), []);
+    let faults = faults("image: 5", &[file("/a"), file("/a,b")]);
+    let told: Vec<_> = faults.iter().map(|(path, text)| (path.join("."), text.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "runtimeConfig".to_owned(),
+                "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"
+            ),
+            ("files.1".to_owned(), "podman cannot mount '/a,b': it has a comma"),
+        ]
+    );
 }
