@@ -43,7 +43,9 @@ use crate::{
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
-    runtime::{Around, Hidden, Isolation, Launcher, PODMAN, PROCESS, Podman, Runtimes},
+    runtime::{
+        Around, Hidden, Isolation, Kube, Launcher, PODMAN, PODMAN_KUBE, PROCESS, Podman, Runtimes,
+    },
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -153,7 +155,10 @@ async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Ru
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let mut runtimes = Runtimes::default();
     runtimes.add(PROCESS, Arc::new(launcher));
-    runtimes.add(PODMAN, Arc::new(Podman::find(&options.name, &folders.run.path).await));
+    let podman = Podman::find(&options.name, &folders.run.path).await;
+    let kube = Kube::find(&options.name, &folders.run.path, &podman).await;
+    runtimes.add(PODMAN, Arc::new(podman));
+    runtimes.add(PODMAN_KUBE, Arc::new(kube));
     Ok(runtimes)
 }
 

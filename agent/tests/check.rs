@@ -91,7 +91,10 @@ configs: { c: { program: sleep } }
         ("7:7", "runtimeConfig, line 2, column 1: unknown key 'arg'; there are command"),
         ("10:9", "file with mountPoint 'x': a mountPoint is an absolute path without `..`"),
         ("11:9", "file with mountPoint '/x': binaryData is no base64"),
-        ("12:33", "unknown runtime 'containerd'; this agent has 'podman', 'process'"),
+        (
+            "12:33",
+            "unknown runtime 'containerd'; this agent has 'podman', 'podman-kube', 'process'",
+        ),
         ("14:5", "Failed to render field 'runtimeConfig'"),
         ("18:57", "runtimeConfig, is empty"),
         ("19:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),

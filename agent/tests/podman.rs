@@ -4,6 +4,7 @@
 
 mod podman {
     mod commands;
+    mod kube;
     mod lifetime;
     mod logs;
     mod pair;

@@ -28,7 +28,11 @@ netns = \"none\"
 runtime = \"runc\"
 cgroup_manager = \"cgroupfs\"
 events_logger = \"file\"
+infra_image = \"localhost/pause\"
 ";
+
+/// Waits for its end, as the infra container of a pod does.
+const PAUSE: &str = "#!/bin/sh\ntrap exit TERM\nwhile :; do sleep 1000 & wait; done\n";
 
 /// A podman with an empty storage, apart from [`IMAGE`].
 pub struct Podman {
@@ -53,7 +57,8 @@ impl Podman {
             path("run")
         );
         fs::write(path("storage.conf"), storage).unwrap();
-        let options = format!("{OPTIONS}tmp_dir = {:?}\n", path("tmp"));
+        let options =
+            format!("{OPTIONS}tmp_dir = {:?}\nvolume_path = {:?}\n", path("tmp"), path("volumes"));
         fs::write(path("containers.conf"), options).unwrap();
         let podman = Self { dir };
         podman.make_image(&busybox);
@@ -77,10 +82,15 @@ impl Podman {
         }
         fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
             .unwrap();
+        fs::write(root.join("bin/pause"), PAUSE).unwrap();
+        fs::set_permissions(root.join("bin/pause"), fs::Permissions::from_mode(0o755)).unwrap();
         let tar = self.path("image.tar");
         let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
         assert!(made.unwrap().success());
-        self.run(&["import", tar.to_str().unwrap(), IMAGE]);
+        let tar = tar.to_str().unwrap();
+        self.run(&["import", tar, IMAGE]);
+        let pause = "--change=ENTRYPOINT [\"/bin/pause\"]";
+        self.run(&["import", pause, tar, "localhost/pause"]);
     }
 
     /// A file in its folder.

@@ -29,7 +29,10 @@ use tokio::{
 use crate::{logs::KeptLog, pairs::Pairs};
 
 pub use mounts::Hidden;
-pub use podman::{PODMAN, Podman};
+pub use podman::{
+    PODMAN, Podman,
+    kube::{Kube, PODMAN_KUBE},
+};
 pub use process::{Around, Launcher};
 pub use shim::Isolation;
 
@@ -172,13 +175,11 @@ impl Order {
 
     /// The files to show to it.
     fn files(&self) -> &[pb::File] {
-        self.workload.files.as_ref().map_or(&[], |files| &files.files)
+        files_of(&self.workload)
     }
 
-    /// Whether it has allow rules, and so a pair; deny rules alone make none.
     fn has_pair(&self) -> bool {
-        let access = self.workload.control_interface_access.as_ref();
-        access.is_some_and(|access| !access.allow_rules.is_empty())
+        has_pair(&self.workload)
     }
 
     /// Opens the pair if the workload has rights, and returns its folder; else closes a pair that the
@@ -258,20 +259,34 @@ pub struct Left {
 pub(crate) type FieldFault = (Vec<String>, String);
 
 /// The check of the `runtimeConfig` and the files of a workload.
-type Check = fn(&str, &[pb::File]) -> Vec<FieldFault>;
+type Check = fn(&pb::Workload) -> Vec<FieldFault>;
 
 /// All runtimes, with the check of their workloads.
-const ALL: [(&str, Check); 2] = [(PODMAN, podman::faults), (PROCESS, process::faults)];
+const ALL: [(&str, Check); 3] = [
+    (PODMAN, |own| podman::faults(own.runtime_config(), files_of(own))),
+    (PODMAN_KUBE, podman::kube::faults),
+    (PROCESS, |own| process::faults(own.runtime_config(), files_of(own))),
+];
+
+/// The files to show to a workload.
+fn files_of(workload: &pb::Workload) -> &[pb::File] {
+    workload.files.as_ref().map_or(&[], |files| &files.files)
+}
+
+/// Whether a workload has allow rules, and so a pair; deny rules alone make none.
+fn has_pair(workload: &pb::Workload) -> bool {
+    let access = workload.control_interface_access.as_ref();
+    access.is_some_and(|access| !access.allow_rules.is_empty())
+}
 
 /// The faults of a workload that no start gets over, as a start would find them.
 ///
 /// # Errors
 /// There is no such runtime.
 pub(crate) fn faults(workload: &pb::Workload) -> Result<Vec<FieldFault>, String> {
-    let (name, files) = (workload.runtime(), workload.files.as_ref());
+    let name = workload.runtime();
     let (_, check) = ALL.iter().find(|(own, _)| *own == name).ok_or_else(|| unknown(name))?;
-    let files = files.map_or(&[][..], |own| &own.files);
-    Ok(check(workload.runtime_config(), files))
+    Ok(check(workload))
 }
 
 /// The fault of a workload of another runtime.

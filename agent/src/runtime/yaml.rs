@@ -51,6 +51,20 @@ pub(super) fn document<T>(
     text: &str,
     read: impl FnOnce(Option<&Yaml<'_>>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
+    documents(text, |documents| match documents {
+        [_, second, ..] => Err(fault(second, "a second document begins here")),
+        only => read(only.first()),
+    })
+}
+
+/// Reads all documents of a text by `read`.
+///
+/// # Errors
+/// The text is no YAML or is over a bound; or the fault of `read`.
+pub(super) fn documents<T>(
+    text: &str,
+    read: impl FnOnce(&[Yaml<'_>]) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     if text.len() > MOST_BYTES {
         let what = format!("more than {MOST_BYTES} bytes");
         return Err(Fault { line: 1, column: 1, what, is_over: true });
@@ -62,10 +76,7 @@ pub(super) fn document<T>(
         what: words(&error.fault),
         is_over: error.fault.is_over(),
     })?;
-    match &documents[..] {
-        [_, second, ..] => Err(fault(second, "a second document begins here")),
-        only => read(only.first()),
-    }
+    read(&documents)
 }
 
 pub(super) fn fault(node: &Yaml<'_>, what: &str) -> Fault {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::{process::Command, time::timeout};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::runtime::StartError;
 
@@ -57,6 +57,14 @@ pub(super) struct Listed {
     pub(super) state: String,
     #[serde(default)]
     pub(super) exit_code: i64,
+    /// The id of its pod; empty without one.
+    #[serde(default)]
+    pub(super) pod: String,
+    /// Whether it only holds the namespaces of its pod.
+    #[serde(default)]
+    pub(super) is_infra: bool,
+    #[serde(default)]
+    pub(super) names: Option<Vec<String>>,
     /// podman writes `null` for no labels.
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
@@ -96,6 +104,23 @@ pub(super) async fn run<S: AsRef<std::ffi::OsStr>>(
     args: impl IntoIterator<Item = S>,
 ) -> Result<String, PodmanError> {
     said(command(args).output().await)
+}
+
+/// Runs podman with this standard input to its end, and returns its standard output.
+pub(super) async fn run_with<S: AsRef<std::ffi::OsStr>>(
+    args: impl IntoIterator<Item = S>,
+    input: &str,
+) -> Result<String, PodmanError> {
+    let mut command = command(args);
+    command.stdin(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().ok_or_else(PodmanError::no_pipe)?;
+    let write = async move {
+        // podman may end without reading it, and then says why.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    };
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    said(output)
 }
 
 fn said(output: io::Result<Output>) -> Result<String, PodmanError> {

@@ -55,14 +55,14 @@ fn container(document: &Yaml<'_>) -> Result<Container, Fault> {
     Ok(container)
 }
 
-fn texts(node: &Yaml<'_>) -> Result<Vec<String>, Fault> {
+pub(super) fn texts(node: &Yaml<'_>) -> Result<Vec<String>, Fault> {
     match &node.data {
         Data::Sequence(values) => values.iter().map(text_of).collect(),
         _ => Err(fault(node, "expected a sequence of texts, such as [\"--net=host\"]")),
     }
 }
 
-fn text_of(node: &Yaml<'_>) -> Result<String, Fault> {
+pub(super) fn text_of(node: &Yaml<'_>) -> Result<String, Fault> {
     match &node.data {
         Data::Scalar(scalar) if scalar.text.contains('\0') => {
             Err(fault(node, "a process cannot be given a zero byte"))

@@ -6,6 +6,7 @@
 
 mod command;
 mod config;
+pub(super) mod kube;
 mod pair;
 mod watch;
 
@@ -58,15 +59,15 @@ pub struct Podman {
     run_dir: String,
     /// `None` if podman did not list them.
     left: Option<Vec<(Instance, bool)>>,
-    /// Started with the first container: most agents have none.
-    watch: OnceLock<Watch>,
+    /// Started with the first container, and shared with `podman-kube`: most agents have none.
+    watch: Arc<OnceLock<Watch>>,
 }
 
 impl Podman {
     /// Looks for podman and for the containers of this agent that an earlier one has left.
     pub async fn find(agent: &str, run_dir: &Path) -> Self {
         let (agent, run_dir) = (agent.to_owned(), run_dir.display().to_string());
-        let mut podman = Self { agent, run_dir, left: None, watch: OnceLock::new() };
+        let mut podman = Self { agent, run_dir, left: None, watch: Arc::default() };
         if !command::is_installed() {
             log::info!("workloads of the runtime '{PODMAN}' cannot run: {}", command::missing());
             podman.left = Some(Vec::new());
@@ -236,7 +237,10 @@ impl Runtime for Podman {
                 told: states::running(),
             };
             watch.look();
-            Ok(Started { unit: Box::new(unit), output: Output::Kept(Arc::new(Logs { id })) })
+            Ok(Started {
+                unit: Box::new(unit),
+                output: Output::Kept(Arc::new(Logs { ids: vec![id] })),
+            })
         })
     }
 
@@ -322,26 +326,8 @@ struct Running {
 
 impl Unit for Running {
     fn change(&mut self) -> Later<'_, Change> {
-        Box::pin(async move {
-            loop {
-                let seen = self.seen.borrow_and_update().clone();
-                let change = (seen.asked >= self.since).then(|| change(&self.id, &seen));
-                match change {
-                    Some(Change::State(state)) if state == self.told => {}
-                    Some(change) => {
-                        if let Change::State(state) = &change {
-                            self.told = state.clone();
-                        }
-                        return change;
-                    }
-                    None => {}
-                }
-                if self.seen.changed().await.is_err() {
-                    // The watch lives as long as the runtime, and the runtime as long as the agent.
-                    return Change::Ended(Ended::lost("podman is not watched"));
-                }
-            }
-        })
+        let (id, since) = (&self.id, self.since);
+        Box::pin(next_change(&mut self.seen, since, &mut self.told, move |seen| change(id, seen)))
     }
 
     fn stop(self: Box<Self>, _: Duration) -> Later<'static, Result<String, String>> {
@@ -349,6 +335,32 @@ impl Unit for Running {
             let removed = remove(&self.id).await;
             removed.map(|()| "removed".to_owned()).map_err(|error| error.to_string())
         })
+    }
+}
+
+/// Waits for a state other than the one that was told last, or the end.
+async fn next_change(
+    all: &mut Receiver<Seen>,
+    since: Instant,
+    told: &mut ExecutionState,
+    change: impl Fn(&Seen) -> Change,
+) -> Change {
+    loop {
+        let seen = all.borrow_and_update().clone();
+        match (seen.asked >= since).then(|| change(&seen)) {
+            Some(Change::State(state)) if state == *told => {}
+            Some(change) => {
+                if let Change::State(state) = &change {
+                    *told = state.clone();
+                }
+                return change;
+            }
+            None => {}
+        }
+        if all.changed().await.is_err() {
+            // The watch lives as long as the runtime, and the runtime as long as the agent.
+            return Change::Ended(Ended::lost("podman is not watched"));
+        }
     }
 }
 
@@ -421,10 +433,10 @@ fn random_part() -> f64 {
     bits as f64 / f64::from(u32::MAX)
 }
 
-/// What a container has written, kept by podman.
+/// What containers have written, kept by podman.
 #[derive(Debug)]
 struct Logs {
-    id: String,
+    ids: Vec<String>,
 }
 
 impl KeptLog for Logs {
@@ -442,7 +454,7 @@ impl KeptLog for Logs {
         if let Some(tail) = request.tail.filter(|tail| *tail >= 0) {
             args.push(format!("--tail={tail}"));
         }
-        args.push(self.id.clone());
+        args.extend(self.ids.iter().cloned());
         command::command(args)
     }
 }

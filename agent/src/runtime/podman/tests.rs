@@ -62,7 +62,7 @@ fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
         assert_eq!(longest_pause(retry), Duration::from_millis(millis), "{retry}");
     }
     let podman =
-        Podman { agent: String::new(), run_dir: String::new(), left: None, watch: OnceLock::new() };
+        Podman { agent: String::new(), run_dir: String::new(), left: None, watch: Arc::default() };
     let pauses: Vec<_> = (0..100).map(|_| podman.pause_before(10).unwrap()).collect();
     assert!(pauses.iter().all(|pause| *pause <= longest_pause(10)));
     // Anywhere below: of a hundred, some are in each half.

@@ -1,0 +1,169 @@
+//! Pods of Kubernetes manifests.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use testkit::{Agent, IMAGE, Podman, fifogate, state_of, wait_for};
+
+const SETS: &str = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: ReadWrite, \
+                    filterMasks: ['desiredState.configs']}]}";
+const SLEEP: &str = "exec sleep 100000";
+
+/// The spec of a pod with the container `c`, which runs a script as a user and sees the node's programs.
+fn spec(script: &str, user: u32) -> Value {
+    let own = Path::new(fifogate()).parent().unwrap().canonicalize().unwrap();
+    let own = own.display().to_string();
+    let shown = [("usr", "/usr"), ("lib", "/lib"), ("lib64", "/lib64"), ("programs", own.as_str())];
+    let mounts = shown.map(|(name, _)| json!({"name": name, "mountPath": format!("/{name}")}));
+    let volumes = shown.map(|(name, path)| json!({"name": name, "hostPath": {"path": path}}));
+    json!({
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{
+            "name": "c", "image": IMAGE, "command": ["/bin/sh", "-c", script],
+            "env": [{"name": "PATH", "value": "/bin"}],
+            "securityContext": {"runAsUser": user}, "volumeMounts": mounts,
+        }],
+        "volumes": volumes,
+    })
+}
+
+fn pod(name: &str, script: &str, user: u32) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec(script, user)})
+}
+
+fn deployment(name: &str, script: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec(script, 0)},
+        },
+    })
+}
+
+fn workload(name: &str, documents: &[Value], target: Option<&str>, fields: &str) -> String {
+    let texts: Vec<_> = documents.iter().map(Value::to_string).collect();
+    let mut config = json!({"manifest": texts.join("\n---\n"), "playOptions": ["--network=none"]});
+    if let Some(target) = target {
+        config["controlInterfaceTarget"] = target.into();
+    }
+    let config = Value::from(config.to_string()).to_string();
+    format!("  {name}: {{runtime: podman-kube, agent: agent_A, runtimeConfig: {config}{fields}}}\n")
+}
+
+/// Names and ids of all pods.
+fn pods(podman: &Podman) -> Vec<String> {
+    let text = podman.run(&["pod", "ps", "--no-trunc", "--format={{.Name}} {{.ID}}"]);
+    let mut all: Vec<_> = text.lines().map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+fn volumes(podman: &Podman) -> String {
+    podman.run(&["volume", "ls", "--format={{.Name}}"])
+}
+
+fn config_is(agent: &Agent, name: &str, expected: &str) {
+    agent.connect().until(name, |tree| {
+        let value = tree.get(&["desiredState", "configs", name])?.as_str()?.to_owned();
+        (value == expected).then_some(())
+    });
+}
+
+#[test]
+fn pods_of_any_user_use_their_pairs_and_go_with_their_workloads() {
+    let Some(podman) = Podman::new() else { return };
+    let client = "/programs/fifogate set -d /run/ankaios/control_interface desiredState.configs";
+    let script = |name: &str| format!("{client}.{name}=$(id -u); {SLEEP}");
+    let text = workload("root", &[pod("p0", &script("root"), 0)], Some("p0/c"), SETS)
+        + &workload("user", &[pod("p1", &script("user"), 1000)], Some("p1/c"), SETS)
+        + &workload("depl", &[deployment("d", &script("depl"))], Some("d-pod/c"), SETS)
+        + &workload("plain", &[pod("p2", SLEEP, 0), pod("p3", SLEEP, 0)], None, "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    for name in ["root", "user", "depl", "plain"] {
+        ctl.until_state(name, "Running(Ok)");
+    }
+    for (name, user) in [("root", "0"), ("user", "1000"), ("depl", "0")] {
+        config_is(&agent, name, user);
+    }
+    podman.run(&["kill", "p3-c"]);
+    ctl.until("the end of one container", |tree| {
+        let (_, state, info) = state_of(tree, "plain")?;
+        (state == "Failed(ExecFailed)" && info == "Exit code: '137'").then_some(())
+    });
+    for name in ["root", "user", "depl", "plain"] {
+        ctl.remove_workload(name);
+        ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
+    }
+    assert_eq!((pods(&podman).len(), volumes(&podman).as_str()), (0, ""));
+}
+
+#[test]
+fn next_agent_takes_over_pods_and_removes_unwanted_ones_but_no_other_agents() {
+    let Some(podman) = Podman::new() else { return };
+    let kept = workload("kept", &[pod("p0", SLEEP, 1000)], Some("p0/c"), SETS);
+    let goes = workload("goes", &[pod("p1", SLEEP, 0)], None, "");
+    let mut agent = Agent::start_with(podman.env(), &(kept.clone() + &goes), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("kept", "Running(Ok)");
+    ctl.until_state("goes", "Running(Ok)");
+    let before = pods(&podman);
+    podman.run(&["volume", "create", "--label=data=e30", "w.0123456789.my_agent_A.config"]);
+    agent.kill();
+    let run_dir = agent.path("run").display().to_string();
+    wait_for("the end of fifogate", || testkit::processes_with(&run_dir).is_empty().then_some(()));
+    let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    std::fs::write(agent.path("manifest.yaml"), manifest.replace(&goes, "")).unwrap();
+    agent.restart();
+    agent.connect().until_state("kept", "Running(Ok)");
+    wait_for("the removal", || (pods(&podman).len() == 1).then_some(()));
+    assert_eq!(pods(&podman)[0], before[0], "it is not touched");
+    wait_for("the removal of volumes", || (volumes(&podman).lines().count() == 3).then_some(()));
+    assert!(volumes(&podman).contains("my_agent_A"));
+    let ask =
+        "/programs/fifogate set -d /run/ankaios/control_interface desiredState.configs.again=yes";
+    wait_for("an update from the same pod", || {
+        podman.output(&["exec", "p0-c", "/bin/sh", "-c", ask]).status.success().then_some(())
+    });
+    config_is(&agent, "again", "yes");
+}
+
+#[test]
+fn what_cannot_start_says_why_and_leaves_nothing() {
+    let Some(podman) = Podman::new() else { return };
+    let good = || [pod("p0", SLEEP, 0)];
+    let file = ", files: [{mountPoint: /a, data: x}]";
+    let mut image = pod("p1", SLEEP, 0);
+    image["spec"]["containers"][0]["image"] = "localhost/none".into();
+    podman.run(&["pod", "create", "--infra=false", "p2"]);
+    let text = workload("file", &good(), None, file)
+        + &workload("rules", &good(), None, SETS)
+        + &workload("target", &good(), Some("p0/x"), SETS)
+        + &workload("twice", &[good(), good()].concat(), None, "")
+        + &workload("image", &[pod("p3", SLEEP, 0), image], None, "")
+        + &workload("foreign", &[pod("p2", SLEEP, 0)], None, "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    for (name, wanted, text) in [
+        ("file", "Pending(StartingFailed)", "Use ConfigMaps instead."),
+        ("rules", "Pending(StartingFailed)", "Control interface target not specified"),
+        ("target", "Pending(StartingFailed)", "pod 'p0' has no container 'x'"),
+        ("twice", "Pending(StartingFailed)", "a second Pod 'p0' begins here"),
+        ("image", "Pending(Starting)", "localhost/none"),
+        ("foreign", "Pending(Starting)", "a pod 'p2' is there already"),
+    ] {
+        ctl.until(name, |tree| {
+            let (_, state, info) = state_of(tree, name)?;
+            (state == wanted && info.contains(text)).then_some(())
+        });
+    }
+    for name in ["image", "foreign"] {
+        ctl.remove_workload(name);
+        ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
+    }
+    let left = pods(&podman);
+    assert!(left.len() == 1 && left[0].starts_with("p2 "), "{left:?}");
+    assert_eq!(volumes(&podman), "");
+}
