@@ -137,13 +137,17 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     let file = ", files: [{mountPoint: /a, data: x}]";
     let mut image = pod("p1", SLEEP, 0);
     image["spec"]["containers"][0]["image"] = "localhost/none".into();
+    // podman makes the pod before it and not the one behind it.
+    let mut bad = pod("p5", SLEEP, 0);
+    bad["spec"]["volumes"][0]["hostPath"]["type"] = "Nonsense".into();
     podman.run(&["pod", "create", "--infra=false", "p2"]);
     let text = workload("file", &good(), None, file)
         + &workload("rules", &good(), None, SETS)
         + &workload("target", &good(), Some("p0/x"), SETS)
         + &workload("twice", &[good(), good()].concat(), None, "")
         + &workload("image", &[pod("p3", SLEEP, 0), image], None, "")
-        + &workload("foreign", &[pod("p2", SLEEP, 0)], None, "");
+        + &workload("foreign", &[pod("p2", SLEEP, 0)], None, "")
+        + &workload("half", &[pod("p4", SLEEP, 0), bad, pod("p6", SLEEP, 0)], None, "");
     let agent = Agent::start_with(podman.env(), &text, &[]);
     let mut ctl = agent.connect();
     for (name, wanted, text) in [
@@ -152,6 +156,7 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
         ("target", "Pending(StartingFailed)", "pod 'p0' has no container 'x'"),
         ("twice", "Pending(StartingFailed)", "a second Pod 'p0' begins here"),
         ("image", "Pending(Starting)", "localhost/none"),
+        ("half", "Pending(Starting)", "invalid HostPath type"),
         ("foreign", "Pending(Starting)", "a pod 'p2' is there already"),
     ] {
         ctl.until(name, |tree| {
@@ -159,7 +164,7 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
             (state == wanted && info.contains(text)).then_some(())
         });
     }
-    for name in ["image", "foreign"] {
+    for name in ["image", "half", "foreign"] {
         ctl.remove_workload(name);
         ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
     }

@@ -190,20 +190,20 @@ impl Kube {
         if !volumes::is_of(instance, &self.run_dir).await? {
             return Ok(());
         }
-        let pods = volumes::pods(instance).await?;
         let config = volumes::config(instance).await?;
-        if let Some(Ok(play)) = config.as_deref().map(config::parse) {
+        let play = config.as_deref().and_then(|text| config::parse(text).ok());
+        // Without ids, as after a failed play: the names were free when it began.
+        let pods = match (volumes::pods(instance).await?, &play) {
+            (Some(pods), _) => pods,
+            (None, Some(play)) => pods_named(&play.manifest).await?,
+            (None, None) => Vec::new(),
+        };
+        if let Some(play) = play {
             let down = ["kube", "down"].into_iter();
             let down = down.chain(play.down_options.iter().map(String::as_str)).chain(["-"]);
-            // It complains of a pod that is gone, and the ids decide below.
-            let downed = command::run_with(down, &play.manifest).await;
-            if let (Err(error), None) = (downed, &pods)
-                && !error.to_string().contains("no such pod")
-            {
-                return Err(error);
-            }
+            // It ends at the first pod that is missing, and the ids decide below.
+            let _ = command::run_with(down, &play.manifest).await;
         }
-        let pods = pods.unwrap_or_default();
         if !pods.is_empty() {
             let ids = pods.iter().map(String::as_str);
             command::run(["pod", "rm", "--force", "--ignore"].into_iter().chain(ids)).await?;
@@ -354,6 +354,15 @@ fn target_in<'a>(all: &'a [Listed], pods: &[String], play: &Play) -> Option<&'a 
     all.iter().find(|one| {
         pods.contains(&one.pod) && !one.is_infra && one.names.iter().flatten().any(is_target)
     })
+}
+
+/// The ids of the pods that have the names of a manifest.
+async fn pods_named(manifest: &str) -> Result<Vec<String>, PodmanError> {
+    let named = manifest::named_in(manifest).unwrap_or_default();
+    let all = command::run(["pod", "ps", "--no-trunc", "--format={{.Name}} {{.ID}}"]).await?;
+    let all = all.lines().filter_map(|line| line.split_once(' '));
+    let own = all.filter(|(name, _)| named.iter().any(|own| own.makes(name)));
+    Ok(own.map(|(_, id)| id.to_owned()).collect())
 }
 
 /// The ids of pods in the output of `podman kube play`: each is on the line behind `Pod:`.
