@@ -23,6 +23,12 @@ demo: protoc  ## processes of one node, what they see of each other, and one tha
 	@timeout --foreground 60 demo/run.sh $(TARGET)/debug
 
 # One summary at the end where cargo-nextest is installed; it knows no doctests.
+.PHONY: demo-podman
+demo-podman: protoc  ## containers of one node, seen by a dashboard with the Python SDK in one of them; needs podman
+	tests/sdk/setup.sh
+	$(CARGO) build --workspace
+	@timeout --foreground 60 demo/podman.sh $(TARGET)/debug
+
 .PHONY: test
 test: setup  ## all tests, with the real SDKs in mount namespaces
 	$(CARGO) build --workspace --bins --examples

@@ -1,6 +1,6 @@
 //! The calls of podman: names, labels and mounts that other tools rely on, and how many there are.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use testkit::{Agent, IMAGE, Podman, container, state_of, wait_for};
 
@@ -143,4 +143,20 @@ fn podman_that_hangs_keeps_no_process_from_running_and_its_states_are_unknown_th
         let (_, _, info) = state_of(tree, "w")?;
         (info == "paused").then_some(())
     });
+}
+
+#[test]
+fn demo_of_containers_runs_to_its_end_and_leaves_nothing() {
+    let Some(podman) = Podman::new() else { return };
+    let programs = Path::new(testkit::fifogate_agent()).parent().unwrap();
+    let demo = testkit::repository().join("demo/podman.sh");
+    let output =
+        Command::new(demo).arg(programs).env("TMPDIR", podman.path("root/tmp")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    for line in ["sample is FAILED", "speed 50", "sample is gone", "status 0"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert_eq!(fs::read_dir(podman.path("root/tmp")).unwrap().count(), 0);
 }
