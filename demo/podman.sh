@@ -24,7 +24,13 @@ if ! "$python" -c 'import ankaios_sdk' 2> /dev/null; then
 fi
 
 work=$(mktemp -d)
+# A storage of its own, with the driver that works everywhere; an empty image costs nothing there.
+printf '[storage]\ndriver = "vfs"\ngraphroot = "%s"\nrunroot = "%s"\n' "$work/graph" "$work/storage" \
+    > "$work/storage.conf"
+export CONTAINERS_STORAGE_CONF="$work/storage.conf"
+
 agent=
+# Behind the choice of the storage: in the user's own one it would remove everything.
 clean() {
     test -z "$agent" || kill "$agent" 2> /dev/null || true
     wait
@@ -36,11 +42,6 @@ clean() {
 trap clean EXIT
 trap 'exit 1' HUP INT TERM
 . demo/lib.sh
-
-# A storage of its own, with the driver that works everywhere; an empty image costs nothing there.
-printf '[storage]\ndriver = "vfs"\ngraphroot = "%s"\nrunroot = "%s"\n' "$work/graph" "$work/storage" \
-    > "$work/storage.conf"
-export CONTAINERS_STORAGE_CONF="$work/storage.conf"
 
 # Folders of the system, to which the empty image has either an empty folder or the same link.
 options='--network=none --security-opt=label=disable'
