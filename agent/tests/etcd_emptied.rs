@@ -29,8 +29,12 @@ fn emptied(etcd: &Etcd, agent: &Agent) {
         Some(agent.trouble()).filter(|own| own.ends_with(reason))
     });
     assert!(!trouble.contains("cannot be reached"), "{trouble}");
-    let refused = set(&mut agent.connect(), "during").unwrap_err();
-    assert!(refused.ends_with(reason) && !refused.contains("cannot be reached"), "{refused}");
+    // It may find the loss of its lease only now, and connects again then.
+    let refused = wait_for("a refusal with the reason", || {
+        let refused = set(&mut agent.connect(), "during").unwrap_err();
+        refused.ends_with(reason).then_some(refused)
+    });
+    assert!(!refused.contains("cannot be reached"), "{refused}");
     let reads = etcd.reads();
     wait_for("many attempts", || (etcd.reads() > reads + 20).then_some(()));
     let log = agent.log();
