@@ -30,12 +30,14 @@ printf '[storage]\ndriver = "vfs"\ngraphroot = "%s"\nrunroot = "%s"\n' "$work/gr
 export CONTAINERS_STORAGE_CONF="$work/storage.conf"
 
 agent=
-# Behind the choice of the storage: in the user's own one it would remove everything.
+label=fifogate.run-dir=$work/run
+own() { podman ps --all --quiet --filter "label=$label"; }
+# Only what bears the label of this agent: a podman that works on another machine has no storage of the demo.
 clean() {
     test -z "$agent" || kill "$agent" 2> /dev/null || true
     wait
-    podman rm --all --force --time 0 > /dev/null 2>&1 || true
-    podman rmi --all --force > /dev/null 2>&1 || true
+    for id in $(own 2> /dev/null); do podman rm --force --time 0 "$id" > /dev/null 2>&1 || true; done
+    podman rmi --force "$image" > /dev/null 2>&1 || true
     # Without root, files may belong to users of the namespace of podman.
     rm -r "$work" 2> /dev/null || podman unshare rm -r "$work"
 }
@@ -73,7 +75,7 @@ starts() {
     # Word splitting is intended: one word per option.
     # shellcheck disable=SC2086
     complaint=$({ podman import --quiet "$work/image.tar" "$image" &&
-        podman run --rm $options "$image" true; } 2>&1 > /dev/null)
+        podman run --rm --label="$label" $options "$image" true; } 2>&1 > /dev/null)
 }
 if ! starts; then
     first=$(echo "$complaint" | tail -n 1)
@@ -164,6 +166,6 @@ status=0
 wait "$agent" || status=$?
 agent=
 echo "    status $status"
-left=$(podman ps --all --quiet)
+left=$(own)
 test -z "$left" || { echo "    left behind: $left" && exit 1; }
 exit "$status"
