@@ -8,5 +8,6 @@ mod podman {
     mod lifetime;
     mod logs;
     mod pair;
+    mod sdk;
     mod states;
 }
