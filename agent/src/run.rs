@@ -43,9 +43,7 @@ use crate::{
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
-    runtime::{
-        Around, Hidden, Isolation, Kube, Launcher, PODMAN, PODMAN_KUBE, PROCESS, Podman, Runtimes,
-    },
+    runtime::{Around, Hidden, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
     status,
     store::{Etcd, Events, Local, OpenError, Store, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -155,10 +153,9 @@ async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Ru
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let mut runtimes = Runtimes::default();
     runtimes.add(PROCESS, Arc::new(launcher));
-    let podman = Podman::find(&options.name, &folders.run.path).await;
-    let kube = Kube::find(&options.name, &folders.run.path, &podman).await;
-    runtimes.add(PODMAN, Arc::new(podman));
-    runtimes.add(PODMAN_KUBE, Arc::new(kube));
+    for (name, runtime) in podman_runtimes(&options.name, &folders.run.path).await {
+        runtimes.add(name, runtime);
+    }
     Ok(runtimes)
 }
 

@@ -26,13 +26,10 @@ use tokio::{
     time::Duration,
 };
 
-use crate::{logs::KeptLog, pairs::Pairs};
+use crate::{logs::KeptLog, model::states, pairs::Pairs};
 
 pub use mounts::Hidden;
-pub use podman::{
-    PODMAN, Podman,
-    kube::{Kube, PODMAN_KUBE},
-};
+pub use podman::runtimes as podman_runtimes;
 pub use process::{Around, Launcher};
 pub use shim::Isolation;
 
@@ -124,6 +121,23 @@ impl Ended {
     /// An end that nobody has seen, and no failure.
     pub fn lost(how: &str) -> Self {
         Self::Lost { how: how.to_owned(), counts_as_failure: false }
+    }
+
+    /// The end of a container with this status, in the words of Ankaios.
+    fn with_code(code: i64) -> Self {
+        match code {
+            0 => Self::Succeeded,
+            _ => Self::Failed(format!("Exit code: '{code}'")),
+        }
+    }
+
+    /// The execution state of a workload that has ended so.
+    pub fn state(&self) -> ExecutionState {
+        match self {
+            Self::Succeeded => states::succeeded(),
+            Self::Failed(how) => states::failed(how),
+            Self::Lost { how, .. } => states::lost(how),
+        }
     }
 }
 
@@ -263,8 +277,8 @@ type Check = fn(&pb::Workload) -> Vec<FieldFault>;
 
 /// All runtimes, with the check of their workloads.
 const ALL: [(&str, Check); 3] = [
-    (PODMAN, |own| podman::faults(own.runtime_config(), files_of(own))),
-    (PODMAN_KUBE, podman::kube::faults),
+    (podman::PODMAN, |own| podman::faults(own.runtime_config(), files_of(own))),
+    (podman::PODMAN_KUBE, podman::kube_faults),
     (PROCESS, |own| process::faults(own.runtime_config(), files_of(own))),
 ];
 

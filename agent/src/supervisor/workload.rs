@@ -262,14 +262,7 @@ impl Task {
 
     fn report_end(&self, instance: &Instance, end: &Ended) {
         self.log(Level::Info, format_args!("ended: {end}"));
-        self.report(
-            instance,
-            match end {
-                Ended::Succeeded => states::succeeded(),
-                Ended::Failed(how) => states::failed(how),
-                Ended::Lost { how, .. } => states::lost(how),
-            },
-        );
+        self.report(instance, end.state());
     }
 
     /// Starts the workload, with retries. Returns false after the reason was reported.

@@ -172,3 +172,65 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     assert!(left.len() == 1 && left[0].starts_with("p2 "), "{left:?}");
     assert_eq!(volumes(&podman), "");
 }
+
+#[test]
+fn removal_leaves_a_pod_of_somebody_else_that_has_the_name_of_a_removed_one() {
+    let Some(podman) = Podman::new() else { return };
+    let text = workload("w", &[pod("p0", SLEEP, 0), pod("p1", SLEEP, 0)], None, "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    podman.run(&["pod", "rm", "--force", "--time=0", "p0"]);
+    podman.run(&["pod", "create", "--infra=false", "p0"]);
+    let foreign = pods(&podman)[0].clone();
+    ctl.remove_workload("w");
+    ctl.until("the removal", |tree| state_of(tree, "w").is_none().then_some(()));
+    assert_eq!(pods(&podman), [foreign]);
+    assert_eq!(volumes(&podman), "");
+}
+
+#[test]
+fn container_that_podman_restarts_has_not_ended_and_its_state_follows() {
+    let Some(podman) = Podman::new() else { return };
+    // Kubernetes restarts a container unless told otherwise.
+    let mut always = pod("p0", SLEEP, 0);
+    always["spec"].as_object_mut().unwrap().remove("restartPolicy");
+    let agent = Agent::start_with(podman.env(), &workload("w", &[always], None, ""), &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("w", "Running(Ok)");
+    let before = pods(&podman);
+    let pid = || podman.run(&["inspect", "--format={{.State.Pid}}", "p0-c"]);
+    let first = pid();
+    let status = std::process::Command::new("kill").args(["-9", &first]).status();
+    assert!(status.unwrap().success());
+    wait_for("the next process", || Some(pid()).filter(|pid| *pid != first && pid != "0"));
+    ctl.until_state("w", "Running(Ok)");
+    // By hand, and then podman leaves it alone.
+    podman.run(&["stop", "--time=0", "p0-c"]);
+    ctl.until_state("w", "Failed(ExecFailed)");
+    podman.run(&["start", "p0-c"]);
+    ctl.until_state("w", "Running(Ok)");
+    assert_eq!(pods(&podman), before);
+}
+
+#[test]
+fn longest_config_is_kept_and_one_byte_more_is_refused() {
+    const MOST: usize = 98_240;
+    let Some(podman) = Podman::new() else { return };
+    let sized = |name: &str, len: usize| {
+        let manifest = pod(name, SLEEP, 0).to_string();
+        let config = json!({"manifest": manifest, "playOptions": ["--network=none"]}).to_string();
+        let comment = "#".repeat(len - config.len() - 1);
+        let config = Value::from(format!("{config}\n{comment}")).to_string();
+        format!("  {name}: {{runtime: podman-kube, agent: agent_A, runtimeConfig: {config}}}\n")
+    };
+    let text = sized("fits", MOST) + &sized("over", MOST + 1);
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("fits", "Running(Ok)");
+    ctl.until("the refusal", |tree| {
+        let (_, state, info) = state_of(tree, "over")?;
+        let expected = format!("more than {MOST} bytes");
+        (state == "Pending(StartingFailed)" && info.contains(&expected)).then_some(())
+    });
+}

@@ -145,6 +145,30 @@ fn failed_start_says_why_is_tried_again_and_leaves_nothing() {
 }
 
 #[test]
+fn container_that_podman_restarts_by_itself_is_not_replaced_and_its_state_follows() {
+    let Some(podman) = Podman::new() else { return };
+    let options = r#"["--restart=on-failure"]"#;
+    let script = "test -e /again && exec sleep 100000; echo > /again; exit 7";
+    let text = container("w", script, options, "");
+    let ends = container("ends", "exit 0", options, "");
+    let agent = Agent::start_with(podman.env(), &(text + &ends), &[]);
+    let mut ctl = agent.connect();
+    // With status 0 it is left alone by podman, too.
+    ctl.until_state("ends", "Succeeded(Ok)");
+    ctl.until_state("w", "Running(Ok)");
+    let id = podman.id_of("w").unwrap();
+    wait_for("the second process", || {
+        podman.output(&["exec", &id, "ls", "/again"]).status.success().then_some(())
+    });
+    // By hand, and then podman leaves it alone.
+    podman.run(&["stop", "--time=0", &id]);
+    ctl.until_state("w", "Failed(ExecFailed)");
+    podman.run(&["start", &id]);
+    ctl.until_state("w", "Running(Ok)");
+    assert_eq!(podman.id_of("w").unwrap(), id);
+}
+
+#[test]
 fn node_without_podman_says_so_once_and_in_the_state() {
     let empty = tempfile::tempdir().unwrap();
     let path = vec![("PATH".to_owned(), empty.path().display().to_string())];

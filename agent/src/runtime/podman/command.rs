@@ -148,7 +148,7 @@ pub(super) fn missing() -> String {
 }
 
 /// Starts podman, which outlives its caller, unless there is nothing to do for it.
-pub(super) fn run_detached<'a>(args: [&str; 3], ids: impl Iterator<Item = &'a str>) {
+pub(super) fn run_detached<'a>(args: &[&str], ids: impl Iterator<Item = &'a str>) {
     let mut ids = ids.peekable();
     if ids.peek().is_none() {
         return;
@@ -161,16 +161,23 @@ pub(super) fn run_detached<'a>(args: [&str; 3], ids: impl Iterator<Item = &'a st
     }
 }
 
-/// Time for podman to list containers. One that hangs, as on a lost network file system, counts as failed.
+/// Time for podman to answer a question. One that hangs, as on a lost network file system, counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks podman for what it has, and returns its standard output.
+pub(super) async fn ask<S: AsRef<std::ffi::OsStr>>(
+    args: impl IntoIterator<Item = S>,
+) -> Result<String, PodmanError> {
+    let late = |_| Err(PodmanError(format!("{PROGRAM} has not answered within {PATIENCE:?}")));
+    timeout(PATIENCE, run(args)).await.unwrap_or_else(late)
+}
 
 /// The containers with a label, as `name=value`, or all of them.
 pub(super) async fn list(label: Option<String>) -> Result<Vec<Listed>, PodmanError> {
     let mut args = vec!["ps".to_owned(), "--all".to_owned()];
     args.extend(label.into_iter().flat_map(|own| ["--filter".to_owned(), format!("label={own}")]));
     args.push("--format=json".to_owned());
-    let late = |_| Err(PodmanError(format!("{PROGRAM} has not answered within {PATIENCE:?}")));
-    let text = timeout(PATIENCE, run(args)).await.unwrap_or_else(late)?;
+    let text = ask(args).await?;
     // Without a container, some versions print nothing.
     if text.trim().is_empty() {
         return Ok(Vec::new());

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::pairs::FIFOS;
 
 use super::{
-    PAIR, StartError,
+    Order, PAIR, StartError,
     command::{self, PodmanError},
 };
 
@@ -53,9 +53,39 @@ struct Mapping {
     size: u32,
 }
 
+/// Initialises a container that was made, and gives its pair to the user of its first process. Only an
+/// initialised container tells this user, and no instruction of it has run then.
+pub(super) async fn hand_over<'a>(
+    order: &Order,
+    general_options: impl Iterator<Item = &'a str>,
+    id: &'a str,
+    folder: &Path,
+) -> Result<(), StartError> {
+    command::run(general_options.chain(["init", id])).await?;
+    let owner = user_of(id).await?;
+    give(folder, owner)?;
+    order.pairs.note_owner(&order.instance, owner);
+    Ok(())
+}
+
+/// Opens the pair of a container that runs, or closes one that it has no more. False if the container
+/// does not have the pair that it is to have.
+pub(super) async fn open_again(order: &Order, id: &str) -> Result<bool, StartError> {
+    if !order.has_pair() {
+        order.open_pair(None).await?;
+        return Ok(true);
+    }
+    if !is_mounted(id, &order.pairs.folder(&order.instance)).await? {
+        return Ok(false);
+    }
+    // It belongs to its user already.
+    order.open_pair(user_of(id).await.ok()).await?;
+    Ok(true)
+}
+
 /// The user and group on the node of a container that was initialised.
-pub(super) async fn user_of(id: &str) -> Result<(u32, u32), PodmanError> {
-    let path = command::run(["inspect", "--format={{.OCIConfigPath}}", id]).await?;
+async fn user_of(id: &str) -> Result<(u32, u32), PodmanError> {
+    let path = command::ask(["inspect", "--format={{.OCIConfigPath}}", id]).await?;
     let path = path.trim();
     let text = tokio::fs::read_to_string(path).await;
     let text = text.map_err(|error| PodmanError::because(format_args!("{path}: {error}")))?;
@@ -90,8 +120,8 @@ struct Mount {
 }
 
 /// Whether a container has this folder as its pair.
-pub(super) async fn is_mounted(id: &str, folder: &Path) -> Result<bool, PodmanError> {
-    let text = command::run(["inspect", "--format={{json .Mounts}}", id]).await?;
+async fn is_mounted(id: &str, folder: &Path) -> Result<bool, PodmanError> {
+    let text = command::ask(["inspect", "--format={{json .Mounts}}", id]).await?;
     let mounts: Option<Vec<Mount>> = serde_json::from_str(&text).map_err(PodmanError::because)?;
     let is_pair = |own: &Mount| {
         Path::new(&own.destination) == Path::new(PAIR) && Path::new(&own.source) == folder
@@ -101,7 +131,7 @@ pub(super) async fn is_mounted(id: &str, folder: &Path) -> Result<bool, PodmanEr
 
 /// Gives both FIFOs to a user. `Pairs::open` has just compared both names with the FIFOs of fifogate, no
 /// container with this pair runs, and links are not followed.
-pub(super) fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), StartError> {
+fn give(folder: &Path, (uid, gid): (u32, u32)) -> Result<(), StartError> {
     for name in FIFOS {
         let path = folder.join(name);
         let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));

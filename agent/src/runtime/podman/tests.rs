@@ -1,59 +1,5 @@
 use super::*;
 
-fn listed(id: &str, state: &str, exit_code: i64, name: &str) -> Listed {
-    let text = serde_json::json!({
-        "Id": id, "State": state, "ExitCode": exit_code, "Labels": {"name": name}, "Pod": "",
-    });
-    serde_json::from_value(text).unwrap()
-}
-
-#[test]
-fn each_state_of_podman_is_a_state_of_the_workload() {
-    let state = |word: &str, code| {
-        let all = [("c".to_owned(), listed("c", word, code, "w.i.a"))].into();
-        let seen = Seen { asked: Instant::now(), containers: Some(Arc::new(all)) };
-        change("c", &seen)
-    };
-    for word in ["created", "configured", "initialized"] {
-        assert_eq!(state(word, 0), Change::State(states::starting(word)));
-    }
-    for word in ["running", "Running"] {
-        assert_eq!(state(word, 0), Change::State(states::running()));
-    }
-    for word in ["stopping", "stopped", "removing"] {
-        assert_eq!(state(word, 0), Change::State(states::stopping(word)));
-    }
-    for word in ["unknown", "paused", "other"] {
-        assert_eq!(state(word, 0), Change::State(states::failed_unknown(word)));
-    }
-    assert_eq!(state("exited", 0), Change::Ended(Ended::Succeeded));
-    let failed = Ended::Failed("Exit code: '7'".to_owned());
-    assert_eq!(state("Exited", 7), Change::Ended(failed));
-    let seen = Seen { asked: Instant::now(), containers: Some(Arc::default()) };
-    let lost = Ended::Lost { how: "its container is gone".to_owned(), counts_as_failure: false };
-    assert_eq!(change("c", &seen), Change::Ended(lost));
-    let seen = Seen { asked: Instant::now(), containers: None };
-    let unknown = states::failed_unknown("Error getting state from Podman.");
-    assert_eq!(change("c", &seen), Change::State(unknown));
-}
-
-#[test]
-fn instance_is_read_from_the_labels_and_only_of_this_agent() {
-    let of = |name: &str| instance_of(&listed("c", "running", 0, name), "agent_A");
-    let instance = Instance {
-        workload: "w".to_owned(),
-        id: "0123456789".to_owned(),
-        agent: "agent_A".to_owned(),
-    };
-    assert_eq!(name_of(&instance), "w.0123456.agent_A");
-    assert_eq!(of("w.0123456789.agent_A"), Some((instance, true)));
-    for other in
-        ["w.0123456789.my_agent_A", "w.0123456789.agent_B", "w.agent_A", "a.b.c.agent_A", ""]
-    {
-        assert_eq!(of(other), None, "{other}");
-    }
-}
-
 #[test]
 fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
     for (retry, millis) in
@@ -61,8 +7,10 @@ fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
     {
         assert_eq!(longest_pause(retry), Duration::from_millis(millis), "{retry}");
     }
-    let podman =
-        Podman { agent: String::new(), run_dir: String::new(), left: None, watch: Arc::default() };
+    let shared = || {
+        Arc::new(Shared { agent: String::new(), run_dir: String::new(), watch: OnceLock::new() })
+    };
+    let podman = Runner { kind: Containers(shared()), shared: shared(), left: None };
     let pauses: Vec<_> = (0..100).map(|_| podman.pause_before(10).unwrap()).collect();
     assert!(pauses.iter().all(|pause| *pause <= longest_pause(10)));
     // Anywhere below: of a hundred, some are in each half.
@@ -71,20 +19,14 @@ fn pause_before_a_retry_doubles_up_to_its_bound_and_never_gives_up() {
 }
 
 #[test]
-fn paths_with_a_comma_are_refused_where_podman_would_cut_them() {
-    let file =
-        |mount_point: &str| pb::File { mount_point: mount_point.to_owned(), file_content: None };
-    assert_eq!(faults("image: x", &[file("/a")]), []);
-    let faults = faults("image: 5", &[file("/a"), file("/a,b")]);
-    let told: Vec<_> = faults.iter().map(|(path, text)| (path.join("."), text.as_str())).collect();
-    assert_eq!(
-        told,
-        [
-            (
-                "runtimeConfig".to_owned(),
-                "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"
-            ),
-            ("files.1".to_owned(), "podman cannot mount '/a,b': it has a comma"),
-        ]
-    );
+fn podman_restarts_by_its_policy_whatever_ours_is() {
+    let restarts = |policy| [restarts_after(policy, true), restarts_after(policy, false)];
+    for policy in ["always", "unless-stopped"] {
+        assert_eq!(restarts(policy), [true, true], "{policy}");
+    }
+    assert_eq!(restarts("on-failure"), [true, false]);
+    // The first is that of a container without one, the last that of one that is gone.
+    for policy in ["no", ""] {
+        assert_eq!(restarts(policy), [false, false], "{policy}");
+    }
 }

@@ -10,8 +10,9 @@ use fifogate::state::Instance;
 use serde::Deserialize;
 
 use super::super::{
-    RUN_DIR_LABEL,
+    RUN_DIR_LABEL, Shared,
     command::{self, PodmanError},
+    instance_in,
 };
 
 /// Label with the content, in base64.
@@ -41,11 +42,6 @@ impl Volume {
     fn label(&self, name: &str) -> Option<&str> {
         self.labels.as_ref()?.get(name).map(String::as_str)
     }
-
-    /// Whether it is of the agent with this run directory, or of an agent of Ankaios.
-    fn is_of(&self, run_dir: &str) -> bool {
-        self.label(RUN_DIR_LABEL).is_none_or(|own| own == run_dir)
-    }
 }
 
 /// A `runtimeConfig` has to fit into a label.
@@ -58,101 +54,130 @@ pub(super) fn check_size(config: &str) -> Result<(), String> {
     }
 }
 
-/// podman takes a name as a regular expression, so all names are compared here.
-async fn list() -> Result<Vec<Volume>, PodmanError> {
-    let text = command::run(["volume", "ls", "--format=json"]).await?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
+/// All volumes at one time.
+#[derive(Debug)]
+pub(super) struct Volumes<'a> {
+    shared: &'a Shared,
+    all: Vec<Volume>,
+}
+
+/// What the volumes of an instance hold.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// The `runtimeConfig` that was played.
+    pub(super) config: Option<String>,
+    /// The ids of the pods that were made.
+    pub(super) pods: Option<Vec<String>>,
+    /// The names of the volumes; the one that leads to the instance comes last.
+    names: Vec<String>,
+}
+
+impl<'a> Volumes<'a> {
+    /// Asks podman. It takes a name as a regular expression, so all names are compared here.
+    pub(super) async fn list(shared: &'a Shared) -> Result<Self, PodmanError> {
+        let text = command::ask(["volume", "ls", "--format=json"]).await?;
+        let all: Option<Vec<Volume>> = match text.trim() {
+            "" => None,
+            text => serde_json::from_str(text).map_err(PodmanError::because)?,
+        };
+        Ok(Self { shared, all: all.unwrap_or_default() })
     }
-    let read: Result<Option<Vec<Volume>>, _> = serde_json::from_str(&text);
-    read.map(Option::unwrap_or_default).map_err(PodmanError::because)
-}
 
-async fn volume(instance: &Instance, kind: &str) -> Result<Option<Volume>, PodmanError> {
-    let name = format!("{instance}{kind}");
-    Ok(list().await?.into_iter().find(|own| own.name == name))
-}
+    /// All instances of the agent.
+    pub(super) fn instances(&self) -> Vec<(Instance, Kept)> {
+        let found = |own: &Volume| {
+            let instance = instance_in(own.name.strip_suffix(CONFIG)?, &self.shared.agent)?;
+            let kept = self.of(&instance)?;
+            Some((instance, kept))
+        };
+        self.all.iter().filter_map(found).collect()
+    }
 
-/// The instances of an agent that have a volume.
-pub(super) async fn instances(agent: &str, run_dir: &str) -> Result<Vec<Instance>, PodmanError> {
-    let all = list().await?;
-    let own = all.iter().filter(|own| own.is_of(run_dir));
-    Ok(own.filter_map(|own| instance_in(&own.name, agent)).collect())
-}
-
-fn instance_in(name: &str, agent: &str) -> Option<Instance> {
-    let mut parts = name.strip_suffix(CONFIG)?.split('.').map(str::to_owned);
-    let (workload, id, own) = (parts.next()?, parts.next()?, parts.next()?);
-    let instance = Instance { workload, id, agent: own };
-    (parts.next().is_none() && instance.agent == agent).then_some(instance)
-}
-
-/// Whether an instance has a volume, and it is not of an agent with another run directory.
-pub(super) async fn is_of(instance: &Instance, run_dir: &str) -> Result<bool, PodmanError> {
-    Ok(volume(instance, CONFIG).await?.is_some_and(|own| own.is_of(run_dir)))
-}
-
-/// The `runtimeConfig` that was played.
-pub(super) async fn config(instance: &Instance) -> Result<Option<String>, PodmanError> {
-    Ok(volume(instance, CONFIG).await?.as_ref().and_then(content))
-}
-
-/// The ids of the pods that were made.
-pub(super) async fn pods(instance: &Instance) -> Result<Option<Vec<String>>, PodmanError> {
-    let text = volume(instance, PODS).await?.as_ref().and_then(content);
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    /// What is kept of an instance, unless it is of an agent with another run directory.
+    pub(super) fn of(&self, instance: &Instance) -> Option<Kept> {
+        let named = |name: &str| self.all.iter().find(|own| own.name == name);
+        let names = Names::of(instance);
+        let config = named(&names.config)?;
+        if !self.shared.made(config.label(RUN_DIR_LABEL)) {
+            return None;
+        }
+        let pods = named(&names.pods);
+        Some(Kept {
+            config: content(config),
+            pods: pods.and_then(content).and_then(|text| serde_json::from_str(&text).ok()),
+            names: pods.into_iter().chain([config]).map(|own| own.name.clone()).collect(),
+        })
+    }
 }
 
 fn content(volume: &Volume) -> Option<String> {
     String::from_utf8(BASE64.decode(volume.label(DATA_LABEL)?).ok()?).ok()
 }
 
-pub(super) async fn keep_config(
-    instance: &Instance,
-    run_dir: &str,
-    config: &str,
-) -> Result<(), PodmanError> {
-    keep(format!("{instance}{CONFIG}"), run_dir, config).await
+/// The names of the volumes of an instance.
+#[derive(Debug)]
+pub(super) struct Names {
+    config: String,
+    pods: String,
 }
 
-pub(super) async fn keep_pods(
-    instance: &Instance,
-    run_dir: &str,
-    pods: &[String],
-) -> Result<(), PodmanError> {
-    let text = serde_json::Value::from(pods).to_string();
-    keep(format!("{instance}{PODS}"), run_dir, &text).await
+impl Names {
+    pub(super) fn of(instance: &Instance) -> Self {
+        Self { config: format!("{instance}{CONFIG}"), pods: format!("{instance}{PODS}") }
+    }
+
+    pub(super) async fn keep_config(&self, by: &Shared, config: &str) -> Result<(), PodmanError> {
+        keep(&self.config, by, config).await
+    }
+
+    pub(super) async fn keep_pods(&self, by: &Shared, pods: &[String]) -> Result<(), PodmanError> {
+        keep(&self.pods, by, &serde_json::Value::from(pods).to_string()).await
+    }
 }
 
-async fn keep(name: String, run_dir: &str, content: &str) -> Result<(), PodmanError> {
+async fn keep(name: &str, by: &Shared, content: &str) -> Result<(), PodmanError> {
     let data = format!("--label={DATA_LABEL}={}", BASE64.encode(content));
-    let run_dir = format!("--label={RUN_DIR_LABEL}={run_dir}");
-    command::run(["volume", "create", &data, &run_dir, &name]).await.map(drop)
+    let run_dir = format!("--label={RUN_DIR_LABEL}={}", by.run_dir);
+    command::run(["volume", "create", &data, &run_dir, name]).await.map(drop)
 }
 
-/// Removes both; the one that leads to the instance comes last.
-pub(super) async fn remove(instance: &Instance) -> Result<(), PodmanError> {
-    for kind in [PODS, CONFIG] {
-        if volume(instance, kind).await?.is_some() {
-            command::run(["volume", "rm", &format!("{instance}{kind}")]).await?;
-        }
+/// Removes the volumes of an instance.
+pub(super) async fn remove(kept: &Kept) -> Result<(), PodmanError> {
+    for name in &kept.names {
+        command::run(["volume", "rm", name]).await?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
 
     #[test]
-    fn volume_of_an_agent_whose_name_ends_alike_is_not_ours() {
-        let found = instance_in("w.0123.agent_A.config", "agent_A").unwrap();
-        assert_eq!(found.to_string(), "w.0123.agent_A");
-        for name in
-            ["w.0123.my_agent_A.config", "w.0123.agent_A.pods", "x.w.0123.agent_A.config", ""]
-        {
-            assert!(instance_in(name, "agent_A").is_none(), "{name}");
-        }
-        assert!(instance_in("w.0123.agent_A.config", "A").is_none());
+    fn volumes_are_found_by_whole_names_and_only_of_this_agent_and_run_directory() {
+        let shared = Shared {
+            agent: "agent_A".to_owned(),
+            run_dir: "/run/own".to_owned(),
+            watch: OnceLock::new(),
+        };
+        let volume = |name: &str, run_dir: Option<&str>| Volume {
+            name: name.to_owned(),
+            labels: run_dir.map(|own| [(RUN_DIR_LABEL.to_owned(), own.to_owned())].into()),
+        };
+        let mut all: Vec<_> = ["w.0123.my_agent_A", "x.w.0123.agent_A", "w.0123.agent_B", "", "w."]
+            .map(|name| volume(&format!("{name}{CONFIG}"), None))
+            .into();
+        all.push(volume("alone.0123.agent_A.pods", None));
+        all.push(volume("other.0123.agent_A.config", Some("/run/other")));
+        all.push(volume("own.0123.agent_A.config", Some("/run/own")));
+        all.push(volume("ankaios.0123.agent_A.config", None));
+        all.push(volume("ankaios.0123.agent_A.pods", None));
+        let found = Volumes { shared: &shared, all }.instances();
+        let found: Vec<_> =
+            found.iter().map(|(own, kept)| (own.to_string(), kept.names.len())).collect();
+        let expected = [("own.0123.agent_A".to_owned(), 1), ("ankaios.0123.agent_A".to_owned(), 2)];
+        assert_eq!(found, expected);
     }
 }
