@@ -145,3 +145,37 @@ fn lost_output_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
 }
+
+#[test]
+fn faults_of_pods_are_told_as_a_start_tells_them() {
+    let workload = |name: &str, config: &str, fields: &str| {
+        let config = config.replace('\n', "\n      ");
+        format!(
+            "  {name}:\n    agent: agent_A\n    runtime: podman-kube\n    {fields}\n    runtimeConfig: |\n      {config}\n"
+        )
+    };
+    let manifest = |containers: &str| {
+        format!(
+            "manifest: |\n  kind: Pod\n  metadata: {{name: p}}\n  spec: {{containers: [{containers}]}}"
+        )
+    };
+    let good = manifest("{name: c}");
+    let rules = "controlInterfaceAccess: { allowRules: [{ type: StateRule, operation: Read, \
+                 filterMasks: ['*'] }] }";
+    let text = "apiVersion: v1\nworkloads:\n".to_owned()
+        + &workload("good", &format!("{good}\ncontrolInterfaceTarget: p/c"), rules)
+        + &workload("file", &good, "files: [{ mountPoint: /a, data: x }]")
+        + &workload("rules", &good, rules)
+        + &workload("target", &format!("{good}\ncontrolInterfaceTarget: p/x"), rules)
+        + &workload("none", "manifest: 'kind: Service'", "");
+    let (status, out, err) = check(&["-"], &text);
+    assert_eq!((status, out.as_str()), (2, ""), "{err}");
+    let told = [
+        "16:12: Workload files are not supported for podman-kube runtime. Use ConfigMaps instead.",
+        "27:7: Control interface target not specified in runtime config.",
+        "36:7: manifest, controlInterfaceTarget: pod 'p' has no container 'x'",
+        "46:7: manifest, it has neither a Pod nor a Deployment with a name",
+    ];
+    let expected: String = told.map(|own| format!("error: <stdin>:{own}\n")).concat();
+    assert_eq!(err, expected);
+}

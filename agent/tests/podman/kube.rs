@@ -2,8 +2,16 @@
 
 use std::path::Path;
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
-use testkit::{Agent, IMAGE, Podman, fifogate, state_of, wait_for};
+use testkit::{
+    Agent, Etcd, IMAGE, Podman, container, fifogate, processes_with, state_of, wait_for,
+};
+
+use super::logs::{ask, lines};
 
 const SETS: &str = ", controlInterfaceAccess: {allowRules: [{type: StateRule, operation: ReadWrite, \
                     filterMasks: ['desiredState.configs']}]}";
@@ -113,7 +121,7 @@ fn next_agent_takes_over_pods_and_removes_unwanted_ones_but_no_other_agents() {
     podman.run(&["volume", "create", "--label=data=e30", "w.0123456789.my_agent_A.config"]);
     agent.kill();
     let run_dir = agent.path("run").display().to_string();
-    wait_for("the end of fifogate", || testkit::processes_with(&run_dir).is_empty().then_some(()));
+    wait_for("the end of fifogate", || processes_with(&run_dir).is_empty().then_some(()));
     let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
     std::fs::write(agent.path("manifest.yaml"), manifest.replace(&goes, "")).unwrap();
     agent.restart();
@@ -232,5 +240,56 @@ fn longest_config_is_kept_and_one_byte_more_is_refused() {
         let (_, state, info) = state_of(tree, "over")?;
         let expected = format!("more than {MOST} bytes");
         (state == "Pending(StartingFailed)" && info.contains(&expected)).then_some(())
+    });
+}
+
+#[test]
+fn logs_of_all_containers_are_sent_and_those_of_infra_containers_are_not() {
+    let Some(podman) = Podman::new() else { return };
+    let text = workload("w", &[pod("p0", "echo one", 0), pod("p1", "echo two", 0)], None, "");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("w", "Succeeded(Ok)");
+    let asked = ask(&mut ctl, "w", &id, |_| {});
+    let mut lines = lines(&mut ctl, &asked, usize::MAX);
+    lines.sort();
+    assert_eq!(lines, ["p0-c one", "p1-c two"]);
+}
+
+#[test]
+fn end_of_the_agent_ends_pods_only_if_that_is_wanted() {
+    let Some(podman) = Podman::new() else { return };
+    let text = workload("w", &[pod("p0", SLEEP, 0)], None, "");
+    for (options, left) in [(&[][..], 1), (&["--on-exit", "end"][..], 0)] {
+        let mut agent = Agent::start_with(podman.env(), &text, options);
+        agent.connect().until_state("w", "Running(Ok)");
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.status(), Some(0), "{}", agent.log());
+        assert_eq!(pods(&podman).len(), left, "{options:?}");
+        // The next one has another run directory, and would leave it alone.
+        podman.output(&["pod", "rm", "--all", "--force", "--time=0"]);
+        podman.output(&["volume", "rm", "--all", "--force"]);
+    }
+}
+
+#[test]
+fn agent_that_loses_its_name_at_once_leaves_neither_containers_nor_pods() {
+    let Some(podman) = Podman::new() else { return };
+    let etcd = Etcd::start();
+    let text = container("c", SLEEP, "[]", "") + &workload("w", &[pod("p0", SLEEP, 0)], None, "");
+    podman.run(&["run", "--detach", "--name=foreign", IMAGE, "sleep", "100000"]);
+    let endpoint = etcd.endpoint();
+    let options = ["--etcd", &endpoint, "--takeover-after", "77.5"];
+    let mut agent = Agent::start_with(podman.env(), &text, &options);
+    let mut ctl = agent.connect();
+    ctl.until_state("c", "Running(Ok)");
+    ctl.until_state("w", "Running(Ok)");
+    // An agent without its watchdog cannot say how long its name is its own.
+    let [watchdog] = processes_with("watchdog\u{0}77.5")[..] else { panic!("one watchdog") };
+    kill(Pid::from_raw(watchdog), Signal::SIGKILL).unwrap();
+    assert_eq!(agent.status(), Some(1));
+    wait_for("the removal", || {
+        let names: Vec<_> = podman.containers().iter().map(|one| one["Names"][0].clone()).collect();
+        (names == ["foreign"] && pods(&podman).is_empty()).then_some(())
     });
 }

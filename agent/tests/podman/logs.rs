@@ -3,7 +3,7 @@
 use fifogate::pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent};
 use testkit::{Agent, Podman, Session, container};
 
-fn ask(
+pub(super) fn ask(
     ctl: &mut Session,
     workload: &str,
     id: &str,
@@ -22,7 +22,7 @@ fn ask(
 }
 
 /// The lines until the end of the log, or until `most` of them.
-fn lines(ctl: &mut Session, id: &str, most: usize) -> Vec<String> {
+pub(super) fn lines(ctl: &mut Session, id: &str, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < most {
         match ctl.answer(id) {

@@ -19,40 +19,51 @@ pub(super) struct Container {
 
 /// Parses a `runtimeConfig`.
 pub(super) fn parse(text: &str) -> Result<Container, Fault> {
+    let keys = "image, generalOptions, commandOptions, commandArgs";
+    mapping(text, "image: NAME", keys, |document, entries| {
+        let (mut container, mut image) = (Container::default(), None);
+        for (key, value) in entries {
+            match text_of(key)?.as_str() {
+                "image" => image = Some(text_of(value)?),
+                "generalOptions" => container.general_options = texts(value)?,
+                "commandOptions" => container.command_options = texts(value)?,
+                "commandArgs" => container.command_args = texts(value)?,
+                _ => {}
+            }
+        }
+        container.image = image.ok_or_else(|| fault(document, "missing field `image`"))?;
+        if container.image.is_empty() {
+            return Err(fault(document, "`image` is empty"));
+        }
+        if container.image.starts_with('-') {
+            let what = "`image` begins with `-`: options belong to `commandOptions`";
+            return Err(fault(document, what));
+        }
+        Ok(container)
+    })
+}
+
+/// Reads the entries of a `runtimeConfig` by `read`, which gets the document, too. `least` is the line that
+/// it cannot do without, and `keys` are those that it may have.
+pub(super) fn mapping<T>(
+    text: &str,
+    least: &str,
+    keys: &str,
+    read: impl FnOnce(&Yaml<'_>, &[(Yaml<'_>, Yaml<'_>)]) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     yaml::document(text, |document| {
         let missing = || Fault {
             line: 0,
             column: 0,
-            what: "is empty; it needs at least `image: NAME`".to_owned(),
+            what: format!("is empty; it needs at least `{least}`"),
             is_over: false,
         };
-        container(document.ok_or_else(missing)?)
-    })
-}
-
-fn container(document: &Yaml<'_>) -> Result<Container, Fault> {
-    let Data::Mapping(entries) = &document.data else {
-        let keys = "image, generalOptions, commandOptions, commandArgs";
-        return Err(fault(document, &format!("expected a mapping with {keys}")));
-    };
-    let (mut container, mut image) = (Container::default(), None);
-    for (key, value) in entries {
-        match text_of(key)?.as_str() {
-            "image" => image = Some(text_of(value)?),
-            "generalOptions" => container.general_options = texts(value)?,
-            "commandOptions" => container.command_options = texts(value)?,
-            "commandArgs" => container.command_args = texts(value)?,
-            _ => {}
+        let document = document.ok_or_else(missing)?;
+        match &document.data {
+            Data::Mapping(entries) => read(document, entries),
+            _ => Err(fault(document, &format!("expected a mapping with {keys}"))),
         }
-    }
-    container.image = image.ok_or_else(|| fault(document, "missing field `image`"))?;
-    if container.image.is_empty() {
-        return Err(fault(document, "`image` is empty"));
-    }
-    if container.image.starts_with('-') {
-        return Err(fault(document, "`image` begins with `-`: options belong to `commandOptions`"));
-    }
-    Ok(container)
+    })
 }
 
 pub(super) fn texts(node: &Yaml<'_>) -> Result<Vec<String>, Fault> {

@@ -338,6 +338,10 @@ impl KeptLog for Logs {
         if request.follow() {
             args.push("--follow".to_owned());
         }
+        if self.ids.len() > 1 {
+            // In front of each line; podman would write the id there.
+            args.push("--names".to_owned());
+        }
         let times = [("since", &request.since), ("until", &request.until)];
         for (name, time) in times {
             if let Some(time) = time.as_deref().filter(|time| !time.is_empty()) {

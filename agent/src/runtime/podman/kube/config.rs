@@ -1,8 +1,8 @@
 //! Parser of a `runtimeConfig` of the runtime `podman-kube`. As Ankaios does, it takes unknown keys.
 
 use crate::runtime::{
-    podman::config::{text_of, texts},
-    yaml::{self, Data, Fault, fault},
+    podman::config::{mapping, text_of, texts},
+    yaml::{Fault, Yaml, fault},
 };
 
 /// The pods requested by a workload.
@@ -21,18 +21,8 @@ pub(super) struct Play {
 
 /// Parses a `runtimeConfig`.
 pub(super) fn parse(text: &str) -> Result<Play, Fault> {
-    yaml::document(text, |document| {
-        let missing = || Fault {
-            line: 0,
-            column: 0,
-            what: "is empty; it needs at least `manifest: TEXT`".to_owned(),
-            is_over: false,
-        };
-        let document = document.ok_or_else(missing)?;
-        let Data::Mapping(entries) = &document.data else {
-            let keys = "manifest, generalOptions, playOptions, downOptions, controlInterfaceTarget";
-            return Err(fault(document, &format!("expected a mapping with {keys}")));
-        };
+    let keys = "manifest, generalOptions, playOptions, downOptions, controlInterfaceTarget";
+    mapping(text, "manifest: TEXT", keys, |document, entries| {
         let (mut play, mut manifest) = (Play::default(), None);
         for (key, value) in entries {
             match text_of(key)?.as_str() {
@@ -40,21 +30,22 @@ pub(super) fn parse(text: &str) -> Result<Play, Fault> {
                 "generalOptions" => play.general_options = texts(value)?,
                 "playOptions" => play.play_options = texts(value)?,
                 "downOptions" => play.down_options = texts(value)?,
-                "controlInterfaceTarget" => {
-                    let text = text_of(value)?;
-                    let parts = text.split_once('/').filter(|(pod, container)| {
-                        !pod.is_empty() && !container.is_empty() && !container.contains('/')
-                    });
-                    let (pod, container) =
-                        parts.ok_or_else(|| fault(value, "expected `POD/CONTAINER`"))?;
-                    play.target = Some((pod.to_owned(), container.to_owned()));
-                }
+                "controlInterfaceTarget" => play.target = Some(target(value)?),
                 _ => {}
             }
         }
         play.manifest = manifest.ok_or_else(|| fault(document, "missing field `manifest`"))?;
         Ok(play)
     })
+}
+
+fn target(node: &Yaml<'_>) -> Result<(String, String), Fault> {
+    let text = text_of(node)?;
+    let parts = text.split_once('/').filter(|(pod, container)| {
+        !pod.is_empty() && !container.is_empty() && !container.contains('/')
+    });
+    let (pod, container) = parts.ok_or_else(|| fault(node, "expected `POD/CONTAINER`"))?;
+    Ok((pod.to_owned(), container.to_owned()))
 }
 
 #[cfg(test)]

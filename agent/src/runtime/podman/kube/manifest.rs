@@ -61,7 +61,7 @@ pub(super) fn named_in(text: &str) -> Result<Vec<Named>, Fault> {
             }
         }
         if seen.is_empty() {
-            let what = "the manifest has neither a Pod nor a Deployment with a name".to_owned();
+            let what = "it has neither a Pod nor a Deployment with a name".to_owned();
             return Err(Fault { line: 0, column: 0, what, is_over: false });
         }
         Ok(seen.into_iter().collect())
