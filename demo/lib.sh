@@ -1,6 +1,13 @@
 # What the demos share. They set `work`, a folder in which the agent has its run directory `run` and its
 # `log`, and in which workloads leave files.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154
+
+cd "$(dirname "$0")/.."
+# Of the first argument of the demo.
+folder=$(cd "${1:-target/debug}" && pwd)
+fifogate=$folder/fifogate
+demo=$PWD/demo
+python=${PYTHON:-$PWD/target/sdk-venv/bin/python}
 
 caption() { printf '\n%s\n\n' "$@"; }
 typed() { printf '    $ %s\n' "$@"; }

@@ -7,11 +7,7 @@
 # configured here. Usage: podman.sh [FOLDER]. The folder has `fifogate` and `fifogate-agent`. PYTHON names an
 # interpreter with the Python SDK.
 set -eu
-cd "$(dirname "$0")/.."
-folder=$(cd "${1:-target/debug}" && pwd)
-fifogate=$folder/fifogate
-demo=$PWD/demo
-python=${PYTHON:-$PWD/target/sdk-venv/bin/python}
+. "$(dirname "$0")/lib.sh"
 image=localhost/fifogate-demo
 
 if ! command -v podman > /dev/null; then
@@ -43,7 +39,6 @@ clean() {
 }
 trap clean EXIT
 trap 'exit 1' HUP INT TERM
-. demo/lib.sh
 
 # Folders of the system, to which the empty image has either an empty folder or the same link.
 options='--network=none --security-opt=label=disable'

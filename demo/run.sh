@@ -5,18 +5,12 @@
 # Runs as any user, in a folder of its own, and leaves nothing behind. Usage: run.sh [FOLDER]. The folder has
 # `fifogate` and `fifogate-agent`. PYTHON names an interpreter with the Python SDK.
 set -eu
-cd "$(dirname "$0")/.."
-folder=$(cd "${1:-target/debug}" && pwd)
-fifogate=$folder/fifogate
-demo=$PWD/demo
-python=${PYTHON:-$PWD/target/sdk-venv/bin/python}
+. "$(dirname "$0")/lib.sh"
 
 work=$(mktemp -d)
 agent=
 trap 'test -z "$agent" || kill "$agent" 2> /dev/null || true; wait; rm -r "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-
-. demo/lib.sh
 
 # Finds processes by the content of their command lines.
 process_of() {

@@ -162,8 +162,7 @@ fn what_a_killed_agent_kept_of_a_workload_is_removed_if_it_is_wanted_no_more() {
     agent.kill();
     drop(ctl);
     fs::remove_dir_all(agent.path("state")).unwrap();
-    let manifest = fs::read_to_string(agent.path("manifest.yaml")).unwrap();
-    fs::write(agent.path("manifest.yaml"), manifest.replace(&text, "")).unwrap();
+    agent.edit_manifest(|manifest| manifest.replace(&text, ""));
     agent.restart();
     agent.connect().until_state("ctl", "Running(Ok)");
     wait_for("the removal of its folder", || folders(&agent).is_empty().then_some(()));

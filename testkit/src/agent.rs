@@ -141,6 +141,19 @@ impl Agent {
         self.child.kill();
     }
 
+    /// SIGKILL, and waits until its fifogate has ended, too.
+    pub fn kill_with_gate(&mut self) {
+        self.kill();
+        let run_dir = self.path("run").display().to_string();
+        wait_for("the end of fifogate", || processes_with(&run_dir).is_empty().then_some(()));
+    }
+
+    /// Changes the text of its manifest, for the next start.
+    pub fn edit_manifest(&self, edit: impl FnOnce(String) -> String) {
+        let path = self.path("manifest.yaml");
+        fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
     /// Starts it again as it was started.
     pub fn restart(&mut self) {
         self.child = spawn(self.dir.path(), &self.options, None, &self.env);

@@ -119,11 +119,8 @@ fn next_agent_takes_over_pods_and_removes_unwanted_ones_but_no_other_agents() {
     ctl.until_state("goes", "Running(Ok)");
     let before = pods(&podman);
     podman.run(&["volume", "create", "--label=data=e30", "w.0123456789.my_agent_A.config"]);
-    agent.kill();
-    let run_dir = agent.path("run").display().to_string();
-    wait_for("the end of fifogate", || processes_with(&run_dir).is_empty().then_some(()));
-    let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
-    std::fs::write(agent.path("manifest.yaml"), manifest.replace(&goes, "")).unwrap();
+    agent.kill_with_gate();
+    agent.edit_manifest(|text| text.replace(&goes, ""));
     agent.restart();
     agent.connect().until_state("kept", "Running(Ok)");
     wait_for("the removal", || (pods(&podman).len() == 1).then_some(()));

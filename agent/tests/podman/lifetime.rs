@@ -11,12 +11,6 @@ const READS: &str = ", controlInterfaceAccess: {allowRules: [{type: StateRule, o
                      filterMasks: ['desiredState']}]}";
 
 /// Kills the agent, and waits until its fifogate has followed: a session of before would be its.
-fn kill(agent: &mut Agent) {
-    agent.kill();
-    let run_dir = agent.path("run").display().to_string();
-    wait_for("the end of fifogate", || testkit::processes_with(&run_dir).is_empty().then_some(()));
-}
-
 fn names(podman: &Podman) -> Vec<String> {
     let all = podman.containers();
     let mut names: Vec<_> =
@@ -45,22 +39,13 @@ fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
     let id = |name: &str| podman.id_of(name).unwrap();
     let before = ["runs", "changes", "fails", "done"].map(id);
     // Of an agent whose name ends like ours.
-    podman.run(&[
-        "run",
-        "--detach",
-        "--label=name=other.0123456789.my_agent_A",
-        "--label=agent=my_agent_A",
-        "--name=other",
-        testkit::IMAGE,
-        "sleep",
-        "100000",
-    ]);
-    kill(&mut agent);
+    let labels = "--label=name=other.0123456789.my_agent_A --label=agent=my_agent_A --name=other";
+    let args = labels.split(' ').chain([testkit::IMAGE, "sleep", "100000"]);
+    podman.run(&["run", "--detach"].into_iter().chain(args).collect::<Vec<_>>());
+    agent.kill_with_gate();
     // Another text, another id: the instance is not the one that runs.
     let changed = texts[1].replace(SLEEP, "exec sleep 200000");
-    let manifest = std::fs::read_to_string(agent.path("manifest.yaml")).unwrap();
-    let manifest = manifest.replace(&texts[1], &changed).replace(&texts[2], "");
-    std::fs::write(agent.path("manifest.yaml"), manifest).unwrap();
+    agent.edit_manifest(|text| text.replace(&texts[1], &changed).replace(&texts[2], ""));
     agent.restart();
     let mut ctl = agent.connect();
     ctl.until_state("runs", "Running(Ok)");
@@ -122,7 +107,7 @@ fn container_of_ankaios_is_taken_over_or_replaced_for_its_pair() {
     let mut agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
     let mut ctl = agent.connect();
     let instances = ["plain", "reads"].map(|name| ctl.until_state(name, "Running(Ok)"));
-    kill(&mut agent);
+    agent.kill_with_gate();
     podman.run(&["rm", "--all", "--force", "--time=0"]);
     let made = [("plain", &instances[0]), ("reads", &instances[1])].map(|(name, id)| {
         let label = format!("--label=name={name}.{id}.agent_A");
@@ -190,7 +175,7 @@ fn container_of_another_user_that_failed_meanwhile_is_replaced() {
     let mut agent = Agent::start_with(podman.env(), &text, &[]);
     agent.connect().until_state("w", "Running(Ok)");
     let before = podman.id_of("w").unwrap();
-    kill(&mut agent);
+    agent.kill_with_gate();
     podman.run(&["stop", &before]);
     agent.restart();
     agent.connect().until_state("w", "Running(Ok)");
@@ -204,7 +189,7 @@ fn container_that_is_wanted_no_more_is_removed_even_if_nothing_is_wanted_or_it_i
     let mut agent = Agent::start_with(podman.env(), &text, &[]);
     agent.connect().until_state("w", "Running(Ok)");
     podman.run(&["pause", &podman.id_of("w").unwrap()]);
-    kill(&mut agent);
+    agent.kill_with_gate();
     std::fs::write(agent.path("manifest.yaml"), "apiVersion: v1\n").unwrap();
     agent.restart();
     wait_for("its removal", || podman.containers().is_empty().then_some(()));

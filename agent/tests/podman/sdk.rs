@@ -16,7 +16,7 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::{Value, json};
-use testkit::{Agent, PATIENCE, Podman, Session, container, processes_with, repository, wait_for};
+use testkit::{Agent, PATIENCE, Podman, Session, container, repository};
 
 const CONFIGS: &str = "desiredState.configs.*";
 const RIGHTS: &str = ", restartPolicy: ALWAYS, controlInterfaceAccess: {allowRules: [{type: StateRule, \
@@ -97,9 +97,7 @@ fn session_comes_back_in_the_same_container_after_the_agent_was_killed(user: u32
     program.subscribe("before", &mut agent.connect());
     let id = podman.id_of("sdk").unwrap();
 
-    agent.kill();
-    let run_dir = agent.path("run").display().to_string();
-    wait_for("the end of fifogate", || processes_with(&run_dir).is_empty().then_some(()));
+    agent.kill_with_gate();
     program.wait_for_connection("AgentDisconnected");
     agent.restart();
     program.wait_for_connection("Connected");

@@ -82,22 +82,21 @@ fn restart_policy_starts_a_container_again_or_a_new_one() {
     assert_eq!(state, "Restart after Exit code: '1'");
 }
 
+fn workload(name: &str, config: &str) -> String {
+    let config = serde_json::Value::from(config);
+    format!("  {name}: {{runtime: podman, agent: agent_A, runtimeConfig: {config}}}\n")
+}
+
 #[test]
 fn failed_start_says_why_is_tried_again_and_leaves_nothing() {
     let Some(podman) = Podman::new() else { return };
     podman.run(&["create", "--name", "foreign", IMAGE, "true"]);
-    let workload = |name: &str, config: &str| {
-        let config = serde_json::Value::from(config);
-        format!("  {name}: {{runtime: podman, agent: agent_A, runtimeConfig: {config}}}\n")
-    };
+    let taken = format!("{{image: {IMAGE}, commandOptions: [--name, foreign], commandArgs: [a]}}");
     let texts = [
         workload("command", &format!("{{image: {IMAGE}, commandArgs: [nosuch]}}")),
         workload("image", "{image: localhost/nosuch}"),
         workload("option", &format!("{{image: {IMAGE}, commandOptions: [--nosuch]}}")),
-        workload(
-            "taken",
-            &format!("{{image: {IMAGE}, commandOptions: [--name, foreign], commandArgs: [a]}}"),
-        ),
+        workload("taken", &taken),
         workload("none", "{commandArgs: [a]}"),
         workload("number", "{image: 5}"),
     ];
