@@ -47,6 +47,14 @@ impl Cluster {
         runs.into_iter().collect()
     }
 
+    /// Calls `f` with a client of etcd.
+    fn with_etcd<T>(&self, f: impl AsyncFnOnce(etcd_client::Client) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            f(etcd_client::Client::connect([self.etcd.endpoint()], None).await.unwrap()).await
+        })
+    }
+
     fn until_runs(&self, count: usize) -> Vec<(u128, u128)> {
         wait_for(&format!("process {count}"), || {
             let runs = self.runs();
@@ -156,10 +164,7 @@ fn agent_whose_name_was_taken_ends_at_once_and_says_so() {
     // Somebody says that it is gone, although it is not.
     let mut second = cluster.agent(&["--takeover-after", "never"]);
     assert_eq!(second.status(), Some(1));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut client =
-            etcd_client::Client::connect([cluster.etcd.endpoint()], None).await.unwrap();
+    cluster.with_etcd(async |mut client| {
         client.delete("fifogate/holders/agent_A", None).await.unwrap();
     });
     second.restart();
@@ -174,6 +179,39 @@ fn agent_whose_name_was_taken_ends_at_once_and_says_so() {
         (cluster.runs()[1].1 > second_last + 100_000_000).then_some(())
     });
     assert_eq!(cluster.runs()[0].1, ended, "the first one's workload has ended with it");
+}
+
+#[test]
+fn name_that_somebody_deletes_or_writes_is_taken_again_by_the_agent_that_runs() {
+    let cluster = Cluster::new();
+    let agent = cluster.agent(&[]);
+    cluster.until_runs(1);
+    let value = |key: &str| {
+        cluster.with_etcd(async |mut client| {
+            let found = client.get(format!("fifogate/{key}/agent_A"), None).await.unwrap();
+            found.kvs().first().map(|kv| kv.value().to_vec())
+        })
+    };
+    let names = || ["owners", "holders"].map(value);
+    let before = names();
+    assert!(before.iter().all(Option::is_some));
+    for key in ["owners", "holders"] {
+        cluster.with_etcd(async |mut client| {
+            client.delete(format!("fifogate/{key}/agent_A"), None).await.unwrap();
+        });
+        wait_for(key, || (names() == before).then_some(()));
+    }
+    // All at once, and the agent goes on with what it knows.
+    cluster.etcd.delete_all("fifogate");
+    wait_for("the name", || (names() == before).then_some(()));
+    let mut second = cluster.agent(&[]);
+    assert_eq!(second.status(), Some(1));
+    assert!(
+        second.log().contains("there is another agent of the name agent_A"),
+        "{}",
+        second.log()
+    );
+    assert_eq!(cluster.runs().len(), 1, "{}", agent.log());
 }
 
 #[test]

@@ -171,7 +171,7 @@ pub(super) async fn rejoin(client: &mut Client, shared: &Shared, old: i64) -> Re
     let lease = answer(client.lease_grant(ttl, None)).await?.id();
     let holder = shared.keys.holder(agent);
     let absent = |key: &str| Compare::create_revision(key, CompareOp::Equal, 0);
-    let was_us = || Compare::value(holder.as_str(), CompareOp::Equal, shared.holder.encode());
+    let was_us = || shared.is_recorded();
     let known = shared.view().attributes(agent);
     let found = answer(client.get(holder.as_str(), None)).await?;
     let was_before = found.kvs().first().and_then(|kv| {
@@ -209,12 +209,12 @@ fn taken(agent: &str) -> Trouble {
     Trouble::Taken(format!("{text}: stop it, or give another --name"))
 }
 
-/// Whether the name belongs to this agent.
+/// Whether the name belongs to this agent, and its record says so to others.
 async fn is_ours(client: &mut Client, shared: &Shared) -> Result<bool, Trouble> {
     // A member would compare a transaction without operations with its own, possibly stale, data. The
     // get prevents this.
     let owner = TxnOp::get(shared.keys.owner(&shared.options.agent), None);
-    connect::put(client, [shared.is_ours()], vec![owner]).await
+    connect::put(client, [shared.is_ours(), shared.is_recorded()], vec![owner]).await
 }
 
 fn leased(key: &str, value: &str, lease: i64) -> TxnOp {
@@ -263,16 +263,16 @@ async fn keep_on(
         };
         let asked = fence::now();
         answer(keeper.keep_alive()).await?;
-        let lost = || Trouble::Away("this agent's lease has ended".to_owned());
+        let lost = |what: &str| Trouble::Away(what.to_owned());
         match answer(kept.message()).await? {
             Some(own) if own.ttl() > 0 => {
                 shared.kept.send_replace(asked);
             }
-            _ => return Err(lost()),
+            _ => return Err(lost("this agent's lease has ended")),
         }
         // The lease may live on without the name: somebody may have written its key.
         if doubt && !is_ours(&mut client, shared).await? {
-            return Err(lost());
+            return Err(lost("somebody has deleted or written this agent's name"));
         }
     }
 }

@@ -320,6 +320,12 @@ impl Shared {
         Compare::value(owner, CompareOp::Equal, self.holder.id.as_str())
     }
 
+    /// The condition that others find this process in the record of the name.
+    fn is_recorded(&self) -> Compare {
+        let holder = self.keys.holder(&self.options.agent);
+        Compare::value(holder, CompareOp::Equal, self.holder.encode())
+    }
+
     fn not_ours(&self) -> Refused {
         self.doubt.notify_one();
         let name = &self.options.agent;

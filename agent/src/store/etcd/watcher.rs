@@ -234,6 +234,9 @@ async fn pass_on(
                 return Err(Trouble::Away(response.cancel_reason().to_owned()));
             }
             let revisions = revisions(&response);
+            if touches_name(shared, &revisions) {
+                shared.doubt.notify_one();
+            }
             // The keys of a deleted state are no state: without them all workloads would end.
             if changes_layout(shared, &revisions) {
                 read_again(shared, events, &mut client).await?;
@@ -263,6 +266,20 @@ fn changes_layout(shared: &Shared, revisions: &[(i64, Vec<Entry>)]) -> bool {
     let new = revisions.iter().filter(|(revision, _)| *revision > known);
     new.flat_map(|(_, entries)| entries).any(|own| {
         own.key == layout && connect::check_layout(&shared.keys, own.value.as_deref()).is_err()
+    })
+}
+
+/// Whether somebody has deleted or written what says that the name is this agent's: until it is written
+/// again, another agent could take it.
+fn touches_name(shared: &Shared, revisions: &[(i64, Vec<Entry>)]) -> bool {
+    let (agent, known) = (&shared.options.agent, shared.view().revision);
+    let ours = [
+        (shared.keys.owner(agent), shared.holder.id.clone().into_bytes()),
+        (shared.keys.holder(agent), shared.holder.encode()),
+    ];
+    let new = revisions.iter().filter(|(revision, _)| *revision > known);
+    new.flat_map(|(_, entries)| entries).any(|own| {
+        ours.iter().any(|(key, value)| own.key == *key && own.value.as_ref() != Some(value))
     })
 }
 
