@@ -97,8 +97,6 @@ fn failed_start_says_why_is_tried_again_and_leaves_nothing() {
         workload("image", "{image: localhost/nosuch}"),
         workload("option", &format!("{{image: {IMAGE}, commandOptions: [--nosuch]}}")),
         workload("taken", &taken),
-        workload("none", "{commandArgs: [a]}"),
-        workload("number", "{image: 5}"),
     ];
     let agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
     let mut ctl = agent.connect();
@@ -115,13 +113,6 @@ fn failed_start_says_why_is_tried_again_and_leaves_nothing() {
         });
         assert!(info.contains(": Error: ") && info.contains(word), "{info}");
         assert!(!info.contains("level="), "only the error: {info}");
-    }
-    for (workload, word) in
-        [("none", "line 1, column 1: missing field `image`"), ("number", "put 5 in quotes")]
-    {
-        ctl.until_state(workload, "Pending(StartingFailed)");
-        let info = info(&agent, workload);
-        assert!(info.contains(word), "{info}");
     }
     // An update ends the retries, and a delete leaves nothing.
     let desired = format!(
@@ -141,6 +132,20 @@ fn failed_start_says_why_is_tried_again_and_leaves_nothing() {
     let names: Vec<_> = podman.containers().iter().map(|own| own["Names"][0].clone()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names.iter().any(|own| own == "foreign"), "what is not ours stays: {names:?}");
+}
+
+#[test]
+fn wrong_config_is_told_and_not_tried_again() {
+    let Some(podman) = Podman::new() else { return };
+    let texts = workload("none", "{commandArgs: [a]}") + &workload("number", "{image: 5}");
+    let agent = Agent::start_with(podman.env(), &texts, &[]);
+    for (workload, word) in
+        [("none", "line 1, column 1: missing field `image`"), ("number", "put 5 in quotes")]
+    {
+        agent.connect().until_state(workload, "Pending(StartingFailed)");
+        let info = info(&agent, workload);
+        assert!(info.contains(word), "{info}");
+    }
 }
 
 #[test]
