@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// The state in etcd, as soon as the history knows it.
-    fn now(&self) -> View {
+    pub(crate) fn now(&self) -> View {
         let revision = self.network.hub.enter(|| self.etcd.revision());
         self.history.until(revision);
         self.history.now().view.clone()
