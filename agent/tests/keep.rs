@@ -117,7 +117,9 @@ fn agent_is_replaced_twenty_times_and_no_process_restarts_and_no_line_is_lost_or
     for number in 1..=10 {
         ids.push(ctl.until_state(&name(number), "Running(Ok)"));
     }
-    let pids: Vec<_> = (1..=10).map(|number| process_of(&marker(number)).unwrap()).collect();
+    // A child that is about to become `sleep` has the same command line.
+    let process = |number| wait_for("one process", || process_of(&marker(number)));
+    let pids: Vec<_> = (1..=10).map(process).collect();
     let mut before = [0; 10];
     for round in 0..20 {
         let how = if round % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
@@ -133,8 +135,7 @@ fn agent_is_replaced_twenty_times_and_no_process_restarts_and_no_line_is_lost_or
             before[number - 1] = count;
         }
     }
-    let after: Vec<_> = (1..=10).map(|number| process_of(&marker(number)).unwrap()).collect();
-    assert_eq!(after, pids);
+    assert_eq!((1..=10).map(process).collect::<Vec<_>>(), pids);
     let mut ctl = own.agent.connect();
     for number in 1..=10 {
         let log = log_of(&mut ctl, &name(number), &ids[number - 1]);
