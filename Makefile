@@ -79,6 +79,11 @@ soak:  ## killed processes, clusters, rules, nested values, expensive inputs at 
 		$(CARGO) test --test search -- --nocapture --test-threads 1
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEED=$(SEED) $(CARGO) test --release -p fifogate-agent --lib search
 
+.PHONY: soak-podman
+soak-podman:  ## 200 operations at random on workloads of all runtimes, while containers, podman and the agent are killed: SEED
+	$(CARGO) build --workspace --bins
+	SEED=$(SEED) OPERATIONS=200 $(CARGO) test -p fifogate-agent --test podman -- --nocapture random
+
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.
 COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
