@@ -94,6 +94,8 @@ struct Run {
     marks: usize,
     /// Processes with such a mark are of this run.
     tag: String,
+    /// Operations until podman works again.
+    fails_for: usize,
 }
 
 impl Run {
@@ -110,14 +112,16 @@ impl Run {
         let tag = agent.dir.path().file_name().unwrap().to_string_lossy().into_owned();
         let random = ChaCha8Rng::seed_from_u64(seed);
         let (wanted, ctl) = (BTreeMap::new(), agent.connect());
-        Some(Self { random, podman, agent, ctl, wanted, marks: 0, tag })
+        Some(Self { random, podman, agent, ctl, wanted, marks: 0, tag, fails_for: 0 })
     }
 
     fn operate(&mut self) -> String {
         let name = format!("w{}", self.random.random_range(0..NAMES));
-        // It fails for the time of one other operation.
-        let was_broken = self.podman.path("broken").exists();
-        let done = match self.random.random_range(0..20) {
+        self.fails_for = self.fails_for.saturating_sub(1);
+        if self.fails_for == 0 {
+            self.mend_podman();
+        }
+        match self.random.random_range(0..22) {
             0..6 => self.set(&name),
             6..9 => self.remove(&name),
             9..13 => self.kill_process(),
@@ -126,15 +130,16 @@ impl Run {
             16 => self.restart(Signal::SIGKILL),
             17 => self.restart(Signal::SIGTERM),
             18 => {
+                self.fails_for = self.random.random_range(1..8);
                 fs::write(self.podman.path("broken"), "").unwrap();
-                "break podman".to_owned()
+                format!("break podman for {} operations", self.fails_for)
             }
             _ => self.await_one(),
-        };
-        if was_broken {
-            let _ = fs::remove_file(self.podman.path("broken"));
         }
-        done
+    }
+
+    fn mend_podman(&self) {
+        let _ = fs::remove_file(self.podman.path("broken"));
     }
 
     fn set(&mut self, name: &str) -> String {
@@ -161,18 +166,18 @@ impl Run {
 
     /// Ends the process of a workload, wherever it runs.
     fn kill_process(&mut self) -> String {
-        let all: Vec<_> = self.wanted.iter().collect();
-        let Some((name, wanted)) = all.choose(&mut self.random) else {
+        let running = self.wanted.iter().map(|(name, own)| (name, processes_of(&own.mark)));
+        let running: Vec<_> = running.filter(|(_, processes)| !processes.is_empty()).collect();
+        let Some((name, processes)) = running.choose(&mut self.random) else {
             return "nothing is there to be killed".to_owned();
         };
         let signal =
             *[Signal::SIGKILL, Signal::SIGTERM, Signal::SIGUSR1].choose(&mut self.random).unwrap();
-        let processes = processes_of(&wanted.mark);
-        for pid in &processes {
+        for pid in processes {
             // It may have ended meanwhile.
             let _ = kill(Pid::from_raw(*pid), signal);
         }
-        format!("{signal} to {} processes of {name}", processes.len())
+        format!("{signal} to {name}")
     }
 
     /// Kills the processes of this podman: all of them, or those for events.
@@ -209,7 +214,7 @@ impl Run {
 
     /// Waits until one workload runs, so that not only starts are disturbed.
     fn await_one(&mut self) -> String {
-        let _ = fs::remove_file(self.podman.path("broken"));
+        self.mend_podman();
         let all: Vec<_> = self.wanted.keys().cloned().collect();
         let Some(name) = all.choose(&mut self.random) else { return "nothing runs".to_owned() };
         self.ctl.until_state(name, "Running(Ok)");
@@ -218,7 +223,7 @@ impl Run {
 
     /// Waits until what is there is what is desired.
     fn agrees(&mut self) {
-        let _ = fs::remove_file(self.podman.path("broken"));
+        self.mend_podman();
         let names: BTreeSet<_> = self.wanted.keys().map(String::as_str).chain(["ctl"]).collect();
         let ids: BTreeMap<_, _> = self.ctl.until("the states of all", |tree| {
             let all = tree.entries(&["workloadStates", "agent_A"]).iter();
@@ -264,6 +269,15 @@ impl Run {
                 sorted(self.podman.containers().into_iter().map(name))
             },
             sorted(containers.chain(of_pods)),
+        );
+        self.comes(
+            "what is left of cut off creations",
+            || {
+                let all = "{{.Names}} {{.State}}";
+                let all = self.lines(&["ps", "--all", "--external", &format!("--format={all}")]);
+                all.into_iter().filter(|own| own.to_lowercase().ends_with(" storage")).collect()
+            },
+            Vec::new(),
         );
         self.comes(
             "the pods",
