@@ -1,6 +1,11 @@
 //! Pods of Kubernetes manifests.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use nix::{
@@ -9,7 +14,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use testkit::{
-    Agent, Etcd, IMAGE, Podman, container, fifogate, processes_with, state_of, wait_for,
+    Agent, Etcd, IMAGE, Podman, Process, container, fifogate, processes_with, state_of, wait_for,
 };
 
 use super::logs::{ask, lines};
@@ -258,6 +263,48 @@ fn pods_of_ankaios_are_taken_over_replaced_for_their_pair_or_removed_with_their_
         ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
     }
     assert_eq!((pods(&podman).len(), volumes(&podman).as_str()), (0, ""));
+}
+
+/// Leaves what a podman leaves that is killed while it creates a container: a name that is taken.
+fn leave_unfinished(podman: &Podman, name: &str) {
+    for millis in (2..200).step_by(2).cycle().take(1_000) {
+        let mut podman_process = Command::new("podman");
+        podman_process.args(["create", "--name", name, IMAGE, "true"]).envs(podman.env());
+        let mut podman_process = Process::start(podman_process.stdout(Stdio::null()));
+        thread::sleep(Duration::from_millis(millis));
+        podman_process.kill();
+        let filter = format!("--filter=name=^{name}$");
+        let all = ["ps", "--all", "--external", "--format={{.Status}}", &filter];
+        match podman.run(&all).as_str() {
+            "Storage" => return,
+            "" => {}
+            _ => drop(podman.run(&["rm", "--force", name])),
+        }
+    }
+    panic!("it was never killed half way");
+}
+
+#[test]
+fn name_that_a_killed_podman_has_left_taken_is_free_for_the_next_try() {
+    let Some(podman) = Podman::new() else { return };
+    let texts = [
+        container("c", SLEEP, r#"["--stop-timeout=0"]"#, ""),
+        workload("k", &[pod("p0", SLEEP, 0)], None, ""),
+    ];
+    let agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("c", "Running(Ok)");
+    ctl.until_state("k", "Running(Ok)");
+    for (workload, text, name) in
+        [("c", &texts[0], format!("c.{}.agent_A", &id[..7])), ("k", &texts[1], "p0-c".to_owned())]
+    {
+        ctl.remove_workload(workload);
+        ctl.until("the removal", |tree| state_of(tree, workload).is_none().then_some(()));
+        leave_unfinished(&podman, &name);
+        let mask = format!("desiredState.workloads.{workload}");
+        ctl.update(&format!("workloads:\n{text}"), &[&mask]).unwrap();
+        ctl.until_state(workload, "Running(Ok)");
+    }
 }
 
 #[test]
