@@ -65,7 +65,7 @@ impl Broker {
         number: Seq,
     ) -> Result<(), Rejected> {
         let id = self.commander(instance)?;
-        self.note_written(id, number);
+        self.on_taken(id, number);
         Ok(())
     }
 

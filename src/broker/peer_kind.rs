@@ -93,9 +93,9 @@ impl PeerKind {
     }
 
     /// True if a subscriber gets no event before it has read its first answer, and for a grace time after
-    /// it. Clients of the agent and of commanders handle events from their request on.
+    /// it: the SDKs register for events only then. The agent's client handles events from its request on.
     pub(super) fn has_grace(self, config: &Config) -> bool {
-        self == Self::Workload && config.subscribe_grace_ms > 0
+        self != Self::Agent && config.subscribe_grace_ms > 0
     }
 
     /// A response in the message type of its receiver.

@@ -355,7 +355,7 @@ pub enum ToAgent {
         instance: Instance,
         /// The number of the message.
         seq: u64,
-        /// No further message comes before this one was taken.
+        /// fifogate waits for the notice that it was taken.
         wants_took: bool,
         /// The message.
         message: ToWorkload,

@@ -85,6 +85,24 @@ fn commander_needs_no_hello_and_hears_answers_and_events_until_it_is_removed() {
 }
 
 #[test]
+fn first_event_waits_until_the_first_answer_was_taken_for_the_grace_time() {
+    let link = Some("/run".to_owned());
+    let mut world = World::with(Config { link, subscribe_grace_ms: 20, ..Config::default() }, &[]);
+    let hello = Command::Hello { version: "1.0.0".to_owned(), agent_name: "node_a".to_owned() };
+    command(&mut world, hello);
+    add(&mut world, "c");
+    read_link(&mut world);
+    subscribe(&mut world, "s");
+    set(&mut world, "v");
+    assert_eq!(read_link(&mut world), ["c 1! s state"]);
+    took(&mut world, 1);
+    assert!(read_link(&mut world).is_empty());
+    world.now = 20;
+    world.input(Input::Tick);
+    assert_eq!(read_link(&mut world), ["c 2 s event +configs k=v"]);
+}
+
+#[test]
 fn window_is_handed_out_and_the_rest_waits_until_it_is_taken() {
     let mut world = with_a_commander(Limits::default());
     subscribe(&mut world, "s");
