@@ -19,7 +19,9 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
-    check, fence, log_text, run,
+    check,
+    command_interface::CommandArgs,
+    fence, log_text, run,
     runtime::{Isolation, shim},
     store::etcd,
 };
@@ -139,6 +141,8 @@ struct RunArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
     log_bytes: u64,
+    #[command(flatten)]
+    commands: CommandArgs,
     /// Options for `fifogate run`
     #[arg(last = true, value_name = "OPTION")]
     gate_options: Vec<OsString>,
@@ -370,6 +374,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
     let etcd = cluster(endpoints, args.cluster, &args.name)?;
+    let listen = args.commands.check().map_err(CliError::Unusable)?;
     Ok(run::Options {
         etcd,
         manifest: args.manifest,
@@ -382,6 +387,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         isolation: args.isolation,
         ends_all: args.on_exit == Some(OnExit::End),
         log_bytes: args.log_bytes,
+        listen,
         // An option behind `--` takes precedence.
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,

@@ -8,6 +8,7 @@
 pub mod apart;
 mod check;
 pub mod cli;
+mod command_interface;
 pub mod fence;
 mod folders;
 pub mod limits;

@@ -9,6 +9,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "frame",
     "internal::Rules",
     "internal::agent_update",
+    "internal::check_version",
     "internal::manifest",
     "internal::parts",
     "internal::state",
