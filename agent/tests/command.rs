@@ -7,5 +7,7 @@ mod command {
     mod client;
     mod handshake;
     mod hostile;
+    mod sdk;
     mod sequences;
+    mod tls;
 }

@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 
-use super::wire::FromFifogate;
+use super::wire::{FromFifogate, ResponseHead};
 
 /// Id of the instances of commanders: no runtimeConfig has this hash.
 const ID: &str = "commander";
@@ -49,6 +49,7 @@ struct Open {
 pub(super) struct Numbered {
     pub(super) number: u64,
     pub(super) wants_took: bool,
+    pub(super) head: ResponseHead,
     pub(super) response: bytes::Bytes,
 }
 
@@ -125,7 +126,9 @@ impl Commanders {
             match message {
                 Ok(FromFifogate { response: Some(response), .. }) => {
                     let (number, wants_took) = (to.number, to.wants_took);
-                    let message = Numbered { number, wants_took, response };
+                    // What does not decode is the client's to judge.
+                    let head = ResponseHead::decode(response.clone()).unwrap_or_default();
+                    let message = Numbered { number, wants_took, head, response };
                     if open.messages.try_send(message).is_err() {
                         let status = Status::internal("messages came faster than they were taken");
                         open.end.send_replace(Some(status));

@@ -8,11 +8,14 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Sleep, sleep},
+};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -27,8 +30,9 @@ use crate::log_text::Quoted;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reads(Arc<Mutex<HashSet<String>>>);
 
-/// Longest response looked into: an error is short.
-const LONGEST_ERROR: usize = 16 << 10;
+/// Quiet time between the acceptance of a log request and its first lines: the SDKs register for lines only
+/// after it. It is as long as that of events (`--subscribe-grace-ms`).
+const LOG_GRACE: Duration = Duration::from_millis(20);
 
 impl Reads {
     pub(super) fn note(&self, id: String) {
@@ -36,20 +40,9 @@ impl Reads {
     }
 
     /// The response as `ank` needs it: it waits in vain if a read is answered by an error.
-    fn fitted(&self, response: Bytes) -> Bytes {
-        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reads.is_empty() {
-            return response;
-        }
-        if response.len() > LONGEST_ERROR {
-            // The id alone: it is the first field.
-            if let Some(id) = id_of(&response) {
-                reads.remove(id);
-            }
-            return response;
-        }
-        let Ok(head) = ResponseHead::decode(response.clone()) else { return response };
-        let was_read = reads.remove(&head.request_id);
+    fn fitted(&self, head: ResponseHead, response: Bytes) -> Bytes {
+        let was_read =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&head.request_id);
         match head.error {
             Some(error) if was_read => {
                 let text = Quoted(&error.message);
@@ -59,14 +52,6 @@ impl Reads {
             _ => response,
         }
     }
-}
-
-/// The id of a response, without decoding its content.
-fn id_of(response: &[u8]) -> Option<&str> {
-    // Field 1, length-delimited. fifogate writes it first.
-    let mut rest = response.strip_prefix(&[1 << 3 | 2])?;
-    let len = prost::encoding::decode_varint(&mut rest).ok()?;
-    std::str::from_utf8(rest.get(..usize::try_from(len).ok()?)?).ok()
 }
 
 /// Messages to one client, until the stream ends.
@@ -80,25 +65,57 @@ pub(crate) struct Outgoing {
     pub(super) end: mpsc::Receiver<Status>,
     /// Reads of `ank` under way.
     pub(super) reads: Reads,
+    /// A message that came too early.
+    pub(super) held: Option<Numbered>,
+    /// The end of the quiet time of a log request.
+    pub(super) quiet: Option<Pin<Box<Sleep>>>,
     /// The place of this commander among all.
     pub(super) _place: OwnedSemaphorePermit,
+}
+
+impl Outgoing {
+    /// Takes a message, if it is time for it.
+    fn take(&mut self, context: &mut Context<'_>) -> Poll<Numbered> {
+        let message = match self.held.take() {
+            Some(message) => message,
+            None => match self.messages.poll_recv(context) {
+                Poll::Ready(Some(message)) => message,
+                // At its end the other receivers decide.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            },
+        };
+        if message.head.is_of_a_log()
+            && let Some(quiet) = &mut self.quiet
+            && quiet.as_mut().poll(context).is_pending()
+        {
+            self.held = Some(message);
+            return Poll::Pending;
+        }
+        if message.head.begins_logs() {
+            self.quiet = Some(Box::pin(sleep(LOG_GRACE)));
+        }
+        Poll::Ready(message)
+    }
 }
 
 impl Stream for Outgoing {
     type Item = Result<ToCommander, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(Some(message)) = self.messages.poll_recv(context) {
+        if let Poll::Ready(message) = self.take(context) {
             if message.wants_took {
                 // The session may have ended.
                 let _ = self.took.send(message.number);
             }
-            let response = Some(self.reads.fitted(message.response));
+            let response = Some(self.reads.fitted(message.head, message.response));
             return Poll::Ready(Some(Ok(ToCommander { response, states: None })));
         }
-        // Behind all messages that are there. A state without sender means that nobody looks at states.
+        // Behind all messages that are there. States without a sender end nothing.
         if let Poll::Ready(Some(states)) = self.states.poll_recv(context) {
             return Poll::Ready(Some(Ok(ToCommander { states: Some(states), response: None })));
+        }
+        if self.held.is_some() {
+            return Poll::Pending;
         }
         self.end.poll_recv(context).map(|status| status.map(Err))
     }

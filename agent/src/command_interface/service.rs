@@ -107,7 +107,16 @@ impl Service {
             reads: noted,
         };
         tokio::spawn(session.run());
-        Ok(Response::new(Outgoing { messages, states, took, end: ends, reads, _place: place }))
+        Ok(Response::new(Outgoing {
+            messages,
+            states,
+            took,
+            end: ends,
+            reads,
+            held: None,
+            quiet: None,
+            _place: place,
+        }))
     }
 }
 

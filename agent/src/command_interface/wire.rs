@@ -84,13 +84,31 @@ impl RequestHead {
     }
 }
 
-/// The kind of a response, and the id of its request.
+/// The kind of a response, and the id of its request. Decoding skips the content.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ResponseHead {
     #[prost(string, tag = "1")]
     pub(super) request_id: String,
     #[prost(message, optional, tag = "3")]
     pub(super) error: Option<pb::Error>,
+    #[prost(bytes = "bytes", optional, tag = "6")]
+    logs_accepted: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "7")]
+    log_entries: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "8")]
+    logs_stop: Option<Bytes>,
+}
+
+impl ResponseHead {
+    /// True for the beginning of a campaign.
+    pub(super) fn begins_logs(&self) -> bool {
+        self.logs_accepted.is_some()
+    }
+
+    /// True for lines of a log, and for its end.
+    pub(super) fn is_of_a_log(&self) -> bool {
+        self.log_entries.is_some() || self.logs_stop.is_some()
+    }
 }
 
 /// The answer to a read without any state.

@@ -13,7 +13,7 @@ use super::client::{Client, TOOL, ToServer, channel, hello, open, request, state
 
 /// A workload is served, and so is an operator.
 async fn is_well(agent: &Agent) {
-    agent.connect_as("ctl").read(&["desiredState.configs"]);
+    agent.connect_as("ctl").state();
     Client::connect(agent, TOOL).await.read(&["desiredState.configs"]).await;
 }
 
@@ -92,6 +92,7 @@ async fn commander_that_does_not_read_gets_the_truth_later_and_others_in_time() 
     for number in 0..200 {
         let value = format!("{number} {text}");
         ctl.set_config("u", "c", &value);
+        ctl.success();
     }
     let mut events = 0;
     loop {

@@ -48,7 +48,7 @@ async fn apply_waits_for_unasked_states_and_so_does_its_deletion() {
     let mut client = Client::connect(&agent, ANK).await;
     client.read(&[]).await;
     let success = client.update(pb::CompleteState::default(), &mask).await.unwrap();
-    assert_eq!(success.deleted_workloads, [instance.clone()]);
+    assert_eq!(&success.deleted_workloads, std::slice::from_ref(instance));
     client.read(&[]).await;
     client.until_state(instance, |state| matches!(state, State::Removed(_))).await;
     client.goodbye().await;
