@@ -21,7 +21,9 @@ use nix::unistd::geteuid;
 use crate::{
     check,
     command_interface::CommandArgs,
-    fence, log_text, run,
+    fence, log_text,
+    operator::{self, OperatorCommand},
+    run,
     runtime::{Isolation, shim},
     store::etcd,
 };
@@ -94,6 +96,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Finds the faults of manifests that `run` finds only when a workload starts
     Check(CheckArgs),
+    #[command(flatten)]
+    Operator(OperatorCommand),
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -295,6 +299,7 @@ where
         Command::Check(args) => {
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
         }
+        Command::Operator(command) => operator::run(command),
         Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
     };
     let (status, message) = match done {
@@ -437,7 +442,7 @@ fn fifogate_beside(program: &Path) -> PathBuf {
     if beside.is_file() { beside } else { "fifogate".into() }
 }
 
-fn default_run_dir() -> Result<PathBuf, CliError> {
+pub(crate) fn default_run_dir() -> Result<PathBuf, CliError> {
     if geteuid().is_root() {
         return Ok("/run/fifogate".into());
     }

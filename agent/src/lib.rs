@@ -17,6 +17,7 @@ pub mod log_text;
 pub mod logs;
 pub mod main_loop;
 pub mod model;
+mod operator;
 pub mod pairs;
 mod placement;
 pub mod render;

@@ -12,6 +12,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "internal::check_version",
     "internal::manifest",
     "internal::parts",
+    "internal::printed",
     "internal::state",
     "internal::too_deep",
     "internal::yaml",

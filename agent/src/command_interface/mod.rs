@@ -21,8 +21,9 @@ mod tls;
 pub(crate) mod wire;
 
 pub(crate) use commanders::{Commanders, is_commander};
-pub(crate) use listen::{Interface, Settings};
+pub(crate) use listen::{Interface, SOCKET, Settings};
 pub(crate) use options::{CommandArgs, Listen};
+pub(crate) use tls::private as private_file;
 
 /// The generated messages of `proto/grpc_api.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::large_enum_variant, dead_code)]
