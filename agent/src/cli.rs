@@ -24,7 +24,7 @@ use crate::{
     fence, log_text,
     operator::{self, OperatorCommand},
     run,
-    runtime::{Isolation, shim},
+    runtime::{Isolation, keeper, shim},
     store::etcd,
 };
 
@@ -101,6 +101,9 @@ enum Command {
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
+    /// Keeps one workload's process when the agent ends; for the agent itself
+    #[command(hide = true)]
+    Keep(KeepArgs),
     /// Ends the agent if it cannot keep its name; for the agent itself
     #[command(hide = true)]
     Watchdog(WatchdogArgs),
@@ -137,8 +140,8 @@ struct RunArgs {
     /// How far workloads are kept apart; default: as far as it is possible here
     #[arg(long, value_enum, ignore_case = true, value_name = "HOW")]
     isolation: Option<Isolation>,
-    /// What happens to containers when the agent ends; default: they go on, and the next agent of the
-    /// name takes them over. Processes end in any case
+    /// What happens to workloads when the agent ends; default: processes end, containers go on, and the
+    /// next agent of the name takes them over
     #[arg(long, value_enum, ignore_case = true, value_name = "WHAT")]
     on_exit: Option<OnExit>,
     /// Most bytes that are kept of what one process writes
@@ -152,11 +155,13 @@ struct RunArgs {
     gate_options: Vec<OsString>,
 }
 
-/// What the end of the agent means for containers.
+/// What the end of the agent means for workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum OnExit {
-    /// They end, too
+    /// All end, containers too
     End,
+    /// All go on, processes too
+    Keep,
 }
 
 #[derive(Debug, Args)]
@@ -217,6 +222,13 @@ struct WatchdogArgs {
     #[arg(value_parser = seconds)]
     seconds: f64,
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct KeepArgs {
+    /// For lists of processes
+    #[arg(value_name = "WORKLOAD")]
+    _workload: String,
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +307,7 @@ where
     let gate_verbosity = gate_verbosity(&cli);
     let done = match cli.command {
         Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
+        Command::Keep(_) => return keeper::main(),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
         Command::Check(args) => {
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
@@ -380,6 +393,15 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
     let etcd = cluster(endpoints, args.cluster, &args.name)?;
     let listen = args.commands.check().map_err(CliError::Unusable)?;
+    if args.on_exit == Some(OnExit::Keep)
+        && etcd.as_ref().is_some_and(|etcd| etcd.takeover_after.is_some())
+    {
+        return Err(CliError::Unusable(
+            "--on-exit keep: with --etcd this takes --takeover-after never, as another machine could run \
+             the workloads of this name while they go on here"
+                .to_owned(),
+        ));
+    }
     Ok(run::Options {
         etcd,
         manifest: args.manifest,
@@ -391,6 +413,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         grace: Duration::from_secs_f64(args.grace),
         isolation: args.isolation,
         ends_all: args.on_exit == Some(OnExit::End),
+        keeps: args.on_exit == Some(OnExit::Keep),
         log_bytes: args.log_bytes,
         listen,
         // An option behind `--` takes precedence.

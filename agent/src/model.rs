@@ -311,6 +311,12 @@ pub fn instance_name(instance: &Instance) -> pb::WorkloadInstanceName {
     }
 }
 
+/// The name of the folders of an instance: of its pair, its log, and what the agent keeps of it.
+#[must_use]
+pub fn folder_name(instance: &Instance) -> String {
+    format!("{}.{}", instance.workload, instance.id)
+}
+
 /// Converts a name in a message to the instance.
 #[must_use]
 pub fn instance(name: &pb::WorkloadInstanceName) -> Instance {

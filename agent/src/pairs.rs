@@ -214,9 +214,7 @@ impl Pairs {
     /// The folder of the pair of an instance, whether it is open or not.
     #[must_use]
     pub fn folder(&self, instance: &Instance) -> PathBuf {
-        self.run_dir
-            .join(format!("{}.{}", instance.workload, instance.id))
-            .join("control_interface")
+        self.run_dir.join(model::folder_name(instance)).join("control_interface")
     }
 
     /// Runs `f` under the lock. `f` cannot await, so the lock is never held for long.

@@ -66,6 +66,7 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) ends_all: bool,
+    pub(crate) keeps: bool,
     pub(crate) log_bytes: u64,
     pub(crate) listen: Listen,
     pub(crate) gate_verbosity: Option<&'static str>,
@@ -147,7 +148,8 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     stop.stop.send_replace(true);
     let finished = finish(agent, options.grace).await;
     // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
-    store.close(finished.is_ok()).await;
+    let all_ended = finished.is_ok() && (!options.keeps || reason.is_some());
+    store.close(all_ended).await;
     reason.map_or(finished, |text| Err(CliError::Failed(text)))
 }
 
@@ -157,7 +159,15 @@ fn failed(error: io::Error) -> CliError {
 
 async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
     let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
-    let around = Around { hidden, umask };
+    let around = Around {
+        agent: options.name.clone(),
+        folder: folders.run.path.join("agent"),
+        hidden,
+        umask,
+        keeps: options.keeps,
+        log_bytes: options.log_bytes,
+        grace: options.grace,
+    };
     let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
         .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
     let mut runtimes = Runtimes::default();
@@ -185,7 +195,7 @@ fn assemble(
     let Folders { run, state, .. } = folders;
     let run_dir = run.path.clone();
     let folder = run_dir.join("agent");
-    let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path))?;
+    let logs = open_logs(options, state.as_ref().map_or(&folder, |state| &state.path), runtimes)?;
     let (follow, tree) = watch::channel(model::empty());
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
@@ -268,9 +278,10 @@ async fn has_to_end(
     }
 }
 
-fn open_logs(options: &Options, folder: &Path) -> Result<Logs, CliError> {
+fn open_logs(options: &Options, folder: &Path, runtimes: &Runtimes) -> Result<Logs, CliError> {
     let folder = folder.join("logs");
-    Logs::new(&folder, options.log_bytes)
+    let left = runtimes.left().into_iter().map(|left| left.instance).collect();
+    Logs::new(&folder, options.log_bytes, &left)
         .map_err(|error| CliError::Failed(format!("{}: {error}", folder.display())))
 }
 

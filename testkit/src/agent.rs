@@ -154,6 +154,11 @@ impl Agent {
         fs::write(&path, edit(fs::read_to_string(&path).unwrap())).unwrap();
     }
 
+    /// Changes its options, for the next start.
+    pub fn change_options(&mut self, change: impl FnOnce(&mut Vec<String>)) {
+        change(&mut self.options);
+    }
+
     /// Starts it again as it was started.
     pub fn restart(&mut self) {
         self.child = spawn(self.dir.path(), &self.options, None, &self.env);

@@ -34,7 +34,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "state"],
+        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "printed", "state"],
         &[],
         &[],
     ),

@@ -10,7 +10,7 @@ mod record;
 mod segmented_log;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, DirBuilder},
     io,
@@ -30,16 +30,19 @@ use tokio::{
 };
 
 pub use campaign::Campaigns;
-pub use segmented_log::Log;
+pub use segmented_log::{Ends, Layout, Log};
 
-use crate::log_text::{self, Quoted};
+use crate::{
+    log_text::{self, Quoted},
+    model,
+};
 use record::Lines;
 
 /// Bytes read from a workload's pipe at a time.
 const READ_BUFFER: usize = 64 << 10;
 
 /// Time for the last output of a process to reach its log. It is longer than readers may hold it back.
-const DRAIN: Duration = Duration::from_secs(15);
+pub(crate) const DRAIN: Duration = Duration::from_secs(15);
 
 /// The output of a workload that its runtime keeps.
 pub trait KeptLog: fmt::Debug + Send + Sync {
@@ -67,15 +70,19 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Creates the folder of all logs, and removes those of an earlier agent. The folder above it is
-    /// private to our user, so no name below it belongs to others.
+    /// Creates the folder of all logs, and removes those of an earlier agent but for the instances that are
+    /// `left`. The folder above it is private to our user, so no name below it belongs to others.
     ///
     /// # Errors
-    /// The folder cannot be removed or created.
-    pub fn new(folder: &Path, limit: u64) -> io::Result<Self> {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => DirBuilder::new().mode(0o700).recursive(true).create(folder)?,
+    /// The folder cannot be created or read, or a log in it cannot be removed.
+    pub fn new(folder: &Path, limit: u64, left: &BTreeSet<Instance>) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
+        let stay: BTreeSet<_> = left.iter().map(model::folder_name).collect();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| stay.contains(name)) {
+                fs::remove_dir_all(entry.path())?;
+            }
         }
         Ok(Self { folder: folder.to_owned(), limit, all: Arc::default() })
     }
@@ -89,8 +96,8 @@ impl Logs {
             log.go_on();
             return Some(log.clone());
         }
-        let folder = self.folder.join(format!("{}.{}", instance.workload, instance.id));
-        match Log::create(&folder, self.limit) {
+        let folder = self.folder.join(model::folder_name(instance));
+        match Log::open(&folder, self.limit) {
             Ok(log) => {
                 all.insert(instance.clone(), Source::Own(log.clone()));
                 Some(log)
@@ -115,25 +122,12 @@ impl Logs {
     /// Removes the log of an instance, with its files.
     pub fn remove(&self, instance: &Instance) {
         let log = self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
-        if let Some(Source::Own(log)) = log {
-            log.remove();
+        match log {
+            Some(Source::Own(log)) => log.remove(),
+            Some(Source::Kept(_)) => {}
+            // One that an earlier agent has left, perhaps.
+            None => _ = fs::remove_dir_all(self.folder.join(model::folder_name(instance))),
         }
-    }
-
-    /// Reads all output of a process until its end. Without a log the output is discarded, so the
-    /// process does not block.
-    #[must_use]
-    pub fn capture(
-        &self,
-        workload: &str,
-        log: Option<Log>,
-        stdout: ChildStdout,
-        stderr: ChildStderr,
-    ) -> Captured {
-        let mut streams = JoinSet::new();
-        streams.spawn(copy(workload.to_owned(), log.clone(), stdout));
-        streams.spawn(copy(workload.to_owned(), log, stderr));
-        Captured(streams)
     }
 }
 
@@ -142,6 +136,21 @@ impl Logs {
 pub struct Captured(JoinSet<()>);
 
 impl Captured {
+    /// Begins to read all output of a process until its end. Without a log the output is discarded, so the
+    /// process does not block. What does not get into the log is told to `lost`.
+    #[must_use]
+    pub fn begin(
+        log: Option<Log>,
+        stdout: ChildStdout,
+        stderr: ChildStderr,
+        lost: impl Fn(&io::Error) + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let mut streams = JoinSet::new();
+        streams.spawn(copy(log.clone(), stdout, lost.clone()));
+        streams.spawn(copy(log, stderr, lost));
+        Self(streams)
+    }
+
     /// Waits until all output is in the log, after the end of the process. Processes left behind may
     /// keep the pipes open, so the wait is bounded.
     pub async fn drained(mut self) {
@@ -151,7 +160,7 @@ impl Captured {
     }
 }
 
-async fn copy(workload: String, log: Option<Log>, mut stream: impl AsyncRead + Unpin) {
+async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin, lost: impl Fn(&io::Error)) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut lines = Lines::default();
     loop {
@@ -167,11 +176,16 @@ async fn copy(workload: String, log: Option<Log>, mut stream: impl AsyncRead + U
             lines.feed(&buffer[..read], |line| record::put(&mut records, micros, line));
         }
         if let Err(error) = log.append_patiently(records).await {
-            let text = format_args!("output of {} is lost: {error}", Quoted(&workload));
-            log_text::about(&workload, Level::Warn, text);
+            lost(&error);
         }
         if read == 0 {
             return;
         }
     }
+}
+
+/// Says in the log of this agent that output of a workload did not get into its own.
+pub fn report_loss(workload: &str, reason: impl fmt::Display) {
+    let text = format_args!("output of {} is lost: {reason}", Quoted(workload));
+    log_text::about(workload, Level::Warn, text);
 }

@@ -7,13 +7,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, DirBuilder, File},
-    io,
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use super::record::{self, HEAD};
@@ -47,6 +48,8 @@ struct Inner {
 struct State {
     segments: VecDeque<Segment>,
     end: u64,
+    /// Whether a part of a record is behind the end: its writer was killed.
+    has_rest: bool,
     readers: BTreeMap<u64, Reading>,
     last_reader: u64,
 }
@@ -65,21 +68,120 @@ struct Reading {
     patience: Duration,
 }
 
-impl Log {
-    /// Creates an empty log in its own folder. It keeps at most `limit` bytes, or its last record if this is
-    /// longer, and at least three quarters of `limit` once it is full.
-    pub(super) fn create(folder: &Path, limit: u64) -> io::Result<Self> {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => DirBuilder::new().mode(0o700).create(folder)?,
+/// The end of a log, and whether it is finished.
+pub type Ends = watch::Receiver<(u64, bool)>;
+
+/// Where the records of a log are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The positions at which its files begin, in order.
+    starts: Vec<u64>,
+    /// The position behind its last record.
+    end: u64,
+}
+
+impl State {
+    /// What is in a folder. Positions are counted from the name of the first file.
+    fn on_disk(folder: &Path) -> io::Result<Self> {
+        let mut starts = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            starts.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
         }
+        starts.sort_unstable();
+        let open = |start| match Segment::open(folder, start) {
+            // Its writer has just removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened),
+        };
+        let segments: VecDeque<_> =
+            starts.into_iter().filter_map(open).collect::<Result<_, _>>()?;
+        let Some(last) = segments.back() else { return Ok(Self::default()) };
+        let mut bytes = Vec::new();
+        (&*last.file).read_to_end(&mut bytes)?;
+        let whole = record::beginning(&bytes, usize::MAX);
+        let (end, has_rest) = (last.start + whole as u64, whole < bytes.len());
+        Ok(Self { segments, end, has_rest, ..Self::default() })
+    }
+}
+
+impl Segment {
+    fn open(folder: &Path, start: u64) -> io::Result<Self> {
+        let path = folder.join(start.to_string());
+        let file = Arc::new(File::options().read(true).write(true).open(&path)?);
+        Ok(Self { start, file, path })
+    }
+}
+
+impl Log {
+    /// Opens the log in its own folder, with what is in it already, or creates it. It keeps at most `limit`
+    /// bytes, or its last record if this is longer, and at least three quarters of `limit` once it is full.
+    ///
+    /// # Errors
+    /// The folder cannot be created or read.
+    pub fn open(folder: &Path, limit: u64) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
+        let state = State::on_disk(folder)?;
         Ok(Self(Arc::new(Inner {
             folder: folder.to_owned(),
             limit,
-            state: Mutex::default(),
-            end: watch::Sender::new((0, false)),
+            end: watch::Sender::new((state.end, false)),
+            state: Mutex::new(state),
             moved: Notify::new(),
         })))
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// Where its records are now.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let state = self.state();
+        Layout { starts: state.segments.iter().map(|own| own.start).collect(), end: state.end }
+    }
+
+    /// Tells of each change of its end.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        self.0.end.subscribe()
+    }
+
+    /// Goes on as far as another process, its writer, says that it has come.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn follow(&self, layout: &Layout) -> io::Result<()> {
+        let mut state = self.state();
+        state.segments.retain(|own| layout.starts.contains(&own.start));
+        let known = state.segments.back().map(|own| own.start);
+        for start in layout.starts.iter().filter(|start| known.is_none_or(|known| **start > known))
+        {
+            match Segment::open(&self.0.folder, *start) {
+                Ok(segment) => state.segments.push_back(segment),
+                // The writer is further on, and tells so next.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let last = state.segments.back().map_or(0, |own| own.start);
+        state.end = layout.end.max(last);
+        self.0.end.send_modify(|end| end.0 = state.end);
+        Ok(())
+    }
+
+    /// Reads anew what is in its folder, after the end of the process that wrote it.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn reread(&self) -> io::Result<()> {
+        let found = State::on_disk(&self.0.folder)?;
+        let mut state = self.state();
+        (state.segments, state.end, state.has_rest) = (found.segments, found.end, found.has_rest);
+        self.0.end.send_modify(|end| end.0 = state.end);
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,6 +214,12 @@ impl Log {
     fn append_part(&self, records: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let end = state.end + records.len() as u64;
+        if state.has_rest
+            && let Some(last) = state.segments.back()
+        {
+            last.file.set_len(state.end - last.start)?;
+            state.has_rest = false;
+        }
         let full = |segment: &Segment| end - segment.start > self.0.limit / SEGMENTS;
         if state.segments.back().is_none_or(full) {
             let path = self.0.folder.join(state.end.to_string());

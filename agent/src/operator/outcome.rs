@@ -1,7 +1,7 @@
 //! The outcome of an update: what became of the workloads that it has started and ended.
 //!
-//! A subscription tells when to look again, and each look reads the states anew: so nothing is missed,
-//! however many events were merged.
+//! A subscription tells when to look again, or some time does, and each look reads the states anew: so
+//! nothing is missed, however many events were merged.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use fifogate::{
     state::Tree,
 };
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     args::{Format, WaitArgs},
@@ -45,6 +45,9 @@ enum Goal {
 
 /// Time after which a replaced instance counts as started again, although nobody has seen it end.
 const UNSEEN: Duration = Duration::from_secs(3);
+
+/// Time after which the states are looked at without an event.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Sends an update, and waits for its outcome.
 pub(super) async fn carry_out(
@@ -139,14 +142,12 @@ async fn until_done(
                 false
             }
         });
-        let Some(first) = awaited.first() else { return Ok(failed) };
-        match first.goal {
-            Goal::Replaced(unseen) => {
-                if let Ok(event) = timeout_at(unseen, client.event(subscription)).await {
-                    event?;
-                }
-            }
-            _ => client.event(subscription).await?,
+        if awaited.is_empty() {
+            return Ok(failed);
+        }
+        // No event comes for changes that were undone before it was made.
+        if let Ok(event) = timeout(LOOK, client.event(subscription)).await {
+            event?;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Runtimes: they start workloads, report how each of them fares, and end them.
 //!
 //! A [`Runtime`] gets an [`Order`] and returns a [`Started`] workload, whose [`Unit`] reports its states
-//! until its end. `process` starts children of this agent, `podman` containers that outlive it.
+//! until its end. `process` starts children of this agent or of keepers, `podman` containers. Keepers and
+//! containers outlive the agent.
 
 mod accounts;
 mod capabilities;
@@ -26,11 +27,15 @@ use tokio::{
     time::Duration,
 };
 
-use crate::{logs::KeptLog, model::states, pairs::Pairs};
+use crate::{
+    logs::{KeptLog, Log},
+    model::states,
+    pairs::Pairs,
+};
 
 pub use mounts::Hidden;
 pub use podman::runtimes as podman_runtimes;
-pub use process::{Around, Launcher};
+pub use process::{Around, Launcher, keeper};
 pub use shim::Isolation;
 
 /// Name of the runtime of processes, in the `runtime` field of a workload.
@@ -84,6 +89,11 @@ pub trait Runtime: fmt::Debug + Send + Sync {
 pub trait Unit: fmt::Debug + Send + Sync {
     /// Waits for its next state, or its end. If this is cancelled, a later call returns the same.
     fn change(&mut self) -> Later<'_, Change>;
+
+    /// Whether it had ended already when it was taken over from an earlier agent.
+    fn has_ended(&self) -> bool {
+        false
+    }
 
     /// Ends and removes it; `grace` is the time of a process to end by itself. Returns its end in words.
     ///
@@ -164,6 +174,8 @@ pub struct Started {
 pub enum Output {
     /// It comes through these pipes.
     Pipes(ChildStdout, ChildStderr),
+    /// Somebody writes it into the log of the order.
+    InLog,
     /// The runtime keeps it.
     Kept(Arc<dyn KeptLog>),
 }
@@ -179,6 +191,8 @@ pub struct Order {
     pub folder: PathBuf,
     /// All open pairs.
     pub pairs: Pairs,
+    /// The log for its output; `None` if the runtime keeps it, or it is lost.
+    pub log: Option<Log>,
 }
 
 impl Order {

@@ -45,7 +45,7 @@ use super::{
 };
 
 /// Isolation of a workload from its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Isolation {
     /// Its own mounts, and its own processes, all of which end with the first.
     Full,

@@ -16,7 +16,7 @@ use std::{
 
 use fifogate::{
     internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
-    state::{Instance, Node, Tree},
+    state::{Node, Tree},
 };
 use tokio::{
     sync::watch,
@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     logs::Logs,
+    model,
     pairs::Pairs,
     runtime::{Left, Runtimes},
 };
@@ -113,7 +114,7 @@ impl Supervisor {
 /// Removes the folders of instances that an earlier agent has not removed, all but those that are left:
 /// files of configs may be in them.
 fn remove_stale<'a>(folder: &Path, left: impl Iterator<Item = &'a Left>) {
-    let left: BTreeSet<_> = left.map(|left| folder_name(&left.instance)).collect();
+    let left: BTreeSet<_> = left.map(|left| model::folder_name(&left.instance)).collect();
     // Without the folder there is nothing to remove.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -125,11 +126,6 @@ fn remove_stale<'a>(folder: &Path, left: impl Iterator<Item = &'a Left>) {
             log::warn!("cannot remove {}: {error}", entry.path().display());
         }
     }
-}
-
-/// The name of the agent's folder for an instance.
-fn folder_name(instance: &Instance) -> String {
-    format!("{}.{}", instance.workload, instance.id)
 }
 
 /// The workload of this name in `tree`, if it belongs to the agent.

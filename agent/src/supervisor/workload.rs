@@ -3,7 +3,9 @@
 //! The state goes in; execution states come out. At most one instance of a name runs at a time. An
 //! instance is reported as removed only after its workload has ended.
 
-use std::{convert::Infallible, fmt, future::pending, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fmt, future::pending, io, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use fifogate::{
     internal::state::{DESIRED_STATE, WORKLOAD_STATES},
@@ -19,7 +21,7 @@ use tokio::{
 use crate::{
     apart,
     log_text::{self, Quoted},
-    logs::{Captured, Log},
+    logs::{Captured, Log, report_loss},
     model::{self, states},
     render::{self, configs_of},
     runtime::{Change, Ended, Left, Order, Output, Runtime, StartError, Started, Unit},
@@ -28,7 +30,7 @@ use crate::{
 use super::{
     Shared,
     conditions::{dependents, may_start, may_stop},
-    folder_name, wanted,
+    wanted,
 };
 
 /// Pause before the first restart; doubled each time.
@@ -216,7 +218,9 @@ impl Task {
             if !self.start_with_retries(wanted, runtime, log).await {
                 break;
             }
-            self.report(&wanted.instance, states::running());
+            if self.unit.as_ref().is_none_or(|unit| !unit.has_ended()) {
+                self.report(&wanted.instance, states::running());
+            }
             let began = Instant::now();
             let end = self.until_end(&wanted.instance).await;
             self.unit = None;
@@ -310,6 +314,7 @@ impl Task {
             workload: wanted.message.clone(),
             folder: self.folder(&wanted.instance),
             pairs: self.shared.pairs.clone(),
+            log: log.cloned(),
         };
         // In a task of its own: a start that is given up half way would be killed, and what it has created on
         // the node would stay.
@@ -322,8 +327,11 @@ impl Task {
         let logs = &self.shared.logs;
         match output {
             Output::Pipes(stdout, stderr) => {
-                self.output = Some(logs.capture(&self.name, log.cloned(), stdout, stderr));
+                let name = self.name.clone();
+                let lost = move |error: &io::Error| report_loss(&name, error);
+                self.output = Some(Captured::begin(log.cloned(), stdout, stderr, lost));
             }
+            Output::InLog => {}
             Output::Kept(kept) => logs.keep(&wanted.instance, kept),
         }
         Ok(())
@@ -340,7 +348,7 @@ impl Task {
     }
 
     fn folder(&self, instance: &Instance) -> PathBuf {
-        self.shared.folder.join(folder_name(instance))
+        self.shared.folder.join(model::folder_name(instance))
     }
 
     /// Stops the workload, and removes everything of the instance unless it goes on.
