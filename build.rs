@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Ordered maps: equal messages are encoded to equal bytes. Later versions add reject codes.
     prost_build::Config::new()
         .btree_map(["."])
+        // Messages of commanders pass through the agent unopened.
+        .bytes([".agent_link"])
         .enum_attribute("agent_link.RejectCode", "#[non_exhaustive]")
         .compile_fds(descriptors)?;
     Ok(())

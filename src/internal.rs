@@ -39,6 +39,12 @@ pub mod yaml {
     };
 }
 
+/// States as text: the reference agent prints them for operators.
+#[cfg(feature = "printed")]
+pub mod printed {
+    pub use crate::printed::{change, json_line, state, yaml};
+}
+
 /// The tree as the reference agent works on it: names of parts, differences, entries of instances.
 pub mod state {
     pub use crate::state::{

@@ -92,6 +92,8 @@ pub mod message;
 mod nearest;
 mod owner;
 pub mod pb;
+#[cfg(feature = "printed")]
+mod printed;
 pub mod server;
 mod small_deque;
 #[cfg(feature = "manifest")]

@@ -19,7 +19,11 @@ use log::LevelFilter;
 use nix::unistd::geteuid;
 
 use crate::{
-    check, fence, log_text, run,
+    check,
+    command_interface::CommandArgs,
+    fence, log_text,
+    operator::{self, OperatorCommand},
+    run,
     runtime::{Isolation, keeper, shim},
     store::etcd,
 };
@@ -92,6 +96,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Finds the faults of manifests that `run` finds only when a workload starts
     Check(CheckArgs),
+    #[command(flatten)]
+    Operator(OperatorCommand),
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -142,6 +148,8 @@ struct RunArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
     log_bytes: u64,
+    #[command(flatten)]
+    commands: CommandArgs,
     /// Options for `fifogate run`
     #[arg(last = true, value_name = "OPTION")]
     gate_options: Vec<OsString>,
@@ -304,6 +312,7 @@ where
         Command::Check(args) => {
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
         }
+        Command::Operator(command) => operator::run(command),
         Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
     };
     let (status, message) = match done {
@@ -383,6 +392,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
     let etcd = cluster(endpoints, args.cluster, &args.name)?;
+    let listen = args.commands.check().map_err(CliError::Unusable)?;
     if args.on_exit == Some(OnExit::Keep)
         && etcd.as_ref().is_some_and(|etcd| etcd.takeover_after.is_some())
     {
@@ -405,6 +415,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         ends_all: args.on_exit == Some(OnExit::End),
         keeps: args.on_exit == Some(OnExit::Keep),
         log_bytes: args.log_bytes,
+        listen,
         // An option behind `--` takes precedence.
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,
@@ -454,7 +465,7 @@ fn fifogate_beside(program: &Path) -> PathBuf {
     if beside.is_file() { beside } else { "fifogate".into() }
 }
 
-fn default_run_dir() -> Result<PathBuf, CliError> {
+pub(crate) fn default_run_dir() -> Result<PathBuf, CliError> {
     if geteuid().is_root() {
         return Ok("/run/fifogate".into());
     }

@@ -8,6 +8,7 @@
 pub mod apart;
 mod check;
 pub mod cli;
+mod command_interface;
 pub mod fence;
 mod folders;
 pub mod limits;
@@ -16,6 +17,7 @@ pub mod log_text;
 pub mod logs;
 pub mod main_loop;
 pub mod model;
+mod operator;
 pub mod pairs;
 mod placement;
 pub mod render;

@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    command_interface::{Commanders, is_commander},
     link::{GateConfig, GateProcess},
     log_text::{self, Quoted},
     logs::{Campaigns, Logs},
@@ -62,6 +63,7 @@ pub struct Agent {
     pairs: Pairs,
     logs: Logs,
     campaigns: Campaigns,
+    commanders: Commanders,
     supervisor: Supervisor,
     updates: mpsc::UnboundedSender<Asked>,
     answers: mpsc::UnboundedReceiver<Answer>,
@@ -105,6 +107,8 @@ pub struct Parts {
     pub pairs: Pairs,
     /// The logs.
     pub logs: Logs,
+    /// The connections of the command interface.
+    pub(crate) commanders: Commanders,
     /// The workloads.
     pub supervisor: Supervisor,
     /// The source of the first state.
@@ -135,6 +139,7 @@ impl Agent {
             pairs: parts.pairs,
             logs: parts.logs,
             campaigns: Campaigns::default(),
+            commanders: parts.commanders,
             supervisor: parts.supervisor,
             updates,
             answers,
@@ -224,6 +229,7 @@ impl Agent {
         }
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
+        self.commanders.follow(&tree);
         let old = std::mem::replace(&mut self.tree, tree);
         // Other changes wake no task: an event costs the same however many workloads run. The first state has
         // no workload at all, perhaps, and what an earlier agent has left is to end.
@@ -308,6 +314,7 @@ impl Agent {
         // First: from here on tasks wait for the next fifogate instead of calling this one.
         self.gate.send_replace(None);
         self.campaigns.clear();
+        self.commanders.gate_ended();
         if let Some(mut running) = self.running.take() {
             let _ = running.child.kill().await;
             // It ran well for a while, so its next start is not delayed further.
@@ -328,12 +335,14 @@ impl Agent {
                 // Campaigns end with their session, also if another session begins.
                 let own = model::instance(&change.instance_name.clone().unwrap_or_default());
                 self.campaigns.cancel_all_of(&own);
-                if change.phase() == Phase::Closed {
+                if change.phase() == Phase::Closed && !is_commander(&own) {
                     let (name, reason) = (Quoted(&own.workload), Quoted(&change.reason));
                     let text = format_args!("the session of {name} ended: {reason}");
                     log_text::about(&own.workload, Level::Info, text);
                 }
             }
+            to_agent::Content::ToCommander(message) => self.commanders.deliver(message),
+            to_agent::Content::CommanderReading(change) => self.commanders.set_reading(change),
             _ => {}
         }
     }
@@ -350,8 +359,10 @@ impl Agent {
                         .await;
                 }
                 Some(new_state) => {
-                    let workload = by.workload.clone();
-                    let update = Update { by: workload, new_state, masks: update.update_mask };
+                    // An operator has the rights of the agent itself.
+                    let sender = if is_commander(&by) { "" } else { by.workload.as_str() };
+                    let update =
+                        Update { by: sender.to_owned(), new_state, masks: update.update_mask };
                     // The receiver lives as long as this loop.
                     let _ = self.updates.send(Asked { by, request_id, update });
                 }

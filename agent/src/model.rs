@@ -212,6 +212,25 @@ fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
     });
 }
 
+/// The execution states that differ between two states, for a client that knows the old one. One that is
+/// gone is `removed`.
+#[must_use]
+pub fn workload_states_between(old: &Tree, new: &Tree) -> Vec<pb::WorkloadState> {
+    let mut changes = Vec::new();
+    state_changes(old, new, &mut changes);
+    let state = |change| {
+        let Change::WorkloadState(name, state) = change else { return None };
+        let removed = pb::execution_state::ExecutionStateEnum::Removed(0);
+        let removed =
+            pb::ExecutionState { execution_state_enum: Some(removed), additional_info: None };
+        let mut state = state.unwrap_or(removed);
+        // Clients of Ankaios drop a state without this field.
+        state.additional_info.get_or_insert_default();
+        Some(pb::WorkloadState { instance_name: Some(name), execution_state: Some(state) })
+    };
+    changes.into_iter().filter_map(state).collect()
+}
+
 /// Calls `each` for every differing entry below `path`, with its new value.
 fn each_change(old: &Tree, new: &Tree, path: &[&str], mut each: impl FnMut(&str, Option<&Node>)) {
     old.entries(path).diff(new.entries(path), |name, was, is| {

@@ -35,6 +35,7 @@ use tokio::{
 
 use crate::{
     cli::CliError,
+    command_interface::{Commanders, Interface, Listen, Settings},
     fence::{self, Ending},
     folders::{Private, Readable},
     link::GateConfig,
@@ -67,6 +68,7 @@ pub(crate) struct Options {
     pub(crate) ends_all: bool,
     pub(crate) keeps: bool,
     pub(crate) log_bytes: u64,
+    pub(crate) listen: Listen,
     pub(crate) gate_verbosity: Option<&'static str>,
     pub(crate) gate_options: Vec<OsString>,
 }
@@ -118,7 +120,13 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     };
     let (parts, stop) = assemble(options, &folders, &runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
+    let commanders = parts.commanders.clone();
+    let gate = parts.gate.subscribe();
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
+    // After fifogate: the first client is served at once.
+    let settings =
+        Settings { listen: &options.listen, run_dir: &folders.run.path, commanders, gate };
+    let interface = Interface::serve(settings).await.map_err(failed)?;
     // The status of this node is there for the first reads of workloads.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
@@ -134,6 +142,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     };
     agent.run(stopped).await;
     status.abort();
+    interface.finish().await;
     // An agent that loses its name leaves nothing to another one of this name.
     stop.ends_all.send_replace(options.ends_all || reason.is_some());
     stop.stop.send_replace(true);
@@ -215,7 +224,19 @@ fn assemble(
     };
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options, &store);
-    let parts = Parts { config, store, events, follow, gate, pairs, logs, supervisor, first_state };
+    let commanders = Commanders::default();
+    let parts = Parts {
+        config,
+        store,
+        events,
+        follow,
+        gate,
+        pairs,
+        logs,
+        commanders,
+        supervisor,
+        first_state,
+    };
     Ok((parts, Stop { ends_all, stop }))
 }
 

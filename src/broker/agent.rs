@@ -17,12 +17,12 @@ use super::{
     check_version,
     outbox::{Kind, Outgoing, QueuedBytes},
     peer::Peer,
-    peer_kind::LINK_WINDOW,
+    peer_kind::{LINK_WINDOW, PeerKind},
 };
 
 /// Version of the link protocol.
-// The minor number counts new fields: 1.1 brought the codes of rejections.
-const VERSION: &str = "1.1.0";
+// The minor number counts new fields: 1.1 brought the codes of rejections, 1.2 commanders.
+const VERSION: &str = "1.2.0";
 
 impl Broker {
     pub(super) fn begin_link(&mut self, run_dir: String) {
@@ -146,6 +146,14 @@ impl Broker {
             Command::Response { instance, request_id, kind, bodies } => {
                 self.on_forwarded_response(&instance, &request_id, kind, bodies)
             }
+            Command::AddCommander { instance, access } => {
+                self.add_commander(instance, access.as_ref())
+            }
+            Command::RemoveCommander(instance) => self.remove_commander(&instance),
+            Command::FromCommander(instance, message) => {
+                self.on_commander_message(&instance, message)
+            }
+            Command::CommanderTook(instance, number) => self.commander_took(&instance, number),
             Command::Trouble(trouble) => {
                 if let Some(link) = &mut self.link {
                     link.set_trouble(trouble);
@@ -176,6 +184,10 @@ impl Broker {
     fn add_workload(&mut self, instance: Instance, access: Option<&Node>, owner: Owner) -> Done {
         let rules = access.map(Rules::compile).unwrap_or_default();
         if let Some(id) = self.peers.find(&instance) {
+            if id.kind() == PeerKind::Commander {
+                let reason = format!("{instance} is a commander");
+                return rejected(RejectCode::InstanceConflict, reason);
+            }
             self.replace_rules(id, rules);
             return match self.peers.get(id) {
                 // The pair is still being made, and this may fail: the acknowledgement waits for it.
@@ -193,6 +205,9 @@ impl Broker {
     fn remove_workload(&mut self, instance: &Instance) -> Done {
         match self.peers.find(instance) {
             None => Done::Now(Err(unknown_instance(instance))),
+            Some(id) if id.kind() == PeerKind::Commander => {
+                Done::Now(Err(unknown_instance(instance)))
+            }
             Some(id) => {
                 self.close_pair(id);
                 if let Some(link) = &mut self.link {

@@ -7,10 +7,13 @@
 
 use std::collections::VecDeque;
 
+use crate::message::ToAgent;
+
 use super::{
-    Broker, Output, PeerId, Tick,
+    AckMode, Broker, Output, PeerId, Tick,
     outbox::{Budget, Handed, Kind, Outgoing},
     peer::Peer,
+    peer_kind::PeerKind,
 };
 
 /// Peers with an outbox to flush, each once.
@@ -157,11 +160,16 @@ impl Broker {
         };
         if on != peer.reading {
             peer.reading = on;
-            self.outputs.push_back(Output::SetReadEnabled(id, on));
+            if id.kind() == PeerKind::Commander {
+                let message = ToAgent::CommanderReading(peer.instance.clone(), on);
+                self.tell_agent(message);
+            } else {
+                self.outputs.push_back(Output::SetReadEnabled(id, on));
+            }
         }
         if !on {
             self.note_slow(id);
-        } else if peer.behind.is_empty() {
+        } else if self.peers.get(id).is_some_and(|peer| peer.behind.is_empty()) {
             self.note_caught_up(id);
         }
     }
@@ -198,6 +206,12 @@ fn hand_all(id: PeerId, peer: &mut Peer, window: usize, outputs: &mut VecDeque<O
     while let Some(Handed { seq, message, ack }) = peer.outbox.hand(window) {
         peer.counters.frames_out += 1;
         outputs.push_back(match message {
+            // The window of the commander bounds it, not the outbox of the agent.
+            Outgoing::Workload(message) if id.kind() == PeerKind::Commander => {
+                let (instance, wants_took) = (peer.instance.clone(), ack != AckMode::None);
+                let message = ToAgent::ToCommander { instance, seq, wants_took, message };
+                Output::SendToAgent { seq, message, ack: AckMode::None }
+            }
             Outgoing::Workload(message) => Output::Send { peer: id, seq, message, ack },
             Outgoing::Agent(message) => Output::SendToAgent { seq, message, ack },
         });

@@ -12,6 +12,7 @@ pub(crate) mod access;
 mod acks;
 mod agent;
 mod agent_link;
+mod commander;
 mod commit;
 pub(crate) mod denial;
 mod fanout;
@@ -67,7 +68,7 @@ use timers::{Timer, Timers};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(pub u64);
 
-/// The number of a peer: one served instance, or the agent. Never reused.
+/// The number of a peer: one served instance, a commander, or the agent. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 

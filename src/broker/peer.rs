@@ -115,8 +115,8 @@ impl Peer {
     /// The number of an event that skips the queue, if the peer is clean and a workload. This is the
     /// usual case, and such events of one group leave as one [`Output::Multicast`](super::Output::Multicast).
     pub(super) fn pass_event(&mut self, kind: PeerKind, window: usize) -> Option<(Seq, AckMode)> {
-        // A `Multicast` is for workloads: the link has a message type of its own.
-        if kind == PeerKind::Agent || !self.is_clean() {
+        // A `Multicast` is for pairs: the link has message types of its own.
+        if kind != PeerKind::Workload || !self.is_clean() {
             return None;
         }
         let passed = self.outbox.pass(window)?;

@@ -18,16 +18,28 @@ use super::{
 /// messages in pieces of any size.
 pub(super) const LINK_WINDOW: usize = 64;
 
-/// A workload, or the agent at the other end of the agent link.
+/// Most messages to a commander handed out at a time: so many may wait in the agent.
+const COMMANDER_WINDOW: usize = 4;
+
+/// A workload, a commander, or the agent at the other end of the agent link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerKind {
     Workload,
+    /// As a workload, but its messages travel over the agent link.
+    Commander,
     Agent,
 }
 
 impl PeerId {
+    /// The first number of a commander. Workloads count from 0, and never get so far.
+    pub(super) const FIRST_COMMANDER: u64 = 1 << 63;
+
     pub(super) fn kind(self) -> PeerKind {
-        if self == Self::AGENT { PeerKind::Agent } else { PeerKind::Workload }
+        match self {
+            Self::AGENT => PeerKind::Agent,
+            Self(number) if number >= Self::FIRST_COMMANDER => PeerKind::Commander,
+            Self(_) => PeerKind::Workload,
+        }
     }
 
     pub(super) fn is_agent(self) -> bool {
@@ -40,6 +52,7 @@ impl PeerKind {
     pub(super) fn window(self, config: &Config) -> usize {
         match self {
             Self::Workload => config.window,
+            Self::Commander => COMMANDER_WINDOW,
             Self::Agent => LINK_WINDOW,
         }
     }
@@ -47,7 +60,7 @@ impl PeerKind {
     /// Most bytes of all large bodies, when one more is made for this peer. The agent is never refused.
     pub(super) fn most_large(self, of_workloads: usize) -> usize {
         match self {
-            Self::Workload => of_workloads,
+            Self::Workload | Self::Commander => of_workloads,
             Self::Agent => usize::MAX,
         }
     }
@@ -55,7 +68,7 @@ impl PeerKind {
     /// Size of the state above which no update of this peer may enlarge it.
     pub(super) fn most_state_bytes(self, limits: &Limits) -> usize {
         match self {
-            Self::Workload => limits.max_state_bytes,
+            Self::Workload | Self::Commander => limits.max_state_bytes,
             // No bound for the agent (docs/agent-link.md#messages-to-fifogate).
             Self::Agent => usize::MAX,
         }
@@ -64,7 +77,7 @@ impl PeerKind {
     /// Most malformed messages in a session.
     pub(super) fn most_malformed(self, limits: &Limits) -> usize {
         match self {
-            Self::Workload => limits.max_malformed,
+            Self::Workload | Self::Commander => limits.max_malformed,
             Self::Agent => usize::MAX,
         }
     }
@@ -72,7 +85,7 @@ impl PeerKind {
     /// The budget of an outbox, where the memory budget of all workloads has `left` bytes for it.
     pub(super) fn budget(self, limits: &Limits, left: usize) -> Budget {
         match self {
-            Self::Workload => {
+            Self::Workload | Self::Commander => {
                 Budget { bytes: limits.outbox_bytes.min(left), messages: limits.outbox_messages }
             }
             Self::Agent => Budget { bytes: limits.link_bytes, messages: usize::MAX },
@@ -80,15 +93,17 @@ impl PeerKind {
     }
 
     /// True if a subscriber gets no event before it has read its first answer, and for a grace time after
-    /// it. The agent's client handles events from its request on.
+    /// it: the SDKs register for events only then. The agent's client handles events from its request on.
     pub(super) fn has_grace(self, config: &Config) -> bool {
-        self == Self::Workload && config.subscribe_grace_ms > 0
+        self != Self::Agent && config.subscribe_grace_ms > 0
     }
 
     /// A response in the message type of its receiver.
     pub(super) fn response(self, request_id: Arc<str>, body: ResponseBody) -> Outgoing {
         match self {
-            Self::Workload => Outgoing::Workload(ToWorkload::Response { request_id, body }),
+            Self::Workload | Self::Commander => {
+                Outgoing::Workload(ToWorkload::Response { request_id, body })
+            }
             Self::Agent => Outgoing::Agent(ToAgent::Response { request_id, body }),
         }
     }

@@ -14,6 +14,7 @@ pub(super) struct Peers {
     all: IdMap<PeerId, Box<Peer>>,
     by_instance: BTreeMap<Instance, PeerId>,
     next: u64,
+    next_commander: u64,
 }
 
 impl Peers {
@@ -39,6 +40,17 @@ impl Peers {
     pub(super) fn add(&mut self, peer: Peer) -> PeerId {
         let id = PeerId(self.next);
         self.next += 1;
+        self.insert(id, peer)
+    }
+
+    /// Adds a commander.
+    pub(super) fn add_commander(&mut self, peer: Peer) -> PeerId {
+        let id = PeerId(PeerId::FIRST_COMMANDER + self.next_commander);
+        self.next_commander += 1;
+        self.insert(id, peer)
+    }
+
+    fn insert(&mut self, id: PeerId, peer: Peer) -> PeerId {
         self.by_instance.insert(peer.instance.clone(), id);
         self.all.insert(id, Box::new(peer));
         id
@@ -66,7 +78,7 @@ impl Peers {
         own.find(|own| own.id == instance.id)
     }
 
-    /// The peers of all instances, oldest first.
+    /// The peers of all instances, commanders behind workloads, oldest first.
     pub(super) fn workloads(&self) -> Vec<(PeerId, &Peer)> {
         let workloads = self.all.iter().filter(|(id, _)| !id.is_agent());
         let mut workloads: Vec<_> = workloads.map(|(id, peer)| (*id, &**peer)).collect();

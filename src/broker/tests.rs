@@ -10,6 +10,7 @@ use crate::{
     state::{DESIRED_STATE, Mask, MaskSet, Node, update},
 };
 
+mod commanders;
 mod forwarding;
 mod limits;
 mod rights;

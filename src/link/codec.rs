@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Version of the agent link spoken by this client.
-pub(super) const VERSION: &str = "1.1.0";
+pub(super) const VERSION: &str = "1.2.0";
 
 /// Major number of the compatible versions.
 const MAJOR: u64 = 1;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    Request, ResponseBody,
+    FromWorkload, Request, ResponseBody, ToWorkload,
     fault::{CommandFault, Undecodable},
     outgoing::Frame,
     outline,
@@ -106,6 +106,19 @@ pub enum Command {
         /// The answer; several messages where one would be too large.
         bodies: Vec<ResponseBody>,
     },
+    /// Adds a commander, or replaces its rules.
+    AddCommander {
+        /// Its name.
+        instance: Instance,
+        /// Its rules, as the state holds them, checked.
+        access: Option<Node>,
+    },
+    /// No such commander any more.
+    RemoveCommander(Instance),
+    /// A message of a commander.
+    FromCommander(Instance, FromWorkload),
+    /// A commander has taken its messages up to this one.
+    CommanderTook(Instance, u64),
     /// This keeps it from doing its work; `None`: nothing does.
     Trouble(Option<String>),
     /// The end.
@@ -206,6 +219,20 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         }
         Content::Request(request) => Command::Request(Request::check(request, limits)),
         Content::Response(response) => forwarded_response(response)?,
+        Content::AddCommander(add) => Command::AddCommander {
+            instance: instance(add.instance_name)?,
+            access: access(add.access.as_ref())?,
+        },
+        Content::RemoveCommander(remove) => {
+            Command::RemoveCommander(instance(remove.instance_name)?)
+        }
+        Content::FromCommander(from) => Command::FromCommander(
+            instance(from.instance_name)?,
+            FromWorkload::decode(&from.message, limits),
+        ),
+        Content::CommanderTook(took) => {
+            Command::CommanderTook(instance(took.instance_name)?, took.number)
+        }
         // An empty reason ends the trouble (docs/agent-link.md#messages-to-fifogate).
         Content::Trouble(trouble) => {
             Command::Trouble(Some(trouble.reason).filter(|reason| !reason.is_empty()))
@@ -215,7 +242,14 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
 }
 
 fn add_workload(add: link::AddWorkload) -> Result<Command, CommandFault> {
-    let access = match &add.access {
+    let access = access(add.access.as_ref())?;
+    let owner = Owner { uid: add.uid, gid: add.gid };
+    Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
+}
+
+/// Checked access rules.
+fn access(given: Option<&pb::ControlInterfaceAccess>) -> Result<Option<Node>, CommandFault> {
+    let access = match given {
         None => None,
         Some(access) => convert::access_from_pb(access).map_err(CommandFault::Access)?,
     };
@@ -225,8 +259,7 @@ fn add_workload(add: link::AddWorkload) -> Result<Command, CommandFault> {
         let faults = masks_of(access).find_map(|mask| reach::begins_with_a_mistake(&mask));
         faults.map_or(Ok(()), |why| Err(CommandFault::RuleMask(why)))?;
     }
-    let owner = Owner { uid: add.uid, gid: add.gid };
-    Ok(Command::AddWorkload { instance: instance(add.instance_name)?, access, owner })
+    Ok(access)
 }
 
 /// The masks of all state rules.
@@ -315,6 +348,21 @@ pub enum ToAgent {
         /// The answer or event.
         body: ResponseBody,
     },
+    /// A message for a commander.
+    #[doc(hidden)] // its content is internal
+    ToCommander {
+        /// The commander.
+        instance: Instance,
+        /// The number of the message.
+        seq: u64,
+        /// fifogate waits for the notice that it was taken.
+        wants_took: bool,
+        /// The message.
+        message: ToWorkload,
+    },
+    /// Whether more messages of a commander are wanted.
+    #[doc(hidden)] // its content is internal
+    CommanderReading(Instance, bool),
     /// A workload's session began, or ended for a reason.
     #[doc(hidden)] // its content is internal
     Session(Instance, Phase),
@@ -363,6 +411,18 @@ impl ToAgent {
                 };
                 // The request is copied as bytes: it was checked when it came in.
                 return Frame::whole(message.encode_length_delimited_to_vec().into());
+            }
+            Self::ToCommander { instance, seq, wants_took, message } => {
+                Content::ToCommander(link::ToCommander {
+                    instance_name: name(instance),
+                    number: seq,
+                    wants_took,
+                    message: message.into_message(),
+                })
+            }
+            Self::CommanderReading(instance, on) => {
+                let instance_name = name(instance);
+                Content::CommanderReading(link::CommanderReading { instance_name, on })
             }
             Self::Session(instance, phase) => {
                 let (phase, reason) = match phase {

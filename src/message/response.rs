@@ -67,6 +67,13 @@ impl ToWorkload {
         }
     }
 
+    /// The bytes of the message, without its length in front.
+    pub(super) fn into_message(self) -> Bytes {
+        let len = self.encoded_len();
+        let frame = Bytes::from(self.into_frame().to_vec());
+        frame.slice(frame.len() - len..)
+    }
+
     /// The message about the session; empty for a response.
     fn session(&self) -> FromAnkaios {
         let content = match self {

@@ -113,6 +113,12 @@ impl fmt::Display for FromAgent {
                 let kind = bodies.first().map_or("nothing", ResponseBody::kind);
                 write!(f, "{kind} for {instance}, id {}", short(request_id))
             }
+            Command::AddCommander { instance, .. } => write!(f, "AddCommander of {instance}"),
+            Command::RemoveCommander(instance) => write!(f, "RemoveCommander of {instance}"),
+            Command::FromCommander(instance, message) => write!(f, "{message} of {instance}"),
+            Command::CommanderTook(instance, number) => {
+                write!(f, "CommanderTook of {instance}, message {number}")
+            }
             Command::Trouble(_) => f.write_str("AgentTrouble"),
             Command::Shutdown => f.write_str("Shutdown"),
             Command::Refused(rejected) => {
@@ -139,6 +145,8 @@ impl fmt::Display for ToAgent {
             Self::Response { request_id, body } => {
                 write!(f, "{}, id {}, {} bytes", body.kind(), short(request_id), body.len())
             }
+            Self::ToCommander { instance, message, .. } => write!(f, "{message} for {instance}"),
+            Self::CommanderReading(instance, _) => write!(f, "CommanderReading of {instance}"),
             Self::Session(instance, _) => write!(f, "SessionChange of {instance}"),
         }
     }

@@ -34,7 +34,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "state"],
+        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "printed", "state"],
         &[],
         &[],
     ),
@@ -128,7 +128,8 @@ pub(crate) const LAYERS: &[Layer] = &[
     ),
     // With the manifest, the only ones that read or write YAML.
     layer("cli/input", &["foreign", "limits", "manifest::yaml", "pb", "state"], &[], &[]),
-    layer("cli/output", &["pb", "state"], &["saphyr", "serde_json"], &[]),
+    layer("cli/output", &["pb", "printed"], &["serde_json"], &[]),
+    layer("printed", &["pb", "state"], &["saphyr", "serde_json"], &[]),
 ];
 
 pub(crate) const CLI_CRATES: &[&str] = &[

@@ -39,7 +39,7 @@ fn message_before_the_hello_is_rejected_and_a_wrong_version_ends_with_status_1()
         let (mut child, reader, writer) = spawn(transport, &dir.path().join("run"), &[]);
         let (mut receiver, mut sender) = (MessageReceiver::new(reader), CommandSender::new(writer));
         let Some(to_agent::Content::Hello(greeting)) = receiver.recv().unwrap() else { panic!() };
-        assert_eq!(greeting.protocol_version, "1.1.0");
+        assert_eq!(greeting.protocol_version, "1.2.0");
         let early =
             sender.send(Content::AddWorkload(add("w", ReadWriteEnum::RwRead, &["*"]))).unwrap();
         let Some(to_agent::Content::Rejected(rejected)) = receiver.recv().unwrap() else {

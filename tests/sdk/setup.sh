@@ -43,3 +43,4 @@ if ! cmp -s "$requirements" "$venv/requirements.txt" ||
 fi
 
 cargo build --quiet --locked --manifest-path tests/sdk/rust/Cargo.toml --target-dir target/sdk
+cargo build --quiet --locked --manifest-path tests/sdk/command/Cargo.toml --target-dir target/sdk

@@ -82,7 +82,7 @@ pub(crate) struct Agent {
 impl Default for Agent {
     fn default() -> Self {
         let hello = link::GateHello {
-            protocol_version: "1.1.0".to_owned(),
+            protocol_version: "1.2.0".to_owned(),
             run_dir: "/run/of/the/world".to_owned(),
         };
         Self {

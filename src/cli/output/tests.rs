@@ -1,11 +1,15 @@
 use proptest::{prelude::*, test_runner::TestRunner};
-use saphyr::LoadableYamlNode;
+use saphyr::{LoadableYamlNode, Yaml};
+use serde_json::json;
 
 use super::*;
 use crate::{
     cli::input::NewState,
     manifest,
-    state::{DESIRED_STATE, Tree, convert::Fill},
+    state::{
+        DESIRED_STATE, Node, Tree,
+        convert::{self, Fill},
+    },
 };
 
 fn read_back(text: &str) -> Value {

@@ -1,0 +1,201 @@
+//! The outcome of an update: what became of the workloads that it has started and ended.
+//!
+//! A subscription tells when to look again, or some time does, and each look reads the states anew: so
+//! nothing is missed, however many events were merged.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    time::Duration,
+};
+
+use fifogate::{
+    internal::state::{AGENTS, WORKLOAD_STATES},
+    pb::ank_base as pb,
+    state::Tree,
+};
+use serde_json::json;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    args::{Format, WaitArgs},
+    client::Client,
+    print::{document, one_line, put},
+};
+use crate::cli::CliError;
+
+/// An instance of a workload, and what it is to become.
+#[derive(Debug)]
+struct Awaited {
+    workload: String,
+    id: String,
+    agent: String,
+    goal: Goal,
+    /// The last state that was printed.
+    told: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Started,
+    Ended,
+    /// Ended and started again: the state from before does not count, at most until the time.
+    Replaced(Instant),
+}
+
+/// Time after which a replaced instance counts as started again, although nobody has seen it end.
+const UNSEEN: Duration = Duration::from_secs(3);
+
+/// Time after which the states are looked at without an event.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Sends an update, and waits for its outcome.
+pub(super) async fn carry_out(
+    mut client: Client,
+    wait: &WaitArgs,
+    output: Format,
+    (new_state, masks): (pb::CompleteState, Vec<String>),
+) -> Result<(), CliError> {
+    // Before the update: no change falls between both.
+    let subscription = match wait.no_wait {
+        true => None,
+        false => Some(client.subscribe(&[WORKLOAD_STATES]).await?),
+    };
+    let success = client.update(new_state, masks).await?;
+    put(&summary(&success, output)?)?;
+    let Some(subscription) = subscription else {
+        client.goodbye().await;
+        return Ok(());
+    };
+    let end = Instant::now() + Duration::from_secs(wait.timeout);
+    let mut awaited = awaited(&success)?;
+    let waiting = until_done(&mut client, &subscription, &mut awaited);
+    let failed = match timeout_at(end, waiting).await {
+        Ok(failed) => failed?,
+        Err(_) => {
+            let names: Vec<_> = awaited.iter().map(|own| own.workload.as_str()).collect();
+            let (names, after) = (names.join(", "), wait.timeout);
+            return Err(CliError::Failed(format!("still not done after {after} s: {names}")));
+        }
+    };
+    client.goodbye().await;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Failed(format!("the update was accepted, but failed: {}", failed.join(", "))))
+}
+
+fn summary(success: &pb::UpdateStateSuccess, output: Format) -> Result<String, CliError> {
+    let (added, deleted) = (&success.added_workloads, &success.deleted_workloads);
+    if output != Format::Text {
+        return document(&json!({ "addedWorkloads": added, "deletedWorkloads": deleted }), output);
+    }
+    let name = |instance: &String| instance.split('.').next().unwrap_or_default().to_owned();
+    let mut what = BTreeMap::new();
+    for instance in deleted {
+        what.insert(name(instance), "deleted");
+    }
+    for instance in added {
+        let word = if what.contains_key(&name(instance)) { "replaced" } else { "added" };
+        what.insert(name(instance), word);
+    }
+    if what.is_empty() {
+        return Ok("no workload is started or ended by this\n".to_owned());
+    }
+    Ok(what.iter().map(|(name, word)| format!("workload {name} {word}\n")).collect())
+}
+
+fn awaited(success: &pb::UpdateStateSuccess) -> Result<Vec<Awaited>, CliError> {
+    let one = |instance: &String, goal| {
+        let [workload, id, agent] = instance.split('.').collect::<Vec<_>>()[..] else {
+            return Err(CliError::Failed(format!("'{instance}' is no name of an instance")));
+        };
+        let [workload, id, agent] = [workload, id, agent].map(str::to_owned);
+        Ok(Awaited { workload, id, agent, goal, told: String::new() })
+    };
+    let replaced = |instance| success.deleted_workloads.contains(instance);
+    let added = success.added_workloads.iter().map(|instance| {
+        let goal = match replaced(instance) {
+            true => Goal::Replaced(Instant::now() + UNSEEN),
+            false => Goal::Started,
+        };
+        one(instance, goal)
+    });
+    let deleted = success.deleted_workloads.iter();
+    let deleted = deleted.filter(|instance| !success.added_workloads.contains(instance));
+    added.chain(deleted.map(|instance| one(instance, Goal::Ended))).collect()
+}
+
+/// Waits for all instances. Returns the names of those that have failed.
+async fn until_done(
+    client: &mut Client,
+    subscription: &str,
+    awaited: &mut Vec<Awaited>,
+) -> Result<Vec<String>, CliError> {
+    let mut failed = Vec::new();
+    loop {
+        let state = client.read(&[WORKLOAD_STATES, AGENTS]).await?;
+        awaited.retain_mut(|own| match own.look(&state) {
+            None => true,
+            Some(good) => {
+                failed.extend((!good).then(|| own.workload.clone()));
+                false
+            }
+        });
+        if awaited.is_empty() {
+            return Ok(failed);
+        }
+        // No event comes for changes that were undone before it was made.
+        if let Ok(event) = timeout(LOOK, client.event(subscription)).await {
+            event?;
+        }
+    }
+}
+
+impl Awaited {
+    /// Looks at the state of the instance: whether it is done, and well.
+    fn look(&mut self, state: &Tree) -> Option<bool> {
+        let path = [WORKLOAD_STATES, &self.agent, &self.workload, &self.id];
+        let Some(own) = state.get(&path) else {
+            self.tell("Removed");
+            if self.goal != Goal::Ended {
+                self.goal = Goal::Started;
+            }
+            return (self.goal == Goal::Ended).then_some(true);
+        };
+        let text = |name| own.str_at(name).unwrap_or_default();
+        let (word, sub, info) = (text("state"), text("subState"), text("additionalInfo"));
+        let info = if info.is_empty() { String::new() } else { format!(": {}", one_line(info)) };
+        self.tell(&format!("{word}({sub}){info}"));
+        if state.get(&[AGENTS, &self.agent]).is_none() && !self.agent.is_empty() {
+            self.tell(&format!("agent {} is not connected", self.agent));
+            return Some(true);
+        }
+        let done = match (word, sub) {
+            ("AgentDisconnected", _) => Some(true),
+            (_, "DeleteFailed") => Some(false),
+            _ if self.goal == Goal::Ended => None,
+            ("Running" | "Succeeded" | "NotScheduled", _) => Some(true),
+            ("Failed", _) | (_, "StartingFailed") => Some(false),
+            _ => None,
+        };
+        match self.goal {
+            // Still the state from before, perhaps.
+            Goal::Replaced(unseen) if done.is_some() && Instant::now() < unseen => None,
+            Goal::Replaced(_) => {
+                self.goal = Goal::Started;
+                done
+            }
+            _ => done,
+        }
+    }
+
+    /// Prints a progress line, on standard error.
+    fn tell(&mut self, text: &str) {
+        if self.told != text {
+            text.clone_into(&mut self.told);
+            // It is not the result: its loss is no failure.
+            let _ = writeln!(io::stderr().lock(), "{}: {text}", self.workload);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Clients that mean harm: each is refused with a status and a reason, and others do not notice.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+
+use fifogate::pb::ank_base as pb;
+use testkit::Agent;
+use tonic::Code;
+
+use super::client::{Client, TOOL, ToServer, channel, hello, open, request, state};
+
+/// A workload is served, and so is an operator.
+async fn is_well(agent: &Agent) {
+    agent.connect_as("ctl").state();
+    Client::connect(agent, TOOL).await.read(&["desiredState.configs"]).await;
+}
+
+/// The status that ends a stream on which this was said.
+async fn status_after(agent: &Agent, message: ToServer) -> tonic::Status {
+    let mut client = Client::connect(agent, TOOL).await;
+    client.send(message).await;
+    client.next().await.expect_err("the stream goes on")
+}
+
+#[tokio::test]
+async fn message_without_sense_ends_its_stream_with_a_reason() {
+    let agent = Agent::start("", &[]);
+    let empty = status_after(&agent, ToServer::default()).await;
+    assert_eq!(
+        (empty.code(), empty.message()),
+        (Code::InvalidArgument, "a message without content")
+    );
+    let nothing = pb::Request { request_id: "x".to_owned(), request_content: None };
+    let nothing = ToServer { request: Some(nothing), ..ToServer::default() };
+    let nothing = status_after(&agent, nothing).await;
+    let expected = (Code::InvalidArgument, "a request without content");
+    assert_eq!((nothing.code(), nothing.message()), expected);
+    is_well(&agent).await;
+}
+
+#[tokio::test]
+async fn message_of_five_mebibytes_ends_its_stream_with_a_reason() {
+    let agent = Agent::start("", &[]);
+    let long = "m".repeat(5 << 20);
+    let status = status_after(&agent, request("x", state(&[&long], false))).await;
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    is_well(&agent).await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_socket_ends_its_connection() {
+    let agent = Agent::start("", &[]);
+    channel(&agent).await;
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxxxxxxxxxxxx",
+    ] {
+        let mut socket = UnixStream::connect(agent.path("run/command.sock")).unwrap();
+        socket.set_read_timeout(Some(super::client::PATIENCE)).unwrap();
+        // It may be refused before all of it is written.
+        let _ = socket.write_all(garbage);
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+    }
+    is_well(&agent).await;
+}
+
+#[tokio::test]
+async fn one_commander_more_than_allowed_is_refused_until_another_one_goes() {
+    let agent = Agent::start("", &["--max-commanders", "2"]);
+    let channel = channel(&agent).await;
+    let first = Client::over(channel.clone(), TOOL).await;
+    let _second = Client::over(channel.clone(), TOOL).await;
+    let refused = open(channel.clone(), TOOL, vec![hello("1.1.0")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "2 commanders are connected, and no more are allowed");
+    first.goodbye().await;
+    Client::over(channel, TOOL).await.read(&[]).await;
+}
+
+#[tokio::test]
+async fn commander_that_does_not_read_gets_the_truth_later_and_others_in_time() {
+    let agent = Agent::start("", &["--", "--outbox-messages", "8"]);
+    let mut slow = Client::connect(&agent, TOOL).await;
+    let id = slow.ask(state(&["desiredState.configs"], true)).await;
+    slow.answer(&id).await;
+    let mut ctl = agent.connect();
+    let text = "v".repeat(100_000);
+    for number in 0..200 {
+        let value = format!("{number} {text}");
+        ctl.set_config("u", "c", &value);
+        ctl.success();
+    }
+    let mut events = 0;
+    loop {
+        let fifogate::pb::ank_base::response::ResponseContent::CompleteStateResponse(event) =
+            slow.answer(&id).await
+        else {
+            panic!("no event");
+        };
+        events += 1;
+        let configs = event.complete_state.unwrap().desired_state.unwrap().configs.unwrap();
+        let Some(pb::config_item::ConfigItemEnum::String(value)) =
+            &configs.configs["c"].config_item_enum
+        else {
+            panic!("no text");
+        };
+        if value.starts_with("199 ") {
+            break;
+        }
+    }
+    assert!(events < 100, "{events} of 200 changes were sent one by one");
+}

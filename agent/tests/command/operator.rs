@@ -1,0 +1,180 @@
+//! The commands of an operator, as they are typed.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use testkit::{Agent, fifogate_agent, shell, wait_for, workload};
+
+fn command(agent: &Agent, args: &[&str]) -> Command {
+    let mut command = Command::new(fifogate_agent());
+    let socket = agent.path("run/command.sock");
+    command.env("FIFOGATE_CONNECT", format!("unix:{}", socket.display())).args(args);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(agent: &Agent, args: &[&str]) -> (Option<i32>, String, String) {
+    wait_for("the socket", || agent.path("run/command.sock").exists().then_some(()));
+    let Output { status, stdout, stderr } = command(agent, args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// The standard output of a command that succeeds.
+fn done(agent: &Agent, args: &[&str]) -> String {
+    let (status, stdout, stderr) = run(agent, args);
+    assert_eq!(status, Some(0), "{args:?}: {stdout}{stderr}");
+    stdout
+}
+
+/// Standard error of a command that fails with this status.
+fn fails(agent: &Agent, status: i32, args: &[&str]) -> String {
+    let (found, stdout, stderr) = run(agent, args);
+    assert_eq!(found, Some(status), "{args:?}: {stdout}{stderr}");
+    stderr
+}
+
+/// A manifest in a file; its path.
+fn file(agent: &Agent, name: &str, text: &str) -> String {
+    let path = agent.path(name);
+    fs::write(&path, format!("apiVersion: v1\n{text}")).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn manifest_is_applied_shown_changed_and_deleted_again() {
+    let agent = Agent::start("", &[]);
+    let sleep = format!("workloads:\n{}", workload("w", "exec sleep 100000", ""));
+    let one = file(&agent, "one.yaml", &sleep);
+    let two = file(&agent, "two.yaml", "configs: {c: green}\n");
+    let dry = done(&agent, &["apply", "--dry-run", &one, &two]);
+    assert_eq!(dry, "workload w would be added\nconfig c would be added\n");
+    let (status, stdout, stderr) = run(&agent, &["apply", &one, &two]);
+    assert_eq!((status, stdout.as_str()), (Some(0), "workload w added\n"), "{stderr}");
+    assert!(stderr.ends_with("w: Running(Ok)\n"), "{stderr}");
+    let dry = done(&agent, &["apply", "--dry-run", &one, &two]);
+    assert_eq!(dry, "workload w is unchanged\nconfig c is unchanged\n");
+    let table = done(&agent, &["get", "workloads", "w"]);
+    let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["WORKLOAD", "AGENT", "RUNTIME", "STATE", "INFORMATION"]);
+    assert_eq!(lines[1], ["w", "agent_A", "process", "Running(Ok)"]);
+    assert_eq!(lines.len(), 2);
+    assert_eq!(done(&agent, &["get", "configs"]), "CONFIG  VALUE\nc       green\n");
+    let mask = "desiredState.configs";
+    let state = done(&agent, &["get", "state", mask]);
+    assert_eq!(state, "desiredState:\n  apiVersion: v1\n  configs:\n    c: green\n");
+    assert_eq!(done(&agent, &["apply", "--delete", &one, &two]), "workload w deleted\n");
+    assert_eq!(fails(&agent, 1, &["get", "workloads", "w"]), "error: there is no workload w\n");
+}
+
+#[test]
+fn agents_are_a_table_or_a_document() {
+    let agent = Agent::start("", &[]);
+    agent
+        .connect()
+        .until("the status", |tree| tree.get(&["agents", "agent_A", "status"]).map(drop));
+    let table = done(&agent, &["get", "agents"]);
+    let line: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(line[..2], ["agent_A", "1"]);
+    assert!(line[2].ends_with('%') && line[4] == "MiB", "{table}");
+    let json = done(&agent, &["get", "agents", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json["agents"]["agent_A"]["status"].is_object(), "{json}");
+}
+
+#[test]
+fn failed_workload_is_status_1_and_no_wait_looks_at_nothing() {
+    let agent = Agent::start("", &[]);
+    let workload = "{runtime: nothing, agent: agent_A, runtimeConfig: x}";
+    let bad = file(&agent, "bad.yaml", &format!("workloads: {{bad: {workload}}}\n"));
+    assert_eq!(done(&agent, &["apply", "--no-wait", &bad]), "workload bad added\n");
+    done(&agent, &["delete", "workload", "bad"]);
+    let (status, stdout, stderr) = run(&agent, &["apply", "-o", "json", &bad]);
+    assert_eq!(status, Some(1), "{stderr}");
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(json["addedWorkloads"][0].as_str().unwrap().starts_with("bad."), "{json}");
+    assert!(stderr.contains("bad: Pending(StartingFailed)"), "{stderr}");
+    assert!(stderr.ends_with("error: the update was accepted, but failed: bad\n"), "{stderr}");
+}
+
+#[test]
+fn mistakes_of_the_user_change_nothing_and_have_a_reason() {
+    let agent = Agent::start("", &[]);
+    let wrong = file(&agent, "wrong.yaml", "workloads: {w: {agent: 7}}\n");
+    let error = fails(&agent, 2, &["apply", &wrong]);
+    assert!(error.contains("wrong.yaml:2:"), "{error}");
+    let error = fails(&agent, 1, &["delete", "workload", "none", "ctl"]);
+    assert_eq!(error, "error: there is no workload none; nothing was deleted\n");
+    let error = fails(&agent, 1, &["logs", "none"]);
+    assert_eq!(error, "error: there is no workload none\n");
+    let error = fails(&agent, 2, &["set", "desiredState.workloads.ctl=x"]);
+    assert!(error.contains("no text stands at this path"), "{error}");
+    let nowhere = ["get", "state", "--connect", "unix:/nowhere/command.sock"];
+    let error = fails(&agent, 1, &nowhere);
+    assert!(error.contains("no agent is reached at unix:/nowhere/command.sock"), "{error}");
+    assert_eq!(done(&agent, &["get", "workloads"]).lines().count(), 2);
+}
+
+#[test]
+fn values_are_set_and_removed_and_each_change_is_watched() {
+    let agent = Agent::start("", &[]);
+    done(&agent, &["get", "configs"]);
+    let mut watch = command(&agent, &["watch", "-o", "json", "-n", "2", "desiredState.configs"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert!(next()["alteredFields"].is_null());
+    done(&agent, &["set", "desiredState.configs.a=1"]);
+    assert_eq!(next()["completeState"]["desiredState"]["configs"]["a"], "1");
+    done(&agent, &["set", "desiredState.configs.a-", "desiredState.configs.b=2"]);
+    assert!(next()["alteredFields"]["removedFields"][0].is_string());
+    assert!(watch.wait().unwrap().success());
+    let error = fails(&agent, 1, &["set", "desiredState.apiVersion=v9"]);
+    assert!(error.contains("v9"), "{error}");
+}
+
+#[test]
+fn workload_is_started_anew_with_the_same_configuration() {
+    let agent = Agent::start(&workload("w", "echo $$; exec sleep 100000", ""), &[]);
+    let mut ctl = agent.connect();
+    let before = ctl.until_state("w", "Running(Ok)");
+    let (status, stdout, stderr) = run(&agent, &["restart", "w"]);
+    assert_eq!((status, stdout.as_str()), (Some(0), "workload w replaced\n"), "{stderr}");
+    assert_eq!(ctl.until_state("w", "Running(Ok)"), before, "the id is that of the configuration");
+    assert_eq!(done(&agent, &["logs", "w"]).lines().count(), 2, "it has written twice");
+}
+
+#[test]
+fn logs_of_several_workloads_have_their_names_and_a_follower_ends_by_interrupt() {
+    let both = workload("a", "echo from a", "") + &workload("b", "echo from b; echo more", "");
+    let agent = Agent::start(&both, &[]);
+    let mut ctl = agent.connect();
+    ctl.until_state("a", "Succeeded(Ok)");
+    ctl.until_state("b", "Succeeded(Ok)");
+    assert_eq!(done(&agent, &["logs", "b", "-n", "1"]), "more\n");
+    let all = done(&agent, &["logs", "a", "b"]);
+    let mut all: Vec<_> = all.lines().collect();
+    all.sort_unstable();
+    assert_eq!(all, ["a: from a", "b: from b", "b: more"]);
+    let script = shell("echo one; exec sleep 100000");
+    let long =
+        format!("workloads:\n  l: {{runtime: process, agent: nobody, runtimeConfig: {script}}}\n");
+    let mut apply = command(&agent, &["apply", "--agent", "agent_A", "-"]);
+    let mut apply = apply.stdin(Stdio::piped()).spawn().unwrap();
+    write!(apply.stdin.take().unwrap(), "apiVersion: v1\n{long}").unwrap();
+    assert!(apply.wait().unwrap().success());
+    let mut logs = command(&agent, &["logs", "-f", "l"]);
+    let mut logs = logs.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "one");
+    kill(Pid::from_raw(i32::try_from(logs.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(logs.wait().unwrap().success());
+}

@@ -1,0 +1,164 @@
+//! Mutual TLS: who is let in, and what a start needs.
+
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use testkit::{Agent, fifogate_agent, wait_for};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::client::{Client, TOOL};
+
+/// Keys and certificates in a folder.
+pub(crate) struct Authority {
+    dir: tempfile::TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { dir, issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A certificate and key for this name.
+    pub(crate) fn issue(&self, name: &str) {
+        self.issue_until(name, 4000);
+    }
+
+    fn issue_until(&self, name: &str, year: i32) {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        let path = self.path(&format!("{name}.key"));
+        fs::write(&path, key.serialize_pem()).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Options of an agent with the certificate of this name.
+    pub(crate) fn options(&self, name: &str, port: u16) -> Vec<String> {
+        let file = |name: &str| self.path(name).display().to_string();
+        let (crt, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let address = format!("127.0.0.1:{port}");
+        ["--listen", &address, "--ca-pem", &file("ca.pem"), "--crt-pem", &crt, "--key-pem", &key]
+            .map(str::to_owned)
+            .into()
+    }
+}
+
+/// A port that nobody uses.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) fn start(options: &[String]) -> Agent {
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let agent = Agent::start("", &options);
+    wait_for("the listening agent", || agent.log().contains("commands are taken at").then_some(()));
+    agent
+}
+
+/// A connection as the owner of a certificate; without `name` as one without.
+async fn connect(
+    trusted: &Authority,
+    own: &Authority,
+    name: Option<&str>,
+    port: u16,
+) -> Result<Channel, tonic::transport::Error> {
+    let ca = Certificate::from_pem(fs::read(trusted.path("ca.pem")).unwrap());
+    let mut tls = ClientTlsConfig::new().domain_name("ank-server").ca_certificate(ca);
+    if let Some(name) = name {
+        let read = |end: &str| fs::read(own.path(&format!("{name}.{end}"))).unwrap();
+        tls = tls.identity(Identity::from_pem(read("pem"), read("key")));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap();
+    endpoint.tls_config(tls)?.connect().await
+}
+
+/// Whether a stream can be opened. With TLS 1.3 a client hears of its refusal only when it reads.
+async fn is_served(channel: Result<Channel, tonic::transport::Error>) -> bool {
+    let Ok(channel) = channel else { return false };
+    let first = vec![super::client::hello("1.1.0")];
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    if grpc.ready().await.is_err() {
+        return false;
+    }
+    super::client::open(channel, TOOL, first).await.is_ok()
+}
+
+#[tokio::test]
+async fn only_an_owner_of_a_valid_certificate_is_served() {
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    ours.issue("ank-server");
+    ours.issue("operator");
+    ours.issue_until("late", 2020);
+    foreign.issue("operator");
+    let port = free_port();
+    let agent = start(&ours.options("ank-server", port));
+    assert!(is_served(connect(&ours, &ours, Some("operator"), port).await).await);
+    assert!(!is_served(connect(&ours, &ours, None, port).await).await, "no certificate");
+    assert!(!is_served(connect(&ours, &ours, Some("late"), port).await).await, "expired");
+    let of_another = connect(&ours, &foreign, Some("operator"), port).await;
+    assert!(!is_served(of_another).await, "of another authority");
+    let plain = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect().await;
+    assert!(!is_served(plain).await, "no TLS");
+    // None of them has done harm.
+    Client::connect(&agent, TOOL).await.read(&[]).await;
+    assert!(is_served(connect(&ours, &ours, Some("operator"), port).await).await);
+}
+
+/// The standard error of an agent that does not start.
+fn refusal(dir: &Path, options: &[String], status: i32) -> String {
+    let manifest = dir.join("empty.yaml");
+    fs::write(&manifest, "apiVersion: v1\n").unwrap();
+    let mut command = Command::new(fifogate_agent());
+    command.args(["run", "--fifogate", testkit::fifogate(), "--manifest"]).arg(manifest);
+    command.arg("--run-dir").arg(dir.join("run")).args(options);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    text
+}
+
+#[test]
+fn start_refuses_unsafe_options_with_a_reason_and_without_a_secret() {
+    let authority = Authority::new();
+    authority.issue("ank-server");
+    let dir = tempfile::tempdir().unwrap();
+    let all = authority.options("ank-server", free_port());
+    let missing = refusal(dir.path(), &all[..6], 2);
+    assert!(missing.contains("belong together"), "{missing}");
+    let open = refusal(dir.path(), &all[..2], 2);
+    assert!(open.contains("needs TLS"), "{open}");
+    let key = authority.path("ank-server.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
+    let readable = refusal(dir.path(), &all, 1);
+    assert!(readable.contains("others may use this key, its mode is 0640"), "{readable}");
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    // The certificate where the key belongs, and the other way round.
+    let mut swapped = all.clone();
+    swapped.swap(5, 7);
+    let pem = authority.path("ank-server.pem");
+    fs::set_permissions(&pem, Permissions::from_mode(0o600)).unwrap();
+    let wrong = refusal(dir.path(), &swapped, 1);
+    assert!(wrong.contains("the PEM files of TLS do not fit together"), "{wrong}");
+    let secret = fs::read_to_string(&key).unwrap();
+    for text in [missing, open, readable, wrong] {
+        assert!(!text.contains(secret.lines().nth(1).unwrap()), "{text}");
+    }
+}
