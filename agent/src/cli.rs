@@ -391,8 +391,8 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
-    let etcd = cluster(endpoints, args.cluster, &args.name)?;
     let listen = args.commands.check().map_err(CliError::Unusable)?;
+    let etcd = cluster(endpoints, args.cluster, &args.name, listen.advertised.clone())?;
     if args.on_exit == Some(OnExit::Keep)
         && etcd.as_ref().is_some_and(|etcd| etcd.takeover_after.is_some())
     {
@@ -429,6 +429,7 @@ fn cluster(
     endpoints: Vec<String>,
     args: ClusterArgs,
     agent: &str,
+    address: Option<String>,
 ) -> Result<Option<etcd::Options>, CliError> {
     if endpoints.is_empty() {
         return Ok(None);
@@ -456,6 +457,7 @@ fn cluster(
         lease: LEASE,
         takeover_after: args.takeover_after.0,
         place: etcd::Place::default(),
+        address,
     }))
 }
 

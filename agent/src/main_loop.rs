@@ -32,7 +32,7 @@ use crate::{
     command_interface::{Commanders, is_commander},
     link::{GateConfig, GateProcess},
     log_text::{self, Quoted},
-    logs::{Campaigns, Logs},
+    logs::{Campaigns, Logs, OtherAgents, Requested},
     model::{self, Update},
     pairs::Pairs,
     placement,
@@ -61,7 +61,6 @@ pub struct Agent {
     delay: Duration,
     respawn_at: Instant,
     pairs: Pairs,
-    logs: Logs,
     campaigns: Campaigns,
     commanders: Commanders,
     supervisor: Supervisor,
@@ -107,6 +106,8 @@ pub struct Parts {
     pub pairs: Pairs,
     /// The logs.
     pub logs: Logs,
+    /// The other agents, for their logs.
+    pub other_agents: OtherAgents,
     /// The connections of the command interface.
     pub(crate) commanders: Commanders,
     /// The workloads.
@@ -137,8 +138,7 @@ impl Agent {
             delay: FIRST_DELAY,
             respawn_at: Instant::now(),
             pairs: parts.pairs,
-            logs: parts.logs,
-            campaigns: Campaigns::default(),
+            campaigns: Campaigns::new(parts.logs, parts.other_agents),
             commanders: parts.commanders,
             supervisor: parts.supervisor,
             updates,
@@ -368,14 +368,10 @@ impl Agent {
                 }
             },
             Some(RequestContent::LogsRequest(request)) => {
-                if let Some(message) = self.logs_elsewhere(&request) {
-                    let error = ResponseContent::Error(pb::Error { message });
-                    return self.respond(&by, request_id, error).await;
-                }
-                let accepted = self.logs_of(&request);
+                let requested = self.requested_logs(&request);
                 let gate = self.gate.borrow().clone();
                 if let Some(gate) = gate {
-                    self.campaigns.begin(&gate, &self.logs, &by, &request_id, &request, accepted);
+                    self.campaigns.begin(&gate, &by, &request_id, &request, requested);
                 }
             }
             Some(RequestContent::LogsCancelRequest(_)) => {
@@ -391,37 +387,25 @@ impl Agent {
         }
     }
 
-    /// The error for a log request about workloads of other agents: their logs stay on their nodes
-    /// (docs/etcd.md#logs).
-    fn logs_elsewhere(&self, request: &pb::LogsRequest) -> Option<String> {
-        let named: BTreeSet<_> = request.workload_names.iter().map(model::instance).collect();
-        // Without an agent there is no log anywhere.
-        let is_elsewhere = |own: &&Instance| own.agent != self.agent && !own.agent.is_empty();
-        let others: Vec<_> = named.iter().filter(is_elsewhere).collect();
-        let first = others.first()?;
-        let more = match others.len() - 1 {
-            0 => String::new(),
-            more => format!(", and {more} more of other agents"),
+    /// Instances named by a log request: those of this agent that are wanted, and those of others. The
+    /// other agents know which of these are wanted.
+    fn requested_logs(&self, request: &pb::LogsRequest) -> Requested {
+        let is_wanted = |own: &Instance| {
+            let workload = self.tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
+            workload.is_some_and(|workload| Instance::of(&own.workload, workload) == *own)
         };
-        let (name, agent) = (Quoted(&first.workload), Quoted(&first.agent));
-        Some(format!(
-            "The log of '{name}' is kept by '{agent}'{more}: '{}' has the logs of its own workloads \
-             only",
-            self.agent
-        ))
-    }
-
-    /// Instances named by a log request, if they are wanted and of this agent.
-    fn logs_of(&self, request: &pb::LogsRequest) -> Vec<Instance> {
-        let tree = &self.tree;
-        let is_ours = |own: &Instance| {
-            let workload = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
-            own.agent == self.agent
-                && workload.is_some_and(|workload| Instance::of(&own.workload, workload) == *own)
-        };
+        let mut requested = Requested::default();
         // A set: an instance named twice is one log, with one end.
         let named: BTreeSet<_> = request.workload_names.iter().map(model::instance).collect();
-        named.into_iter().filter(is_ours).collect()
+        for own in named {
+            if own.agent == self.agent {
+                requested.own.extend(Some(own).filter(is_wanted));
+            } else if !own.agent.is_empty() {
+                // Without an agent there is no log anywhere.
+                requested.elsewhere.entry(own.agent.clone()).or_default().insert(own);
+            }
+        }
+        requested
     }
 
     async fn restart_gate(&mut self) {

@@ -40,7 +40,7 @@ use crate::{
     folders::{Private, Readable},
     link::GateConfig,
     log_text,
-    logs::Logs,
+    logs::{Logs, OtherAgents},
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
@@ -225,6 +225,7 @@ fn assemble(
     tokio::spawn(reports.deliver(store.clone()));
     let first_state = first_state(options, &store);
     let commanders = Commanders::default();
+    let other_agents = OtherAgents::new(store.clone(), options.listen.pems.clone());
     let parts = Parts {
         config,
         store,
@@ -233,6 +234,7 @@ fn assemble(
         gate,
         pairs,
         logs,
+        other_agents,
         commanders,
         supervisor,
         first_state,

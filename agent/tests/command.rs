@@ -5,6 +5,7 @@
 
 mod command {
     mod client;
+    mod elsewhere;
     mod handshake;
     mod hostile;
     mod operator;

@@ -36,6 +36,7 @@ fn options(server: &Server, agent: &str) -> Options {
         lease: Duration::from_secs(2),
         takeover_after: Some(Duration::from_secs(1)),
         place: Place::default(),
+        address: None,
     }
 }
 

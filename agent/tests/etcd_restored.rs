@@ -26,6 +26,7 @@ fn options(server: &Server) -> Options {
         lease: Duration::from_secs(2),
         takeover_after: Some(Duration::from_secs(60)),
         place: Place { machine: text("machine"), boot: text("boot"), lock: text("lock") },
+        address: None,
     }
 }
 

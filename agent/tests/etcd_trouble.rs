@@ -41,6 +41,7 @@ fn options(server: &Server) -> Options {
         lease: Duration::from_secs(2),
         takeover_after: Some(Duration::from_secs(1)),
         place: Place::default(),
+        address: None,
     }
 }
 

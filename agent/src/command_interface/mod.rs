@@ -10,6 +10,7 @@
 //! Invariants: at most a window of messages of a commander is in this process, and the next ones come when its
 //! client has taken them; everything of a stream ends with it.
 
+mod client;
 mod commanders;
 mod connection;
 mod listen;
@@ -20,10 +21,10 @@ mod session;
 mod tls;
 pub(crate) mod wire;
 
+pub(crate) use client::{Client, ClientError, Target, state_request};
 pub(crate) use commanders::{Commanders, is_commander};
 pub(crate) use listen::{Interface, SOCKET, Settings};
-pub(crate) use options::{CommandArgs, Listen};
-pub(crate) use tls::private as private_file;
+pub(crate) use options::{CommandArgs, Listen, Pems};
 
 /// The generated messages of `proto/grpc_api.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::large_enum_variant, dead_code)]
@@ -40,6 +41,6 @@ mod generated {
 
 /// The generated clients, over the types of [`api`].
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::unwrap_used, dead_code)]
-pub(crate) mod client {
+mod generated_client {
     include!(concat!(env!("OUT_DIR"), "/client/grpc_api.CommandConnection.rs"));
 }

@@ -24,6 +24,9 @@ pub(crate) struct CommandArgs {
     /// PEM file of its key, readable by us alone
     #[arg(long, value_name = "FILE", env = "ANKSERVER_KEY_PEM", alias = "key_pem")]
     key_pem: Option<PathBuf>,
+    /// Where other agents of the cluster reach this address, to fetch logs; default: as --listen
+    #[arg(long, value_name = "HOST:PORT", requires = "listen")]
+    advertise: Option<String>,
     /// Most commanders at a time, and as many connections
     #[arg(long, value_name = "COUNT", default_value_t = 1024)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -34,8 +37,15 @@ pub(crate) struct CommandArgs {
 #[derive(Debug)]
 pub(crate) struct Listen {
     pub(crate) tcp: Option<(SocketAddr, Security)>,
+    /// URL for the other agents of the cluster, if they can reach this one.
+    pub(crate) advertised: Option<String>,
+    /// The files of TLS: authority, certificate, key. An agent that does not listen is a client by them.
+    pub(crate) pems: Option<Pems>,
     pub(crate) most: usize,
 }
+
+/// Authority, certificate and key.
+pub(crate) type Pems = [PathBuf; 3];
 
 /// The protection of a TCP address.
 #[derive(Debug)]
@@ -43,39 +53,50 @@ pub(crate) enum Security {
     /// None.
     Insecure,
     /// Mutual TLS by these files: authority, certificate, key.
-    Tls([PathBuf; 3]),
+    Tls(Pems),
 }
 
 impl CommandArgs {
     /// Checks that the options belong together. The error is for the user.
     pub(crate) fn check(self) -> Result<Listen, String> {
         let most = usize::try_from(self.max_commanders).unwrap_or(usize::MAX);
-        let Some(address) = self.listen else { return Ok(Listen { tcp: None, most }) };
         let files = [self.ca_pem, self.crt_pem, self.key_pem];
         let given = files.iter().flatten().count();
-        let security = match files {
-            [Some(ca), Some(crt), Some(key)] => {
-                if self.insecure {
-                    log::warn!("--insecure counts for nothing: the PEM files for TLS are given");
-                }
-                Security::Tls([ca, crt, key])
-            }
+        let pems = match files {
+            [Some(ca), Some(crt), Some(key)] => Some([ca, crt, key]),
             _ if given > 0 => {
                 return Err(
                     "--ca-pem, --crt-pem and --key-pem belong together: give all three".into()
                 );
             }
-            _ if !self.insecure => {
+            _ => None,
+        };
+        let Some(address) = self.listen else {
+            return Ok(Listen { tcp: None, advertised: None, pems, most });
+        };
+        let security = match &pems {
+            Some(pems) => {
+                if self.insecure {
+                    log::warn!("--insecure counts for nothing: the PEM files for TLS are given");
+                }
+                Security::Tls(pems.clone())
+            }
+            None if !self.insecure => {
                 return Err(format!(
                     "--listen {address} needs TLS: give --ca-pem, --crt-pem and --key-pem, or \
                      --insecure for a network of friends"
                 ));
             }
-            _ => Security::Insecure,
+            None => Security::Insecure,
         };
         if matches!(security, Security::Insecure) && !address.ip().is_loopback() {
             log::warn!("whoever reaches {address} may do everything: it is served without TLS");
         }
-        Ok(Listen { tcp: Some((address, security)), most })
+        let scheme = if pems.is_some() { "https" } else { "http" };
+        // Nobody reaches an unspecified address, or a port that is chosen later.
+        let is_reached = !address.ip().is_unspecified() && address.port() != 0;
+        let reached = self.advertise.or_else(|| is_reached.then(|| address.to_string()));
+        let advertised = reached.map(|reached| format!("{scheme}://{reached}"));
+        Ok(Listen { tcp: Some((address, security)), advertised, pems, most })
     }
 }

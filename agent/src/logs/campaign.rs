@@ -4,7 +4,7 @@
 //! through fifogate. Lines for a slow collector wait on disk, not in memory.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -20,7 +20,9 @@ use tokio::{
 };
 
 use super::{
-    Logs, Source, kept,
+    Logs, OtherAgents, Source,
+    elsewhere::{Fetched, Piece},
+    kept,
     segmented_log::{Found, Line, Reader},
 };
 use crate::model;
@@ -33,9 +35,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// All running campaigns, by requesting instance and request id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Campaigns {
+    logs: Logs,
+    others: OtherAgents,
     running: BTreeMap<(Instance, String), AbortHandle>,
+}
+
+/// The instances of a log request, by where their logs are.
+#[derive(Clone, Debug, Default)]
+pub struct Requested {
+    /// Those of this agent.
+    pub own: Vec<Instance>,
+    /// Those of others, by the names of their agents.
+    pub elsewhere: BTreeMap<String, BTreeSet<Instance>>,
 }
 
 /// The lines selected by a request.
@@ -48,44 +61,32 @@ struct Range {
 }
 
 impl Campaigns {
-    /// Answers a request for the logs of `accepted`, all of this agent, and starts to send them.
+    /// Creates campaigns about these logs.
+    #[must_use]
+    pub fn new(logs: Logs, others: OtherAgents) -> Self {
+        Self { logs, others, running: BTreeMap::new() }
+    }
+
+    /// Answers a request for logs, and starts to send them.
     pub fn begin(
         &mut self,
         gate: &AsyncLink,
-        logs: &Logs,
         by: &Instance,
         request_id: &str,
         request: &pb::LogsRequest,
-        accepted: Vec<Instance>,
+        requested: Requested,
     ) {
         // A reused request id replaces the earlier campaign.
         self.cancel(by, request_id);
         let to =
             Collector { gate: gate.clone(), by: by.clone(), request_id: request_id.to_owned() };
-        let range = Range::of(request);
-        let (logs, request) = (logs.clone(), request.clone());
-        let task = tokio::spawn(async move {
-            let range = match range {
-                Ok(range) => range,
-                Err(error) => {
-                    let message = error.to_string();
-                    let _ = to.send(ResponseContent::Error(pb::Error { message })).await;
-                    return;
-                }
-            };
-            // Before any line of the logs (docs/protocol.md#log-requests).
-            let names = accepted.iter().map(model::instance_name).collect();
-            let answer = pb::LogsRequestAccepted { workload_names: names };
-            if to.send(ResponseContent::LogsRequestAccepted(answer)).await.is_err() {
-                return;
-            }
-            let mut all = JoinSet::new();
-            for instance in accepted {
-                let source = logs.get(&instance);
-                all.spawn(send_log(to.clone(), instance, source, range, request.clone()));
-            }
-            while all.join_next().await.is_some() {}
-        });
+        let campaign = Campaign {
+            to,
+            logs: self.logs.clone(),
+            others: self.others.clone(),
+            request: request.clone(),
+        };
+        let task = tokio::spawn(campaign.run(requested));
         // Campaigns with a natural end are removed only here.
         self.running.retain(|_, task| !task.is_finished());
         self.running.insert((by.clone(), request_id.to_owned()), task.abort_handle());
@@ -111,6 +112,59 @@ impl Campaigns {
     /// Cancels all campaigns, as fifogate is gone.
     pub fn clear(&mut self) {
         std::mem::take(&mut self.running).into_values().for_each(|task| task.abort());
+    }
+}
+
+/// One campaign.
+struct Campaign {
+    to: Collector,
+    logs: Logs,
+    others: OtherAgents,
+    request: pb::LogsRequest,
+}
+
+impl Campaign {
+    async fn run(self, requested: Requested) {
+        let (range, fetched) = match self.prepare(&requested).await {
+            Ok(prepared) => prepared,
+            Err(message) => {
+                let _ = self.to.send(ResponseContent::Error(pb::Error { message })).await;
+                return;
+            }
+        };
+        // Before any line of the logs (docs/protocol.md#log-requests).
+        let elsewhere = fetched.iter().flat_map(Fetched::accepted);
+        let names = requested.own.iter().chain(elsewhere).map(model::instance_name).collect();
+        let answer = pb::LogsRequestAccepted { workload_names: names };
+        if self.to.send(ResponseContent::LogsRequestAccepted(answer)).await.is_err() {
+            return;
+        }
+        let mut all = JoinSet::new();
+        for instance in requested.own {
+            let source = self.logs.get(&instance);
+            all.spawn(send_log(self.to.clone(), instance, source, range, self.request.clone()));
+        }
+        for own in fetched {
+            all.spawn(send_fetched(self.to.clone(), own));
+        }
+        while all.join_next().await.is_some() {}
+    }
+
+    /// Checks the request, and asks the other agents. The error is the text for the collector.
+    async fn prepare(&self, requested: &Requested) -> Result<(Range, Vec<Fetched>), String> {
+        let range = Range::of(&self.request).map_err(|error| error.to_string())?;
+        let ask = |(agent, instances): (&String, &BTreeSet<Instance>)| {
+            let (agent, instances) = (agent.clone(), instances.clone());
+            let (others, request) = (self.others.clone(), self.request.clone());
+            async move { (others.ask(&agent, &instances, &request).await, agent) }
+        };
+        // At once, as each of them may be waited for.
+        let asked: JoinSet<_> = requested.elsewhere.iter().map(ask).collect();
+        let mut answers = asked.join_all().await;
+        // The same refusal counts each time, whoever answers first.
+        answers.sort_by(|(_, one), (_, other)| one.cmp(other));
+        let fetched = answers.into_iter().map(|(answer, _)| answer).collect::<Result<_, _>>()?;
+        Ok((range, fetched))
     }
 }
 
@@ -209,6 +263,33 @@ async fn send_log(
     let stop = pb::LogsStopResponse { workload_name: Some(model::instance_name(&instance)) };
     // An error: the collector is gone, and needs no end.
     let _ = to.send(ResponseContent::LogsStopResponse(stop)).await;
+}
+
+/// Passes on the logs that another agent sends.
+async fn send_fetched(to: Collector, mut fetched: Fetched) {
+    while let Some(piece) = fetched.next().await {
+        let (entries, ended) = match piece {
+            Piece::Entries(entries) => (entries, None),
+            Piece::End(instance) => (Vec::new(), Some(instance)),
+            Piece::Lost(instance, message) => {
+                let workload_name = Some(model::instance_name(&instance));
+                (vec![pb::LogEntry { workload_name, message }], Some(instance))
+            }
+        };
+        if !entries.is_empty() {
+            let entries = pb::LogEntriesResponse { log_entries: entries };
+            if to.send(ResponseContent::LogEntriesResponse(entries)).await.is_err() {
+                return;
+            }
+        }
+        if let Some(instance) = ended {
+            let stop =
+                pb::LogsStopResponse { workload_name: Some(model::instance_name(&instance)) };
+            if to.send(ResponseContent::LogsStopResponse(stop)).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 async fn send_lines(

@@ -5,6 +5,7 @@
 //! waits for slow readers only for a bounded time, and never for want of a log.
 
 mod campaign;
+mod elsewhere;
 mod kept;
 mod record;
 mod segmented_log;
@@ -29,7 +30,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use campaign::Campaigns;
+pub use campaign::{Campaigns, Requested};
+pub use elsewhere::OtherAgents;
 pub use segmented_log::{Ends, Layout, Log};
 
 use crate::{

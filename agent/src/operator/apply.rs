@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     args::{ApplyArgs, Deletable, DeleteArgs, Format},
-    client::Client,
+    connect,
     outcome::carry_out,
     print::{document, put},
 };
@@ -31,7 +31,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
     if masks.is_empty() {
         return Err(CliError::Unusable("the manifests have no workload and no config".to_owned()));
     }
-    let mut client = Client::connect(&args.connect).await?;
+    let mut client = connect(&args.connect).await?;
     if args.dry_run {
         let wanted = if args.delete { Tree::default() } else { desired };
         let current = client.read(&[DESIRED_STATE]).await?;
@@ -131,7 +131,7 @@ fn forecast(
 
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let (part, noun) = PARTS[usize::from(args.what == Deletable::Config)];
-    let mut client = Client::connect(&args.connect).await?;
+    let mut client = connect(&args.connect).await?;
     let current = client.read(&[&format!("{DESIRED_STATE}.{part}")]).await?;
     let names: BTreeSet<_> = args.names.iter().map(String::as_str).collect();
     let is_missing = |name: &&&str| current.get(&[DESIRED_STATE, part, name]).is_none();

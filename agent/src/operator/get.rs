@@ -14,13 +14,16 @@ use fifogate::{
 
 use super::{
     args::{Format, GetArgs, Gettable},
-    client::{Client, state_request},
+    connect,
     print::{document, one_line, put, table},
 };
-use crate::cli::CliError;
+use crate::{
+    cli::CliError,
+    command_interface::{Client, state_request},
+};
 
 pub(super) async fn get(args: GetArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.connect).await?;
+    let mut client = connect(&args.connect).await?;
     let configs = format!("{DESIRED_STATE}.configs");
     let workloads = format!("{DESIRED_STATE}.workloads");
     let masks: Vec<&str> = match args.what {
@@ -159,7 +162,7 @@ pub(super) async fn events(
     let mut printed_before = 0;
     loop {
         let ResponseContent::CompleteStateResponse(change) = client.response(&id).await? else {
-            return Err(client.unexpected());
+            return Err(client.unexpected().into());
         };
         let value = printed::change(&change)
             .map_err(|error| CliError::Failed(format!("the answer cannot be shown: {error}")))?;

@@ -7,11 +7,11 @@ use fifogate::{
 };
 use tokio::signal::ctrl_c;
 
-use super::{args::LogsArgs, client::Client, print::put};
+use super::{args::LogsArgs, connect, print::put};
 use crate::cli::CliError;
 
 pub(super) async fn logs(args: LogsArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.connect).await?;
+    let mut client = connect(&args.connect).await?;
     let states = client.read(&[WORKLOAD_STATES]).await?;
     let names = instances(&states, &args.names)?;
     let is_named = names.len() > 1;
@@ -52,7 +52,7 @@ pub(super) async fn logs(args: LogsArgs) -> Result<(), CliError> {
                 put(&entries.log_entries.into_iter().map(line).collect::<String>())?;
             }
             ResponseContent::LogsStopResponse(_) => left -= 1,
-            _ => return Err(client.unexpected()),
+            _ => return Err(client.unexpected().into()),
         }
     }
     client.goodbye().await;

@@ -6,7 +6,6 @@
 
 mod apply;
 mod args;
-mod client;
 mod get;
 mod logs;
 mod outcome;
@@ -17,8 +16,31 @@ use tokio::runtime::Builder;
 
 pub(crate) use args::OperatorCommand;
 
-use crate::cli::CliError;
-use client::Client;
+use crate::{
+    cli::{CliError, default_run_dir},
+    command_interface::{Client, ClientError, SOCKET, Target},
+};
+use args::ConnectArgs;
+
+/// Connects to the agent that the arguments name.
+async fn connect(args: &ConnectArgs) -> Result<Client, CliError> {
+    let address = match &args.connect {
+        Some(address) => address.clone(),
+        None => format!("unix:{}", default_run_dir()?.join(SOCKET).display()),
+    };
+    let identity = args.crt_pem.clone().zip(args.key_pem.clone());
+    let connected = Client::connect(&Target { address, ca: args.ca_pem.clone(), identity }).await;
+    Ok(connected?)
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Unusable(text) => Self::Unusable(text),
+            ClientError::Failed(text) => Self::Failed(text),
+        }
+    }
+}
 
 /// Runs one command.
 pub(crate) fn run(command: OperatorCommand) -> Result<(), CliError> {
@@ -33,7 +55,7 @@ async fn run_command(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Delete(args) => apply::delete(args).await,
         OperatorCommand::Get(args) => get::get(args).await,
         OperatorCommand::Watch(args) => {
-            let mut client = Client::connect(&args.connect).await?;
+            let mut client = connect(&args.connect).await?;
             get::events(&mut client, args.masks, args.output, args.count).await
         }
         OperatorCommand::Logs(args) => logs::logs(args).await,

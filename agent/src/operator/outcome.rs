@@ -19,10 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     args::{Format, WaitArgs},
-    client::Client,
     print::{document, one_line, put},
 };
-use crate::cli::CliError;
+use crate::{cli::CliError, command_interface::Client};
 
 /// An instance of a workload, and what it is to become.
 #[derive(Debug)]

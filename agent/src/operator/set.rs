@@ -11,7 +11,7 @@ use fifogate::{
 
 use super::{
     args::{RestartArgs, SetArgs},
-    client::Client,
+    connect,
     outcome::carry_out,
 };
 use crate::cli::CliError;
@@ -21,7 +21,7 @@ const RESTARTED: &str = "restartedAt";
 
 pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let update = update(&args.changes)?;
-    let client = Client::connect(&args.connect).await?;
+    let client = connect(&args.connect).await?;
     carry_out(client, &args.wait, args.output, update).await
 }
 
@@ -69,7 +69,7 @@ fn with_text(tree: &Tree, path: &[&str], value: &str) -> Tree {
 }
 
 pub(super) async fn restart(args: RestartArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.connect).await?;
+    let mut client = connect(&args.connect).await?;
     let workloads = format!("{DESIRED_STATE}.workloads");
     let current = client.read(&[&workloads]).await?;
     let now = jiff::Timestamp::now().to_string();

@@ -175,6 +175,15 @@ impl Store {
         }
     }
 
+    /// The URL at which another agent of the cluster serves its command interface, if it does.
+    #[must_use]
+    pub fn address_of(&self, agent: &str) -> Option<String> {
+        match self {
+            Self::Local(_) => None,
+            Self::Etcd(etcd) => etcd.address_of(agent),
+        }
+    }
+
     /// Leaves the store at the end of the agent: the other agents of the cluster see it leave.
     pub async fn close(&self, all_ended: bool) {
         match self {

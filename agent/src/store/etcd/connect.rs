@@ -283,7 +283,7 @@ async fn claim_layout(
     let all = GetOptions::new().with_prefix().with_keys_only();
     let mut reads = client.kv_client().max_decoding_message_size(MOST_RESPONSE);
     let found = answer(reads.get(keys.prefix(), Some(all))).await?;
-    let known = ["desired/", "states/", "owners/", "holders/", "agents/", "layout"];
+    let known = ["desired/", "states/", "owners/", "holders/", "listeners/", "agents/", "layout"];
     let foreign = found.kvs().iter().find_map(|kv| {
         let key = String::from_utf8_lossy(kv.key()).into_owned();
         let path = key.strip_prefix(keys.prefix()).unwrap_or_default();

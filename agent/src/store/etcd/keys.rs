@@ -106,6 +106,11 @@ impl Keys {
         format!("{}owners/{agent}", self.prefix)
     }
 
+    /// The address of an agent's command interface, under its lease.
+    pub(super) fn listener(&self, agent: &str) -> String {
+        format!("{}listeners/{agent}", self.prefix)
+    }
+
     /// The last process of an agent, independent of any lease.
     pub(super) fn holder(&self, agent: &str) -> String {
         format!("{}holders/{agent}", self.prefix)
@@ -144,7 +149,7 @@ impl Keys {
         let Some(path) = key.strip_prefix(&self.prefix) else { return Meaning::Foreign };
         let is_ours = |part: &&str| path.starts_with(*part);
         if matches!(path, "layout" | "desired/guard" | "desired/large")
-            || ["desired/large/", "owners/", "holders/"].iter().any(is_ours)
+            || ["desired/large/", "owners/", "holders/", "listeners/"].iter().any(is_ours)
         {
             return Meaning::Own;
         }
@@ -245,7 +250,8 @@ mod tests {
     fn what_is_no_item_is_told_apart() {
         let keys = Keys::new("p");
         let own = [keys.layout(), keys.guard(), keys.large(), keys.part(1)];
-        for own in own.into_iter().chain([keys.owner("agent_A"), keys.holder("agent_A")]) {
+        let of_agent = [keys.owner("agent_A"), keys.holder("agent_A"), keys.listener("agent_A")];
+        for own in own.into_iter().chain(of_agent) {
             assert_eq!(keys.read(&own, Some(b"1")), Meaning::Own, "{own}");
         }
         for foreign in ["p/desired/workloads/", "p/desired/workloads/a/b", "p/x", "q/layout"] {

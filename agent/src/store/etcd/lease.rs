@@ -75,6 +75,20 @@ pub(super) async fn join(
     Ok((lease, kept))
 }
 
+/// Says where the command interface of this agent is, as long as its lease lasts.
+pub(super) async fn advertise(
+    client: &mut Client,
+    shared: &Shared,
+    lease: i64,
+) -> Result<(), Trouble> {
+    let Some(address) = &shared.options.address else { return Ok(()) };
+    let key = shared.keys.listener(&shared.options.agent);
+    let leased = Some(PutOptions::new().with_lease(lease));
+    let put = TxnOp::put(key, address.as_str(), leased);
+    // Another agent may have the name by now; this one hears of it elsewhere.
+    connect::put(client, [shared.is_ours()], vec![put]).await.map(drop)
+}
+
 /// Takes the name once it is free and all workloads under it have ended. Returns a time just before.
 async fn take(
     client: &mut Client,

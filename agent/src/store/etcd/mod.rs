@@ -76,6 +76,8 @@ pub struct Options {
     pub takeover_after: Option<Duration>,
     /// Machine, boot and lock file of this process.
     pub place: Place,
+    /// URL at which other agents reach the command interface of this one.
+    pub address: Option<String>,
 }
 
 /// A handle to the state in etcd.
@@ -249,6 +251,11 @@ impl Etcd {
             }
         }
         Err(shared.not_ours())
+    }
+
+    /// The URL of an agent's command interface, if the agent is there and listens.
+    pub(super) fn address_of(&self, agent: &str) -> Option<String> {
+        self.shared.view().listener(agent).cloned()
     }
 
     /// The lease of this agent's name.

@@ -68,6 +68,8 @@ pub(super) struct View {
     foreign: HashSet<String>,
     /// The large update that is under way.
     pub(super) large: Large,
+    /// Addresses of agents, by the keys that say them.
+    listeners: BTreeMap<String, String>,
 }
 
 /// What the items of one revision change.
@@ -135,6 +137,7 @@ impl View {
             left_out: BTreeMap::new(),
             foreign: HashSet::new(),
             large: Large::default(),
+            listeners: BTreeMap::new(),
         }
     }
 
@@ -221,6 +224,7 @@ impl View {
                 }
                 Meaning::Item(change) => self.take_item(&key, change, &mut taken),
                 Meaning::Own => {
+                    self.note_listener(&key, value.as_deref());
                     has_head |= self.large.take(&self.keys, &key, value.as_deref(), revision);
                 }
                 Meaning::Foreign => {}
@@ -275,6 +279,21 @@ impl View {
             }
             change => taken.changes.push(change),
         }
+    }
+
+    fn note_listener(&mut self, key: &str, value: Option<&[u8]>) {
+        if !key.starts_with(&self.keys.listener("")) {
+            return;
+        }
+        match value.and_then(|value| str::from_utf8(value).ok()) {
+            Some(address) => _ = self.listeners.insert(key.to_owned(), address.to_owned()),
+            None => _ = self.listeners.remove(key),
+        }
+    }
+
+    /// The address of an agent's command interface, if the agent is there and listens.
+    pub(super) fn listener(&self, agent: &str) -> Option<&String> {
+        self.listeners.get(&self.keys.listener(agent))
     }
 
     fn warn(&mut self, key: &str) {

@@ -219,6 +219,7 @@ async fn pass_on(
     let mut client = connection.client.clone();
     let ended = || Trouble::Away("its watch ended".to_owned());
     check_history(shared, events, &mut client).await?;
+    lease::advertise(&mut client, shared, connection.lease).await?;
     loop {
         let mut stream = watch(shared, &mut client).await?;
         let mut begun = false;

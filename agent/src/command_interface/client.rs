@@ -1,6 +1,10 @@
 //! The client of the command interface: requests in, their responses out.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fifogate::{
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
@@ -13,15 +17,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::args::ConnectArgs;
-use crate::{
-    cli::{CliError, default_run_dir},
-    command_interface::{
-        SOCKET,
-        api::{CommanderHello, FromServer, Goodbye, ToServer, from_server, to_server},
-        client::command_connection_client::CommandConnectionClient,
-        private_file,
-    },
+use super::{
+    api::{CommanderHello, FromServer, Goodbye, ToServer, from_server, to_server},
+    generated_client::command_connection_client::CommandConnectionClient,
+    tls,
 };
 
 /// Version of the interface.
@@ -31,9 +30,34 @@ const SERVER: &str = "ank-server";
 /// Time for a connection, and for one response. An update of many workloads takes the agent some seconds.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How often a silent connection is asked whether the agent is still there, and time for its answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// An agent, and who asks it.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`.
+    pub(crate) address: String,
+    /// PEM file of who may sign the agent's certificate.
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM files of our certificate and its key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The address or a file is of no use.
+    #[error("{0}")]
+    Unusable(String),
+    /// The agent is not reached, or has refused the request.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// A stream to an agent.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     address: String,
     to: mpsc::Sender<ToServer>,
     from: Streaming<FromServer>,
@@ -47,15 +71,12 @@ impl Client {
     ///
     /// # Errors
     /// The address or a file is of no use, or no agent serves there.
-    pub(super) async fn connect(args: &ConnectArgs) -> Result<Self, CliError> {
-        let address = match &args.connect {
-            Some(address) => address.clone(),
-            None => format!("unix:{}", default_run_dir()?.join(SOCKET).display()),
-        };
+    pub(crate) async fn connect(target: &Target) -> Result<Self, ClientError> {
+        let address = target.address.clone();
         let away = |error: &dyn std::fmt::Display| {
-            CliError::Failed(format!("no agent is reached at {address}: {error}"))
+            ClientError::Failed(format!("no agent is reached at {address}: {error}"))
         };
-        let endpoint = endpoint(&address, args)?;
+        let endpoint = endpoint(target)?;
         let channel = timeout(ANSWER, endpoint.connect()).await;
         let channel = channel.map_err(|_| away(&"it does not answer"))?;
         let channel: Channel = channel.map_err(|error| away(&cause(&error)))?;
@@ -73,7 +94,7 @@ impl Client {
     }
 
     /// Sends a request, and returns its id.
-    pub(super) async fn send(&mut self, content: RequestContent) -> Result<String, CliError> {
+    pub(crate) async fn send(&mut self, content: RequestContent) -> Result<String, ClientError> {
         self.last += 1;
         let id = self.last.to_string();
         self.send_as(&id, content).await?;
@@ -81,7 +102,11 @@ impl Client {
     }
 
     /// Sends a request under an id that is in use, to cancel what it stands for.
-    pub(super) async fn send_as(&self, id: &str, content: RequestContent) -> Result<(), CliError> {
+    pub(crate) async fn send_as(
+        &self,
+        id: &str,
+        content: RequestContent,
+    ) -> Result<(), ClientError> {
         let request = pb::Request { request_id: id.to_owned(), request_content: Some(content) };
         let message = ToServer { content: Some(to_server::Content::Request(request)) };
         let sent = self.to.send(message).await;
@@ -89,7 +114,7 @@ impl Client {
     }
 
     /// The next response to this request.
-    pub(super) async fn response(&mut self, id: &str) -> Result<ResponseContent, CliError> {
+    pub(crate) async fn response(&mut self, id: &str) -> Result<ResponseContent, ClientError> {
         loop {
             let message = self.from.message().await;
             let message = message.map_err(|status| self.failed(status.message()))?;
@@ -100,7 +125,7 @@ impl Client {
                 continue;
             }
             return match response.response_content {
-                Some(ResponseContent::Error(error)) => Err(CliError::Failed(error.message)),
+                Some(ResponseContent::Error(error)) => Err(ClientError::Failed(error.message)),
                 Some(content) => Ok(content),
                 None => Err(self.failed("it has sent a response without content")),
             };
@@ -108,10 +133,10 @@ impl Client {
     }
 
     /// Asks, and waits for the answer.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         content: RequestContent,
-    ) -> Result<ResponseContent, CliError> {
+    ) -> Result<ResponseContent, ClientError> {
         let id = self.send(content).await?;
         match timeout(ANSWER, self.response(&id)).await {
             Ok(response) => response,
@@ -120,7 +145,7 @@ impl Client {
     }
 
     /// Reads a part of the state.
-    pub(super) async fn read(&mut self, masks: &[&str]) -> Result<Tree, CliError> {
+    pub(crate) async fn read(&mut self, masks: &[&str]) -> Result<Tree, ClientError> {
         let answer = self.ask(state_request(masks, false)).await?;
         let ResponseContent::CompleteStateResponse(answer) = answer else {
             return Err(self.unexpected());
@@ -130,7 +155,7 @@ impl Client {
     }
 
     /// Subscribes to changes, and returns the id of the subscription.
-    pub(super) async fn subscribe(&mut self, masks: &[&str]) -> Result<String, CliError> {
+    pub(crate) async fn subscribe(&mut self, masks: &[&str]) -> Result<String, ClientError> {
         let id = self.send(state_request(masks, true)).await?;
         self.response(&id).await?;
         self.woken = false;
@@ -138,7 +163,7 @@ impl Client {
     }
 
     /// Waits for an event of the subscription since the last call.
-    pub(super) async fn event(&mut self, id: &str) -> Result<(), CliError> {
+    pub(crate) async fn event(&mut self, id: &str) -> Result<(), ClientError> {
         if !std::mem::take(&mut self.woken) {
             self.response(id).await?;
         }
@@ -146,11 +171,11 @@ impl Client {
     }
 
     /// Sends an update.
-    pub(super) async fn update(
+    pub(crate) async fn update(
         &mut self,
         new_state: pb::CompleteState,
         update_mask: Vec<String>,
-    ) -> Result<pb::UpdateStateSuccess, CliError> {
+    ) -> Result<pb::UpdateStateSuccess, ClientError> {
         let update = pb::UpdateStateRequest { new_state: Some(new_state), update_mask };
         match self.ask(RequestContent::UpdateStateRequest(update)).await? {
             ResponseContent::UpdateStateSuccess(success) => Ok(success),
@@ -159,7 +184,7 @@ impl Client {
     }
 
     /// Ends the stream, and everything that was asked for.
-    pub(super) async fn goodbye(mut self) {
+    pub(crate) async fn goodbye(mut self) {
         let goodbye = ToServer { content: Some(to_server::Content::Goodbye(Goodbye {})) };
         if self.to.send(goodbye).await.is_ok() {
             let end = async { while let Ok(Some(_)) = self.from.message().await {} };
@@ -167,23 +192,24 @@ impl Client {
         }
     }
 
-    pub(super) fn unexpected(&self) -> CliError {
+    pub(crate) fn unexpected(&self) -> ClientError {
         self.failed("it has answered something else")
     }
 
-    fn failed(&self, what: &str) -> CliError {
-        CliError::Failed(format!("the agent at {}: {what}", self.address))
+    fn failed(&self, what: &str) -> ClientError {
+        ClientError::Failed(format!("the agent at {}: {what}", self.address))
     }
 }
 
-pub(super) fn state_request(masks: &[&str], subscribe_for_events: bool) -> RequestContent {
+pub(crate) fn state_request(masks: &[&str], subscribe_for_events: bool) -> RequestContent {
     let field_mask = masks.iter().map(|&mask| mask.to_owned()).collect();
     let request = pb::CompleteStateRequest { field_mask, subscribe_for_events };
     RequestContent::CompleteStateRequest(request)
 }
 
-fn endpoint(address: &str, args: &ConnectArgs) -> Result<Endpoint, CliError> {
-    let unusable = |what: &str| CliError::Unusable(format!("--connect {address}: {what}"));
+fn endpoint(target: &Target) -> Result<Endpoint, ClientError> {
+    let address = &target.address;
+    let unusable = |what: &str| ClientError::Unusable(format!("--connect {address}: {what}"));
     let is_known =
         ["unix:", "http://", "https://"].iter().any(|scheme| address.starts_with(scheme));
     if !is_known {
@@ -191,25 +217,26 @@ fn endpoint(address: &str, args: &ConnectArgs) -> Result<Endpoint, CliError> {
     }
     let endpoint = Endpoint::from_shared(address.to_owned());
     let endpoint = endpoint.map_err(|_| unusable("this is no address"))?;
+    let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
     if !address.starts_with("https:") {
         return Ok(endpoint);
     }
-    let Some(ca) = &args.ca_pem else {
+    let Some(ca) = &target.ca else {
         return Err(unusable("https needs --ca-pem, --crt-pem and --key-pem"));
     };
-    let mut tls =
-        ClientTlsConfig::new().domain_name(SERVER).ca_certificate(Certificate::from_pem(pem(ca)?));
-    if let (Some(crt), Some(key)) = (&args.crt_pem, &args.key_pem) {
-        let key = private_file(key).map_err(|error| CliError::Unusable(error.to_string()))?;
-        tls = tls.identity(Identity::from_pem(pem(crt)?, key));
+    let ca = Certificate::from_pem(pem(ca)?);
+    let mut config = ClientTlsConfig::new().domain_name(SERVER).ca_certificate(ca);
+    if let Some((crt, key)) = &target.identity {
+        let key = tls::private(key).map_err(|error| ClientError::Unusable(error.to_string()))?;
+        config = config.identity(Identity::from_pem(pem(crt)?, key));
     }
     endpoint
-        .tls_config(tls)
+        .tls_config(config)
         .map_err(|_| unusable("the PEM files do not fit together, or one of them is none"))
 }
 
-fn pem(path: &Path) -> Result<Vec<u8>, CliError> {
-    fs::read(path).map_err(|error| CliError::Unusable(format!("{}: {error}", path.display())))
+fn pem(path: &Path) -> Result<Vec<u8>, ClientError> {
+    fs::read(path).map_err(|error| ClientError::Unusable(format!("{}: {error}", path.display())))
 }
 
 /// The innermost cause: the others say that a transport has failed.
