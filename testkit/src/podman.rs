@@ -7,10 +7,14 @@ use std::{
     process::{Command, Output},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{is_root_or_skip, skip};
+use crate::{is_root_or_skip, processes_with, skip};
 
 /// The only image: busybox, with a user of the number 1000.
 pub const IMAGE: &str = "localhost/box";
@@ -164,6 +168,19 @@ impl Drop for Podman {
     fn drop(&mut self) {
         self.output(&["rm", "--all", "--force", "--time=0"]);
         self.output(&["pod", "rm", "--all", "--force", "--time=0"]);
+        // A podman that was killed half way leaves a container of runc that it does not know any more.
+        let own = self.dir.path().display().to_string();
+        for pid in processes_with(&own) {
+            let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+            let line = of("cmdline").unwrap_or_default();
+            let mut arguments = line.split('\0').skip_while(|own| *own != "-c").skip(1);
+            if of("comm").is_ok_and(|name| name == "conmon\n")
+                && let Some(id) = arguments.next()
+            {
+                let _ = Command::new("runc").args(["delete", "--force", id]).output();
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
     }
 }
 

@@ -224,8 +224,18 @@ impl Run {
     /// Waits until what is there is what is desired.
     fn agrees(&mut self) {
         self.mend_podman();
+        let ids = self.running();
+        let marks = sorted(self.wanted.values().map(|own| own.mark.clone()));
+        self.comes("the processes", || self.marks_of_processes(), marks);
+        self.containers_agree(&ids);
+        self.pods_agree(&ids);
+        self.folders_agree(&ids);
+    }
+
+    /// Waits until all that is desired runs, and there is no other state; gives the ids of the instances.
+    fn running(&mut self) -> BTreeMap<String, String> {
         let names: BTreeSet<_> = self.wanted.keys().map(String::as_str).chain(["ctl"]).collect();
-        let ids: BTreeMap<_, _> = self.ctl.until("the states of all", |tree| {
+        self.ctl.until("the states of all", |tree| {
             let all = tree.entries(&["workloadStates", "agent_A"]).iter();
             let all: BTreeSet<_> = all.map(|(name, _)| name.to_string()).collect();
             let id = |name: &&str| {
@@ -234,83 +244,64 @@ impl Run {
             };
             let ids: Option<BTreeMap<_, _>> = names.iter().map(id).collect();
             ids.filter(|_| all.iter().map(String::as_str).eq(names.iter().copied()))
-        });
-        let instances = || self.wanted.keys().map(|name| format!("{name}.{}", ids[name]));
-        let of = |runtime| self.wanted.iter().filter(move |(_, own)| own.runtime == runtime);
-        self.comes(
-            "the processes",
-            || {
-                let all = processes_with(&self.tag).into_iter().filter_map(|pid| {
-                    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-                    let mark = line
-                        .strip_prefix("sh\0-c\0")?
-                        .trim_end_matches('\0')
-                        .rsplit('\0')
-                        .next()?;
-                    Some(mark.to_owned())
-                });
-                let mut all: Vec<_> = all.collect();
-                all.sort();
-                all
-            },
-            sorted(self.wanted.values().map(|own| own.mark.clone())),
-        );
-        let containers = of("podman").map(|(name, _)| format!("{name}.{}.agent_A", ids[name]));
-        let of_pods = of("podman-kube")
+        })
+    }
+
+    fn of(&self, runtime: &str) -> impl Iterator<Item = (&String, &Wanted)> {
+        self.wanted.iter().filter(move |(_, own)| own.runtime == runtime)
+    }
+
+    fn marks_of_processes(&self) -> Vec<String> {
+        sorted(processes_with(&self.tag).into_iter().filter_map(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = line.strip_prefix("sh\0-c\0")?.trim_end_matches('\0');
+            line.rsplit('\0').next().map(str::to_owned)
+        }))
+    }
+
+    fn containers_agree(&self, ids: &BTreeMap<String, String>) {
+        let alone = self.of("podman").map(|(name, _)| format!("{name}.{}.agent_A", ids[name]));
+        let in_pods = self
+            .of("podman-kube")
             .flat_map(|(name, own)| [format!("{}-c", own.pod(name)), "infra".to_owned()]);
-        self.comes(
-            "the containers",
-            || {
-                let name = |own: serde_json::Value| match own["Labels"]["name"].as_str() {
-                    _ if own["IsInfra"] == true => "infra".to_owned(),
-                    Some(name) => name.to_owned(),
-                    None => own["Names"][0].as_str().unwrap_or_default().to_owned(),
-                };
-                sorted(self.podman.containers().into_iter().map(name))
-            },
-            sorted(containers.chain(of_pods)),
-        );
-        self.comes(
-            "what is left of cut off creations",
-            || {
-                let all = "{{.Names}} {{.State}}";
-                let all = self.lines(&["ps", "--all", "--external", &format!("--format={all}")]);
-                all.into_iter().filter(|own| own.to_lowercase().ends_with(" storage")).collect()
-            },
-            Vec::new(),
-        );
-        self.comes(
-            "the pods",
-            || self.lines(&["pod", "ps", "--format={{.Name}}"]),
-            sorted(of("podman-kube").map(|(name, own)| own.pod(name))),
-        );
-        let volumes = of("podman-kube").flat_map(|(name, _)| {
+        let name = |own: serde_json::Value| match own["Labels"]["name"].as_str() {
+            _ if own["IsInfra"] == true => "infra".to_owned(),
+            Some(name) => name.to_owned(),
+            None => own["Names"][0].as_str().unwrap_or_default().to_owned(),
+        };
+        let found = || sorted(self.podman.containers().into_iter().map(name));
+        self.comes("the containers", found, sorted(alone.chain(in_pods)));
+        let found = || {
+            let mut all =
+                self.lines(&["ps", "--all", "--external", "--format={{.Names}} {{.Status}}"]);
+            all.retain(|own| own.ends_with(" Storage"));
+            all
+        };
+        self.comes("what is left of cut off creations", found, Vec::new());
+    }
+
+    fn pods_agree(&self, ids: &BTreeMap<String, String>) {
+        let pods = sorted(self.of("podman-kube").map(|(name, own)| own.pod(name)));
+        self.comes("the pods", || self.lines(&["pod", "ps", "--format={{.Name}}"]), pods);
+        let volumes = self.of("podman-kube").flat_map(|(name, _)| {
             ["config", "pods"].map(|kind| format!("{name}.{}.agent_A.{kind}", ids[name]))
         });
-        self.comes(
-            "the volumes",
-            || self.lines(&["volume", "ls", "--format={{.Name}}"]),
-            sorted(volumes),
-        );
+        let found = || self.lines(&["volume", "ls", "--format={{.Name}}"]);
+        self.comes("the volumes", found, sorted(volumes));
+    }
+
+    fn folders_agree(&self, ids: &BTreeMap<String, String>) {
+        let folder = |name: &String| format!("{name}.{}", ids[name]);
         let is_own = |name: &String| name.starts_with('w') && name.contains('.');
-        self.comes(
-            "the folders of the agent",
-            || {
-                let all = names_in(&self.agent.path("run/agent"))
-                    .into_iter()
-                    .filter(is_own)
-                    .collect::<Vec<_>>();
-                all.into_iter().filter(|name| !instances().any(|own| own == *name)).collect()
-            },
-            Vec::new(),
-        );
+        let found = |place: &str| names_in(&self.agent.path(place)).into_iter().filter(is_own);
+        let unwanted = || {
+            let is_wanted = |own: &String| self.wanted.keys().any(|name| folder(name) == *own);
+            sorted(found("run/agent").filter(|own| !is_wanted(own)))
+        };
+        self.comes("folders that nobody wants", unwanted, Vec::new());
         let with_pair = self.wanted.iter().filter(|(_, own)| own.has_pair);
-        let pairs = sorted(with_pair.map(|(name, _)| format!("{name}.{}", ids[name])));
-        self.comes(
-            "the pairs",
-            || sorted(names_in(&self.agent.path("run")).into_iter().filter(is_own)),
-            pairs,
-        );
+        let pairs = sorted(with_pair.map(|(name, _)| folder(name)));
+        self.comes("the pairs", || sorted(found("run")), pairs);
     }
 
     fn lines(&self, command: &[&str]) -> Vec<String> {

@@ -1,6 +1,10 @@
 //! The execution states of containers, restarts, and what a state says of a failed start.
 
-use testkit::{Agent, IMAGE, Podman, container, state_of, wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use testkit::{Agent, IMAGE, Podman, container, processes_with, state_of, wait_for};
 
 fn info(agent: &Agent, workload: &str) -> String {
     state_of(&agent.connect().state(), workload).unwrap().2
@@ -170,6 +174,44 @@ fn container_that_podman_restarts_by_itself_is_not_replaced_and_its_state_follow
     podman.run(&["start", &id]);
     ctl.until_state("w", "Running(Ok)");
     assert_eq!(podman.id_of("w").unwrap(), id);
+}
+
+/// Ends the process of a container, and the podman that cleans up after it. Whether both were hit.
+fn end_without_cleaning_up(podman: &Podman, id: &str) -> bool {
+    let pid = podman.run(&["inspect", "--format={{.State.Pid}}", id]);
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    let of =
+        |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let is_cleaning = |pid: &i32| {
+        of(*pid, "comm") == b"podman\n"
+            && String::from_utf8_lossy(&of(*pid, "cmdline")).contains("cleanup")
+    };
+    let cleaning = wait_for("the podman that cleans up, or its end", || {
+        match processes_with(id).into_iter().find(is_cleaning) {
+            Some(pid) => Some(Some(pid)),
+            // conmon has the id, too, and waits for it.
+            None => processes_with(id).is_empty().then_some(None),
+        }
+    });
+    cleaning.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok())
+}
+
+#[test]
+fn container_that_podman_has_not_cleaned_up_is_restarted_by_its_policy() {
+    let Some(podman) = Podman::new() else { return };
+    let text = container("w", "exec sleep 100000", "[]", ", restartPolicy: ALWAYS");
+    let agent = Agent::start_with(podman.env(), &text, &[]);
+    let mut ctl = agent.connect();
+    let mut last = String::new();
+    wait_for("a container that stays as it is", || {
+        ctl.until_state("w", "Running(Ok)");
+        last = podman.id_of("w").filter(|id| *id != last)?;
+        let is_hit = end_without_cleaning_up(&podman, &last);
+        let is_left = podman.container_of("w").is_some_and(|own| own["State"] == "stopped");
+        (is_hit && is_left).then_some(())
+    });
+    wait_for("the next container", || podman.id_of("w").filter(|id| *id != last));
+    ctl.until_state("w", "Running(Ok)");
 }
 
 #[test]

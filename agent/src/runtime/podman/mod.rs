@@ -25,7 +25,11 @@ use fifogate::{
     pb::ank_base::{ExecutionState, LogsRequest},
     state::Instance,
 };
-use tokio::{process::Command, sync::watch::Receiver, time::Instant};
+use tokio::{
+    process::Command,
+    sync::watch::{Receiver, error::RecvError},
+    time::{Instant, timeout},
+};
 
 use crate::{logs::KeptLog, model::states};
 
@@ -50,6 +54,10 @@ const RUNNING: &str = "running";
 const EXITED: &str = "exited";
 const STARTING: [&str; 3] = ["created", "configured", "initialized"];
 const STOPPING: [&str; 3] = ["stopping", "stopped", "removing"];
+/// The state of a container that has ended, and that podman has not cleaned up yet.
+const UNCLEAN: &str = "stopped";
+/// Time for podman to clean up by itself. If that was killed, nothing else would do it.
+const CLEANED_UP_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause before a retry: the first one is at most half a second, and it doubles each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -162,6 +170,7 @@ impl<K: Kind> Runtime for Runner<K> {
                 instance: order.instance,
                 made,
                 policies: BTreeMap::new(),
+                unclean: BTreeMap::new(),
                 since: Instant::now(),
                 seen: watch.seen(),
                 told: states::running(),
@@ -222,6 +231,8 @@ struct Running<K> {
     made: Made,
     /// podman's own restart policies of the containers that were seen to have exited.
     policies: BTreeMap<String, String>,
+    /// Its containers that podman has not cleaned up, since when.
+    unclean: BTreeMap<String, Instant>,
     /// What was seen before this time does not count.
     since: Instant,
     seen: Receiver<Seen>,
@@ -235,11 +246,40 @@ impl<K: Kind> Running<K> {
         let Some(all) = &seen.containers else {
             return Change::State(states::failed_unknown("Error getting state from Podman."));
         };
+        self.clean_up(all, seen.asked).await;
         let change = K::change(&self.made, all);
         let Change::Ended(end) = &change else { return change };
         match self.is_restarted_by_podman(end, all).await {
             true => Change::State(end.state()),
             false => change,
+        }
+    }
+
+    /// Waits for the next view; asks for one if a container is to be cleaned up.
+    async fn seen_next(&mut self) -> Result<(), RecvError> {
+        let changed = self.seen.changed();
+        if self.unclean.is_empty() {
+            return changed.await;
+        }
+        timeout(CLEANED_UP_AFTER, changed).await.unwrap_or_else(|_| {
+            self.runner.shared.watch().look();
+            Ok(())
+        })
+    }
+
+    /// Does what podman should have done long ago: until then a container has not exited.
+    async fn clean_up(&mut self, all: &AllContainers, now: Instant) {
+        let is_unclean = |id: &String| all.get(id).is_some_and(|one| one.state == UNCLEAN);
+        self.unclean.retain(|id, _| is_unclean(id));
+        for id in self.made.containers.iter().filter(|id| is_unclean(id)) {
+            let since = self.unclean.entry(id.clone()).or_insert(now);
+            if now.duration_since(*since) >= CLEANED_UP_AFTER {
+                *since = now;
+                if let Err(error) = command::ask(["container", "cleanup", id]).await {
+                    log::warn!("a container cannot be cleaned up: {error}");
+                }
+                self.runner.shared.watch().look();
+            }
         }
     }
 
@@ -280,7 +320,7 @@ impl<K: Kind> Unit for Running<K> {
                         return change;
                     }
                 }
-                if self.seen.changed().await.is_err() {
+                if self.seen_next().await.is_err() {
                     // The watch lives as long as the runtime, and the runtime as long as the agent.
                     return Change::Ended(Ended::lost("podman is not watched"));
                 }
