@@ -7,6 +7,7 @@ mod command {
     mod client;
     mod handshake;
     mod hostile;
+    mod many;
     mod operator;
     mod sdk;
     mod sequences;
