@@ -14,7 +14,7 @@ PREFIX ?=
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A debug build: from nothing it takes less than half the time of a release build.
 .PHONY: demo
@@ -79,6 +79,11 @@ soak:  ## killed processes, clusters, rules, nested values, expensive inputs at 
 		$(CARGO) test --test search -- --nocapture --test-threads 1
 	SEARCH_SECONDS=$(SEARCH_SECONDS) SEED=$(SEED) $(CARGO) test --release -p fifogate-agent --lib search
 
+.PHONY: soak-podman
+soak-podman:  ## 200 operations at random on workloads of all runtimes, while containers, podman and the agent are killed: SEED
+	$(CARGO) build --workspace --bins
+	SEED=$(SEED) OPERATIONS=200 $(CARGO) test -p fifogate-agent --test podman -- --nocapture random
+
 # Coverage by what the stable compiler can do; for the crate and its dependencies, not for what runs
 # while they are built, hence --target. Each folder of seeds is named for its program.
 COVERAGE = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -125,6 +130,11 @@ bench:  ## fifogate beside the floor under it, in under five minutes; WRITE=1: a
 bench-cluster: setup  ## an event from node to node through etcd, beside etcd's own put; UNPINNED=1: nodes move
 	$(CARGO) build --release --quiet --workspace --bins
 	$(CARGO) bench --quiet --package fifogate-agent --bench cluster -- $(if $(UNPINNED),--unpinned)
+
+.PHONY: bench-containers
+bench-containers: setup  ## 100 containers by podman: their start, a minute in which nothing happens, their removal
+	$(CARGO) build --release --quiet --workspace --bins
+	$(CARGO) bench --quiet --package fifogate-agent --bench containers
 
 .PHONY: bench-quick
 bench-quick:  ## whether the benchmark works, in small numbers: no measurement

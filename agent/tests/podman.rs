@@ -8,6 +8,7 @@ mod podman {
     mod lifetime;
     mod logs;
     mod pair;
+    mod random;
     mod sdk;
     mod states;
 }

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{env, fmt::Write, fs, path::Path, process::Command};
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use testkit::{fifogate_agent, is_root, repository, skip};
+use testkit::{Podman, fifogate, fifogate_agent, is_root, repository, skip};
 
 /// A fenced block with its language, and the file that the text before it names last.
 struct Block {
@@ -116,18 +122,11 @@ sys.exit(not re.fullmatch(pattern, output, re.DOTALL))' "$1" "$2"
 }
 "#;
 
-#[test]
-fn three_nodes_show_what_they_say() {
-    let dir = tempfile::tempdir().unwrap();
-    let here = dir.path().join("three");
-    fs::create_dir(&here).unwrap();
-    let markdown = fs::read_to_string(repository().join("docs/tutorials/three-nodes.md")).unwrap();
-    // The programs are built already, and the folder is this test's.
-    let (_, start) = markdown.split_once("mkdir /tmp/three\n").unwrap();
-    let markdown = format!("```sh\n{start}").replace("/tmp/three", here.to_str().unwrap());
+/// A script in `dir` that reads a tutorial in the folder `here`, after a first line.
+fn reader(markdown: &str, dir: &Path, here: &Path, first: &str) -> PathBuf {
     let mut steps: Vec<String> = Vec::new();
-    for Block { language, file, text } in blocks(&markdown) {
-        let file_of = |step: &str, kind: &str| dir.path().join(format!("{step}.{kind}"));
+    for Block { language, file, text } in blocks(markdown) {
+        let file_of = |step: &str, kind: &str| dir.join(format!("{step}.{kind}"));
         match (language.as_str(), file) {
             ("sh", _) => {
                 let step = format!("{:02}", steps.len());
@@ -139,10 +138,23 @@ fn three_nodes_show_what_they_say() {
             (language, file) => panic!("a block of {language} for {file:?}: {text}"),
         }
     }
-    let folder = dir.path().display();
+    let folder = dir.display();
     let steps: String = steps.iter().map(|step| format!("step {folder}/{step}\n")).collect();
-    let script = dir.path().join("steps.sh");
-    fs::write(&script, format!("ip link set lo up || exit 77\n{READER}\n{steps}")).unwrap();
+    let script = dir.join("steps.sh");
+    fs::write(&script, format!("{first}\n{READER}\n{steps}")).unwrap();
+    script
+}
+
+#[test]
+fn three_nodes_show_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("three");
+    fs::create_dir(&here).unwrap();
+    let markdown = fs::read_to_string(repository().join("docs/tutorials/three-nodes.md")).unwrap();
+    // The programs are built already, and the folder is this test's.
+    let (_, start) = markdown.split_once("mkdir /tmp/three\n").unwrap();
+    let markdown = format!("```sh\n{start}").replace("/tmp/three", here.to_str().unwrap());
+    let script = reader(&markdown, dir.path(), &here, "ip link set lo up || exit 77");
     // The ports of etcd are those of the tutorial: in a network of its own nobody else has them.
     let mut command = Command::new("unshare");
     command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -159,6 +171,31 @@ fn three_nodes_show_what_they_say() {
     }
     assert!(output.status.success(), "{said}\n{errors}");
     assert!(!here.exists(), "the last step removes its folder");
+}
+
+#[test]
+fn containers_show_what_they_say() {
+    let Some(podman) = Podman::new() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("containers");
+    fs::create_dir_all(here.join("programs")).unwrap();
+    for program in [fifogate(), fifogate_agent()] {
+        let name = Path::new(program).file_name().unwrap();
+        fs::copy(program, here.join("programs").join(name)).unwrap();
+    }
+    let markdown = fs::read_to_string(repository().join("docs/tutorials/containers.md")).unwrap();
+    let markdown = markdown.replace("/tmp/containers", here.to_str().unwrap());
+    let from = markdown.find("## 2.").unwrap();
+    let script = reader(&markdown[from..], dir.path(), &here, "");
+    let path = format!("{}:{}", here.join("programs").display(), env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.arg(&script).current_dir(&here).envs(podman.env()).env("PATH", path);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(!here.exists(), "the last step removes its folder");
+    assert!(podman.containers().is_empty());
 }
 
 /// The commands of the README's block that holds `text`.

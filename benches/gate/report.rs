@@ -10,6 +10,8 @@ use crate::{
 };
 
 const METHOD: &str = include_str!("method.md");
+/// Measured by hand: it needs podman.
+const CONTAINERS: &str = include_str!("containers.md");
 
 /// One quantity of fifogate, and what it is compared with.
 #[derive(Clone, Debug)]
@@ -235,6 +237,7 @@ impl Report {
         for section in &self.sections {
             page.push_str(&section.markdown());
         }
+        page.push_str(CONTAINERS);
         page
     }
 }

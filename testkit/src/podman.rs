@@ -107,6 +107,22 @@ impl Podman {
         ]
     }
 
+    /// As [`Podman::env`], with a script that runs before each call of the program `podman`, and sees its
+    /// arguments. `$REAL_PATH` is `PATH` without it.
+    pub fn env_before(&self, script: &str) -> Vec<(String, String)> {
+        let folder = self.path("before");
+        fs::create_dir_all(&folder).unwrap();
+        let text = format!("#!/bin/sh\n{script}\nPATH=$REAL_PATH exec podman \"$@\"\n");
+        let program = folder.join("podman");
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let mut env = self.env();
+        env.push(("REAL_PATH".to_owned(), path.clone()));
+        env.push(("PATH".to_owned(), format!("{}:{path}", folder.display())));
+        env
+    }
+
     /// Runs podman.
     pub fn output(&self, args: &[&str]) -> Output {
         Command::new("podman").args(args).envs(self.env()).output().unwrap()

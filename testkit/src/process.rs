@@ -61,10 +61,20 @@ impl Process {
 
     /// Processor time so far, in ticks.
     pub fn ticks(&self) -> u64 {
+        // utime and stime.
+        self.stat(11) + self.stat(12)
+    }
+
+    /// Processor time of its children that have ended, and of theirs, in ticks.
+    pub fn ticks_of_ended_children(&self) -> u64 {
+        // cutime and cstime.
+        self.stat(13) + self.stat(14)
+    }
+
+    /// A number of `/proc/PID/stat`, counted from the field behind the name.
+    fn stat(&self, field: usize) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
-        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        // utime and stime, counted from the field behind the name.
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        stat.rsplit(") ").next().unwrap().split(' ').nth(field).unwrap().parse().unwrap()
     }
 }
 

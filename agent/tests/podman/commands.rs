@@ -1,6 +1,6 @@
 //! The calls of podman: names, labels and mounts that other tools rely on, and how many there are.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use testkit::{Agent, IMAGE, Podman, container, state_of, wait_for};
 
@@ -10,20 +10,7 @@ fn recorded(podman: &Podman, folder: &Path) -> Vec<(String, String)> {
         "(for a in \"$@\"; do printf '%s\\037' \"$a\"; done; echo) >> {}",
         folder.join("calls").display()
     );
-    before_each_call(podman, folder, &script)
-}
-
-/// An environment in which a script runs before each call of podman.
-fn before_each_call(podman: &Podman, folder: &Path, script: &str) -> Vec<(String, String)> {
-    let script = format!("#!/bin/sh\n{script}\nPATH=$REAL_PATH exec podman \"$@\"\n");
-    let program = folder.join("podman");
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = std::env::var("PATH").unwrap();
-    let mut env = podman.env();
-    env.push(("REAL_PATH".to_owned(), path.clone()));
-    env.push(("PATH".to_owned(), format!("{}:{path}", folder.display())));
-    env
+    podman.env_before(&script)
 }
 
 fn calls(folder: &Path) -> Vec<Vec<String>> {
@@ -111,9 +98,9 @@ fn podman_that_hangs_keeps_no_process_from_running_and_its_states_are_unknown_th
     let folder = tempfile::tempdir().unwrap();
     let hang = folder.path().join("hang");
     fs::write(&hang, "").unwrap();
-    let script =
-        format!("if [ -e {} ]; then PATH=$REAL_PATH exec sleep 100000; fi", hang.display());
-    let env = before_each_call(&podman, folder.path(), &script);
+    // It ends with the test, whoever has started it by then.
+    let script = format!("while [ -e {} ]; do sleep 0.1; done", hang.display());
+    let env = podman.env_before(&script);
     let text = container("w", "exec sleep 100000", "[]", "");
     let agent = Agent::start_with(env, &text, &[]);
     let mut ctl = agent.connect();

@@ -1,14 +1,20 @@
 //! Pods of Kubernetes manifests.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
 use testkit::{
-    Agent, Etcd, IMAGE, Podman, container, fifogate, processes_with, state_of, wait_for,
+    Agent, Etcd, IMAGE, Podman, Process, container, fifogate, processes_with, state_of, wait_for,
 };
 
 use super::logs::{ask, lines};
@@ -192,6 +198,140 @@ fn removal_leaves_a_pod_of_somebody_else_that_has_the_name_of_a_removed_one() {
     ctl.until("the removal", |tree| state_of(tree, "w").is_none().then_some(()));
     assert_eq!(pods(&podman), [foreign]);
     assert_eq!(volumes(&podman), "");
+}
+
+/// The `runtimeConfig` of a workload as it stands in a manifest.
+fn config_of(workload: &str) -> String {
+    let (_, rest) = workload.split_once("runtimeConfig: ").unwrap();
+    let mut texts = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+    texts.next().unwrap().unwrap()
+}
+
+/// Plays the manifest of a workload as Ankaios does. Returns the ids of its pods.
+fn play_as_ankaios(podman: &Podman, workload: &str, instance: &str) -> Vec<String> {
+    let config = config_of(workload);
+    let parsed: Value = serde_json::from_str(&config).unwrap();
+    let file = podman.path("played.yaml");
+    std::fs::write(&file, parsed["manifest"].as_str().unwrap()).unwrap();
+    let said = podman.run(&["kube", "play", "--quiet", "--network=none", file.to_str().unwrap()]);
+    let lines: Vec<_> = said.lines().collect();
+    let pods = lines.windows(2).filter(|two| two[0] == "Pod:").map(|two| two[1].to_owned());
+    let pods: Vec<_> = pods.collect();
+    for (kind, content) in [("config", config), ("pods", json!(pods).to_string())] {
+        let label = format!("--label=data={}", STANDARD_NO_PAD.encode(content));
+        podman.run(&["volume", "create", &label, &format!("{instance}.agent_A.{kind}")]);
+    }
+    pods
+}
+
+#[test]
+fn pods_of_ankaios_are_taken_over_replaced_for_their_pair_or_removed_with_their_volumes() {
+    let Some(podman) = Podman::new() else { return };
+    let plain = workload("plain", &[pod("p0", SLEEP, 0), deployment("d", SLEEP)], None, "");
+    let reads = workload("reads", &[pod("p1", SLEEP, 0)], Some("p1/c"), SETS);
+    let goes = workload("goes", &[pod("p2", SLEEP, 0)], None, "");
+    let texts = [plain, reads, goes];
+    let mut agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
+    let mut ctl = agent.connect();
+    let instances = ["plain", "reads", "goes"].map(|name| {
+        let id = ctl.until_state(name, "Running(Ok)");
+        format!("{name}.{id}")
+    });
+    agent.kill_with_gate();
+    podman.run(&["pod", "rm", "--all", "--force", "--time=0"]);
+    podman.run(&["volume", "rm", "--all", "--force"]);
+    let made: Vec<_> = texts
+        .iter()
+        .zip(&instances)
+        .map(|(text, instance)| play_as_ankaios(&podman, text, instance))
+        .collect();
+    assert_eq!((made[0].len(), made[1].len(), made[2].len()), (2, 1, 1));
+    agent.edit_manifest(|text| text.replace(&texts[2], ""));
+    agent.restart();
+    let mut ctl = agent.connect();
+    ctl.until_state("plain", "Running(Ok)");
+    ctl.until_state("reads", "Running(Ok)");
+    wait_for("the removal", || (pods(&podman).len() == 3).then_some(()));
+    let all = pods(&podman).concat();
+    assert!(made[0].iter().all(|own| all.contains(own)), "they are not touched: {all}");
+    assert!(!all.contains(&made[1][0]), "its pair is not ours: {all}");
+    wait_for("the removal of its volumes", || (!volumes(&podman).contains("goes")).then_some(()));
+    let of_plain = ["config", "pods"].map(|kind| format!("{}.agent_A.{kind}", instances[0]));
+    assert!(of_plain.iter().all(|own| volumes(&podman).contains(own)), "{}", volumes(&podman));
+    for name in ["plain", "reads"] {
+        ctl.remove_workload(name);
+        ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
+    }
+    assert_eq!((pods(&podman).len(), volumes(&podman).as_str()), (0, ""));
+}
+
+/// Leaves what a podman leaves that is killed while it creates a container: a name that is taken.
+fn leave_unfinished(podman: &Podman, name: &str) {
+    for millis in (2..200).step_by(2).cycle().take(1_000) {
+        let mut podman_process = Command::new("podman");
+        podman_process.args(["create", "--name", name, IMAGE, "true"]).envs(podman.env());
+        let mut podman_process = Process::start(podman_process.stdout(Stdio::null()));
+        thread::sleep(Duration::from_millis(millis));
+        podman_process.kill();
+        let filter = format!("--filter=name=^{name}$");
+        let all = ["ps", "--all", "--external", "--format={{.Status}}", &filter];
+        match podman.run(&all).as_str() {
+            "Storage" => return,
+            "" => {}
+            _ => drop(podman.run(&["rm", "--force", name])),
+        }
+    }
+    panic!("it was never killed half way");
+}
+
+#[test]
+fn name_that_a_killed_podman_has_left_taken_is_free_for_the_next_try() {
+    let Some(podman) = Podman::new() else { return };
+    let texts = [
+        container("c", SLEEP, r#"["--stop-timeout=0"]"#, ""),
+        workload("k", &[pod("p0", SLEEP, 0)], None, ""),
+    ];
+    let agent = Agent::start_with(podman.env(), &texts.concat(), &[]);
+    let mut ctl = agent.connect();
+    let id = ctl.until_state("c", "Running(Ok)");
+    ctl.until_state("k", "Running(Ok)");
+    for (workload, text, name) in
+        [("c", &texts[0], format!("c.{}.agent_A", &id[..7])), ("k", &texts[1], "p0-c".to_owned())]
+    {
+        ctl.remove_workload(workload);
+        ctl.until("the removal", |tree| state_of(tree, workload).is_none().then_some(()));
+        leave_unfinished(&podman, &name);
+        let mask = format!("desiredState.workloads.{workload}");
+        ctl.update(&format!("workloads:\n{text}"), &[&mask]).unwrap();
+        ctl.until_state(workload, "Running(Ok)");
+    }
+}
+
+#[test]
+fn removal_uses_down_options_and_comes_to_its_end_without_them() {
+    let Some(podman) = Podman::new() else { return };
+    let calls = podman.path("calls");
+    let env = podman.env_before(&format!("echo \"$*\" >> {}", calls.display()));
+    let with = |name: &str, pod_name: &str, option: &str| {
+        let text = workload(name, &[pod(pod_name, SLEEP, 0)], None, "");
+        let mut config: Value = serde_json::from_str(&config_of(&text)).unwrap();
+        config["downOptions"] = json!([option]);
+        let config = Value::from(config.to_string());
+        format!("  {name}: {{runtime: podman-kube, agent: agent_A, runtimeConfig: {config}}}\n")
+    };
+    let text = with("good", "p0", "--log-level=error") + &with("wrong", "p1", "--nonsense");
+    let agent = Agent::start_with(env, &text, &[]);
+    let mut ctl = agent.connect();
+    for name in ["good", "wrong"] {
+        ctl.until_state(name, "Running(Ok)");
+        ctl.remove_workload(name);
+        ctl.until("the removal", |tree| state_of(tree, name).is_none().then_some(()));
+    }
+    assert_eq!((pods(&podman).len(), volumes(&podman).as_str()), (0, ""));
+    let calls = std::fs::read_to_string(calls).unwrap();
+    for expected in ["kube down --log-level=error -", "kube down --nonsense -"] {
+        assert_eq!(calls.lines().filter(|line| *line == expected).count(), 1, "{calls}");
+    }
 }
 
 #[test]

@@ -14,12 +14,19 @@ use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 use testkit::{Agent, Etcd, Forwarder, Network, Session, processes_with, wait_for};
 
-use super::{check, known::Known, operation::Operation};
+use super::{
+    check,
+    known::{Known, TOGETHER},
+    operation::Operation,
+};
 
 /// Below it are the keys of the agents.
 pub(crate) const PREFIX: &str = "fleet";
 
 pub(crate) const NAMES: [&str; 3] = ["agent_A", "agent_B", "agent_C"];
+
+/// More items than a transaction of etcd takes.
+const MANY: usize = 150;
 
 /// The workload of each node through which its updates are asked for.
 const ASKS: [&str; 3] = ["ctl", "ctl_B", "ctl_C"];
@@ -132,6 +139,7 @@ impl Cluster {
             Operation::RemoveWorkload { node, workload } => {
                 self.set(node, &format!("workloads.w{workload}"), None);
             }
+            Operation::SetMany { node } => self.set_many(node),
             Operation::Large { node } => {
                 for config in 0..6 {
                     let value = self.next() + &"x".repeat(800_000);
@@ -175,7 +183,15 @@ impl Cluster {
     fn set(&mut self, node: usize, item: &str, value: Option<String>) {
         let (part, name) = item.split_once('.').unwrap();
         let yaml = value.as_ref().map(|value| format!("{part}: {{{name}: \"{value}\"}}"));
-        self.ask(node, item, &yaml.unwrap_or_default(), value);
+        self.ask(node, &[item.to_owned()], &yaml.unwrap_or_default(), value);
+    }
+
+    fn set_many(&mut self, node: usize) {
+        let value = self.next();
+        let items: Vec<_> = (0..MANY).map(|number| format!("configs.{TOGETHER}{number}")).collect();
+        let configs = (0..MANY).map(|number| format!("{TOGETHER}{number}: '{value}', "));
+        let yaml = format!("configs: {{{}}}", configs.collect::<String>());
+        self.ask(node, &items, &yaml, Some(value));
     }
 
     fn set_workload(
@@ -201,17 +217,20 @@ impl Cluster {
              runtimeConfig: \"{text}\"{refers}}}}}{configs}"
         );
         let value = format!("{agent} {}", text.replace('\\', ""));
-        self.ask(node, &format!("workloads.w{workload}"), &yaml, Some(value));
+        self.ask(node, &[format!("workloads.w{workload}")], &yaml, Some(value));
     }
 
-    fn ask(&mut self, node: usize, item: &str, yaml: &str, value: Option<String>) {
+    /// Asks for a value of one item, or for the same value of many.
+    fn ask(&mut self, node: usize, items: &[String], yaml: &str, value: Option<String>) {
         if self.nodes[node].life != Life::Runs {
             return;
         }
         // A node that could reach etcd has some time to do so.
         let end = Instant::now() + self.nodes[node].patience();
+        let masks: Vec<_> = items.iter().map(|item| format!("desiredState.{item}")).collect();
+        let masks: Vec<_> = masks.iter().map(String::as_str).collect();
         let answer = loop {
-            let answer = self.session(node).update(yaml, &[&format!("desiredState.{item}")]);
+            let answer = self.session(node).update(yaml, &masks);
             let is_away = answer.as_ref().is_err_and(|why| why.contains("cannot be reached now"));
             if !is_away || Instant::now() > end {
                 break answer.map(drop);
@@ -219,9 +238,9 @@ impl Cluster {
             thread::sleep(Duration::from_millis(20));
         };
         if let Err(why) = &answer {
-            eprintln!("          {item}: {why}");
+            eprintln!("          {}: {why}", items[0]);
         }
-        self.known.note(item, value, &answer);
+        items.iter().for_each(|item| self.known.note(item, value.clone(), &answer));
     }
 
     pub(crate) fn session(&self, node: usize) -> Session {

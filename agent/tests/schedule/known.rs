@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use fifogate::state::Tree;
 
+/// How the names of those configs begin that are set together.
+pub(crate) const TOGETHER: &str = "many";
+
 /// The possible values of each item.
 #[derive(Clone, Default)]
 pub(crate) struct Known(BTreeMap<String, Item>);
@@ -43,7 +46,14 @@ impl Known {
             let is_known = found == item.last || item.unsure.contains(&found);
             (!is_known).then(|| format!("{name} is {found:?}, acknowledged was {:?}", item.last))
         };
-        self.0.iter().filter_map(wrong).collect()
+        let mut all: Vec<_> = self.0.iter().filter_map(wrong).collect();
+        let together = self.0.keys().filter(|name| name.contains(TOGETHER));
+        let mut values: Vec<_> = together.map(|name| value(tree, name)).collect();
+        values.dedup();
+        if values.len() > 1 {
+            all.push(format!("only a part of an update was done: {values:?}"));
+        }
+        all
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) enum Operation {
         node: usize,
         workload: u32,
     },
+    /// More items than a transaction of etcd takes, all to one value.
+    SetMany {
+        node: usize,
+    },
     /// More than 4 MiB.
     Large {
         node: usize,
@@ -109,7 +113,8 @@ impl Operation {
                 let config = refers.then_some(config);
                 Self::SetWorkload { node, workload, agent, always, config }
             }
-            16..19 => Self::RemoveWorkload { node, workload },
+            16 => Self::RemoveWorkload { node, workload },
+            17..19 => Self::SetMany { node },
             _ => Self::Large { node },
         }
     }

@@ -16,6 +16,9 @@ use crate::runtime::StartError;
 /// The program. It is looked for in `PATH` at each use, so it may be installed later.
 const PROGRAM: &str = "podman";
 
+/// The state of a container of which podman has nothing but a folder in its storage.
+const UNFINISHED: &str = "storage";
+
 /// A failed call of podman, in its own words or ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -174,9 +177,24 @@ pub(super) async fn ask<S: AsRef<std::ffi::OsStr>>(
 
 /// The containers with a label, as `name=value`, or all of them.
 pub(super) async fn list(label: Option<String>) -> Result<Vec<Listed>, PodmanError> {
-    let mut args = vec!["ps".to_owned(), "--all".to_owned()];
-    args.extend(label.into_iter().flat_map(|own| ["--filter".to_owned(), format!("label={own}")]));
-    args.push("--format=json".to_owned());
+    let label = label.map(|own| format!("--filter=label={own}"));
+    list_with(label.as_deref()).await
+}
+
+/// Removes what is left of containers whose creation was killed half way. podman keeps their names, and lists
+/// them only if asked for; they have no labels yet.
+pub(super) async fn remove_unfinished(is_own: impl Fn(&str) -> bool) -> Result<(), PodmanError> {
+    for one in list_with(Some("--external")).await? {
+        if one.state == UNFINISHED && one.names.iter().flatten().any(|name| is_own(name)) {
+            // Not by force: one that was finished meanwhile has to stay.
+            run(["rm", "--ignore", &one.id]).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn list_with(option: Option<&str>) -> Result<Vec<Listed>, PodmanError> {
+    let args = ["ps", "--all"].into_iter().chain(option).chain(["--format=json"]);
     let text = ask(args).await?;
     // Without a container, some versions print nothing.
     if text.trim().is_empty() {

@@ -69,7 +69,12 @@ impl Kind for Containers {
     }
 
     async fn remove(&self, instance: &Instance) -> Result<(), PodmanError> {
-        remove_all(&self.containers_of(instance).await?).await
+        let all = self.containers_of(instance).await?;
+        if all.is_empty() {
+            let name = name_of(instance);
+            command::remove_unfinished(|own| own == name).await?;
+        }
+        remove_all(&all).await
     }
 
     fn abandon_all(&self, all: &AllContainers) {

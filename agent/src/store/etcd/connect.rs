@@ -218,6 +218,11 @@ pub(super) async fn connect(options: &Options, endpoint: &str) -> Result<Client,
     Ok(client)
 }
 
+/// Grants a lease, and returns its id.
+pub(super) async fn grant(client: &mut Client, ttl: Duration) -> Result<i64, Trouble> {
+    Ok(answer(client.lease_grant(seconds(ttl), None)).await?.id())
+}
+
 /// Ensures our layout: exactly one agent seeds a cluster without one. Returns true if it was this one.
 async fn begin(
     client: &mut Client,
@@ -239,7 +244,7 @@ async fn begin(
             }
             Some(other) => return Err(other_layout(keys, &other)),
             None => {
-                let lease = answer(client.lease_grant(seconds(ttl), None)).await?.id();
+                let lease = grant(client, ttl).await?;
                 if claim_layout(client, keys, &claim, lease).await? {
                     let done = write_seed(client, keys, &claim, seed).await;
                     // Frees an unfinished claim for the next agent at once.
@@ -307,7 +312,7 @@ async fn write_seed(
     let lost = || Trouble::Away("seeding took too long".to_owned());
     let ours = || Compare::value(keys.layout(), CompareOp::Equal, claim);
     let writes: Vec<_> = seed.into_iter().flatten().map(|change| keys.write(change)).collect();
-    for some in batches(&writes) {
+    for some in batches(&writes, |own| own) {
         let puts = some.iter().filter_map(|Write { key, value }| {
             value.as_ref().map(|value| TxnOp::put(key.as_str(), value.clone(), None))
         });
@@ -323,18 +328,22 @@ async fn write_seed(
     if answer.succeeded() { Ok(()) } else { Err(lost()) }
 }
 
-/// Divides the writes of a seeding into those of one transaction each.
-fn batches(mut writes: &[Write]) -> impl Iterator<Item = &[Write]> {
+/// Divides writes into those of one transaction each.
+pub(super) fn batches<T>(
+    mut all: &[T],
+    write: impl Fn(&T) -> &Write,
+) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
-        let fits = |own: &&Write| {
-            bytes += own.key.len() + own.value.as_ref().map_or(0, Vec::len);
+        let fits = |own: &&T| {
+            let Write { key, value } = write(own);
+            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
             bytes <= SEED_BYTES
         };
-        let most = writes.len().min(MOST_OPERATIONS - 1);
-        let count = writes.iter().take(most).take_while(fits).count();
-        let (first, rest) = writes.split_at_checked(count.max(1))?;
-        writes = rest;
+        let most = all.len().min(MOST_OPERATIONS - 1);
+        let count = all.iter().take(most).take_while(fits).count();
+        let (first, rest) = all.split_at_checked(count.max(1))?;
+        all = rest;
         Some(first)
     })
 }

@@ -58,12 +58,38 @@ impl Keys {
         format!("{}desired/guard", self.prefix)
     }
 
+    /// The head of a large update.
+    pub(super) fn large(&self) -> String {
+        format!("{}desired/large", self.prefix)
+    }
+
+    /// The prefix of its parts.
+    pub(super) fn parts(&self) -> String {
+        format!("{}desired/large/", self.prefix)
+    }
+
+    pub(super) fn part(&self, number: usize) -> String {
+        format!("{}{number:06}", self.parts())
+    }
+
     pub(super) fn workload(&self, name: &str) -> String {
         format!("{}desired/workloads/{name}", self.prefix)
     }
 
     pub(super) fn config(&self, name: &str) -> String {
         format!("{}desired/configs/{name}", self.prefix)
+    }
+
+    /// Whether a key is the one of an item of desired state.
+    pub(super) fn is_desired_item(&self, key: &str) -> bool {
+        let path = key.strip_prefix(&self.prefix).unwrap_or_default();
+        let folders = ["desired/workloads/", "desired/configs/"];
+        path == "desired/apiVersion" || folders.iter().any(|own| path.starts_with(own))
+    }
+
+    /// Whether a key is the one of a workload state.
+    pub(super) fn is_state(&self, key: &str) -> bool {
+        key.strip_prefix(&self.prefix).is_some_and(|path| path.starts_with("states/"))
     }
 
     /// The prefix of the states of an agent's workloads.
@@ -117,7 +143,8 @@ impl Keys {
     pub(super) fn read(&self, key: &str, value: Option<&[u8]>) -> Meaning {
         let Some(path) = key.strip_prefix(&self.prefix) else { return Meaning::Foreign };
         let is_ours = |part: &&str| path.starts_with(*part);
-        if matches!(path, "layout" | "desired/guard") || ["owners/", "holders/"].iter().any(is_ours)
+        if matches!(path, "layout" | "desired/guard" | "desired/large")
+            || ["desired/large/", "owners/", "holders/"].iter().any(is_ours)
         {
             return Meaning::Own;
         }
@@ -217,7 +244,8 @@ mod tests {
     #[test]
     fn what_is_no_item_is_told_apart() {
         let keys = Keys::new("p");
-        for own in [keys.layout(), keys.guard(), keys.owner("agent_A"), keys.holder("agent_A")] {
+        let own = [keys.layout(), keys.guard(), keys.large(), keys.part(1)];
+        for own in own.into_iter().chain([keys.owner("agent_A"), keys.holder("agent_A")]) {
             assert_eq!(keys.read(&own, Some(b"1")), Meaning::Own, "{own}");
         }
         for foreign in ["p/desired/workloads/", "p/desired/workloads/a/b", "p/x", "q/layout"] {

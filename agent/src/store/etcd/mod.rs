@@ -9,6 +9,8 @@ mod connect;
 pub(super) mod fuzz;
 mod holder;
 mod keys;
+mod large;
+mod large_update;
 mod lease;
 mod replica;
 mod step;
@@ -162,17 +164,23 @@ impl Etcd {
         let update = Arc::new(update);
         for attempt in 0..MOST_ATTEMPTS {
             let client = shared.keys_and_values()?;
+            shared.no_large_update(deadline).await?;
             let view = shared.known().await;
-            let (known, update) = (view.revision, update.clone());
-            let planned = apart::plan(view.current.work_of(&update), move || {
-                let planned = view.current.update(&update)?;
-                Ok((view.plan_update(&update, &planned), planned.success))
-            });
-            let (plan, success) = planned.await?;
+            let known = view.revision;
+            let Planned { plan, success } = plan(view, update.clone()).await?;
             if plan.is_empty() {
                 return Ok(success);
             }
-            match shared.commit(client, &plan, deadline).await? {
+            if plan.is_large() {
+                match shared.update_in_parts(&update, deadline).await? {
+                    Some(success) => return Ok(success),
+                    // Another one was faster.
+                    None => continue,
+                }
+            }
+            // A large update reads no item again once its head is there.
+            let alone = vec![shared.has_no_large_update()];
+            match shared.commit_if(client, &plan, alone, deadline).await? {
                 // etcd confirmed that the values match the update already, so no event follows.
                 Outcome::Done(_) if plan.writes.is_empty() => return Ok(success),
                 Outcome::Done(revision) => {
@@ -332,15 +340,6 @@ impl Shared {
         Refused::Unavailable(format!("The cluster does not know this process as {name} now"))
     }
 
-    async fn commit(
-        &self,
-        client: KvClient,
-        plan: &Plan,
-        deadline: Instant,
-    ) -> Result<Outcome, Refused> {
-        self.commit_if(client, plan, Vec::new(), deadline).await
-    }
-
     /// Runs one transaction. It applies nothing if a compared key was written, or a condition of `more`
     /// fails.
     async fn commit_if(
@@ -456,6 +455,20 @@ impl Shared {
             _ => Err(self.failed("its watch tells nothing")),
         }
     }
+}
+
+/// An update, planned for a view.
+struct Planned {
+    plan: Plan,
+    success: pb::UpdateStateSuccess,
+}
+
+async fn plan(view: View, update: Arc<Update>) -> Result<Planned, Refused> {
+    apart::plan(view.current.work_of(&update), move || {
+        let planned = view.current.update(&update)?;
+        Ok(Planned { plan: view.plan_update(&update, &planned), success: planned.success })
+    })
+    .await
 }
 
 /// Converts a report to a change.

@@ -20,7 +20,9 @@ use fifogate::{
 use log::Level;
 
 use super::{
+    MOST_OPERATIONS,
     keys::{Keys, Meaning, Write},
+    large::{Large, MOST_BYTES, Staged},
     step::Step,
 };
 use crate::{
@@ -64,6 +66,18 @@ pub(super) struct View {
     left_out: BTreeMap<String, (Change, String)>,
     /// Unknown keys, so that each is logged once.
     foreign: HashSet<String>,
+    /// The large update that is under way.
+    pub(super) large: Large,
+}
+
+/// What the items of one revision change.
+#[derive(Default)]
+struct Taken {
+    changes: Vec<Change>,
+    /// Instances with another state, with the keys of their states.
+    states: Vec<(String, pb::WorkloadInstanceName)>,
+    /// Agents that came or went.
+    turned: BTreeSet<String>,
 }
 
 /// The parts of one transaction.
@@ -78,6 +92,15 @@ impl Plan {
     /// True if no transaction is needed.
     pub(super) fn is_empty(&self) -> bool {
         self.compares.is_empty() && self.writes.is_empty()
+    }
+
+    /// True if one transaction does not take it.
+    pub(super) fn is_large(&self) -> bool {
+        let bytes = |own: &Write| own.key.len() + own.value.as_ref().map_or(0, Vec::len);
+        // Beside its own conditions it has one that no large update is under way.
+        self.writes.len() > MOST_OPERATIONS
+            || self.compares.len() >= MOST_OPERATIONS
+            || self.writes.len() > 1 && self.writes.iter().map(bytes).sum::<usize>() > MOST_BYTES
     }
 }
 
@@ -111,13 +134,14 @@ impl View {
             unrendered: BTreeSet::new(),
             left_out: BTreeMap::new(),
             foreign: HashSet::new(),
+            large: Large::default(),
         }
     }
 
     /// A copy of the parts used for planning an update. It does not change when the view moves on.
     pub(super) fn snapshot(&self) -> Self {
         let own = Self::empty(self.keys.clone(), self.revision, self.current.clone());
-        Self { written: self.written.clone(), ..own }
+        Self { written: self.written.clone(), large: self.large.clone(), ..own }
     }
 
     /// Records the items of one revision. The state is out of date until [`View::finish`] with the result of
@@ -181,7 +205,8 @@ impl View {
     }
 
     fn take(&mut self, entries: Vec<Entry>) -> Vec<Change> {
-        let (mut changes, mut states, mut turned) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut taken = Taken::default();
+        let mut has_head = false;
         for Entry { key, value, revision } in entries {
             let mut meaning = self.keys.read(&key, value.as_deref());
             if meaning == Meaning::Foreign {
@@ -190,45 +215,66 @@ impl View {
                 meaning = self.keys.read(&key, None);
             }
             match meaning {
-                Meaning::Item(Change::WorkloadState(name, state)) => {
-                    let of_agent = self.said.entry(name.agent_name.clone()).or_default();
-                    match state {
-                        Some(state) => of_agent.insert(key.clone(), (name.clone(), state)),
-                        None => of_agent.remove(&key),
-                    };
-                    states.push((key.clone(), name));
+                // What is copied there, or was written by another program before it.
+                Meaning::Item(change) if self.large.covers(&key) => {
+                    self.large.skip(key.clone(), change);
                 }
-                Meaning::Item(Change::Agent(name, attributes)) => {
-                    let differs = match attributes {
-                        Some(_) => self.present.insert(name.clone()),
-                        None => self.present.remove(&name),
-                    };
-                    if differs {
-                        turned.insert(name.clone());
-                    }
-                    if let Some(attributes) = &attributes {
-                        self.attributes.insert(name.clone(), attributes.clone());
-                    }
-                    changes.push(Change::Agent(name, attributes));
+                Meaning::Item(change) => self.take_item(&key, change, &mut taken),
+                Meaning::Own => {
+                    has_head |= self.large.take(&self.keys, &key, value.as_deref(), revision);
                 }
-                Meaning::Item(change) => changes.push(change),
-                Meaning::Own | Meaning::Foreign => {}
+                Meaning::Foreign => {}
             }
             match value {
                 Some(_) => Arc::make_mut(&mut self.written).insert(key, revision),
                 None => Arc::make_mut(&mut self.written).remove(&key),
             };
         }
-        // With an agent's coming or going, each of its reported states counts differently.
-        for agent in turned {
-            let all = self.said.get(&agent).into_iter().flatten();
-            states.extend(all.map(|(key, (name, _))| (key.clone(), name.clone())));
+        if has_head {
+            // Last: they count instead of the items of their keys.
+            for (Staged { write, known }, change) in self.large.begin(&self.keys) {
+                if known.is_none_or(|known| known == self.written(&write.key)) {
+                    self.take_item(&write.key, change, &mut taken);
+                }
+            }
         }
-        changes.extend(states.into_iter().map(|(key, name)| {
+        // With an agent's coming or going, each of its reported states counts differently.
+        for agent in taken.turned {
+            let all = self.said.get(&agent).into_iter().flatten();
+            taken.states.extend(all.map(|(key, (name, _))| (key.clone(), name.clone())));
+        }
+        taken.changes.extend(taken.states.into_iter().map(|(key, name)| {
             let state = self.state(&key, &name);
             Change::WorkloadState(name, state)
         }));
-        changes
+        taken.changes
+    }
+
+    fn take_item(&mut self, key: &str, change: Change, taken: &mut Taken) {
+        match change {
+            Change::WorkloadState(name, state) => {
+                let of_agent = self.said.entry(name.agent_name.clone()).or_default();
+                match state {
+                    Some(state) => of_agent.insert(key.to_owned(), (name.clone(), state)),
+                    None => of_agent.remove(key),
+                };
+                taken.states.push((key.to_owned(), name));
+            }
+            Change::Agent(name, attributes) => {
+                let differs = match attributes {
+                    Some(_) => self.present.insert(name.clone()),
+                    None => self.present.remove(&name),
+                };
+                if differs {
+                    taken.turned.insert(name.clone());
+                }
+                if let Some(attributes) = &attributes {
+                    self.attributes.insert(name.clone(), attributes.clone());
+                }
+                taken.changes.push(Change::Agent(name, attributes));
+            }
+            change => taken.changes.push(change),
+        }
     }
 
     fn warn(&mut self, key: &str) {

@@ -96,6 +96,7 @@ async fn follow(shared: &Arc<Shared>, events: &Sender<Event>) {
         let trouble = tokio::select! {
             trouble = lease::keep(connection.clone(), shared) => trouble,
             trouble = stay(shared, events, &connection, &mut standing) => trouble,
+            never = shared.finish_large_updates() => never,
         };
         let was_of_use = matches!(standing, Standing::Usable);
         shared.set_connection(Err(None));

@@ -68,6 +68,27 @@ pub(super) fn named_in(text: &str) -> Result<Vec<Named>, Fault> {
     })
 }
 
+/// Whether podman gives this name to a container of a manifest.
+pub(super) fn makes_container(text: &str, name: &str) -> bool {
+    let made = yaml::documents(text, |documents| {
+        let is_made = |document: &Yaml<'_>| {
+            let (named, spec) = (named(document)?, spec_of(document)?);
+            let lists = ["containers", "initContainers"].map(|key| value_at(spec, key));
+            let all = lists.into_iter().flatten().flat_map(|list| match &list.data {
+                Data::Sequence(all) => all.as_slice(),
+                _ => &[],
+            });
+            let mut all = all.filter_map(|own| text_at(own, "name"));
+            all.find_map(|own| {
+                let pod = name.strip_suffix(own)?.strip_suffix('-')?;
+                named.makes(pod).then_some(())
+            })
+        };
+        Ok(documents.iter().any(|document| is_made(document).is_some()))
+    });
+    made.unwrap_or(false)
+}
+
 /// The manifest with a pair at a container.
 ///
 /// # Errors
@@ -86,11 +107,7 @@ pub(super) fn with_pair(
                  'NAME-pod')"
             ))
         })?;
-        let mut spec = value_at(target, "spec");
-        if named(target).is_some_and(|own| own.is_deployment) {
-            spec = spec.and_then(|own| value_at(value_at(own, "template")?, "spec"));
-        }
-        let found = spec.and_then(|spec| Some((spec, container_in(spec, container)?)));
+        let found = spec_of(target).and_then(|spec| Some((spec, container_in(spec, container)?)));
         let (spec, found) = found.ok_or_else(|| {
             missing(format!("controlInterfaceTarget: pod '{pod}' has no container '{container}'"))
         })?;
@@ -137,6 +154,15 @@ fn named(document: &Yaml<'_>) -> Option<Named> {
     };
     let name = text_at(value_at(document, "metadata")?, "name")?.to_owned();
     Some(Named { is_deployment, name })
+}
+
+/// The spec of the pods of a document.
+fn spec_of<'a, 'i>(document: &'a Yaml<'i>) -> Option<&'a Yaml<'i>> {
+    let spec = value_at(document, "spec")?;
+    match named(document)?.is_deployment {
+        true => value_at(value_at(spec, "template")?, "spec"),
+        false => Some(spec),
+    }
 }
 
 fn value_at<'a, 'i>(node: &'a Yaml<'i>, key: &str) -> Option<&'a Yaml<'i>> {
@@ -280,5 +306,23 @@ mod tests {
         for pod in ["d", "p-pod", "d-pod-", "d-pod-x", "d-pods", "pp"] {
             assert!(!is_made(pod), "{pod}");
         }
+    }
+
+    #[test]
+    fn names_of_containers_are_those_of_their_pods_with_their_own() {
+        for (name, expected) in [
+            ("p-c", true),
+            ("d-pod-c", true),
+            ("d-pod-0-c", true),
+            ("p-x", false),
+            ("d-c", false),
+            ("pc", false),
+            ("x-p-c", false),
+            ("c", false),
+        ] {
+            assert_eq!(makes_container(TEXT, name), expected, "{name}");
+        }
+        let init = "kind: Pod\nmetadata: {name: p}\nspec: {initContainers: [{name: i}]}\n";
+        assert!(makes_container(init, "p-i") && !makes_container(init, "p-c"));
     }
 }

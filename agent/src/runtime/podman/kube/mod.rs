@@ -30,6 +30,9 @@ const FILES: &str =
     "Workload files are not supported for podman-kube runtime. Use ConfigMaps instead.";
 const NO_TARGET: &str = "Control interface target not specified in runtime config.";
 
+/// Characters of the id of a pod in the name of its infra container.
+const SHORT_ID: usize = 12;
+
 /// Makes pods.
 #[derive(Debug)]
 pub(super) struct Pods {
@@ -120,6 +123,17 @@ impl Kind for Pods {
         if !pods.is_empty() {
             let ids = pods.iter().map(String::as_str);
             command::run(["pod", "rm", "--force", "--ignore"].into_iter().chain(ids)).await?;
+        }
+        if kept.pods.is_none() {
+            // The play was cut off, and so may have been the creation of a container.
+            let text = play.as_ref().map_or("", |play| play.manifest.as_str());
+            let is_own = |name: &str| {
+                let of = name.strip_suffix("-infra");
+                let is_infra =
+                    of.is_some_and(|id| pods.iter().any(|own| own.get(..SHORT_ID) == Some(id)));
+                is_infra || manifest::makes_container(text, name)
+            };
+            command::remove_unfinished(is_own).await?;
         }
         volumes::remove(&kept).await?;
         self.started().remove(instance);

@@ -9,7 +9,10 @@ use fifogate::{
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::*;
+use super::{
+    super::large::{self, Head},
+    *,
+};
 use crate::model::{self, Update};
 
 fn keys() -> Keys {
@@ -123,6 +126,113 @@ fn what_is_followed_step_by_step_is_what_is_read_at_once() {
         }
     }
     assert!(by_changes > 100, "{by_changes} steps were told by what changed");
+}
+
+/// A large update on its way through etcd, one step a revision.
+enum Stage {
+    Prepared,
+    Written(usize),
+    Counts(Vec<Staged>),
+}
+
+/// The entries of the next revision, as agents write them.
+fn next_of_large(
+    rng: &mut ChaCha8Rng,
+    revision: i64,
+    kept: &BTreeMap<String, Entry>,
+    stage: &mut Option<Stage>,
+) -> Vec<Entry> {
+    let put = |key: String, value: Vec<u8>| Entry { key, value: Some(value), revision };
+    let head = |head: Head| put(keys().large(), head.encode().into_bytes());
+    let delete = |key: &String| Entry { key: key.clone(), value: None, revision };
+    match stage.take() {
+        None => {
+            *stage = Some(Stage::Prepared);
+            vec![head(Head::Preparing)]
+        }
+        Some(Stage::Prepared) => {
+            let staged = (0..rng.random_range(1..6)).filter_map(|_| {
+                let change = any_change(rng);
+                let write = keys().write(&change);
+                let known = kept.get(&write.key).map_or(0, |own| own.revision);
+                match change {
+                    Change::Agent(..) => None,
+                    Change::WorkloadState(..) => Some(Staged { write, known: Some(known) }),
+                    _ => Some(Staged { write, known: None }),
+                }
+            });
+            // An update writes each item once.
+            let staged: BTreeMap<_, _> = staged.map(|own| (own.write.key.clone(), own)).collect();
+            let parts = large::parts(&keys(), staged.into_values().collect());
+            *stage = Some(Stage::Written(parts.len()));
+            parts.into_iter().map(|own| put(own.key, own.value.unwrap())).collect()
+        }
+        Some(Stage::Written(parts)) => {
+            let mut view = View::new(keys(), revision, kept.values().cloned().collect()).unwrap();
+            let done = head(Head::Done { parts });
+            view.large.take(&keys(), &done.key, done.value.as_deref(), revision);
+            *stage = Some(Stage::Counts(view.large.writes(&keys()).unwrap()));
+            vec![done]
+        }
+        Some(Stage::Counts(mut left)) => match left.pop() {
+            Some(Staged { write: Write { key, value }, known }) => {
+                *stage = Some(Stage::Counts(left));
+                let now = kept.get(&key).map_or(0, |own| own.revision);
+                match known.is_none_or(|known| known == now) {
+                    true => vec![Entry { key, value, revision }],
+                    false => Vec::new(),
+                }
+            }
+            None => {
+                kept.keys().filter(|key| key.starts_with(&keys().large())).map(delete).collect()
+            }
+        },
+    }
+}
+
+#[test]
+fn large_update_counts_from_its_head_on_and_is_read_the_same_at_every_revision() {
+    let mut counted = 0;
+    for seed in 0..200 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut view = View::new(keys(), 0, Vec::new()).unwrap();
+        let (mut kept, mut stage): (BTreeMap<String, Entry>, _) = (BTreeMap::new(), None);
+        for revision in 1..100 {
+            let mut some = Vec::new();
+            if stage.is_none() && rng.random_bool(0.8) {
+                some.push(entry(&any_change(&mut rng), revision));
+            } else if rng.random_bool(0.3) {
+                // Agents come and go, and report states, whatever is under way; a removal follows an update.
+                let change = any_change(&mut rng);
+                if matches!(change, Change::Agent(..) | Change::WorkloadState(_, Some(_))) {
+                    some.push(entry(&change, revision));
+                }
+            } else {
+                some = next_of_large(&mut rng, revision, &kept, &mut stage);
+                counted += usize::from(matches!(stage, Some(Stage::Counts(_))));
+            }
+            some.retain(|own| own.value.is_some() || kept.contains_key(&own.key));
+            for own in &some {
+                match own.value {
+                    Some(_) => kept.insert(own.key.clone(), own.clone()),
+                    None => kept.remove(&own.key),
+                };
+            }
+            let before = view.current.tree().clone();
+            let told = view.advance(revision, some.clone());
+            if let (Some(Stage::Counts(_)), None) = (&stage, some.first()) {
+                assert!(told.is_none());
+            }
+            let fresh = View::new(keys(), revision, kept.values().cloned().collect()).unwrap();
+            let place = format!("seed {seed}, revision {revision}: {some:?} after {before:?}");
+            assert_eq!(view.current.tree(), fresh.current.tree(), "{place}");
+            assert_eq!(
+                (&view.written, view.current.bytes()),
+                (&fresh.written, fresh.current.bytes())
+            );
+        }
+    }
+    assert!(counted > 1000, "{counted}");
 }
 
 #[test]
