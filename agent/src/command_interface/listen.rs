@@ -46,8 +46,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time between two lines about refused connections.
 const TOLD: Duration = Duration::from_secs(10);
-/// Time for the streams to end.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for the last words to clients that do not close their connection.
+const LAST_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Parts of the command interface.
 #[derive(Debug)]

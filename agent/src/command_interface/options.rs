@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 
 /// Options of `run` about the command interface.
 #[derive(Debug, Args)]
@@ -13,7 +13,7 @@ pub(crate) struct CommandArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// Serves this address without TLS: whoever reaches it may do everything
-    #[arg(long, requires = "listen", env = "ANKSERVER_INSECURE")]
+    #[arg(long, env = "ANKSERVER_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     /// PEM file of who may sign the certificates of clients
     #[arg(long, value_name = "FILE", env = "ANKSERVER_CA_PEM", alias = "ca_pem")]

@@ -17,7 +17,10 @@ use fifogate::{
     state::Tree,
 };
 use prost::Message;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, mpsc, watch},
+};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -68,9 +71,12 @@ impl Drop for Commander {
     fn drop(&mut self) {
         self.commanders.close(&self.name.workload_name);
         let (gate, instance_name) = (self.gate.clone(), Some(self.name.clone()));
-        tokio::spawn(async move {
-            gate.send(Content::RemoveCommander(RemoveCommander { instance_name })).await;
-        });
+        // At the end of the agent its fifogate ends, too.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                gate.send(Content::RemoveCommander(RemoveCommander { instance_name })).await;
+            });
+        }
     }
 }
 

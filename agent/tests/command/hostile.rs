@@ -114,3 +114,23 @@ async fn commander_that_does_not_read_gets_the_truth_later_and_others_in_time() 
     }
     assert!(events < 100, "{events} of 200 changes were sent one by one");
 }
+
+#[tokio::test]
+async fn connections_without_a_byte_are_bounded_and_closed_and_their_places_are_free() {
+    let agent = Agent::start("", &["--max-commanders", "2"]);
+    channel(&agent).await;
+    let connect = || {
+        let socket = UnixStream::connect(agent.path("run/command.sock")).unwrap();
+        socket.set_read_timeout(Some(super::client::PATIENCE)).unwrap();
+        socket
+    };
+    // The connection from above may still be open, so one of these is over the limit, or two.
+    let mut all = [connect(), connect(), connect()];
+    assert_eq!(all[2].read(&mut [0]).unwrap(), 0, "one too many is closed at once");
+    // The others are closed after their time, some with the settings of HTTP/2 in it.
+    for socket in &mut all {
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).unwrap();
+    }
+    is_well(&agent).await;
+}
