@@ -1,11 +1,12 @@
 //! Logs of workloads of other nodes, asked for by a workload and by an operator.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use fifogate::{
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
     state::Tree,
 };
+use tempfile::TempDir;
 use testkit::{Agent, Etcd, Session, fifogate_agent, wait_for};
 
 use super::tls::{Authority, free_port};
@@ -64,15 +65,29 @@ fn refusal(ctl: &mut Session, id: &str) -> String {
     }
 }
 
-#[test]
-fn logs_of_other_nodes_come_whole_and_end_with_their_node() {
+/// Three nodes, of which the third does not listen, with a workload on each; and a session on the first.
+struct Nodes {
+    _etcd: Etcd,
+    first: Agent,
+    second: Agent,
+    _third: Agent,
+    ctl: Session,
+    /// What is written there is said by `far`.
+    say: PathBuf,
+    near: pb::WorkloadInstanceName,
+    far: pb::WorkloadInstanceName,
+    mute: pb::WorkloadInstanceName,
+    _files: (TempDir, Authority),
+}
+
+fn nodes() -> Nodes {
     let etcd = Etcd::start();
     let authority = Authority::new();
     authority.issue("ank-server");
     let dir = tempfile::tempdir().unwrap();
-    let pipe = dir.path().join("say");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let says = format!("echo one; echo two; exec cat <> {}", pipe.display());
+    let say = dir.path().join("say");
+    nix::unistd::mkfifo(&say, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let says = format!("echo one; echo two; exec cat <> {}", say.display());
     let text = [
         counts("near", "agent_A", "echo here; exec sleep 100000"),
         counts("far", "agent_B", &says),
@@ -85,16 +100,24 @@ fn logs_of_other_nodes_come_whole_and_end_with_their_node() {
         let all: Vec<_> = own.iter().chain(listen).map(String::as_str).collect();
         Agent::start(&text, &all)
     };
-    let tls = |port| authority.options("ank-server", port);
-    let first = start("agent_A", &tls(free_port()));
+    let tls = || authority.options("ank-server", free_port());
+    let first = start("agent_A", &tls());
     let mut ctl = first.connect();
-    let mut second = start("agent_B", &tls(free_port()));
-    let _third = start("agent_C", &[]);
+    let (second, third) = (start("agent_B", &tls()), start("agent_C", &[]));
     let mut until = |agent: &str, name: &str| {
         ctl.until(&format!("{name} runs"), |tree| running(tree, agent, name))
     };
     let (near, far) = (until("agent_A", "near"), until("agent_B", "far"));
     let mute = until("agent_C", "mute");
+    // The files are read again for each connection.
+    let files = (dir, authority);
+    Nodes { _etcd: etcd, first, second, _third: third, ctl, say, near, far, mute, _files: files }
+}
+
+#[test]
+fn logs_of_other_nodes_come_whole_and_a_node_that_nobody_reaches_is_told_of() {
+    let Nodes { _etcd, first, second: _second, _third, mut ctl, near, far, mute, _files, .. } =
+        nodes();
     // All lines of both, each with its end.
     let lines = wait_for("all lines", || {
         let id = ask(&mut ctl, &[&near, &far], false);
@@ -117,30 +140,31 @@ fn logs_of_other_nodes_come_whole_and_end_with_their_node() {
         Command::new(fifogate_agent()).args(["logs", "far", "--connect", &socket]).output();
     let printed = printed.unwrap();
     assert_eq!(String::from_utf8_lossy(&printed.stdout), "one\ntwo\n", "{printed:?}");
-    // A node that nobody can reach is told of at once.
     let id = ask(&mut ctl, &[&near, &mute], false);
     let expected = "The log of 'mute' is kept by 'agent_C', which does not run or was started \
                     without --listen";
     assert_eq!(refusal(&mut ctl, &id), expected);
-    // Followed, cancelled, and followed until its node is gone.
+}
+
+#[test]
+fn log_of_another_node_is_followed_until_its_node_is_gone() {
+    let Nodes { _etcd, first: _first, mut second, _third, mut ctl, say, far, _files, .. } = nodes();
     let id = ask(&mut ctl, &[&far], true);
     assert_eq!(accepted(&mut ctl, &id), 1);
     let mut heard = Vec::new();
     let mut told = 0;
     while heard.len() < 5 {
-        if heard.len() >= 2 && told + 2 == heard.len() {
+        if told + 2 == heard.len() {
             told += 1;
-            std::fs::write(&pipe, format!("more {told}\n")).unwrap();
+            std::fs::write(&say, format!("more {told}\n")).unwrap();
         }
         heard.extend(next(&mut ctl, &id).into_iter().map(|(_, line)| line.unwrap()));
     }
     assert_eq!(heard, ["one", "two", "more 1", "more 2", "more 3"]);
     second.kill_with_gate();
     let lost = next(&mut ctl, &id).remove(0).1.unwrap();
-    assert!(
-        lost.starts_with("[the rest of this log is lost with the connection to agent_B"),
-        "{lost}"
-    );
+    let expected = "[the rest of this log is lost with the connection to agent_B";
+    assert!(lost.starts_with(expected), "{lost}");
     assert_eq!(next(&mut ctl, &id), [("far".to_owned(), None)]);
     let id = ask(&mut ctl, &[&far], false);
     let text = refusal(&mut ctl, &id);
