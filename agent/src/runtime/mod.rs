@@ -35,7 +35,8 @@ use crate::{
 
 pub use mounts::Hidden;
 pub use podman::runtimes as podman_runtimes;
-pub use process::{Around, Launcher, keeper};
+pub(crate) use process::keeper;
+pub use process::{Around, Launcher};
 pub use shim::Isolation;
 
 /// Name of the runtime of processes, in the `runtime` field of a workload.

@@ -3,7 +3,7 @@
 //! With `--on-exit keep`, a keeper between the agent and the shim lets the process outlive the agent. Any
 //! agent takes over what such an agent has left in its run directory.
 
-pub mod keeper;
+pub(crate) mod keeper;
 mod keeper_folder;
 mod kept;
 mod running;
