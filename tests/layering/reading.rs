@@ -64,7 +64,7 @@ pub(crate) fn lines_before_tests(file: &syn::File) -> Option<usize> {
 
 pub(crate) fn is_test(attribute: &Attribute) -> bool {
     let text = quote::quote!(#attribute).to_string().replace(' ', "");
-    ["#[cfg(test)]", "#[test]"].contains(&text.as_str())
+    ["#[cfg(test)]", "#[test]"].contains(&text.as_str()) || text.starts_with("#[tokio::test")
 }
 
 pub(crate) struct Reader {

@@ -121,7 +121,7 @@ impl Connection {
 
 /// Keeps one process, as the first line on standard input says. Standard output is the lock.
 #[must_use]
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match prepare().and_then(|(runtime, agent)| runtime.block_on(keep(agent))) {
         Ok(()) => ExitCode::SUCCESS,
         // Nobody is there to be told more.
