@@ -8,6 +8,7 @@ mod command {
     mod elsewhere;
     mod handshake;
     mod hostile;
+    mod large;
     mod many;
     mod operator;
     mod sdk;

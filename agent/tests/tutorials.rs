@@ -198,6 +198,24 @@ fn containers_show_what_they_say() {
     assert!(podman.containers().is_empty());
 }
 
+#[test]
+fn session_of_an_operator_shows_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = dir.path().join("ops");
+    fs::create_dir_all(&here).unwrap();
+    let markdown = fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let (_, section) = markdown.split_once("## At the terminal\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let section = section.replace("/tmp/ops", here.to_str().unwrap());
+    let script = reader(&section, dir.path(), &here, "");
+    let mut command = Command::new("bash");
+    command.arg(&script).current_dir(&here).env("PATH", path_with_programs());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+}
+
 /// The commands of the README's block that holds `text`.
 fn commands_of_readme(text: &str) -> String {
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();

@@ -12,7 +12,7 @@ use nix::{
 };
 use testkit::{Agent, fifogate_agent, shell, wait_for, workload};
 
-fn command(agent: &Agent, args: &[&str]) -> Command {
+pub(super) fn command(agent: &Agent, args: &[&str]) -> Command {
     let mut command = Command::new(fifogate_agent());
     let socket = agent.path("run/command.sock");
     command.env("FIFOGATE_CONNECT", format!("unix:{}", socket.display())).args(args);
@@ -28,7 +28,7 @@ fn run(agent: &Agent, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The standard output of a command that succeeds.
-fn done(agent: &Agent, args: &[&str]) -> String {
+pub(super) fn done(agent: &Agent, args: &[&str]) -> String {
     let (status, stdout, stderr) = run(agent, args);
     assert_eq!(status, Some(0), "{args:?}: {stdout}{stderr}");
     stdout
