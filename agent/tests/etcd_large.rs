@@ -9,7 +9,7 @@ use std::{
 
 use etcd_client::{Client, GetOptions};
 use fifogate::{
-    pb::ank_base::{self as pb, config_item::ConfigItemEnum},
+    pb::ank_base::{self as pb, config_item::ConfigItemEnum, execution_state::ExecutionStateEnum},
     state::Tree,
 };
 use fifogate_agent::{
@@ -177,6 +177,57 @@ async fn thousands_of_items_are_one_event_everywhere_and_are_removed_as_one() {
     assert_eq!(states.iter().filter(|tree| values(tree).is_empty()).count(), 1);
     let keys = until_copied(&server).await;
     assert!(!keys.contains("workloads/w0") && keys.contains("configs/other"), "{keys:?}");
+}
+
+#[tokio::test]
+async fn state_that_an_agent_reports_while_items_are_copied_stays() {
+    let server = Server::start();
+    let (first, _own_events) = open(&server, "agent_A").await;
+    let (second, mut events) = open(&server, "agent_B").await;
+    let mut many = set_many(MANY, "v1");
+    let desired = many.new_state.desired_state.as_mut().unwrap();
+    for workload in desired.workloads.as_mut().unwrap().workloads.values_mut() {
+        workload.agent = Some("agent_B".to_owned());
+    }
+    let reports = async {
+        let states = until(&mut events, |tree| !values(tree).is_empty()).await;
+        let names: Vec<_> = instances(states.last().unwrap()).collect();
+        assert_eq!(names.len(), MANY);
+        // From the last one on: the copies begin with the first.
+        for some in names.rchunks(50) {
+            let running = |(workload, id): &(String, String)| pb::WorkloadState {
+                instance_name: Some(pb::WorkloadInstanceName {
+                    workload_name: workload.clone(),
+                    agent_name: "agent_B".to_owned(),
+                    id: id.clone(),
+                }),
+                execution_state: Some(pb::ExecutionState {
+                    additional_info: Some(String::new()),
+                    execution_state_enum: Some(ExecutionStateEnum::Running(0)),
+                }),
+            };
+            second.report(some.iter().map(running).collect()).await.unwrap();
+        }
+    };
+    let (updated, ()) = tokio::join!(first.update(many), reports);
+    updated.unwrap();
+    until_copied(&server).await;
+    let (_third, mut events) = open(&server, "agent_C").await;
+    let Some(Event::State { tree, .. }) = events.recv().await else { panic!() };
+    let is_running = |own: &(String, String)| {
+        let path = ["workloadStates", "agent_B", &own.0, &own.1];
+        tree.get(&path).and_then(|own| own.str_at("state")) == Some("Running")
+    };
+    let others: Vec<_> = instances(&tree).filter(|own| !is_running(own)).collect();
+    assert!(others.is_empty(), "{} have another state: {:?}", others.len(), others.first());
+}
+
+/// The workloads and ids of all instances of agent_B.
+fn instances(tree: &Tree) -> impl Iterator<Item = (String, String)> {
+    let all = tree.entries(&["workloadStates", "agent_B"]).iter();
+    all.flat_map(|(name, ids)| {
+        ids.entries().into_iter().map(move |(id, _)| (name.to_string(), id.to_string()))
+    })
 }
 
 #[tokio::test]

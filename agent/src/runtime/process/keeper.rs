@@ -8,7 +8,7 @@
 
 use std::{
     future::pending,
-    io,
+    io::{self, Write},
     os::{fd::AsFd, unix::net::UnixStream as StdStream},
     path::PathBuf,
     process::ExitCode,
@@ -124,8 +124,12 @@ impl Connection {
 pub(crate) fn main() -> ExitCode {
     match prepare().and_then(|(runtime, agent)| runtime.block_on(keep(agent))) {
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody is there to be told more.
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            // Of an agent it has none; a person may have started it.
+            let text = "error: this is for fifogate-agent itself, which starts it with a socket";
+            let _ = writeln!(io::stderr(), "{text}: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -133,8 +137,10 @@ fn prepare() -> io::Result<(tokio::runtime::Runtime, StdStream)> {
     exec::close_inherited()?;
     // Neither the terminal of the agent nor its process group is the keeper's.
     setsid()?;
-    note_pid(&mut std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?))?;
     let agent = StdStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Nothing is written anywhere unless an agent is there.
+    agent.local_addr()?;
+    note_pid(&mut std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?))?;
     // One thread: the shim ends with the thread of its start.
     Ok((Builder::new_current_thread().enable_all().build()?, agent))
 }
