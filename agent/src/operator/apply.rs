@@ -31,11 +31,11 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
     if masks.is_empty() {
         return Err(CliError::Unusable("the manifests have no workload and no config".to_owned()));
     }
-    let mut client = connect(&args.connect).await?;
+    let mut client = connect(&args.update.connect).await?;
     if args.dry_run {
         let wanted = if args.delete { Tree::default() } else { desired };
         let current = client.read(&[DESIRED_STATE]).await?;
-        put(&forecast(&current, &wanted, &masks, args.output)?)?;
+        put(&forecast(&current, &wanted, &masks, args.update.output)?)?;
         client.goodbye().await;
         return Ok(());
     }
@@ -43,7 +43,7 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
         true => pb::CompleteState::default(),
         false => convert::to_pb(&desired, Fill::Sparse),
     };
-    carry_out(client, &args.wait, args.output, (new_state, masks)).await
+    carry_out(client, &args.update, (new_state, masks)).await
 }
 
 /// The desired state of all manifests together.
@@ -131,7 +131,7 @@ fn forecast(
 
 pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let (part, noun) = PARTS[usize::from(args.what == Deletable::Config)];
-    let mut client = connect(&args.connect).await?;
+    let mut client = connect(&args.update.connect).await?;
     let current = client.read(&[&format!("{DESIRED_STATE}.{part}")]).await?;
     let names: BTreeSet<_> = args.names.iter().map(String::as_str).collect();
     let is_missing = |name: &&&str| current.get(&[DESIRED_STATE, part, name]).is_none();
@@ -141,5 +141,5 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
         return Err(CliError::Failed(text));
     }
     let masks = names.iter().map(|name| format!("{DESIRED_STATE}.{part}.{name}")).collect();
-    carry_out(client, &args.wait, args.output, (pb::CompleteState::default(), masks)).await
+    carry_out(client, &args.update, (pb::CompleteState::default(), masks)).await
 }

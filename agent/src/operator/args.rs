@@ -42,15 +42,20 @@ pub(crate) struct ConnectArgs {
     pub(super) key_pem: Option<PathBuf>,
 }
 
-/// What follows an update.
+/// Where an update goes, and what follows it.
 #[derive(Debug, Args)]
-pub(crate) struct WaitArgs {
+pub(crate) struct UpdateArgs {
+    /// How it is printed
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub(super) output: Format,
     /// Ends when the update is accepted, whatever becomes of its workloads
     #[arg(long)]
     pub(super) no_wait: bool,
     /// Most seconds to wait for the outcome
     #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "no_wait")]
     pub(super) timeout: u64,
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
 }
 
 /// Forms of output.
@@ -79,13 +84,8 @@ pub(crate) struct ApplyArgs {
     /// Prints what would change, and changes nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// How it is printed
-    #[arg(long, short, value_enum, default_value = "text")]
-    pub(super) output: Format,
     #[command(flatten)]
-    pub(super) wait: WaitArgs,
-    #[command(flatten)]
-    pub(super) connect: ConnectArgs,
+    pub(super) update: UpdateArgs,
 }
 
 /// What `delete` deletes.
@@ -108,13 +108,8 @@ pub(crate) struct DeleteArgs {
     /// Their names
     #[arg(required = true, value_name = "NAME")]
     pub(super) names: Vec<String>,
-    /// How it is printed
-    #[arg(long, short, value_enum, default_value = "text")]
-    pub(super) output: Format,
     #[command(flatten)]
-    pub(super) wait: WaitArgs,
-    #[command(flatten)]
-    pub(super) connect: ConnectArgs,
+    pub(super) update: UpdateArgs,
 }
 
 /// What `get` prints.
@@ -198,13 +193,8 @@ pub(crate) struct SetArgs {
     /// PATH=TEXT, or PATH- to remove; a path is as desiredState.configs.NAME
     #[arg(required = true, value_name = "CHANGE")]
     pub(super) changes: Vec<String>,
-    /// How it is printed
-    #[arg(long, short, value_enum, default_value = "text")]
-    pub(super) output: Format,
     #[command(flatten)]
-    pub(super) wait: WaitArgs,
-    #[command(flatten)]
-    pub(super) connect: ConnectArgs,
+    pub(super) update: UpdateArgs,
 }
 
 /// Arguments of `restart`.
@@ -213,11 +203,6 @@ pub(crate) struct RestartArgs {
     /// Workloads
     #[arg(required = true, value_name = "NAME")]
     pub(super) names: Vec<String>,
-    /// How it is printed
-    #[arg(long, short, value_enum, default_value = "text")]
-    pub(super) output: Format,
     #[command(flatten)]
-    pub(super) wait: WaitArgs,
-    #[command(flatten)]
-    pub(super) connect: ConnectArgs,
+    pub(super) update: UpdateArgs,
 }

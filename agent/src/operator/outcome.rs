@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    args::{Format, WaitArgs},
+    args::{Format, UpdateArgs},
     print::{document, one_line, put},
 };
 use crate::{cli::CliError, command_interface::Client};
@@ -51,29 +51,28 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Sends an update, and waits for its outcome.
 pub(super) async fn carry_out(
     mut client: Client,
-    wait: &WaitArgs,
-    output: Format,
+    args: &UpdateArgs,
     (new_state, masks): (pb::CompleteState, Vec<String>),
 ) -> Result<(), CliError> {
     // Before the update: no change falls between both.
-    let subscription = match wait.no_wait {
+    let subscription = match args.no_wait {
         true => None,
         false => Some(client.subscribe(&[WORKLOAD_STATES]).await?),
     };
     let success = client.update(new_state, masks).await?;
-    put(&summary(&success, output)?)?;
+    put(&summary(&success, args.output)?)?;
     let Some(subscription) = subscription else {
         client.goodbye().await;
         return Ok(());
     };
-    let end = Instant::now() + Duration::from_secs(wait.timeout);
+    let end = Instant::now() + Duration::from_secs(args.timeout);
     let mut awaited = awaited(&success)?;
     let waiting = until_done(&mut client, &subscription, &mut awaited);
     let failed = match timeout_at(end, waiting).await {
         Ok(failed) => failed?,
         Err(_) => {
             let names: Vec<_> = awaited.iter().map(|own| own.workload.as_str()).collect();
-            let (names, after) = (names.join(", "), wait.timeout);
+            let (names, after) = (names.join(", "), args.timeout);
             return Err(CliError::Failed(format!("still not done after {after} s: {names}")));
         }
     };

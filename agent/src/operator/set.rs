@@ -21,8 +21,8 @@ const RESTARTED: &str = "restartedAt";
 
 pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let update = update(&args.changes)?;
-    let client = connect(&args.connect).await?;
-    carry_out(client, &args.wait, args.output, update).await
+    let client = connect(&args.update.connect).await?;
+    carry_out(client, &args.update, update).await
 }
 
 /// The update of all changes, and its masks.
@@ -69,7 +69,7 @@ fn with_text(tree: &Tree, path: &[&str], value: &str) -> Tree {
 }
 
 pub(super) async fn restart(args: RestartArgs) -> Result<(), CliError> {
-    let mut client = connect(&args.connect).await?;
+    let mut client = connect(&args.update.connect).await?;
     let workloads = format!("{DESIRED_STATE}.workloads");
     let current = client.read(&[&workloads]).await?;
     let now = jiff::Timestamp::now().to_string();
@@ -83,7 +83,7 @@ pub(super) async fn restart(args: RestartArgs) -> Result<(), CliError> {
         masks.push(format!("{workloads}.{name}.tags.{RESTARTED}"));
     }
     let update = (convert::to_pb(&tree, Fill::Sparse), masks);
-    carry_out(client, &args.wait, args.output, update).await
+    carry_out(client, &args.update, update).await
 }
 
 #[cfg(test)]
