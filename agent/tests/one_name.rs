@@ -55,6 +55,13 @@ impl Cluster {
         })
     }
 
+    fn value(&self, key: &str) -> Option<Vec<u8>> {
+        self.with_etcd(async |mut client| {
+            let found = client.get(format!("fifogate/{key}"), None).await.unwrap();
+            found.kvs().first().map(|kv| kv.value().to_vec())
+        })
+    }
+
     fn until_runs(&self, count: usize) -> Vec<(u128, u128)> {
         wait_for(&format!("process {count}"), || {
             let runs = self.runs();
@@ -186,13 +193,7 @@ fn name_that_somebody_deletes_or_writes_is_taken_again_by_the_agent_that_runs() 
     let cluster = Cluster::new();
     let agent = cluster.agent(&[]);
     cluster.until_runs(1);
-    let value = |key: &str| {
-        cluster.with_etcd(async |mut client| {
-            let found = client.get(format!("fifogate/{key}/agent_A"), None).await.unwrap();
-            found.kvs().first().map(|kv| kv.value().to_vec())
-        })
-    };
-    let names = || ["owners", "holders"].map(value);
+    let names = || ["owners/agent_A", "holders/agent_A"].map(|key| cluster.value(key));
     let before = names();
     assert!(before.iter().all(Option::is_some));
     for key in ["owners", "holders"] {
@@ -211,6 +212,26 @@ fn name_that_somebody_deletes_or_writes_is_taken_again_by_the_agent_that_runs() 
         "{}",
         second.log()
     );
+    assert_eq!(cluster.runs().len(), 1, "{}", agent.log());
+}
+
+#[test]
+fn name_that_is_deleted_while_etcd_holds_no_state_is_taken_again() {
+    let cluster = Cluster::new();
+    let agent = cluster.agent(&[]);
+    cluster.until_runs(1);
+    let delete = |key: &str| {
+        cluster.with_etcd(async |mut client| {
+            client.delete(format!("fifogate/{key}"), None).await.unwrap();
+        });
+    };
+    delete("layout");
+    wait_for("word of the layout", || agent.log().contains("holds no state").then_some(()));
+    // Nothing is watched now.
+    for key in ["owners/agent_A", "holders/agent_A"] {
+        delete(key);
+        wait_for(key, || cluster.value(key).map(drop));
+    }
     assert_eq!(cluster.runs().len(), 1, "{}", agent.log());
 }
 

@@ -171,6 +171,8 @@ async fn read_again(
     client: &mut Client,
 ) -> Result<(), Trouble> {
     let _turn = shared.turn.lock().await;
+    // Somebody may have deleted the name in a revision that is left out here.
+    shared.doubt.notify_one();
     let mut view = connect::read(client, &shared.keys).await?;
     let (tree, revision) = (view.current.tree().clone(), view.revision);
     // From here on without a wait: if the lease is lost meanwhile, a wait would be the end of this, and
@@ -204,6 +206,8 @@ async fn stay(
                 shared.set_connection(Err(Some(reason.clone())));
                 standing.become_and_tell(Standing::Unusable(reason), events).await;
                 sleep(DELAY).await;
+                // The name may have gone with the state, and nothing is watched meanwhile.
+                shared.doubt.notify_one();
             }
             Err(trouble) => return trouble,
         }
