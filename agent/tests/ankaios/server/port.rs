@@ -383,13 +383,14 @@ impl StreamingService<ToServer> for Ankaios {
 }
 
 fn peer(request: &Request<Streaming<ToServer>>) -> Peer {
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        return peer.clone();
+    let extensions = request.extensions();
+    // With TLS there are both.
+    if let Some(tls) = extensions.get::<TlsConnectInfo<Peer>>() {
+        let certificates = tls.peer_certs().unwrap_or_default();
+        let certificates = certificates.iter().map(|own| own.as_ref().to_vec()).collect();
+        return Peer { certificates: Some(certificates), ..tls.get_ref().clone() };
     }
-    let tls: &TlsConnectInfo<Peer> = request.extensions().get().expect("a connection");
-    let certificates = tls.peer_certs().unwrap_or_default();
-    let certificates = certificates.iter().map(|own| own.as_ref().to_vec()).collect();
-    Peer { certificates: Some(certificates), ..tls.get_ref().clone() }
+    extensions.get::<Peer>().expect("a connection").clone()
 }
 
 /// Passes on what comes from an agent, until its end.

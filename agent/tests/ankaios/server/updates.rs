@@ -82,6 +82,10 @@ impl Core {
         });
         let (mut deleted, mut added) = (Vec::new(), Vec::new());
         old.diff(&workloads, |name, old, new| {
+            // Equal ones may be reported, too, if they are not one in memory.
+            if old == new {
+                return;
+            }
             deleted.extend(old.map(|node| Instance::of(name.as_str(), node)));
             added.extend(new.map(|node| (Instance::of(name.as_str(), node), node.clone())));
         });
