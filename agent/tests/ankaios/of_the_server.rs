@@ -10,7 +10,7 @@ use fifogate::pb::ank_base::{
 };
 
 use super::server::{
-    Ankaios, Authority, FromServer, FromServerContent, Incoming, PATIENCE, Port, ToServer,
+    Ankaios, Authority, BreakBy, FromServer, FromServerContent, Incoming, PATIENCE, Port, ToServer,
     ToServerContent, with_workloads, workload, workload_state,
 };
 use tokio::sync::mpsc;
@@ -227,7 +227,15 @@ fn model_orders_what_follows_an_update_and_tells_events_by_their_topmost_paths()
     // New as a whole, the tags had no event.
     let (altered, _) = operator.event(&tags);
     assert_eq!(altered.updated_fields, strings(&["desiredState.workloads.w.tags.k"]));
+}
 
+#[test]
+fn model_says_what_a_deletion_waits_for_and_removes_what_never_began() {
+    let server = Ankaios::start();
+    let agent = server.agent("agent_A");
+    agent.until_hello();
+    let added = server.apply("w", workload("agent_A", "process", "config"));
+    agent.until_update();
     let mut dependent = workload("agent_A", "process", "d");
     let dependencies: BTreeMap<_, _> = [("w".to_owned(), 0)].into();
     dependent.dependencies = Some(pb::Dependencies { dependencies });
@@ -286,7 +294,7 @@ fn model_routes_requests_and_logs_by_their_ids() {
     // An operator reads them, until their agent is gone.
     let operator = server.operator();
     let (id, accepted) = operator.logs(request(&name));
-    assert_eq!(accepted, [name.clone()]);
+    assert_eq!(accepted, std::slice::from_ref(&name));
     assert_eq!(server.campaigns().len(), 2);
     other.leave();
     assert!(operator.lines_until_end(&id, 1).is_empty());
@@ -296,6 +304,44 @@ fn model_routes_requests_and_logs_by_their_ids() {
     assert!(!own.send(ToServer::request("w@1", update)));
     assert!(server.agents().is_empty());
     assert!(!matches!(own.try_next(), Some(FromServerContent::ServerHello(_))));
+}
+
+#[test]
+fn model_breaks_a_stream_at_the_message_of_a_number() {
+    let server = Ankaios::start();
+    let mut kinds = Vec::new();
+    for message in 0..3 {
+        for how in [BreakBy::Reset, BreakBy::End, BreakBy::Unavailable] {
+            server.break_next_stream(message, how);
+            let (got, end) = block_on(async {
+                let channel = connect(&server.url()).await.unwrap();
+                let first = vec![ToServer::hello("agent_A", "1.1.0"), ToServer::states(Vec::new())];
+                let mut client = match open(channel, first).await {
+                    Ok(client) => client,
+                    Err(status) => return (0, Err(status.code())),
+                };
+                let mut got = 0;
+                loop {
+                    match next(&mut client).await {
+                        Ok(Some(_)) => got += 1,
+                        Ok(None) => return (got, Ok(())),
+                        Err(status) => return (got, Err(status.code())),
+                    }
+                }
+            });
+            // The network may lose more than the message.
+            assert!(got <= usize::from(message > 1), "{message} {how:?}: {got}");
+            kinds.push((how, end));
+        }
+    }
+    assert!(server.agents().is_empty());
+    for (how, end) in kinds {
+        match how {
+            BreakBy::Reset => assert!(end.is_err()),
+            BreakBy::End => assert_eq!(end, Ok(())),
+            BreakBy::Unavailable => assert_eq!(end, Err(tonic::Code::Unavailable)),
+        }
+    }
 }
 
 #[test]
