@@ -11,6 +11,7 @@ pub mod cli;
 mod command_interface;
 pub mod fence;
 mod folders;
+mod grpc_api;
 pub mod limits;
 pub mod link;
 pub mod log_text;

@@ -17,10 +17,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::{
-    api::{CommanderHello, FromServer, Goodbye, ToServer, from_server, to_server},
-    generated_client::command_connection_client::CommandConnectionClient,
-    tls,
+use super::tls;
+use crate::grpc_api::{
+    CommanderHello, FromServer, Goodbye, ToServer,
+    command_connection_client::CommandConnectionClient, from_server, to_server,
 };
 
 /// Version of the interface.
