@@ -9,6 +9,7 @@ pub mod apart;
 mod check;
 pub mod cli;
 mod command_interface;
+mod dial;
 pub mod fence;
 mod folders;
 mod grpc_api;

@@ -21,7 +21,7 @@ mod session;
 mod tls;
 pub(crate) mod wire;
 
-pub(crate) use client::{Client, ClientError, Target, state_request};
+pub(crate) use client::{Client, ClientError, state_request};
 pub(crate) use commanders::{Commanders, is_commander};
 pub(crate) use listen::{Interface, SOCKET, Settings};
 pub(crate) use options::{CommandArgs, Listen, Pems};
