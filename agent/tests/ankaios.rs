@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod ankaios {
+    mod joined;
+    mod joining;
     mod of_the_server;
+    mod running;
     mod server;
 }

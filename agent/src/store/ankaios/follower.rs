@@ -281,8 +281,11 @@ impl Follower {
     ) -> Result<(), Trouble> {
         match content {
             from_server::Content::UpdateWorkload(update) => {
-                let faults = self.view.order(update.added_workloads, update.deleted_workloads);
-                tell_faults(&faults);
+                let done = self.view.order(update.added_workloads, update.deleted_workloads);
+                tell_faults(&done.faults);
+                for name in done.unknown {
+                    send_state(connection, name, states::removed())?;
+                }
             }
             from_server::Content::ServerHello(hello) => {
                 tell_faults(&self.view.greet(hello.added_workloads));
@@ -455,19 +458,24 @@ impl Follower {
         Ok(())
     }
 
-    /// Reports a state to the server, which drops one without `additionalInfo`.
-    fn send_state(
-        &self,
-        connection: &Connection,
-        mut state: pb::WorkloadState,
-    ) -> Result<(), Trouble> {
-        let instance = model::instance(&state.instance_name.take().unwrap_or_default());
-        state.instance_name = Some(model::instance_name(&self.view.given().out(&instance)));
-        let own = state.execution_state.get_or_insert_default();
-        own.additional_info.get_or_insert_default();
-        let update = UpdateWorkloadState { workload_states: vec![state] };
-        connection.send(to_server::Content::UpdateWorkloadState(update))
+    /// Reports a state to the server.
+    fn send_state(&self, connection: &Connection, state: pb::WorkloadState) -> Result<(), Trouble> {
+        let instance = model::instance(&state.instance_name.unwrap_or_default());
+        let name = model::instance_name(&self.view.given().out(&instance));
+        send_state(connection, name, state.execution_state.unwrap_or_default())
     }
+}
+
+/// Sends a state to the server, which drops one without `additionalInfo`.
+fn send_state(
+    connection: &Connection,
+    name: pb::WorkloadInstanceName,
+    mut state: pb::ExecutionState,
+) -> Result<(), Trouble> {
+    state.additional_info.get_or_insert_default();
+    let state = pb::WorkloadState { instance_name: Some(name), execution_state: Some(state) };
+    let update = UpdateWorkloadState { workload_states: vec![state] };
+    connection.send(to_server::Content::UpdateWorkloadState(update))
 }
 
 fn tell_faults(faults: &[String]) {

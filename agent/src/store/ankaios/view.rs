@@ -32,6 +32,15 @@ use crate::{
 #[error("{0}")]
 pub(super) struct Unclear(String);
 
+/// What of an order is not done.
+#[derive(Debug)]
+pub(super) struct Ordered {
+    /// A line for each workload that is of no use.
+    pub(super) faults: Vec<String>,
+    /// Deleted instances that are not here: they have ended as far as anybody can know.
+    pub(super) unknown: Vec<pb::WorkloadInstanceName>,
+}
+
 /// What is known of the state.
 #[derive(Debug)]
 pub(super) struct View {
@@ -79,37 +88,38 @@ impl View {
 
     /// The server's first message: all workloads of this agent. Returns a line for each that is of no use.
     pub(super) fn greet(&mut self, all: Vec<AddedWorkload>) -> Vec<String> {
-        let before: Vec<_> = self.ordered.keys().cloned().collect();
         // A deletion without conditions: nobody has told them.
         self.delete_conditions.clear();
-        let old = std::mem::take(&mut self.ordered);
+        let mut names: BTreeSet<_> = std::mem::take(&mut self.ordered).into_keys().collect();
         let faults = self.take(all);
-        let names: BTreeSet<_> = before.into_iter().chain(self.ordered.keys().cloned()).collect();
-        debug_assert!(old.keys().all(|name| names.contains(name)));
+        names.extend(self.ordered.keys().cloned());
         self.refresh(names);
         faults
     }
 
-    /// An order of the server. A name in both lists is replaced. Returns a line for each workload that is of no
-    /// use.
+    /// An order of the server. A name in both lists is replaced.
     pub(super) fn order(
         &mut self,
         added: Vec<AddedWorkload>,
         deleted: Vec<DeletedWorkload>,
-    ) -> Vec<String> {
-        let mut names = BTreeSet::new();
+    ) -> Ordered {
+        let mut names: BTreeSet<_> = added.iter().map(name_of).collect();
+        let mut unknown = Vec::new();
         for own in deleted {
-            let name = own.instance_name.unwrap_or_default().workload_name;
-            self.ordered.remove(&name);
-            self.delete_conditions.insert(name.clone(), conditions(own.dependencies));
-            names.insert(name);
+            let told = own.instance_name.unwrap_or_default();
+            let instance = self.given.back(&model::instance(&told));
+            if !self.is_ordered(&instance) && !self.reported.contains_key(&instance) {
+                unknown.push(told);
+                continue;
+            }
+            self.ordered.remove(&instance.workload);
+            let conditions = conditions(own.dependencies);
+            self.delete_conditions.insert(instance.workload.clone(), conditions);
+            names.insert(instance.workload);
         }
-        let before: BTreeSet<_> = self.ordered.keys().cloned().collect();
         let faults = self.take(added);
-        names.extend(self.ordered.keys().filter(|name| !before.contains(*name)).cloned());
-        names.extend(before);
         self.refresh(names);
-        faults
+        Ordered { faults, unknown }
     }
 
     fn take(&mut self, added: Vec<AddedWorkload>) -> Vec<String> {
@@ -400,6 +410,10 @@ fn workload(
     // Its name says so, and the order came here.
     own.agent = Some(agent.to_owned());
     parts::workload_from_pb(&own).map_err(|error| error.to_string())
+}
+
+fn name_of(added: &AddedWorkload) -> String {
+    added.instance_name.as_ref().map(|own| own.workload_name.clone()).unwrap_or_default()
 }
 
 /// Sets the value at a path; false if the path leads through something that is no mapping.
