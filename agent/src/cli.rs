@@ -464,7 +464,10 @@ fn server(
              network of friends"
         )));
     }
-    Ok(ankaios::Options::new(url, agent, tags.into_iter().collect(), pems))
+    let options = ankaios::Options::new(url, agent, tags.into_iter().collect(), pems);
+    // The files are read again for each connection; faults at the start are reported at the start.
+    options.target.endpoint().map_err(CliError::Unusable)?;
+    Ok(options)
 }
 
 /// An agent without a sign of life for this long counts as gone.

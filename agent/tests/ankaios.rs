@@ -6,7 +6,10 @@
 mod ankaios {
     mod joined;
     mod joining;
+    mod logs;
     mod of_the_server;
+    mod requests;
     mod running;
     mod server;
+    mod tls;
 }

@@ -31,7 +31,7 @@ fn states_of_each_operation_are_reported_in_the_order_of_ankaios() {
     let starts = "Pending(Starting) Triggered at runtime.";
     assert_eq!(states(&joined, "one", "Running(Ok)"), [starts, "Running(Ok)"]);
     assert_eq!(states(&joined, "good", "Succeeded(Ok)").first().unwrap(), starts);
-    let poor = states(&joined, "poor", "Failed(ExecFailed) Exit code: '7'");
+    let poor = states(&joined, "poor", "Failed(ExecFailed) exit status 7");
     assert_eq!(poor.first().unwrap(), starts);
     let bad = joined.port.record().wait("the end of it", |_| {
         let all = joined.states_of("bad");
@@ -70,7 +70,7 @@ fn update_ends_the_old_instance_before_the_new_one_starts() {
     assert!(processes_with("sleep\u{0}10021").is_empty());
     assert_eq!(processes_with("sleep\u{0}10022").len(), 1);
     // Other fields of the same instance: the id stays, and nothing is removed.
-    let tagged = workload("one", "exec sleep 10022", "tags: {a: b}");
+    let tagged = workload("one", "exec sleep 10022", ", tags: {a: b}");
     joined.order(added(&tagged), deleted(&new, &[]));
     let all = record.wait("its third process", |_| {
         let all = joined.states_of("one");
@@ -87,7 +87,7 @@ fn update_ends_the_old_instance_before_the_new_one_starts() {
 #[test]
 fn workload_waits_for_any_state_of_its_dependency_that_fits() {
     let needs = |name: &str, condition: &str| {
-        sleeper(name, &format!("dependencies: {{far: ADD_COND_{condition}}}"))
+        sleeper(name, &format!(", dependencies: {{far: ADD_COND_{condition}}}"))
     };
     let all = needs("a", "RUNNING") + &needs("b", "SUCCEEDED") + &needs("c", "FAILED");
     let joined = Joined::with(&all);
@@ -114,7 +114,7 @@ fn workload_waits_for_any_state_of_its_dependency_that_fits() {
     joined.wait_for_state("c", "Running(Ok)");
     // Its own states count before the server says them.
     let near = sleeper("near", "");
-    let next = sleeper("next", "dependencies: {near: ADD_COND_RUNNING}");
+    let next = sleeper("next", ", dependencies: {near: ADD_COND_RUNNING}");
     joined.order(added(&(near + &next)), Vec::new());
     joined.wait_for_state("next", "Running(Ok)");
 }
@@ -160,12 +160,13 @@ fn deleted_workload_waits_for_the_conditions_of_its_order() {
 
 #[test]
 fn restart_by_policy_is_reported_and_the_instance_stays() {
-    let joined = Joined::with(&workload("one", "sleep 0.05; exit 3", "restartPolicy: ON_FAILURE"));
+    let joined =
+        Joined::with(&workload("one", "sleep 0.05; exit 3", ", restartPolicy: ON_FAILURE"));
     let all = joined.port.record().wait("a restart", |_| {
         let all = joined.states_of("one");
         (all.iter().filter(|own| *own == "Running(Ok)").count() >= 2).then_some(all)
     });
-    let failed = "Failed(ExecFailed) Exit code: '3'";
+    let failed = "Failed(ExecFailed) exit status 3";
     let at = all.iter().position(|own| own == failed).unwrap();
     assert!(all[at + 1].starts_with("Pending(Starting) "), "{all:?}");
     assert!(!all.contains(&"Removed".to_owned()));

@@ -364,7 +364,7 @@ impl Follower {
                     instance_name: Some(model::instance_name(&own)),
                     execution_state: Some(states::removed()),
                 };
-                self.view.report(std::slice::from_ref(&state));
+                self.view.report(&state);
                 self.send_state(connection, state)?;
             }
             self.is_subscribed = true;
@@ -396,8 +396,8 @@ impl Follower {
             // All handles are gone: so is the agent.
             None => return Err(End::Closed(None)),
             Some(Command::Close(closed)) => return Err(End::Closed(Some(closed))),
-            Some(Command::Report(states)) => {
-                self.view.report(&states);
+            Some(Command::Report(mut states)) => {
+                states.retain(|state| self.view.report(state));
                 // Known here before anywhere else.
                 self.tell().await;
                 for state in states {

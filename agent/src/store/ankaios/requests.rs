@@ -75,11 +75,16 @@ impl Requests {
                 }
             }
             (content, _) => {
-                let pieces = self.logs.get(id)?;
+                let pieces = self.logs.get_mut(id)?;
+                pieces.count(&content);
                 if !pieces.add(Ok(content)) {
                     let pieces = self.logs.remove(id)?;
                     pieces.end("it is not read in time");
                     return Some(id.to_owned());
+                }
+                if pieces.left == Some(0) {
+                    // There is nothing to cancel any more.
+                    self.logs.remove(id);
                 }
             }
         }
@@ -106,6 +111,8 @@ impl Requests {
 pub(super) struct Pieces {
     to: mpsc::UnboundedSender<Result<ResponseContent, String>>,
     waiting: Arc<AtomicUsize>,
+    /// Logs that have not ended yet; `None` until the request is accepted.
+    left: Option<usize>,
 }
 
 /// The other end of [`Pieces`].
@@ -119,7 +126,18 @@ impl Pieces {
     pub(super) fn new() -> (Self, PiecesOut) {
         let (to, from) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        (Self { to, waiting: waiting.clone() }, PiecesOut { from, waiting })
+        (Self { to, waiting: waiting.clone(), left: None }, PiecesOut { from, waiting })
+    }
+
+    fn count(&mut self, content: &ResponseContent) {
+        match content {
+            ResponseContent::LogsRequestAccepted(own) => self.left = Some(own.workload_names.len()),
+            ResponseContent::LogsStopResponse(_) => {
+                self.left = self.left.map(|left| left.saturating_sub(1));
+            }
+            ResponseContent::Error(_) => self.left = Some(0),
+            _ => {}
+        }
     }
 
     /// Adds a response; false if too much waits already.

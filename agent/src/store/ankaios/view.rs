@@ -230,24 +230,30 @@ impl View {
         all.filter(|own| !self.is_ordered(own) && !self.reported.contains_key(own)).collect()
     }
 
-    /// Reports of this agent.
-    pub(super) fn report(&mut self, reports: &[pb::WorkloadState]) {
-        for report in reports {
-            let instance = model::instance(&report.instance_name.clone().unwrap_or_default());
-            let state = report.execution_state.as_ref().map(parts::execution_state_from_pb);
-            let Some(Ok(state)) = state else { continue };
-            let removed = state.str_at("state") == Some("Removed");
-            if removed {
-                self.delete_conditions.remove(&instance.workload);
-            }
-            if removed && !(self.is_whole && is_told(&self.told, &self.given.out(&instance))) {
+    /// Takes a report of this agent; false if it says nothing new.
+    pub(super) fn report(&mut self, report: &pb::WorkloadState) -> bool {
+        let instance = model::instance(&report.instance_name.clone().unwrap_or_default());
+        let state = report.execution_state.as_ref().map(parts::execution_state_from_pb);
+        let Some(Ok(state)) = state else { return false };
+        let is_told = is_told(&self.told, &self.given.out(&instance));
+        if state.str_at("state") == Some("Removed") {
+            self.delete_conditions.remove(&instance.workload);
+            let is_known = match self.reported.get(&instance) {
+                Some(reported) => reported.is_some(),
+                None => is_told,
+            };
+            if self.is_whole && is_told {
+                self.reported.insert(instance.clone(), None);
+            } else {
                 // Nothing of it is to come back.
                 self.reported.remove(&instance);
-            } else {
-                self.reported.insert(instance.clone(), (!removed).then_some(state));
             }
             self.refresh_states([instance]);
+            return is_known;
         }
+        self.reported.insert(instance.clone(), Some(state));
+        self.refresh_states([instance]);
+        true
     }
 
     /// The reports that the server has to hear again.

@@ -1,5 +1,3 @@
-use std::slice::from_ref;
-
 use pb::execution_state::ExecutionStateEnum as State;
 
 use super::*;
@@ -135,7 +133,7 @@ fn reported_states_count_before_the_server_tells_them_and_whatever_it_tells_late
     let whole = |own| complete(&[("one", "us")], &[(&one, own)]);
     view.replace(&whole(State::Pending(0))).unwrap();
     assert_eq!(state_at(&view, &one).unwrap(), "Pending(Initial)");
-    view.report(&[state(one.clone(), State::Running(0), "")]);
+    assert!(view.report(&state(one.clone(), State::Running(0), "")));
     assert_eq!(state_at(&view, &one).unwrap(), "Running(Ok)");
     // An echo of an earlier report, and what the server says after a lost connection.
     view.hear(&[state(one.clone(), State::Pending(2), "")]);
@@ -154,7 +152,7 @@ fn removed_instance_stays_removed_until_the_server_has_forgotten_it() {
     view.replace(&complete(&[("one", "us")], &[(&one, State::Running(0))])).unwrap();
     view.order(Vec::new(), vec![deleted("one", &[])]);
     let removed = state(one.clone(), State::Removed(0), "");
-    view.report(from_ref(&removed));
+    assert!(view.report(&removed) && !view.report(&removed), "once");
     assert_eq!(state_at(&view, &one), None);
     let echo = format!("workloadStates.us.one.{}.state", one.id);
     let stopping = complete(&[], &[(&one, State::Stopping(2))]);
