@@ -9,14 +9,23 @@
 
 // Each test of an agent needs another part of it.
 #![allow(dead_code, unused_imports)]
+// Messages are few here.
+#![allow(clippy::large_enum_variant)]
 
 use std::time::Duration;
 
+mod core;
+mod events;
+mod logs;
 mod messages;
+mod model;
+mod peers;
 mod port;
 mod record;
+mod sink;
 mod stream;
 mod tls;
+mod updates;
 
 pub(crate) use self::{
     messages::{
@@ -25,8 +34,11 @@ pub(crate) use self::{
         LogsRequest, LogsStopResponse, Nothing, ServerHello, ToServer, ToServerContent,
         UpdateWorkload, UpdateWorkloadState, instance_name, state_text, workload_state,
     },
+    model::{Ankaios, with_workloads, workload},
+    peers::{Campaign, Operator, ScriptedAgent},
     port::Port,
     record::{Record, Recorded},
+    sink::BreakBy,
     stream::{Incoming, Stream},
     tls::Authority,
 };

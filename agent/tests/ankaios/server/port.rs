@@ -49,7 +49,7 @@ pub(crate) struct Port {
     address: SocketAddr,
     scheme: &'static str,
     commands: mpsc::UnboundedSender<Command>,
-    streams: Mutex<blocking::Receiver<Stream>>,
+    streams: Mutex<Option<blocking::Receiver<Stream>>>,
     record: Record,
     counts: Arc<Counts>,
     peers: Peers,
@@ -104,7 +104,7 @@ impl Port {
             });
         });
         let address = address.recv().unwrap();
-        let streams = Mutex::new(streams);
+        let streams = Mutex::new(Some(streams));
         let port = Self { address, scheme, commands, streams, record, counts, peers };
         port.reopen();
         port
@@ -149,7 +149,13 @@ impl Port {
 
     /// The next stream of an agent, if one is opened in this time.
     pub(crate) fn accept_within(&self, patience: Duration) -> Option<Stream> {
-        self.streams.lock().unwrap().recv_timeout(patience).ok()
+        let streams = self.streams.lock().unwrap();
+        streams.as_ref().expect("a model accepts the streams").recv_timeout(patience).ok()
+    }
+
+    /// All streams from now on. The receiver ends with the port.
+    pub(super) fn take_streams(&self) -> blocking::Receiver<Stream> {
+        self.streams.lock().unwrap().take().expect("the streams are taken once")
     }
 
     /// All messages of agents.
@@ -237,11 +243,6 @@ pub(crate) struct Peer {
 impl Peer {
     pub(super) fn reset(&self) {
         self.cut.send_replace(true);
-    }
-
-    /// A peer inside of this process.
-    pub(super) fn inside() -> Self {
-        Self { cut: watch::channel(false).0, certificates: None }
     }
 }
 
@@ -382,13 +383,14 @@ impl StreamingService<ToServer> for Ankaios {
 }
 
 fn peer(request: &Request<Streaming<ToServer>>) -> Peer {
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        return peer.clone();
+    let extensions = request.extensions();
+    // With TLS there are both.
+    if let Some(tls) = extensions.get::<TlsConnectInfo<Peer>>() {
+        let certificates = tls.peer_certs().unwrap_or_default();
+        let certificates = certificates.iter().map(|own| own.as_ref().to_vec()).collect();
+        return Peer { certificates: Some(certificates), ..tls.get_ref().clone() };
     }
-    let tls: &TlsConnectInfo<Peer> = request.extensions().get().expect("a connection");
-    let certificates = tls.peer_certs().unwrap_or_default();
-    let certificates = certificates.iter().map(|own| own.as_ref().to_vec()).collect();
-    Peer { certificates: Some(certificates), ..tls.get_ref().clone() }
+    extensions.get::<Peer>().expect("a connection").clone()
 }
 
 /// Passes on what comes from an agent, until its end.
