@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod ankaios {
+    mod faults;
     mod joined;
     mod joining;
     mod logs;
