@@ -4,6 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod ankaios {
+    mod faults;
+    mod joined;
+    mod joining;
+    mod logs;
     mod of_the_server;
+    mod requests;
+    mod running;
     mod server;
+    mod tls;
 }

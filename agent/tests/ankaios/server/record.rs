@@ -57,13 +57,15 @@ impl Record {
     ) -> Option<T> {
         let (messages, changed) = &*self.shared;
         let end = Instant::now() + patience;
-        let mut messages = messages.lock().unwrap();
         loop {
-            if let Some(found) = found(&messages) {
+            // Unlocked meanwhile: `found` may look at the record itself.
+            let all = self.all();
+            if let Some(found) = found(&all) {
                 return Some(found);
             }
             let left = end.checked_duration_since(Instant::now())?;
-            messages = changed.wait_timeout(messages, left).unwrap().0;
+            let is_old = |messages: &mut Vec<Recorded>| messages.len() == all.len();
+            drop(changed.wait_timeout_while(messages.lock().unwrap(), left, is_old).unwrap());
         }
     }
 
