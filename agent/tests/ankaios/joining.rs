@@ -78,6 +78,33 @@ fn refused_version_ends_the_agent_with_the_reason_of_the_server() {
 }
 
 #[test]
+fn server_that_says_no_more_than_its_headers_or_not_even_these_is_tried_again() {
+    let port = Port::open();
+    let agent = Agent::join(&port.url(), &["--insecure"]);
+    let silent = port.accept();
+    let mut polite = port.accept();
+    polite.send_headers();
+    let mut stream = port.accept();
+    stream.greet(Vec::new());
+    answer_subscription(&mut stream, state(""));
+    for pair in [(silent.opened, polite.opened), (polite.opened, stream.opened)] {
+        assert!(pair.1 - pair.0 > Duration::from_secs(5), "{:?}", pair.1 - pair.0);
+    }
+    let log = agent.log();
+    assert!(log.contains("it does not answer") && log.contains("it does not say hello"), "{log}");
+}
+
+#[test]
+fn server_that_does_not_tell_its_state_is_followed_by_its_orders() {
+    let port = Port::open();
+    let agent = Agent::join(&port.url(), &["--insecure"]);
+    let mut stream = port.accept();
+    stream.greet(added(&sleeper("one")));
+    port.record().wait_for_state("one", "Running(Ok)");
+    assert!(agent.log().contains("the server does not tell its state"), "{}", agent.log());
+}
+
+#[test]
 fn every_other_refusal_and_end_is_followed_by_another_attempt_after_a_second() {
     let port = Port::open();
     let agent = Agent::join(&port.url(), &["--insecure"]);

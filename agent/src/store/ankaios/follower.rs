@@ -206,8 +206,7 @@ impl Follower {
                     }
                 }
                 _ = tags.tick() => {
-                    let id = self.own_id("tags");
-                    connection.read(id, &["agents.*.tags"], false)?;
+                    self.read_tags(connection)?;
                 }
             }
         }
@@ -241,6 +240,11 @@ impl Follower {
         self.subscription = self.own_id("state");
         self.is_subscribed = false;
         connection.read(self.subscription.clone(), &[], true)
+    }
+
+    fn read_tags(&mut self, connection: &Connection) -> Result<(), Trouble> {
+        let id = self.own_id("tags");
+        connection.read(id, &["agents.*.tags"], false)
     }
 
     fn own_id(&mut self, what: &str) -> String {

@@ -1,6 +1,9 @@
 //! What the agent wants of its server.
 
-use fifogate::pb::ank_base::{self as pb, request::RequestContent};
+use fifogate::{
+    internal::state::AGENTS,
+    pb::ank_base::{self as pb, request::RequestContent},
+};
 
 use super::{End, Follower, OWN};
 use crate::{
@@ -88,7 +91,13 @@ impl Follower {
         }
         let by = if by.is_empty() { OWN } else { &by };
         let (id, barrier) = (forwarded_id(by, &request_id), self.own_id("after"));
+        let changes_tags = update.masks.is_empty()
+            || update.masks.iter().any(|mask| mask.split('.').next() == Some(AGENTS));
         connection.request(id.clone(), update_request(update))?;
+        if changes_tags {
+            // The server tells no event about them.
+            self.read_tags(connection)?;
+        }
         // Its answer comes behind all events of the update; those of configs come after the update's own.
         connection.read(barrier.clone(), &["desiredState.apiVersion"], false)?;
         self.requests.add_update(&id, &barrier, answer);
