@@ -1,7 +1,8 @@
-//! Build script: compiles the command interface, `proto/grpc_api.proto`.
+//! Build script: compiles `proto/grpc_api.proto`.
 //!
-//! The messages of the state and of requests are those of fifogate. The services are generated around
-//! types of our own (`src/command_interface/wire.rs`): the server passes encoded responses on unopened.
+//! The messages of the state and of requests are those of fifogate. The services of the
+//! command interface are generated around types of our own (`src/command_interface/wire.rs`): it passes encoded
+//! responses on unopened.
 
 use std::{env, io, path::PathBuf};
 
@@ -9,11 +10,12 @@ use tonic_build::manual::{Builder, Method, Service};
 
 const CODEC: &str = "tonic_prost::ProstCodec";
 
-/// The two services, with their method and its name in Rust.
-const SERVICES: [[&str; 3]; 2] = [
-    ["CommandConnection", "ConnectCommand", "connect_command"],
-    ["CliConnection", "ConnectCli", "connect_cli"],
-];
+/// A service with its method, and that one's name in Rust.
+type Connection = [&'static str; 3];
+
+const COMMAND: Connection = ["CommandConnection", "ConnectCommand", "connect_command"];
+const CLI: Connection = ["CliConnection", "ConnectCli", "connect_cli"];
+const AGENT: Connection = ["AgentConnection", "ConnectAgent", "connect_agent"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=../proto");
@@ -26,14 +28,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?;
     let wire = "crate::command_interface::wire";
     let [from, to] = [format!("{wire}::FromCommander"), format!("{wire}::ToCommander")];
-    let api = "crate::command_interface::api";
+    let api = "crate::grpc_api";
     let [to_server, from_server] = [format!("{api}::ToServer"), format!("{api}::FromServer")];
-    for (folder, is_server, input, output) in
-        [("server", true, from, to), ("client", false, to_server, from_server)]
+    for (folder, services, input, output) in
+        [("server", [COMMAND, CLI], from, to), ("client", [COMMAND, AGENT], to_server, from_server)]
     {
+        let is_server = folder == "server";
         let folder = PathBuf::from(&out).join(folder);
         std::fs::create_dir_all(&folder)?;
-        let services = SERVICES.map(|[name, route, method]| {
+        let services = services.map(|[name, route, method]| {
             let method = Method::builder()
                 .name(method)
                 .route_name(route)

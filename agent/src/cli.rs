@@ -20,12 +20,13 @@ use nix::unistd::geteuid;
 
 use crate::{
     check,
-    command_interface::CommandArgs,
+    command_interface::{CommandArgs, Listen},
+    dial::Pem,
     fence, log_text,
     operator::{self, OperatorCommand},
     run,
     runtime::{Isolation, keeper, shim},
-    store::etcd,
+    store::{ankaios, etcd},
 };
 
 mod usage;
@@ -73,6 +74,9 @@ Examples:
   # As one of many agents that share their state in etcd
   fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B
 
+  # As an agent of an Ankaios server
+  fifogate-agent run --server https://10.0.0.1:25551 --name agent_B --ca-pem ca.pem --crt-pem b.pem --key-pem b.key
+
   # As another agent, with options for fifogate itself behind `--`
   fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --subscribe-grace-ms 0";
 
@@ -111,7 +115,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_EXAMPLES)]
-#[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd", "server"]).multiple(true).required(true))]
 struct RunArgs {
     /// The desired state to begin with; `-`: from standard input
     #[arg(long, value_name = "FILE")]
@@ -128,6 +132,13 @@ struct RunArgs {
     etcd: Vec<Endpoints>,
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// Joins this server of Ankaios, which has the state then, as http://HOST:PORT or https://HOST:PORT
+    #[arg(long, value_name = "URL", conflicts_with_all = ["manifest", "state_dir", "etcd"])]
+    #[arg(value_parser = server_url)]
+    server: Option<String>,
+    /// A tag of this agent at the server, as KEY=VALUE; may be given several times
+    #[arg(long = "tag", value_name = "KEY=VALUE", requires = "server", value_parser = tag)]
+    tags: Vec<(String, String)>,
     /// Where pairs and sockets are; default: $XDG_RUNTIME_DIR/fifogate, as root /run/fifogate
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -280,6 +291,21 @@ fn endpoint(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn server_url(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match address {
+        Some(address) if !address.trim_matches('/').is_empty() => Ok(text.to_owned()),
+        _ => Err("expected http://HOST:PORT or https://HOST:PORT".to_owned()),
+    }
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
 fn seconds(text: &str) -> Result<f64, &'static str> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds")?;
     if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400") }
@@ -393,6 +419,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
     let listen = args.commands.check().map_err(CliError::Unusable)?;
     let etcd = cluster(endpoints, args.cluster, &args.name, listen.advertised.clone())?;
+    let server = args.server.map(|url| server(url, &args.name, args.tags, &listen)).transpose()?;
     if args.on_exit == Some(OnExit::Keep)
         && etcd.as_ref().is_some_and(|etcd| etcd.takeover_after.is_some())
     {
@@ -404,6 +431,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     }
     Ok(run::Options {
         etcd,
+        server,
         manifest: args.manifest,
         state_dir: args.state_dir,
         run_dir: args.run_dir.map_or_else(default_run_dir, Ok)?,
@@ -420,6 +448,26 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,
     })
+}
+
+/// The server to join, by the PEM files of the command interface.
+fn server(
+    url: String,
+    agent: &str,
+    tags: Vec<(String, String)>,
+    listen: &Listen,
+) -> Result<ankaios::Options, CliError> {
+    let pems = listen.pems.clone().map(|pems| pems.map(Pem::from));
+    if pems.is_none() && !listen.is_insecure {
+        return Err(CliError::Unusable(format!(
+            "--server {url} needs TLS: give --ca-pem, --crt-pem and --key-pem, or --insecure for a \
+             network of friends"
+        )));
+    }
+    let options = ankaios::Options::new(url, agent, tags.into_iter().collect(), pems);
+    // The files are read again for each connection; faults at the start are reported at the start.
+    options.target.endpoint().map_err(CliError::Unusable)?;
+    Ok(options)
 }
 
 /// An agent without a sign of life for this long counts as gone.

@@ -197,18 +197,30 @@ pub fn changes_between(old: &Tree, new: &Tree) -> Vec<Change> {
     changes
 }
 
-fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
+/// Calls `each` for every instance whose execution state differs, with its new value.
+pub(crate) fn each_changed_state(
+    old: &Tree,
+    new: &Tree,
+    mut each: impl FnMut(Instance, Option<&Node>),
+) {
     each_change(old, new, &[WORKLOAD_STATES], |agent, _| {
         each_change(old, new, &[WORKLOAD_STATES, agent], |workload, _| {
             each_change(old, new, &[WORKLOAD_STATES, agent, workload], |id, now| {
-                let name = pb::WorkloadInstanceName {
-                    workload_name: workload.to_owned(),
-                    agent_name: agent.to_owned(),
+                let instance = Instance {
+                    workload: workload.to_owned(),
+                    agent: agent.to_owned(),
                     id: id.to_owned(),
                 };
-                changes.push(Change::WorkloadState(name, now.map(parts::execution_state_to_pb)));
+                each(instance, now);
             });
         });
+    });
+}
+
+fn state_changes(old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
+    each_changed_state(old, new, |instance, now| {
+        let state = now.map(parts::execution_state_to_pb);
+        changes.push(Change::WorkloadState(instance_name(&instance), state));
     });
 }
 

@@ -46,7 +46,7 @@ use crate::{
     pairs::Pairs,
     runtime::{Around, Hidden, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
     status,
-    store::{Etcd, Events, Local, OpenError, Store, etcd},
+    store::{Ankaios, Etcd, Events, Local, OpenError, Store, ankaios, etcd},
     supervisor::{Reports, Shared, Supervisor},
 };
 
@@ -59,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) manifest: Option<PathBuf>,
     pub(crate) name: String,
     pub(crate) etcd: Option<etcd::Options>,
+    pub(crate) server: Option<ankaios::Options>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) run_dir: PathBuf,
     pub(crate) fifogate: PathBuf,
@@ -122,6 +123,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     tokio::spawn(log_text::count_for_ever());
     let commanders = parts.commanders.clone();
     let gate = parts.gate.subscribe();
+    let logs = parts.logs.clone();
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // After fifogate: the first client is served at once.
     let settings =
@@ -130,13 +132,18 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     // The status of this node is there for the first reads of workloads.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
-    let mut reason = None;
+    store.serve_logs(&logs).await;
+    let (mut reason, mut refused) = (None, None);
     let stopped = async {
         tokio::select! {
             name = signals.wait() => log::info!("stopping: {name}"),
             text = has_to_end(ending, &runtimes) => {
                 log::info!("stopping");
                 reason = Some(text);
+            }
+            text = store.refused() => {
+                log::info!("stopping");
+                refused = Some(text);
             }
         }
     };
@@ -150,7 +157,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     // Last: it gives the name up to other agents (docs/etcd.md#one-name-one-agent).
     let all_ended = finished.is_ok() && (!options.keeps || reason.is_some());
     store.close(all_ended).await;
-    reason.map_or(finished, |text| Err(CliError::Failed(text)))
+    reason.or(refused).map_or(finished, |text| Err(CliError::Failed(text)))
 }
 
 fn failed(error: io::Error) -> CliError {
@@ -213,6 +220,7 @@ fn assemble(
         grace: options.grace,
         stop: stopped,
         reports: reports.clone(),
+        delete_conditions: store.delete_conditions(),
     });
     let config = GateConfig {
         program: options.fifogate.clone(),
@@ -245,6 +253,9 @@ fn assemble(
 fn first_state(options: &Options, store: &Store) -> FirstState {
     if options.etcd.is_some() {
         return FirstState { source: "state in etcd", level: Level::Info };
+    }
+    if options.server.is_some() {
+        return FirstState { source: "state of the server", level: Level::Info };
     }
     let source = if store.is_seeded() { "manifest" } else { "kept state" };
     FirstState { source, level: Level::Warn }
@@ -436,6 +447,10 @@ async fn open_store(
     alone: &Flock<fs::File>,
     seed: Option<&Tree>,
 ) -> Result<(Store, Events), CliError> {
+    if let Some(server) = &options.server {
+        let opened = Ankaios::open(server.clone()).await;
+        return opened.map_err(|refused| CliError::Failed(refused.to_string()));
+    }
     let opened = match &options.etcd {
         Some(etcd) => {
             let etcd = etcd::Options { place: place(alone), ..etcd.clone() };

@@ -58,7 +58,7 @@ pub(crate) async fn decide(
         }
         let Some((name, Asked { by, request_id, update })) = waiting.pop() else { continue };
         let begun = Instant::now();
-        let result = store.update(update).await;
+        let result = store.update_as(update, &request_id).await;
         waiting.charge(&name, begun.elapsed());
         if answered.send(Answer { by, request_id, result }).is_err() {
             return;

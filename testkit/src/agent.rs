@@ -53,6 +53,15 @@ impl Agent {
         Self::start_in(tempfile::tempdir().unwrap(), None, workloads, options, env)
     }
 
+    /// Starts it as an agent of a server of Ankaios, which has the state.
+    pub fn join(url: &str, options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = [&["--server", url][..], options].concat();
+        let options: Vec<_> = options.into_iter().map(str::to_owned).collect();
+        let child = spawn(dir.path(), &options, None, &[]);
+        Self { child, dir, options, env: Vec::new() }
+    }
+
     /// As [`Agent::start`], by an ordinary user. `None`, and the test is skipped, if it cannot become that user.
     pub fn start_as(uid: u32, workloads: &str, options: &[&str]) -> Option<Self> {
         if !is_root_or_skip() {
@@ -181,8 +190,11 @@ impl Drop for Agent {
 fn spawn(dir: &Path, options: &[String], uid: Option<u32>, env: &[(String, String)]) -> Process {
     let log = OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(fifogate_agent());
-    command.args(["run", "--fifogate"]).args([fifogate(), "--manifest"]);
-    command.arg(dir.join("manifest.yaml")).arg("--run-dir").arg(dir.join("run"));
+    command.args(["run", "--fifogate", fifogate(), "--run-dir"]).arg(dir.join("run"));
+    let manifest = dir.join("manifest.yaml");
+    if manifest.exists() {
+        command.arg("--manifest").arg(manifest);
+    }
     if let Some(uid) = uid {
         command.uid(uid).gid(uid);
     }

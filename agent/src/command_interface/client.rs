@@ -1,10 +1,6 @@
 //! The client of the command interface: requests in, their responses out.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use fifogate::{
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
@@ -12,37 +8,20 @@ use fifogate::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
+use tonic::{Streaming, transport::Channel};
 
-use super::{
-    api::{CommanderHello, FromServer, Goodbye, ToServer, from_server, to_server},
-    generated_client::command_connection_client::CommandConnectionClient,
-    tls,
+use crate::{
+    dial::{self, Target},
+    grpc_api::{
+        CommanderHello, FromServer, Goodbye, ToServer,
+        command_connection_client::CommandConnectionClient, from_server, to_server,
+    },
 };
 
 /// Version of the interface.
 const VERSION: &str = "1.1.0";
-/// Name in the certificate of every server.
-const SERVER: &str = "ank-server";
 /// Time for a connection, and for one response. An update of many workloads takes the agent some seconds.
 const ANSWER: Duration = Duration::from_secs(30);
-
-/// How often a silent connection is asked whether the agent is still there, and time for its answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// An agent, and who asks it.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    /// `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`.
-    pub(crate) address: String,
-    /// PEM file of who may sign the agent's certificate.
-    pub(crate) ca: Option<PathBuf>,
-    /// PEM files of our certificate and its key.
-    pub(crate) identity: Option<(PathBuf, PathBuf)>,
-}
 
 /// A request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,10 +55,10 @@ impl Client {
         let away = |error: &dyn std::fmt::Display| {
             ClientError::Failed(format!("no agent is reached at {address}: {error}"))
         };
-        let endpoint = endpoint(target)?;
+        let endpoint = target.endpoint().map_err(ClientError::Unusable)?;
         let channel = timeout(ANSWER, endpoint.connect()).await;
         let channel = channel.map_err(|_| away(&"it does not answer"))?;
-        let channel: Channel = channel.map_err(|error| away(&cause(&error)))?;
+        let channel: Channel = channel.map_err(|error| away(&dial::cause(&error)))?;
         let (to, messages) = mpsc::channel(16);
         let hello = CommanderHello { protocol_version: VERSION.to_owned() };
         let hello = ToServer { content: Some(to_server::Content::CommanderHello(hello)) };
@@ -205,45 +184,4 @@ pub(crate) fn state_request(masks: &[&str], subscribe_for_events: bool) -> Reque
     let field_mask = masks.iter().map(|&mask| mask.to_owned()).collect();
     let request = pb::CompleteStateRequest { field_mask, subscribe_for_events };
     RequestContent::CompleteStateRequest(request)
-}
-
-fn endpoint(target: &Target) -> Result<Endpoint, ClientError> {
-    let address = &target.address;
-    let unusable = |what: &str| ClientError::Unusable(format!("--connect {address}: {what}"));
-    let is_known =
-        ["unix:", "http://", "https://"].iter().any(|scheme| address.starts_with(scheme));
-    if !is_known {
-        return Err(unusable("expected unix:PATH, http://HOST:PORT or https://HOST:PORT"));
-    }
-    let endpoint = Endpoint::from_shared(address.to_owned());
-    let endpoint = endpoint.map_err(|_| unusable("this is no address"))?;
-    let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
-    if !address.starts_with("https:") {
-        return Ok(endpoint);
-    }
-    let Some(ca) = &target.ca else {
-        return Err(unusable("https needs --ca-pem, --crt-pem and --key-pem"));
-    };
-    let ca = Certificate::from_pem(pem(ca)?);
-    let mut config = ClientTlsConfig::new().domain_name(SERVER).ca_certificate(ca);
-    if let Some((crt, key)) = &target.identity {
-        let key = tls::private(key).map_err(|error| ClientError::Unusable(error.to_string()))?;
-        config = config.identity(Identity::from_pem(pem(crt)?, key));
-    }
-    endpoint
-        .tls_config(config)
-        .map_err(|_| unusable("the PEM files do not fit together, or one of them is none"))
-}
-
-fn pem(path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|error| ClientError::Unusable(format!("{}: {error}", path.display())))
-}
-
-/// The innermost cause: the others say that a transport has failed.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -21,26 +21,14 @@ mod session;
 mod tls;
 pub(crate) mod wire;
 
-pub(crate) use client::{Client, ClientError, Target, state_request};
+pub(crate) use client::{Client, ClientError, state_request};
 pub(crate) use commanders::{Commanders, is_commander};
 pub(crate) use listen::{Interface, SOCKET, Settings};
 pub(crate) use options::{CommandArgs, Listen, Pems};
-
-/// The generated messages of `proto/grpc_api.proto`.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::large_enum_variant, dead_code)]
-pub(crate) mod api {
-    include!(concat!(env!("OUT_DIR"), "/grpc_api.rs"));
-}
 
 /// The generated services, over the types of [`wire`].
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::unwrap_used)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/server/grpc_api.CommandConnection.rs"));
     include!(concat!(env!("OUT_DIR"), "/server/grpc_api.CliConnection.rs"));
-}
-
-/// The generated clients, over the types of [`api`].
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::unwrap_used, dead_code)]
-mod generated_client {
-    include!(concat!(env!("OUT_DIR"), "/client/grpc_api.CommandConnection.rs"));
 }

@@ -12,7 +12,7 @@ pub(crate) struct CommandArgs {
     /// at `command.sock` in the run directory
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Serves this address without TLS: whoever reaches it may do everything
+    /// Serves this address without TLS: whoever reaches it may do everything. Joins --server without it
     #[arg(long, env = "ANKSERVER_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
     /// PEM file of who may sign the certificates of clients
@@ -41,6 +41,8 @@ pub(crate) struct Listen {
     pub(crate) advertised: Option<String>,
     /// The files of TLS: authority, certificate, key. An agent that does not listen is a client by them.
     pub(crate) pems: Option<Pems>,
+    /// A server may be joined without TLS.
+    pub(crate) is_insecure: bool,
     pub(crate) most: usize,
 }
 
@@ -71,8 +73,9 @@ impl CommandArgs {
             }
             _ => None,
         };
+        let is_insecure = self.insecure;
         let Some(address) = self.listen else {
-            return Ok(Listen { tcp: None, advertised: None, pems, most });
+            return Ok(Listen { tcp: None, advertised: None, pems, is_insecure, most });
         };
         let security = match &pems {
             Some(pems) => {
@@ -97,6 +100,6 @@ impl CommandArgs {
         let is_reached = !address.ip().is_unspecified() && address.port() != 0;
         let reached = self.advertise.or_else(|| is_reached.then(|| address.to_string()));
         let advertised = reached.map(|reached| format!("{scheme}://{reached}"));
-        Ok(Listen { tcp: Some((address, security)), advertised, pems, most })
+        Ok(Listen { tcp: Some((address, security)), advertised, pems, is_insecure, most })
     }
 }

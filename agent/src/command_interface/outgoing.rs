@@ -20,11 +20,10 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use super::{
-    api::UpdateWorkloadState,
     commanders::Numbered,
     wire::{ResponseHead, ToCommander, empty_state},
 };
-use crate::log_text::Quoted;
+use crate::{grpc_api::UpdateWorkloadState, log_text::Quoted};
 
 /// Ids of reads without an answer yet. Only streams of `ank` note them.
 #[derive(Clone, Debug, Default)]

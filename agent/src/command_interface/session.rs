@@ -24,12 +24,11 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{
-    api::UpdateWorkloadState,
     commanders::Commanders,
     outgoing::Reads,
     wire::{self, RequestHead, ToFifogate},
 };
-use crate::model;
+use crate::{grpc_api::UpdateWorkloadState, model};
 
 /// A commander in fifogate, until it is dropped.
 #[derive(Debug)]

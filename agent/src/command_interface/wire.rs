@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
 use prost::Message;
 
-use super::api::{CommanderHello, Goodbye, UpdateWorkloadState};
+use crate::grpc_api::{CommanderHello, Goodbye, UpdateWorkloadState};
 
 /// A message of a client.
 #[derive(Clone, PartialEq, Message)]

@@ -15,6 +15,7 @@ use fifogate::{
 };
 use jiff::Timestamp;
 use tokio::{
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -78,8 +79,7 @@ impl Campaigns {
     ) {
         // A reused request id replaces the earlier campaign.
         self.cancel(by, request_id);
-        let to =
-            Collector { gate: gate.clone(), by: by.clone(), request_id: request_id.to_owned() };
+        let to = Collector::of_workload(gate, by, request_id);
         let campaign = Campaign {
             to,
             logs: self.logs.clone(),
@@ -153,13 +153,14 @@ impl Campaign {
     /// Checks the request, and asks the other agents. The error is the text for the collector.
     async fn prepare(&self, requested: &Requested) -> Result<(Range, Vec<Fetched>), String> {
         let range = Range::of(&self.request).map_err(|error| error.to_string())?;
-        let ask = |(agent, instances): (&String, &BTreeSet<Instance>)| {
-            let (agent, instances) = (agent.clone(), instances.clone());
-            let (others, request) = (self.others.clone(), self.request.clone());
-            async move { (others.ask(&agent, &instances, &request).await, agent) }
+        let ask = |(agent, instances): (String, BTreeSet<Instance>)| {
+            let (others, request, to) =
+                (self.others.clone(), self.request.clone(), self.to.clone());
+            async move { (others.ask(&agent, &instances, &request, to.requester()).await, agent) }
         };
         // At once, as each of them may be waited for.
-        let asked: JoinSet<_> = requested.elsewhere.iter().map(ask).collect();
+        let groups = self.others.groups(&requested.elsewhere);
+        let asked: JoinSet<_> = groups.into_iter().map(ask).collect();
         let mut answers = asked.join_all().await;
         // The same refusal counts each time, whoever answers first.
         answers.sort_by(|(_, one), (_, other)| one.cmp(other));
@@ -219,28 +220,88 @@ impl Range {
 
 /// The requester of a campaign.
 #[derive(Clone, Debug)]
-pub(super) struct Collector {
-    gate: AsyncLink,
-    by: Instance,
+pub(crate) struct Collector {
     request_id: String,
+    to: Destination,
 }
 
+/// The way to a collector.
+#[derive(Clone, Debug)]
+enum Destination {
+    /// A workload or a commander, by fifogate.
+    Workload(AsyncLink, Instance),
+    /// A queue of responses by their request ids.
+    Queue(mpsc::Sender<(String, ResponseContent)>),
+}
+
+/// The collector is gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gone;
+
 impl Collector {
+    fn of_workload(gate: &AsyncLink, by: &Instance, request_id: &str) -> Self {
+        let to = Destination::Workload(gate.clone(), by.clone());
+        Self { request_id: request_id.to_owned(), to }
+    }
+
+    /// The name of the workload that asks, and the id of its request.
+    fn requester(&self) -> (&str, &str) {
+        let by = match &self.to {
+            Destination::Workload(_, by) => by.workload.as_str(),
+            Destination::Queue(_) => "",
+        };
+        (by, &self.request_id)
+    }
+
+    /// One that reads from a queue.
+    pub(crate) fn of_queue(
+        queue: mpsc::Sender<(String, ResponseContent)>,
+        request_id: &str,
+    ) -> Self {
+        Self { request_id: request_id.to_owned(), to: Destination::Queue(queue) }
+    }
+
     /// Sends a response; waits while the collector does not keep up.
-    async fn send(&self, content: ResponseContent) -> Result<(), CallError> {
-        let response =
-            pb::Response { request_id: self.request_id.clone(), response_content: Some(content) };
+    async fn send(&self, content: ResponseContent) -> Result<(), Gone> {
+        let request_id = self.request_id.clone();
+        let (gate, by) = match &self.to {
+            Destination::Workload(gate, by) => (gate, by),
+            Destination::Queue(queue) => {
+                return queue.send((request_id, content)).await.map_err(|_| Gone);
+            }
+        };
+        let response = pb::Response { request_id, response_content: Some(content) };
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.gate.respond(model::instance_name(&self.by), response.clone()).await {
+            match gate.respond(model::instance_name(by), response.clone()).await {
                 // The collector's queue is full.
                 Err(CallError::Rejected(own)) if own.code == RejectCode::RetryLater => {}
-                done => return done,
+                done => return done.map_err(|_| Gone),
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Starts to send the logs of these instances of this agent, for as long as the handle is kept from aborting.
+///
+/// # Errors
+/// A field of the request is no time; the text is for the collector.
+pub(crate) fn serve(
+    logs: &Logs,
+    to: &Collector,
+    request: &pb::LogsRequest,
+    instances: Vec<Instance>,
+) -> Result<AbortHandle, String> {
+    let range = Range::of(request).map_err(|error| error.to_string())?;
+    let mut all = JoinSet::new();
+    for instance in instances {
+        let source = logs.get(&instance);
+        all.spawn(send_log(to.clone(), instance, source, range, request.clone()));
+    }
+    let task = tokio::spawn(async move { while all.join_next().await.is_some() {} });
+    Ok(task.abort_handle())
 }
 
 /// Sends one log and its end. The end is not sent to a collector already gone.
@@ -297,7 +358,7 @@ async fn send_lines(
     instance: &Instance,
     mut reader: Reader,
     range: Range,
-) -> Result<(), CallError> {
+) -> Result<(), Gone> {
     if let Some(tail) = range.tail {
         reader = go_to_tail(reader, range, tail).await;
     }
@@ -337,7 +398,7 @@ pub(super) async fn send_batch(
     to: &Collector,
     instance: &Instance,
     texts: Vec<String>,
-) -> Result<(), CallError> {
+) -> Result<(), Gone> {
     if texts.is_empty() {
         return Ok(());
     }

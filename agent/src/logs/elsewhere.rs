@@ -1,10 +1,10 @@
-//! Logs of workloads of other agents, fetched from there by their command interface
-//! (docs/etcd.md#logs).
+//! Logs of workloads of other agents, fetched from there by their command interface (docs/etcd.md#logs), or
+//! through the server that has the state (docs/ankaios.md#logs).
 //!
 //! A log request goes in; the answer of the other agent, then its entries, come out. They are for a collector
 //! here, whose rights were checked here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fifogate::{
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
@@ -13,10 +13,11 @@ use fifogate::{
 use tokio::time::{Duration, timeout};
 
 use crate::{
-    command_interface::{Client, Pems, Target},
+    command_interface::{Client, Pems},
+    dial::Target,
     log_text::Quoted,
     model,
-    store::Store,
+    store::{Store, ankaios::FetchedLogs},
 };
 
 /// Time for another agent to accept a log request.
@@ -34,10 +35,30 @@ pub struct OtherAgents {
 #[derive(Debug)]
 pub(super) struct Fetched {
     agent: String,
-    client: Client,
-    id: String,
+    from: Origin,
     /// The instances whose logs have not ended yet.
     left: BTreeSet<Instance>,
+}
+
+/// Where responses come from.
+#[derive(Debug)]
+enum Origin {
+    /// Another agent; the request has this id.
+    Agent(Client, String),
+    /// The server.
+    Server(FetchedLogs),
+}
+
+impl Origin {
+    async fn response(&mut self) -> Result<ResponseContent, String> {
+        match self {
+            Self::Agent(client, id) => client.response(id).await.map_err(|error| error.to_string()),
+            Self::Server(fetched) => match fetched.next().await? {
+                ResponseContent::Error(error) => Err(error.message),
+                content => Ok(content),
+            },
+        }
+    }
 }
 
 /// What comes from another agent.
@@ -57,7 +78,21 @@ impl OtherAgents {
         Self { store, pems }
     }
 
-    /// Asks an agent for the logs of its instances.
+    /// The requests to make for these instances: one for each agent, or one for all if a server knows them.
+    pub(super) fn groups(
+        &self,
+        elsewhere: &BTreeMap<String, BTreeSet<Instance>>,
+    ) -> BTreeMap<String, BTreeSet<Instance>> {
+        match self.store {
+            Store::Ankaios(_) if !elsewhere.is_empty() => {
+                let all = elsewhere.values().flatten().cloned().collect();
+                [("the server".to_owned(), all)].into()
+            }
+            _ => elsewhere.clone(),
+        }
+    }
+
+    /// Asks an agent for the logs of its instances, for a request of this requester and id.
     ///
     /// # Errors
     /// The text for the collector: the agent is not reached, or it has refused.
@@ -66,7 +101,17 @@ impl OtherAgents {
         agent: &str,
         instances: &BTreeSet<Instance>,
         request: &pb::LogsRequest,
+        (by, request_id): (&str, &str),
     ) -> Result<Fetched, String> {
+        if let Store::Ankaios(server) = &self.store {
+            let fetched = server.fetch_logs(by, request_id, instances, request).await;
+            let asked = accepted(agent, Origin::Server(fetched));
+            return match timeout(PATIENCE, asked).await {
+                Ok(Ok(fetched)) => Ok(fetched),
+                Ok(Err(reason)) => Err(format!("The server does not send the logs: {reason}")),
+                Err(_) => Err("The server does not send the logs: it does not answer".to_owned()),
+            };
+        }
         let kept = || {
             let first = instances.first().map(|own| own.workload.as_str()).unwrap_or_default();
             let more = match instances.len().saturating_sub(1) {
@@ -93,22 +138,26 @@ impl OtherAgents {
         request: &pb::LogsRequest,
     ) -> Result<Fetched, String> {
         let pems = self.pems.clone();
-        let ca = pems.as_ref().map(|[ca, ..]| ca.clone());
-        let identity = pems.map(|[_, crt, key]| (crt, key));
-        let target = Target { address, ca, identity };
+        let ca = pems.as_ref().map(|[ca, ..]| ca.clone().into());
+        let identity = pems.map(|[_, crt, key]| (crt.into(), key.into()));
+        let target = Target { option: "its address", address, ca, identity };
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let mut client = Client::connect(&target).await.map_err(|error| text(&error))?;
         let workload_names = instances.iter().map(model::instance_name).collect();
         let request = pb::LogsRequest { workload_names, ..request.clone() };
         let sent = client.send(RequestContent::LogsRequest(request)).await;
         let id = sent.map_err(|error| text(&error))?;
-        let answer = client.response(&id).await.map_err(|error| text(&error))?;
-        let ResponseContent::LogsRequestAccepted(accepted) = answer else {
-            return Err(text(&client.unexpected()));
-        };
-        let left = accepted.workload_names.iter().map(model::instance).collect();
-        Ok(Fetched { agent: agent.to_owned(), client, id, left })
+        accepted(agent, Origin::Agent(client, id)).await
     }
+}
+
+/// Waits until a log request is accepted.
+async fn accepted(agent: &str, mut from: Origin) -> Result<Fetched, String> {
+    let ResponseContent::LogsRequestAccepted(accepted) = from.response().await? else {
+        return Err("it has answered something else".to_owned());
+    };
+    let left = accepted.workload_names.iter().map(model::instance).collect();
+    Ok(Fetched { agent: agent.to_owned(), from, left })
 }
 
 impl Fetched {
@@ -123,7 +172,7 @@ impl Fetched {
             return None;
         }
         loop {
-            match self.client.response(&self.id).await {
+            match self.from.response().await {
                 Ok(ResponseContent::LogEntriesResponse(entries)) => {
                     return Some(Piece::Entries(entries.log_entries));
                 }
@@ -134,7 +183,7 @@ impl Fetched {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => return self.lost(&error.to_string()),
+                Err(reason) => return self.lost(&reason),
             }
         }
     }

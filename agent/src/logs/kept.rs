@@ -2,7 +2,7 @@
 
 use std::{io, process::Stdio};
 
-use fifogate::{link::CallError, state::Instance};
+use fifogate::state::Instance;
 use log::Level;
 use tokio::{
     io::AsyncReadExt,
@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     READ_BUFFER,
-    campaign::{BATCH, Collector, send_batch},
+    campaign::{BATCH, Collector, Gone, send_batch},
     record::Lines,
 };
 use crate::log_text::{self, Quoted};
@@ -22,7 +22,7 @@ pub(super) async fn send(
     to: &Collector,
     instance: &Instance,
     mut command: Command,
-) -> Result<(), CallError> {
+) -> Result<(), Gone> {
     let told = |error: io::Error| {
         let name = &instance.workload;
         let text = format_args!("the log of {} cannot be read: {error}", Quoted(name));

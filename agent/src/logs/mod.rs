@@ -31,6 +31,7 @@ use tokio::{
 };
 
 pub use campaign::{Campaigns, Requested};
+pub(crate) use campaign::{Collector, serve};
 pub use elsewhere::OtherAgents;
 pub use segmented_log::{Ends, Layout, Log};
 

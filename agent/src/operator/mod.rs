@@ -18,7 +18,8 @@ pub(crate) use args::OperatorCommand;
 
 use crate::{
     cli::{CliError, default_run_dir},
-    command_interface::{Client, ClientError, SOCKET, Target},
+    command_interface::{Client, ClientError, SOCKET},
+    dial::Target,
 };
 use args::ConnectArgs;
 
@@ -29,8 +30,13 @@ async fn connect(args: &ConnectArgs) -> Result<Client, CliError> {
         None => format!("unix:{}", default_run_dir()?.join(SOCKET).display()),
     };
     let identity = args.crt_pem.clone().zip(args.key_pem.clone());
-    let connected = Client::connect(&Target { address, ca: args.ca_pem.clone(), identity }).await;
-    Ok(connected?)
+    let target = Target {
+        option: "--connect",
+        address,
+        ca: args.ca_pem.clone().map(Into::into),
+        identity: identity.map(|(crt, key)| (crt.into(), key.into())),
+    };
+    Ok(Client::connect(&target).await?)
 }
 
 impl From<ClientError> for CliError {

@@ -1,20 +1,22 @@
-//! The store: the only owner of the state, in memory, on this node's disk, or in etcd.
+//! The store: the only owner of the state, in memory, on this node's disk, in etcd, or at a server of Ankaios.
 //!
 //! Updates and reports go in; [`Event`]s with the resulting states come out. All stores deliver events
 //! in one order, and answer an update after it is persisted and its event is queued. [`crate::model`]
 //! computes the effect of an update.
 
 use fifogate::{internal::too_deep, pb::ank_base as pb, state::Tree};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::{fence::Lease, model::Update};
+use crate::{fence::Lease, logs::Logs, model::Update, supervisor::DeleteConditions};
 
+pub mod ankaios;
 mod disk;
 pub mod etcd;
 mod fuzz;
 mod kept;
 mod local;
 
+pub use ankaios::{Ankaios, RefusedByServer};
 pub use disk::DiskError;
 pub use etcd::{Etcd, EtcdError};
 #[doc(hidden)]
@@ -120,6 +122,8 @@ pub enum Store {
     Local(Local),
     /// In etcd, for many nodes.
     Etcd(Etcd),
+    /// At a server of Ankaios.
+    Ankaios(Ankaios),
 }
 
 impl Store {
@@ -128,9 +132,22 @@ impl Store {
     /// # Errors
     /// The reason for rejecting the update.
     pub async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
+        self.update_as(update, "").await
+    }
+
+    /// As [`Store::update`], with the id that its requester has given to it.
+    ///
+    /// # Errors
+    /// The reason for rejecting the update.
+    pub async fn update_as(
+        &self,
+        update: Update,
+        request_id: &str,
+    ) -> Result<pb::UpdateStateSuccess, Refused> {
         match self {
             Self::Local(local) => local.update(update).await,
             Self::Etcd(etcd) => etcd.update(update).await,
+            Self::Ankaios(ankaios) => ankaios.update(update, request_id).await,
         }
     }
 
@@ -142,6 +159,10 @@ impl Store {
         match self {
             Self::Local(local) => local.report(states).await,
             Self::Etcd(etcd) => etcd.report(states).await,
+            Self::Ankaios(ankaios) => {
+                ankaios.report(states).await;
+                Ok(())
+            }
         }
     }
 
@@ -153,6 +174,10 @@ impl Store {
         match self {
             Self::Local(local) => local.set_agent(name, status).await,
             Self::Etcd(etcd) => etcd.set_agent(name, status).await,
+            Self::Ankaios(ankaios) => {
+                ankaios.set_status(status).await;
+                Ok(())
+            }
         }
     }
 
@@ -162,7 +187,7 @@ impl Store {
     pub fn is_seeded(&self) -> bool {
         match self {
             Self::Local(local) => local.seeded,
-            Self::Etcd(_) => false,
+            Self::Etcd(_) | Self::Ankaios(_) => false,
         }
     }
 
@@ -170,7 +195,7 @@ impl Store {
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         match self {
-            Self::Local(_) => None,
+            Self::Local(_) | Self::Ankaios(_) => None,
             Self::Etcd(etcd) => Some(etcd.lease()),
         }
     }
@@ -179,8 +204,31 @@ impl Store {
     #[must_use]
     pub fn address_of(&self, agent: &str) -> Option<String> {
         match self {
-            Self::Local(_) => None,
+            Self::Local(_) | Self::Ankaios(_) => None,
             Self::Etcd(etcd) => etcd.address_of(agent),
+        }
+    }
+
+    /// What the ends of deleted workloads wait for, if a server tells it.
+    pub(crate) fn delete_conditions(&self) -> Option<watch::Receiver<DeleteConditions>> {
+        match self {
+            Self::Local(_) | Self::Etcd(_) => None,
+            Self::Ankaios(ankaios) => Some(ankaios.delete_conditions()),
+        }
+    }
+
+    /// A server gets the logs that it asks for.
+    pub(crate) async fn serve_logs(&self, logs: &Logs) {
+        if let Self::Ankaios(ankaios) = self {
+            ankaios.serve_logs(logs.clone()).await;
+        }
+    }
+
+    /// Waits until a server refuses this agent for good, and returns the reason.
+    pub(crate) async fn refused(&self) -> String {
+        match self {
+            Self::Local(_) | Self::Etcd(_) => std::future::pending().await,
+            Self::Ankaios(ankaios) => ankaios.refused().await,
         }
     }
 
@@ -189,6 +237,7 @@ impl Store {
         match self {
             Self::Local(_) => {}
             Self::Etcd(etcd) => etcd.close(all_ended).await,
+            Self::Ankaios(ankaios) => ankaios.close().await,
         }
     }
 }

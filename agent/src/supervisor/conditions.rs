@@ -1,6 +1,10 @@
 //! Start and stop conditions between workloads.
 //!
 //! The state goes in; the permission to start or to stop a workload comes out. All functions are pure.
+//! A server of Ankaios has rules of its own: any state of a name counts, and it tells with a deletion what that
+//! waits for.
+
+use std::collections::BTreeMap;
 
 use fifogate::{
     internal::state::{EFFECTIVE_STATE, WORKLOAD_STATES},
@@ -18,6 +22,66 @@ pub(super) fn may_start(tree: &Tree, workload: &Node) -> bool {
         let states = instance.as_ref().and_then(|instance| states_of(tree, instance));
         states.is_some_and(|states| fulfils(states, condition.as_str().unwrap_or_default()))
     })
+}
+
+/// As [`may_start`], by the rules of a server: one known state of each name is enough.
+pub(super) fn may_start_by_name(tree: &Tree, workload: &Node) -> bool {
+    let dependencies = workload.get("dependencies").and_then(Node::as_map).into_iter().flatten();
+    dependencies.into_iter().all(|(name, condition)| {
+        let condition = condition.as_str().unwrap_or_default();
+        states_by_name(tree, name.as_str()).any(|state| fulfils(state, condition))
+    })
+}
+
+fn states_by_name<'t>(tree: &'t Tree, name: &str) -> impl Iterator<Item = (&'t str, &'t str)> {
+    let agents = tree.entries(&[WORKLOAD_STATES]).iter();
+    let ids = agents
+        .filter_map(move |(_, workloads)| workloads.get(name))
+        .flat_map(|ids| ids.entries().iter());
+    ids.filter_map(|(_, state)| Some((state.str_at("state")?, state.str_at("subState")?)))
+}
+
+/// What all states of a workload have to be before another one is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeleteCondition {
+    /// It runs.
+    Running,
+    /// It neither runs nor is about to.
+    NotPendingNorRunning,
+}
+
+/// The conditions for the end of each deleted workload, by the names of both.
+pub(crate) type DeleteConditions = BTreeMap<String, BTreeMap<String, DeleteCondition>>;
+
+/// What the end of a workload waits for.
+#[derive(Clone, Debug)]
+pub(super) enum StopCondition {
+    /// These instances, in need of it, have ended.
+    Dependents(Vec<Instance>),
+    /// The states of these names fulfil their conditions.
+    Names(BTreeMap<String, DeleteCondition>),
+}
+
+impl StopCondition {
+    /// Whether the workload may end now.
+    pub(super) fn is_met(&self, tree: &Tree) -> bool {
+        match self {
+            Self::Dependents(dependents) => may_stop(tree, dependents),
+            Self::Names(names) => names.iter().all(|(name, condition)| {
+                let waits = ("Pending", "WaitingToStart");
+                states_by_name(tree, name).all(|state| state == waits || condition.allows(state))
+            }),
+        }
+    }
+}
+
+impl DeleteCondition {
+    fn allows(self, (state, _): (&str, &str)) -> bool {
+        match self {
+            Self::Running => state == "Running",
+            Self::NotPendingNorRunning => !matches!(state, "Pending" | "Running"),
+        }
+    }
 }
 
 fn fulfils((state, sub_state): (&str, &str), condition: &str) -> bool {
@@ -43,7 +107,7 @@ pub(super) fn dependents(tree: &Tree, name: &str) -> Vec<Instance> {
 
 /// Whether no dependent instance is still ending. A dependent about to stay is not waited for: it would
 /// be for ever.
-pub(super) fn may_stop(tree: &Tree, dependents: &[Instance]) -> bool {
+fn may_stop(tree: &Tree, dependents: &[Instance]) -> bool {
     dependents.iter().all(|own| {
         let node = tree.get(&[EFFECTIVE_STATE, "workloads", &own.workload]);
         let stays = node.is_some_and(|node| Instance::of(&own.workload, node) == *own);

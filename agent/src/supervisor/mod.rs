@@ -30,7 +30,10 @@ use crate::{
     runtime::{Left, Runtimes},
 };
 
+pub(crate) use conditions::{DeleteCondition, DeleteConditions};
 pub use reports::Reports;
+
+use conditions::StopCondition;
 use workload::Task;
 
 /// Context shared by all tasks.
@@ -56,6 +59,27 @@ pub struct Shared {
     pub stop: watch::Receiver<bool>,
     /// Queue of execution states.
     pub reports: Reports,
+    /// What the ends of deleted workloads wait for, if a server tells it. Dependencies are by name then.
+    pub(crate) delete_conditions: Option<watch::Receiver<DeleteConditions>>,
+}
+
+impl Shared {
+    fn may_start(&self, tree: &Tree, workload: &Node) -> bool {
+        match self.delete_conditions {
+            None => conditions::may_start(tree, workload),
+            Some(_) => conditions::may_start_by_name(tree, workload),
+        }
+    }
+
+    /// What the end of this workload waits for; `last` is the last state with it.
+    fn stop_condition(&self, last: &Tree, name: &str) -> StopCondition {
+        match &self.delete_conditions {
+            None => StopCondition::Dependents(conditions::dependents(last, name)),
+            Some(told) => {
+                StopCondition::Names(told.borrow().get(name).cloned().unwrap_or_default())
+            }
+        }
+    }
 }
 
 /// All tasks, by workload name.

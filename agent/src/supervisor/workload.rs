@@ -27,11 +27,7 @@ use crate::{
     runtime::{Change, Ended, Left, Order, Output, Runtime, StartError, Started, Unit},
 };
 
-use super::{
-    Shared,
-    conditions::{dependents, may_start, may_stop},
-    wanted,
-};
+use super::{Shared, conditions::StopCondition, wanted};
 
 /// Pause before the first restart; doubled each time.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -189,8 +185,8 @@ impl Task {
             () = superseded => {}
             never = self.keep_running(&wanted, &runtime, log.as_ref()) => match never {},
         }
-        let needing = dependents(&last, &self.name);
-        self.end(&wanted, runtime.ok().as_deref(), &needing).await;
+        let condition = self.shared.stop_condition(&last, &self.name);
+        self.end(&wanted, runtime.ok().as_deref(), &condition).await;
         if let Some(log) = log {
             log.finish();
         }
@@ -205,10 +201,11 @@ impl Task {
     ) -> Infallible {
         // One that an earlier agent has left runs already, whatever it depends on.
         let runs = self.left.drain(..).any(|left| left.runs);
-        if !runs && !may_start(&self.shared.tree.borrow(), &wanted.workload) {
+        let shared = &self.shared;
+        if !runs && !shared.may_start(&shared.tree.borrow(), &wanted.workload) {
             self.report(&wanted.instance, states::waiting_to_start());
-            let mut tree = self.shared.tree.clone();
-            let _ = tree.wait_for(|tree| may_start(tree, &wanted.workload)).await;
+            let mut tree = shared.tree.clone();
+            let _ = tree.wait_for(|tree| shared.may_start(tree, &wanted.workload)).await;
         }
         if !runs {
             self.report(&wanted.instance, states::starting("Triggered at runtime."));
@@ -352,7 +349,12 @@ impl Task {
     }
 
     /// Stops the workload, and removes everything of the instance unless it goes on.
-    async fn end(&mut self, wanted: &Wanted, runtime: Option<&dyn Runtime>, needing: &[Instance]) {
+    async fn end(
+        &mut self,
+        wanted: &Wanted,
+        runtime: Option<&dyn Runtime>,
+        condition: &StopCondition,
+    ) {
         let instance = &wanted.instance;
         let stopping = *self.shared.stop.borrow();
         if stopping
@@ -364,11 +366,11 @@ impl Task {
         }
         self.end_start(runtime).await;
         // All workloads end together with the agent, so dependents are not waited for then.
-        if self.unit.is_some() && !stopping && !may_stop(&self.shared.tree.borrow(), needing) {
+        if self.unit.is_some() && !stopping && !condition.is_met(&self.shared.tree.borrow()) {
             self.report(instance, states::waiting_to_stop());
             let (mut tree, mut stop) = (self.shared.tree.clone(), self.shared.stop.clone());
             tokio::select! {
-                _ = tree.wait_for(|tree| may_stop(tree, needing)) => {}
+                _ = tree.wait_for(|tree| condition.is_met(tree)) => {}
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         }
