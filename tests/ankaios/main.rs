@@ -13,3 +13,4 @@ mod cluster;
 mod interface;
 mod manifest;
 mod operator;
+mod own_interface;
