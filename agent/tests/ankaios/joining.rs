@@ -7,7 +7,7 @@ use std::{
 
 use fifogate::pb::ank_base::execution_state::ExecutionStateEnum as State;
 use nix::sys::signal::Signal;
-use testkit::{Agent, processes_with, wait_for, workload};
+use testkit::{Agent, processes_with, update, wait_for, workload};
 use tonic::{Code, Status};
 
 use super::{
@@ -99,8 +99,21 @@ fn server_that_does_not_tell_its_state_is_followed_by_its_orders() {
     let port = Port::open();
     let agent = Agent::join(&port.url(), &["--insecure"]);
     let mut stream = port.accept();
-    stream.greet(added(&sleeper("one")));
+    let rights = ", controlInterfaceAccess: {allowRules: [\
+                  {type: StateRule, operation: Write, filterMasks: [desiredState.configs]}]}";
+    let one = workload("one", "sleep 1000", rights);
+    stream.greet(added(&one));
     port.record().wait_for_state("one", "Running(Ok)");
+    let mut session = agent.connect_as("one");
+    session.request("x", update("configs: {a: b}", &["desiredState.configs.a"]));
+    port.record().wait("the update", |all| {
+        all.iter().find_map(|own| match &own.message.content {
+            Some(ToServerContent::Request(request)) => {
+                (request.request_id == "one@x").then_some(())
+            }
+            _ => None,
+        })
+    });
     assert!(agent.log().contains("the server does not tell its state"), "{}", agent.log());
 }
 
