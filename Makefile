@@ -131,6 +131,11 @@ bench-cluster: setup  ## an event from node to node through etcd, beside etcd's 
 	$(CARGO) build --release --quiet --workspace --bins
 	$(CARGO) bench --quiet --package fifogate-agent --bench cluster -- $(if $(UNPINNED),--unpinned)
 
+.PHONY: bench-commanders
+bench-commanders: protoc  ## an update to 1,000 commanders beside 1,000 workloads, and their memory
+	$(CARGO) build --release --quiet --workspace --bins
+	$(CARGO) bench --quiet --package fifogate-agent --bench commanders
+
 .PHONY: bench-containers
 bench-containers: setup  ## 100 containers by podman: their start, a minute in which nothing happens, their removal
 	$(CARGO) build --release --quiet --workspace --bins

@@ -86,8 +86,13 @@ pub struct Limits {
     /// full resync: everything it can see, as updated. Worst case for each workload: this many times
     /// `max_state_bytes`, if all of the state changes each time.
     pub max_versions: usize,
-    /// Most masks in one request. `--max-masks`, 256.
+    /// Most masks in one request, but for an update of a commander. `--max-masks`, 256.
     pub max_masks: usize,
+    /// Most masks in one update of a commander. `--max-commander-masks`, 65,536.
+    ///
+    /// A manifest is one update, with a mask for each workload: an operator applies thousands of them.
+    /// `max_frame` and `max_fields` bound it, too.
+    pub max_commander_masks: usize,
     /// Most bytes in one mask. `--max-mask-length`, 1 KiB.
     ///
     /// `subscription_bytes` bounds the masks of all subscriptions together.
@@ -149,6 +154,7 @@ impl Default for Limits {
             total_bytes: 256 << 20,
             max_versions: 16,
             max_masks: 256,
+            max_commander_masks: 64 << 10,
             max_mask_length: 1 << 10,
             max_request_id: 1 << 10,
             subscription_bytes: 8 << 20,

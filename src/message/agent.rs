@@ -228,7 +228,7 @@ fn command_of(content: from_agent::Content, limits: &Limits) -> Result<Command, 
         }
         Content::FromCommander(from) => Command::FromCommander(
             instance(from.instance_name)?,
-            FromWorkload::decode(&from.message, limits),
+            FromWorkload::decode_of_commander(&from.message, limits),
         ),
         Content::CommanderTook(took) => {
             Command::CommanderTook(instance(took.instance_name)?, took.number)

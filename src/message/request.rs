@@ -54,10 +54,12 @@ pub struct SealedUpdate {
     /// The encoded request, a slice of the body.
     request: Bytes,
     body: Bytes,
+    /// Most masks of an update of its sender.
+    most_masks: usize,
 }
 
 impl SealedUpdate {
-    fn new(outline: outline::Update<'_>, body: &Bytes) -> Self {
+    fn new(outline: outline::Update<'_>, body: &Bytes, most_masks: usize) -> Self {
         Self {
             masks: outline.masks.iter().map(|mask| Mask::parse(mask)).collect(),
             new_state: outline.new_state.map(|bytes| body.slice_ref(bytes)),
@@ -65,6 +67,7 @@ impl SealedUpdate {
             id: outline.id,
             // For `open`: an encoding with a field said twice has to be decoded as a whole.
             body: body.clone(),
+            most_masks,
         }
     }
 
@@ -75,7 +78,7 @@ impl SealedUpdate {
             None => NewState::Missing,
             Some(Ok(tree)) => NewState::Given(tree),
             // The generated types merge fields that are said twice, and name the error.
-            Some(Err(_)) => return FromWorkload::decode_all(&self.body, limits),
+            Some(Err(_)) => return FromWorkload::decode_all(&self.body, limits, self.most_masks),
         };
         let ask = RequestKind::Update { new_state, masks: self.masks };
         FromWorkload::Request(Request { id: self.id, ask, original: self.request })
@@ -141,6 +144,16 @@ impl FromWorkload {
     /// answers it.
     #[must_use]
     pub fn decode(body: &Bytes, limits: &Limits) -> Self {
+        Self::decode_within(body, limits, limits.max_masks)
+    }
+
+    /// As [`decode`](Self::decode), with the bound of a commander for the masks of an update.
+    #[must_use]
+    pub fn decode_of_commander(body: &Bytes, limits: &Limits) -> Self {
+        Self::decode_within(body, limits, limits.max_commander_masks)
+    }
+
+    fn decode_within(body: &Bytes, limits: &Limits, most_masks: usize) -> Self {
         let most = limits.max_fields;
         // Before anything is decoded: decoding is what the limit bounds.
         if outline::has_more_fields(body, most) {
@@ -157,7 +170,7 @@ impl FromWorkload {
                 None => Self::Undecodable { request_id: None, reason },
             };
         }
-        if let Some(sealed) = Self::sealed(body, limits) {
+        if let Some(sealed) = Self::sealed(body, limits, most_masks) {
             return sealed;
         }
         match ToAnkaios::decode(&body[..]) {
@@ -166,29 +179,31 @@ impl FromWorkload {
             Ok(message) if is_update(&message) => {
                 let usual: Bytes = message.encode_to_vec().into();
                 // Over a limit: `Request::check` has the words for it.
-                Self::sealed(&usual, limits).unwrap_or_else(|| Self::decode_all(&usual, limits))
+                Self::sealed(&usual, limits, most_masks)
+                    .unwrap_or_else(|| Self::decode_all(&usual, limits, most_masks))
             }
-            message => Self::checked(message, body, limits),
+            message => Self::checked(message, body, limits, most_masks),
         }
     }
 
     /// The update in `body` with its state still encoded; `None` for any other message, for an unusual
     /// encoding, and over a limit.
-    fn sealed(body: &Bytes, limits: &Limits) -> Option<Self> {
+    fn sealed(body: &Bytes, limits: &Limits, most_masks: usize) -> Option<Self> {
         let update = outline::update(body)?;
-        let is_within =
-            update.id.len() <= limits.max_request_id && over(&update.masks, limits).is_none();
-        is_within.then(|| Self::Sealed(SealedUpdate::new(update, body)))
+        let is_within = update.id.len() <= limits.max_request_id
+            && over(&update.masks, most_masks, limits).is_none();
+        is_within.then(|| Self::Sealed(SealedUpdate::new(update, body, most_masks)))
     }
 
-    fn decode_all(body: &[u8], limits: &Limits) -> Self {
-        Self::checked(ToAnkaios::decode(body), body, limits)
+    fn decode_all(body: &[u8], limits: &Limits, most_masks: usize) -> Self {
+        Self::checked(ToAnkaios::decode(body), body, limits, most_masks)
     }
 
     fn checked(
         message: Result<ToAnkaios, prost::DecodeError>,
         body: &[u8],
         limits: &Limits,
+        most_masks: usize,
     ) -> Self {
         match message.map(|message| message.to_ankaios_enum) {
             Ok(None) => Self::Empty,
@@ -196,7 +211,7 @@ impl FromWorkload {
                 Self::Hello { version: hello.protocol_version }
             }
             Ok(Some(ToAnkaiosEnum::Request(request))) => {
-                Self::Request(Request::check(request, limits))
+                Self::Request(Request::check_within(request, limits, most_masks))
             }
             Err(error) => Self::Undecodable {
                 request_id: salvage_id(body).filter(|id| id.len() <= limits.max_request_id),
@@ -208,6 +223,11 @@ impl FromWorkload {
 
 impl Request {
     pub(super) fn check(request: pb::Request, limits: &Limits) -> Self {
+        Self::check_within(request, limits, limits.max_masks)
+    }
+
+    /// With another bound for the masks of an update.
+    fn check_within(request: pb::Request, limits: &Limits, most_masks: usize) -> Self {
         // Other kinds are never forwarded.
         let original = match &request.request_content {
             Some(
@@ -227,7 +247,7 @@ impl Request {
             // Also of a content that a later version added: the decoder skips it.
             None => RequestKind::Nothing,
             Some(RequestContent::CompleteStateRequest(ask)) => {
-                match over(&ask.field_mask, limits) {
+                match over(&ask.field_mask, limits.max_masks, limits) {
                     Some(reason) => RequestKind::OverLimit(reason),
                     None => RequestKind::State {
                         masks: MaskSet::parse(&ask.field_mask),
@@ -235,7 +255,7 @@ impl Request {
                     },
                 }
             }
-            Some(RequestContent::UpdateStateRequest(ask)) => update(&ask, limits),
+            Some(RequestContent::UpdateStateRequest(ask)) => update(&ask, most_masks, limits),
             Some(RequestContent::LogsRequest(ask)) => {
                 RequestKind::Logs(ask.workload_names.into_iter().map(instance).collect())
             }
@@ -256,8 +276,8 @@ fn instance(name: pb::WorkloadInstanceName) -> Instance {
 }
 
 /// The limit exceeded by a list of masks.
-fn over(masks: &[String], limits: &Limits) -> Option<String> {
-    let (most, longest) = (limits.max_masks, limits.max_mask_length);
+fn over(masks: &[String], most: usize, limits: &Limits) -> Option<String> {
+    let longest = limits.max_mask_length;
     if masks.len() > most {
         return Some(format!("Request has {} masks, at most {most} are allowed", masks.len()));
     }
@@ -267,8 +287,8 @@ fn over(masks: &[String], limits: &Limits) -> Option<String> {
 
 /// The request to update. If nested too deep, it is over a limit and not forwarded: the message to the
 /// agent has one more level around it than the message of the workload.
-fn update(ask: &pb::UpdateStateRequest, limits: &Limits) -> RequestKind {
-    if let Some(reason) = over(&ask.update_mask, limits) {
+fn update(ask: &pb::UpdateStateRequest, most_masks: usize, limits: &Limits) -> RequestKind {
+    if let Some(reason) = over(&ask.update_mask, most_masks, limits) {
         return RequestKind::OverLimit(reason);
     }
     let new_state = match ask.new_state.as_ref().map(convert::new_state_from_pb) {
@@ -433,6 +453,37 @@ mod tests {
         assert!(matches!(ask(&["abc", "abc"]), RequestKind::State { .. }));
         assert!(matches!(ask(&["a", "b", "c"]), RequestKind::OverLimit(_)));
         assert!(matches!(ask(&["abcd"]), RequestKind::OverLimit(_)));
+    }
+
+    #[test]
+    fn commander_has_a_limit_of_its_own_for_the_masks_of_an_update_and_of_nothing_else() {
+        let limits = Limits { max_masks: 1, max_commander_masks: 3, ..Limits::default() };
+        let update = |masks: usize| {
+            let update_mask = vec!["configs.c".to_owned(); masks];
+            let ask = pb::UpdateStateRequest { new_state: None, update_mask };
+            let request_content = Some(RequestContent::UpdateStateRequest(ask));
+            encode(pb::Request { request_id: "r1".to_owned(), request_content })
+        };
+        // The same in an encoding that cannot stay sealed: the id is said twice.
+        let unusual = |masks| {
+            let plain = update(masks);
+            let inner = [&plain[2..], &[0x0a, 2, b'r', b'1']].concat();
+            [&[0x1a, u8::try_from(inner.len()).unwrap()][..], &inner].concat()
+        };
+        for body in [update(3), unusual(3)] {
+            let decoded = FromWorkload::decode_of_commander(&body.into(), &limits);
+            let FromWorkload::Sealed(sealed) = decoded else { panic!("{decoded:?}") };
+            let FromWorkload::Request(opened) = sealed.open(&limits) else { panic!("not opened") };
+            assert!(matches!(opened.ask, RequestKind::Update { .. }));
+        }
+        let is_over = |message| match message {
+            FromWorkload::Request(request) => matches!(request.ask, RequestKind::OverLimit(_)),
+            _ => false,
+        };
+        for body in [update(4), unusual(4), encode(read(vec!["a".into(), "b".into()]))] {
+            assert!(is_over(FromWorkload::decode_of_commander(&body.into(), &limits)));
+        }
+        assert!(is_over(FromWorkload::decode(&update(3).into(), &limits)));
     }
 
     #[test]

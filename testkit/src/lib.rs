@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure in here is the failure of a test
 
 mod agent;
+mod commander;
 mod etcd;
 mod forwarder;
 mod link_agent;
@@ -37,6 +38,7 @@ use nix::{
 use tempfile::TempDir;
 
 pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload_with};
+pub use commander::Commander;
 pub use etcd::Etcd;
 pub use forwarder::{Forwarder, Network};
 pub use link_agent::{BOTH, LinkAgent, Transport, access, add, configs, end_of, instance, spawn};

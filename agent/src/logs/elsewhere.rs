@@ -44,7 +44,7 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 enum Origin {
     /// Another agent; the request has this id.
-    Agent(Client, String),
+    Agent(Box<Client>, String),
     /// The server.
     Server(FetchedLogs),
 }
@@ -147,7 +147,7 @@ impl OtherAgents {
         let request = pb::LogsRequest { workload_names, ..request.clone() };
         let sent = client.send(RequestContent::LogsRequest(request)).await;
         let id = sent.map_err(|error| text(&error))?;
-        accepted(agent, Origin::Agent(client, id)).await
+        accepted(agent, Origin::Agent(Box::new(client), id)).await
     }
 }
 

@@ -7,7 +7,8 @@ use std::{
 
 use fifogate::{
     pb::ank_base::{
-        self as pb, execution_state::ExecutionStateEnum as State, response::ResponseContent,
+        self as pb, execution_state::ExecutionStateEnum as State, request::RequestContent,
+        response::ResponseContent,
     },
     state::{Tree, convert},
 };
@@ -184,6 +185,40 @@ fn agents_of_one_name_throw_each_other_out_and_say_so() {
     wait_for("word of it", || agent.log().contains("it has ended the connection").then_some(()));
     server.wait_for_state("ctl", "Running(Ok)");
     until_same(&server, &mut session);
+}
+
+#[test]
+fn tags_are_known_although_the_server_tells_no_event_about_them() {
+    let server = Ankaios::start_with(&state(&ctl()));
+    let (_agent, mut session) = join(&server);
+    let tagged = |text: &str| {
+        let tags = pb::Tags { tags: [("t".to_owned(), text.to_owned())].into() };
+        let own = pb::AgentAttributes { tags: Some(tags), status: None };
+        let agents = pb::AgentMap { agents: [(US.to_owned(), own)].into() };
+        pb::CompleteState { agents: Some(agents), ..Default::default() }
+    };
+    let masks = vec![format!("agents.{US}.tags")];
+    let update = |text: &str| pb::UpdateStateRequest {
+        new_state: Some(tagged(text)),
+        update_mask: masks.clone(),
+    };
+    session.read("tags", &[&masks[0]], true);
+    session.state_response();
+    let tag = |event: pb::CompleteStateResponse| {
+        let agents = event.complete_state.unwrap().agents.unwrap().agents;
+        agents[US].tags.as_ref().unwrap().tags["t"].clone()
+    };
+    // By a workload of this agent, at once.
+    let begun = Instant::now();
+    let id = session.ask(RequestContent::UpdateStateRequest(update("mine")));
+    assert_eq!(tag(session.state_response()), "mine");
+    assert!(matches!(session.answer(&id), ResponseContent::UpdateStateSuccess(_)));
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    // By an operator, some time later.
+    server.update(tagged("theirs"), &[&masks[0]]).unwrap();
+    let (_, content) = session.response_within(Duration::from_secs(60)).expect("an event");
+    let ResponseContent::CompleteStateResponse(event) = content else { panic!() };
+    assert_eq!(tag(event), "theirs");
 }
 
 #[test]

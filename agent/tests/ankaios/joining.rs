@@ -7,7 +7,7 @@ use std::{
 
 use fifogate::pb::ank_base::execution_state::ExecutionStateEnum as State;
 use nix::sys::signal::Signal;
-use testkit::{Agent, processes_with, wait_for, workload};
+use testkit::{Agent, processes_with, update, wait_for, workload};
 use tonic::{Code, Status};
 
 use super::{
@@ -75,6 +75,46 @@ fn refused_version_ends_the_agent_with_the_reason_of_the_server() {
     joined.port.accept().fail(Status::failed_precondition(text));
     assert_eq!(joined.agent.status(), Some(1));
     assert!(joined.agent.log().contains(text));
+}
+
+#[test]
+fn server_that_says_no_more_than_its_headers_or_not_even_these_is_tried_again() {
+    let port = Port::open();
+    let agent = Agent::join(&port.url(), &["--insecure"]);
+    let silent = port.accept();
+    let mut polite = port.accept();
+    polite.send_headers();
+    let mut stream = port.accept();
+    stream.greet(Vec::new());
+    answer_subscription(&mut stream, state(""));
+    for pair in [(silent.opened, polite.opened), (polite.opened, stream.opened)] {
+        assert!(pair.1 - pair.0 > Duration::from_secs(5), "{:?}", pair.1 - pair.0);
+    }
+    let log = agent.log();
+    assert!(log.contains("it does not answer") && log.contains("it does not say hello"), "{log}");
+}
+
+#[test]
+fn server_that_does_not_tell_its_state_is_followed_by_its_orders() {
+    let port = Port::open();
+    let agent = Agent::join(&port.url(), &["--insecure"]);
+    let mut stream = port.accept();
+    let rights = ", controlInterfaceAccess: {allowRules: [\
+                  {type: StateRule, operation: Write, filterMasks: [desiredState.configs]}]}";
+    let one = workload("one", "sleep 1000", rights);
+    stream.greet(added(&one));
+    port.record().wait_for_state("one", "Running(Ok)");
+    let mut session = agent.connect_as("one");
+    session.request("x", update("configs: {a: b}", &["desiredState.configs.a"]));
+    port.record().wait("the update", |all| {
+        all.iter().find_map(|own| match &own.message.content {
+            Some(ToServerContent::Request(request)) => {
+                (request.request_id == "one@x").then_some(())
+            }
+            _ => None,
+        })
+    });
+    assert!(agent.log().contains("the server does not tell its state"), "{}", agent.log());
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn update_without_a_right_to_it_never_reaches_the_server() {
 
 #[test]
 fn reads_and_events_are_answered_without_the_server_and_updates_refused_while_it_is_away() {
-    let (mut joined, mut session) = joined();
+    let (joined, mut session) = joined();
     session.read("events", &["desiredState.configs"], true);
     session.state_response();
     joined.tell(configs(&[("a", "1")]), altered(&["desiredState.configs"], &[], &[]));
@@ -147,7 +147,7 @@ fn answer_to_an_update_is_not_waited_for_when_the_connection_is_lost() {
 
 #[test]
 fn states_of_others_come_with_the_state_and_by_messages_of_their_own() {
-    let (mut joined, mut session) = joined();
+    let (joined, mut session) = joined();
     session.read("events", &["workloadStates.agent_B"], true);
     session.state_response();
     let far = workload_state("far.1.agent_B", State::Running(0), "");

@@ -9,7 +9,7 @@ use super::{
     server::{Authority, Port},
 };
 
-fn options<'a>(paths: &'a [String; 3]) -> Vec<&'a str> {
+fn options(paths: &[String; 3]) -> Vec<&str> {
     vec!["--ca-pem", &paths[0], "--crt-pem", &paths[1], "--key-pem", &paths[2]]
 }
 

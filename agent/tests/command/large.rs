@@ -30,7 +30,7 @@ impl Cluster {
         let endpoint = etcd.endpoint();
         let start = |(_, name): &(&str, &str)| {
             let cluster = ["--etcd", &endpoint, "--name", name, "--takeover-after", "3"];
-            let gate = ["--", "--subscribe-grace-ms", "0", "--max-masks", "2000"];
+            let gate = ["--", "--subscribe-grace-ms", "0"];
             let agent = Agent::start(&text, &[&cluster[..], &gate].concat());
             // The first one writes the manifest.
             wait_for("its start", || agent.log().contains(" runs; pairs are in ").then_some(()));

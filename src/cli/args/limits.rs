@@ -36,6 +36,10 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_masks)]
     #[arg(value_parser = at_least_one())]
     max_masks: usize,
+    /// Most masks in one update of a commander
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_commander_masks)]
+    #[arg(value_parser = at_least_one())]
+    max_commander_masks: usize,
     /// Most bytes in one mask
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_mask_length)]
     #[arg(value_parser = at_least_one())]
@@ -96,6 +100,7 @@ impl From<&LimitArgs> for Limits {
             total_bytes: args.total_bytes,
             max_versions: args.max_versions,
             max_masks: args.max_masks,
+            max_commander_masks: args.max_commander_masks,
             max_mask_length: args.max_mask_length,
             max_request_id: args.max_request_id,
             max_subscriptions: args.max_subscriptions,

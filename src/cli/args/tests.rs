@@ -65,6 +65,7 @@ fn limits_without_flags_are_the_defaults_and_each_flag_sets_its_own() {
         "--max-forwarded=16",
         "--max-link-frame=17",
         "--link-bytes=18",
+        "--max-commander-masks=19",
     ];
     let expected = Limits {
         max_frame: 1,
@@ -74,6 +75,7 @@ fn limits_without_flags_are_the_defaults_and_each_flag_sets_its_own() {
         total_bytes: 4,
         max_versions: 5,
         max_masks: 6,
+        max_commander_masks: 19,
         max_mask_length: 7,
         max_request_id: 8,
         max_subscriptions: 9,

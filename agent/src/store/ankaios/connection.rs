@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
+use fifogate::pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent};
 use prost::Message;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -13,7 +13,8 @@ use crate::{
     dial,
     grpc_api::{
         AgentHello, FromServer, LogEntriesResponse, LogsStopResponse, ToServer,
-        agent_connection_client::AgentConnectionClient, from_server, to_server,
+        UpdateWorkloadState, agent_connection_client::AgentConnectionClient, from_server,
+        to_server,
     },
 };
 
@@ -130,6 +131,46 @@ impl Connection {
             };
             Trouble::Away(text.to_owned())
         })
+    }
+
+    /// Sends a request.
+    pub(super) fn request(&self, id: String, content: RequestContent) -> Result<(), Trouble> {
+        let request = pb::Request { request_id: id, request_content: Some(content) };
+        self.send(to_server::Content::Request(request))
+    }
+
+    /// Sends a request for parts of the state.
+    pub(super) fn read(
+        &self,
+        id: String,
+        masks: &[&str],
+        subscribe_for_events: bool,
+    ) -> Result<(), Trouble> {
+        let field_mask = masks.iter().map(|&mask| mask.to_owned()).collect();
+        let asked = pb::CompleteStateRequest { field_mask, subscribe_for_events };
+        self.request(id, RequestContent::CompleteStateRequest(asked))
+    }
+
+    /// Ends a subscription of this agent.
+    pub(super) fn cancel_events(&self, id: String) -> Result<(), Trouble> {
+        self.request(id, RequestContent::EventsCancelRequest(pb::EventsCancelRequest {}))
+    }
+
+    /// Ends a log request.
+    pub(super) fn cancel_logs(&self, id: String) -> Result<(), Trouble> {
+        self.request(id, RequestContent::LogsCancelRequest(pb::LogsCancelRequest {}))
+    }
+
+    /// Reports a state. The server drops one without `additionalInfo`.
+    pub(super) fn send_state(
+        &self,
+        name: pb::WorkloadInstanceName,
+        mut state: pb::ExecutionState,
+    ) -> Result<(), Trouble> {
+        state.additional_info.get_or_insert_default();
+        let state = pb::WorkloadState { instance_name: Some(name), execution_state: Some(state) };
+        let update = UpdateWorkloadState { workload_states: vec![state] };
+        self.send(to_server::Content::UpdateWorkloadState(update))
     }
 
     /// Ends the connection so that the server notices: it takes a message without content for the end of the

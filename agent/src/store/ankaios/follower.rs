@@ -2,31 +2,35 @@
 
 use std::time::Duration;
 
-use fifogate::pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent};
+use fifogate::pb::ank_base as pb;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, interval_at, sleep, sleep_until},
+    time::{Instant, interval_at, sleep, sleep_until, timeout_at},
 };
 
 use super::{
-    Asked, Command, Fetch, Options, check,
+    Command, Options,
     connection::{Connection, Trouble},
     forwarded_id,
     requests::Requests,
     served_logs::ServedLogs,
-    update_request,
     view::View,
 };
 use crate::{
-    grpc_api::{AgentLoadStatus, UpdateWorkloadState, from_server, to_server},
+    grpc_api::from_server,
     log_text::Quoted,
-    model::{self, StateModel, states},
-    store::{Event, Refused},
+    model::{self, StateModel},
+    store::Event,
     supervisor::DeleteConditions,
 };
 
+mod commands;
+mod messages;
+
 /// Pause before another attempt to connect.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Time for the server's hello.
+const HELLO: Duration = Duration::from_secs(10);
 /// Time for the whole state. A server that does not tell it is followed by its orders alone.
 const WHOLE_STATE: Duration = Duration::from_secs(5);
 /// How often the tags of agents are read: the server tells no event about them.
@@ -172,8 +176,7 @@ impl Follower {
             Err(end) => end,
         };
         if let End::Closed(_) = end {
-            let cancel = RequestContent::EventsCancelRequest(pb::EventsCancelRequest {});
-            let _ = request(&connection, self.subscription.clone(), cancel);
+            let _ = connection.cancel_events(self.subscription.clone());
             connection.leave().await;
         }
         end
@@ -203,8 +206,7 @@ impl Follower {
                     }
                 }
                 _ = tags.tick() => {
-                    let id = self.own_id("tags");
-                    read(connection, id, &["agents.*.tags"], false)?;
+                    self.read_tags(connection)?;
                 }
             }
         }
@@ -216,9 +218,11 @@ impl Follower {
         connection: &mut Connection,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<(), End> {
+        let end = Instant::now() + HELLO;
         let hello = loop {
-            let next = self.meanwhile(commands, connection.next()).await?;
-            match next? {
+            let next = timeout_at(end, connection.next());
+            let silent = |_| Trouble::Away("it does not say hello".to_owned());
+            match self.meanwhile(commands, next).await?.map_err(silent)?? {
                 from_server::Content::ServerHello(hello) => break hello,
                 content => self.on_message(connection, content).await?,
             }
@@ -235,7 +239,12 @@ impl Follower {
     fn subscribe(&mut self, connection: &Connection) -> Result<(), Trouble> {
         self.subscription = self.own_id("state");
         self.is_subscribed = false;
-        read(connection, self.subscription.clone(), &[], true)
+        connection.read(self.subscription.clone(), &[], true)
+    }
+
+    fn read_tags(&mut self, connection: &Connection) -> Result<(), Trouble> {
+        let id = self.own_id("tags");
+        connection.read(id, &["agents.*.tags"], false)
     }
 
     fn own_id(&mut self, what: &str) -> String {
@@ -274,228 +283,16 @@ impl Follower {
         }
     }
 
-    async fn on_message(
-        &mut self,
-        connection: &Connection,
-        content: from_server::Content,
-    ) -> Result<(), Trouble> {
-        match content {
-            from_server::Content::UpdateWorkload(update) => {
-                let done = self.view.order(update.added_workloads, update.deleted_workloads);
-                tell_faults(&done.faults);
-                for name in done.unknown {
-                    send_state(connection, name, states::removed())?;
-                }
-            }
-            from_server::Content::ServerHello(hello) => {
-                tell_faults(&self.view.greet(hello.added_workloads));
-            }
-            from_server::Content::UpdateWorkloadState(update) => {
-                self.view.hear(&update.workload_states);
-            }
-            from_server::Content::Response(response) => {
-                return self.on_response(connection, response).await;
-            }
-            from_server::Content::LogsRequest(request) => {
-                let wanted = |own: &_| self.view.is_ordered(own);
-                let known = (self.view.given(), wanted);
-                let asked = request.logs_request.unwrap_or_default();
-                self.logs.begin(&connection.logs, &request.request_id, &asked, known);
-            }
-            from_server::Content::LogsCancelRequest(cancel) => {
-                self.logs.cancel(&cancel.request_id);
-            }
-        }
-        self.tell().await;
-        Ok(())
-    }
-
-    async fn on_response(
-        &mut self,
-        connection: &Connection,
-        response: pb::Response,
-    ) -> Result<(), Trouble> {
-        let pb::Response { request_id: id, response_content } = response;
-        let Some(content) = response_content else { return Ok(()) };
-        let own = id.strip_prefix(OWN).is_some();
-        match content {
-            ResponseContent::CompleteStateResponse(answer) if id == self.subscription => {
-                self.on_state(connection, answer).await?;
-            }
-            // Of a subscription before, perhaps of another connection.
-            ResponseContent::CompleteStateResponse(answer)
-                if own && answer.altered_fields.is_some() =>
-            {
-                let cancel = RequestContent::EventsCancelRequest(pb::EventsCancelRequest {});
-                request(connection, id, cancel)?;
-            }
-            ResponseContent::CompleteStateResponse(answer) if id.contains("@tags") && own => {
-                let state = answer.complete_state.unwrap_or_default();
-                if let Err(error) = self.view.refresh_agents(&state) {
-                    log::debug!("the tags of agents cannot be read: {error}");
-                }
-                self.tell().await;
-            }
-            content => {
-                // The events of an update are queued before its answer.
-                self.tell().await;
-                if let Some(id) = self.requests.respond(&id, content) {
-                    let cancel = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
-                    request(connection, id, cancel)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The first answer to the subscription, or an event.
-    async fn on_state(
-        &mut self,
-        connection: &Connection,
-        answer: pb::CompleteStateResponse,
-    ) -> Result<(), Trouble> {
-        let state = answer.complete_state.unwrap_or_default();
-        let Some(altered) = answer.altered_fields else {
-            if let Err(error) = self.view.replace(&state) {
-                log::error!("the server's state cannot be read: {error}");
-            }
-            for own in self.view.left_over() {
-                let state = pb::WorkloadState {
-                    instance_name: Some(model::instance_name(&own)),
-                    execution_state: Some(states::removed()),
-                };
-                self.view.report(&state);
-                self.send_state(connection, state)?;
-            }
-            self.is_subscribed = true;
-            self.become_ready().await;
-            return Ok(());
-        };
-        // Events of a subscription that is not answered yet are part of the answer.
-        if self.is_subscribed {
-            match self.view.change(&state, &altered) {
-                Ok(()) => self.tell().await,
-                Err(unclear) => {
-                    log::debug!("the state is read again: {unclear}");
-                    let cancel = RequestContent::EventsCancelRequest(pb::EventsCancelRequest {});
-                    request(connection, self.subscription.clone(), cancel)?;
-                    self.subscribe(connection)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what the agent wants; without a connection only as far as that is possible.
-    async fn on_command(
-        &mut self,
-        connection: Option<&Connection>,
-        command: Option<Command>,
-    ) -> Result<(), End> {
-        match command {
-            // All handles are gone: so is the agent.
-            None => return Err(End::Closed(None)),
-            Some(Command::Close(closed)) => return Err(End::Closed(Some(closed))),
-            Some(Command::Report(mut states)) => {
-                states.retain(|state| self.view.report(state));
-                // Known here before anywhere else.
-                self.tell().await;
-                for state in states {
-                    if let Some(connection) = connection {
-                        self.send_state(connection, state)?;
-                    }
-                }
-            }
-            Some(Command::Status(status)) => {
-                if let Some(connection) = connection {
-                    let pb::AgentStatus { cpu_usage, free_memory } = status;
-                    let agent_name = self.options.agent.clone();
-                    let status = AgentLoadStatus { agent_name, cpu_usage, free_memory };
-                    connection.send(to_server::Content::AgentLoadStatus(status))?;
-                }
-            }
-            Some(Command::Update(asked)) => self.update(connection, *asked)?,
-            Some(Command::ServeLogs(logs)) => self.logs.logs = Some(logs),
-            Some(Command::FetchLogs(fetch)) => {
-                let Fetch { id, request: asked, pieces } = *fetch;
-                match connection {
-                    None => pieces.end("the server cannot be reached"),
-                    Some(connection) => {
-                        request(connection, id.clone(), RequestContent::LogsRequest(asked))?;
-                        self.requests.add_logs(id, pieces);
-                    }
-                }
-            }
-            Some(Command::CancelLogs(id)) => {
-                if self.requests.cancel_logs(&id)
-                    && let Some(connection) = connection
-                {
-                    let cancel = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
-                    request(connection, id, cancel)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, connection: Option<&Connection>, asked: Asked) -> Result<(), Trouble> {
-        let Asked { by, update, request_id, answer } = asked;
-        let Some(connection) = connection else {
-            let text = "The server cannot be reached".to_owned();
-            let _ = answer.send(Err(Refused::Unavailable(text)));
-            return Ok(());
-        };
-        if let Err(refused) = check(&self.current, &update) {
-            let _ = answer.send(Err(refused));
-            return Ok(());
-        }
-        let by = if by.is_empty() { OWN } else { &by };
-        let (id, barrier) = (forwarded_id(by, &request_id), self.own_id("after"));
-        request(connection, id.clone(), update_request(update))?;
-        // Its answer comes behind all events of the update; those of configs come after the update's own.
-        read(connection, barrier.clone(), &["desiredState.apiVersion"], false)?;
-        self.requests.add_update(&id, &barrier, answer);
-        Ok(())
-    }
-
     /// Reports a state to the server.
     fn send_state(&self, connection: &Connection, state: pb::WorkloadState) -> Result<(), Trouble> {
         let instance = model::instance(&state.instance_name.unwrap_or_default());
         let name = model::instance_name(&self.view.given().out(&instance));
-        send_state(connection, name, state.execution_state.unwrap_or_default())
+        connection.send_state(name, state.execution_state.unwrap_or_default())
     }
-}
-
-/// Sends a state to the server, which drops one without `additionalInfo`.
-fn send_state(
-    connection: &Connection,
-    name: pb::WorkloadInstanceName,
-    mut state: pb::ExecutionState,
-) -> Result<(), Trouble> {
-    state.additional_info.get_or_insert_default();
-    let state = pb::WorkloadState { instance_name: Some(name), execution_state: Some(state) };
-    let update = UpdateWorkloadState { workload_states: vec![state] };
-    connection.send(to_server::Content::UpdateWorkloadState(update))
 }
 
 fn tell_faults(faults: &[String]) {
     for fault in faults {
         log::error!("the server orders what cannot be run: {}", Quoted(fault));
     }
-}
-
-fn request(connection: &Connection, id: String, content: RequestContent) -> Result<(), Trouble> {
-    let request = pb::Request { request_id: id, request_content: Some(content) };
-    connection.send(to_server::Content::Request(request))
-}
-
-fn read(
-    connection: &Connection,
-    id: String,
-    masks: &[&str],
-    subscribe_for_events: bool,
-) -> Result<(), Trouble> {
-    let field_mask = masks.iter().map(|&mask| mask.to_owned()).collect();
-    let asked = pb::CompleteStateRequest { field_mask, subscribe_for_events };
-    request(connection, id, RequestContent::CompleteStateRequest(asked))
 }

@@ -173,3 +173,73 @@ fn size(piece: &Result<ResponseContent, String>) -> usize {
         Err(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(bytes: usize) -> ResponseContent {
+        let entry = pb::LogEntry { workload_name: None, message: "x".repeat(bytes) };
+        ResponseContent::LogEntriesResponse(pb::LogEntriesResponse { log_entries: vec![entry] })
+    }
+
+    fn success() -> ResponseContent {
+        ResponseContent::UpdateStateSuccess(pb::UpdateStateSuccess::default())
+    }
+
+    #[tokio::test]
+    async fn update_is_answered_when_the_request_behind_it_is_and_an_error_at_once() {
+        let mut requests = Requests::default();
+        let (answer, mut answered) = oneshot::channel();
+        requests.add_update("w@1", "after1", answer);
+        requests.respond("w@1", success());
+        assert!(answered.try_recv().is_err(), "its events may still come");
+        requests.respond("after1", ResponseContent::CompleteStateResponse(Default::default()));
+        assert_eq!(answered.await.unwrap(), Ok(pb::UpdateStateSuccess::default()));
+        let (answer, answered) = oneshot::channel();
+        requests.add_update("w@2", "after2", answer);
+        let message = "no".to_owned();
+        requests.respond("w@2", ResponseContent::Error(pb::Error { message: message.clone() }));
+        assert_eq!(answered.await.unwrap(), Err(Refused::Invalid(message)));
+    }
+
+    #[tokio::test]
+    async fn lost_connection_answers_everything_with_what_is_known() {
+        let mut requests = Requests::default();
+        let (answers, answered): (Vec<_>, Vec<_>) = (0..2).map(|_| oneshot::channel()).unzip();
+        for (n, answer) in answers.into_iter().enumerate() {
+            requests.add_update(&format!("w@{n}"), &format!("after{n}"), answer);
+        }
+        let (pieces, mut out) = Pieces::new();
+        requests.add_logs("w@l".to_owned(), pieces);
+        requests.respond("w@0", success());
+        requests.lose();
+        let mut all = Vec::new();
+        for answer in answered {
+            all.push(answer.await.unwrap().is_ok());
+        }
+        assert_eq!(all, [true, false]);
+        assert!(out.next().await.unwrap_err().contains("was lost"));
+    }
+
+    #[tokio::test]
+    async fn collector_that_does_not_keep_up_loses_the_rest_and_others_nothing() {
+        let mut requests = Requests::default();
+        let (slow, mut slow_out) = Pieces::new();
+        let (quick, mut quick_out) = Pieces::new();
+        requests.add_logs("slow".to_owned(), slow);
+        requests.add_logs("quick".to_owned(), quick);
+        let half = MOST_BYTES / 2;
+        assert_eq!(requests.respond("slow", line(half)), None);
+        for _ in 0..3 {
+            assert_eq!(requests.respond("quick", line(half)), None);
+            quick_out.next().await.unwrap();
+        }
+        assert_eq!(requests.respond("slow", line(half)), Some("slow".to_owned()));
+        assert!(!requests.cancel_logs("slow"));
+        slow_out.next().await.unwrap();
+        assert!(slow_out.next().await.unwrap_err().contains("not read in time"));
+        // One that is larger than the bound, and alone.
+        assert_eq!(requests.respond("quick", line(MOST_BYTES + 1)), None);
+    }
+}
