@@ -20,7 +20,7 @@ use nix::unistd::geteuid;
 
 use crate::{
     check,
-    command_interface::{CommandArgs, Listen},
+    command_interface::{CommandArgs, Listen, MOST_COMMANDERS},
     dial::Pem,
     fence, log_text,
     operator::{self, OperatorCommand},
@@ -29,6 +29,7 @@ use crate::{
     store::{ankaios, etcd},
 };
 
+mod ank_agent;
 mod usage;
 mod values;
 
@@ -149,7 +150,7 @@ struct RunArgs {
     #[arg(long, value_name = "PATH")]
     fifogate: Option<PathBuf>,
     /// Seconds that a process may take to end before it is killed; containers have their --stop-timeout
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE, value_parser = seconds)]
     grace: f64,
     /// How far workloads are kept apart; default: as far as it is possible here
     #[arg(long, value_enum, ignore_case = true, value_name = "HOW")]
@@ -159,7 +160,7 @@ struct RunArgs {
     #[arg(long, value_enum, ignore_case = true, value_name = "WHAT")]
     on_exit: Option<OnExit>,
     /// Most bytes that are kept of what one process writes
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = LOG_BYTES)]
     #[arg(value_parser = clap::value_parser!(u64).range(65_536..))]
     log_bytes: u64,
     #[command(flatten)]
@@ -255,13 +256,17 @@ pub fn main<A>(args: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if ank_agent::is_meant(&args) {
+        return ank_agent::main(args);
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(answer) => return usage::answer(answer),
     };
-    start_logging(&cli);
+    start_logging(cli.quiet, cli.verbose);
     let gate_verbosity = gate_verbosity(&cli);
-    let done = match cli.command {
+    end(match cli.command {
         Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
         Command::Keep(_) => return keeper::main(),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
@@ -270,7 +275,11 @@ where
         }
         Command::Operator(command) => operator::run(command),
         Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
-    };
+    })
+}
+
+/// Prints the failure of a command, if it failed. Returns the exit status.
+fn end(done: Result<(), CliError>) -> ExitCode {
     let (status, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(CliError::Failed(message)) => (1, message),
@@ -287,8 +296,8 @@ fn report(message: &str) {
     let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
 
-fn start_logging(cli: &Cli) {
-    let level = match (cli.quiet, cli.verbose) {
+fn start_logging(quiet: bool, verbose: u8) {
+    let level = match (quiet, verbose) {
         (true, _) => Some(LevelFilter::Error),
         (_, 0) => None,
         (_, 1) => Some(LevelFilter::Debug),
@@ -362,6 +371,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     Ok(run::Options {
         etcd,
         server,
+        runtimes: None,
         manifest: args.manifest,
         state_dir: args.state_dir,
         run_dir: args.run_dir.map_or_else(default_run_dir, Ok)?,
@@ -399,6 +409,12 @@ fn server(
     options.target.endpoint().map_err(CliError::Unusable)?;
     Ok(options)
 }
+
+/// Seconds for the end of a process, if nothing else is said.
+const GRACE: f64 = 10.0;
+
+/// Most bytes kept of what one process writes, if nothing else is said.
+const LOG_BYTES: u64 = 16 << 20;
 
 /// An agent without a sign of life for this long counts as gone.
 const LEASE: Duration = Duration::from_secs(5);

@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) etcd: Option<etcd::Options>,
     pub(crate) server: Option<ankaios::Options>,
+    /// The only runtimes to serve; `None` for all.
+    pub(crate) runtimes: Option<Vec<String>>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) run_dir: PathBuf,
     pub(crate) fifogate: PathBuf,
@@ -175,12 +177,18 @@ async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Ru
         log_bytes: options.log_bytes,
         grace: options.grace,
     };
-    let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
-        .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+    let is_served =
+        |name: &str| options.runtimes.as_ref().is_none_or(|all| all.iter().any(|own| own == name));
     let mut runtimes = Runtimes::default();
-    runtimes.add(PROCESS, Arc::new(launcher));
+    if is_served(PROCESS) {
+        let launcher = Launcher::probe(options.program.clone(), around, options.isolation)
+            .map_err(|error| CliError::Failed(format!("cannot start workloads: {error}")))?;
+        runtimes.add(PROCESS, Arc::new(launcher));
+    }
     for (name, runtime) in podman_runtimes(&options.name, &folders.run.path).await {
-        runtimes.add(name, runtime);
+        if is_served(name) {
+            runtimes.add(name, runtime);
+        }
     }
     Ok(runtimes)
 }

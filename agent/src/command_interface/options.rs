@@ -4,6 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, builder::BoolishValueParser};
 
+/// Most commanders at a time, if nothing else is said.
+pub(crate) const MOST_COMMANDERS: u32 = 1024;
+
 /// Options of `run` about the command interface.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Command interface")]
@@ -28,7 +31,7 @@ pub(crate) struct CommandArgs {
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     advertise: Option<String>,
     /// Most commanders at a time, and as many connections
-    #[arg(long, value_name = "COUNT", default_value_t = 1024)]
+    #[arg(long, value_name = "COUNT", default_value_t = MOST_COMMANDERS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_commanders: u32,
 }

@@ -37,6 +37,7 @@ use crate::{
     model::{self, StateModel, Update},
     supervisor::DeleteConditions,
 };
+pub(crate) use connection::PROTOCOL_VERSION;
 use follower::Follower;
 use requests::Pieces;
 
