@@ -10,8 +10,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use fifogate::pb::ank_base as pb;
-use nix::sys::signal::Signal;
+use fifogate::{
+    pb::ank_base as pb,
+    state::{Instance, Node},
+};
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use tempfile::TempDir;
 use testkit::{Process, fifogate_agent, wait_for};
 
@@ -343,6 +349,17 @@ fn copy_joins_a_server_and_starts_itself_for_workloads() {
     joins(&place);
 }
 
+/// Makes the pair of the workload `w` as Ankaios' agent leaves it at its end.
+fn leave_pair(place: &Place, config: &str) {
+    let node = Node::map([("agent", Node::text("agent_A")), ("runtimeConfig", Node::text(config))]);
+    let folder = format!("ankaios/agent_A_io/w.{}/control_interface", Instance::of("w", &node).id);
+    fs::create_dir_all(place.path(&folder)).unwrap();
+    fs::set_permissions(place.path("ankaios"), Permissions::from_mode(0o777)).unwrap();
+    for name in ["input", "output"] {
+        mkfifo(&place.path(&folder).join(name), Mode::S_IRWXU).unwrap();
+    }
+}
+
 fn joins(place: &Place) {
     let authority = Authority::new();
     authority.issue("agent_A");
@@ -359,6 +376,8 @@ fn joins(place: &Place) {
         ),
         0o600,
     );
+    let config = r#"{"command": "sleep", "args": ["1000"]}"#;
+    leave_pair(place, config);
     let mut agent = place.start(&["-x", &file], &[]);
     server.wait_for_agent("agent_A");
     let hello = server.record().all().into_iter().find_map(|own| match own.message.content {
@@ -369,7 +388,7 @@ fn joins(place: &Place) {
     assert_eq!(hello.protocol_version, "1.1.0", "as `--version` says");
     let tags = [("place".to_owned(), "here".to_owned())].into();
     assert_eq!(hello.tags, Some(pb::Tags { tags }));
-    let mut own = workload("agent_A", "process", r#"{"command": "sleep", "args": ["1000"]}"#);
+    let mut own = workload("agent_A", "process", config);
     let rule = pb::StateRule { operation: 1, filter_masks: vec!["agents".to_owned()] };
     let rule = pb::access_rights_rule::AccessRightsRuleEnum::StateRule(rule);
     let rule = pb::AccessRightsRule { access_rights_rule_enum: Some(rule) };
