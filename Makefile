@@ -45,6 +45,16 @@ test-fast: protoc  ## the half of the tests that takes under a minute when warm,
 	$(CARGO) test --workspace --lib
 	SEEDS=20 $(CARGO) test --package fifogate $(FAST_TESTS:%=--test %)
 
+# Their folder is ANK_BIN_DIR: nothing of Ankaios is in this repository.
+.PHONY: interop interop-figures
+interop: setup  ## our agent beside real programs of Ankaios: make interop ANK_BIN_DIR=FOLDER
+	$(CARGO) build --workspace --bins
+	ANK_BIN_DIR=$(ANK_BIN_DIR) $(CARGO) test --package fifogate --test ankaios
+
+interop-figures: setup  ## the figures of docs/ankaios.md, by the same programs
+	$(CARGO) build --workspace --bins
+	ANK_BIN_DIR=$(ANK_BIN_DIR) $(CARGO) test --package fifogate --test ankaios -- --ignored --nocapture --test-threads 1
+
 .PHONY: setup
 setup:  ## what the tests need beside Rust: the SDKs, etcd, podman (as root it installs their packages)
 	tests/sdk/setup.sh

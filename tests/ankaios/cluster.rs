@@ -40,7 +40,7 @@ impl Said {
     /// What it printed, if it went well.
     #[track_caller]
     pub(crate) fn good(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
+        assert_eq!(self.code, Some(0), "{self:?} {}", self.err);
         self.out
     }
 }
@@ -241,7 +241,8 @@ impl Cluster {
         env: &[(String, String)],
     ) -> Member {
         let log = format!("{name}.log");
-        let (run_dir, mut command) = (self.path(name), Command::new(fifogate_agent()));
+        let run_dir = self.path(&format!("run-{name}"));
+        let mut command = Command::new(fifogate_agent());
         command.args(["run", "--name", name, "--server", &self.url()]);
         command.arg("--run-dir").arg(&run_dir).arg("--fifogate").arg(fifogate()).args(options);
         match self.tls {

@@ -10,7 +10,9 @@
 
 mod both;
 mod cluster;
+mod faults;
 mod interface;
 mod manifest;
 mod operator;
 mod own_interface;
+mod side_by_side;
