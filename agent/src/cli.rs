@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{
+    ArgGroup, Args, CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser,
+};
 use fifogate::internal::state::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -259,6 +261,11 @@ where
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     if ank_agent::is_meant(&args) {
         return ank_agent::main(args);
+    }
+    match operator::answer_shell(Cli::command, &args) {
+        Ok(false) => (),
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return usage::answer(error),
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

@@ -5,6 +5,7 @@
 
 mod command {
     mod client;
+    mod completion;
     mod elsewhere;
     mod handshake;
     mod hostile;

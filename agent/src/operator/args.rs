@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::completion;
+
 /// Commands to a running agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
@@ -79,7 +81,7 @@ pub(crate) struct ApplyArgs {
     #[arg(long, short)]
     pub(super) delete: bool,
     /// The agent of all workloads, whatever the manifests say
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completion::agents())]
     pub(super) agent: Option<String>,
     /// Prints what would change, and changes nothing
     #[arg(long)]
@@ -106,7 +108,7 @@ pub(crate) struct DeleteArgs {
     #[arg(value_enum)]
     pub(super) what: Deletable,
     /// Their names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = completion::deletables())]
     pub(super) names: Vec<String>,
     #[command(flatten)]
     pub(super) update: UpdateArgs,
@@ -134,10 +136,10 @@ pub(crate) struct GetArgs {
     #[arg(value_enum)]
     pub(super) what: Gettable,
     /// Masks of the state or of events, names of workloads
-    #[arg(value_name = "MASK|NAME")]
+    #[arg(value_name = "MASK|NAME", add = completion::gettables())]
     pub(super) names: Vec<String>,
     /// Workloads of this agent alone
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completion::agents())]
     pub(super) agent: Option<String>,
     /// Prints a table anew when something has changed
     #[arg(long, short)]
@@ -169,7 +171,7 @@ pub(crate) struct WatchArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// Workloads
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = completion::instances())]
     pub(super) names: Vec<String>,
     /// Goes on with what is written from now on
     #[arg(long, short)]
@@ -201,7 +203,7 @@ pub(crate) struct SetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RestartArgs {
     /// Workloads
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = completion::workloads())]
     pub(super) names: Vec<String>,
     #[command(flatten)]
     pub(super) update: UpdateArgs,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod args;
+mod completion;
 mod get;
 mod logs;
 mod outcome;
@@ -15,6 +16,7 @@ mod set;
 use tokio::runtime::Builder;
 
 pub(crate) use args::OperatorCommand;
+pub(crate) use completion::answer as answer_shell;
 
 use crate::{
     cli::{CliError, default_run_dir},
