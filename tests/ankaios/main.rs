@@ -6,7 +6,7 @@
 //! A workload of either agent is spoken for by the test itself, which opens its pair: podman only keeps a
 //! container there, for which the real agent makes one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod both;
 mod cluster;

@@ -67,7 +67,7 @@ impl Told {
         let first = session.state_response();
         let mut told = Self { now: configs(first.complete_state), ..Self::default() };
         thread::spawn(move || {
-            while told.now.get("end").is_none() {
+            while !told.now.contains_key("end") {
                 let (_, content) = session.response();
                 let ResponseContent::CompleteStateResponse(event) = content else { continue };
                 told.take(event);
