@@ -167,7 +167,7 @@ fn processor(pid: u32) -> f64 {
 
 const ELSEWHERE: usize = 2000;
 const HERE: usize = 50;
-const EVENTS: u32 = 100;
+const EVENTS: u32 = 20;
 
 /// Processor time of the server for the updates, and its memory, with 50 subscribers at one agent.
 fn load(start: impl Fn(&Cluster) -> (Member, fn(&str) -> Workload)) -> Option<(f64, usize)> {
