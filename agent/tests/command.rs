@@ -11,6 +11,7 @@ mod command {
     mod hostile;
     mod large;
     mod many;
+    mod neighbour;
     mod operator;
     mod sdk;
     mod sequences;

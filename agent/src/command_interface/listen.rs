@@ -1,7 +1,7 @@
 //! The sockets of the command interface, and the servers behind them.
 //!
 //! A Unix socket in the run directory, for the user of the agent alone, is always there. All connections
-//! together have a bound; one more is closed at once.
+//! of a socket together have a bound; one more is closed at once.
 
 use std::{
     fs, io,
@@ -85,12 +85,13 @@ impl Interface {
             most: listen.most,
         };
         let (stop, stopped) = watch::channel(false);
-        let places = Arc::new(Semaphore::new(listen.most));
+        // Each socket has its own: whoever floods the network's leaves the local one to the operator.
+        let places = || Arc::new(Semaphore::new(listen.most));
         let socket = run_dir.join(SOCKET);
         let unix = bind(&socket)?;
         let mut servers = vec![tokio::spawn(serve(
             router(Server::builder(), &service),
-            accept(places.clone(), unix),
+            accept(places(), unix),
             stopped.clone(),
         ))];
         if let Some((address, security)) = &listen.tcp {
@@ -107,7 +108,7 @@ impl Interface {
             log::info!("commands are taken at {scheme}://{}", listener.local_addr()?);
             servers.push(tokio::spawn(serve(
                 router(server, &service),
-                accept(places, listener),
+                accept(places(), listener),
                 stopped,
             )));
         }

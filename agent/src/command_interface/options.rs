@@ -30,7 +30,7 @@ pub(crate) struct CommandArgs {
     /// Where other agents of the cluster reach this address, to fetch logs; default: as --listen
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]
     advertise: Option<String>,
-    /// Most commanders at a time, and as many connections
+    /// Most commanders at a time, and as many connections of each socket
     #[arg(long, value_name = "COUNT", default_value_t = MOST_COMMANDERS)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_commanders: u32,

@@ -1,15 +1,22 @@
 //! Clients that mean harm: each is refused with a status and a reason, and others do not notice.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
+    net::TcpStream,
     os::unix::net::UnixStream,
+    time::{Duration, Instant},
 };
 
 use fifogate::pb::ank_base as pb;
-use testkit::Agent;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use testkit::{Agent, Commander, skip, wait_for};
 use tonic::Code;
 
-use super::client::{Client, TOOL, ToServer, channel, hello, open, request, state};
+use super::{
+    client::{Client, TOOL, ToServer, channel, hello, open, request, state},
+    neighbour::{self, Neighbour},
+    tls::free_port,
+};
 
 /// A workload is served, and so is an operator.
 async fn is_well(agent: &Agent) {
@@ -133,4 +140,75 @@ async fn connections_without_a_byte_are_bounded_and_closed_and_their_places_are_
         socket.read_to_end(&mut rest).unwrap();
     }
     is_well(&agent).await;
+}
+
+/// Half-open connections.
+const HALF_OPEN: usize = 10_000;
+/// Time for the first bytes, and some for a busy machine.
+const CLOSED: Duration = Duration::from_secs(20);
+
+/// The number of connections that this process can have, up to 10,000. Their other ends are the agent's.
+fn most() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // Also for the agent, which inherits it.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let most = HALF_OPEN.min(usize::try_from(hard).unwrap().saturating_sub(200));
+    if most < HALF_OPEN {
+        skip(&format!("{} of {HALF_OPEN} connections, by RLIMIT_NOFILE", HALF_OPEN - most));
+    }
+    most
+}
+
+/// So many connections that send nothing; all are ended by the agent, and a commander gets in `meanwhile`.
+fn half_open_end<S: Read>(
+    agent: &Agent,
+    connect: impl Fn() -> io::Result<S>,
+    meanwhile: impl FnOnce(),
+) {
+    let neighbour = Neighbour::start(agent, "good");
+    let all: Vec<_> = (0..most()).map(|_| connect().unwrap()).collect();
+    meanwhile();
+    let began = Instant::now();
+    for mut socket in all {
+        // The settings of HTTP/2 may come first, or a reset in place of the end.
+        let _ = socket.read_to_end(&mut Vec::new());
+    }
+    let took = began.elapsed();
+    println!("all were ended {took:.1?} after the last one");
+    assert!(took < CLOSED, "half-open connections were ended after {took:?}");
+    neighbour.check();
+    wait_for("a place", || Commander::connect(&agent.path("run/command.sock")).ok());
+}
+
+#[test]
+fn ten_thousand_half_open_connections_over_tcp_leave_the_local_socket_to_operators() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let agent = Agent::start(&neighbour::workload(), &["--listen", &address, "--insecure"]);
+    wait_for("the listening agent", || agent.log().contains("commands are taken at").then_some(()));
+    let connect = || {
+        let socket = TcpStream::connect(&address)?;
+        socket.set_read_timeout(Some(CLOSED))?;
+        Ok(socket)
+    };
+    half_open_end(&agent, connect, || {
+        Commander::connect(&agent.path("run/command.sock")).unwrap();
+    });
+    let refused = "connections for commands were not accepted: as many as allowed are open";
+    assert!(agent.log().contains(refused), "{}", agent.log());
+}
+
+#[test]
+fn ten_thousand_half_open_connections_to_the_local_socket_end_and_others_get_in_meanwhile() {
+    // As many places as there are connections, so that all of them are open at once.
+    let agent = Agent::start(&neighbour::workload(), &["--max-commanders", "12000"]);
+    let socket = agent.path("run/command.sock");
+    wait_for("the socket", || Commander::connect(&socket).ok());
+    let connect = || {
+        let own = UnixStream::connect(&socket)?;
+        own.set_read_timeout(Some(CLOSED))?;
+        Ok(own)
+    };
+    half_open_end(&agent, connect, || {
+        Commander::connect(&socket).unwrap();
+    });
 }

@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use fifogate::pb::ank_base::response::ResponseContent;
-use testkit::Agent;
+use testkit::{Agent, Commander};
 
-use super::client::{Client, TOOL, channel, state};
+use super::{
+    client::{Client, TOOL, channel, state},
+    neighbour::{self, Neighbour},
+};
 
 const COMMANDERS: usize = 1_000;
 /// Streams of one connection.
@@ -59,4 +62,44 @@ fn memory(agent: &Agent) -> usize {
     let run_dir = agent.path("run").display().to_string();
     let pids = testkit::processes_with(&run_dir);
     pids.into_iter().map(|pid| testkit::memory_kib(u32::try_from(pid).unwrap(), "VmRSS")).sum()
+}
+
+/// Growth of the agent and its fifogate beside the mute: for each what waits for it, and 32 MiB for all.
+const GROWTH_KIB: usize = MUTE * 1024 + (32 << 10);
+const MUTE: usize = 100;
+
+#[test]
+fn hundred_commanders_that_never_read_cost_bounded_memory_and_delay_nobody() {
+    let agent = Agent::start(&neighbour::workload(), &[]);
+    let mut ctl = agent.connect();
+    let neighbour = Neighbour::start(&agent, "good");
+    let socket = agent.path("run/command.sock");
+    let subscribed = || {
+        let mut own = Commander::connect(&socket).unwrap();
+        own.subscribe("desiredState.configs");
+        own
+    };
+    let mut reader = subscribed();
+    let _mute: Vec<_> = (0..MUTE).map(|_| subscribed()).collect();
+    let before = memory(&agent);
+    let text = "v".repeat(100_000);
+    let (mut peak, mut worst) = (before, std::time::Duration::ZERO);
+    for number in 0..300 {
+        let began = Instant::now();
+        ctl.set_config("u", "c", &format!("{number} {text}"));
+        ctl.success();
+        // The event, before or after others of the grace time.
+        reader.response();
+        if number > 0 {
+            worst = worst.max(began.elapsed());
+        }
+        peak = peak.max(memory(&agent));
+    }
+    let growth = peak - before;
+    println!(
+        "+{growth} KiB for {MUTE} mute commanders; an event took {worst:.1?} at most to one that reads"
+    );
+    assert!(growth <= GROWTH_KIB, "more than {GROWTH_KIB} KiB: {growth}");
+    assert!(worst <= neighbour::WORST, "another commander waited for {worst:?}");
+    neighbour.check();
 }

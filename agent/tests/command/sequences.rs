@@ -1,12 +1,17 @@
 //! The messages of each command of `ank` and of the SDKs, in their order.
 
+use std::collections::BTreeSet;
+
 use fifogate::pb::ank_base::{
     self as pb, execution_state::ExecutionStateEnum as State, request::RequestContent,
     response::ResponseContent,
 };
-use testkit::{Agent, workload};
+use testkit::{Agent, Etcd, workload};
 
-use super::client::{ANK, Client, TOOL, state, with_workload};
+use super::{
+    client::{ANK, Client, TOOL, name, state, with_workload},
+    tls::{Authority, free_port},
+};
 
 #[tokio::test]
 async fn get_state_and_tables_have_every_sub_message_and_additional_info() {
@@ -229,4 +234,150 @@ async fn read_over_a_limit_is_an_error_for_a_tool_and_an_empty_state_for_ank() {
     assert!(matches!(answer, ResponseContent::Error(_)), "{answer:?}");
     let mut ank = Client::connect(&agent, ANK).await;
     assert_eq!(ank.read(&masks).await, pb::CompleteState::default());
+}
+
+/// Masks of the workloads of [`near_and_far`].
+const BOTH: [&str; 2] = ["desiredState.workloads.near", "desiredState.workloads.far"];
+
+/// Two nodes that share their state and fetch logs from each other.
+struct TwoNodes {
+    first: Agent,
+    _second: Agent,
+    _etcd: Etcd,
+    // Its files are read again for each connection.
+    _authority: Authority,
+}
+
+fn two_nodes() -> TwoNodes {
+    let (etcd, authority) = (Etcd::start(), Authority::new());
+    authority.issue("ank-server");
+    let endpoint = etcd.endpoint();
+    let start = |name: &str| {
+        let mut all = ["--etcd", &endpoint, "--name", name].map(str::to_owned).to_vec();
+        all.extend(authority.options("ank-server", free_port()));
+        Agent::start("", &all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let first = start("agent_A");
+    first.connect();
+    TwoNodes { first, _second: start("agent_B"), _etcd: etcd, _authority: authority }
+}
+
+/// A workload of each node.
+fn near_and_far(script: &str) -> pb::CompleteState {
+    let mut both = with_workload("near", script);
+    let own = &mut both.desired_state.as_mut().unwrap().workloads.as_mut().unwrap().workloads;
+    let agent = Some("agent_B".to_owned());
+    own.insert("far".to_owned(), pb::Workload { agent, ..own["near"].clone() });
+    both
+}
+
+/// Waits until each of these instances was told of in such a state.
+async fn until_each(client: &mut Client, instances: &[String], is: impl Fn(&State) -> bool) {
+    let mut left: BTreeSet<_> = instances.iter().cloned().collect();
+    assert_eq!(left.len(), 2);
+    loop {
+        for state in std::mem::take(&mut client.states) {
+            if is(&state.execution_state.unwrap().execution_state_enum.unwrap()) {
+                left.remove(&name(&state.instance_name.unwrap()));
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        let message = client.next().await.unwrap().expect("the stream ended");
+        client.states.extend(message.states.expect("nothing was asked for").states);
+    }
+}
+
+#[tokio::test]
+async fn apply_and_delete_wait_for_the_workloads_of_two_nodes() {
+    let nodes = two_nodes();
+    let mut client = Client::connect(&nodes.first, ANK).await;
+    client.read(&[]).await;
+    let success = client.update(near_and_far("exec sleep 100000"), &BOTH).await.unwrap();
+    client.read(&[]).await;
+    let added = success.added_workloads;
+    until_each(&mut client, &added, |state| matches!(state, State::Running(_))).await;
+    client.goodbye().await;
+
+    let mut client = Client::connect(&nodes.first, ANK).await;
+    client.read(&[]).await;
+    let success = client.update(pb::CompleteState::default(), &BOTH).await.unwrap();
+    client.read(&[]).await;
+    let deleted = success.deleted_workloads;
+    until_each(&mut client, &deleted, |state| matches!(state, State::Removed(_))).await;
+    client.goodbye().await;
+}
+
+/// What came next under a request for logs: lines with their workloads, or the stop of one.
+async fn next_of_logs(client: &mut Client, id: &str) -> Result<Vec<(String, String)>, String> {
+    match client.answer(id).await {
+        ResponseContent::LogEntriesResponse(own) => Ok(own
+            .log_entries
+            .into_iter()
+            .map(|own| (own.workload_name.unwrap().workload_name, own.message))
+            .collect()),
+        ResponseContent::LogsStopResponse(own) => Err(own.workload_name.unwrap().workload_name),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All lines of both, and a stop for each; none where the other node is not known yet.
+async fn whole_logs(client: &mut Client, request: &pb::LogsRequest) -> Vec<(String, String)> {
+    let id = client.ask(RequestContent::LogsRequest(request.clone())).await;
+    match client.answer(&id).await {
+        ResponseContent::LogsRequestAccepted(own) => assert_eq!(own.workload_names.len(), 2),
+        ResponseContent::Error(_) => return Vec::new(),
+        other => panic!("{other:?}"),
+    }
+    let (mut lines, mut stops) = (Vec::new(), BTreeSet::new());
+    while stops.len() < 2 {
+        match next_of_logs(client, &id).await {
+            Ok(more) => lines.extend(more),
+            Err(stopped) => assert!(stops.insert(stopped), "stopped twice"),
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn logs_of_workloads_of_two_nodes_are_followed_from_their_last_line_to_a_stop_for_each() {
+    let nodes = two_nodes();
+    let mut client = Client::connect(&nodes.first, TOOL).await;
+    let script = "echo one; echo two; exec sleep 100000";
+    let success = client.update(near_and_far(script), &BOTH).await.unwrap();
+    let instance = |own: &String| {
+        let [workload, id, agent] = own.split('.').collect::<Vec<_>>()[..] else { panic!("{own}") };
+        let [workload_name, id, agent_name] = [workload, id, agent].map(str::to_owned);
+        pb::WorkloadInstanceName { workload_name, id, agent_name }
+    };
+    let workload_names = success.added_workloads.iter().map(instance).collect();
+    let all = pb::LogsRequest { workload_names, ..Default::default() };
+    let end = tokio::time::Instant::now() + super::client::PATIENCE;
+    while whole_logs(&mut client, &all).await.len() < 4 {
+        assert!(tokio::time::Instant::now() < end, "the lines did not come");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let line = |name: &str, line: &str| (name.to_owned(), line.to_owned());
+    let last = [line("far", "two"), line("near", "two")];
+    let tail = pb::LogsRequest { tail: Some(1), ..all.clone() };
+    assert_eq!(whole_logs(&mut client, &tail).await, last);
+
+    let mut ank = Client::connect(&nodes.first, ANK).await;
+    let followed = pb::LogsRequest { follow: Some(true), ..tail };
+    let id = ank.ask(RequestContent::LogsRequest(followed)).await;
+    let first = ank.answer(&id).await;
+    assert!(matches!(first, ResponseContent::LogsRequestAccepted(_)), "{first:?}");
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        lines.extend(next_of_logs(&mut ank, &id).await.unwrap());
+    }
+    lines.sort();
+    assert_eq!(lines, last);
+    client.update(pb::CompleteState::default(), &BOTH).await.unwrap();
+    let stops = [next_of_logs(&mut ank, &id).await, next_of_logs(&mut ank, &id).await];
+    let stops: BTreeSet<_> = stops.map(Result::unwrap_err).into();
+    assert_eq!(stops, ["far", "near"].map(str::to_owned).into());
+    ank.goodbye().await;
 }
