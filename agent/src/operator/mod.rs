@@ -11,6 +11,7 @@ mod get;
 mod logs;
 mod outcome;
 mod print;
+mod progress;
 mod set;
 
 use tokio::runtime::Builder;

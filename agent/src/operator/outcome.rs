@@ -3,11 +3,7 @@
 //! A subscription tells when to look again, or some time does, and each look reads the states anew: so
 //! nothing is missed, however many events were merged.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use fifogate::{
     internal::state::{AGENTS, WORKLOAD_STATES},
@@ -20,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     args::{Format, UpdateArgs},
     print::{document, one_line, put},
+    progress::{Line, Progress},
 };
 use crate::{cli::CliError, command_interface::Client};
 
@@ -30,8 +27,7 @@ struct Awaited {
     id: String,
     agent: String,
     goal: Goal,
-    /// The last state that was printed.
-    told: String,
+    line: Line,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +62,12 @@ pub(super) async fn carry_out(
         return Ok(());
     };
     let end = Instant::now() + Duration::from_secs(args.timeout);
-    let mut awaited = awaited(&success)?;
-    let waiting = until_done(&mut client, &subscription, &mut awaited);
-    let failed = match timeout_at(end, waiting).await {
+    let mut progress = Progress::new();
+    let mut awaited = awaited(&success, &mut progress)?;
+    let waiting = until_done(&mut client, &subscription, &mut awaited, &progress);
+    let waited = timeout_at(end, waiting).await;
+    awaited.iter_mut().for_each(|own| own.line.end());
+    let failed = match waited {
         Ok(failed) => failed?,
         Err(_) => {
             let names: Vec<_> = awaited.iter().map(|own| own.workload.as_str()).collect();
@@ -103,13 +102,17 @@ fn summary(success: &pb::UpdateStateSuccess, output: Format) -> Result<String, C
     Ok(what.iter().map(|(name, word)| format!("workload {name} {word}\n")).collect())
 }
 
-fn awaited(success: &pb::UpdateStateSuccess) -> Result<Vec<Awaited>, CliError> {
-    let one = |instance: &String, goal| {
+fn awaited(
+    success: &pb::UpdateStateSuccess,
+    progress: &mut Progress,
+) -> Result<Vec<Awaited>, CliError> {
+    let mut one = |(instance, goal): (&String, Goal)| {
         let [workload, id, agent] = instance.split('.').collect::<Vec<_>>()[..] else {
             return Err(CliError::Failed(format!("'{instance}' is no name of an instance")));
         };
         let [workload, id, agent] = [workload, id, agent].map(str::to_owned);
-        Ok(Awaited { workload, id, agent, goal, told: String::new() })
+        let line = progress.line(&workload);
+        Ok(Awaited { workload, id, agent, goal, line })
     };
     let replaced = |instance| success.deleted_workloads.contains(instance);
     let added = success.added_workloads.iter().map(|instance| {
@@ -117,11 +120,11 @@ fn awaited(success: &pb::UpdateStateSuccess) -> Result<Vec<Awaited>, CliError> {
             true => Goal::Replaced(Instant::now() + UNSEEN),
             false => Goal::Started,
         };
-        one(instance, goal)
+        (instance, goal)
     });
     let deleted = success.deleted_workloads.iter();
     let deleted = deleted.filter(|instance| !success.added_workloads.contains(instance));
-    added.chain(deleted.map(|instance| one(instance, Goal::Ended))).collect()
+    added.chain(deleted.map(|instance| (instance, Goal::Ended))).map(&mut one).collect()
 }
 
 /// Waits for all instances. Returns the names of those that have failed.
@@ -129,6 +132,7 @@ async fn until_done(
     client: &mut Client,
     subscription: &str,
     awaited: &mut Vec<Awaited>,
+    progress: &Progress,
 ) -> Result<Vec<String>, CliError> {
     let mut failed = Vec::new();
     loop {
@@ -136,6 +140,7 @@ async fn until_done(
         awaited.retain_mut(|own| match own.look(&state) {
             None => true,
             Some(good) => {
+                own.line.end();
                 failed.extend((!good).then(|| own.workload.clone()));
                 false
             }
@@ -144,7 +149,7 @@ async fn until_done(
             return Ok(failed);
         }
         // No event comes for changes that were undone before it was made.
-        if let Ok(event) = timeout(LOOK, client.event(subscription)).await {
+        if let Ok(event) = timeout(LOOK, progress.meanwhile(client.event(subscription))).await {
             event?;
         }
     }
@@ -155,7 +160,7 @@ impl Awaited {
     fn look(&mut self, state: &Tree) -> Option<bool> {
         let path = [WORKLOAD_STATES, &self.agent, &self.workload, &self.id];
         let Some(own) = state.get(&path) else {
-            self.tell("Removed");
+            self.line.tell("Removed");
             if self.goal != Goal::Ended {
                 self.goal = Goal::Started;
             }
@@ -164,9 +169,9 @@ impl Awaited {
         let text = |name| own.str_at(name).unwrap_or_default();
         let (word, sub, info) = (text("state"), text("subState"), text("additionalInfo"));
         let info = if info.is_empty() { String::new() } else { format!(": {}", one_line(info)) };
-        self.tell(&format!("{word}({sub}){info}"));
+        self.line.tell(&format!("{word}({sub}){info}"));
         if state.get(&[AGENTS, &self.agent]).is_none() && !self.agent.is_empty() {
-            self.tell(&format!("agent {} is not connected", self.agent));
+            self.line.tell(&format!("agent {} is not connected", self.agent));
             return Some(true);
         }
         let done = match (word, sub) {
@@ -185,15 +190,6 @@ impl Awaited {
                 done
             }
             _ => done,
-        }
-    }
-
-    /// Prints a progress line, on standard error.
-    fn tell(&mut self, text: &str) {
-        if self.told != text {
-            text.clone_into(&mut self.told);
-            // It is not the result: its loss is no failure.
-            let _ = writeln!(io::stderr().lock(), "{}: {text}", self.workload);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The commands of an operator, as they are typed.
 
 use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
     process::{Command, Output, Stdio},
 };
 
 use nix::{
+    pty::{Winsize, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -177,4 +178,42 @@ fn logs_of_several_workloads_have_their_names_and_a_follower_ends_by_interrupt()
     assert_eq!(lines.next().unwrap().unwrap(), "one");
     kill(Pid::from_raw(i32::try_from(logs.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(logs.wait().unwrap().success());
+}
+
+/// What a terminal gets on standard error from a command, and its exit status.
+fn at_a_terminal(mut command: Command, kind: &str) -> (Option<i32>, String) {
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(&size, None).unwrap();
+    command.env("TERM", kind).stdout(Stdio::null()).stderr(terminal.slave);
+    let mut child = command.spawn().unwrap();
+    // The last end of the terminal is that of the child.
+    drop(command);
+    let (mut screen, mut bytes, mut piece) = (File::from(terminal.master), Vec::new(), [0; 4096]);
+    // A terminal without another end is an error of input and output.
+    while let Ok(count @ 1..) = screen.read(&mut piece) {
+        bytes.extend(&piece[..count]);
+    }
+    (child.wait().unwrap().code(), String::from_utf8(bytes).unwrap())
+}
+
+#[test]
+fn terminal_shows_a_live_line_for_each_workload_and_its_last_state_stays() {
+    let agent = Agent::start("", &[]);
+    let slow = workload("slow", "exec sleep 100000", ", dependencies: {first: ADD_COND_SUCCEEDED}");
+    let text = workload("first", "sleep 1", "") + &slow;
+    let manifest = file(&agent, "both.yaml", &format!("workloads:\n{text}"));
+    done(&agent, &["get", "configs"]);
+    let (status, screen) = at_a_terminal(command(&agent, &["apply", &manifest]), "xterm");
+    assert_eq!(status, Some(0), "{screen}");
+    let turns = ["|", "/", "-", "\\"].map(|turn| format!("{turn} slow: Pending(WaitingToStart)"));
+    let seen = turns.iter().filter(|turn| screen.contains(*turn)).count();
+    assert!(seen > 1, "its spinner turns: {screen:?}");
+    // Nothing but the last states is left in the end.
+    let (_, left) = screen.rsplit_once("\u{1b}[2K").unwrap();
+    assert!(screen.contains("first: Running(Ok)"), "{screen:?}");
+    assert!(left.contains("slow: Running(Ok)") && !left.contains("| "), "{screen:?}");
+    let delete = command(&agent, &["delete", "workload", "slow"]);
+    let (status, screen) = at_a_terminal(delete, "dumb");
+    assert_eq!(status, Some(0), "{screen}");
+    assert!(screen.ends_with("slow: Removed\r\n") && !screen.contains('\u{1b}'), "{screen:?}");
 }
