@@ -1,7 +1,7 @@
 //! The command interface of the agent: a client of the tests' own that sends what `ank` and the SDKs send,
 //! message for message; and clients that mean harm.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod command {
     mod client;
