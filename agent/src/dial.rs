@@ -25,7 +25,6 @@ pub(crate) enum Pem {
     /// In this file, read for each connection.
     File(PathBuf),
     /// As it is.
-    #[allow(dead_code)]
     Text(String),
 }
 
