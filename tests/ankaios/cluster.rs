@@ -240,8 +240,19 @@ impl Cluster {
         options: &[&str],
         env: &[(String, String)],
     ) -> Member {
-        let log = format!("{name}.log");
-        let run_dir = self.path(&format!("run-{name}"));
+        self.start_ours_in(&format!("run-{name}"), name, options, env)
+    }
+
+    /// As [`Cluster::start_ours`], with this folder for its run directory.
+    pub(crate) fn start_ours_in(
+        &self,
+        folder: &str,
+        name: &str,
+        options: &[&str],
+        env: &[(String, String)],
+    ) -> Member {
+        let log = format!("{folder}.log");
+        let run_dir = self.path(folder);
         let mut command = Command::new(fifogate_agent());
         command.args(["run", "--name", name, "--server", &self.url()]);
         command.arg("--run-dir").arg(&run_dir).arg("--fifogate").arg(fifogate()).args(options);

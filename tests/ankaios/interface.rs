@@ -109,10 +109,14 @@ fn a_workload_of_ours_is_told_what_an_operator_does() {
 fn a_workload_of_ours_updates_configs_and_workloads() {
     let text = manifest([("w", Workload::process("ours", LIVES).spoken_for())], &json!({}));
     let Some(cluster) = Cluster::of(&text) else { return };
-    let ours = cluster.ours("ours", &["-vv"]);
+    let ours = cluster.ours("ours", &[]);
     let mut session = ours.connect("w");
     session.subscribe(&["desiredState.configs"]);
     session.state_response();
+    // A subscriber has a time of grace before its first event.
+    session.set_config("first", "key", "other");
+    let both = [session.response().0, session.response().0];
+    assert!(both.contains(&"first".to_owned()), "{both:?}");
     session.set_config("u", "key", "value");
     let event = session.state_response();
     assert!(event.altered_fields.is_some(), "the event of an update comes before its answer");
