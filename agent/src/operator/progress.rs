@@ -83,8 +83,7 @@ impl Line {
         text.clone_into(&mut self.told);
         match &self.live {
             Some((_, bar)) => bar.set_message(self.told.clone()),
-            // It is not the result: its loss is no failure.
-            None => drop(writeln!(io::stderr().lock(), "{}: {text}", self.workload)),
+            None => self.print(),
         }
     }
 
@@ -93,7 +92,13 @@ impl Line {
         if let Some((all, bar)) = self.live.take() {
             bar.finish_and_clear();
             all.remove(&bar);
-            let _ = all.println(format!("{}: {}", self.workload, self.told));
+            // A line printed by `all` would be filled up with blanks, and have no end.
+            all.suspend(|| self.print());
         }
+    }
+
+    fn print(&self) {
+        // It is not the result: its loss is no failure.
+        let _ = writeln!(io::stderr().lock(), "{}: {}", self.workload, self.told);
     }
 }
