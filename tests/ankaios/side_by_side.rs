@@ -10,7 +10,7 @@ use std::{
 
 use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
 use serde_json::json;
-use testkit::{Podman, Session, memory_kib};
+use testkit::{Podman, Session, memory_kib, wait_for};
 
 use crate::{
     cluster::{Cluster, Member},
@@ -168,57 +168,89 @@ fn processor(pid: u32) -> f64 {
 const ELSEWHERE: usize = 2000;
 const HERE: usize = 50;
 const EVENTS: u32 = 20;
+/// Time in which nothing is asked of the server; both agents report their load meanwhile.
+const IDLE: Duration = Duration::from_secs(20);
 
-/// Processor time of the server for the updates, and its memory, with 50 subscribers at one agent.
-fn load(start: impl Fn(&Cluster) -> (Member, fn(&str) -> Workload)) -> Option<(f64, usize)> {
-    let elsewhere = (0..ELSEWHERE).map(|n| (format!("far{n}"), Workload::process("far", LIVES)));
-    let mut all: Vec<_> = elsewhere.collect();
+/// What the server took with 50 subscribers at one agent: processor time in seconds, and memory in KiB.
+struct Load {
+    subscriptions: f64,
+    updates: f64,
+    idle: f64,
+    memory: usize,
+}
+
+/// A cluster with 2,000 workloads of an agent that is never there, and 51 of one that is, all of which run.
+fn crowded(start: impl Fn(&Cluster) -> (Member, Side)) -> Option<(Cluster, Member)> {
     let cluster = Cluster::of(&manifest([], &json!({"begin": "x"})))?;
-    let (member, make) = start(&cluster);
-    let names: Vec<_> = (0..HERE).map(|n| format!("w{n}")).collect();
-    all.extend(names.iter().map(|name| (name.clone(), make(LIVES).spoken_for())));
-    all.push(("writer".to_owned(), make(LIVES).spoken_for()));
+    let (member, (agent, make)) = start(&cluster);
+    let far = (0..ELSEWHERE).map(|n| (format!("far{n}"), Workload::process("far", LIVES)));
+    let own = (0..HERE).map(|n| format!("w{n}")).chain(["writer".to_owned()]);
+    let all: Vec<_> = far.chain(own.map(|name| (name, make(LIVES).spoken_for()))).collect();
     cluster.add(all.iter().map(|(name, own)| (name.as_str(), own.clone())));
-    let mut sessions: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let mut session = member.connect(name);
-            session.subscribe(&["desiredState.configs", "workloadStates.*.*.*.state"]);
-            session.state_response();
-            session
-        })
-        .collect();
-    let mut writer = member.connect("writer");
+    // Events of starts would be told to who has subscribed already, and are not to be measured.
+    wait_for("all of them", || {
+        let mask = format!("workloadStates.{agent}");
+        let said = cluster.ank(&["get", "state", "-o", "json", &mask]).good();
+        (said.matches("\"Running\"").count() == HERE + 1).then_some(())
+    });
+    Some((cluster, member))
+}
+
+fn load(start: impl Fn(&Cluster) -> (Member, Side)) -> Option<Load> {
+    let (cluster, member) = crowded(start)?;
     let server = cluster.server.as_ref().unwrap().id();
-    let before = processor(server);
+    let begun = processor(server);
+    let subscribe = |n| {
+        let mut session = member.connect(&format!("w{n}"));
+        session.subscribe(&["desiredState.configs", "workloadStates.*.*.*.state"]);
+        session.state_response();
+        session
+    };
+    let mut sessions: Vec<_> = (0..HERE).map(subscribe).collect();
+    let mut writer = member.connect("writer");
+    let subscribed = processor(server);
     for number in 0..EVENTS {
         set(&mut writer, "c", &number.to_string());
         for session in &mut sessions {
-            // States of workloads that have just started may come before.
             let mut value = None;
             while value.as_deref() != Some(&*number.to_string()) {
                 value = configs(session.state_response().complete_state).remove("c");
             }
         }
     }
-    Some((processor(server) - before, memory_kib(server, "VmRSS")))
+    let updated = processor(server);
+    thread::sleep(IDLE);
+    Some(Load {
+        subscriptions: subscribed - begun,
+        updates: updated - subscribed,
+        idle: processor(server) - updated,
+        memory: memory_kib(server, "VmRSS"),
+    })
 }
+
+/// The name of an agent, and how it makes a workload of a script.
+type Side = (&'static str, fn(&str) -> Workload);
 
 #[test]
 #[ignore = "prints figures"]
 fn load_of_the_server_with_fifty_subscribers_at_either_agent() {
     let ours = load(|cluster| {
-        let make: fn(&str) -> Workload = |script| Workload::process("ours", script);
-        (cluster.ours("ours", &[]), make)
+        (cluster.ours("ours", &[]), ("ours", |script| Workload::process("ours", script)))
     });
     let Some(ours) = ours else { return };
     let Some(podman) = Podman::new() else { return };
     let real = load(|cluster| {
-        let make: fn(&str) -> Workload = |script| Workload::container("real", script);
-        (cluster.real("real", &podman), make)
+        (cluster.real("real", &podman), ("real", |script| Workload::container("real", script)))
     });
     let Some(real) = real else { return };
-    println!("| ank-server | with our agent | with the real one |\n|---|---|---|");
-    println!("| processor, s | {:.2} | {:.2} |", ours.0, real.0);
-    println!("| memory, MiB | {} | {} |", ours.1 / 1024, real.1 / 1024);
+    println!("| ank-server, {ELSEWHERE} + {HERE} workloads | with ours | with the real one |");
+    println!("|---|---|---|");
+    let row = |name: &str, of: fn(&Load) -> f64| {
+        println!("| {name} | {:.2} | {:.2} |", of(&ours), of(&real));
+    };
+    row(&format!("processor for {HERE} subscriptions, s"), |own| own.subscriptions);
+    row(&format!("processor for {EVENTS} updates of a config, s"), |own| own.updates);
+    row(&format!("processor in {} idle seconds, s", IDLE.as_secs()), |own| own.idle);
+    #[allow(clippy::cast_precision_loss)] // far below
+    row("memory, MiB", |own| own.memory as f64 / 1024.0);
 }
