@@ -397,6 +397,24 @@ fn copy_joins_a_server_and_starts_itself_for_workloads() {
     joins(&place);
 }
 
+#[test]
+fn runtime_that_is_not_in_the_list_is_not_served_and_its_workload_is_told_which_are() {
+    let (place, server) = (Place::new(), Ankaios::start());
+    for (runtimes, told) in [("'podman'", "'podman'"), ("", "none")] {
+        let text = format!("version = 'v1'\nruntimes = [{runtimes}]\n");
+        let file = place.write("agent.conf", &text, 0o600);
+        let mut agent = place.start(&["-kn", "agent_A", "-s", &server.url(), "-x", &file], &[]);
+        server.wait_for_agent("agent_A");
+        let name = if runtimes.is_empty() { "without" } else { "with" };
+        server.apply(name, workload("agent_A", "process", "command: sleep"));
+        let told = format!("unknown runtime 'process'; this agent has {told}");
+        server.wait_for_state(name, &format!("Pending(StartingFailed) {told}"));
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.wait_end().code(), Some(0), "{}", place.log());
+        server.wait_for_no_agent("agent_A");
+    }
+}
+
 /// Makes the pair of the workload `w` as Ankaios' agent leaves it at its end.
 fn leave_pair(place: &Place, config: &str) {
     let node = Node::map([("agent", Node::text("agent_A")), ("runtimeConfig", Node::text(config))]);
