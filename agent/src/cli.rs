@@ -34,6 +34,7 @@ use crate::{
 mod ank_agent;
 mod usage;
 mod values;
+mod withheld;
 
 use values::{Endpoints, Takeover, endpoints, seconds, server_url, tag, takeover};
 
@@ -298,6 +299,7 @@ fn end(done: Result<(), CliError>) -> ExitCode {
 
 /// Prints a failure. A manifest has a line for each fault, and each is an error.
 fn report(message: &str) {
+    let message = withheld::withhold(message);
     let lines: String = message.lines().map(|line| format!("error: {line}\n")).collect();
     // Even with standard error closed, the exit status reports the failure.
     let _ = io::stderr().lock().write_all(lines.as_bytes());

@@ -336,6 +336,54 @@ fn files_of_tls_are_checked_and_never_printed() {
 }
 
 #[test]
+fn pem_text_in_place_of_a_path_is_never_printed() {
+    let (place, authority) = (Place::new(), Authority::new());
+    let [ca, crt, _] = pems(&place, &authority);
+    let key = authority.text("agent_A.key");
+    let secret = key.lines().nth(1).unwrap();
+    // As by `$(cat key)`, and as by a file.
+    for key in [key.trim_end(), &key] {
+        let env =
+            [("ANKAGENT_CA_PEM", &*ca), ("ANKAGENT_CRT_PEM", &*crt), ("ANKAGENT_KEY_PEM", key)];
+        let what = "--key_pem is a PEM text: give the path of its file, or key_pem_content in the \
+                    configuration file";
+        assert_eq!(place.refusal(&BASE, &env), what);
+        let one = format!("--key_pem={key}");
+        let options = ["--ca_pem", &ca, "--crt_pem", &crt, &one];
+        assert_eq!(place.refusal(&[&BASE[..], &options].concat(), &[]), what);
+        for line in ["ca_pem", "name", "run_folder", "server_url", "runtimes"] {
+            let value = format!("'''{key}'''");
+            let value = if line == "runtimes" { format!("[{value}]") } else { value };
+            let text = format!("version = 'v1'\n{line} = {value}\n");
+            let file = place.write("pem.conf", &text, 0o600);
+            let name: &[&str] = if line == "name" { &[] } else { &["-n", "agent_A"] };
+            let tls: &[&str] = match line {
+                "ca_pem" => &["--crt_pem", &crt, "--key_pem", &crt],
+                _ => &["-k"],
+            };
+            let text = place.refusal(&[&["-x", &file], name, tls].concat(), &[]);
+            assert!(!text.contains(secret), "{line}: {text}");
+        }
+        let help = place.command(&["--help"], &env).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        assert!(help.contains("ANKAGENT_KEY_PEM") && !help.contains(secret), "{help}");
+        // What is wrong usage already.
+        let wrong = [
+            place.command(&["--key_pem", key], &[]),
+            place.command(&["--tag", key], &[]),
+            place.command(&[key], &[]),
+            place.command(&["-n", "agent_A"], &[("ANKAGENT_INSECURE", key)]),
+        ];
+        for mut command in wrong {
+            let output = command.output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.starts_with("error: ") && !text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
 fn link_joins_a_server_by_a_file_and_keeps_its_pairs_where_ank_agent_does() {
     joins(&Place::new());
 }
@@ -347,6 +395,24 @@ fn copy_joins_a_server_and_starts_itself_for_workloads() {
     fs::copy(fifogate_agent(), place.path("ank-agent")).unwrap();
     symlink(testkit::fifogate(), place.path("fifogate")).unwrap();
     joins(&place);
+}
+
+#[test]
+fn runtime_that_is_not_in_the_list_is_not_served_and_its_workload_is_told_which_are() {
+    let (place, server) = (Place::new(), Ankaios::start());
+    for (runtimes, told) in [("'podman'", "'podman'"), ("", "none")] {
+        let text = format!("version = 'v1'\nruntimes = [{runtimes}]\n");
+        let file = place.write("agent.conf", &text, 0o600);
+        let mut agent = place.start(&["-kn", "agent_A", "-s", &server.url(), "-x", &file], &[]);
+        server.wait_for_agent("agent_A");
+        let name = if runtimes.is_empty() { "without" } else { "with" };
+        server.apply(name, workload("agent_A", "process", "command: sleep"));
+        let told = format!("unknown runtime 'process'; this agent has {told}");
+        server.wait_for_state(name, &format!("Pending(StartingFailed) {told}"));
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.wait_end().code(), Some(0), "{}", place.log());
+        server.wait_for_no_agent("agent_A");
+    }
 }
 
 /// Makes the pair of the workload `w` as Ankaios' agent leaves it at its end.

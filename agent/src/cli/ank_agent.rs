@@ -64,20 +64,21 @@ struct Options {
     #[arg(short, long, value_name = "DIR")]
     run_folder: Option<PathBuf>,
     /// Connects without TLS
-    #[arg(short = 'k', long, env = "ANKAGENT_INSECURE", action = ArgAction::Set, num_args = 0)]
+    #[arg(short = 'k', long, action = ArgAction::Set, num_args = 0)]
+    #[arg(env = "ANKAGENT_INSECURE", hide_env_values = true)]
     #[arg(default_missing_value = "true", value_parser = BoolishValueParser::new())]
     insecure: Option<bool>,
     /// A tag of this agent, as often as there are tags; all replace those of the file
     #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
     /// PEM file of who may sign the server's certificate
-    #[arg(long = "ca_pem", value_name = "FILE", env = "ANKAGENT_CA_PEM")]
+    #[arg(long = "ca_pem", value_name = "FILE", env = "ANKAGENT_CA_PEM", hide_env_values = true)]
     ca_pem: Option<PathBuf>,
     /// PEM file of our certificate, for our name
-    #[arg(long = "crt_pem", value_name = "FILE", env = "ANKAGENT_CRT_PEM")]
+    #[arg(long = "crt_pem", value_name = "FILE", env = "ANKAGENT_CRT_PEM", hide_env_values = true)]
     crt_pem: Option<PathBuf>,
     /// PEM file of its key, with mode 0600 or 0400
-    #[arg(long = "key_pem", value_name = "FILE", env = "ANKAGENT_KEY_PEM")]
+    #[arg(long = "key_pem", value_name = "FILE", env = "ANKAGENT_KEY_PEM", hide_env_values = true)]
     key_pem: Option<PathBuf>,
     /// The configuration file; default: /etc/ankaios/ank-agent.conf if it is there
     #[arg(short = 'x', long, value_name = "FILE")]

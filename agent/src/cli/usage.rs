@@ -7,9 +7,18 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::withheld::{has_pem, withhold};
+
 /// Prints the answer, and returns the exit status: 0 for printed help, 2 for wrong usage.
 pub(super) fn answer(mut answer: clap::Error) -> ExitCode {
     suggest_manifest(&mut answer);
+    let status = u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    let text = answer.to_string();
+    if answer.use_stderr() && has_pem(&text) {
+        // Without styles, as they could split it. The exit status reports the fault in any case.
+        let _ = io::stderr().lock().write_all(withhold(&text).as_bytes());
+        return status;
+    }
     // Standard output is buffered by lines: an error can come with the last one.
     let written = answer.print().and_then(|()| io::stdout().flush());
     match written {
@@ -21,7 +30,7 @@ pub(super) fn answer(mut answer: clap::Error) -> ExitCode {
             super::report(&format!("cannot write to standard output: {error}"));
             ExitCode::FAILURE
         }
-        _ => u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+        _ => status,
     }
 }
 

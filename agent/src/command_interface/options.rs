@@ -16,16 +16,20 @@ pub(crate) struct CommandArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// Serves this address without TLS: whoever reaches it may do everything. Joins --server without it
-    #[arg(long, env = "ANKSERVER_INSECURE", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    #[arg(env = "ANKSERVER_INSECURE", hide_env_values = true)]
     insecure: bool,
     /// PEM file of who may sign the certificates of clients
-    #[arg(long, value_name = "FILE", env = "ANKSERVER_CA_PEM", alias = "ca_pem")]
+    #[arg(long, value_name = "FILE", alias = "ca_pem")]
+    #[arg(env = "ANKSERVER_CA_PEM", hide_env_values = true)]
     ca_pem: Option<PathBuf>,
     /// PEM file of our certificate, for the name `ank-server`
-    #[arg(long, value_name = "FILE", env = "ANKSERVER_CRT_PEM", alias = "crt_pem")]
+    #[arg(long, value_name = "FILE", alias = "crt_pem")]
+    #[arg(env = "ANKSERVER_CRT_PEM", hide_env_values = true)]
     crt_pem: Option<PathBuf>,
     /// PEM file of its key, readable by us alone
-    #[arg(long, value_name = "FILE", env = "ANKSERVER_KEY_PEM", alias = "key_pem")]
+    #[arg(long, value_name = "FILE", alias = "key_pem")]
+    #[arg(env = "ANKSERVER_KEY_PEM", hide_env_values = true)]
     key_pem: Option<PathBuf>,
     /// Where other agents of the cluster reach this address, to fetch logs; default: as --listen
     #[arg(long, value_name = "HOST:PORT", requires = "listen")]

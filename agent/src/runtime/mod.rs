@@ -249,7 +249,7 @@ impl Runtimes {
     /// # Errors
     /// There is none.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Runtime>, StartError> {
-        self.0.get(name).ok_or_else(|| StartError::Wrong(unknown(name)))
+        self.0.get(name).ok_or_else(|| StartError::Wrong(unknown(name, self.0.keys().copied())))
     }
 
     /// Whether workloads of an earlier agent may go on with their pairs.
@@ -314,13 +314,15 @@ fn has_pair(workload: &pb::Workload) -> bool {
 /// There is no such runtime.
 pub(crate) fn faults(workload: &pb::Workload) -> Result<Vec<FieldFault>, String> {
     let name = workload.runtime();
-    let (_, check) = ALL.iter().find(|(own, _)| *own == name).ok_or_else(|| unknown(name))?;
+    let found = ALL.iter().find(|(own, _)| *own == name);
+    let (_, check) = found.ok_or_else(|| unknown(name, ALL.iter().map(|(own, _)| *own)))?;
     Ok(check(workload))
 }
 
-/// The fault of a workload of another runtime.
-fn unknown(runtime: &str) -> String {
-    let all = ALL.map(|(name, _)| format!("'{name}'")).join(", ");
+/// The fault of a workload of another runtime than these.
+fn unknown<'n>(runtime: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let all: Vec<_> = known.map(|name| format!("'{name}'")).collect();
+    let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
     format!("unknown runtime '{runtime}'; this agent has {all}")
 }
 

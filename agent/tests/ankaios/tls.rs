@@ -48,6 +48,12 @@ fn key_that_others_can_read_is_refused_and_never_told() {
     let log = agent.log();
     assert!(log.contains("others may use this key, its mode is 0640"), "{log}");
     assert!(!log.contains("PRIVATE"));
+    // The text of the key in place of its path.
+    let text = format!("--key-pem={}", authority.text("agent_A.key"));
+    let mut agent = Agent::join(&port.url(), &["--ca-pem", &own[0], "--crt-pem", &own[1], &text]);
+    assert_eq!(agent.status(), Some(2));
+    let log = agent.log();
+    assert!(log.contains("error: (a PEM text, not shown): ") && !log.contains("PRIVATE"), "{log}");
 }
 
 #[test]

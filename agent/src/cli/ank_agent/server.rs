@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, io, os::unix::fs::PermissionsExt};
 
 use tonic::codegen::http::Uri;
 
+use super::super::withheld::has_pem;
 use crate::{
     dial::{Pem, Pems, named, private},
     store::ankaios,
@@ -80,7 +81,16 @@ fn is_url(url: &str) -> bool {
 }
 
 /// Checks that the files can be read, and are changed and used by their owner alone.
-fn check_files([ca, crt, key]: &Pems) -> io::Result<()> {
+fn check_files(pems: &Pems) -> io::Result<()> {
+    for (pem, name) in pems.iter().zip(NAMES) {
+        if matches!(pem, Pem::File(path) if has_pem(&path.to_string_lossy())) {
+            let key = name.trim_start_matches('-');
+            return Err(io::Error::other(format!(
+                "{name} is a PEM text: give the path of its file, or {key}_content in the configuration file"
+            )));
+        }
+    }
+    let [ca, crt, key] = pems;
     for pem in [ca, crt] {
         let Pem::File(path) = pem else { continue };
         let text = fs::metadata(path).and_then(|own| fs::read(path).map(|_| own));
