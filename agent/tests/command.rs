@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 mod command {
+    mod attacks;
     mod client;
     mod completion;
     mod elsewhere;

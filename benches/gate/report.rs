@@ -12,6 +12,8 @@ use crate::{
 const METHOD: &str = include_str!("method.md");
 /// Measured by hand: it needs podman.
 const CONTAINERS: &str = include_str!("containers.md");
+/// Measured by hand: it needs the reference agent.
+const COMMANDERS: &str = include_str!("commanders.md");
 
 /// One quantity of fifogate, and what it is compared with.
 #[derive(Clone, Debug)]
@@ -238,6 +240,7 @@ impl Report {
             page.push_str(&section.markdown());
         }
         page.push_str(CONTAINERS);
+        page.push_str(COMMANDERS);
         page
     }
 }

@@ -57,7 +57,8 @@ impl Reads {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(super) messages: mpsc::Receiver<Numbered>,
-    pub(super) states: mpsc::Receiver<UpdateWorkloadState>,
+    /// For `ank` alone.
+    pub(super) states: Option<mpsc::Receiver<UpdateWorkloadState>>,
     /// Gets the numbers of taken messages. Its end ends the stream.
     pub(super) took: mpsc::UnboundedSender<u64>,
     /// How the stream ends: without a status in order.
@@ -110,7 +111,9 @@ impl Stream for Outgoing {
             return Poll::Ready(Some(Ok(ToCommander { response, states: None })));
         }
         // Behind all messages that are there. States without a sender end nothing.
-        if let Poll::Ready(Some(states)) = self.states.poll_recv(context) {
+        if let Some(states) = &mut self.states
+            && let Poll::Ready(Some(states)) = states.poll_recv(context)
+        {
             return Poll::Ready(Some(Ok(ToCommander { states: Some(states), response: None })));
         }
         if self.held.is_some() {

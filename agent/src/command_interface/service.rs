@@ -88,9 +88,9 @@ impl Service {
         let (changes, states) = match kind {
             Kind::Ank => {
                 let (changes, states) = Changes::of(&self.commanders);
-                (Some(changes), states)
+                (Some(changes), Some(states))
             }
-            Kind::Tool => (None, mpsc::channel(1).1),
+            Kind::Tool => (None, None),
         };
         let (took, taken) = mpsc::unbounded_channel();
         let (end, ends) = mpsc::channel(1);

@@ -39,7 +39,7 @@ impl Authority {
         self.issue_until(name, 4000);
     }
 
-    fn issue_until(&self, name: &str, year: i32) {
+    pub(crate) fn issue_until(&self, name: &str, year: i32) {
         let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
@@ -67,14 +67,19 @@ pub(crate) fn free_port() -> u16 {
 }
 
 pub(crate) fn start(options: &[String]) -> Agent {
+    start_with("", options)
+}
+
+/// With these workloads.
+pub(crate) fn start_with(workloads: &str, options: &[String]) -> Agent {
     let options: Vec<_> = options.iter().map(String::as_str).collect();
-    let agent = Agent::start("", &options);
+    let agent = Agent::start(workloads, &options);
     wait_for("the listening agent", || agent.log().contains("commands are taken at").then_some(()));
     agent
 }
 
 /// A connection as the owner of a certificate; without `name` as one without.
-async fn connect(
+pub(crate) async fn connect(
     trusted: &Authority,
     own: &Authority,
     name: Option<&str>,
@@ -91,7 +96,7 @@ async fn connect(
 }
 
 /// Whether a stream can be opened. With TLS 1.3 a client hears of its refusal only when it reads.
-async fn is_served(channel: Result<Channel, tonic::transport::Error>) -> bool {
+pub(crate) async fn is_served(channel: Result<Channel, tonic::transport::Error>) -> bool {
     let Ok(channel) = channel else { return false };
     let first = vec![super::client::hello("1.1.0")];
     let mut grpc = tonic::client::Grpc::new(channel.clone());
