@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     commanders::{Commanders, Ends},
+    connection::Greeted,
     generated::{
         cli_connection_server::CliConnection, command_connection_server::CommandConnection,
     },
@@ -49,7 +50,7 @@ impl CommandConnection for Service {
         &self,
         request: Request<Streaming<FromCommander>>,
     ) -> Result<Response<Outgoing>, Status> {
-        self.connect(Kind::Tool, request.into_inner()).await
+        self.connect(Kind::Tool, request).await
     }
 }
 
@@ -61,7 +62,7 @@ impl CliConnection for Service {
         &self,
         request: Request<Streaming<FromCommander>>,
     ) -> Result<Response<Outgoing>, Status> {
-        self.connect(Kind::Ank, request.into_inner()).await
+        self.connect(Kind::Ank, request).await
     }
 }
 
@@ -71,7 +72,7 @@ impl Service {
     async fn connect(
         &self,
         kind: Kind,
-        mut incoming: Streaming<FromCommander>,
+        request: Request<Streaming<FromCommander>>,
     ) -> Result<Response<Outgoing>, Status> {
         let full = |_| {
             let text = format!("{} commanders are connected, and no more are allowed", self.most);
@@ -79,7 +80,10 @@ impl Service {
         };
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
         let late = |_| Status::deadline_exceeded("No CommanderHello received.");
+        let greeted = request.extensions().get::<Greeted>().cloned().unwrap_or_default();
+        let mut incoming = request.into_inner();
         timeout(HELLO, hello(&mut incoming)).await.map_err(late)??;
+        greeted.set();
         let gate = self.gate.borrow().clone();
         let gate = gate.ok_or_else(|| Status::unavailable("fifogate is not there: try again"))?;
         let name = if kind == Kind::Ank { "cli-conn" } else { "commander-conn" };

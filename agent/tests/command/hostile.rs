@@ -144,8 +144,10 @@ async fn connections_without_a_byte_are_bounded_and_closed_and_their_places_are_
 
 /// Half-open connections.
 const HALF_OPEN: usize = 10_000;
-/// Time for the first bytes, and some for a busy machine.
-const CLOSED: Duration = Duration::from_secs(20);
+/// Time for the first hello, and some for a busy machine.
+const CLOSED: Duration = Duration::from_secs(30);
+/// All that every second of them sends.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The number of connections that this process can have, up to 10,000. Their other ends are the agent's.
 fn most() -> usize {
@@ -159,14 +161,19 @@ fn most() -> usize {
     most
 }
 
-/// So many connections that send nothing; all are ended by the agent, and a commander gets in `meanwhile`.
-fn half_open_end<S: Read>(
+/// So many connections that send nothing, or the preface of HTTP/2 alone; all are ended by the agent, and a
+/// commander gets in `meanwhile`.
+fn half_open_end<S: Read + Write>(
     agent: &Agent,
     connect: impl Fn() -> io::Result<S>,
     meanwhile: impl FnOnce(),
 ) {
     let neighbour = Neighbour::start(agent, "good");
-    let all: Vec<_> = (0..most()).map(|_| connect().unwrap()).collect();
+    let mut all: Vec<_> = (0..most()).map(|_| connect().unwrap()).collect();
+    for socket in all.iter_mut().step_by(2) {
+        // It may be closed already.
+        let _ = socket.write_all(PREFACE);
+    }
     meanwhile();
     let began = Instant::now();
     for mut socket in all {

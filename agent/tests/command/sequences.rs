@@ -366,7 +366,7 @@ async fn logs_of_workloads_of_two_nodes_are_followed_from_their_last_line_to_a_s
 
     let mut ank = Client::connect(&nodes.first, ANK).await;
     let followed = pb::LogsRequest { follow: Some(true), ..tail };
-    let id = ank.ask(RequestContent::LogsRequest(followed)).await;
+    let id = ank.ask(RequestContent::LogsRequest(followed.clone())).await;
     let first = ank.answer(&id).await;
     assert!(matches!(first, ResponseContent::LogsRequestAccepted(_)), "{first:?}");
     let mut lines = Vec::new();
@@ -375,6 +375,20 @@ async fn logs_of_workloads_of_two_nodes_are_followed_from_their_last_line_to_a_s
     }
     lines.sort();
     assert_eq!(lines, last);
+    // A second stream of both is cancelled; the first one goes on.
+    let mut other = Client::connect(&nodes.first, ANK).await;
+    let cancelled = other.ask(RequestContent::LogsRequest(followed)).await;
+    let begun = other.answer(&cancelled).await;
+    assert!(matches!(begun, ResponseContent::LogsRequestAccepted(_)), "{begun:?}");
+    let mut heard = 0;
+    while heard < 2 {
+        heard += next_of_logs(&mut other, &cancelled).await.unwrap().len();
+    }
+    let cancel = RequestContent::LogsCancelRequest(pb::LogsCancelRequest {});
+    other.send(super::client::request(&cancelled, cancel)).await;
+    let end = other.answer(&cancelled).await;
+    assert!(matches!(end, ResponseContent::LogsCancelAccepted(_)), "{end:?}");
+    other.goodbye().await;
     client.update(pb::CompleteState::default(), &BOTH).await.unwrap();
     let stops = [next_of_logs(&mut ank, &id).await, next_of_logs(&mut ank, &id).await];
     let stops: BTreeSet<_> = stops.map(Result::unwrap_err).into();

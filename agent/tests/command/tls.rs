@@ -127,6 +127,25 @@ async fn only_an_owner_of_a_valid_certificate_is_served() {
     assert!(is_served(connect(&ours, &ours, Some("operator"), port).await).await);
 }
 
+#[tokio::test]
+async fn clients_that_say_nothing_behind_tls_lose_their_places_to_others() {
+    let authority = Authority::new();
+    authority.issue("ank-server");
+    let port = free_port();
+    let mut options = authority.options("ank-server", port);
+    options.extend(["--max-commanders", "2"].map(str::to_owned));
+    let _agent = start(&options);
+    let next = || connect(&authority, &authority, Some("ank-server"), port);
+    // They answer when HTTP/2 asks whether they are there.
+    let _silent = [next().await.unwrap(), next().await.unwrap()];
+    assert!(!is_served(next().await).await, "there are no places");
+    let end = tokio::time::Instant::now() + super::client::PATIENCE;
+    while !is_served(next().await).await {
+        assert!(tokio::time::Instant::now() < end, "the places stay taken");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
 /// The standard error of an agent that does not start.
 fn refusal(dir: &Path, options: &[String], status: i32) -> String {
     let manifest = dir.join("empty.yaml");
