@@ -24,7 +24,6 @@ use log::Level;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::stat::{Mode, umask},
 };
 use tokio::{
     runtime::Builder,
@@ -44,7 +43,7 @@ use crate::{
     main_loop::{Agent, FirstState, Parts},
     model,
     pairs::Pairs,
-    runtime::{Around, Hidden, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
+    runtime::{Around, Hidden, Inherited, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
     status,
     store::{Ankaios, Etcd, Events, Local, OpenError, Store, ankaios, etcd},
     supervisor::{Reports, Shared, Supervisor},
@@ -77,14 +76,14 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options) -> Result<(), CliError> {
-    // All files of the agent are private to its user, whichever code creates them.
-    let umask = umask(Mode::from_bits_truncate(0o077)).bits();
+    // First: all files of the agent are private to its user, whichever code creates them.
+    let inherited = Inherited::replace();
     let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
     // One thread: a shim ends with the thread of its start.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
     // A task, as `block_on` would poll its own future only after looking for I/O.
-    let node = runtime.spawn(async move { run_node(&options, seed.as_ref(), umask).await });
+    let node = runtime.spawn(async move { run_node(&options, seed.as_ref(), inherited).await });
     let done = runtime.block_on(node);
     runtime.shutdown_timeout(LAST_PATIENCE);
     done.map_err(|error| CliError::Failed(error.to_string()))?
@@ -99,7 +98,11 @@ fn read_manifest(path: &Path) -> Result<Tree, CliError> {
     Ok(manifest.updated.tree)
 }
 
-async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<(), CliError> {
+async fn run_node(
+    options: &Options,
+    seed: Option<&Tree>,
+    inherited: Inherited,
+) -> Result<(), CliError> {
     // From here on a signal ends everything in order.
     let mut signals = Signals::catch().map_err(failed)?;
     let folders = Folders::open(options)?;
@@ -115,7 +118,7 @@ async fn run_node(options: &Options, seed: Option<&Tree>, umask: u32) -> Result<
     // Before any workload starts: from now on no process outlives the agent's name.
     let ending = guarded(options, &store).map_err(failed)?;
     let runtimes = tokio::select! {
-        found = runtimes(options, &folders, umask) => found?,
+        found = runtimes(options, &folders, inherited) => found?,
         name = signals.wait() => {
             log::info!("stopping: {name}");
             return Ok(());
@@ -166,13 +169,17 @@ fn failed(error: io::Error) -> CliError {
     CliError::Failed(error.to_string())
 }
 
-async fn runtimes(options: &Options, folders: &Folders, umask: u32) -> Result<Runtimes, CliError> {
+async fn runtimes(
+    options: &Options,
+    folders: &Folders,
+    inherited: Inherited,
+) -> Result<Runtimes, CliError> {
     let hidden = hidden(&folders.run, folders.state.as_ref()).map_err(failed)?;
     let around = Around {
         agent: options.name.clone(),
         folder: folders.run.path.join("agent"),
         hidden,
-        umask,
+        inherited,
         keeps: options.keeps,
         log_bytes: options.log_bytes,
         grace: options.grace,

@@ -294,7 +294,7 @@ fn output_of_heir(uid: u32, keys: &str, script: &str) -> String {
     fs::write(path("m.yaml"), format!("apiVersion: v1\nworkloads:\n{text}")).unwrap();
     let groups = if uid == 0 { "--groups 1,2" } else { "--clear-groups" };
     let shell = format!(
-        "trap '' HUP QUIT INT USR1 PIPE CHLD 34 50 64; exec 5</etc/passwd 9>>{}; umask 027; cd /tmp; \
+        "trap '' HUP QUIT INT USR1 PIPE CHLD 34 50 64; exec 5</etc/passwd 9>>{}; umask 027; ulimit -Sn 900; cd /tmp; \
          exec env -i PATH=$PATH LANG=C SECRET=1 setpriv --reuid {uid} --regid {uid} {groups} {} run \
          --fifogate {} --manifest {} --run-dir {} 2>{}",
         path("log9"),
@@ -321,7 +321,7 @@ fn every_row_is_the_same_for_root_another_user_and_an_ordinary_agent() {
         echo signals: $(grep -E 'Sig(Ign|Blk)' /proc/self/status | cut -f2)
         echo descriptors: $(ls /proc/self/fd) $(readlink /proc/self/fd/0)
         echo owner: $(stat -Lc %u /proc/$$/fd/2)
-        echo cwd: $(pwd) umask: $(umask)
+        echo cwd: $(pwd) umask: $(umask) descriptors: $(ulimit -Sn)
         echo user: $(id -u) $(id -g) groups: $(id -G)
         echo env: $(env | cut -d= -f1 | grep -vE '^(PWD|OLDPWD|SHLVL|_|PATH)$' | sort) $HOME
         echo privileges: $(grep NoNewPrivs /proc/self/status | cut -f2)
@@ -332,7 +332,7 @@ fn every_row_is_the_same_for_root_another_user_and_an_ordinary_agent() {
     let same = |uid: u32, groups: &str, home: &str, privileges: u8, mode: u32, last: &str| {
         format!(
             "leads: 0 0 0\nsignals: 0 0\ndescriptors: 0 1 2 3 /dev/null\nowner: {uid}\ncwd: / umask: \
-             0027\nuser: {uid} {uid} groups: {groups}\nenv: CONTROL_INTERFACE_DIR HOME LANG \
+             0027 descriptors: 900\nuser: {uid} {uid} groups: {groups}\nenv: CONTROL_INTERFACE_DIR HOME LANG \
              {home}\nprivileges: {privileges}\n{pair}file: content {uid}:{uid}:{mode}\n{last}"
         )
     };

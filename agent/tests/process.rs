@@ -152,6 +152,15 @@ fn a_workload_has_no_descriptors_beyond_its_standard_ones() {
     assert!(output.lines().any(|target| target == "/dev/null"), "{output}");
 }
 
+#[test]
+fn an_agent_with_few_descriptors_takes_all_it_may_have_and_leaves_its_workloads_the_few() {
+    // The parent of the workload's parent is the agent.
+    let script = "agent=$(cut -d' ' -f4 /proc/$PPID/stat); ulimit -Sn; ulimit -Hn
+                  grep 'open files' /proc/$agent/limits | tr -s ' ' | cut -d' ' -f4,5";
+    let output = output_under("ulimit -Sn 900; ulimit -Hn 5000; $AGENT --isolation none", script);
+    assert_eq!(output, "900\n5000\n5000 5000\n");
+}
+
 /// Lines of a script that tries something, as `NAME ok` or `NAME refused`.
 fn tries(all: &[(&str, &str)]) -> String {
     let lines = all.iter().map(|(name, command)| {

@@ -22,16 +22,16 @@ use std::{
 use nix::{
     errno::Errno,
     libc::{SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP},
-    sys::{
-        prctl::{set_keepcaps, set_no_new_privs},
-        stat::{Mode, umask},
-    },
+    sys::prctl::{set_keepcaps, set_no_new_privs},
     unistd::{Gid, Uid, close, getuid, setgid, setgroups, setsid, setuid},
 };
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-use super::capabilities::{self, USUAL};
+use super::{
+    capabilities::{self, USUAL},
+    inherited::Inherited,
+};
 
 /// The command and the attributes of its process, sent by the shim as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ pub(super) struct Identity {
     pub(super) capabilities: u64,
     /// Whether setuid programs gain no rights; if absent, true for all users but root.
     pub(super) no_new_privileges: Option<bool>,
-    pub(super) umask: u32,
+    pub(super) inherited: Inherited,
 }
 
 impl Identity {
@@ -110,6 +110,8 @@ enum PrepareError {
     /// The agent has not this capability.
     #[error("the agent has no capability {0} to pass on")]
     NoCapability(&'static str),
+    #[error("cannot set the limit of descriptors: {0}")]
+    Limit(Errno),
     #[error("cannot drop capabilities: {0} (this takes SETPCAP)")]
     DropCapabilities(io::Error),
     #[error("cannot set capabilities: {0}")]
@@ -129,8 +131,7 @@ fn prepare(socket: &UnixStream) -> Result<Command, PrepareError> {
     setsid().map_err(PrepareError::Session)?;
     reset_signals().map_err(PrepareError::Signals)?;
     take_identity(&identity)?;
-    // The umask from before the agent closed its own files to others.
-    umask(Mode::from_bits_truncate(identity.umask));
+    identity.inherited.restore().map_err(PrepareError::Limit)?;
     let mut command = Command::new(&identity.command);
     command.args(&identity.args).env_clear().envs(&identity.env);
     command.current_dir(&identity.working_dir).stdin(Stdio::null());

@@ -9,6 +9,7 @@ mod capabilities;
 pub mod config;
 mod exec;
 mod files;
+mod inherited;
 mod mounts;
 mod placeholders;
 mod podman;
@@ -33,6 +34,7 @@ use crate::{
     pairs::Pairs,
 };
 
+pub use inherited::Inherited;
 pub use mounts::Hidden;
 pub use podman::runtimes as podman_runtimes;
 pub(crate) use process::keeper;

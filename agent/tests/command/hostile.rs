@@ -152,7 +152,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The number of connections that this process can have, up to 10,000. Their other ends are the agent's.
 fn most() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // Also for the agent, which inherits it.
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let most = HALF_OPEN.min(usize::try_from(hard).unwrap().saturating_sub(200));
     if most < HALF_OPEN {

@@ -23,7 +23,7 @@ use nix::unistd::{Uid, User};
 use crate::{apart, model};
 
 use super::{
-    FieldFault, Isolation, Later, Order, Output, Runtime, StartError, Started, Unit,
+    FieldFault, Inherited, Isolation, Later, Order, Output, Runtime, StartError, Started, Unit,
     accounts::{Account, account},
     capabilities,
     config::{self, Command as Config},
@@ -66,8 +66,8 @@ pub struct Around {
     pub folder: PathBuf,
     /// Folders hidden from all workloads, where isolation allows.
     pub hidden: Vec<Hidden>,
-    /// The umask at the start of the agent.
-    pub umask: u32,
+    /// What the starter of the agent gave it.
+    pub inherited: Inherited,
     /// Whether processes outlive this agent.
     pub keeps: bool,
     /// Bound on the bytes kept of the output of one process.
@@ -221,7 +221,7 @@ impl Launcher {
             uid_gid: owner,
             capabilities: config.capabilities,
             no_new_privileges: config.no_new_privileges,
-            umask: self.around.umask,
+            inherited: self.around.inherited,
         };
         Ok(Plan {
             // A user other than root cannot write there, not even as root of a user namespace.
