@@ -21,12 +21,63 @@ use std::{
 };
 
 use assert_cmd::Command;
+use testkit::TestServer;
 
 /// The program, quiet but for what goes wrong.
 fn fifogate(args: &[&str]) -> Command {
     let mut command = Command::new(testkit::fifogate());
     command.args(args).env_remove("RUST_LOG").timeout(testkit::PATIENCE);
     command
+}
+
+/// Workloads that may write: everything, configs of which only one may be read, or unread configs.
+const MANIFEST: &str = "
+apiVersion: v1
+workloads:
+  op:
+    runtime: process
+    agent: agent_A
+    runtimeConfig: x
+    controlInterfaceAccess:
+      allowRules:
+        - { type: StateRule, operation: ReadWrite, filterMasks: ['*'] }
+  writer:
+    runtime: process
+    agent: agent_A
+    runtimeConfig: y
+    controlInterfaceAccess:
+      allowRules:
+        - { type: StateRule, operation: Write, filterMasks: [desiredState.configs] }
+        - { type: StateRule, operation: Read, filterMasks: [desiredState.configs.mode] }
+  blind:
+    runtime: process
+    agent: agent_A
+    runtimeConfig: y
+    controlInterfaceAccess:
+      allowRules:
+        - { type: StateRule, operation: Write, filterMasks: [desiredState.configs] }
+  engine: { runtime: process, agent: agent_A, runtimeConfig: z, tags: { k: v, l: w } }
+configs:
+  mode: slow
+  node: { name: a, hosts: [h1] }
+";
+
+/// Status and output of the program.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn run_as(gate: &TestServer, workload: &str, args: &[&str]) -> Said {
+    run(args, gate.pair(workload).to_str().unwrap())
+}
+
+fn run(args: &[&str], pair: &str) -> Said {
+    let output = fifogate(args).args(["-d", pair]).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// The program in the background, with all its ends in our hands.

@@ -40,7 +40,7 @@ use cluster::{
 use cpus::Cpus;
 use etcd_client::{Client, WatchOptions};
 use fifogate::pb::ank_base::{config_item::ConfigItemEnum, response::ResponseContent};
-use testkit::{Etcd, is_run_elsewhere, soon};
+use testkit::{Etcd, Harness, is_run_elsewhere, soon};
 use tokio::runtime::{Builder, Runtime};
 
 /// As many as the tests have.
@@ -57,25 +57,14 @@ struct Options {
     /// Nodes are not pinned to processors
     #[arg(long)]
     unpinned: bool,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 fn main() {
-    let Options { rounds, unpinned, bench, list, .. } = Options::parse();
-    if list {
-        return; // no tests here
-    }
-    if !bench {
-        return println!("nothing is measured without optimization: `make bench-cluster` does");
+    let Options { rounds, unpinned, harness } = Options::parse();
+    if !harness.measures("make bench-cluster") {
+        return;
     }
     let rounds_text = rounds.to_string();
     let mut arguments = vec!["--bench", "--rounds", &rounds_text];

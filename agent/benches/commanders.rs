@@ -19,7 +19,7 @@ use clap::Parser;
 use fifogate::pb::ank_base::response::ResponseContent;
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use testkit::{
-    Agent, Commander, PATIENCE, Session, memory_kib, processes_with, state_of, wait_for,
+    Agent, Commander, Harness, PATIENCE, Session, memory_kib, processes_with, state_of, wait_for,
 };
 
 /// An update may take so many times as long to commanders as to workloads.
@@ -36,25 +36,13 @@ struct Options {
     /// How many of each
     #[arg(long, value_name = "N", default_value_t = 1000)]
     subscribers: usize,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if options.list {
-        return ExitCode::SUCCESS; // no tests here
-    }
-    if !options.bench {
-        println!("nothing is measured without optimization: `make bench-commanders` does");
+    if !options.harness.measures("make bench-commanders") {
         return ExitCode::SUCCESS;
     }
     match measure(&options) {

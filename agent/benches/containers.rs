@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser;
-use testkit::{Agent, Podman, Session, container, state_of};
+use testkit::{Agent, Harness, Podman, Session, container, state_of};
 
 /// At most so many processes of podman in a minute in which nothing happens.
 const MOST_PROCESSES: u64 = 4;
@@ -36,25 +36,13 @@ struct Options {
     /// How many
     #[arg(long, value_name = "N", default_value_t = 100)]
     containers: usize,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 fn main() -> ExitCode {
-    let Options { containers: count, bench, list, .. } = Options::parse();
-    if list {
-        return ExitCode::SUCCESS; // no tests here
-    }
-    if !bench {
-        println!("nothing is measured without optimization: `make bench-containers` does");
+    let Options { containers: count, harness } = Options::parse();
+    if !harness.measures("make bench-containers") {
         return ExitCode::SUCCESS;
     }
     let Some(podman) = Podman::new() else { return ExitCode::FAILURE };

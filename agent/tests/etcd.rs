@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod etcd_store;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use etcd_client::{Client, GetOptions};
+use etcd_store::options;
 use fifogate::{
     internal::state::WORKLOAD_STATES,
     pb::ank_base::{self as pb, config_item::ConfigItemEnum, execution_state::ExecutionStateEnum},
@@ -13,10 +16,7 @@ use fifogate::{
 };
 use fifogate_agent::{
     model::{self, StateModel, Update},
-    store::{
-        EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store,
-        etcd::{Options, Place},
-    },
+    store::{EVENTS_THAT_WAIT, Etcd, Event, Events, OpenError, Refused, Store, etcd::Options},
 };
 use testkit::Etcd as Server;
 use tokio::{
@@ -31,21 +31,6 @@ struct Node {
     store: Store,
     tree: watch::Receiver<Tree>,
     told: Arc<Mutex<Vec<Event>>>,
-}
-
-fn options(server: &Server, agent: &str) -> Options {
-    Options {
-        endpoints: vec![server.endpoint()],
-        prefix: "test".to_owned(),
-        agent: agent.to_owned(),
-        ca: None,
-        identity: None,
-        user: None,
-        lease: Duration::from_secs(2),
-        takeover_after: Some(Duration::from_secs(1)),
-        place: Place::default(),
-        address: None,
-    }
 }
 
 async fn open(server: &Server, agent: &str, seed: Option<&Tree>) -> Node {

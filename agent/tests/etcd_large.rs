@@ -2,43 +2,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod etcd_store;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use etcd_client::{Client, GetOptions};
+use etcd_store::options;
 use fifogate::{
     pb::ank_base::{self as pb, config_item::ConfigItemEnum, execution_state::ExecutionStateEnum},
     state::Tree,
 };
 use fifogate_agent::{
     model::Update,
-    store::{
-        Etcd, Event, Events, Refused, Store,
-        etcd::{Options, Place},
-    },
+    store::{Etcd, Event, Events, Refused, Store},
 };
 use testkit::Etcd as Server;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const MANY: usize = 1_000;
-
-fn options(server: &Server, agent: &str) -> Options {
-    Options {
-        endpoints: vec![server.endpoint()],
-        prefix: "test".to_owned(),
-        agent: agent.to_owned(),
-        ca: None,
-        identity: None,
-        user: None,
-        lease: Duration::from_secs(2),
-        takeover_after: Some(Duration::from_secs(1)),
-        place: Place::default(),
-        address: None,
-    }
-}
 
 async fn open(server: &Server, agent: &str) -> (Store, Events) {
     Etcd::open(options(server, agent), None).await.unwrap()

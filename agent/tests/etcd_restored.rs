@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod etcd_store;
+
 use std::time::Duration;
 
 use etcd_client::Client;
@@ -14,19 +16,13 @@ use prost::Message;
 use testkit::Etcd as Server;
 use tokio::time::timeout;
 
+/// Of the same agent on the same machine, before and after a restart of it.
 fn options(server: &Server) -> Options {
     let text = |text: &str| text.to_owned();
     Options {
-        endpoints: vec![server.endpoint()],
-        prefix: text("test"),
-        agent: text("agent_A"),
-        ca: None,
-        identity: None,
-        user: None,
-        lease: Duration::from_secs(2),
         takeover_after: Some(Duration::from_secs(60)),
         place: Place { machine: text("machine"), boot: text("boot"), lock: text("lock") },
-        address: None,
+        ..etcd_store::options(server, "agent_A")
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod etcd_store;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -15,13 +17,11 @@ use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, ConnectOptions, GetOptions,
     Permission,
 };
+use etcd_store::options;
 use fifogate::pb::ank_base::{self as pb, config_item::ConfigItemEnum};
 use fifogate_agent::{
     model::Update,
-    store::{
-        Etcd, Event, Events, OpenError, Refused,
-        etcd::{Options, Place},
-    },
+    store::{Etcd, Event, Events, OpenError, Refused, etcd::Options},
 };
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -29,21 +29,6 @@ use testkit::Etcd as Server;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn options(server: &Server) -> Options {
-    Options {
-        endpoints: vec![server.endpoint()],
-        prefix: "test".to_owned(),
-        agent: "agent_A".to_owned(),
-        ca: None,
-        identity: None,
-        user: None,
-        lease: Duration::from_secs(2),
-        takeover_after: Some(Duration::from_secs(1)),
-        place: Place::default(),
-        address: None,
-    }
-}
 
 async fn refusal(options: Options) -> String {
     match timeout(PATIENCE, Etcd::open(options, None)).await.expect("it waits for ever") {
@@ -89,7 +74,7 @@ async fn an_etcd_that_hangs_is_given_up_soon_and_said_not_to_answer() {
     let server = Server::start();
     server.signal(Signal::SIGSTOP);
     let begun = Instant::now();
-    let text = refusal(options(&server)).await;
+    let text = refusal(options(&server, "agent_A")).await;
     server.signal(Signal::SIGCONT);
     assert!(text.contains(&server.endpoint()), "{text}");
     assert!(begun.elapsed() < PATIENCE);
@@ -98,7 +83,7 @@ async fn an_etcd_that_hangs_is_given_up_soon_and_said_not_to_answer() {
 #[tokio::test]
 async fn as_many_items_as_a_transaction_takes_and_more_are_updated_at_once() {
     let server = Server::start();
-    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let (store, mut events) = Etcd::open(options(&server, "agent_A"), None).await.unwrap();
     let names = |count: usize| (0..count).map(|n| format!("k{n}"));
     for count in [127, 128, 129, 130] {
         store.update(set(names(count), "v")).await.unwrap();
@@ -112,7 +97,7 @@ async fn as_many_items_as_a_transaction_takes_and_more_are_updated_at_once() {
 #[tokio::test]
 async fn an_update_that_is_too_large_for_etcd_is_refused_and_the_next_is_done() {
     let server = Server::start_with("http", &["--max-request-bytes", "100000"]);
-    let (store, _events) = Etcd::open(options(&server), None).await.unwrap();
+    let (store, _events) = Etcd::open(options(&server, "agent_A"), None).await.unwrap();
     let Err(Refused::Invalid(text)) = store.update(one("k", &"x".repeat(100_001))).await else {
         panic!("done, or not for that reason");
     };
@@ -123,7 +108,7 @@ async fn an_update_that_is_too_large_for_etcd_is_refused_and_the_next_is_done() 
 #[tokio::test]
 async fn a_full_etcd_refuses_updates_and_takes_them_again_when_there_is_room() {
     let server = Server::start_with("http", &["--quota-backend-bytes", "2000000"]);
-    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let (store, mut events) = Etcd::open(options(&server, "agent_A"), None).await.unwrap();
     let large = "x".repeat(200_000);
     let fill = async {
         for number in 0.. {
@@ -154,7 +139,7 @@ async fn a_full_etcd_refuses_updates_and_takes_them_again_when_there_is_room() {
 #[tokio::test]
 async fn a_key_that_makes_no_sense_is_left_alone_and_can_be_written_over() {
     let server = Server::start();
-    let (store, mut events) = Etcd::open(options(&server), None).await.unwrap();
+    let (store, mut events) = Etcd::open(options(&server, "agent_A"), None).await.unwrap();
     let mut client = Client::connect([server.endpoint()], None).await.unwrap();
     client.put("test/desired/configs/k", vec![0xff, 0xff], None).await.unwrap();
     client.put("test/who/knows", "x", None).await.unwrap();
@@ -208,7 +193,7 @@ async fn etcd_with_certificates_is_used_with_ours_and_not_without() {
     );
     let plain = || Options {
         endpoints: vec![format!("https://{}", server.endpoint())],
-        ..options(&server)
+        ..options(&server, "agent_A")
     };
     let knows = || Options { ca: Some(own.path("ca.pem")), ..plain() };
     let identity = Some((own.path("client.pem"), own.path("client.key")));
@@ -247,7 +232,7 @@ async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() 
     let with = |prefix: &str, password: &str| Options {
         prefix: prefix.to_owned(),
         user: Some(("gate".to_owned(), password.to_owned())),
-        ..options(&server)
+        ..options(&server, "agent_A")
     };
     let (store, mut events) = Etcd::open(with("test", "secret"), None).await.unwrap();
     store.update(one("k", "v")).await.unwrap();
@@ -256,7 +241,7 @@ async fn etcd_with_users_is_used_with_our_rights_and_a_wrong_password_is_told() 
     assert!(text.contains("invalid user ID or password"), "{text}");
     let text = refusal(with("others", "secret")).await;
     assert!(text.contains("permission denied"), "{text}");
-    let text = refusal(options(&server)).await;
+    let text = refusal(options(&server, "agent_A")).await;
     assert!(text.contains("user name is empty"), "{text}");
 }
 
@@ -278,7 +263,8 @@ async fn updates_go_on_after_users_changed_and_after_the_end_of_each_token() {
     let folder = tempfile::tempdir().unwrap();
     let (server, mut root) = with_tokens(folder.path(), 2).await;
     let user = Some(("gate".to_owned(), "secret".to_owned()));
-    let (store, mut events) = Etcd::open(Options { user, ..options(&server) }, None).await.unwrap();
+    let (store, mut events) =
+        Etcd::open(Options { user, ..options(&server, "agent_A") }, None).await.unwrap();
     for round in 0..2 {
         let name = format!("k{round}");
         store.update(one(&name, "v")).await.unwrap();
@@ -304,10 +290,10 @@ async fn state_of_many_megabytes_is_seeded_opened_and_read_again() {
         .collect();
     let text = format!("apiVersion: v1\nworkloads: {{}}\nconfigs:\n{text}");
     let seed = fifogate::manifest::parse("test.yaml", &text).unwrap().updated.tree;
-    let (store, mut events) = Etcd::open(options(&server), Some(&seed)).await.unwrap();
+    let (store, mut events) = Etcd::open(options(&server, "agent_A"), Some(&seed)).await.unwrap();
     until(&mut events, "large").await;
     store.update(one("k", "v")).await.unwrap();
-    let other = Options { agent: "agent_B".to_owned(), ..options(&server) };
+    let other = Options { agent: "agent_B".to_owned(), ..options(&server, "agent_A") };
     let (_other, mut events) = Etcd::open(other, None).await.unwrap();
     until(&mut events, "k").await;
 }

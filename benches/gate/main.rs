@@ -40,11 +40,8 @@ fn main() {
     if let Some(floor) = &options.floor {
         return floor.serve();
     }
-    if options.list {
-        return; // no tests here
-    }
-    if !options.bench {
-        return say("nothing is measured without optimization: `make bench` does");
+    if !options.harness.measures("make bench") {
+        return;
     }
     if Path::new(MEMORY).is_dir() {
         tempfile::env::override_temp_dir(Path::new(MEMORY)).unwrap();

@@ -1,6 +1,7 @@
 //! The choice of scenarios and durations.
 
 use clap::{Parser, ValueEnum};
+use testkit::Harness;
 
 use crate::{floor::Floor, scenario::Scenario};
 
@@ -26,16 +27,8 @@ pub(crate) struct Options {
     /// Writes docs/benchmarks.md and its pictures
     #[arg(long)]
     pub(crate) write: bool,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
-    #[arg(long, hide = true)]
-    pub(crate) bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    pub(crate) list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    pub(crate) harness: Harness,
     #[command(subcommand)]
     pub(crate) floor: Option<Floor>,
 }

@@ -21,6 +21,7 @@ use std::{
 };
 
 use clap::Parser;
+use testkit::Harness;
 
 use baseline::Baseline;
 use work::{COUNTED, Work};
@@ -38,16 +39,8 @@ struct Options {
     /// Does one piece of work, to be counted
     #[arg(long, hide = true, value_enum)]
     work: Option<Work>,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is counted
-    #[arg(long, hide = true)]
-    bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    harness: Harness,
 }
 
 fn main() -> ExitCode {
@@ -56,11 +49,7 @@ fn main() -> ExitCode {
         work.perform(work.times());
         return ExitCode::SUCCESS;
     }
-    if options.list {
-        return ExitCode::SUCCESS; // no tests here
-    }
-    if !options.bench {
-        say("nothing is counted without optimization: `make instructions` does");
+    if !options.harness.measures("make instructions") {
         return ExitCode::SUCCESS;
     }
     let counted = Baseline::count(instructions);

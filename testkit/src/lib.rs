@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure in here is the failure of a test
 
 mod agent;
+mod bench;
 mod commander;
 mod etcd;
 mod forwarder;
@@ -38,6 +39,7 @@ use nix::{
 use tempfile::TempDir;
 
 pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload_with};
+pub use bench::Harness;
 pub use commander::Commander;
 pub use etcd::Etcd;
 pub use forwarder::{Forwarder, Network};

@@ -9,51 +9,13 @@ use fifogate::pb::{
 use serde_json::{Value, json};
 use testkit::{LinkAgent, TestServer, Transport};
 
-use crate::fifogate;
+use crate::{MANIFEST, run, run_as};
 
-const MANIFEST: &str = "
-apiVersion: v1
-workloads:
-  op:
-    runtime: process
-    agent: agent_A
-    runtimeConfig: x
-    controlInterfaceAccess:
-      allowRules:
-        - { type: StateRule, operation: ReadWrite, filterMasks: ['*'] }
-  writer:
-    runtime: process
-    agent: agent_A
-    runtimeConfig: y
-    controlInterfaceAccess:
-      allowRules:
-        - { type: StateRule, operation: Write, filterMasks: [desiredState.configs] }
-        - { type: StateRule, operation: Read, filterMasks: [desiredState.configs.mode] }
-configs:
-  mode: slow
-  node: { name: a, hosts: [h1] }
-";
 const MODE: &str = "desiredState.configs.mode";
 const NODE: &str = "desiredState.configs.node";
 
 /// Words and paths of the lines of an outcome.
 type Lines<'a> = &'a [(&'a str, &'a str)];
-
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-fn run_as(gate: &TestServer, workload: &str, args: &[&str]) -> Said {
-    run(args, gate.pair(workload).to_str().unwrap())
-}
-
-fn run(args: &[&str], pair: &str) -> Said {
-    let output = fifogate(args).args(["-d", pair]).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
 
 /// The desired state, as the workload `op` sees it.
 fn desired(gate: &TestServer) -> String {
