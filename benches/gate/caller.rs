@@ -85,6 +85,25 @@ impl Caller {
         times
     }
 
+    /// The same, with something before each that is not timed: it may change the request. Answers may
+    /// differ, but not in their length.
+    pub(crate) fn round_trips_after(
+        &mut self,
+        time: Duration,
+        mut before: impl FnMut(usize, &mut [u8]),
+    ) -> Times {
+        let mut times = Times::default();
+        let end = Instant::now() + time;
+        for turn in 0.. {
+            if Instant::now() >= end {
+                break;
+            }
+            before(turn, &mut self.request);
+            times.push(self.call());
+        }
+        times
+    }
+
     /// How long one takes.
     pub(crate) fn call(&mut self) -> Duration {
         let begin = Instant::now();

@@ -15,6 +15,19 @@ use prost::Message;
 pub(crate) const SPEED: &str = "speed";
 pub(crate) const SPEED_MASK: &str = "desiredState.configs.speed";
 
+/// Configs that are read in turn.
+pub(crate) const SHELF: usize = 64;
+
+/// The mask of one of them.
+pub(crate) fn shelf_mask(index: usize) -> String {
+    format!("desiredState.configs.{}", shelf(index % SHELF))
+}
+
+/// Names are equally long, so that all answers are.
+fn shelf(index: usize) -> String {
+    format!("shelf{index:02}")
+}
+
 pub(crate) fn read(id: &str, masks: &[&str], subscribe: bool) -> Vec<u8> {
     let field_mask = masks.iter().map(|mask| (*mask).to_owned()).collect();
     let ask = pb::CompleteStateRequest { field_mask, subscribe_for_events: subscribe };
@@ -54,7 +67,11 @@ pub(crate) fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 /// A manifest with workloads that look like such: an image, a command, tags, a dependency.
 pub(crate) fn manifest(state: usize, pairs: usize) -> String {
-    let mut text = "apiVersion: v1\nconfigs: { speed: \"00000000\" }\nworkloads:\n".to_owned();
+    let mut text = "apiVersion: v1\nconfigs:\n  speed: \"00000000\"\n".to_owned();
+    for index in 0..SHELF {
+        writeln!(text, "  {}: \"00000000\"", shelf(index)).unwrap();
+    }
+    text.push_str("workloads:\n");
     for index in 0..state {
         writeln!(
             text,

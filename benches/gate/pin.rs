@@ -3,6 +3,7 @@
 use std::fs;
 
 use nix::{
+    errno::Errno,
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
@@ -21,6 +22,8 @@ pub(crate) enum Cores {
     One,
     /// Each on its own.
     Two,
+    /// The worker thread of fifogate on its own, its event loop with the client.
+    Apart,
 }
 
 impl Cpus {
@@ -30,24 +33,32 @@ impl Cpus {
         Self { all, usable }
     }
 
-    /// Both ways, if there is more than one processor.
+    /// The ways that a floor has, too; one if there is no second processor.
     pub(crate) fn layouts(&self) -> &'static [Cores] {
         if self.usable.len() > 1 { &[Cores::One, Cores::Two] } else { &[Cores::One] }
     }
 
+    /// All ways of fifogate.
+    pub(crate) fn all_layouts(&self) -> &'static [Cores] {
+        if self.usable.len() > 1 { &[Cores::One, Cores::Two, Cores::Apart] } else { &[Cores::One] }
+    }
+
     /// We and all threads of `server` run where `cores` says.
     pub(crate) fn pin(&self, cores: Cores, server: u32) {
-        let other = self.usable[usize::from(cores == Cores::Two)];
-        set(Pid::from_raw(0), &only(self.usable[0]));
-        for entry in fs::read_dir(format!("/proc/{server}/task")).unwrap() {
-            let thread = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
-            set(Pid::from_raw(thread), &only(other));
-        }
+        set_all("self", |_| only(self.usable[0]));
+        set_all(&server.to_string(), |name| {
+            let second = match cores {
+                Cores::One => false,
+                Cores::Two => true,
+                Cores::Apart => name == "worker",
+            };
+            only(self.usable[usize::from(second)])
+        });
     }
 
     /// We, and what we start, run wherever there is room.
     pub(crate) fn free(&self) {
-        set(Pid::from_raw(0), &self.all);
+        set_all("self", |_| self.all);
     }
 }
 
@@ -56,6 +67,7 @@ impl Cores {
         match self {
             Self::One => "one core",
             Self::Two => "two cores",
+            Self::Apart => "worker apart",
         }
     }
 }
@@ -66,6 +78,16 @@ fn only(cpu: usize) -> CpuSet {
     set
 }
 
-fn set(thread: Pid, cpus: &CpuSet) {
-    sched_setaffinity(thread, cpus).unwrap();
+/// Binds each thread of a process, by its name.
+fn set_all(process: &str, cpus: impl Fn(&str) -> CpuSet) {
+    for entry in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let task = entry.unwrap();
+        let thread = Pid::from_raw(task.file_name().to_str().unwrap().parse().unwrap());
+        // A thread may have ended meanwhile.
+        let Ok(name) = fs::read_to_string(task.path().join("comm")) else { continue };
+        match sched_setaffinity(thread, &cpus(name.trim_end())) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => panic!("cannot bind a thread: {errno}"),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The measured scenarios.
 
 mod adding;
+mod beside_work;
 mod fan_out;
 mod full_read;
 pub(crate) mod idle;
@@ -27,6 +28,8 @@ pub(crate) enum Scenario {
     RoundTrip,
     /// Small reads, 64 under way
     Pipelined,
+    /// A small read beside other work
+    BesideWork,
     /// One update to many subscribers
     FanOut,
     /// One update among many subscriptions of which one matches
@@ -47,6 +50,7 @@ impl Scenario {
         let section = match self {
             Self::RoundTrip => round_trip::run(settings),
             Self::Pipelined => pipelined::run(settings),
+            Self::BesideWork => beside_work::run(settings),
             Self::FanOut => fan_out::run(settings),
             Self::Unrelated => unrelated::run(settings),
             Self::FullRead => full_read::run(settings),

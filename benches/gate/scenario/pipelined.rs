@@ -58,6 +58,7 @@ pub(super) fn run(settings: &Settings) -> Section {
         let row = Row::new(cores.name(), "1/s", gate).against(Hops::Worker.name(), bare);
         section.rows.push(row.at_least_or_share(300_000.0, 0.5));
     }
+    section.note("equal reads of an unchanged state, whose answer fifogate encodes once");
     section.note("the bare one writes each answer by one call, as fifogate does");
     section
 }
