@@ -3,7 +3,12 @@
 //! Texts of a workload go in. Masks for matching come out, and selections that pick the parts of a list
 //! of masks from a tree. No mask is rejected: a mask of nothing finds nothing.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use super::{Key, Map, Node, tree};
 
@@ -33,10 +38,26 @@ impl Segment {
 /// `.`, so segments may be empty (`workloadStates..un`).
 ///
 /// Masks are ordered by their segments, so masks with a common beginning are neighbours.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialOrd, Ord)]
 pub struct Mask {
     segments: Arc<[Segment]>,
     text: Arc<str>,
+}
+
+/// By the text alone: different texts have different segments.
+impl PartialEq for Mask {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Mask {}
+
+/// As [`PartialEq`]: each read looks its masks up.
+impl Hash for Mask {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
 }
 
 impl Mask {
@@ -47,7 +68,12 @@ impl Mask {
         let segments = match text {
             // A split would make one empty name of it (docs/protocol.md#masks).
             "" => Arc::default(),
-            _ => text.split('.').map(segment).collect(),
+            _ => {
+                // Of known length, so they are not collected twice.
+                let count = text.bytes().filter(|byte| *byte == b'.').count() + 1;
+                let mut names = text.split('.');
+                (0..count).map(|_| segment(names.next().unwrap_or_default())).collect()
+            }
         };
         Self { segments, text: text.into() }
     }

@@ -261,6 +261,7 @@ impl PipeWriter {
             self.left_of_inherited = unread;
             self.adopted = unread > 0;
         }
+        self.known_empty = unread == 0;
         // More bytes than written: the workload writes into its own input. Writing continues after it
         // has read them.
         if unread > self.written_frames.bytes && !self.adopted {
