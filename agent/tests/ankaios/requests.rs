@@ -6,7 +6,7 @@ use fifogate::pb::ank_base::{
     self as pb, LogsRequest, UpdateStateSuccess, execution_state::ExecutionStateEnum as State,
     request::RequestContent, response::ResponseContent,
 };
-use testkit::{Session, update, wait_for, workload_with};
+use testkit::{Session, altered, configs, update, wait_for, workload_with};
 
 use super::{
     joined::{Joined, answer_subscription, state, with_states},
@@ -31,28 +31,6 @@ fn joined() -> (Joined, Session) {
 
 fn set(key: &str, value: &str) -> RequestContent {
     update(&format!("configs: {{{key}: '{value}'}}"), &[&format!("desiredState.configs.{key}")])
-}
-
-fn configs(entries: &[(&str, &str)]) -> pb::CompleteState {
-    let item = |text: &str| pb::ConfigItem {
-        config_item_enum: Some(pb::config_item::ConfigItemEnum::String(text.to_owned())),
-    };
-    let configs = entries.iter().map(|(key, own)| ((*key).to_owned(), item(own))).collect();
-    let desired = pb::State {
-        api_version: "v1".to_owned(),
-        configs: Some(pb::ConfigMap { configs }),
-        ..Default::default()
-    };
-    pb::CompleteState { desired_state: Some(desired), ..Default::default() }
-}
-
-fn altered(added: &[&str], updated: &[&str], removed: &[&str]) -> pb::AlteredFields {
-    let all = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    pb::AlteredFields {
-        added_fields: all(added),
-        updated_fields: all(updated),
-        removed_fields: all(removed),
-    }
 }
 
 fn config_of(response: &pb::CompleteStateResponse, key: &str) -> Option<String> {
