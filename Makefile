@@ -36,6 +36,7 @@ test: setup  ## all tests, with the real SDKs in mount namespaces
 	$(if $(shell $(CARGO) nextest --version 2> /dev/null),\
 		$(CARGO) nextest run --workspace --all-targets --no-fail-fast,\
 		$(CARGO) test --workspace --all-targets --no-fail-fast)
+	$(if $(ANK_BIN_DIR),,@echo 'SKIPPED tests/ankaios: ANK_BIN_DIR is not set, the folder of ank, ank-server and ank-agent')
 
 # Chosen by measured time: no suite here takes more than a few seconds on two idle cores.
 FAST_TESTS = cli embed fuzz_seeds layering links nesting shell sim soak vectors
@@ -46,14 +47,17 @@ test-fast: protoc  ## the half of the tests that takes under a minute when warm,
 	SEEDS=20 $(CARGO) test --package fifogate $(FAST_TESTS:%=--test %)
 
 # Their folder is ANK_BIN_DIR: nothing of Ankaios is in this repository.
-.PHONY: interop interop-figures
-interop: setup  ## our agent beside real programs of Ankaios: make interop ANK_BIN_DIR=FOLDER
+.PHONY: interop interop-figures ank-bin-dir
+interop: ank-bin-dir setup  ## our agent beside real programs of Ankaios: make interop ANK_BIN_DIR=FOLDER
 	$(CARGO) build --workspace --bins
 	ANK_BIN_DIR=$(ANK_BIN_DIR) $(CARGO) test --package fifogate --test ankaios
 
-interop-figures: setup  ## the figures of docs/ankaios.md, by the same programs
+interop-figures: ank-bin-dir setup  ## the figures of docs/ankaios.md, by the same programs
 	$(CARGO) build --workspace --bins
 	ANK_BIN_DIR=$(ANK_BIN_DIR) $(CARGO) test --package fifogate --test ankaios -- --ignored --nocapture --test-threads 1
+
+ank-bin-dir:
+	$(if $(ANK_BIN_DIR),,$(error ANK_BIN_DIR is not set, the folder of ank, ank-server and ank-agent))
 
 .PHONY: setup
 setup:  ## what the tests need beside Rust: the SDKs, etcd, podman (as root it installs their packages)

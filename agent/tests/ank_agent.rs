@@ -19,13 +19,13 @@ use nix::{
     unistd::mkfifo,
 };
 use tempfile::TempDir;
-use testkit::{Process, fifogate_agent, wait_for};
+use testkit::{Authority, Process, fifogate_agent, wait_for};
 
 mod ankaios {
     pub(super) mod server;
 }
 
-use ankaios::server::{Ankaios, Authority, ToServerContent, workload};
+use ankaios::server::{Ankaios, ToServerContent, workload};
 
 /// A server that is not there.
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -257,26 +257,30 @@ fn pems(place: &Place, authority: &Authority) -> [String; 3] {
         .map(|(name, mode)| place.write(name, &authority.text(name), mode))
 }
 
+/// The options of TLS, and those of a whole agent.
+fn with_tls([ca, crt, key]: &[String; 3]) -> ([&str; 6], Vec<&str>) {
+    let options = ["--ca_pem", ca, "--crt_pem", crt, "--key_pem", key];
+    (options, [&BASE[..], &options].concat())
+}
+
 #[test]
 fn tls_takes_three_files_and_counts_for_more_than_its_absence() {
     let (place, authority) = (Place::new(), Authority::new());
     let paths = pems(&place, &authority);
     let [ca, crt, key_path] = paths.each_ref().map(String::as_str);
-    let options = ["--ca_pem", ca, "--crt_pem", crt, "--key_pem", key_path];
-    let (base, secure) = (BASE, SECURE);
-    let all = [&base[..], &options].concat();
-    assert!(place.in_effect(&all, &[]).contains(secure));
+    let (options, all) = with_tls(&paths);
+    assert!(place.in_effect(&all, &[]).contains(SECURE));
     let env = [("ANKAGENT_CA_PEM", ca), ("ANKAGENT_CRT_PEM", crt), ("ANKAGENT_KEY_PEM", key_path)];
-    assert!(place.in_effect(&base, &env).contains(secure));
+    assert!(place.in_effect(&BASE, &env).contains(SECURE));
     // TLS counts for more than its absence.
-    assert!(place.in_effect(&[&all[..], &["-k"]].concat(), &[]).contains(secure));
+    assert!(place.in_effect(&[&all[..], &["-k"]].concat(), &[]).contains(SECURE));
     assert!(place.log().contains("--insecure counts for nothing"));
-    place.in_effect(&[&base[..], &options[..4], &["-k"]].concat(), &[]);
+    place.in_effect(&[&BASE[..], &options[..4], &["-k"]].concat(), &[]);
     assert!(place.log().contains("only 2 of 3 are given"));
     for left_out in 0..3 {
         let given = options.chunks(2).enumerate().filter(|(at, _)| *at != left_out);
         let given: Vec<_> = given.flat_map(|(_, pair)| pair.to_vec()).collect();
-        let text = place.refusal(&[&base[..], &given].concat(), &[]);
+        let text = place.refusal(&[&BASE[..], &given].concat(), &[]);
         let missing = options[2 * left_out];
         assert!(
             text.starts_with(&format!("the connection needs TLS: give {missing}, or")),
@@ -290,9 +294,7 @@ fn files_of_tls_are_checked_and_never_printed() {
     let (place, authority) = (Place::new(), Authority::new());
     let paths = pems(&place, &authority);
     let [ca, crt, key_path] = paths.each_ref().map(String::as_str);
-    let options = ["--ca_pem", ca, "--crt_pem", crt, "--key_pem", key_path];
-    let (base, secure) = (BASE, SECURE);
-    let all = [&base[..], &options].concat();
+    let (options, all) = with_tls(&paths);
     for (path, mode, what) in [
         (key_path, 0o640, "the mode of this key is 0640, not 0600 or 0400"),
         (key_path, 0o700, "the mode of this key is 0700, not 0600 or 0400"),
@@ -308,14 +310,14 @@ fn files_of_tls_are_checked_and_never_printed() {
     }
     // A key in the place of a certificate, and files that are none.
     let swapped = ["--ca_pem", key_path, "--crt_pem", key_path, "--key_pem", key_path];
-    place.refusal(&[&base[..], &swapped].concat(), &[]);
+    place.refusal(&[&BASE[..], &swapped].concat(), &[]);
     let none = place.write("none.pem", "SECRET", 0o600);
     place.refusal(
-        &[&base[..], &["--ca_pem", ca, "--crt_pem", crt, "--key_pem", &none]].concat(),
+        &[&BASE[..], &["--ca_pem", ca, "--crt_pem", crt, "--key_pem", &none]].concat(),
         &[],
     );
     let away = place.text_of("away.pem");
-    let text = place.refusal(&[&base[..], &options[..4], &["--key_pem", &away]].concat(), &[]);
+    let text = place.refusal(&[&BASE[..], &options[..4], &["--key_pem", &away]].concat(), &[]);
     assert!(text.starts_with(&away), "{text}");
     // Contents in the file, and one file of both kinds.
     let content = |name: &str, text: &str| format!("{name}_content = '''\n{text}'''\n");
@@ -324,14 +326,14 @@ fn files_of_tls_are_checked_and_never_printed() {
     let texts =
         content("ca_pem", &ca_text) + &content("crt_pem", &crt_text) + &content("key_pem", &key);
     let file = place.write("all.conf", &format!("version = 'v1'\n{texts}"), 0o600);
-    let from_file = [&base[..], &["-x", &file]].concat();
-    assert!(place.in_effect(&from_file, &[]).contains(secure));
+    let from_file = [&BASE[..], &["-x", &file]].concat();
+    assert!(place.in_effect(&from_file, &[]).contains(SECURE));
     assert!(!place.log().contains("BEGIN") && !place.log().contains("others may use it"));
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     place.in_effect(&from_file, &[]);
     assert!(place.log().contains("holds a private key, and others may use it (mode 0644)"));
     let both = place.write("both.conf", &format!("version = 'v1'\nkey_pem = '/k'\n{texts}"), 0o600);
-    let text = place.refusal(&[&base[..], &["-x", &both]].concat(), &[]);
+    let text = place.refusal(&[&BASE[..], &["-x", &both]].concat(), &[]);
     assert!(text.contains("key_pem and key_pem_content exclude each other"), "{text}");
 }
 

@@ -8,7 +8,7 @@ mod etcd_store;
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -24,8 +24,7 @@ use fifogate_agent::{
     store::{Etcd, Event, Events, OpenError, Refused, etcd::Options},
 };
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use testkit::Etcd as Server;
+use testkit::{Authority, Etcd as Server};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -152,41 +151,12 @@ async fn a_key_that_makes_no_sense_is_left_alone_and_can_be_written_over() {
     drop(store);
 }
 
-/// The certificates of an authority, a server and a client, as files.
-struct Certificates {
-    folder: tempfile::TempDir,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&key).unwrap();
-        fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
-        let issuer = Issuer::new(params, key);
-        for name in ["server", "client"] {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-            let own = params.signed_by(&key, &issuer).unwrap();
-            fs::write(folder.path().join(name).with_extension("pem"), own.pem()).unwrap();
-            let file = folder.path().join(name).with_extension("key");
-            fs::write(file, key.serialize_pem()).unwrap();
-        }
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-}
-
 #[tokio::test]
 async fn etcd_with_certificates_is_used_with_ours_and_not_without() {
-    let own = Certificates::new();
-    let text = |name: &str| own.path(name).to_str().unwrap().to_owned();
-    let (ca, cert, key) = (text("ca.pem"), text("server.pem"), text("server.key"));
+    let own = Authority::new();
+    own.issue_for("server", "127.0.0.1");
+    own.issue("client");
+    let [ca, cert, key] = own.files("server");
     let server = Server::start_with(
         "https",
         &["--cert-file", &cert, "--key-file", &key, "--client-cert-auth", "--trusted-ca-file", &ca],

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a failure in here is the failure of a test
 
 mod agent;
+mod authority;
 mod bench;
 mod commander;
 mod etcd;
@@ -39,11 +40,14 @@ use nix::{
 use tempfile::TempDir;
 
 pub use agent::{Agent, Seen, processes_with, shell, state_of, workload, workload_with};
+pub use authority::Authority;
 pub use bench::Harness;
 pub use commander::Commander;
 pub use etcd::Etcd;
 pub use forwarder::{Forwarder, Network};
-pub use link_agent::{BOTH, LinkAgent, Transport, access, add, configs, end_of, instance, spawn};
+pub use link_agent::{
+    BOTH, LinkAgent, Transport, access, add, altered, configs, end_of, instance, spawn,
+};
 pub use manifest::{ALL_RIGHTS, manifest, manifest_with};
 pub use namespace::{is_done_elsewhere, is_run_elsewhere};
 pub use podman::{IMAGE, Podman, container};

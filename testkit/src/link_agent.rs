@@ -221,6 +221,16 @@ pub fn access(operation: pb::ReadWriteEnum, masks: &[&str]) -> pb::ControlInterf
     pb::ControlInterfaceAccess { allow_rules: rules.map(rule).into(), deny_rules: Vec::new() }
 }
 
+/// The paths of an event.
+pub fn altered(added: &[&str], updated: &[&str], removed: &[&str]) -> pb::AlteredFields {
+    let all = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+    pb::AlteredFields {
+        added_fields: all(added),
+        updated_fields: all(updated),
+        removed_fields: all(removed),
+    }
+}
+
 /// A desired state with these configs.
 pub fn configs(configs: &[(&str, &str)]) -> pb::CompleteState {
     let item = |value: &str| pb::ConfigItem {

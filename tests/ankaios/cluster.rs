@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::{Podman, Process, Session, fifogate, fifogate_agent, skip, wait_for};
+use testkit::{Authority, Podman, Process, Session, fifogate, fifogate_agent, skip, wait_for};
 
 use crate::manifest::{Workload, manifest};
 
@@ -21,12 +21,8 @@ pub(crate) struct Cluster {
     /// The server, unless the test has ended it.
     pub(crate) server: Option<Process>,
     dir: TempDir,
-    /// Further options of all programs of a side.
-    tls: Option<Pems>,
+    tls: Option<Authority>,
 }
-
-/// Where the PEM files of a name are.
-type Pems = fn(&Path, &str) -> [PathBuf; 3];
 
 /// What a program said.
 #[derive(Debug)]
@@ -48,21 +44,22 @@ impl Said {
 impl Cluster {
     /// An insecure one with an empty state. `None`, and the test is skipped, where the programs are not known.
     pub(crate) fn new() -> Option<Self> {
-        Self::with(tempfile::tempdir().unwrap(), None, &manifest([], &json!({})))
+        Self::with(None, &manifest([], &json!({})))
     }
 
     /// One with a state.
     pub(crate) fn of(manifest: &str) -> Option<Self> {
-        Self::with(tempfile::tempdir().unwrap(), None, manifest)
+        Self::with(None, manifest)
     }
 
-    /// With TLS if there are files for it in the folder.
-    pub(crate) fn with(dir: TempDir, tls: Option<Pems>, manifest: &str) -> Option<Self> {
+    /// With TLS if there is an authority; it has files for each name.
+    pub(crate) fn with(tls: Option<Authority>, manifest: &str) -> Option<Self> {
         let Some(bin) = std::env::var_os("ANK_BIN_DIR").map(PathBuf::from) else {
             skip("ANK_BIN_DIR is not set, the folder of ank, ank-server and ank-agent");
             return None;
         };
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
         let mut cluster = Self { bin, port, server: None, dir, tls };
         cluster.start_server(manifest);
         Some(cluster)
@@ -115,12 +112,12 @@ impl Cluster {
     }
 
     fn secure(&self, command: &mut Command, name: &str) {
-        let Some(pems) = self.tls else {
+        let Some(authority) = &self.tls else {
             command.arg("--insecure");
             return;
         };
         let options = ["--ca_pem", "--crt_pem", "--key_pem"];
-        for (option, path) in options.iter().zip(pems(self.dir.path(), name)) {
+        for (option, path) in options.iter().zip(authority.files(name)) {
             command.arg(option).arg(path);
         }
     }
@@ -256,11 +253,11 @@ impl Cluster {
         let mut command = Command::new(fifogate_agent());
         command.args(["run", "--name", name, "--server", &self.url()]);
         command.arg("--run-dir").arg(&run_dir).arg("--fifogate").arg(fifogate()).args(options);
-        match self.tls {
+        match &self.tls {
             None => drop(command.arg("--insecure")),
-            Some(pems) => {
+            Some(authority) => {
                 let options = ["--ca-pem", "--crt-pem", "--key-pem"];
-                for (option, path) in options.iter().zip(pems(self.dir.path(), name)) {
+                for (option, path) in options.iter().zip(authority.files(name)) {
                     command.arg(option).arg(path);
                 }
             }

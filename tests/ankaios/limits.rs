@@ -2,7 +2,7 @@
 
 use fifogate::pb::ank_base::response::ResponseContent;
 use serde_json::{Value, json};
-use testkit::wait_for;
+use testkit::{Podman, Session, wait_for};
 
 use crate::{
     cluster::Cluster,
@@ -11,7 +11,7 @@ use crate::{
 
 const MIB: usize = 1 << 20;
 
-/// An agent of ours takes a `runtimeConfig` of 1 MiB.
+/// Below the 1 MiB of a `runtimeConfig` that an agent of ours takes.
 const LARGE: usize = 900 << 10;
 
 /// A process whose `runtimeConfig` has this size, most of it a comment.
@@ -46,15 +46,46 @@ fn more_than_4_mib_of_workloads_run_at_an_agent_of_ours() {
 }
 
 #[test]
+fn more_than_1_mib_of_runtime_config_starts_at_the_real_agent_and_not_at_ours() {
+    let Some(cluster) = Cluster::new() else { return };
+    let Some(podman) = Podman::new() else { return };
+    let (_ours, _real) =
+        (cluster.ours_with("ours", &[], &podman.env()), cluster.real("real", &podman));
+    let large = |agent| {
+        let own = Workload::container(agent, LIVES);
+        let config = format!("{}\n# {}\n", own.text("runtimeConfig"), "x".repeat(MIB));
+        own.with("runtimeConfig", config)
+    };
+    cluster.add([
+        ("mine", large("ours")),
+        ("theirs", large("real")),
+        ("process", self::large(0, MIB)),
+    ]);
+    let until = |agent: &str, name: &str, wanted: &str| {
+        wait_for(&format!("{name} {wanted}"), || {
+            let own = states(&cluster)["workloadStates"][agent][name].to_string();
+            own.contains(wanted).then_some(own)
+        })
+    };
+    until("real", "theirs", "Running");
+    for name in ["mine", "process"] {
+        let own = until("ours", name, "StartingFailed");
+        assert!(own.contains("more than 1048576 bytes"), "{own}");
+    }
+}
+
+#[test]
 fn an_update_of_more_than_4_mib_is_refused_and_the_agent_stays() {
     let text = manifest([("w", Workload::process("ours", LIVES).spoken_for())], &json!({}));
     let Some(cluster) = Cluster::of(&text) else { return };
     let ours = cluster.ours("ours", &[]);
     cluster.until("ours", "w", "Running(Ok)");
     let mut session = ours.connect("w");
-    // fifogate itself takes no larger frame; the server's limit counts more than the text.
-    session.set_config("large", "a", &"x".repeat(4 * MIB - 500));
-    let ResponseContent::Error(error) = session.answer("large") else { panic!() };
+    // The largest frame that fifogate takes, without its length of 4 bytes: the name of the workload is too much.
+    let text = "x".repeat(4 * MIB - 500);
+    let left = 4 * MIB + 4 - Session::frame_of_config("a", &text).len();
+    session.set_config("half", "a", &(text + &"x".repeat(left)));
+    let ResponseContent::Error(error) = session.answer("half") else { panic!() };
     assert!(error.message.contains("4 MiB"), "{error:?}");
     session.set_config("fits", "a", &"x".repeat(3 * MIB));
     let answer = session.answer("fits");

@@ -61,17 +61,18 @@ fn write(mut session: Session, own: &str) {
 
 /// The state by what a workload was told.
 #[derive(Default)]
-struct Told {
+pub(crate) struct Told {
     root: Map<Node>,
-    events: usize,
+    pub(crate) events: usize,
     /// What was told, and did not happen.
-    untrue: Vec<String>,
+    pub(crate) untrue: Vec<String>,
     /// The last number told for each name.
-    last: BTreeMap<String, u32>,
+    pub(crate) last: BTreeMap<String, u32>,
 }
 
 impl Told {
-    fn take(&mut self, own: pb::CompleteStateResponse) {
+    /// Takes the first answer, or an event.
+    pub(crate) fn take(&mut self, own: pb::CompleteStateResponse) {
         let tree = convert::from_pb(&own.complete_state.unwrap_or_default()).unwrap();
         let Some(altered) = own.altered_fields else {
             self.root = tree.root().clone();
@@ -117,12 +118,15 @@ impl Told {
         }
     }
 
+    /// The configs, as far as they were told.
+    pub(crate) fn configs(&self) -> Map<Node> {
+        let configs = self.root.get("desiredState").and_then(|own| own.get("configs"));
+        configs.map(|own| own.entries().clone()).unwrap_or_default()
+    }
+
     /// Reads events until the last updates of both writers are known.
     fn until_end(mut self, session: &mut Session) -> Self {
-        let is_known = |own: &Self, name: &str| {
-            let configs = own.root.get("desiredState").and_then(|own| own.get("configs"));
-            configs.is_some_and(|own| own.get(name).is_some())
-        };
+        let is_known = |own: &Self, name: &str| own.configs().get(name).is_some();
         while !(is_known(&self, "a-end") && is_known(&self, "b-end")) {
             if let (_, ResponseContent::CompleteStateResponse(own)) = session.response() {
                 self.take(own);

@@ -8,13 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fifogate::pb::ank_base::{self as pb, response::ResponseContent};
+use fifogate::{
+    pb::ank_base::{self as pb, response::ResponseContent},
+    state::Node,
+};
 use serde_json::json;
 use testkit::{Podman, Session, memory_kib, wait_for};
 
 use crate::{
     cluster::{Cluster, Member},
     manifest::{LIVES, Workload, manifest},
+    same_state::Told,
 };
 
 const UPDATES: u32 = 1000;
@@ -32,48 +36,36 @@ fn configs(state: Option<pb::CompleteState>) -> BTreeMap<String, String> {
     configs.unwrap_or_default().configs.iter().map(|(key, own)| (key.clone(), text(own))).collect()
 }
 
-/// What events have told of the configs, and when each value was told.
+/// What a workload was told of the configs, and when each value was told.
 #[derive(Default)]
-struct Told {
-    now: BTreeMap<String, String>,
+struct Timed {
+    told: Told,
     times: BTreeMap<u32, Instant>,
-    events: usize,
-    /// Changes that were none.
-    untrue: usize,
 }
 
-impl Told {
-    fn take(&mut self, event: pb::CompleteStateResponse) {
-        let at = Instant::now();
-        self.events += 1;
-        let altered = event.altered_fields.unwrap_or_default();
-        let new = configs(event.complete_state);
-        let key = |path: &String| path.strip_prefix("desiredState.configs.").map(str::to_owned);
-        for key in altered.removed_fields.iter().filter_map(key) {
-            self.untrue += usize::from(self.now.remove(&key).is_none());
-        }
-        for key in altered.added_fields.iter().chain(&altered.updated_fields).filter_map(key) {
-            let value = new[&key].clone();
-            if let Ok(number) = value.parse() {
-                self.times.entry(number).or_insert(at);
-            }
-            self.untrue += usize::from(self.now.insert(key, value.clone()) == Some(value));
-        }
-    }
-
+impl Timed {
     /// Reads events up to the last value, on a thread of its own.
     fn follow(mut session: Session) -> thread::JoinHandle<(Self, Session)> {
         session.subscribe(&["desiredState.configs"]);
-        let first = session.state_response();
-        let mut told = Self { now: configs(first.complete_state), ..Self::default() };
+        let mut own = Self::default();
+        own.told.take(session.state_response());
         thread::spawn(move || {
-            while !told.now.contains_key("end") {
+            while own.told.configs().get("end").is_none() {
                 let (_, content) = session.response();
                 let ResponseContent::CompleteStateResponse(event) = content else { continue };
-                told.take(event);
+                let at = Instant::now();
+                own.told.take(event);
+                for number in own.told.last.values() {
+                    own.times.entry(*number).or_insert(at);
+                }
             }
-            (told, session)
+            (own, session)
         })
+    }
+
+    fn configs(&self) -> BTreeMap<String, String> {
+        let text = |own: &Node| own.as_str().unwrap().to_owned();
+        self.told.configs().iter().map(|(key, own)| (key.to_string(), text(own))).collect()
     }
 }
 
@@ -109,7 +101,7 @@ fn set(session: &mut Session, key: &str, value: &str) {
 
 #[test]
 #[ignore = "prints figures"]
-fn workloads_of_both_agents_are_told_the_same_and_ours_nothing_that_did_not_happen() {
+fn times_of_events_reads_and_updates_at_both_agents() {
     let own = |agent: &str| match agent {
         "real" => Workload::container("real", LIVES).spoken_for(),
         _ => Workload::process("ours", LIVES).spoken_for(),
@@ -123,7 +115,7 @@ fn workloads_of_both_agents_are_told_the_same_and_ours_nothing_that_did_not_happ
     let (ours, real) = (cluster.ours("ours", &[]), cluster.real("real", &podman));
     cluster.until("real", "theirs", "Running(Ok)");
     let mut writer = ours.connect("writer");
-    let followers = [Told::follow(ours.connect("mine")), Told::follow(real.connect("theirs"))];
+    let followers = [Timed::follow(ours.connect("mine")), Timed::follow(real.connect("theirs"))];
     let mut sent = BTreeMap::new();
     for number in 0..UPDATES {
         sent.insert(number, Instant::now());
@@ -135,12 +127,12 @@ fn workloads_of_both_agents_are_told_the_same_and_ours_nothing_that_did_not_happ
     let state = cluster.state();
     let state: BTreeMap<String, String> =
         serde_json::from_value(state["desiredState"]["configs"].clone()).unwrap();
-    assert_eq!(mine.now, state);
-    assert_eq!(theirs.now, state);
-    assert_eq!(mine.untrue, 0);
-    println!("events: {} at ours, {} at the real agent's", mine.events, theirs.events);
+    assert_eq!(mine.configs(), state);
+    assert_eq!(theirs.configs(), state);
+    assert_eq!(mine.told.untrue, [""; 0]);
+    println!("events: {} at ours, {} at the real agent's", mine.told.events, theirs.told.events);
     let latency =
-        |told: &Told| told.times.iter().map(|(number, at)| *at - sent[number]).collect::<Vec<_>>();
+        |own: &Timed| own.times.iter().map(|(number, at)| *at - sent[number]).collect::<Vec<_>>();
     println!("| ms | ours, median | p99 | real agent, median | p99 |\n|---|---|---|---|---|");
     row("event, from its update", &mut latency(&mine), &mut latency(&theirs));
     let read = |session: &mut Session, number: u32| {

@@ -1,56 +1,23 @@
 //! Mutual TLS between all programs of a cluster.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
-
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
-use tempfile::TempDir;
-use testkit::{Podman, wait_for};
+use testkit::{Authority, Podman, wait_for};
 
 use crate::{
     cluster::Cluster,
     manifest::{LIVES, Workload, manifest},
 };
 
-/// Makes `ca.pem`, and `NAME.pem` with `NAME.key` for each file and the name in it. The server of Ankaios wants
-/// extensions in each certificate.
-fn certificates(folder: &Path, names: &[(&str, &str)]) {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let write = |file: String, text: String, mode| {
-        let path = folder.join(file);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-    };
-    write("ca.pem".to_owned(), params.self_signed(&key).unwrap().pem(), 0o644);
-    let issuer = Issuer::new(params, key);
-    for (file, name) in names {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let params = CertificateParams::new(vec![(*name).to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        write(format!("{file}.pem"), certificate.pem(), 0o644);
-        write(format!("{file}.key"), key.serialize_pem(), 0o600);
+/// A cluster whose agents have certificates for these names.
+fn cluster(agents: &[(&str, &str)], manifest: &str) -> Option<Cluster> {
+    let authority = Authority::new();
+    for own in ["ank-server", "operator"] {
+        authority.issue(own);
     }
-}
-
-fn pems(folder: &Path, name: &str) -> [PathBuf; 3] {
-    ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")].map(|own| folder.join(own))
-}
-
-fn cluster(names: &[(&str, &str)], manifest: &str) -> Option<Cluster> {
-    let dir = tempfile::tempdir().unwrap();
-    let all = [&[("ank-server", "ank-server"), ("operator", "operator")], names].concat();
-    certificates(dir.path(), &all);
-    secure(dir, manifest)
-}
-
-fn secure(dir: TempDir, manifest: &str) -> Option<Cluster> {
-    Cluster::with(dir, Some(pems), manifest)
+    for (agent, name) in agents {
+        authority.issue_for(agent, name);
+    }
+    Cluster::with(Some(authority), manifest)
 }
 
 #[test]

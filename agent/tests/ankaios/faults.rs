@@ -13,7 +13,7 @@ use fifogate::{
     state::{Tree, convert},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use testkit::{Agent, Session, number, processes_with, wait_for, workload};
+use testkit::{Agent, Session, configs, number, processes_with, wait_for, workload};
 
 use super::{
     joined::{US, state},
@@ -38,19 +38,6 @@ fn join(server: &Ankaios) -> (Agent, Session) {
 /// A process of its own for each number.
 fn sleeper(seconds: u32) -> pb::Workload {
     bare(US, "process", &format!("command: sleep\nargs: ['{seconds}']"))
-}
-
-fn configs(entries: &[(String, String)]) -> pb::CompleteState {
-    let item = |text: &String| pb::ConfigItem {
-        config_item_enum: Some(pb::config_item::ConfigItemEnum::String(text.clone())),
-    };
-    let configs = entries.iter().map(|(key, own)| (key.clone(), item(own))).collect();
-    let desired = pb::State {
-        api_version: "v1".to_owned(),
-        configs: Some(pb::ConfigMap { configs }),
-        ..Default::default()
-    };
-    pb::CompleteState { desired_state: Some(desired), ..Default::default() }
 }
 
 /// The state without what changes all the time.
@@ -91,12 +78,7 @@ fn stream_that_breaks_at_any_message_loses_nothing() {
         server.reset_connections();
         let key = format!("k{message}");
         let name = format!("w{message}");
-        server
-            .update(
-                configs(&[(key.clone(), "1".to_owned())]),
-                &[&format!("desiredState.configs.{key}")],
-            )
-            .unwrap();
+        server.update(configs(&[(&key, "1")]), &[&format!("desiredState.configs.{key}")]).unwrap();
         server.apply(&name, sleeper(20_000 + u32::try_from(message).unwrap()));
         server.wait_for_state(&name, "Running(Ok)");
         if message > 0 {
@@ -361,7 +343,7 @@ impl Sequence {
                 let new = if value == "0" {
                     pb::CompleteState::default()
                 } else {
-                    configs(&[(key, value)])
+                    configs(&[(&key, &value)])
                 };
                 self.server.update(new, &[&mask]).unwrap();
             }

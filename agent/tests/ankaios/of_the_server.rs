@@ -10,9 +10,10 @@ use fifogate::pb::ank_base::{
 };
 
 use super::server::{
-    Ankaios, Authority, BreakBy, FromServer, FromServerContent, Incoming, PATIENCE, Port, ToServer,
+    Ankaios, BreakBy, FromServer, FromServerContent, Incoming, PATIENCE, Port, ToServer,
     ToServerContent, with_workloads, workload, workload_state,
 };
+use testkit::Authority;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{
@@ -349,7 +350,7 @@ fn model_checks_the_name_in_a_certificate() {
     let authority = Authority::new();
     let server = Ankaios::start_with_tls(&authority, &pb::CompleteState::default());
     authority.issue("agent_A");
-    authority.issue_for("any", strings(&["*"]));
+    authority.issue_for("any", "*");
     let hello = |file: &'static str| {
         let (authority, url) = (&authority, server.url());
         async move {

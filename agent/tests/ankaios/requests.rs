@@ -6,7 +6,8 @@ use fifogate::pb::ank_base::{
     self as pb, LogsRequest, UpdateStateSuccess, execution_state::ExecutionStateEnum as State,
     request::RequestContent, response::ResponseContent,
 };
-use testkit::{Session, update, wait_for, workload_with};
+use prost::Message;
+use testkit::{Session, altered, configs, update, wait_for, workload_with};
 
 use super::{
     joined::{Joined, answer_subscription, state, with_states},
@@ -22,7 +23,11 @@ fn asker() -> String {
 }
 
 fn joined() -> (Joined, Session) {
-    let options = ["--insecure", "--", "--subscribe-grace-ms", "0"];
+    joined_with_grace("0")
+}
+
+fn joined_with_grace(milliseconds: &str) -> (Joined, Session) {
+    let options = ["--insecure", "--", "--subscribe-grace-ms", milliseconds];
     let joined = Joined::start(Port::open(), &options, &asker());
     joined.wait_for_state("ask", "Running(Ok)");
     let session = joined.agent.connect_as("ask");
@@ -31,28 +36,6 @@ fn joined() -> (Joined, Session) {
 
 fn set(key: &str, value: &str) -> RequestContent {
     update(&format!("configs: {{{key}: '{value}'}}"), &[&format!("desiredState.configs.{key}")])
-}
-
-fn configs(entries: &[(&str, &str)]) -> pb::CompleteState {
-    let item = |text: &str| pb::ConfigItem {
-        config_item_enum: Some(pb::config_item::ConfigItemEnum::String(text.to_owned())),
-    };
-    let configs = entries.iter().map(|(key, own)| ((*key).to_owned(), item(own))).collect();
-    let desired = pb::State {
-        api_version: "v1".to_owned(),
-        configs: Some(pb::ConfigMap { configs }),
-        ..Default::default()
-    };
-    pb::CompleteState { desired_state: Some(desired), ..Default::default() }
-}
-
-fn altered(added: &[&str], updated: &[&str], removed: &[&str]) -> pb::AlteredFields {
-    let all = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    pb::AlteredFields {
-        added_fields: all(added),
-        updated_fields: all(updated),
-        removed_fields: all(removed),
-    }
 }
 
 fn config_of(response: &pb::CompleteStateResponse, key: &str) -> Option<String> {
@@ -100,6 +83,43 @@ fn update_without_a_right_to_it_never_reaches_the_server() {
     assert_eq!(session.error(), ("1".to_owned(), "Access denied".to_owned()));
     let large = "x".repeat(1 << 20);
     session.request("2", set("a", &large));
+    assert_eq!(joined.forwarded().request_id, "ask@2", "the first request that it sees");
+}
+
+#[test]
+fn answer_to_an_update_comes_before_its_event_in_the_grace_time_of_a_subscription() {
+    let (mut joined, mut session) = joined_with_grace("600000");
+    session.read("events", &["desiredState.configs"], true);
+    session.state_response();
+    session.request("1", set("a", "1"));
+    assert_eq!(joined.forwarded().request_id, "ask@1");
+    joined.tell(configs(&[("a", "1")]), altered(&["desiredState.configs"], &[], &[]));
+    let success = ResponseContent::UpdateStateSuccess(UpdateStateSuccess::default());
+    joined.stream.send(FromServer::response("ask@1", success));
+    joined.answer_read();
+    assert_eq!(session.response().0, "1");
+    // A read has it.
+    session.read("read", &["desiredState.configs"], false);
+    assert_eq!(config_of(&session.state_response(), "a").as_deref(), Some("1"));
+}
+
+#[test]
+fn update_that_is_too_large_with_its_masks_is_refused_and_the_next_one_is_not() {
+    let (mut joined, mut session) = joined();
+    let update_mask: Vec<_> = (0..200).map(|n| format!("desiredState.configs.{n:0>900}")).collect();
+    let of_size = |bytes| {
+        let new_state = Some(configs(&[("a", &"x".repeat(bytes))]));
+        let update_mask = update_mask.clone();
+        RequestContent::UpdateStateRequest(pb::UpdateStateRequest { new_state, update_mask })
+    };
+    // The largest frame that fifogate takes, with 5 bytes around the request.
+    let request =
+        pb::Request { request_id: "1".to_owned(), request_content: Some(of_size(3 << 20)) };
+    let left = (4 << 20) - 5 - request.encoded_len();
+    session.request("1", of_size((3 << 20) + left));
+    let text = "The update is larger than the 4 MiB that the server reads";
+    assert_eq!(session.error(), ("1".to_owned(), text.to_owned()));
+    session.request("2", set("a", "1"));
     assert_eq!(joined.forwarded().request_id, "ask@2", "the first request that it sees");
 }
 

@@ -40,7 +40,7 @@ pub(crate) use self::{
     record::{Record, Recorded},
     sink::BreakBy,
     stream::{Incoming, Stream},
-    tls::Authority,
+    tls::server_config,
 };
 
 /// Time for any one message.

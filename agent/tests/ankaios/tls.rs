@@ -1,22 +1,16 @@
 //! Mutual TLS with the server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use testkit::{Agent, wait_for, workload};
+use testkit::{Agent, Authority, wait_for, workload};
 
 use super::{
     joined::Joined,
-    server::{Authority, Port},
+    server::{Port, server_config},
 };
 
 fn options(paths: &[String; 3]) -> Vec<&str> {
     vec!["--ca-pem", &paths[0], "--crt-pem", &paths[1], "--key-pem", &paths[2]]
-}
-
-fn paths(authority: &Authority, name: &str) -> [String; 3] {
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")]
-        .map(|file| text(&authority.path(&file)))
 }
 
 #[test]
@@ -24,13 +18,13 @@ fn agent_joins_by_its_certificate_and_a_server_of_another_authority_is_not_trust
     let authority = Authority::new();
     authority.issue("agent_A");
     let one = workload("one", "exec sleep 1000", "");
-    let own = paths(&authority, "agent_A");
-    let port = Port::open_with_tls(authority.server());
+    let own = authority.files("agent_A");
+    let port = Port::open_with_tls(server_config(&authority));
     // The server's name counts, and not its address.
     let joined = Joined::start(port, &options(&own), &one);
     joined.wait_for_state("one", "Running(Ok)");
     let other = Authority::new();
-    let stranger = Port::open_with_tls(other.server());
+    let stranger = Port::open_with_tls(server_config(&other));
     let agent = Agent::join(&stranger.url(), &options(&own));
     wait_for("word of it", || agent.log().contains("invalid peer certificate").then_some(()));
     assert_eq!(stranger.streams(), 0);
@@ -40,9 +34,9 @@ fn agent_joins_by_its_certificate_and_a_server_of_another_authority_is_not_trust
 fn key_that_others_can_read_is_refused_and_never_told() {
     let authority = Authority::new();
     authority.issue("agent_A");
-    let own = paths(&authority, "agent_A");
+    let own = authority.files("agent_A");
     fs::set_permissions(&own[2], fs::Permissions::from_mode(0o640)).unwrap();
-    let port = Port::open_with_tls(authority.server());
+    let port = Port::open_with_tls(server_config(&authority));
     let mut agent = Agent::join(&port.url(), &options(&own));
     assert_eq!(agent.status(), Some(2));
     let log = agent.log();

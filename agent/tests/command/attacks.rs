@@ -8,14 +8,14 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
-use testkit::Agent;
+use testkit::{Agent, Authority};
 use tokio::task::spawn_blocking;
 use tonic::{Code, transport::Endpoint};
 
 use super::{
     client::{Client, PATIENCE, TOOL, ToServer, request, state},
     neighbour::{self, Neighbour},
-    tls::{Authority, connect, free_port, is_served, start_with},
+    tls::{connect, free_port, is_served, options, start_with},
 };
 
 /// How long all of them go on.
@@ -53,7 +53,7 @@ async fn hostile_clients_of_all_kinds_at_once_are_refused_and_hold_up_no_workloa
     ours.issue_until("late", 2020);
     foreign.issue("operator");
     let port = free_port();
-    let agent = start_with(&neighbour::workload(), &ours.options("ank-server", port));
+    let agent = start_with(&neighbour::workload(), &options(&ours, "ank-server", port));
     let neighbour = Neighbour::start(&agent, "good");
     let end = Instant::now() + LONG_ENOUGH;
     let of = |own, name| {

@@ -7,9 +7,9 @@ use fifogate::{
     state::Tree,
 };
 use tempfile::TempDir;
-use testkit::{Agent, Etcd, Session, fifogate_agent, wait_for};
+use testkit::{Agent, Authority, Etcd, Session, fifogate_agent, wait_for};
 
-use super::tls::{Authority, free_port};
+use super::tls::{free_port, options};
 
 /// A workload of this agent that says how far it counts, and goes on when somebody writes to a pipe.
 fn counts(name: &str, agent: &str, script: &str) -> String {
@@ -100,7 +100,7 @@ fn nodes() -> Nodes {
         let all: Vec<_> = own.iter().chain(listen).map(String::as_str).collect();
         Agent::start(&text, &all)
     };
-    let tls = || authority.options("ank-server", free_port());
+    let tls = || options(&authority, "ank-server", free_port());
     let first = start("agent_A", &tls());
     let mut ctl = first.connect();
     let (second, third) = (start("agent_B", &tls()), start("agent_C", &[]));

@@ -6,9 +6,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use testkit::{Agent, repository};
+use testkit::{Agent, Authority, repository};
 
-use super::tls::{Authority, free_port, start};
+use super::tls::{free_port, options, start};
 
 /// Drives the program with the SDK through its steps, and restarts the agent when it asks for this.
 fn drive(mut agent: Agent, args: &[String]) {
@@ -65,7 +65,7 @@ fn rust_sdk_reads_applies_follows_and_reconnects_over_mutual_tls() {
     authority.issue("ank-server");
     authority.issue("operator");
     let port = free_port();
-    let mut options = authority.options("ank-server", port);
+    let mut options = options(&authority, "ank-server", port);
     options.extend(STATE.map(str::to_owned));
     let file = |name: &str| authority.path(name).display().to_string();
     let files = ["ca.pem", "operator.pem", "operator.key"].map(file);

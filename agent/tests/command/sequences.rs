@@ -6,11 +6,11 @@ use fifogate::pb::ank_base::{
     self as pb, execution_state::ExecutionStateEnum as State, request::RequestContent,
     response::ResponseContent,
 };
-use testkit::{Agent, Etcd, workload};
+use testkit::{Agent, Authority, Etcd, workload};
 
 use super::{
     client::{ANK, Client, TOOL, name, state, with_workload},
-    tls::{Authority, free_port},
+    tls::{free_port, options},
 };
 
 #[tokio::test]
@@ -254,7 +254,7 @@ fn two_nodes() -> TwoNodes {
     let endpoint = etcd.endpoint();
     let start = |name: &str| {
         let mut all = ["--etcd", &endpoint, "--name", name].map(str::to_owned).to_vec();
-        all.extend(authority.options("ank-server", free_port()));
+        all.extend(options(&authority, "ank-server", free_port()));
         Agent::start("", &all.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let first = start("agent_A");

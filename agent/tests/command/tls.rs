@@ -4,61 +4,22 @@ use std::{
     fs::{self, Permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use testkit::{Agent, fifogate_agent, wait_for};
+use testkit::{Agent, Authority, fifogate_agent, wait_for};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::client::{Client, TOOL};
 
-/// Keys and certificates in a folder.
-pub(crate) struct Authority {
-    dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A certificate and key for this name.
-    pub(crate) fn issue(&self, name: &str) {
-        self.issue_until(name, 4000);
-    }
-
-    pub(crate) fn issue_until(&self, name: &str, year: i32) {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_after = date_time_ymd(year, 1, 1);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
-        let path = self.path(&format!("{name}.key"));
-        fs::write(&path, key.serialize_pem()).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
-    }
-
-    /// Options of an agent with the certificate of this name.
-    pub(crate) fn options(&self, name: &str, port: u16) -> Vec<String> {
-        let file = |name: &str| self.path(name).display().to_string();
-        let (crt, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
-        let address = format!("127.0.0.1:{port}");
-        ["--listen", &address, "--ca-pem", &file("ca.pem"), "--crt-pem", &crt, "--key-pem", &key]
-            .map(str::to_owned)
-            .into()
-    }
+/// Options of an agent with the certificate of this name.
+pub(crate) fn options(authority: &Authority, name: &str, port: u16) -> Vec<String> {
+    let [ca, crt, key] = authority.files(name);
+    let address = format!("127.0.0.1:{port}");
+    ["--listen", &address, "--ca-pem", &ca, "--crt-pem", &crt, "--key-pem", &key]
+        .map(str::to_owned)
+        .into()
 }
 
 /// A port that nobody uses.
@@ -114,7 +75,7 @@ async fn only_an_owner_of_a_valid_certificate_is_served() {
     ours.issue_until("late", 2020);
     foreign.issue("operator");
     let port = free_port();
-    let agent = start(&ours.options("ank-server", port));
+    let agent = start(&options(&ours, "ank-server", port));
     assert!(is_served(connect(&ours, &ours, Some("operator"), port).await).await);
     assert!(!is_served(connect(&ours, &ours, None, port).await).await, "no certificate");
     assert!(!is_served(connect(&ours, &ours, Some("late"), port).await).await, "expired");
@@ -132,7 +93,7 @@ async fn clients_that_say_nothing_behind_tls_lose_their_places_to_others() {
     let authority = Authority::new();
     authority.issue("ank-server");
     let port = free_port();
-    let mut options = authority.options("ank-server", port);
+    let mut options = options(&authority, "ank-server", port);
     options.extend(["--max-commanders", "2"].map(str::to_owned));
     let _agent = start(&options);
     let next = || connect(&authority, &authority, Some("ank-server"), port);
@@ -164,7 +125,7 @@ fn start_refuses_unsafe_options_with_a_reason_and_without_a_secret() {
     let authority = Authority::new();
     authority.issue("ank-server");
     let dir = tempfile::tempdir().unwrap();
-    let all = authority.options("ank-server", free_port());
+    let all = options(&authority, "ank-server", free_port());
     let missing = refusal(dir.path(), &all[..6], 2);
     assert!(missing.contains("belong together"), "{missing}");
     let open = refusal(dir.path(), &all[..2], 2);

@@ -24,7 +24,6 @@ use fifogate::{
     pb::ank_base::{self as pb, request::RequestContent},
     state::{Instance, Node, Tree},
 };
-use prost::Message;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -44,8 +43,8 @@ use requests::Pieces;
 /// Time for the answer to an update.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Bytes beside the content of a request.
-const HEAD: usize = 1 << 10;
+/// Most bytes around the id and the content of a request.
+const HEAD: usize = 64;
 
 /// How the server is reached, and as whom.
 #[derive(Clone, Debug)]
@@ -260,10 +259,14 @@ fn check(current: &StateModel, update: &Update) -> Result<(), Refused> {
     };
     match checked {
         // The server has rules of its own, and more recent facts.
-        Ok(_) | Err(Refused::Invalid(_) | Refused::Unavailable(_)) => {}
-        Err(denied @ Refused::Denied(_)) => return Err(denied),
+        Ok(_) | Err(Refused::Invalid(_) | Refused::Unavailable(_)) => Ok(()),
+        Err(denied @ Refused::Denied(_)) => Err(denied),
     }
-    if update.new_state.encoded_len() + HEAD > connection::MOST_BYTES {
+}
+
+/// Checks that the server reads a request with an update: it ends the connection for a larger one.
+fn check_size(id: &str, content: &RequestContent) -> Result<(), Refused> {
+    if id.len() + content.encoded_len() + HEAD > connection::MOST_BYTES {
         let text = "The update is larger than the 4 MiB that the server reads".to_owned();
         return Err(Refused::Invalid(text));
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use fifogate::{internal::state::AGENTS, pb::ank_base as pb, state::Tree};
+use testkit::Authority;
 
 use super::{
     PATIENCE,
@@ -17,7 +18,7 @@ use super::{
     record::Record,
     sink::{BreakBy, Fuse, Sink},
     stream::{Incoming, Stream},
-    tls::Authority,
+    tls::server_config,
 };
 
 /// The server.
@@ -66,7 +67,7 @@ impl Ankaios {
 
     /// Starts a server with mutual TLS.
     pub(crate) fn start_with_tls(authority: &Authority, manifest: &pb::CompleteState) -> Self {
-        Self::at(Port::open_with_tls(authority.server()), manifest)
+        Self::at(Port::open_with_tls(server_config(authority)), manifest)
     }
 
     fn at(port: Port, manifest: &pb::CompleteState) -> Self {

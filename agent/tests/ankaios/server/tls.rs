@@ -1,63 +1,14 @@
-//! Mutual TLS: certificates for both sides, and the name in one.
+//! Mutual TLS: the configuration of the server, and the names in a certificate.
 
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-};
-
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use testkit::Authority;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-/// Who signs certificates. Keys and certificates are in its folder.
-pub(crate) struct Authority {
-    dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { dir, issuer: Issuer::new(params, key) }
-    }
-
-    /// `ca.pem`, `NAME.pem` or `NAME.key`.
-    pub(crate) fn path(&self, file: &str) -> PathBuf {
-        self.dir.path().join(file)
-    }
-
-    pub(crate) fn text(&self, file: &str) -> String {
-        fs::read_to_string(self.path(file)).unwrap()
-    }
-
-    /// Makes the files `NAME.pem`, mode 0644, and `NAME.key`, mode 0600, of a certificate for this name.
-    pub(crate) fn issue(&self, name: &str) {
-        self.issue_for(name, vec![name.to_owned()]);
-    }
-
-    /// As [`Authority::issue`], for these names in place of its own.
-    pub(crate) fn issue_for(&self, file: &str, names: Vec<String>) {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer);
-        let write = |file: String, text: String, mode| {
-            fs::write(self.path(&file), text).unwrap();
-            fs::set_permissions(self.path(&file), Permissions::from_mode(mode)).unwrap();
-        };
-        write(format!("{file}.pem"), certificate.unwrap().pem(), 0o644);
-        write(format!("{file}.key"), key.serialize_pem(), 0o600);
-    }
-
-    /// The configuration of the server, with a certificate for `ank-server`.
-    pub(crate) fn server(&self) -> ServerTlsConfig {
-        self.issue("ank-server");
-        let identity = Identity::from_pem(self.text("ank-server.pem"), self.text("ank-server.key"));
-        let ca = Certificate::from_pem(self.text("ca.pem"));
-        ServerTlsConfig::new().identity(identity).client_ca_root(ca)
-    }
+/// The configuration of the server, with a certificate for `ank-server`.
+pub(crate) fn server_config(authority: &Authority) -> ServerTlsConfig {
+    authority.issue("ank-server");
+    let [pem, key] = ["ank-server.pem", "ank-server.key"].map(|file| authority.text(file));
+    let ca = Certificate::from_pem(authority.text("ca.pem"));
+    ServerTlsConfig::new().identity(Identity::from_pem(pem, key)).client_ca_root(ca)
 }
 
 /// The names of hosts for which a certificate is; none without the extension.

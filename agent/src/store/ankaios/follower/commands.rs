@@ -12,7 +12,7 @@ use crate::{
     store::{
         Refused,
         ankaios::{
-            Asked, Command, Fetch, check,
+            Asked, Command, Fetch, check, check_size,
             connection::{Connection, Trouble},
             forwarded_id, update_request,
         },
@@ -93,7 +93,12 @@ impl Follower {
         let (id, barrier) = (forwarded_id(by, &request_id), self.own_id("after"));
         let changes_tags = update.masks.is_empty()
             || update.masks.iter().any(|mask| mask.split('.').next() == Some(AGENTS));
-        connection.request(id.clone(), update_request(update))?;
+        let content = update_request(update);
+        if let Err(refused) = check_size(&id, &content) {
+            let _ = answer.send(Err(refused));
+            return Ok(());
+        }
+        connection.request(id.clone(), content)?;
         if changes_tags {
             // The server tells no event about them.
             self.read_tags(connection)?;

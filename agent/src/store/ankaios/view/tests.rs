@@ -1,5 +1,7 @@
 use pb::execution_state::ExecutionStateEnum as State;
 
+use testkit::altered;
+
 use super::*;
 
 const CONFIG: &str = "command: 'true'";
@@ -62,15 +64,6 @@ fn complete(
         tree = model::report(&tree, &[state((*name).clone(), *own, "")]).unwrap();
     }
     convert::to_pb(&tree, convert::Fill::Full)
-}
-
-fn altered(added: &[&str], updated: &[&str], removed: &[&str]) -> pb::AlteredFields {
-    let all = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    pb::AlteredFields {
-        added_fields: all(added),
-        updated_fields: all(updated),
-        removed_fields: all(removed),
-    }
 }
 
 fn state_at(view: &View, name: &pb::WorkloadInstanceName) -> Option<String> {
