@@ -64,7 +64,7 @@ impl World {
             outputs.push(workload.output);
             inputs.push(workload.reader.input);
         }
-        Subscribers { _outputs: outputs, readers: Readers::new(inputs) }
+        Subscribers::new(outputs, Readers::new(inputs))
     }
 }
 
@@ -72,6 +72,12 @@ impl World {
 pub(crate) struct Subscribers {
     _outputs: Vec<fs::File>,
     pub(crate) readers: Readers,
+}
+
+impl Subscribers {
+    pub(crate) fn new(outputs: Vec<fs::File>, readers: Readers) -> Self {
+        Self { _outputs: outputs, readers }
+    }
 }
 
 /// A workload that changes what others have subscribed to.
@@ -110,8 +116,15 @@ impl Publisher {
     }
 }
 
-/// As many descriptors as we may have, for us and for what we start.
+/// For the node with the most workloads, on either side.
+const MANY_DESCRIPTORS: u64 = 50_000;
+
+/// As many descriptors as we may have, for us and for what we start; root may have more than it is given.
 pub(crate) fn take_all_descriptors() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if hard < MANY_DESCRIPTORS {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, MANY_DESCRIPTORS);
+    }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
 }

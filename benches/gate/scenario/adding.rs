@@ -2,7 +2,7 @@
 
 use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fifogate::{
@@ -34,10 +34,12 @@ pub(super) fn run(settings: &Settings) -> Section {
         let wanted = settings.added;
         section.note(format!("{wanted} workloads: descriptors, at {each} a pair, do for {count}"));
     }
-    let (mut linked, mut manifest) = (Series::default(), Series::default());
+    let [mut linked, mut first, mut last, mut manifest] = [(); 4].map(|()| Series::default());
     for _ in 0..settings.runs {
-        let (fifogate, time) = Linked::start(count);
-        linked.push(time);
+        let (fifogate, Times { all, of_first, of_last }) = Linked::start(count);
+        linked.push(all);
+        first.push(of_first);
+        last.push(of_last);
         fifogate.end();
         let begin = Instant::now();
         let world = World::start(0, count, &[]);
@@ -45,8 +47,20 @@ pub(super) fn run(settings: &Settings) -> Section {
         assert_eq!(world.pair_count(), count);
     }
     section.rows.push(Row::new(format!("{count} by an agent, one after the other"), "ms", linked));
+    let row = Row::new("of these, each of the last tenth", "us", last);
+    section.rows.push(row.against("of the first tenth", first).at_most_times(1.3));
     section.rows.push(Row::new(format!("{count} by a manifest, from the start"), "ms", manifest));
     section
+}
+
+/// How long it took until workloads were acknowledged.
+pub(super) struct Times {
+    /// All of them, in milliseconds.
+    all: f64,
+    /// Each of the first tenth, in microseconds.
+    of_first: f64,
+    /// Each of the last tenth.
+    of_last: f64,
 }
 
 /// A fifogate whose agent we are.
@@ -57,9 +71,8 @@ pub(super) struct Linked {
 }
 
 impl Linked {
-    /// With this many workloads; also how many milliseconds it took until the last one was
-    /// acknowledged.
-    pub(super) fn start(count: usize) -> (Self, f64) {
+    /// With this many workloads; also how long it took.
+    pub(super) fn start(count: usize) -> (Self, Times) {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(fifogate());
         let run_dir = dir.path().join("run");
@@ -67,6 +80,8 @@ impl Linked {
         let (mut link, child) = AgentLink::spawn(&mut command, "agent_a").unwrap();
         let begin = Instant::now();
         let (mut sent, mut acknowledged) = (0, 0);
+        let tenth = count.div_ceil(10);
+        let mut ends = Vec::new();
         while acknowledged < count {
             // Some are on their way at any time, and never so many that both sides wait to write.
             while sent < count && sent - acknowledged < 64 {
@@ -74,13 +89,24 @@ impl Linked {
                 sent += 1;
             }
             match link.recv().unwrap().expect("fifogate hung up") {
-                to_agent::Content::Ack(_) => acknowledged += 1,
+                to_agent::Content::Ack(_) => {
+                    acknowledged += 1;
+                    if acknowledged == tenth || acknowledged == count - tenth {
+                        ends.push(begin.elapsed());
+                    }
+                }
                 to_agent::Content::Rejected(why) => panic!("{why:?}"),
                 _ => {}
             }
         }
-        let time = begin.elapsed().as_secs_f64() * 1_000.0;
-        (Self { link, child, _dir: dir }, time)
+        let all = begin.elapsed();
+        let each = |time: Duration| time.as_secs_f64() * 1_000_000.0 / tenth as f64;
+        let times = Times {
+            all: all.as_secs_f64() * 1_000.0,
+            of_first: each(ends[0]),
+            of_last: each(all - *ends.last().unwrap()),
+        };
+        (Self { link, child, _dir: dir }, times)
     }
 
     /// Sends a state with these workloads.

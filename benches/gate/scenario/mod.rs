@@ -8,6 +8,7 @@ pub(crate) mod idle;
 mod memory;
 mod pipelined;
 mod round_trip;
+mod scale;
 mod unrelated;
 
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) enum Scenario {
     FullRead,
     /// Adding workloads
     Adding,
+    /// One node with very many workloads
+    Scale,
     /// Resident memory
     Memory,
     /// Processor time when nothing happens; beside all others
@@ -55,6 +58,7 @@ impl Scenario {
             Self::Unrelated => unrelated::run(settings),
             Self::FullRead => full_read::run(settings),
             Self::Adding => adding::run(settings),
+            Self::Scale => scale::run(settings),
             Self::Memory => memory::run(settings),
             Self::Idle => return None,
         };
@@ -77,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) subscribers: Vec<usize>,
     pub(crate) unrelated: usize,
     pub(crate) added: usize,
+    /// Workloads of a large node.
+    pub(crate) node: usize,
     pub(crate) idle: Duration,
 }
 
@@ -97,7 +103,8 @@ impl Settings {
                 if quick { vec![1, 10] } else { vec![1, 10, 100, 1_000, 5_000] }
             }),
             unrelated: if quick { 1_000 } else { 100_000 },
-            added: if quick { 100 } else { 5_000 },
+            added: if quick { 1_000 } else { 10_000 },
+            node: if quick { 100 } else { 20_000 },
             idle: Duration::from_secs(if quick { 5 } else { 60 }),
         }
     }
