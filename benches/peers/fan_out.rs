@@ -67,20 +67,10 @@ impl Contestant {
 
 /// Two tables: latency and memory.
 pub(crate) fn run(settings: &Settings, report: &mut Report) -> [Table; 2] {
-    let mut latency = Table {
-        title: "One event of 200 bytes, until the last of its subscribers has it, in us".to_owned(),
-        rows: vec![vec!["subscribers".to_owned()]],
-        notes: Vec::new(),
-    };
-    let mut memory = Table {
-        title: "Resident memory of the server with idle subscribers, in KiB".to_owned(),
-        rows: vec![vec!["subscribers".to_owned()]],
-        notes: Vec::new(),
-    };
-    for kind in &settings.kinds {
-        latency.rows.push(vec![kind.name().to_owned()]);
-        memory.rows.push(vec![kind.name().to_owned()]);
-    }
+    let mut latency =
+        table("One event of 200 bytes, until the last of its subscribers has it, in us", settings);
+    let mut memory = table("Resident memory of the server with idle subscribers, in KiB", settings);
+    let mut kib = vec![Vec::new(); settings.kinds.len()];
     for count in &settings.subscribers {
         let all = measure(settings, *count);
         latency.rows[0].extend([grouped(*count as f64), "ratio".to_owned()]);
@@ -90,9 +80,26 @@ pub(crate) fn run(settings: &Settings, report: &mut Report) -> [Table; 2] {
             let ratio = own.latency.over(&all[0].latency);
             latency.rows[index + 1].extend([own.latency.to_string(), number(ratio.median())]);
             memory.rows[index + 1].push(grouped(own.kib as f64));
+            kib[index].push(own.kib as f64);
         }
     }
+    let (few, many) = (settings.subscribers[0], settings.subscribers.last().unwrap());
+    memory.rows[0].push("each more".to_owned());
+    for (row, kib) in memory.rows[1..].iter_mut().zip(&kib) {
+        row.push(number((kib.last().unwrap() - kib[0]) / (many - few).max(1) as f64));
+    }
+    latency
+        .notes
+        .push(format!("{} runs; both sides have slept when the event is said", settings.runs));
+    memory.notes.push("one server each, before its first event".to_owned());
     [latency, memory]
+}
+
+/// With a row for each peer.
+fn table(title: &str, settings: &Settings) -> Table {
+    let mut rows = vec![vec!["subscribers".to_owned()]];
+    rows.extend(settings.kinds.iter().map(|kind| vec![kind.name().to_owned()]));
+    Table { title: title.to_owned(), rows, notes: Vec::new() }
 }
 
 fn measure(settings: &Settings, subscribers: usize) -> Vec<Contestant> {

@@ -47,12 +47,18 @@ mod table;
 #[allow(dead_code)] // clients of its own kind are for `make bench`
 mod world;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use clap::Parser;
 
 use options::Options;
 use report::Report;
+
+/// Where pairs and sockets are made: in memory, as they are below `/run`.
+const MEMORY: &str = "/dev/shm";
 
 fn main() {
     let options = Options::parse();
@@ -61,6 +67,9 @@ fn main() {
     }
     if !options.bench {
         return say("nothing is measured without optimization: `make bench-peers` does");
+    }
+    if Path::new(MEMORY).is_dir() {
+        tempfile::env::override_temp_dir(Path::new(MEMORY)).unwrap();
     }
     world::take_all_descriptors();
     crowd::end_by_signal();

@@ -31,7 +31,7 @@ pub(super) fn start() -> (Server, Controller) {
     let (own, other) = UnixStream::pair().unwrap();
     let server = Server::start("dbus-broker", |command, _| {
         command.args(["--controller", "0", "--machine-id", &"1".repeat(32)]);
-        command.args(["--max-objects", LIMIT, "--max-matches", LIMIT]);
+        command.args(["--max-objects", LIMIT, "--max-matches", LIMIT, "--max-fds", LIMIT]);
         command.stdin(OwnedFd::from(other));
     });
     let listener = UnixListener::bind(server.path(SOCKET)).unwrap();
