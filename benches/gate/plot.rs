@@ -1,6 +1,6 @@
 //! Latency as a picture, both axes by powers of ten.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use plotters::{
     prelude::{
@@ -33,11 +33,17 @@ pub(crate) struct Point {
     pub(crate) y: f64,
 }
 
-/// Draws all lines that the points belong to.
-pub(crate) fn draw(path: &Path, axis: &str, points: &[Point]) {
-    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+/// Draws all lines that the points belong to; `axes` are the words beside them.
+pub(crate) fn draw(path: &Path, axes: [&str; 2], points: &[Point]) {
+    // In the order of the points: fifogate is the first one.
+    let mut lines: Vec<(&str, Vec<(f64, f64)>)> = Vec::new();
     for point in points {
-        lines.entry(&point.line).or_default().push((point.x, point.y));
+        let place = lines.iter().position(|(name, _)| *name == point.line);
+        let place = place.unwrap_or_else(|| {
+            lines.push((&point.line, Vec::new()));
+            lines.len() - 1
+        });
+        lines[place].1.push((point.x, point.y));
     }
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE).unwrap();
@@ -53,8 +59,8 @@ pub(crate) fn draw(path: &Path, axis: &str, points: &[Point]) {
         .unwrap();
     chart
         .configure_mesh()
-        .x_desc(axis)
-        .y_desc("microseconds, median")
+        .x_desc(axes[0])
+        .y_desc(axes[1])
         .label_style(FONT)
         .axis_desc_style(FONT)
         .x_label_formatter(&|value| grouped(*value))

@@ -190,7 +190,11 @@ impl Report {
             let own = points.iter().filter(|(of, _)| *of == picture);
             let own: Vec<_> = own.map(|(_, point)| point.clone()).collect();
             if !own.is_empty() {
-                plot::draw(&page::docs().join(picture.file()), picture.axis(), &own);
+                plot::draw(
+                    &page::docs().join(picture.file()),
+                    [picture.axis(), "microseconds, median"],
+                    &own,
+                );
                 writeln!(pictures, "\n![Latency by {}]({})", picture.axis(), picture.file())
                     .unwrap();
             }

@@ -14,6 +14,8 @@ use crate::{
 
 const METHOD: &str = include_str!("method.md");
 const PICTURE: &str = "benchmarks-peers.svg";
+const AXES: [&str; 2] =
+    ["subscribers", "microseconds until the last subscriber has the event, median"];
 
 /// All that was measured.
 pub(crate) struct Report {
@@ -57,8 +59,8 @@ impl Report {
     /// Writes the section and its picture into `docs/` of the project.
     pub(crate) fn write(&self) {
         let mut part = METHOD.to_owned();
-        plot::draw(&page::docs().join(PICTURE), "subscribers", &self.points);
-        part.push_str("\n| | |\n|---|---|\n");
+        plot::draw(&page::docs().join(PICTURE), AXES, &self.points);
+        part.push_str("\n### Measured with\n\n| | |\n|---|---|\n");
         for (name, value) in &self.facts {
             writeln!(part, "| {name} | {value} |").unwrap();
         }
