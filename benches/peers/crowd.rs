@@ -23,6 +23,8 @@ use crate::{
 /// Before the number of an event, at the start of its payload.
 const MARK: &[u8] = b"seq=";
 const DIGITS: usize = 16;
+/// The shortest payload: a number alone.
+pub(crate) const SMALLEST: usize = MARK.len() + DIGITS;
 const TIMER: Token = Token(usize::MAX);
 
 static STOPPED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);

@@ -1,10 +1,15 @@
 //! The choice of peers and durations.
 
-use std::time::Duration;
+use std::{panic::catch_unwind, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{peer::Kind, pin::Cpus, say};
+use crate::{
+    crowd::{Crowd, SMALLEST},
+    peer::Kind,
+    pin::Cpus,
+    say,
+};
 
 /// Measures fifogate beside other ways to tell an event, and prints tables.
 #[derive(Debug, Parser)]
@@ -76,13 +81,24 @@ impl Options {
         let wanted = all.filter(|kind| {
             self.peers.is_empty() || *kind == Kind::Fifogate || self.peers.contains(kind)
         });
-        let here = wanted.filter(|kind| match kind.missing() {
-            Some(program) => {
-                say(&format!("{} is not measured: {program} is not installed", kind.name()));
-                false
-            }
-            None => true,
+        let here = wanted.filter(|kind| {
+            let reason = match kind.missing() {
+                Some(program) => format!("{program} is not installed"),
+                None if works(*kind) => return true,
+                None => "it cannot be started here".to_owned(),
+            };
+            say(&format!("{} is not measured: {reason}", kind.name()));
+            false
         });
         here.collect()
     }
+}
+
+/// Whether a peer tells one event to one subscriber. The reason of a failure is on standard error.
+fn works(kind: Kind) -> bool {
+    let attempt = || {
+        let mut peer = kind.start(1);
+        Crowd::new(&mut *peer, 1, SMALLEST).tell_all(&mut *peer, 0);
+    };
+    kind == Kind::Fifogate || catch_unwind(attempt).is_ok()
 }
