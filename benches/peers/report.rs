@@ -14,8 +14,7 @@ use crate::{
 
 const METHOD: &str = include_str!("method.md");
 const PICTURE: &str = "benchmarks-peers.svg";
-const AXES: [&str; 2] =
-    ["subscribers", "microseconds until the last subscriber has the event, median"];
+const AXES: [&str; 2] = ["subscribers", "microseconds until the last has it, median"];
 
 /// All that was measured.
 pub(crate) struct Report {
