@@ -140,6 +140,12 @@ size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 bench:  ## fifogate beside the floor under it, in under five minutes; WRITE=1: also docs/benchmarks.md
 	$(CARGO) bench --quiet --bench gate -- $(if $(WRITE),--write) $(SCENARIOS)
 
+# As root, it installs what it needs.
+.PHONY: bench-peers
+bench-peers:  ## fifogate beside MQTT, D-Bus, NATS and etcd, in under six minutes; WRITE=1: also docs/benchmarks.md
+	benches/peers/setup.sh
+	$(CARGO) bench --quiet --bench peers -- $(if $(WRITE),--write) $(PEERS)
+
 .PHONY: bench-cluster
 bench-cluster: setup  ## an event from node to node through etcd, beside etcd's own put; UNPINNED=1: nodes move
 	$(CARGO) build --release --quiet --workspace --bins

@@ -10,8 +10,20 @@ pub(crate) fn facts() -> Vec<(&'static str, String)> {
         ("memory", gib(&field("/proc/meminfo", "MemTotal"))),
         ("kernel", kernel()),
         ("compiler", output("rustc", &["-V"])),
+        ("commit", commit()),
         ("others' load", load()),
     ]
+}
+
+/// The commit that this was built from, or is near to.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let root = ["-c", "safe.directory=*", "-C", env!("CARGO_MANIFEST_DIR")];
+        output("git", &[&root, args].concat())
+    };
+    let id = git(&["rev-parse", "--short", "HEAD"]);
+    let changes = git(&["status", "--porcelain", "--", "src", "benches", "Cargo.lock"]);
+    if changes.is_empty() { id } else { format!("{id}, and changes") }
 }
 
 /// Before anything is measured.

@@ -13,12 +13,14 @@ mod floor;
 mod machine;
 mod messages;
 mod options;
+mod page;
 mod pin;
 mod plot;
 mod readers;
 mod report;
 mod scenario;
 mod series;
+mod table;
 mod world;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Latency as a picture, both axes by powers of ten.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use plotters::{
     prelude::{
@@ -10,25 +10,40 @@ use plotters::{
     style::{BLACK, Color, RGBColor, WHITE},
 };
 
-use crate::{report::Point, series::grouped};
+use crate::series::grouped;
 
 const SIZE: (u32, u32) = (800, 480);
 const FONT: (&str, u32) = ("sans-serif", 14);
 /// Told apart by those who do not see red or green, too.
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(120, 120, 120),
+    RGBColor(213, 94, 0),
 ];
 
-/// Draws all lines that the points belong to.
-pub(crate) fn draw(path: &Path, axis: &str, points: &[&&Point]) {
-    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+/// A point of a line.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) line: String,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+}
+
+/// Draws all lines that the points belong to; `axes` are the words beside them.
+pub(crate) fn draw(path: &Path, axes: [&str; 2], points: &[Point]) {
+    // In the order of the points: fifogate is the first one.
+    let mut lines: Vec<(&str, Vec<(f64, f64)>)> = Vec::new();
     for point in points {
-        lines.entry(&point.line).or_default().push((point.x, point.y));
+        let place = lines.iter().position(|(name, _)| *name == point.line);
+        let place = place.unwrap_or_else(|| {
+            lines.push((&point.line, Vec::new()));
+            lines.len() - 1
+        });
+        lines[place].1.push((point.x, point.y));
     }
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE).unwrap();
@@ -44,8 +59,8 @@ pub(crate) fn draw(path: &Path, axis: &str, points: &[&&Point]) {
         .unwrap();
     chart
         .configure_mesh()
-        .x_desc(axis)
-        .y_desc("microseconds, median")
+        .x_desc(axes[0])
+        .y_desc(axes[1])
         .label_style(FONT)
         .axis_desc_style(FONT)
         .x_label_formatter(&|value| grouped(*value))
@@ -73,8 +88,8 @@ pub(crate) fn draw(path: &Path, axis: &str, points: &[&&Point]) {
 }
 
 /// From the power of ten below all values to the one above.
-fn span(points: &[&&Point], pick: fn(&Point) -> f64) -> (f64, f64) {
-    let values: Vec<_> = points.iter().map(|point| pick(point)).collect();
+fn span(points: &[Point], pick: fn(&Point) -> f64) -> (f64, f64) {
+    let values: Vec<_> = points.iter().map(pick).collect();
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(0.0, f64::max);
     (10_f64.powf(low.log10().floor()), 10_f64.powf(high.log10().ceil()))

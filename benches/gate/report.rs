@@ -1,12 +1,15 @@
 //! The measurements, as a table.
 
-use std::{fmt::Write, fs, path::Path};
+use std::fmt::Write;
 
 use crate::{
     machine,
     options::Options,
-    plot, say,
+    page,
+    plot::{self, Point},
+    say,
     series::{Series, number},
+    table::Table,
 };
 
 const METHOD: &str = include_str!("method.md");
@@ -95,16 +98,7 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     pub(crate) notes: Vec<String>,
     pub(crate) rows: Vec<Row>,
-    points: Vec<Point>,
-}
-
-/// A point of a line in one of the pictures.
-#[derive(Clone, Debug)]
-pub(super) struct Point {
-    pub(super) picture: Picture,
-    pub(super) line: String,
-    pub(super) x: f64,
-    pub(super) y: f64,
+    points: Vec<(Picture, Point)>,
 }
 
 /// The quantity that latency is drawn against.
@@ -125,36 +119,13 @@ impl Section {
 
     /// A point in a picture: the median.
     pub(crate) fn point(&mut self, picture: Picture, line: String, x: usize, y: &Series) {
-        self.points.push(Point { picture, line, x: x as f64, y: y.median() });
+        self.points.push((picture, Point { line, x: x as f64, y: y.median() }));
     }
 
-    fn text(&self) -> String {
-        let mut lines = vec![HEAD.map(str::to_owned)];
-        lines.extend(self.rows.iter().map(Row::cells));
-        let widths: Vec<_> = (0..COLUMNS)
-            .map(|column| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap())
-            .collect();
-        let mut text = format!("\n{}\n", self.title);
-        for cells in lines {
-            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            let line = padded.collect::<Vec<_>>().join("  ");
-            writeln!(text, "  {}", line.trim_end()).unwrap();
-        }
-        self.notes.iter().for_each(|note| writeln!(text, "  ({note})").unwrap());
-        text.pop();
-        text
-    }
-
-    fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!("\n## {}\n\n{}", self.title, line(&HEAD.map(str::to_owned)));
-        text.push_str(&format!("{}|\n", "|---".repeat(COLUMNS)));
-        self.rows.iter().for_each(|row| text.push_str(&line(&row.cells())));
-        if !self.notes.is_empty() {
-            text.push('\n');
-        }
-        self.notes.iter().for_each(|note| writeln!(text, "* {note}").unwrap());
-        text
+    fn table(&self) -> Table {
+        let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
+        rows.extend(self.rows.iter().map(|row| row.cells().to_vec()));
+        Table { title: self.title.to_owned(), rows, notes: self.notes.clone() }
     }
 }
 
@@ -197,7 +168,7 @@ impl Report {
     /// Prints it, and keeps it.
     pub(crate) fn add(&mut self, section: Option<Section>) {
         if let Some(section) = section {
-            say(&section.text());
+            say(&section.table().text());
             self.sections.push(section);
         }
     }
@@ -213,19 +184,22 @@ impl Report {
 
     /// Writes the page and its pictures into `docs/` of the project.
     pub(crate) fn write(&self) {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-        fs::create_dir_all(&docs).unwrap();
         let points: Vec<_> = self.sections.iter().flat_map(|section| &section.points).collect();
         let mut pictures = String::new();
         for picture in [Picture::Subscribers, Picture::State] {
-            let own: Vec<_> = points.iter().filter(|point| point.picture == picture).collect();
+            let own = points.iter().filter(|(of, _)| *of == picture);
+            let own: Vec<_> = own.map(|(_, point)| point.clone()).collect();
             if !own.is_empty() {
-                plot::draw(&docs.join(picture.file()), picture.axis(), &own);
+                plot::draw(
+                    &page::docs().join(picture.file()),
+                    [picture.axis(), "microseconds, median"],
+                    &own,
+                );
                 writeln!(pictures, "\n![Latency by {}]({})", picture.axis(), picture.file())
                     .unwrap();
             }
         }
-        fs::write(docs.join("benchmarks.md"), self.page(&pictures)).unwrap();
+        page::write_all_but_peers(&self.page(&pictures));
     }
 
     fn page(&self, pictures: &str) -> String {
@@ -237,7 +211,7 @@ impl Report {
         page.push_str("\n## Pictures\n");
         page.push_str(pictures);
         for section in &self.sections {
-            page.push_str(&section.markdown());
+            page.push_str(&section.table().markdown("##"));
         }
         page.push_str(CONTAINERS);
         page.push_str(COMMANDERS);
