@@ -19,6 +19,7 @@ mod http2;
 #[path = "../gate/machine.rs"]
 mod machine;
 #[path = "../gate/messages.rs"]
+#[allow(dead_code)] // not all of its masks
 mod messages;
 mod mqtt;
 mod nats;
@@ -62,11 +63,8 @@ const MEMORY: &str = "/dev/shm";
 
 fn main() {
     let options = Options::parse();
-    if options.list {
-        return; // no tests here
-    }
-    if !options.bench {
-        return say("nothing is measured without optimization: `make bench-peers` does");
+    if !options.harness.measures("make bench-peers") {
+        return;
     }
     if Path::new(MEMORY).is_dir() {
         tempfile::env::override_temp_dir(Path::new(MEMORY)).unwrap();

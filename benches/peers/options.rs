@@ -3,6 +3,7 @@
 use std::{panic::catch_unwind, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use testkit::Harness;
 
 use crate::{
     crowd::{Crowd, SMALLEST},
@@ -27,16 +28,8 @@ pub(crate) struct Options {
     /// Writes the section of docs/benchmarks.md and its picture
     #[arg(long)]
     pub(crate) write: bool,
-    /// Given by `cargo bench`; without it, as under `cargo test`, nothing is measured
-    #[arg(long, hide = true)]
-    pub(crate) bench: bool,
-    /// Asked of every test program by those that run many
-    #[arg(long, hide = true)]
-    pub(crate) list: bool,
-    #[arg(long, hide = true)]
-    format: Option<String>,
-    #[arg(long, hide = true)]
-    ignored: bool,
+    #[command(flatten)]
+    pub(crate) harness: Harness,
 }
 
 /// How long and how much.
