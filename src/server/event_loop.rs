@@ -55,7 +55,7 @@ pub(super) use in_flight::InFlight;
 use jobs::{Done, Job};
 use lifecycle::Opening;
 use old_pairs::OldPairs;
-use port_table::{CheckedOut, PortTable};
+use port_table::{FrameInHand, FrameResult, PortTable};
 use stop::Stopping;
 pub(super) use worker_handle::WorkerHandle;
 
@@ -257,7 +257,12 @@ impl Driven for Loop {
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Turn(peer, back) => self.after_turn(peer, back),
+            Done::Wrote(peer, FrameResult::Whole(port, maybe_drained)) => {
+                self.after_write(peer, port, maybe_drained);
+            }
+            Done::Wrote(peer, FrameResult::Turn(back)) | Done::Turn(peer, back) => {
+                self.after_turn(peer, back);
+            }
             Done::Opened(peer, port) => self.opened(peer, port),
             Done::Closed => {}
         }
@@ -315,9 +320,9 @@ impl Loop {
         self.round = self.round.checked_sub(1)?;
         // Outbound and ready ports alternate, see [`PortTable`].
         if self.ports.take_outbound_turn()
-            && let Some(visit) = self.share_next()
+            && let Some(in_hand) = self.share_next()
         {
-            return Some(Job::Turn(visit));
+            return Some(Job::Write(in_hand));
         }
         let (visit, sleeps) = self.ports.next_due()?;
         if !sleeps {
@@ -329,16 +334,16 @@ impl Loop {
 
     /// Checks out the port of the next delivery of the multicast, with the frame in hand: a frame that
     /// is written at once is never queued.
-    fn share_next(&mut self) -> Option<CheckedOut> {
+    fn share_next(&mut self) -> Option<FrameInHand> {
         let (body, deliveries) = self.sharing.as_mut()?;
-        let visit = deliveries.find_map(|Delivery { peer, seq, request_id, ack }| {
+        let in_hand = deliveries.find_map(|Delivery { peer, seq, request_id, ack }| {
             let frame = Frame::to_workload(request_id, body.clone());
             self.ports.send_at_once(peer, OutFrame { seq, frame, ack, closes: false })
         });
         if deliveries.len() == 0 {
             self.sharing = None;
         }
-        visit
+        in_hand
     }
 
     /// True if [`Loop::next_job`] may return a job later although it returned none.

@@ -129,6 +129,18 @@ pub(super) struct Turn {
     pub(super) read_on: bool,
 }
 
+/// Result of one frame.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// The pipe has taken it, and nobody has to hear of that.
+    Whole {
+        /// As [`Turn::maybe_drained`].
+        maybe_drained: bool,
+    },
+    /// What a turn with it came to.
+    Else(Turn),
+}
+
 /// A turn with so many bytes is useful even without the end of a frame.
 const WORTHWHILE: usize = 4096;
 
@@ -267,7 +279,7 @@ impl Port {
             self.writer.push(std::mem::take(&mut pending.frames));
             self.writer.drop_closed(pending.drop_closed, &mut turn.notices);
         }
-        if !self.writer.write_at_once(&mut pending.frames, buffer, &mut turn) {
+        if !self.write_only_frame(&mut pending.frames, buffer, &mut turn) {
             self.writer.push(pending.frames);
             self.writer.flush(pending.reader_left, buffer, &mut turn);
         }
@@ -282,6 +294,54 @@ impl Port {
         turn.written = self.writer.written();
         turn.maybe_drained = turn.wait == Wait::No && self.writer.is_maybe_drained();
         turn
+    }
+
+    /// Writes the frame, if it is the only one and nothing has to be checked before.
+    fn write_only_frame(
+        &mut self,
+        frames: &mut SmallDeque<OutFrame>,
+        buffer: &mut [u8],
+        turn: &mut Turn,
+    ) -> bool {
+        if frames.len() != 1 {
+            return false;
+        }
+        let Some(frame) = frames.pop_front() else { return false };
+        match self.writer.write_at_once(frame, buffer, &mut turn.notices) {
+            Ok(wait) => turn.wait = wait,
+            Err(frame) => {
+                frames.push_back(frame);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes one frame without any other work, as a turn does with it alone.
+    pub(super) fn write(&mut self, frame: OutFrame, buffer: &mut [u8]) -> Written {
+        let mut notices = Notices::default();
+        match self.writer.write_at_once(frame, buffer, &mut notices) {
+            Ok(Wait::No) if notices == Notices::default() => {
+                Written::Whole { maybe_drained: self.writer.is_maybe_drained() }
+            }
+            Ok(wait) => {
+                let maybe_drained = wait == Wait::No && self.writer.is_maybe_drained();
+                let written = self.writer.written();
+                Written::Else(Turn {
+                    useful: true,
+                    notices,
+                    wait,
+                    written,
+                    maybe_drained,
+                    ..Turn::default()
+                })
+            }
+            Err(frame) => {
+                let mut pending = Pending::default();
+                pending.frames.push_back(frame);
+                Written::Else(self.turn(pending, 0, buffer))
+            }
+        }
     }
 
     /// Queues the frames that its pair is closed behind. Makes no call on a FIFO.

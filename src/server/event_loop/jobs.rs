@@ -17,13 +17,15 @@ use super::{
         takeover::{Found, HalfFrame, Seen},
     },
     handoff::Work,
-    port_table::{CheckedOut, TurnResult},
+    port_table::{CheckedOut, FrameInHand, FrameResult, TurnResult},
 };
 
 /// Work with calls on a FIFO. It sleeps while a workload blocks the pipe.
 pub(super) enum Job {
     /// One turn of a port.
     Turn(CheckedOut),
+    /// Write one frame to a port without any other work.
+    Write(FrameInHand),
     /// Open the FIFOs of a pair.
     Open(PeerId, Box<ToOpen>),
     /// Write the last frames of a pair, and close its FIFOs.
@@ -105,6 +107,7 @@ impl ToOpen {
 /// Result of a job.
 pub(super) enum Done {
     Turn(PeerId, TurnResult),
+    Wrote(PeerId, FrameResult),
     Opened(PeerId, io::Result<Opened>),
     Closed,
 }
@@ -115,6 +118,7 @@ impl Work for Job {
     fn work(self, buffer: &mut [u8]) -> Done {
         match self {
             Self::Turn(visit) => Done::Turn(visit.peer(), visit.work(buffer)),
+            Self::Write(in_hand) => Done::Wrote(in_hand.peer(), in_hand.work(buffer)),
             Self::Open(peer, what) => Done::Opened(peer, what.open()),
             // A close sleeps on a held pipe, too (docs/pipes.md#lock-held-by-splice).
             Self::Close(port) => {
@@ -134,6 +138,7 @@ impl Job {
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self {
             Self::Turn(visit) => Some(visit.peer()),
+            Self::Write(in_hand) => Some(in_hand.peer()),
             Self::Open(peer, ..) => Some(*peer),
             Self::Close(_) | Self::GiveUp(_) => None,
         }

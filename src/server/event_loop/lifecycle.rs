@@ -294,16 +294,26 @@ impl Loop {
         self.worker.send_notices(peer, after.notices);
         after.messages.into_iter().for_each(|message| self.worker.tell(message));
         after.misbehaviors.into_iter().for_each(|misbehavior| self.report(peer, misbehavior));
-        if let Some(held) = after.held {
-            let name = self.ports.get(peer).map_or("", PortEntry::name);
-            let after = held.as_millis();
-            let text = format_args!("{name} released its pipe after {after} ms");
-            self.log_limiter.log(Level::Info, Kind::LetGo, name, text);
-        }
+        self.tell_held(peer, after.held);
         if let Some((before, now)) = after.waited {
             self.wait_for(peer, before, now);
         }
         self.throttle(peer, after.less);
+    }
+
+    pub(super) fn after_write(&mut self, peer: PeerId, port: Box<Port>, maybe_drained: bool) {
+        match self.ports.after_write(peer, port, maybe_drained) {
+            Ok(held) => self.tell_held(peer, held),
+            Err(port) => self.jobs.push_back(Job::Close(port)),
+        }
+    }
+
+    fn tell_held(&mut self, peer: PeerId, held: Option<Duration>) {
+        let Some(held) = held else { return };
+        let name = self.ports.get(peer).map_or("", PortEntry::name);
+        let after = held.as_millis();
+        let text = format_args!("{name} released its pipe after {after} ms");
+        self.log_limiter.log(Level::Info, Kind::LetGo, name, text);
     }
 
     /// Switches off kernel events of a workload for a while.

@@ -24,14 +24,14 @@ use mio::{Token, event::Event};
 use super::{
     super::{
         fifo::PipePair,
-        port::{FromPort, OutFrame, Pending, Port, Turn, Wait},
+        port::{FromPort, OutFrame, Pending, Port, Turn, Wait, Worth},
     },
     FIRST_READER_POLL,
     in_flight::InFlight,
 };
 
 use entry::{BLOCKED_AFTER, Effects, PortState, Times};
-pub(super) use entry::{CheckedOut, PortEntry, TurnResult};
+pub(super) use entry::{CheckedOut, FrameInHand, FrameResult, PortEntry, TurnResult};
 use ready_queue::{ReadyQueue, Why};
 pub(super) use throttle::Less;
 use throttle::WINDOW;
@@ -47,8 +47,9 @@ pub(super) struct PortTable {
     stopped: bool,
 }
 
-/// Below this number, asking each pipe before a write costs no more than one call for all of them.
-const MIN_MAYBE_DRAINED: usize = 16;
+/// Below this number, asking each pipe before a write costs no more than a look at all of them. Each wait
+/// of the loop has such a look above it, also for readers that never read.
+const MIN_MAYBE_DRAINED: usize = 6;
 
 /// Time without a reader and a writer until a pair counts as unused: longer than a shell needs between
 /// its last write and its first read (docs/differences.md#22-connectionclosed-and-the-next-reader).
@@ -157,21 +158,40 @@ impl PortTable {
     }
 
     /// Checks out a port with one frame. Queues the frame instead if the port is checked out, has other
-    /// pending work or is quarantined.
-    pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<CheckedOut> {
+    /// work or is quarantined: from the queue its turn goes to a thread of its own.
+    pub(super) fn send_at_once(&mut self, peer: PeerId, frame: OutFrame) -> Option<FrameInHand> {
         let entry = self.all.get_mut(&peer)?;
-        // A quarantined port gets its turn from the queue: from there it goes to a thread of its own.
-        if entry.state.pending.is_empty()
-            && !entry.is_quarantined()
-            && let Some(port) = entry.port.take()
-        {
-            let mut pending = Pending::default();
-            pending.frames.push_back(frame);
-            return Some(entry.check_out_with(port, pending));
+        match entry.check_out_to_write(frame) {
+            Ok(in_hand) => Some(in_hand),
+            Err(frame) => {
+                entry.state.pending.frames.push_back(frame);
+                self.ready.push(peer, &mut entry.state.queued, Why::Outbound);
+                None
+            }
         }
-        entry.state.pending.frames.push_back(frame);
-        self.ready.push(peer, &mut entry.state.queued, Why::Outbound);
-        None
+    }
+
+    /// Takes a port back whose frame is written; as [`PortTable::after_turn`] for a turn without effects.
+    /// Returns its duration if the pair was blocked.
+    pub(super) fn after_write(
+        &mut self,
+        peer: PeerId,
+        port: Box<Port>,
+        maybe_drained: bool,
+    ) -> Result<Option<Duration>, Box<Port>> {
+        let Some(entry) = self.all.get_mut(&peer) else { return Err(port) };
+        entry.port = Some(port);
+        let state = &mut entry.state;
+        let held = state.note_back(&mut self.times, peer);
+        let was_unsure = std::mem::replace(&mut state.maybe_drained, maybe_drained);
+        self.maybe_drained =
+            self.maybe_drained + usize::from(maybe_drained) - usize::from(was_unsure);
+        // A useful turn switches nothing off.
+        state.throttle.count(Worth::Useful, self.limits.max_wakeups);
+        if !state.pending.is_empty() {
+            self.ready.push(peer, &mut entry.state.queued, Why::Event);
+        }
+        Ok(held)
     }
 
     /// True if enough pipes may be drained to ask the kernel for all of them by one call.

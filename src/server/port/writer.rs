@@ -148,14 +148,13 @@ impl PipeWriter {
     }
 
     /// Writes a single frame if no check is needed before, as for most events: the frame skips the
-    /// queue. Returns false, with nothing done, in all other cases.
+    /// queue. Returns it, with nothing done, in all other cases.
     pub(super) fn write_at_once(
         &mut self,
-        frames: &mut SmallDeque<OutFrame>,
+        frame: OutFrame,
         scratch: &mut [u8],
-        turn: &mut Turn,
-    ) -> bool {
-        let Some(frame) = frames.front().filter(|_| frames.len() == 1) else { return false };
+        notices: &mut Notices,
+    ) -> Result<Wait, OutFrame> {
         let len = frame.frame.len();
         // A frame with `Taken` needs a wait for its reader, and only `flush` sets one up.
         if !self.known_empty
@@ -163,22 +162,19 @@ impl PipeWriter {
             || frame.ack == AckMode::Taken
             || len > SMALL_FRAME
         {
-            return false;
+            return Err(frame);
         }
         self.fit(len);
         // An error here is not reported: `flush` tries again and handles it.
         let Some(whole) = put_together([&frame.frame].into_iter(), len, scratch) else {
-            return false;
+            return Err(frame);
         };
-        let Ok(count) = again(|| write(&self.fd, whole)) else { return false };
-        if let Some(frame) = frames.pop_front() {
-            self.pushed = frame.seq;
-            self.written_frames.calls += 1;
-            self.wrote(frame, 0, count, &mut turn.notices);
-        }
-        turn.wait = if self.rest.is_some() { Wait::Edge } else { Wait::No };
+        let Ok(count) = again(|| write(&self.fd, whole)) else { return Err(frame) };
+        self.pushed = frame.seq;
+        self.written_frames.calls += 1;
+        self.wrote(frame, 0, count, notices);
         self.moved = false;
-        true
+        Ok(if self.rest.is_some() { Wait::Edge } else { Wait::No })
     }
 
     /// Writes as much as possible now. `reader_left`: a reader left since the last turn.
@@ -261,7 +257,8 @@ impl PipeWriter {
             self.left_of_inherited = unread;
             self.adopted = unread > 0;
         }
-        self.known_empty = unread == 0;
+        // Not between the parts of a frame: nothing may come between them.
+        self.known_empty = unread == 0 && self.rest.is_none();
         // More bytes than written: the workload writes into its own input. Writing continues after it
         // has read them.
         if unread > self.written_frames.bytes && !self.adopted {

@@ -16,7 +16,7 @@ use super::{
     super::{
         super::{
             fifo::PipePair,
-            port::{FromPort, Misbehavior, Notices, Pending, Port, Turn, Wait},
+            port::{FromPort, Misbehavior, Notices, OutFrame, Pending, Port, Turn, Wait, Written},
             worker::ToWorker,
         },
         FIRST_READER_POLL, LAST_READER_POLL,
@@ -134,6 +134,35 @@ pub(crate) struct CheckedOut {
     full: bool,
 }
 
+/// A checked-out port with one frame, and no other work.
+pub(crate) struct FrameInHand {
+    peer: PeerId,
+    port: Box<Port>,
+    frame: OutFrame,
+}
+
+impl FrameInHand {
+    pub(crate) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Writes the frame. It sleeps for as long as the workload blocks its pipe.
+    pub(crate) fn work(self, buffer: &mut [u8]) -> FrameResult {
+        let Self { mut port, frame, .. } = self;
+        match port.write(frame, buffer) {
+            Written::Whole { maybe_drained } => FrameResult::Whole(port, maybe_drained),
+            Written::Else(turn) => FrameResult::Turn(TurnResult { port, turn }),
+        }
+    }
+}
+
+/// A port back with its frame written, or with the result of a turn.
+pub(crate) enum FrameResult {
+    /// Nobody has to hear of it; whether its reader may have drained the pipe since.
+    Whole(Box<Port>, bool),
+    Turn(TurnResult),
+}
+
 /// A port back from its turn, with the result.
 pub(crate) struct TurnResult {
     pub(super) port: Box<Port>,
@@ -237,8 +266,22 @@ impl PortEntry {
         Some(self.check_out_with(port, pending))
     }
 
+    /// Checks out its port to write this frame alone, if the port has nothing else to do and its turn is
+    /// not expected to sleep; gives the frame back otherwise.
+    pub(super) fn check_out_to_write(&mut self, frame: OutFrame) -> Result<FrameInHand, OutFrame> {
+        let state = &self.state;
+        let has_more = !state.pending.is_empty() || state.unread || state.writers_gone;
+        if has_more || state.wait != Wait::No || self.is_quarantined() {
+            return Err(frame);
+        }
+        match self.port.take() {
+            Some(port) => Ok(FrameInHand { peer: self.peer, port, frame }),
+            None => Err(frame),
+        }
+    }
+
     /// Checks out `port`, moved out of this entry before, with this work.
-    pub(super) fn check_out_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
+    fn check_out_with(&mut self, port: Box<Port>, mut pending: Pending) -> CheckedOut {
         let state = &mut self.state;
         // The kernel announces bytes and end-of-file once: both are kept until a turn may read.
         state.unread |= pending.readable || pending.writers_gone;
