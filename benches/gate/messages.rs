@@ -67,8 +67,13 @@ pub(crate) fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 /// A manifest with workloads that look like such: an image, a command, tags, a dependency.
 pub(crate) fn manifest(state: usize, pairs: usize) -> String {
+    manifest_with(state, pairs, 0)
+}
+
+/// The same, with configs to read in turn. They are not everywhere: an update of a config takes longer among more.
+pub(crate) fn manifest_with(state: usize, pairs: usize, configs: usize) -> String {
     let mut text = "apiVersion: v1\nconfigs:\n  speed: \"00000000\"\n".to_owned();
-    for index in 0..SHELF {
+    for index in 0..configs {
         writeln!(text, "  {}: \"00000000\"", shelf(index)).unwrap();
     }
     text.push_str("workloads:\n");

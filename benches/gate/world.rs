@@ -7,7 +7,7 @@ use testkit::{Session, TestServer};
 
 use crate::{
     caller::Caller,
-    messages::{self, SPEED_MASK},
+    messages::{self, SHELF, SPEED_MASK},
     readers::Readers,
 };
 
@@ -23,8 +23,16 @@ pub(crate) struct World {
 impl World {
     /// With `state` workloads in its state, and `pairs` more which it serves.
     pub(crate) fn start(state: usize, pairs: usize, options: &[&str]) -> Self {
-        let gate =
-            TestServer::with(&messages::manifest(state, pairs), &[options, &["-q"]].concat());
+        Self::of(&messages::manifest(state, pairs), options)
+    }
+
+    /// The same, with configs to read in turn.
+    pub(crate) fn with_shelf(state: usize, pairs: usize, options: &[&str]) -> Self {
+        Self::of(&messages::manifest_with(state, pairs, SHELF), options)
+    }
+
+    fn of(manifest: &str, options: &[&str]) -> Self {
+        let gate = TestServer::with(manifest, &[options, &["-q"]].concat());
         let found = fs::read_dir(&gate.run_dir).unwrap().filter_map(|entry| {
             let path = entry.unwrap().path();
             let (name, _) = path.file_name()?.to_str()?.split_once('.')?;

@@ -66,10 +66,7 @@ impl Reader {
             Work::FanOut => (10, many + 2),
         };
         let world = World::start(state, pairs, &["--subscribe-grace-ms", "0"]);
-        let caller = Caller::over(
-            world.workload(0),
-            messages::read("read", &[&messages::shelf_mask(0)], false),
-        );
+        let caller = Caller::over(world.workload(0), messages::read("read", &[OTHER_MASK], false));
         let busy = match work {
             Work::Nothing => None,
             Work::LargeReads => {
@@ -143,6 +140,9 @@ impl Reader {
         all
     }
 }
+
+/// What no other work changes.
+const OTHER_MASK: &str = "desiredState.apiVersion";
 
 /// Between two small reads.
 const PAUSE: Duration = Duration::from_micros(300);

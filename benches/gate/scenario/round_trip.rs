@@ -56,7 +56,7 @@ impl Responder {
         let (caller, publisher) = (world.reader(0), Publisher::new(&world, 1));
         let mut changed = Self::new("changed".to_owned(), Process::TestServer(world), caller);
         changed.reads = Reads::Changed(publisher);
-        let world = World::start(9, 1, &[]);
+        let world = World::with_shelf(9, 1, &[]);
         let request = |index| messages::read("read", &[&messages::shelf_mask(index)], false);
         let caller = Caller::over(world.workload(0), request(0));
         let mut in_turn = Self::new("in turn".to_owned(), Process::TestServer(world), caller);

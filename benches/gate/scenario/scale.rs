@@ -71,7 +71,7 @@ type Pick = fn(&Node) -> &Series;
 impl Node {
     fn measure(&mut self, count: usize) {
         let began = Instant::now();
-        let world = World::start(0, count + 1, &["--subscribe-grace-ms", "0"]);
+        let world = World::with_shelf(0, count + 1, &["--subscribe-grace-ms", "0"]);
         self.start.push(millis(began));
         let mut publisher = Publisher::new(&world, count);
         let mut subscribers = subscribe(&world, count);
