@@ -136,6 +136,23 @@ fn architecture_is_short_and_names_what_there_is() {
 }
 
 #[test]
+fn commands_of_the_readme_are_those_of_the_checks() {
+    let (readme, checks) = (document("README.md"), document(".ci/run"));
+    let commands = readme.lines().filter_map(|line| line.strip_prefix("$ make "));
+    let targets: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(targets.contains(&"demo") && targets.contains(&"test"), "{targets:?}");
+    for target in targets {
+        // A test runs its script, where podman can start a container.
+        if target == "demo-podman" {
+            assert!(document("agent/tests/podman/commands.rs").contains("demo/podman.sh"));
+            continue;
+        }
+        let command = format!("    make --no-print-directory {target}\n");
+        assert!(checks.contains(&command), "README says `make {target}`, which no check runs");
+    }
+}
+
+#[test]
 fn modules_that_documents_name_are_there() {
     let files: Vec<_> = ["src", "agent/src"]
         .map(sources)
