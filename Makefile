@@ -137,7 +137,7 @@ size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 	@demo/size.sh $(TARGET)/release/fifogate
 
 .PHONY: bench
-bench:  ## fifogate beside the floor under it, in some eight minutes; WRITE=1: also docs/benchmarks.md, and the peers
+bench:  ## fifogate beside the floor under it, in under six minutes; WRITE=1: also docs/benchmarks.md, and the peers
 	$(CARGO) bench --quiet --bench gate -- $(if $(WRITE),--write) $(SCENARIOS)
 	$(if $(WRITE),$(MAKE) --no-print-directory bench-peers)
 
