@@ -3,6 +3,7 @@
 # etcd, etcdctl, and `ip` for their networks. `setup.sh build` installs only the tools for the build.
 # Repeated runs install only missing tools.
 set -eu
+. "$(dirname "$0")/../packages.sh"
 
 # True if protoc is there and finds its own types. Debian has them in a separate package.
 has_protoc() {
@@ -23,19 +24,10 @@ if [ "${1:-}" != build ]; then
 fi
 [ -n "$wanted" ] || exit 0
 
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+if ! can_install; then
     echo "tests/etcd/setup.sh: please install:$wanted" >&2
     exit 1
 fi
-echo "installing$wanted"
-apt-get update -qq
-# The package must not start a server: the tests start their own.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-fi
 # Word splitting is intended: one word per package.
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+install_packages $wanted

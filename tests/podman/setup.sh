@@ -2,6 +2,7 @@
 # Installs podman with runc for the tests of containers, and busybox for their image. Repeated runs install
 # only missing tools.
 set -eu
+. "$(dirname "$0")/../packages.sh"
 
 wanted=
 command -v podman >/dev/null || wanted="$wanted podman"
@@ -9,13 +10,11 @@ command -v runc >/dev/null || wanted="$wanted runc"
 command -v busybox >/dev/null || wanted="$wanted busybox-static"
 [ -n "$wanted" ] || exit 0
 
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+if ! can_install; then
     # The tests of containers say that they are skipped; all others run.
     echo "tests/podman/setup.sh: without$wanted the tests of containers are skipped" >&2
     exit 0
 fi
-echo "installing$wanted"
-apt-get update -qq
 # Word splitting is intended: one word per package.
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+install_packages $wanted

@@ -3,6 +3,7 @@
 # Rust SDK in target/sdk. Repeated runs install only missing parts.
 set -eu
 cd "$(dirname "$0")/../.."
+. tests/packages.sh
 
 requirements=tests/sdk/python/requirements.txt
 venv=target/sdk-venv
@@ -21,15 +22,13 @@ want util-linux unshare --version
 want mount mount --version
 
 if [ -n "$wanted" ]; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    if ! can_install; then
         echo "tests/sdk/setup.sh: please install:$wanted" >&2
         exit 1
     fi
-    echo "installing$wanted"
-    apt-get update -qq
     # Word splitting is intended: one word per package.
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    install_packages $wanted
 fi
 
 # The copy comes last, so an interrupted installation does not look like a finished one. The import detects
