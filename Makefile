@@ -78,6 +78,33 @@ check: protoc  ## format, lints, documentation, unit tests, layering, links: und
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	$(CARGO) test --workspace --lib --test layering --test links
 
+# Subcommands of cargo that are not installed are built into the target folder: `$(call tool,NAME@VERSION)`.
+TOOLS = $(abspath $(TARGET))/tools
+tool = command -v $(firstword $(subst @, ,$(1))) > /dev/null || $(CARGO) install --quiet --locked --debug --root $(TOOLS) $(1)
+
+.PHONY: deny
+deny: export PATH := $(TOOLS)/bin:$(PATH)
+deny:  ## licences, sources and double versions of dependencies (deny.toml), and advisories where their database is reached
+	$(call tool,cargo-deny@0.20.2)
+	tests/deny.sh
+
+.PHONY: sbom
+sbom: export PATH := $(TOOLS)/bin:$(PATH)
+sbom:  ## what is inside of both programs, as CycloneDX, in the target folder
+	$(call tool,cargo-cyclonedx@0.5.9)
+	$(CARGO) cyclonedx --format json --all-features --override-filename sbom.cdx
+	mv sbom.cdx.json $(TARGET)/fifogate.cdx.json
+	mv agent/sbom.cdx.json $(TARGET)/fifogate-agent.cdx.json
+	rm testkit/sbom.cdx.json
+
+.PHONY: api
+api:  ## whether the public API is that of tests/layering/public.txt; WRITE=1: writes it
+	$(if $(WRITE),WRITE_PUBLIC_API=1) $(CARGO) test --quiet --test layering public_items
+
+.PHONY: publish-check
+publish-check:  ## packages both crates as for crates.io, and builds what is in the packages
+	$(CARGO) publish --dry-run --workspace --locked
+
 .PHONY: sim
 sim:  ## the seeded simulation: SEEDS=how-many or SEEDS=from..to
 	SEEDS=$(SEEDS) $(CARGO) test --release --test sim

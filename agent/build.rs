@@ -1,4 +1,4 @@
-//! Build script: compiles `proto/grpc_api.proto`.
+//! Build script: compiles `proto/grpc_api.proto`; `proto` is a link, so that the package has a copy.
 //!
 //! The messages of the state and of requests are those of fifogate. The services of the
 //! command interface are generated around types of our own (`src/command_interface/wire.rs`): it passes encoded
@@ -18,8 +18,8 @@ const CLI: Connection = ["CliConnection", "ConnectCli", "connect_cli"];
 const AGENT: Connection = ["AgentConnection", "ConnectAgent", "connect_agent"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=../proto");
-    let descriptors = protox::compile(["grpc_api.proto"], ["../proto"])?;
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["grpc_api.proto"], ["proto"])?;
     // Ordered maps, as in fifogate's own types.
     prost_build::Config::new()
         .btree_map(["."])

@@ -200,3 +200,30 @@ fn life_of_an_update_names_functions_that_are_there() {
         assert!(heads.iter().any(|head| code.contains(head)), "{file} has no {function}");
     }
 }
+
+/// Cargo checks it for dependencies in a build by that version only, and clippy for our own code.
+#[test]
+fn dependencies_build_with_the_promised_version_of_rust() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let asked = std::process::Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--all-features"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let version = |package: &serde_json::Value| {
+        let text = package["rust_version"].as_str()?;
+        let mut parts = text.split('.').map(|part| part.parse().unwrap());
+        Some([(); 3].map(|()| parts.next().unwrap_or(0_u32)))
+    };
+    let own = packages.iter().find(|package| package["name"] == "fifogate").and_then(version);
+    let own = own.expect("Cargo.toml has a rust-version");
+    let newer: Vec<_> = packages
+        .iter()
+        .filter(|package| version(package).is_some_and(|other| other > own))
+        .map(|package| (&package["name"], &package["rust_version"]))
+        .collect();
+    assert!(newer.is_empty(), "newer than Rust {own:?}: {newer:?}");
+}
