@@ -60,10 +60,12 @@ ank-bin-dir:
 	$(if $(ANK_BIN_DIR),,$(error ANK_BIN_DIR is not set, the folder of ank, ank-server and ank-agent))
 
 .PHONY: setup
-setup:  ## what the tests need beside Rust: the SDKs, etcd, podman (as root it installs their packages)
+setup:  ## what the tests need beside Rust: the SDKs, etcd, podman, promtool, Chromium (as root it installs their packages)
 	tests/sdk/setup.sh
 	tests/etcd/setup.sh
 	tests/podman/setup.sh
+	tests/metrics/setup.sh
+	tests/page/setup.sh
 
 # The client of etcd, which the agent has, is built with it.
 .PHONY: protoc

@@ -25,6 +25,11 @@ pub use crate::{
 #[cfg(feature = "cli")]
 pub use crate::cli::frames::fuzz::fuzz_encode;
 
+/// Metrics as text: the reference agent adds its own to those of the component.
+pub mod metrics {
+    pub use crate::metrics::{Metrics, of_status};
+}
+
 /// Parts of the reader of manifests: the reference agent checks what the component does not know.
 #[cfg(feature = "manifest")]
 pub mod manifest {

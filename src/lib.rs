@@ -89,6 +89,7 @@ pub mod link;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;
+mod metrics;
 mod nearest;
 mod owner;
 pub mod pb;

@@ -24,7 +24,9 @@ use crate::{
     check,
     command_interface::{CommandArgs, Listen, MOST_COMMANDERS},
     dial::Pem,
-    fence, log_text,
+    fence,
+    http::HttpArgs,
+    log_text,
     operator::{self, OperatorCommand},
     run,
     runtime::{Isolation, keeper, shim},
@@ -168,6 +170,8 @@ struct RunArgs {
     log_bytes: u64,
     #[command(flatten)]
     commands: CommandArgs,
+    #[command(flatten)]
+    http: HttpArgs,
     /// Options for `fifogate run`
     #[arg(last = true, value_name = "OPTION")]
     gate_options: Vec<OsString>,
@@ -393,6 +397,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         keeps: args.on_exit == Some(OnExit::Keep),
         log_bytes: args.log_bytes,
         listen,
+        http: args.http,
         // An option behind `--` takes precedence.
         gate_verbosity: gate_verbosity.filter(|_| !args.gate_options.iter().any(is_verbosity)),
         gate_options: args.gate_options,

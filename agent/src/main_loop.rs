@@ -30,6 +30,7 @@ use tokio::{
 
 use crate::{
     command_interface::{Commanders, is_commander},
+    figures::Figures,
     link::{GateConfig, GateProcess},
     log_text::{self, Quoted},
     logs::{Campaigns, Logs, OtherAgents, Requested},
@@ -64,6 +65,7 @@ pub struct Agent {
     campaigns: Campaigns,
     commanders: Commanders,
     supervisor: Supervisor,
+    figures: Figures,
     updates: mpsc::UnboundedSender<Asked>,
     answers: mpsc::UnboundedReceiver<Answer>,
     /// Trouble shown by `fifogate status`; empty if there is none.
@@ -112,6 +114,8 @@ pub struct Parts {
     pub(crate) commanders: Commanders,
     /// The workloads.
     pub supervisor: Supervisor,
+    /// Figures for those who look at the agent.
+    pub figures: Figures,
     /// The source of the first state.
     pub first_state: FirstState,
 }
@@ -141,6 +145,7 @@ impl Agent {
             campaigns: Campaigns::new(parts.logs, parts.other_agents),
             commanders: parts.commanders,
             supervisor: parts.supervisor,
+            figures: parts.figures,
             updates,
             answers,
             trouble: String::new(),
@@ -196,6 +201,7 @@ impl Agent {
                     if let (Event::State { tree, changes }, Some(gate)) = (event, &gate) {
                         tell_change(Some(gate), &self.pairs, &self.tree, &tree, changes).await;
                         self.follow.send_replace(tree.clone());
+                        self.figures.follow(&tree);
                         self.tree = tree;
                     }
                 }
@@ -230,6 +236,7 @@ impl Agent {
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
         self.commanders.follow(&tree);
+        self.figures.follow(&tree);
         let old = std::mem::replace(&mut self.tree, tree);
         // Other changes wake no task: an event costs the same however many workloads run. The first state has
         // no workload at all, perhaps, and what an earlier agent has left is to end.
@@ -256,6 +263,7 @@ impl Agent {
                 format!("the store holds no state since {now}, so updates are refused: {reason}")
             }
         };
+        self.figures.note_store(&self.trouble);
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             self.tell_trouble(&gate).await;
@@ -267,6 +275,7 @@ impl Agent {
     }
 
     async fn on_answer(&mut self, answer: Answer) {
+        self.figures.count_update(answer.result.is_ok());
         if let Err(Refused::Denied(why)) = &answer.result {
             log_text::denied(&answer.by, why);
         }
@@ -412,6 +421,7 @@ impl Agent {
         match GateProcess::start(&self.config, false).await {
             Ok(started) => {
                 self.begin_gate(started).await;
+                self.figures.count_gate_restart();
                 log::info!("fifogate runs again");
             }
             Err(error) => {

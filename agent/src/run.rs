@@ -36,7 +36,9 @@ use crate::{
     cli::CliError,
     command_interface::{Commanders, Interface, Listen, Settings},
     fence::{self, Ending},
+    figures::Figures,
     folders::{Private, Readable},
+    http::{Bound, HttpArgs, Sources},
     link::GateConfig,
     log_text,
     logs::{Logs, OtherAgents},
@@ -71,6 +73,7 @@ pub(crate) struct Options {
     pub(crate) keeps: bool,
     pub(crate) log_bytes: u64,
     pub(crate) listen: Listen,
+    pub(crate) http: HttpArgs,
     pub(crate) gate_verbosity: Option<&'static str>,
     pub(crate) gate_options: Vec<OsString>,
 }
@@ -106,6 +109,7 @@ async fn run_node(
     // From here on a signal ends everything in order.
     let mut signals = Signals::catch().map_err(failed)?;
     let folders = Folders::open(options)?;
+    let http = Bound::open(&options.http).await.map_err(failed)?;
     let opened = tokio::select! {
         opened = open_store(options, &folders.alone, seed) => opened,
         // Waiting for the name may take long.
@@ -129,11 +133,13 @@ async fn run_node(
     let commanders = parts.commanders.clone();
     let gate = parts.gate.subscribe();
     let logs = parts.logs.clone();
+    let sources = Sources::of(&parts);
     let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
     // After fifogate: the first client is served at once.
     let settings =
         Settings { listen: &options.listen, run_dir: &folders.run.path, commanders, gate };
     let interface = Interface::serve(settings).await.map_err(failed)?;
+    http.serve(sources).map_err(failed)?;
     // The status of this node is there for the first reads of workloads.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
@@ -222,7 +228,7 @@ fn assemble(
     let (gate, follow_gate) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
     let (ends_all, follow_ends_all) = watch::channel(false);
-    let reports = Reports::default();
+    let (reports, figures) = (Reports::default(), Figures::default());
     let pairs = Pairs::new(&run_dir, follow_gate);
     let supervisor = Supervisor::new(Shared {
         agent: options.name.clone(),
@@ -235,6 +241,7 @@ fn assemble(
         grace: options.grace,
         stop: stopped,
         reports: reports.clone(),
+        figures: figures.clone(),
         delete_conditions: store.delete_conditions(),
     });
     let config = GateConfig {
@@ -260,6 +267,7 @@ fn assemble(
         other_agents,
         commanders,
         supervisor,
+        figures,
         first_state,
     };
     Ok((parts, Stop { ends_all, stop }))

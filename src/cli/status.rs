@@ -15,9 +15,11 @@ use super::{
     error::CliError,
     stdout::Stdout,
 };
-use crate::server::STATUS_SOCKET;
+use crate::{
+    metrics::{self, Metrics},
+    server::STATUS_SOCKET,
+};
 
-mod prometheus;
 mod text;
 
 /// Longest wait for the answer of fifogate.
@@ -39,7 +41,7 @@ pub(super) fn status(args: StatusArgs) -> Result<(), CliError> {
             // One object a line, for programs that read one after the other.
             StatusFormat::Json if args.watch => format!("{status}\n"),
             StatusFormat::Json => pretty(&status),
-            StatusFormat::Prometheus => prometheus::show(&status),
+            StatusFormat::Prometheus => metrics(&status),
         };
         if !args.watch {
             return out.put(shown);
@@ -68,6 +70,12 @@ fn ask(run_dir: &Path) -> Result<Value, CliError> {
     serde_json::from_str(&answer).map_err(|error| {
         CliError::failed(format!("{} gave no JSON object: {error}", path.display()))
     })
+}
+
+fn metrics(status: &Value) -> String {
+    let mut out = Metrics::default();
+    metrics::of_status(status, &mut out);
+    out.text()
 }
 
 fn pretty(status: &Value) -> String {

@@ -11,6 +11,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "internal::agent_update",
     "internal::check_version",
     "internal::manifest",
+    "internal::metrics",
     "internal::parts",
     "internal::printed",
     "internal::state",

@@ -34,11 +34,22 @@ pub(crate) const LAYERS: &[Layer] = &[
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "printed", "state"],
+        &[
+            "broker",
+            "cli::frames",
+            "frame",
+            "limits",
+            "manifest",
+            "message",
+            "metrics",
+            "printed",
+            "state",
+        ],
         &[],
         &[],
     ),
     layer("status", &["broker"], &["serde_json"], &[]),
+    layer("metrics", &[], &["serde_json"], &[]),
     // The state alone: no subscriber, no permission, no I/O, and protobuf in one place only.
     layer("state", &["limits", "nearest"], &["sha2"], &[]),
     layer("state/convert", &["limits", "pb"], &["prost"], &[]),
@@ -122,7 +133,10 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     layer(
         "cli",
-        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source", "state"],
+        &[
+            "broker", "server", "foreign", "frame", "limits", "manifest", "metrics", "pb",
+            "source", "state",
+        ],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),

@@ -22,6 +22,7 @@ use crate::{
     command_interface::Listen,
     dial::Pem,
     folders::{Private, Readable},
+    http::HttpArgs,
     run,
     store::ankaios,
 };
@@ -141,6 +142,7 @@ fn run(agent: AnkAgent) -> Result<(), CliError> {
             is_insecure: false,
             most: MOST_COMMANDERS as usize,
         },
+        http: HttpArgs::default(),
         gate_verbosity: None,
         gate_options: Vec::new(),
     })

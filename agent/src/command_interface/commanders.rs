@@ -107,6 +107,11 @@ impl Commanders {
         self.with(|known| (known.tree.clone(), known.trees.subscribe()))
     }
 
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.with(|known| known.open.len())
+    }
+
     /// Notes a new state.
     pub(crate) fn follow(&self, tree: &Tree) {
         self.with(|known| {

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    figures::Figures,
     logs::Logs,
     model,
     pairs::Pairs,
@@ -59,6 +60,8 @@ pub struct Shared {
     pub stop: watch::Receiver<bool>,
     /// Queue of execution states.
     pub reports: Reports,
+    /// Counts starts.
+    pub figures: Figures,
     /// What the ends of deleted workloads wait for, if a server tells it. Dependencies are by name then.
     pub(crate) delete_conditions: Option<watch::Receiver<DeleteConditions>>,
 }

@@ -91,7 +91,9 @@ impl Task {
                 Some(wanted) => self.live(&tree, wanted).await,
                 // A later workload of this name gets a new task. All tasks share one thread, so no
                 // state arrives between this check and the end of the task.
-                None if !self.shared.tree.has_changed().unwrap_or(false) => return,
+                None if !self.shared.tree.has_changed().unwrap_or(false) => {
+                    return self.shared.figures.forget(&self.name);
+                }
                 None => {}
             }
         }
@@ -211,10 +213,13 @@ impl Task {
             self.report(&wanted.instance, states::starting("Triggered at runtime."));
         }
         let mut delay = FIRST_DELAY;
+        let mut again = false;
         loop {
             if !self.start_with_retries(wanted, runtime, log).await {
                 break;
             }
+            self.shared.figures.count_start(&self.name, again);
+            again = true;
             if self.unit.as_ref().is_none_or(|unit| !unit.has_ended()) {
                 self.report(&wanted.instance, states::running());
             }

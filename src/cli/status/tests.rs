@@ -37,7 +37,7 @@ fn text_has_the_whole_first_and_aligned_columns() {
 
 #[test]
 fn prometheus_text_is_understood_by_a_parser_and_labels_are_escaped() {
-    let shown = prometheus::show(&status());
+    let shown = metrics(&status());
     let lines = shown.lines().map(|line| Ok(line.to_owned()));
     let parsed = prometheus_parse::Scrape::parse(lines).unwrap();
     let value = |metric: &str, workload: &str| {

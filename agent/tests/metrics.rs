@@ -1,0 +1,177 @@
+//! Metrics and health over HTTP, from a running agent with its fifogate.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod http;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+    net::TcpListener,
+    process::{Command, Stdio},
+};
+
+use http::{Answer, address_of, get, get_as};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use testkit::{Agent, processes_with, repository, skip, wait_for, workload};
+
+const OPTIONS: [&str; 2] = ["--metrics", "0"];
+
+fn metrics(agent: &Agent) -> String {
+    let Answer { status, head, body } = get(&address_of(agent, "/metrics"), "/metrics");
+    assert_eq!(status, 200, "{body}");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    body
+}
+
+/// The value of a series as it is printed.
+fn value(agent: &Agent, series: &str) -> Option<String> {
+    let text = metrics(agent);
+    text.lines().find_map(|line| Some(line.strip_prefix(series)?.strip_prefix(' ')?.to_owned()))
+}
+
+fn until(agent: &Agent, series: &str, expected: &str) {
+    wait_for(&format!("{series} {expected}"), || {
+        (value(agent, series).as_deref() == Some(expected)).then_some(())
+    });
+}
+
+/// An agent of which every metric has a series.
+fn busy() -> Agent {
+    let fails = workload("fails", "exit 3", ", restartPolicy: ON_FAILURE");
+    let agent = Agent::start(&[fails, workload("sleeps", "sleep 100000", "")].concat(), &OPTIONS);
+    agent.connect().until_state("sleeps", "Running(Ok)");
+    agent
+}
+
+#[test]
+fn states_starts_and_updates_of_workloads_are_metrics_and_a_removed_one_has_none() {
+    let agent = busy();
+    let running =
+        r#"fifogate_agent_workload_state{workload="sleeps",state="Running",sub_state="Ok"}"#;
+    until(&agent, running, "1");
+    let restarts = r#"fifogate_agent_workload_restarts_total{workload="fails"}"#;
+    wait_for("restarts", || value(&agent, restarts).filter(|count| count != "0"));
+    until(&agent, r#"fifogate_agent_workload_starts_total{workload="sleeps"}"#, "1");
+    until(&agent, "fifogate_agent_store_reachable", "1");
+    until(&agent, "fifogate_up", "1");
+    let mut ctl = agent.connect();
+    ctl.update("workloads: {}", &["desiredState.workloads.sleeps"]).unwrap();
+    ctl.update("workloads: {x: {agent: 'a b'}}", &["desiredState.workloads.x"]).unwrap_err();
+    until(&agent, r#"fifogate_agent_updates_total{result="accepted"}"#, "1");
+    let gone = || (!metrics(&agent).contains("sleeps")).then_some(());
+    wait_for("the end of its series", gone);
+}
+
+#[test]
+fn health_says_why_it_is_bad_and_metrics_go_on_without_fifogate() {
+    let agent = busy();
+    let address = address_of(&agent, "/metrics");
+    let Answer { status, body, .. } = get(&address, "/healthz");
+    assert_eq!((status, body.as_str()), (200, "agent_A runs\n"));
+    let run_dir = agent.path("run").display().to_string();
+    let is_gate = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "fifogate")
+    };
+    let gate = processes_with(&run_dir).into_iter().find(is_gate).unwrap();
+    let gate = Pid::from_raw(gate);
+    // It stands, so its status does not come.
+    kill(gate, Signal::SIGSTOP).unwrap();
+    until(&agent, "fifogate_up", "0");
+    assert!(metrics(&agent).contains("process_open_fds "));
+    kill(gate, Signal::SIGKILL).unwrap();
+    until(&agent, "fifogate_agent_gate_restarts_total", "1");
+    until(&agent, "fifogate_up", "1");
+}
+
+#[test]
+fn foreign_hosts_other_paths_and_other_methods_are_refused_and_slow_clients_hold_nobody_up() {
+    let agent = busy();
+    let address = address_of(&agent, "/metrics");
+    assert_eq!(get_as(&address, "evil.example", "/metrics").status, 421);
+    assert_eq!(get_as(&address, "localhost:1", "/metrics").status, 200);
+    assert_eq!(get(&address, "/").status, 404);
+    // More than there are places: the slow ones are given up after a time.
+    let slow: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET /metrics HT").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(get(&address, "/healthz").status, 200);
+    drop(slow);
+}
+
+#[test]
+fn address_in_use_ends_the_agent_at_its_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut agent = Agent::start("", &["--metrics", &address]);
+    assert_eq!(agent.status(), Some(1));
+    let text = format!("error: --metrics {address}: Address already in use");
+    assert!(agent.log().contains(&text), "{}", agent.log());
+}
+
+#[test]
+fn address_that_others_reach_is_warned_of() {
+    let agent = Agent::start("", &["--metrics", "0.0.0.0:0"]);
+    wait_for("the warning", || agent.log().contains("whoever reaches 0.0.0.0:").then_some(()));
+    let address = address_of(&agent, "/metrics").replace("0.0.0.0", "127.0.0.1");
+    assert_eq!(get_as(&address, "node.example", "/healthz").status, 200);
+}
+
+/// The names of metrics in a text of them, with their kinds.
+fn named(text: &str) -> BTreeMap<String, String> {
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    kinds.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
+}
+
+#[test]
+fn every_metric_is_in_the_operations_manual_and_every_one_there_exists() {
+    let agent = busy();
+    let found = named(&metrics(&agent));
+    let manual = fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let (_, part) = manual.split_once("\n### Metrics\n").unwrap();
+    let part = part.split_once("\n## ").unwrap().0;
+    let mut told = BTreeMap::new();
+    for line in part.lines().filter(|line| line.starts_with("| `")) {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let name = cells.next().unwrap().trim_matches('`').to_owned();
+        let kind = cells.next().unwrap().split(',').next().unwrap().to_owned();
+        assert_eq!(told.insert(name, kind), None, "{line}");
+    }
+    assert_eq!(told, found);
+    // Every metric has series here, so its labels are told right, too.
+    let text = metrics(&agent);
+    let with_series: BTreeSet<_> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(['{', ' ']).next().unwrap())
+        .collect();
+    assert_eq!(with_series, found.keys().map(String::as_str).collect());
+}
+
+#[test]
+fn promtool_has_nothing_to_say_against_the_metrics() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        return skip("promtool is not installed (tests/metrics/setup.sh)");
+    }
+    let agent = busy();
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(metrics(&agent).as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
