@@ -13,9 +13,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{
-    ArgGroup, Args, CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser,
-};
+use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use fifogate::internal::state::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -32,10 +30,13 @@ use crate::{
 };
 
 mod ank_agent;
+mod config_file;
+mod toml_file;
 mod usage;
 mod values;
 mod withheld;
 
+use config_file::Refused;
 use values::{Endpoints, Takeover, endpoints, seconds, server_url, tag, takeover};
 
 const EXAMPLES: &str = "\
@@ -124,6 +125,10 @@ enum Command {
 #[command(after_long_help = RUN_EXAMPLES)]
 #[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd", "server"]).multiple(true).required(true))]
 struct RunArgs {
+    /// A file in TOML with a key for each of these options. An option takes precedence over the environment,
+    /// as FIFOGATE_RUN_DIR, and that over the file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The desired state to begin with; `-`: from standard input
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -263,14 +268,15 @@ where
     if ank_agent::is_meant(&args) {
         return ank_agent::main(args);
     }
-    match operator::answer_shell(Cli::command, &args) {
+    match operator::answer_shell(config_file::command, &args) {
         Ok(false) => (),
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return usage::answer(error),
     }
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(answer) => return usage::answer(answer),
+    let (cli, origin) = match config_file::parse(args) {
+        Ok(parsed) => parsed,
+        Err(Refused::Usage(answer)) => return usage::answer(*answer),
+        Err(Refused::File(text)) => return end(Err(CliError::Unusable(text))),
     };
     start_logging(cli.quiet, cli.verbose);
     let gate_verbosity = gate_verbosity(&cli);
@@ -282,7 +288,12 @@ where
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
         }
         Command::Operator(command) => operator::run(command),
-        Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
+        Command::Run(args) => options(*args, gate_verbosity)
+            .map_err(|error| match error {
+                CliError::Unusable(text) => CliError::Unusable(origin.locate(text)),
+                failed @ CliError::Failed(_) => failed,
+            })
+            .and_then(run::run),
     })
 }
 
