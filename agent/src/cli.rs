@@ -31,6 +31,8 @@ use crate::{
 
 mod ank_agent;
 mod config_file;
+mod examples;
+mod generate;
 mod toml_file;
 mod usage;
 mod values;
@@ -39,58 +41,9 @@ mod withheld;
 use config_file::Refused;
 use values::{Endpoints, Takeover, endpoints, seconds, server_url, tag, takeover};
 
-const EXAMPLES: &str = "\
-Exit status:
-  0  done, also when told to stop by SIGTERM, SIGINT or SIGHUP
-  1  failed
-  2  wrong usage, or a file that cannot be used
-
-Examples:
-  # Run the workloads of a manifest that are of agent_A, until Ctrl-C
-  fifogate-agent run --manifest state.yaml
-
-  # Validate it before, with what only its agent knows
-  fifogate-agent check state.yaml
-
-  # All about one command
-  fifogate-agent run --help";
-
-const CHECK_EXAMPLES: &str = "\
-Exit status:
-  0  all manifests are good
-  1  failed
-  2  wrong usage, or a manifest with faults; each is a line with file, line and column
-
-Examples:
-  # Before it is run
-  fifogate-agent check state.yaml
-
-  # As another agent
-  fifogate-agent check --name agent_B cluster.yaml
-
-  # What runs, as it is now
-  fifogate get | fifogate-agent check -";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  # Run the workloads of a manifest that are of agent_A
-  fifogate-agent run --manifest state.yaml
-
-  # Keep what updates make of it over restarts; the manifest counts when nothing is kept yet
-  fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent
-
-  # As one of many agents that share their state in etcd
-  fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B
-
-  # As an agent of an Ankaios server
-  fifogate-agent run --server https://10.0.0.1:25551 --name agent_B --ca-pem ca.pem --crt-pem b.pem --key-pem b.key
-
-  # As another agent, with options for fifogate itself behind `--`
-  fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --subscribe-grace-ms 0";
-
 /// Runs a manifest's workloads as processes, and serves their control interface by fifogate
 #[derive(Debug, Parser)]
-#[command(name = "fifogate-agent", version, after_long_help = EXAMPLES)]
+#[command(name = "fifogate-agent", version, after_long_help = examples::AGENT)]
 struct Cli {
     /// Says more, and so does fifogate; twice: each message, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -110,6 +63,16 @@ enum Command {
     Check(CheckArgs),
     #[command(flatten)]
     Operator(OperatorCommand),
+    /// Prints the script that lets a shell complete our commands, options and names
+    #[command(after_long_help = examples::COMPLETIONS)]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        #[arg(value_parser = generate::shells())]
+        shell: String,
+    },
+    /// Prints our manual page
+    #[command(after_long_help = examples::MAN)]
+    Man,
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -122,7 +85,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = RUN_EXAMPLES)]
+#[command(after_long_help = examples::RUN)]
 #[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd", "server"]).multiple(true).required(true))]
 struct RunArgs {
     /// A file in TOML with a key for each of these options. An option takes precedence over the environment,
@@ -188,7 +151,7 @@ enum OnExit {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = CHECK_EXAMPLES)]
+#[command(after_long_help = examples::CHECK)]
 struct CheckArgs {
     /// Manifests, or states as printed by `fifogate get`; `-`: standard input
     #[arg(required = true, value_name = "FILE")]
@@ -288,6 +251,8 @@ where
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
         }
         Command::Operator(command) => operator::run(command),
+        Command::Completions { shell } => generate::completions(&shell),
+        Command::Man => generate::man(),
         Command::Run(args) => options(*args, gate_verbosity)
             .map_err(|error| match error {
                 CliError::Unusable(text) => CliError::Unusable(origin.locate(text)),

@@ -29,12 +29,23 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
     layer("nearest", &[], &[], &[]),
+    layer("man", &[], &["clap", "clap_mangen"], &["io"]),
     layer("owner", &[], &[], &[]),
     layer("source", &[], &[], &["fs", "io"]),
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "printed", "state"],
+        &[
+            "broker",
+            "cli::frames",
+            "frame",
+            "limits",
+            "man",
+            "manifest",
+            "message",
+            "printed",
+            "state",
+        ],
         &[],
         &[],
     ),
@@ -122,7 +133,10 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     layer(
         "cli",
-        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source", "state"],
+        &[
+            "broker", "server", "foreign", "frame", "limits", "man", "manifest", "pb", "source",
+            "state",
+        ],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),

@@ -94,7 +94,15 @@ fn is_named(message: &str, key: &str) -> bool {
 
 /// The command line. Flags of `run` have variables.
 pub(super) fn command() -> Command {
-    Cli::command().mut_subcommand(RUN, |run| run.mut_args(with_variable))
+    mut_run(with_variable)
+}
+
+/// The command line with changed flags of `run`, and commands in their order.
+fn mut_run(change: fn(Arg) -> Arg) -> Command {
+    Cli::command().mut_subcommands(|command| match command.get_name() {
+        RUN => command.mut_args(change),
+        _ => command,
+    })
 }
 
 fn with_variable(arg: Arg) -> Arg {
@@ -357,8 +365,7 @@ fn try_alone(args: &[String]) -> Result<Vec<String>, String> {
 }
 
 fn without_environment() -> Command {
-    let without = |arg: Arg| arg.env(None::<&str>);
-    Cli::command().mut_subcommand(RUN, |run| run.mut_args(without))
+    mut_run(|arg| arg.env(None::<&str>))
 }
 
 #[cfg(test)]
