@@ -148,17 +148,24 @@ fixtures:  ## makes the prepared frames anew
 	$(CARGO) build --quiet
 	fixtures/rebuild.sh $(TARGET)/debug/fifogate
 
+# Made by the programs themselves: those of a debug build, or of PROFILE=release.
+PROFILE ?= debug
+BUILD = $(CARGO) build --quiet --workspace --bins $(if $(filter release,$(PROFILE)),--release)
+
 .PHONY: man
-man:  ## the manual page, as fifogate.1 in the target folder
-	$(CARGO) run --quiet -- man > $(TARGET)/fifogate.1
+man: protoc  ## the manual pages, as fifogate.1 and fifogate-agent.1 in the target folder
+	$(BUILD)
+	for name in fifogate fifogate-agent; do \
+		$(TARGET)/$(PROFILE)/$$name man > $(TARGET)/$$name.1 || exit 1; done
 
 .PHONY: completions
-completions:  ## for bash, fish and zsh, into completions/ in the target folder
-	$(CARGO) build --quiet
+completions: protoc  ## of both programs for bash, fish and zsh, into completions/ in the target folder
+	$(BUILD)
 	mkdir -p $(TARGET)/completions
-	$(TARGET)/debug/fifogate completions bash > $(TARGET)/completions/fifogate
-	$(TARGET)/debug/fifogate completions fish > $(TARGET)/completions/fifogate.fish
-	$(TARGET)/debug/fifogate completions zsh > $(TARGET)/completions/_fifogate
+	for name in fifogate fifogate-agent; do \
+		$(TARGET)/$(PROFILE)/$$name completions bash > $(TARGET)/completions/$$name && \
+		$(TARGET)/$(PROFILE)/$$name completions fish > $(TARGET)/completions/$$name.fish && \
+		$(TARGET)/$(PROFILE)/$$name completions zsh > $(TARGET)/completions/_$$name || exit 1; done
 
 .PHONY: size
 size:  ## size of the binary, and resident memory with 10 and 1,000 workloads

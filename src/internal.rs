@@ -44,6 +44,10 @@ pub mod yaml {
     };
 }
 
+/// Manual pages: the reference agent has one, too.
+#[cfg(feature = "man")]
+pub use crate::man::page as man_page;
+
 /// States as text: the reference agent prints them for operators.
 #[cfg(feature = "printed")]
 pub mod printed {

@@ -86,6 +86,8 @@ mod id_map;
 pub mod internal;
 pub mod limits;
 pub mod link;
+#[cfg(feature = "man")]
+mod man;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod message;

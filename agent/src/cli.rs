@@ -13,9 +13,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{
-    ArgGroup, Args, CommandFactory, Parser, Subcommand, builder::NonEmptyStringValueParser,
-};
+use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use fifogate::internal::state::is_name;
 use log::LevelFilter;
 use nix::unistd::geteuid;
@@ -34,64 +32,20 @@ use crate::{
 };
 
 mod ank_agent;
+mod config_file;
+mod examples;
+mod generate;
+mod toml_file;
 mod usage;
 mod values;
 mod withheld;
 
+use config_file::Refused;
 use values::{Endpoints, Takeover, endpoints, seconds, server_url, tag, takeover};
-
-const EXAMPLES: &str = "\
-Exit status:
-  0  done, also when told to stop by SIGTERM, SIGINT or SIGHUP
-  1  failed
-  2  wrong usage, or a file that cannot be used
-
-Examples:
-  # Run the workloads of a manifest that are of agent_A, until Ctrl-C
-  fifogate-agent run --manifest state.yaml
-
-  # Validate it before, with what only its agent knows
-  fifogate-agent check state.yaml
-
-  # All about one command
-  fifogate-agent run --help";
-
-const CHECK_EXAMPLES: &str = "\
-Exit status:
-  0  all manifests are good
-  1  failed
-  2  wrong usage, or a manifest with faults; each is a line with file, line and column
-
-Examples:
-  # Before it is run
-  fifogate-agent check state.yaml
-
-  # As another agent
-  fifogate-agent check --name agent_B cluster.yaml
-
-  # What runs, as it is now
-  fifogate get | fifogate-agent check -";
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  # Run the workloads of a manifest that are of agent_A
-  fifogate-agent run --manifest state.yaml
-
-  # Keep what updates make of it over restarts; the manifest counts when nothing is kept yet
-  fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent
-
-  # As one of many agents that share their state in etcd
-  fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B
-
-  # As an agent of an Ankaios server
-  fifogate-agent run --server https://10.0.0.1:25551 --name agent_B --ca-pem ca.pem --crt-pem b.pem --key-pem b.key
-
-  # As another agent, with options for fifogate itself behind `--`
-  fifogate-agent run --manifest state.yaml --name agent_B --run-dir /tmp/b -- --subscribe-grace-ms 0";
 
 /// Runs a manifest's workloads as processes, and serves their control interface by fifogate
 #[derive(Debug, Parser)]
-#[command(name = "fifogate-agent", version, after_long_help = EXAMPLES)]
+#[command(name = "fifogate-agent", version, after_long_help = examples::AGENT)]
 struct Cli {
     /// Says more, and so does fifogate; twice: each message, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -111,6 +65,16 @@ enum Command {
     Check(CheckArgs),
     #[command(flatten)]
     Operator(OperatorCommand),
+    /// Prints the script that lets a shell complete our commands, options and names
+    #[command(after_long_help = examples::COMPLETIONS)]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        #[arg(value_parser = generate::shells())]
+        shell: String,
+    },
+    /// Prints our manual page
+    #[command(after_long_help = examples::MAN)]
+    Man,
     /// Starts one workload's process; for the agent itself
     #[command(hide = true)]
     Launch(LaunchArgs),
@@ -123,9 +87,13 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = RUN_EXAMPLES)]
+#[command(after_long_help = examples::RUN)]
 #[command(group = ArgGroup::new("source").args(["manifest", "state_dir", "etcd", "server"]).multiple(true).required(true))]
 struct RunArgs {
+    /// A file in TOML with a key for each of these options. An option takes precedence over the environment,
+    /// as FIFOGATE_RUN_DIR, and that over the file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The desired state to begin with; `-`: from standard input
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
@@ -187,7 +155,7 @@ enum OnExit {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = CHECK_EXAMPLES)]
+#[command(after_long_help = examples::CHECK)]
 struct CheckArgs {
     /// Manifests, or states as printed by `fifogate get`; `-`: standard input
     #[arg(required = true, value_name = "FILE")]
@@ -267,14 +235,15 @@ where
     if ank_agent::is_meant(&args) {
         return ank_agent::main(args);
     }
-    match operator::answer_shell(Cli::command, &args) {
+    match operator::answer_shell(config_file::command, &args) {
         Ok(false) => (),
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return usage::answer(error),
     }
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(answer) => return usage::answer(answer),
+    let (cli, origin) = match config_file::parse(args) {
+        Ok(parsed) => parsed,
+        Err(Refused::Usage(answer)) => return usage::answer(*answer),
+        Err(Refused::File(text)) => return end(Err(CliError::Unusable(text))),
     };
     start_logging(cli.quiet, cli.verbose);
     let gate_verbosity = gate_verbosity(&cli);
@@ -286,7 +255,14 @@ where
             check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
         }
         Command::Operator(command) => operator::run(command),
-        Command::Run(args) => options(*args, gate_verbosity).and_then(run::run),
+        Command::Completions { shell } => generate::completions(&shell),
+        Command::Man => generate::man(),
+        Command::Run(args) => options(*args, gate_verbosity)
+            .map_err(|error| match error {
+                CliError::Unusable(text) => CliError::Unusable(origin.locate(text)),
+                failed @ CliError::Failed(_) => failed,
+            })
+            .and_then(run::run),
     })
 }
 

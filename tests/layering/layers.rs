@@ -29,6 +29,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
     layer("nearest", &[], &[], &[]),
+    layer("man", &[], &["clap", "clap_mangen"], &["io"]),
     layer("owner", &[], &[], &[]),
     layer("source", &[], &[], &["fs", "io"]),
     // Re-exports alone.
@@ -39,6 +40,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "cli::frames",
             "frame",
             "limits",
+            "man",
             "manifest",
             "message",
             "metrics",
@@ -134,7 +136,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer(
         "cli",
         &[
-            "broker", "server", "foreign", "frame", "limits", "manifest", "metrics", "pb",
+            "broker", "server", "foreign", "frame", "limits", "man", "manifest", "metrics", "pb",
             "source", "state",
         ],
         CLI_CRATES,

@@ -241,15 +241,3 @@ fn share(folder: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
-
-/// A hint at the nearest known name, and all of them.
-fn nearest(name: &str, known: &[&str]) -> String {
-    let distance = |own: &&str| strsim::damerau_levenshtein(name, own);
-    let all = known.join(", ");
-    // A name can be as long as the file.
-    let nearest = (name.len() <= 64).then(|| known.iter().copied().min_by_key(distance)).flatten();
-    match nearest.filter(|own| distance(own) <= 1 + name.len() / 3) {
-        Some(nearest) => format!("; {nearest} is the nearest of {all}"),
-        None => format!("; known are {all}"),
-    }
-}

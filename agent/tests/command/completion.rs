@@ -1,6 +1,7 @@
 //! Completion of names, as a shell asks for it.
 
 use std::{
+    path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -85,4 +86,61 @@ fn bash_completes_after_it_has_read_the_registration() {
     let Output { stdout, stderr, .. } = bash.output().unwrap();
     let (text, error) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert_eq!(text, "ctl\n", "{error}");
+}
+
+fn printed(args: &[&str]) -> String {
+    let Output { status, stdout, .. } = Command::new(fifogate_agent()).args(args).output().unwrap();
+    assert!(status.success(), "{args:?}");
+    String::from_utf8(stdout).unwrap()
+}
+
+#[test]
+fn manual_page_has_every_command_and_option_and_no_hidden_one() {
+    let man = printed(&["man"]).replace("\\-", "-");
+    let commands = [
+        "run",
+        "check",
+        "apply",
+        "delete",
+        "get",
+        "watch",
+        "logs",
+        "set",
+        "restart",
+        "completions",
+        "man",
+    ];
+    for command in commands {
+        let section = format!(".SH \"FIFOGATE-AGENT {}\"", command.to_uppercase());
+        assert!(man.contains(&section), "{command}");
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = printed(&words);
+        let flags = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
+        for flag in flags
+            .filter(|flag| flag[2..].bytes().all(|own| own.is_ascii_lowercase() || own == b'-'))
+        {
+            assert!(man.contains(flag), "{flag} of {command}");
+        }
+    }
+    for hidden in ["LAUNCH", "KEEP", "WATCHDOG"] {
+        assert!(!man.contains(&format!("FIFOGATE-AGENT {hidden}")), "{hidden}");
+    }
+}
+
+#[test]
+fn script_of_a_package_asks_the_program_in_path() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["completions", shell]);
+        assert!(script.contains("fifogate-agent") && !script.contains("target/"), "{script}");
+    }
+    let folder = Path::new(fifogate_agent()).parent().unwrap();
+    let script = "source <(fifogate-agent completions bash); COMP_WORDS=(fifogate-agent rest); \
+                  COMP_CWORD=1; COMP_TYPE=9; _clap_complete_fifogate_agent fifogate-agent rest \
+                  fifogate-agent; echo ${COMPREPLY[@]}";
+    let mut bash = Command::new("bash");
+    let output = bash
+        .args(["--norc", "-c", script])
+        .env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
+    let output = output.output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "restart");
 }

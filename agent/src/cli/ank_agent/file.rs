@@ -9,12 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
+use super::{
+    super::toml_file::{self, Fault, Reader, Value, nearest},
+    RUNTIMES,
 };
-
-use super::{RUNTIMES, nearest};
 use crate::dial::Pem;
 
 /// The only version of the file that there is.
@@ -56,10 +54,7 @@ pub(super) struct Config {
 pub(super) fn read(path: &Path) -> Result<Config, String> {
     let named = |error| format!("configuration file {}: {error}", path.display());
     let text = fs::read_to_string(path).map_err(named)?;
-    let config = parse(&text).map_err(|Fault { line, text }| {
-        let path = path.display();
-        if line == 0 { format!("{path}: {text}") } else { format!("{path}:{line}: {text}") }
-    })?;
+    let config = parse(&text).map_err(|fault| fault.of(path))?;
     if matches!(config.pems[2], Some(Pem::Text(_))) {
         let mode = fs::metadata(path).map_err(named)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -72,33 +67,14 @@ pub(super) fn read(path: &Path) -> Result<Config, String> {
     Ok(config)
 }
 
-/// A fault at a line from 1, or of the file as a whole at 0.
-#[derive(Debug)]
-struct Fault {
-    line: usize,
-    text: String,
-}
-
-/// A file while it is read.
-struct Reader<'t> {
-    text: &'t str,
-}
-
-type Value<'t> = Spanned<DeValue<'t>>;
-
 fn parse(text: &str) -> Result<Config, Fault> {
-    let reader = Reader { text };
-    let table = DeTable::parse(text).map_err(|error| Fault {
-        line: error.span().map_or(0, |span| reader.line(span.start)),
-        // Without the line itself, which `Display` would print.
-        text: error.message().lines().collect::<Vec<_>>().join(", "),
-    })?;
+    let (reader, table) = toml_file::parse(text)?;
     let mut config = Config::default();
     let (mut version, mut files, mut contents) = (None, [const { None }; 3], [const { None }; 3]);
-    for (key, value) in table.get_ref() {
+    for (key, value) in &table {
         let name = key.get_ref().as_ref();
         match name {
-            "version" => version = Some(reader.version(value)?),
+            "version" => version = Some(check_version(&reader, value)?),
             "name" => config.name = Some(reader.string(name, value)?),
             "server_url" => config.server_url = Some(reader.string(name, value)?),
             "run_folder" => config.run_folder = Some(reader.string(name, value)?.into()),
@@ -109,8 +85,8 @@ fn parse(text: &str) -> Result<Config, Fault> {
             "ca_pem_content" => contents[0] = Some(reader.string(name, value)?),
             "crt_pem_content" => contents[1] = Some(reader.string(name, value)?),
             "key_pem_content" => contents[2] = Some(reader.string(name, value)?),
-            "tags" => config.tags = Some(reader.tags(value)?),
-            "runtimes" => config.runtimes = Some(reader.runtimes(value)?),
+            "tags" => config.tags = Some(tags(&reader, value)?),
+            "runtimes" => config.runtimes = Some(runtimes(&reader, value)?),
             unknown => {
                 let known = nearest(unknown, &KEYS);
                 let text = format!("unknown key `{}`{known}", unknown.escape_debug());
@@ -136,63 +112,37 @@ fn parse(text: &str) -> Result<Config, Fault> {
     Ok(config)
 }
 
-impl Reader<'_> {
-    fn line(&self, at: usize) -> usize {
-        1 + self.text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+fn check_version(reader: &Reader<'_>, value: &Value<'_>) -> Result<(), Fault> {
+    if reader.string("version", value)? == VERSION {
+        return Ok(());
     }
+    let text = format!("unknown version of the file, expected '{VERSION}'");
+    Err(reader.fault(value.span().start, text))
+}
 
-    fn fault(&self, at: usize, text: String) -> Fault {
-        Fault { line: self.line(at), text }
-    }
+fn tags(reader: &Reader<'_>, value: &Value<'_>) -> Result<BTreeMap<String, String>, Fault> {
+    let table = value.get_ref().as_table();
+    let table = table.ok_or_else(|| reader.is_no("tags", value, "a table of strings"))?;
+    let tags = table.iter().map(|(key, value)| {
+        let key = key.get_ref().as_ref();
+        Ok((key.to_owned(), reader.string(&format!("tags.{key}"), value)?))
+    });
+    tags.collect()
+}
 
-    fn is_no(&self, key: &str, value: &Value<'_>, expected: &str) -> Fault {
-        let found = value.get_ref().type_str();
-        let text = format!("{} is of the type {found}, expected {expected}", key.escape_debug());
-        self.fault(value.span().start, text)
-    }
-
-    fn string(&self, key: &str, value: &Value<'_>) -> Result<String, Fault> {
-        let text = value.get_ref().as_str().map(str::to_owned);
-        text.ok_or_else(|| self.is_no(key, value, "a string"))
-    }
-
-    fn bool(&self, key: &str, value: &Value<'_>) -> Result<bool, Fault> {
-        let own = value.get_ref().as_bool();
-        own.ok_or_else(|| self.is_no(key, value, "true or false"))
-    }
-
-    fn version(&self, value: &Value<'_>) -> Result<(), Fault> {
-        if self.string("version", value)? == VERSION {
-            return Ok(());
+fn runtimes(reader: &Reader<'_>, value: &Value<'_>) -> Result<Vec<String>, Fault> {
+    let array = value.get_ref().as_array();
+    let array = array.ok_or_else(|| reader.is_no("runtimes", value, "an array of strings"))?;
+    let runtimes = array.iter().map(|value| {
+        let name = reader.string("a runtime", value)?;
+        if RUNTIMES.contains(&&*name) {
+            return Ok(name);
         }
-        let text = format!("unknown version of the file, expected '{VERSION}'");
-        Err(self.fault(value.span().start, text))
-    }
-
-    fn tags(&self, value: &Value<'_>) -> Result<BTreeMap<String, String>, Fault> {
-        let table = value.get_ref().as_table();
-        let table = table.ok_or_else(|| self.is_no("tags", value, "a table of strings"))?;
-        let tags = table.iter().map(|(key, value)| {
-            let key = key.get_ref().as_ref();
-            Ok((key.to_owned(), self.string(&format!("tags.{key}"), value)?))
-        });
-        tags.collect()
-    }
-
-    fn runtimes(&self, value: &Value<'_>) -> Result<Vec<String>, Fault> {
-        let array = value.get_ref().as_array();
-        let array = array.ok_or_else(|| self.is_no("runtimes", value, "an array of strings"))?;
-        let runtimes = array.iter().map(|value| {
-            let name = self.string("a runtime", value)?;
-            if RUNTIMES.contains(&&*name) {
-                return Ok(name);
-            }
-            let known = nearest(&name, &RUNTIMES);
-            let text = format!("unknown runtime '{}'{known}", name.escape_debug());
-            Err(self.fault(value.span().start, text))
-        });
-        runtimes.collect()
-    }
+        let known = nearest(&name, &RUNTIMES);
+        let text = format!("unknown runtime '{}'{known}", name.escape_debug());
+        Err(reader.fault(value.span().start, text))
+    });
+    runtimes.collect()
 }
 
 #[cfg(test)]
