@@ -43,6 +43,9 @@ pub(super) enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Check(CheckArgs),
+    /// Prints the JSON Schema of a manifest, for editors
+    #[command(after_long_help = examples::SCHEMA)]
+    Schema,
     Status(StatusArgs),
     Completions(CompletionsArgs),
     /// Prints this program's manual page

@@ -109,6 +109,14 @@ Examples:
   # All of a folder
   fifogate check manifests/*.yaml";
 
+pub(super) const SCHEMA: &str = "\
+Examples:
+  # Where editors find it
+  fifogate schema > manifest.schema.json
+
+  # The first line of a manifest beside it, for editors with the YAML language server
+  # yaml-language-server: $schema=manifest.schema.json";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   # In this shell

@@ -1,7 +1,8 @@
-//! `fifogate man` and `completions`: generators on the clap definition of the command line.
+//! `fifogate man`, `completions` and `schema`: generators on the clap definition of the command line, and
+//! on the table of the state's fields.
 //!
-//! Nothing is written by hand, so both follow each new option. The man page is one document, with a
-//! section for each command.
+//! Nothing is written by hand, so they follow each new option and field. The man page is one document,
+//! with a section for each command.
 
 use clap::CommandFactory;
 use clap_mangen::{
@@ -14,6 +15,7 @@ use super::{
     error::CliError,
     stdout::Stdout,
 };
+use crate::manifest::json_schema;
 
 const NAME: &str = "fifogate";
 
@@ -26,6 +28,10 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), CliError> {
 pub(super) fn man() -> Result<(), CliError> {
     let page = man_page().map_err(|error| CliError::failed(format!("cannot make it: {error}")))?;
     Stdout::open()?.put(page)
+}
+
+pub(super) fn schema() -> Result<(), CliError> {
+    Stdout::open()?.put(json_schema::text())
 }
 
 /// The whole page: first the program, then a section for each command.
