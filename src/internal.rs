@@ -28,7 +28,10 @@ pub use crate::cli::frames::fuzz::fuzz_encode;
 /// Parts of the reader of manifests: the reference agent checks what the component does not know.
 #[cfg(feature = "manifest")]
 pub mod manifest {
-    pub use crate::manifest::places::{faults_at, read_text};
+    pub use crate::{
+        advice::{Advice, Templates, advise},
+        manifest::places::{faults_at, read_text},
+    };
 }
 
 /// The loader of YAML: the reference agent reads a `runtimeConfig` by it.

@@ -106,8 +106,11 @@ Examples:
   # Before fifogate is started with it
   fifogate check state.yaml
 
-  # All of a folder
-  fifogate check manifests/*.yaml";
+  # All of a folder, also without warnings
+  fifogate check --strict manifests/*.yaml
+
+  # May the workload `watcher` subscribe to the configs, and why not?
+  fifogate check state.yaml --may watcher read desiredState.configs";
 
 pub(super) const SCHEMA: &str = "\
 Examples:

@@ -34,7 +34,17 @@ pub(crate) const LAYERS: &[Layer] = &[
     // Re-exports alone.
     layer(
         "internal",
-        &["broker", "cli::frames", "frame", "limits", "manifest", "message", "printed", "state"],
+        &[
+            "advice",
+            "broker",
+            "cli::frames",
+            "frame",
+            "limits",
+            "manifest",
+            "message",
+            "printed",
+            "state",
+        ],
         &[],
         &[],
     ),
@@ -61,6 +71,13 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["foreign", "limits", "nearest", "source", "state"],
         &["granit_parser", "serde", "serde_json"],
         &["fs", "io"],
+    ),
+    // What the rules of a manifest come to, by the broker's own judgement.
+    layer(
+        "advice",
+        &["broker::Rules", "broker::access", "foreign", "manifest", "nearest", "state"],
+        &[],
+        &[],
     ),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
@@ -122,7 +139,10 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("link/asynchronous", &["pb"], &["tokio"], &["io", "process"]),
     layer(
         "cli",
-        &["broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source", "state"],
+        &[
+            "advice", "broker", "server", "foreign", "frame", "limits", "manifest", "pb", "source",
+            "state",
+        ],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
     ),
