@@ -37,24 +37,15 @@ pub struct Advice {
     pub left_out: usize,
 }
 
-/// Templates in the eyes of the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Templates {
-    /// The caller renders them, and reports their faults itself.
-    Rendered,
-    /// Nobody has looked into them.
-    Unread,
-}
-
 /// The advice about the manifest `text` with this state.
 #[must_use]
-pub fn advise(file: &str, text: &str, tree: &Tree, templates: Templates) -> Advice {
+pub fn advise(file: &str, text: &str, tree: &Tree) -> Advice {
     let mut found = Findings::new(tree);
     let workloads = found.workloads;
     for (name, workload) in workloads {
         let name = name.as_str();
         found.dependencies(name, workload);
-        templates::look(&mut found, name, workload, templates);
+        templates::look(&mut found, name, workload);
         if let Some(access) = workload.get("controlInterfaceAccess") {
             rules::look(&mut found, name, access);
         }

@@ -29,7 +29,7 @@ pub use crate::cli::frames::fuzz::fuzz_encode;
 #[cfg(feature = "manifest")]
 pub mod manifest {
     pub use crate::{
-        advice::{Advice, Templates, advise},
+        advice::{Advice, advise},
         manifest::places::{faults_at, read_text},
     };
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fifogate::{
-    internal::manifest::{Templates, advise, faults_at, read_text},
+    internal::manifest::{advise, faults_at, read_text},
     internal::state::{DESIRED_STATE, EFFECTIVE_STATE},
     manifest::{self, ManifestError},
     state::{Node, Tree},
@@ -62,7 +62,7 @@ fn check_text(
     let desired = manifest.updated.tree;
     let (tree, faults) = rendered(&desired);
     let faults: Vec<_> = faults.into_iter().chain(workload_faults(&tree, agent)).collect();
-    let advice = advise(file, text, &desired, Templates::Rendered);
+    let advice = advise(file, text, &desired);
     let warnings = manifest.warnings.iter().chain(&advice.warnings);
     warnings.clone().for_each(|warning| log::warn!("{warning}"));
     advice.notes.iter().for_each(|note| log::info!("{note}"));

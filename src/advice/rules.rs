@@ -36,11 +36,16 @@ pub(super) fn look(found: &mut Findings<'_>, workload: &str, access: &Node) {
             };
             let texts = rule.get(field).and_then(Node::as_seq).unwrap_or_default();
             if texts.is_empty() {
-                found.warn(place, format!("this rule has no effect: its `{field}` is empty"));
+                found.warn(
+                    place,
+                    format!(
+                        "this rule has no effect: its `{field}` is empty; name one, or leave it out"
+                    ),
+                );
                 continue;
             }
             if !is_log && rights == [false, false] {
-                let text = "this rule has no effect: its `operation` is Nothing";
+                let text = "this rule has no effect: its `operation` is Nothing, not Read, Write or ReadWrite";
                 found.warn(place, text.to_owned());
                 continue;
             }
@@ -50,11 +55,8 @@ pub(super) fn look(found: &mut Findings<'_>, workload: &str, access: &Node) {
                 let place = place.iter().cloned().chain(inner).collect();
                 if is_log {
                     patterns.push(Entry { is_deny, rights: [true, false], what: text, place });
-                } else if let mask = Mask::parse(text)
-                    // The reader warns of these already.
-                    && names_nothing(&mask).is_none()
-                {
-                    masks.push(Entry { is_deny, rights, what: mask, place });
+                } else {
+                    masks.push(Entry { is_deny, rights, what: Mask::parse(text), place });
                 }
             }
         }
@@ -90,6 +92,10 @@ fn about_masks(found: &mut Findings<'_>, masks: &[Entry<Mask>]) {
     };
     for (index, entry) in masks.iter().enumerate() {
         let text = entry.what.text();
+        // The reader warns of these already.
+        if names_nothing(&entry.what).is_some() {
+            continue;
+        }
         if let Some(why) = effect(found, masks, index, &relations, &|mask| mask.text()) {
             match why {
                 Effect::None(why) => found.warn(entry.place.clone(), why),
@@ -155,13 +161,17 @@ fn effect<T>(
             own.rights.iter().zip(entry.rights).any(|(own, other)| *own && other)
         };
         if !of(false).any(|(_, other)| shares(other) && (relations.meets)(&own.what, &other.what)) {
-            return Some(Effect::None(format!("{mine} denies nothing: no rule allows any of it")));
+            return Some(Effect::None(format!(
+                "{mine} denies nothing: no rule allows any of it, so leave it out"
+            )));
         }
     } else if let Some(deny) =
         for_all_rights(own, of(true), |deny| (relations.forbids_all)(&deny.what, &own.what))
     {
         let deny = shown(deny);
-        return Some(Effect::None(format!("{mine} allows nothing: {deny} denies all of it")));
+        return Some(Effect::None(format!(
+            "{mine} allows nothing: {deny} denies all of it; leave out one of them"
+        )));
     }
     // Of two equal ones, the later one repeats.
     let includes = |(place, other): &(usize, &Entry<T>)| {

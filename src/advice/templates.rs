@@ -4,10 +4,10 @@
 //! Rendering is the agent's (docs/differences.md#12-templates-belong-to-the-agent). Only plain expressions
 //! such as `{{alias.name}}` are understood here; of blocks and helpers nothing is said.
 
-use super::{Findings, Templates, names, path};
+use super::{Findings, names, path};
 use crate::{foreign::Excerpt, state::Node};
 
-pub(super) fn look(found: &mut Findings<'_>, name: &str, workload: &Node, templates: Templates) {
+pub(super) fn look(found: &mut Findings<'_>, name: &str, workload: &Node) {
     let texts = texts(name, workload);
     let Some(references) =
         workload.get("configs").and_then(Node::as_map).filter(|own| !own.is_empty())
@@ -29,13 +29,12 @@ pub(super) fn look(found: &mut Findings<'_>, name: &str, workload: &Node, templa
         let uses = |text: &str| expressions(text).any(|inside| mentions(inside, alias));
         if !texts.iter().any(|(_, text)| uses(text)) {
             let (own, name, key) = (Excerpt(alias), Excerpt(name), Excerpt(key));
-            let text =
-                format!("no template of {name} uses `{own}`, its reference to config `{key}`");
+            let text = format!(
+                "no template of {name} uses its reference `{own}` to config `{key}`: write \
+                 {{{{{own}}}}}, or leave it out"
+            );
             found.warn(path(name.0, &["configs", alias]), text);
         }
-    }
-    if templates == Templates::Rendered {
-        return;
     }
     for (place, text) in &texts {
         // Inside of a block names mean something else, and escaped expressions are no templates.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{args::CheckArgs, error::CliError};
 use crate::{
-    advice::{self, Operation, Templates},
+    advice::{self, Operation},
     manifest::{self, Manifest, places::read_text},
     source,
     state::Node,
@@ -75,7 +75,7 @@ fn questions(may: &[String]) -> Result<Vec<Question<'_>>, CliError> {
 
 /// Logs warnings and notes. Returns the number of warnings.
 fn advise(manifest: &Manifest, file: &str, text: &str) -> usize {
-    let advice = advice::advise(file, text, &manifest.updated.tree, Templates::Unread);
+    let advice = advice::advise(file, text, &manifest.updated.tree);
     let warnings = manifest.warnings.iter().chain(&advice.warnings);
     warnings.clone().for_each(|warning| log::warn!("{warning}"));
     advice.notes.iter().for_each(|note| log::info!("{note}"));
