@@ -33,7 +33,10 @@ pub mod metrics {
 /// Parts of the reader of manifests: the reference agent checks what the component does not know.
 #[cfg(feature = "manifest")]
 pub mod manifest {
-    pub use crate::manifest::places::{faults_at, read_text};
+    pub use crate::{
+        advice::{Advice, advise},
+        manifest::places::{faults_at, read_text},
+    };
 }
 
 /// The loader of YAML: the reference agent reads a `runtimeConfig` by it.

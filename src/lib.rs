@@ -76,6 +76,8 @@
 //! `examples/embed_server.rs` goes on from there. `examples/embed_core.rs` has the broker alone, with a
 //! transport of its own: [`broker::Broker`] takes inputs and the time, and gives outputs.
 
+#[cfg(feature = "manifest")]
+mod advice;
 pub mod broker;
 #[cfg(feature = "cli")]
 pub mod cli;

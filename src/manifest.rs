@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod fields;
+#[cfg(feature = "cli")]
+pub(crate) mod json_schema;
 pub(crate) mod places;
 mod reader;
 pub(crate) mod yaml;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fifogate::{
-    internal::manifest::{faults_at, read_text},
+    internal::manifest::{advise, faults_at, read_text},
     internal::state::{DESIRED_STATE, EFFECTIVE_STATE},
     manifest::{self, ManifestError},
     state::{Node, Tree},
@@ -25,12 +25,16 @@ use crate::{
 /// Path in the desired state, and a fault there.
 type Remark = (Vec<String>, String);
 
-pub(crate) fn check(files: &[PathBuf], agent: &str) -> Result<(), CliError> {
+pub(crate) fn check(files: &[PathBuf], agent: &str, strict: bool) -> Result<(), CliError> {
     let mut faults = Vec::new();
     let mut read = Vec::new();
     for path in files {
         match read_text(path).and_then(|(file, text)| check_text(&file, &text, agent)) {
-            Ok(line) => read.push(line),
+            Ok((_, file, warnings @ 1..)) if strict => {
+                let noun = if warnings == 1 { "warning" } else { "warnings" };
+                faults.push(format!("{file}: refused for {warnings} {noun} (--strict)"));
+            }
+            Ok((line, ..)) => read.push(line),
             Err(error) => faults.push(error.to_string()),
         }
     }
@@ -48,21 +52,30 @@ pub(crate) fn check(files: &[PathBuf], agent: &str) -> Result<(), CliError> {
     if faults.is_empty() { Ok(()) } else { Err(CliError::Unusable(faults.join("\n"))) }
 }
 
-/// The line about a good manifest.
-fn check_text(file: &str, text: &str, agent: &str) -> Result<String, ManifestError> {
+/// The line about a good manifest, its file and the number of its warnings.
+fn check_text(
+    file: &str,
+    text: &str,
+    agent: &str,
+) -> Result<(String, String, usize), ManifestError> {
     let manifest = manifest::parse(file, text)?;
     let desired = manifest.updated.tree;
     let (tree, faults) = rendered(&desired);
     let faults: Vec<_> = faults.into_iter().chain(workload_faults(&tree, agent)).collect();
-    for warning in &manifest.warnings {
-        log::warn!("{warning}");
+    let advice = advise(file, text, &desired);
+    let warnings = manifest.warnings.iter().chain(&advice.warnings);
+    warnings.clone().for_each(|warning| log::warn!("{warning}"));
+    advice.notes.iter().for_each(|note| log::info!("{note}"));
+    if advice.left_out > 0 {
+        log::info!("{file}: … and {} more", advice.left_out);
     }
-    for warning in faults_at(file, text, missing_dependencies(&tree)).faults {
-        log::warn!("{warning}");
+    for rendered in faults_at(file, text, renderings(&tree)).faults {
+        log::debug!("{rendered}");
     }
     if !faults.is_empty() {
         return Err(faults_at(file, text, faults));
     }
+    let warnings = warnings.count();
     if let Some(text) = placement::nothing_to_do(&tree, agent, "manifest") {
         log::warn!("{file}: {text}");
     }
@@ -72,13 +85,15 @@ fn check_text(file: &str, text: &str, agent: &str) -> Result<String, ManifestErr
     let listed = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
     let all = workloads.iter().count();
     let noun = if all == 1 { "workload" } else { "workloads" };
-    Ok(format!("{file}: ok ({all} {noun}, {} of {agent}{listed})", names.len()))
+    let line = format!("{file}: ok ({all} {noun}, {} of {agent}{listed})", names.len());
+    Ok((line, file.to_owned(), warnings))
 }
 
 /// The state with its effective state, and the faults of templates.
 fn rendered(desired: &Tree) -> (Tree, Vec<Remark>) {
     let (effective, faults) = render::effective(&model::empty(), &ConfigIndex::default(), desired);
-    let remark = |fault: render::RenderError| (workload_path(&fault.workload, &[]), fault.reason);
+    let remark =
+        |fault: render::RenderError| (workload_path(&fault.workload, &[""; 0]), fault.reason);
     let faults = faults.into_iter().map(remark).collect();
     (desired.with(EFFECTIVE_STATE, Some(effective)), faults)
 }
@@ -106,23 +121,41 @@ fn workload_faults(tree: &Tree, agent: &str) -> Vec<Remark> {
     faults
 }
 
-/// Dependencies on workloads that are not there: these workloads wait until an update adds them.
-fn missing_dependencies(tree: &Tree) -> Vec<Remark> {
-    let workloads = tree.entries(&[DESIRED_STATE, "workloads"]);
-    let mut missing = Vec::new();
-    for (name, workload) in workloads {
-        let dependencies = workload.get("dependencies").and_then(Node::as_map);
-        for (on, _) in dependencies.into_iter().flatten() {
-            if workloads.get(on.as_str()).is_none() {
-                let path = workload_path(name.as_str(), &["dependencies", on.as_str()]);
-                let text = format!("{name} waits for {on}, which is no workload of the manifest");
-                missing.push((path, text));
+/// What each template renders to.
+fn renderings(tree: &Tree) -> Vec<Remark> {
+    let mut all = Vec::new();
+    for (name, workload) in tree.entries(&[EFFECTIVE_STATE, "workloads"]) {
+        let desired = tree.get(&[DESIRED_STATE, "workloads", name.as_str()]);
+        for (path, text) in texts(workload) {
+            let before = desired.and_then(|own| {
+                path.iter().try_fold(own, |own, part| match own.as_seq() {
+                    Some(items) => items.get(part.parse::<usize>().ok()?),
+                    None => own.get(part),
+                })
+            });
+            if before.and_then(Node::as_str).is_some_and(|before| before != text) {
+                let what = format!("renders to {text}");
+                all.push((workload_path(name.as_str(), &path), what));
             }
         }
     }
-    missing
+    all
 }
 
-fn workload_path(name: &str, fields: &[&str]) -> Vec<String> {
-    ["workloads", name].iter().chain(fields).map(|own| (*own).to_owned()).collect()
+/// The texts of a workload that are rendered, with their paths.
+fn texts(workload: &Node) -> Vec<(Vec<String>, &str)> {
+    let own = ["agent", "runtimeConfig"];
+    let own =
+        own.iter().filter_map(|field| Some((vec![(*field).to_owned()], workload.str_at(field)?)));
+    let files = workload.get("files").and_then(Node::as_seq).unwrap_or_default();
+    let files = files.iter().enumerate().filter_map(|(index, file)| {
+        let path = ["files".to_owned(), index.to_string(), "data".to_owned()];
+        Some((path.to_vec(), file.str_at("data")?))
+    });
+    own.chain(files).collect()
+}
+
+fn workload_path(name: &str, fields: &[impl AsRef<str>]) -> Vec<String> {
+    let fields = fields.iter().map(AsRef::as_ref);
+    ["workloads", name].into_iter().chain(fields).map(str::to_owned).collect()
 }

@@ -163,6 +163,9 @@ struct CheckArgs {
     /// The agent that would run them
     #[arg(long, value_name = "NAME", default_value = "agent_A")]
     name: String,
+    /// Refuse a manifest with warnings, too; notes do not count
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -252,7 +255,7 @@ where
         Command::Keep(_) => return keeper::main(),
         Command::Watchdog(args) => return fence::main(args.seconds, &args.name),
         Command::Check(args) => {
-            check_name(&args.name).and_then(|()| check::check(&args.files, &args.name))
+            check_name(&args.name).and_then(|()| check::check(&args.files, &args.name, args.strict))
         }
         Command::Operator(command) => operator::run(command),
         Command::Completions { shell } => generate::completions(&shell),

@@ -181,7 +181,7 @@ impl Lists<Mask> {
 /// True if every path beginning with `wanted` also begins with `rule`. Names are unlimited, so only a
 /// `*` of the rule covers a `*` in `wanted`. The rule `*` alone covers everything; a rule without
 /// segments covers nothing.
-fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
+pub(crate) fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
     if rule == [Segment::Any] {
         return true;
     }
@@ -190,7 +190,7 @@ fn covers(rule: &[Segment], wanted: &[Segment]) -> bool {
 }
 
 /// True if some path beginning with `wanted` lies at, below or above a path named by `rule`.
-fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
+pub(crate) fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
     let meet_one = |(rule, wanted): (&Segment, &Segment)| {
         *rule == Segment::Any || *wanted == Segment::Any || rule == wanted
     };
@@ -198,8 +198,17 @@ fn meets(rule: &[Segment], wanted: &[Segment]) -> bool {
     !rule.is_empty() && rule.iter().zip(wanted).all(meet_one)
 }
 
+/// True if `deny` meets whatever `allow` covers, so that `allow` allows nothing.
+#[cfg(feature = "manifest")]
+pub(crate) fn forbids_all(deny: &[Segment], allow: &[Segment]) -> bool {
+    // Below `allow` any name can be wanted, also that of no literal.
+    let forbids_one =
+        |(place, deny): (usize, &Segment)| *deny == Segment::Any || allow.get(place) == Some(deny);
+    !deny.is_empty() && deny.iter().enumerate().all(forbids_one)
+}
+
 /// True if `name` matches `pattern`, with its first `*` standing for any characters, or none.
-fn pattern_matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn pattern_matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((before, after)) => {
@@ -239,6 +248,43 @@ mod tests {
         for (rule, wanted, covered, met) in table {
             assert_eq!(covers(&parsed(rule), &parsed(wanted)), covered, "{rule} / {wanted}");
             assert_eq!(meets(&parsed(rule), &parsed(wanted)), met, "{rule} / {wanted}");
+        }
+    }
+
+    /// Every mask of up to three of these segments.
+    #[cfg(feature = "manifest")]
+    fn small_masks() -> Vec<Vec<Segment>> {
+        let mut all = vec![Vec::new()];
+        let mut last = all.clone();
+        for _ in 0..3 {
+            let longer = |mask: &Vec<Segment>| {
+                let mask = mask.clone();
+                ["a", "b", "*"].map(move |end| [mask.clone(), parsed(end)].concat())
+            };
+            last = last.iter().flat_map(longer).collect();
+            all.extend(last.iter().cloned());
+        }
+        all
+    }
+
+    #[cfg(feature = "manifest")]
+    #[test]
+    fn deny_rule_forbids_all_of_an_allow_rule_if_it_meets_whatever_that_covers() {
+        let masks = small_masks();
+        for deny in &masks {
+            for allow in masks.iter().filter(|allow| !allow.is_empty()) {
+                // A third name stands for all that no rule names.
+                let is_met = |wanted: &Vec<Segment>| {
+                    let renamed = wanted.iter().map(|own| match own {
+                        Segment::Key(key) if key.as_str() == "b" => Segment::Key(Key::from("c")),
+                        own => own.clone(),
+                    });
+                    let renamed: Vec<_> = renamed.collect();
+                    [wanted, &renamed].iter().all(|own| !covers(allow, own) || meets(deny, own))
+                };
+                let expected = masks.iter().all(is_met);
+                assert_eq!(forbids_all(deny, allow), expected, "{deny:?} {allow:?}");
+            }
         }
     }
 

@@ -80,7 +80,7 @@ impl Rules {
     }
 
     /// The denial of the logs of these workloads; `None` if they are allowed.
-    pub(super) fn deny_logs<'a>(&self, workloads: impl Iterator<Item = &'a str>) -> Option<Denial> {
+    pub(crate) fn deny_logs<'a>(&self, workloads: impl Iterator<Item = &'a str>) -> Option<Denial> {
         let (name, why) = self.check_logs(workloads).err()?;
         Some(Denial::new("log request", name, LOGS.because(&why)))
     }

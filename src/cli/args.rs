@@ -43,6 +43,9 @@ pub(super) enum Command {
     Encode(EncodeArgs),
     Decode(DecodeArgs),
     Check(CheckArgs),
+    /// Prints the JSON Schema of a manifest, for editors
+    #[command(after_long_help = examples::SCHEMA)]
+    Schema,
     Status(StatusArgs),
     Completions(CompletionsArgs),
     /// Prints this program's manual page
@@ -378,13 +381,22 @@ pub(super) struct DecodeArgs {
 ///
 /// Prints one line for each FILE accepted by `fifogate run`: a manifest, or a state as printed by
 /// `fifogate get`. For any other FILE it prints the faults, each with its line and the expected
-/// form.
+/// form. What has no effect is a warning: rules that deny or allow nothing, references that no
+/// template uses. A name that is not in the manifest, but that an update may add, is a note.
 #[derive(Debug, Args)]
 #[command(after_long_help = examples::CHECK)]
 pub(super) struct CheckArgs {
     /// Manifests to check; `-`: standard input
     #[arg(value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
     pub(super) files: Vec<PathBuf>,
+    /// Refuse a manifest with warnings, too; notes do not count
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Tell whether this workload may `read` (or subscribe to) or `write` this mask, or read the
+    /// `logs` of a workload of this name, and by which rule; status 1 if not
+    #[arg(long, num_args = 3, value_names = ["WORKLOAD", "OPERATION", "MASK"])]
+    #[arg(action = ArgAction::Append, conflicts_with = "strict")]
+    pub(super) may: Vec<String>,
 }
 
 /// Shows the status of a running fifogate

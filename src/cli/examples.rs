@@ -106,8 +106,19 @@ Examples:
   # Before fifogate is started with it
   fifogate check state.yaml
 
-  # All of a folder
-  fifogate check manifests/*.yaml";
+  # All of a folder, also without warnings
+  fifogate check --strict manifests/*.yaml
+
+  # May the workload `watcher` subscribe to the configs, and why not?
+  fifogate check state.yaml --may watcher read desiredState.configs";
+
+pub(super) const SCHEMA: &str = "\
+Examples:
+  # Where editors find it
+  fifogate schema > manifest.schema.json
+
+  # The first line of a manifest beside it, for editors with the YAML language server
+  # yaml-language-server: $schema=manifest.schema.json";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -1,6 +1,7 @@
-//! `fifogate man` and `completions`: generators on the clap definition of the command line.
+//! `fifogate man`, `completions` and `schema`: generators on the clap definition of the command line, and
+//! on the table of the state's fields.
 //!
-//! Nothing is written by hand, so both follow each new option.
+//! Nothing is written by hand, so they follow each new option and field.
 
 use clap::CommandFactory;
 
@@ -9,7 +10,7 @@ use super::{
     error::CliError,
     stdout::Stdout,
 };
-use crate::man;
+use crate::{man, manifest::json_schema};
 
 const NAME: &str = "fifogate";
 
@@ -23,4 +24,8 @@ pub(super) fn man() -> Result<(), CliError> {
     let page = man::page(&Cli::command())
         .map_err(|error| CliError::failed(format!("cannot make it: {error}")))?;
     Stdout::open()?.put(page)
+}
+
+pub(super) fn schema() -> Result<(), CliError> {
+    Stdout::open()?.put(json_schema::text())
 }

@@ -67,6 +67,7 @@ fn execute(command: Command) -> Result<(), CliError> {
         Command::Encode(args) => frames::encode(&args),
         Command::Decode(args) => frames::decode(&args),
         Command::Check(args) => check::check(args),
+        Command::Schema => generate::schema(),
         Command::Status(args) => status::status(args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

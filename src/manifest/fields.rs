@@ -54,7 +54,7 @@ impl Reader {
         match &field.kind {
             Kind::Text | Kind::Choice(_) => self.value(field, &field.kind, name, value),
             // Before the other maps: v0.1 has a list in this place.
-            Kind::Map(_) if field.name == "tags" => self.tags(field, value),
+            Kind::Map(_) if was_list(field) => self.tags(field, value),
             Kind::Map(kind) | Kind::LargeMap(kind) => self.map(field, kind, value),
             Kind::List(kind) | Kind::Repeated(kind) => {
                 let mut values = Vec::new();
@@ -150,12 +150,24 @@ impl Reader {
 
     /// The name of today for a deprecated one.
     fn current_name<'a>(&mut self, name: &'a str, key: &Yaml<'_>, record: &Record) -> &'a str {
-        if name != "filterMask" || record.field("filterMasks").is_none() {
-            return name;
+        match record.fields.iter().find(|field| former_name(field) == Some(name)) {
+            None => name,
+            Some(field) => {
+                self.warn(key, format!("`{name}` is deprecated: use `{}`", field.name));
+                field.name
+            }
         }
-        self.warn(key, "`filterMask` is deprecated: use `filterMasks`");
-        "filterMasks"
     }
+}
+
+/// The deprecated name of a field in an access rule.
+pub(super) fn former_name(field: &Field) -> Option<&'static str> {
+    (field.rule == Rule::FilterMask).then_some("filterMask")
+}
+
+/// Whether the field is a list of pairs in v0.1, and a map since.
+pub(super) fn was_list(field: &Field) -> bool {
+    field.name == "tags"
 }
 
 /// A message of the state about this text. It quotes the whole text, which may be as long as the

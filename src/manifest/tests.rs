@@ -4,6 +4,12 @@ use crate::state::Node;
 mod bounds;
 
 fn faults(text: &str) -> Vec<String> {
+    // An editor with the schema finds them too, as far as a schema can express them: no size.
+    #[cfg(feature = "cli")]
+    assert!(
+        text.len() > 1 << 20
+            || !json_schema::tests::compare(&json_schema::tests::validator(), text)
+    );
     let error = parse("m.yaml", text).expect_err("accepted");
     error.faults.iter().map(ToString::to_string).collect()
 }

@@ -99,6 +99,12 @@ pub(crate) struct Field {
         allow(dead_code, reason = "only readers of text name fields")
     )]
     pub item: &'static str,
+    /// Its meaning for the author of a manifest, shown by editors.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "only `fifogate schema` prints it")
+    )]
+    pub about: &'static str,
 }
 
 /// The fields of one message, by number.
@@ -178,7 +184,8 @@ impl Field {
         kind: Kind,
         presence: Presence,
     ) -> Self {
-        Self { number, name, kind, presence, read_only: false, rule: Rule::Any, item: name }
+        let (rule, item) = (Rule::Any, name);
+        Self { number, name, kind, presence, read_only: false, rule, item, about: "" }
     }
 
     const fn read_only(self) -> Self {
@@ -192,6 +199,10 @@ impl Field {
     const fn item(self, item: &'static str) -> Self {
         Self { item, ..self }
     }
+
+    const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
 }
 
 use Kind::{Config, LargeMap, List, Map, Number, OneOf, Repeated, Text};
@@ -204,38 +215,81 @@ const fn row(number: u32, name: &'static str, kind: Kind, presence: Presence) ->
 /// `CompleteState`.
 pub(crate) static COMPLETE_STATE: Record = Record {
     fields: &[
-        row(1, super::DESIRED_STATE, Kind::Record(&STATE), Optional),
+        row(1, super::DESIRED_STATE, Kind::Record(&STATE), Optional)
+            .about("The manifest in a printed state."),
         row(2, super::WORKLOAD_STATES, Map(&LargeMap(&Map(&EXECUTION_STATE))), Optional)
-            .read_only(),
+            .read_only()
+            .about("The states of all instances; left out of a manifest."),
         // Not read-only as a whole: updates set the tags of agents.
-        row(3, super::AGENTS, Map(&Kind::Record(&AGENT)), Optional),
-        row(4, super::EFFECTIVE_STATE, Kind::Record(&STATE), Optional).read_only(),
+        row(3, super::AGENTS, Map(&Kind::Record(&AGENT)), Optional)
+            .about("The connected agents; left out of a manifest."),
+        row(4, super::EFFECTIVE_STATE, Kind::Record(&STATE), Optional)
+            .read_only()
+            .about("The desired state with rendered templates; left out of a manifest."),
     ],
 };
 
 /// `State`.
 pub(crate) static STATE: Record = Record {
     fields: &[
-        row(1, super::API_VERSION, Text, Always),
-        row(2, "workloads", LargeMap(&Kind::Record(&WORKLOAD)), Filled),
-        row(3, "configs", LargeMap(&Config), Collection),
+        row(1, super::API_VERSION, Text, Always).about(
+            "Version of the manifest's form: v1. In v0.1, which is deprecated, tags are a \
+                 list.",
+        ),
+        row(2, "workloads", LargeMap(&Kind::Record(&WORKLOAD)), Filled)
+            .about("The workloads by name. A name has 1 to 63 of a-z, A-Z, 0-9, _ and -."),
+        row(3, "configs", LargeMap(&Config), Collection).about(
+            "Values for the templates of workloads, by key: texts, sequences and mappings, \
+                 to any depth up to 20 levels. Numbers and booleans stand in quotes.",
+        ),
     ],
 };
 
 /// `Workload`.
 pub(crate) static WORKLOAD: Record = Record {
     fields: &[
-        row(1, "agent", Text, Required).rule(Rule::AgentName),
-        row(2, "restartPolicy", Kind::Choice(RESTART_POLICY), Default("NEVER")),
-        row(3, "dependencies", Map(&Kind::Choice(ADD_CONDITION)), Collection).item("a dependency"),
-        row(4, "tags", Map(&Text), Collection).item("a tag"),
-        row(5, "runtime", Text, Required),
-        row(6, "runtimeConfig", Text, Required),
-        row(7, "controlInterfaceAccess", Kind::Record(&ACCESS), Collection),
+        row(1, "agent", Text, Required).rule(Rule::AgentName).about(
+            "Name of the agent that runs the workload. It may be a template; no agent runs \
+                 a workload with an empty one.",
+        ),
+        row(2, "restartPolicy", Kind::Choice(RESTART_POLICY), Default("NEVER")).about(
+            "Ends of the workload after which it is started again: NEVER, ON_FAILURE (a \
+                 status other than 0) or ALWAYS.",
+        ),
+        row(3, "dependencies", Map(&Kind::Choice(ADD_CONDITION)), Collection)
+            .item("a dependency")
+            .about(
+                "Workloads that this one waits for, each with the state it has to reach first. \
+                 They must not form a cycle.",
+            ),
+        row(4, "tags", Map(&Text), Collection)
+            .item("a tag")
+            .about("Texts by key, for readers of the state."),
+        row(5, "runtime", Text, Required).about(
+            "Program that starts the workload. fifogate-agent has process, podman and \
+                 podman-kube.",
+        ),
+        row(6, "runtimeConfig", Text, Required).about(
+            "Settings of the runtime, as one text (`|` begins a block of YAML). process: \
+                 YAML with command, environment and more. podman: YAML with image, \
+                 commandOptions, commandArgs and more. podman-kube: YAML with manifest, a text \
+                 with Kubernetes objects. Templates such as {{alias.name}} take values of the \
+                 workload's configs.",
+        ),
+        row(7, "controlInterfaceAccess", Kind::Record(&ACCESS), Collection).about(
+            "Parts of the state and logs that the workload may read and write. Without an \
+                 allow rule it has no control interface.",
+        ),
         row(8, "configs", Map(&Text), Collection)
             .item("a config reference")
-            .rule(Rule::ConfigReference),
-        row(9, "files", List(&Kind::Record(&FILE)), Collection).item("a file"),
+            .rule(Rule::ConfigReference)
+            .about(
+                "Configs of the workload: an alias for its templates, and the key in the \
+                 top-level configs.",
+            ),
+        row(9, "files", List(&Kind::Record(&FILE)), Collection)
+            .item("a file")
+            .about("Files that the workload finds at its start."),
     ],
 };
 
@@ -247,8 +301,12 @@ const ADD_CONDITION: &[Choice] =
 /// `ControlInterfaceAccess`.
 pub(crate) static ACCESS: Record = Record {
     fields: &[
-        row(1, "allowRules", Repeated(&ACCESS_RULE), Optional).item("a rule"),
-        row(2, "denyRules", Repeated(&ACCESS_RULE), Optional).item("a rule"),
+        row(1, "allowRules", Repeated(&ACCESS_RULE), Optional)
+            .item("a rule")
+            .about("A request needs one allow rule that covers all of it."),
+        row(2, "denyRules", Repeated(&ACCESS_RULE), Optional)
+            .item("a rule")
+            .about("A request that touches any of these is denied, whatever is allowed."),
     ],
 };
 
@@ -258,22 +316,32 @@ pub(crate) static ACCESS_RULE: Kind =
 
 static STATE_RULE: Record = Record {
     fields: &[
-        row(1, "operation", Kind::Choice(READ_WRITE), Always),
-        row(2, "filterMasks", Repeated(&Text), Always).rule(Rule::FilterMask),
+        row(1, "operation", Kind::Choice(READ_WRITE), Always)
+            .about("What the rule is about. Read includes subscriptions to events."),
+        row(2, "filterMasks", Repeated(&Text), Always).rule(Rule::FilterMask).about(
+            "Paths in the state, from its root: desiredState, workloadStates, agents or \
+                 effectiveState. `*` stands for one name; a mask includes all below it; `*` \
+                 alone is everything.",
+        ),
     ],
 };
 
 // The gap is the protocol's own (docs/protocol.md#requests-and-responses).
 const READ_WRITE: &[Choice] = &[(0, "Nothing"), (1, "Read"), (2, "Write"), (5, "ReadWrite")];
 
-static LOG_RULE: Record =
-    Record { fields: &[row(1, "workloadNames", Repeated(&Text), Always).rule(Rule::NamePattern)] };
+static LOG_RULE: Record = Record {
+    fields: &[row(1, "workloadNames", Repeated(&Text), Always).rule(Rule::NamePattern).about(
+        "Names of workloads whose logs are meant, with at most one `*` for any \
+                 characters.",
+    )],
+};
 
 static FILE: Record = Record {
     fields: &[
-        row(1, "mountPoint", Text, Always),
-        row(2, "data", Text, Either),
-        row(3, "binaryData", Text, Either),
+        row(1, "mountPoint", Text, Always)
+            .about("Absolute path of the file as the workload sees it."),
+        row(2, "data", Text, Either).about("Content as a text. Templates are rendered."),
+        row(3, "binaryData", Text, Either).about("Content in base64. No template is rendered."),
     ],
 };
 

@@ -16,6 +16,8 @@ mod fault;
 mod rules;
 mod shape;
 
+#[cfg(feature = "cli")]
+pub(crate) use fault::MAX_PATTERN;
 pub(crate) use fault::{NameFault, RuleFault, ShapeFault};
 pub(crate) use rules::check_access;
 #[cfg(test)]
@@ -23,6 +25,9 @@ pub(crate) use shape::record as check_record;
 
 /// Longest name of a workload, agent, config or alias.
 pub(crate) const MAX_NAME: usize = 63;
+
+/// The versions of a desired state; the last one is deprecated.
+pub(crate) const API_VERSIONS: [&str; 2] = ["v1", "v0.1"];
 
 /// The reference's text about an invalid name.
 pub(crate) const NAME_RULE: &str = "Only a-z, A-Z, 0-9 chars, underscore (_), and hyphen (-) allowed. \
@@ -58,7 +63,7 @@ pub(crate) fn validate(
     let old_configs = part(current, "configs");
     let (configs, changed_configs) = configs(old_configs, part(proposed.as_ref(), "configs"))?;
 
-    if !["v1", "v0.1"].contains(&version) {
+    if !API_VERSIONS.contains(&version) {
         let text = format!("Unsupported API version. Received '{version}', expected 'v1'");
         return Err(UpdateError::Refused(text));
     }

@@ -9,8 +9,19 @@ use predicates::prelude::*;
 
 use crate::{fifogate, into_closed_pipe};
 
-const COMMANDS: [&str; 10] =
-    ["run", "get", "watch", "set", "encode", "decode", "check", "status", "completions", "man"];
+const COMMANDS: [&str; 11] = [
+    "run",
+    "get",
+    "watch",
+    "set",
+    "encode",
+    "decode",
+    "check",
+    "schema",
+    "status",
+    "completions",
+    "man",
+];
 
 fn stdout_of(args: &[&str]) -> String {
     let output = fifogate(args).assert().success().stderr("").get_output().clone();
@@ -119,7 +130,9 @@ fn version_is_that_of_the_crate() {
 
 #[test]
 fn nobody_reading_the_output_is_no_failure() {
-    for args in [&["--help"][..], &["get", "--help"], &["man"], &["completions", "bash"]] {
+    for args in
+        [&["--help"][..], &["get", "--help"], &["man"], &["schema"], &["completions", "bash"]]
+    {
         assert_eq!(into_closed_pipe(args, b""), (Some(0), String::new()), "{args:?}");
     }
 }

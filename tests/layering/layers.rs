@@ -36,6 +36,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer(
         "internal",
         &[
+            "advice",
             "broker",
             "cli::frames",
             "frame",
@@ -74,6 +75,13 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["foreign", "limits", "nearest", "source", "state"],
         &["granit_parser", "serde", "serde_json"],
         &["fs", "io"],
+    ),
+    // What the rules of a manifest come to, by the broker's own judgement.
+    layer(
+        "advice",
+        &["broker::Rules", "broker::access", "foreign", "manifest", "nearest", "state"],
+        &[],
+        &[],
     ),
     // The server knows no mask and no value. Of the state it names what an instance is called, which is
     // the name of a folder, and the state to begin with, which it hands to the broker unopened.
@@ -136,8 +144,8 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer(
         "cli",
         &[
-            "broker", "server", "foreign", "frame", "limits", "man", "manifest", "metrics", "pb",
-            "source", "state",
+            "advice", "broker", "server", "foreign", "frame", "limits", "man", "manifest",
+            "metrics", "pb", "source", "state",
         ],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],

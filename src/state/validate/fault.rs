@@ -7,7 +7,7 @@ use super::{MAX_NAME, NAME_RULE};
 use crate::limits::{too_deep, too_large};
 
 /// Longest pattern of workload names with a `*`.
-pub(super) const MAX_PATTERN: usize = 64;
+pub(crate) const MAX_PATTERN: usize = 64;
 
 const NAME_CHARACTERS: &str = "Expected to have characters in [a-zA-Z0-9_-].";
 
