@@ -86,7 +86,7 @@ configs: { c: { program: sleep } }
 ";
     let (status, out, err) = check(&["-"], text);
     assert_eq!((status, out.as_str()), (2, ""), "{err}");
-    let lines: Vec<_> = err.lines().collect();
+    let lines: Vec<_> = err.lines().filter(|line| line.starts_with("error: ")).collect();
     let expected = [
         ("7:7", "runtimeConfig, line 2, column 1: unknown key 'arg'; there are command"),
         ("10:9", "file with mountPoint 'x': a mountPoint is an absolute path without `..`"),
@@ -178,4 +178,87 @@ fn faults_of_pods_are_told_as_a_start_tells_them() {
     ];
     let expected: String = told.map(|own| format!("error: <stdin>:{own}\n")).concat();
     assert_eq!(err, expected);
+}
+
+#[test]
+fn advice_is_that_of_fifogate_and_strict_counts_its_warnings() {
+    let text = GOOD.replace("{ c: c }\n", "{ c: c, d: c }\n");
+    let unused =
+        "no template of b uses its reference `d` to config `c`: write {{d}}, or leave it out";
+    let (status, out, err) = check(&["-"], &text);
+    assert_eq!((status, out.lines().count()), (0, 1), "{err}");
+    assert!(
+        err.lines().count() == 1
+            && err.contains(&format!("WARN  fifogate_agent::check] <stdin>:7:25: {unused}")),
+        "{err}"
+    );
+    let (status, out, err) = check(&["--strict", "-"], &text);
+    assert_eq!((status, out.as_str()), (2, ""), "{err}");
+    assert!(err.ends_with("error: <stdin>: refused for 1 warning (--strict)\n"), "{err}");
+    assert_eq!(check(&["--strict", "-"], GOOD).0, 0);
+}
+
+#[test]
+fn renderings_are_shown_to_those_who_ask_for_more() {
+    let (status, _, err) = check(&["-v", "-"], GOOD);
+    assert_eq!(status, 0, "{err}");
+    assert!(err.contains("<stdin>:9:7: renders to command: 'sleep'\\n"), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+}
+
+/// No false alarm: if a template can be rendered, no name in it is called missing.
+#[test]
+fn template_that_renders_has_no_missing_name() {
+    let (mut rendered, mut alarms) = (0, Vec::new());
+    for template in [
+        "{{c}}",
+        "{{c.program}}",
+        "{{ c.program }}",
+        "{{~c.program~}}",
+        "{{{c.program}}}",
+        "{{c.list.0}}",
+        "{{c.list.[0]}}",
+        "{{lookup c 'program'}}",
+        "{{#if c}}{{x}}{{/if}}",
+        "{{#with c}}{{program}}{{/with}}",
+        "{{#each c.list}}{{this}}{{/each}}",
+        "{{#each c.list as |own|}}{{own}}{{/each}}",
+        "{{else}}",
+        "{{this}}",
+        "\\{{nothing}}",
+        "{{!-- nothing --}}",
+        "{{! nothing }}",
+        "{{@root.c.program}}",
+        "{{eq c c}}",
+        "{{and}}",
+        "{{or}}",
+        "{{not}}",
+        "{{len c.list}}",
+        "{{this.c.program}}",
+        "{{./c.program}}",
+        "{{c/program}}",
+        "{{nothing}}",
+        "{{c.nothing}}",
+        "{{{{raw}}}}{{nothing}}{{{{/raw}}}}",
+        "{{true}}",
+        "{{null}}",
+        "{{#unless c}}{{nothing}}{{/unless}}",
+        "{{c.program.deeper}}",
+        "{{c.list.program}}",
+        "{{undefined}}",
+        "{{false}}",
+    ] {
+        let text = format!(
+            "apiVersion: v1\nworkloads:\n  w:\n    agent: agent_B\n    runtime: r\n    configs: {{ c: c }}\n    \
+             runtimeConfig: |-\n      {template}\nconfigs: {{ c: {{ program: sleep, list: [a] }} }}\n"
+        );
+        let (_, _, err) = check(&["-"], &text);
+        let fails = err.contains("error: ");
+        rendered += u32::from(!fails);
+        if !fails && err.contains(" has no `") {
+            alarms.push(template);
+        }
+    }
+    assert_eq!(alarms, [""; 0]);
+    assert!(rendered > 15, "{rendered}");
 }

@@ -65,7 +65,8 @@ fn expressions(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let (_, behind) = rest.split_once("{{")?;
-        let (inside, behind) = behind.split_once("}}")?;
+        // Of an unfinished one, all that follows.
+        let (inside, behind) = behind.split_once("}}").unwrap_or((behind, ""));
         rest = behind;
         Some(inside)
     })
@@ -79,6 +80,9 @@ fn mentions(inside: &str, alias: &str) -> bool {
         || inside.contains(&format!("[{alias}]"))
 }
 
+/// Words of the language, and helpers that need no argument.
+const NO_NAMES: [&str; 8] = ["this", "else", "and", "or", "not", "true", "false", "null"];
+
 /// The name that a plain expression lacks, as a sentence.
 fn missing(found: &mut Findings<'_>, workload: &Node, inside: &str) -> Option<String> {
     let names_in = inside.trim().split('.').collect::<Vec<_>>();
@@ -87,7 +91,7 @@ fn missing(found: &mut Findings<'_>, workload: &Node, inside: &str) -> Option<St
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     let [alias, below @ ..] = &names_in[..] else { return None };
-    if !names_in.iter().all(is_plain) || ["this", "else"].contains(alias) {
+    if !names_in.iter().all(is_plain) || NO_NAMES.contains(alias) {
         return None;
     }
     let own = Excerpt(inside.trim());
