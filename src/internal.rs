@@ -47,6 +47,11 @@ pub mod yaml {
     };
 }
 
+/// Lines for the journal of systemd: the reference agent logs to it, too.
+pub mod journal {
+    pub use crate::journal::priority;
+}
+
 /// Manual pages: the reference agent has one, too.
 #[cfg(feature = "man")]
 pub use crate::man::page as man_page;

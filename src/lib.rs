@@ -86,6 +86,7 @@ pub mod frame;
 mod id_map;
 #[doc(hidden)]
 pub mod internal;
+mod journal;
 pub mod limits;
 pub mod link;
 #[cfg(feature = "man")]

@@ -9,6 +9,7 @@ mod cli {
     mod frames;
     mod help;
     mod inputs;
+    mod journal;
     mod one_pair;
     mod serving;
     mod set;

@@ -14,8 +14,8 @@ use std::{
 };
 
 use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
-use fifogate::internal::state::is_name;
-use log::LevelFilter;
+use fifogate::internal::{journal, state::is_name};
+use log::{Level, LevelFilter};
 use nix::unistd::geteuid;
 
 use crate::{
@@ -283,7 +283,8 @@ fn end(done: Result<(), CliError>) -> ExitCode {
 /// Prints a failure. A manifest has a line for each fault, and each is an error.
 fn report(message: &str) {
     let message = withheld::withhold(message);
-    let lines: String = message.lines().map(|line| format!("error: {line}\n")).collect();
+    let priority = journal::priority(Level::Error).unwrap_or_default();
+    let lines: String = message.lines().map(|line| format!("{priority}error: {line}\n")).collect();
     // Even with standard error closed, the exit status reports the failure.
     let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
@@ -312,8 +313,11 @@ fn start_logging(quiet: bool, verbose: u8) {
     logger.format(|to, record| {
         let (time, level) = (to.timestamp(), record.level());
         let style = to.default_level_style(level);
-        let text = log_text::line(record.args());
-        writeln!(to, "[{time} {style}{level:<5}{style:#} {}] {text}", record.target())
+        let (text, target) = (log_text::line(record.args()), record.target());
+        if let Some(priority) = journal::priority(level) {
+            return writeln!(to, "{priority}{target}: {text}");
+        }
+        writeln!(to, "[{time} {style}{level:<5}{style:#} {target}] {text}")
     });
     let _ = logger.try_init();
 }

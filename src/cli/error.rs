@@ -9,6 +9,10 @@ use std::{
     process::ExitCode,
 };
 
+use log::Level;
+
+use crate::journal;
+
 /// Reason for the end of a command.
 #[derive(Debug)]
 pub(super) struct CliError {
@@ -112,8 +116,9 @@ impl CliError {
         if self.kind != Kind::Quiet {
             // A manifest has a line for each fault. An editor looks for `error:` in each of them.
             let error = if is_coloured() { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+            let priority = journal::priority(Level::Error).unwrap_or_default();
             let lines: String =
-                self.message.lines().map(|line| format!("{error} {line}\n")).collect();
+                self.message.lines().map(|line| format!("{priority}{error} {line}\n")).collect();
             // A failed write is ignored: the exit status still reports the error.
             let _ = io::stderr().lock().write_all(lines.as_bytes());
             if let Some(hint) = &self.hint {

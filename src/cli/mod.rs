@@ -39,6 +39,8 @@ use args::{Cli, Command, LogArgs};
 use error::CliError;
 use log_line::Line;
 
+use crate::journal;
+
 /// Runs the command in `args`; the first argument is the program's name.
 ///
 /// Returns 0 for success, 1 for a failure, and 2 for wrong usage or an unusable file. With 1 and 2
@@ -93,6 +95,9 @@ fn start_logging(args: &LogArgs) {
         let (time, level) = (to.timestamp(), record.level());
         let (style, line) = (to.default_level_style(level), Line(record.args()));
         let target = record.target();
+        if let Some(priority) = journal::priority(level) {
+            return writeln!(to, "{priority}{target}: {line}");
+        }
         writeln!(to, "[{time} {style}{level:<5}{style:#} {target}] {line}")
     });
     // A second call of `main` in one process keeps the first logger.

@@ -10,6 +10,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "internal::Rules",
     "internal::agent_update",
     "internal::check_version",
+    "internal::journal",
     "internal::man_page",
     "internal::manifest",
     "internal::metrics",

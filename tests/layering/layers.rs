@@ -29,6 +29,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer("small_deque", &[], &[], &[]),
     layer("foreign", &[], &[], &[]),
     layer("nearest", &[], &[], &[]),
+    layer("journal", &[], &["log"], &["env", "fs", "io", "os"]),
     layer("man", &[], &["clap", "clap_mangen"], &["io"]),
     layer("owner", &[], &[], &[]),
     layer("source", &[], &[], &["fs", "io"]),
@@ -40,6 +41,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "broker",
             "cli::frames",
             "frame",
+            "journal",
             "limits",
             "man",
             "manifest",
@@ -144,8 +146,8 @@ pub(crate) const LAYERS: &[Layer] = &[
     layer(
         "cli",
         &[
-            "advice", "broker", "server", "foreign", "frame", "limits", "man", "manifest",
-            "metrics", "pb", "source", "state",
+            "advice", "broker", "server", "foreign", "frame", "journal", "limits", "man",
+            "manifest", "metrics", "pb", "source", "state",
         ],
         CLI_CRATES,
         &["env", "fs", "io", "os", "process", "thread", "time"],
