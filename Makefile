@@ -167,6 +167,13 @@ completions: protoc  ## of both programs for bash, fish and zsh, into completion
 		$(TARGET)/$(PROFILE)/$$name completions fish > $(TARGET)/completions/$$name.fish && \
 		$(TARGET)/$(PROFILE)/$$name completions zsh > $(TARGET)/completions/_$$name || exit 1; done
 
+.PHONY: deb
+deb:  ## the packages fifogate and fifogate-agent for Debian, into debian/ in the target folder; needs dpkg-dev
+	$(CARGO) build --release --quiet --workspace --bins
+	$(MAKE) --no-print-directory man completions PROFILE=release
+	contrib/debian/build.sh release $(TARGET)/debian $(VERSION)
+	@ls $(TARGET)/debian/*.deb
+
 .PHONY: size
 size:  ## size of the binary, and resident memory with 10 and 1,000 workloads
 	$(CARGO) build --release --quiet

@@ -19,6 +19,8 @@ pub use crate::{
     // The tests of nesting look into decoded messages.
     message::agent::Command,
     message::request::{NewState, RequestKind},
+    // The reference agent is a service, too.
+    systemd::{notify, watchdog_pause},
 };
 
 /// The entry of the fuzz target `encode`.

@@ -106,6 +106,7 @@ mod small_deque;
 mod source;
 pub mod state;
 mod status;
+mod systemd;
 
 /// The old path of [`link`].
 #[deprecated(note = "use `fifogate::link`")]

@@ -27,6 +27,7 @@ mod placement;
 pub mod render;
 mod run;
 pub mod runtime;
+mod service;
 mod status;
 pub mod store;
 pub mod supervisor;

@@ -61,6 +61,8 @@ impl GateProcess {
         }
         // A Ctrl-C in a terminal reaches only the agent this way; it ends fifogate last.
         command.process_group(0).kill_on_drop(true);
+        // We are the service, and say when it is ready.
+        command.env_remove("NOTIFY_SOCKET");
         let (link, messages, child) = AsyncLink::spawn(&mut command, &config.agent_name).await?;
         Ok(Self { link, messages, child })
     }

@@ -37,6 +37,7 @@ use crate::{
     model::{self, Update},
     pairs::Pairs,
     placement,
+    service::{self, Life},
     store::{Change, Event, Events, Refused, Store},
     supervisor::Supervisor,
     updates::{Answer, Asked, decide},
@@ -72,6 +73,7 @@ pub struct Agent {
     trouble: String,
     /// Owner of the first state; taken when that state has been checked.
     first_state: Option<FirstState>,
+    life: Life,
 }
 
 /// The source of the first state, for a warning if none of its workloads is of this agent.
@@ -150,6 +152,7 @@ impl Agent {
             answers,
             trouble: String::new(),
             first_state: Some(parts.first_state),
+            life: Life::new(),
         };
         let started = GateProcess::start(&node.config, true).await?;
         node.begin_gate(started).await;
@@ -171,6 +174,8 @@ impl Agent {
             // Biased in this order: no response overtakes the change of its update.
             tokio::select! {
                 biased;
+                // First: a sign of life is due however much there is to do.
+                () = self.life.tick() => {}
                 Some(event) = self.events.recv() => self.on_event(event).await,
                 Some(answer) = self.answers.recv() => {
                     // The change was queued before its answer, so it is sent first.
@@ -264,6 +269,7 @@ impl Agent {
             }
         };
         self.figures.note_store(&self.trouble);
+        service::status(if self.trouble.is_empty() { "running" } else { &self.trouble });
         let gate = self.gate.borrow().clone();
         if let Some(gate) = gate {
             self.tell_trouble(&gate).await;

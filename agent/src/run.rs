@@ -46,7 +46,7 @@ use crate::{
     model,
     pairs::Pairs,
     runtime::{Around, Hidden, Inherited, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
-    status,
+    service, status,
     store::{Ankaios, Etcd, Events, Local, OpenError, Store, ankaios, etcd},
     supervisor::{Reports, Shared, Supervisor},
 };
@@ -143,6 +143,7 @@ async fn run_node(
     // The status of this node is there for the first reads of workloads.
     let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
+    service::ready(&format!("{} is running", options.name));
     store.serve_logs(&logs).await;
     let (mut reason, mut refused) = (None, None);
     let stopped = async {
@@ -159,6 +160,7 @@ async fn run_node(
         }
     };
     agent.run(stopped).await;
+    service::stopping();
     status.abort();
     interface.finish().await;
     // An agent that loses its name leaves nothing to another one of this name.

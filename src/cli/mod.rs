@@ -24,7 +24,6 @@ mod schema;
 mod set;
 mod status;
 mod stdout;
-mod systemd;
 mod usage;
 mod wait;
 mod watch;

@@ -26,9 +26,10 @@ use crate::{
     broker::Updates,
     limits::Limits,
     manifest,
-    server::{AgentTransport, Server, ServerError, raise_descriptor_limit},
+    server::{AgentTransport, Server, ServerError, ServerHandle, raise_descriptor_limit},
     source,
     state::update::Updated,
+    systemd,
 };
 
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
@@ -73,7 +74,22 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     let failed = |error: ServerError| CliError::failed(error.to_string());
     handle.wait_ready().map_err(failed)?;
     ready(args.notification_fd);
-    handle.wait().map_err(failed)
+    let ended = wait_alive(&mut handle);
+    systemd::notify("STOPPING=1");
+    ended.map_err(failed)
+}
+
+/// Waits for the end. Meanwhile systemd gets signs of life, each behind an answer of the event loop.
+fn wait_alive(handle: &mut ServerHandle) -> Result<(), ServerError> {
+    let pause = systemd::watchdog_pause();
+    loop {
+        match handle.wait_up_to(pause) {
+            Some(ended) => return ended,
+            None if handle.status().is_some() => systemd::notify("WATCHDOG=1"),
+            // It has ended just now.
+            None => {}
+        }
+    }
 }
 
 fn read_manifest(path: &Path) -> Result<Updated, CliError> {
@@ -94,11 +110,7 @@ fn ready(notification_fd: Option<RawFd>) {
         // Only logged: without its notification the server still serves.
         log::error!("cannot notify by descriptor {fd}: {error}; is it open for writing?");
     }
-    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
-        && let Err(error) = super::systemd::notify(&socket, "READY=1")
-    {
-        log::error!("cannot notify systemd: {error}");
-    }
+    systemd::notify("READY=1");
 }
 
 /// Checks that a descriptor was given to this process.

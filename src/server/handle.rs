@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mio::Waker;
 
 use super::{FLUSH, error::ServerError};
@@ -70,6 +70,29 @@ impl ServerHandle {
         self.wait_end()
     }
 
+    /// Waits for the end of the server, as [`Self::wait`], but not longer than this, if a time is given. Returns
+    /// `None` if the server goes on. After an end, there is nothing more to wait for.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_up_to(&mut self, time: Option<Duration>) -> Option<Result<(), ServerError>> {
+        let end = time.map(|time| Instant::now() + time);
+        loop {
+            let progress = match end {
+                Some(end) => self.progress.recv_deadline(end),
+                None => self.progress.recv().map_err(RecvTimeoutError::from),
+            };
+            match progress {
+                Ok(Progress::Ready) => {}
+                Ok(Progress::Ended(result)) => return Some(self.ended(result)),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(self.ended(Err(ServerError::EventLoopPanicked)));
+                }
+            }
+        }
+    }
+
     /// Stops the server and waits for its end. Requests are no longer read; messages queued for
     /// workloads and agent are written for `flush` at most.
     ///
@@ -91,13 +114,8 @@ impl ServerHandle {
     }
 
     fn wait_end(&mut self) -> Result<(), ServerError> {
-        loop {
-            match self.progress.recv() {
-                Ok(Progress::Ready) => {}
-                Ok(Progress::Ended(result)) => return self.ended(result),
-                Err(_) => return self.ended(Err(ServerError::EventLoopPanicked)),
-            }
-        }
+        // Without a time it waits until there is an end.
+        self.wait_up_to(None).unwrap_or(Ok(()))
     }
 
     /// Joins the worker. Its panic is the cause of an end, and its message is known only here.
