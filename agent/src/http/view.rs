@@ -78,18 +78,15 @@ fn row(tree: &Tree, name: String) -> (String, Value) {
 }
 
 fn agent(agent: &Node) -> Value {
-    let status = agent.get("status");
-    let number = |part: &str| {
-        let part = status?.get(part)?;
-        let value = part.as_str().or_else(|| part.str_at(part_of(part)?));
-        value.and_then(|text| text.parse::<u64>().ok())
+    let number = |name: &str| {
+        let figure = agent.get("status")?.get(name)?;
+        // Each is a mapping with one number of its own name.
+        match figure.get(name).unwrap_or(figure) {
+            Node::Uint(number) => Some(*number),
+            _ => None,
+        }
     };
     json!({ "cpu": number("cpuUsage"), "free": number("freeMemory") })
-}
-
-/// The only field of a figure of an agent.
-fn part_of(part: &Node) -> Option<&str> {
-    part.entries().iter().next().map(|(name, _)| name.as_ref())
 }
 
 /// The paths that differ, by how; null if there is none. The effective state follows from the desired one, and
