@@ -43,7 +43,7 @@ impl Browser {
         });
         let address = format!("127.0.0.1:{port}");
         let mut args = vec!["--headless=new", "--disable-gpu", "--disable-dev-shm-usage"];
-        args.push("--window-size=1280,1500");
+        args.push("--window-size=1280,1050");
         if is_root() {
             args.push("--no-sandbox");
         }
