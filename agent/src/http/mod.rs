@@ -1,4 +1,4 @@
-//! What the agent serves by HTTP: metrics and health.
+//! What the agent serves by HTTP: metrics with health, and the live page.
 //!
 //! It is read-only, and without TLS. Bounds: connections at a time, the time for a request and its answer, the
 //! size of a request's head. A connection has one request.
@@ -7,12 +7,15 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::Request,
     http::{StatusCode, header},
     middleware::{self, Next},
@@ -26,7 +29,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -35,6 +38,8 @@ use crate::{command_interface::Commanders, figures::Figures, main_loop::Parts};
 mod gate_status;
 mod metrics;
 mod options;
+mod page;
+mod view;
 
 pub(crate) use options::HttpArgs;
 
@@ -75,6 +80,7 @@ impl Sources {
 #[derive(Debug)]
 pub(crate) struct Bound {
     metrics: Option<TcpListener>,
+    page: Option<TcpListener>,
 }
 
 impl Bound {
@@ -83,13 +89,19 @@ impl Bound {
     /// # Errors
     /// An address cannot be taken.
     pub(crate) async fn open(args: &HttpArgs) -> io::Result<Self> {
-        Ok(Self { metrics: bind("--metrics", args.metrics.as_deref()).await? })
+        Ok(Self {
+            metrics: bind("--metrics", args.metrics.as_deref()).await?,
+            page: bind("--page", args.page.as_deref()).await?,
+        })
     }
 
     /// Serves them until the end of the process.
     pub(crate) fn serve(self, sources: Sources) -> io::Result<()> {
         if let Some(listener) = self.metrics {
-            begin(listener, metrics::router(sources), "metrics are", "/metrics")?;
+            begin(listener, metrics::router(sources.clone()), "metrics are", "/metrics")?;
+        }
+        if let Some(listener) = self.page {
+            begin(listener, page::router(sources), "the page is", "/")?;
         }
         Ok(())
     }
@@ -144,9 +156,25 @@ async fn connection(stream: TcpStream, router: Router) {
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(MOST_HEAD)
         .keep_alive(false);
+    let stream_of = Arc::new(Streaming::default());
+    let router = router.layer(Extension(Arc::clone(&stream_of)));
     let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(served);
     // A client that goes away, or is slow, is told nothing.
-    let _ = timeout(PATIENCE, served).await;
+    if timeout(PATIENCE, &mut served).await.is_err() && stream_of.is_begun.load(Relaxed) {
+        tokio::select! {
+            _ = served => {}
+            () = stream_of.given_up.notified() => {}
+        }
+    }
+}
+
+/// An answer without an end on a connection.
+#[derive(Debug, Default)]
+struct Streaming {
+    is_begun: AtomicBool,
+    /// Its client does not read it.
+    given_up: Notify,
 }
 
 /// Refuses requests for a name that is not of the loopback: a page of another site whose name was made to

@@ -9,6 +9,10 @@ pub(crate) struct HttpArgs {
     /// Serves /metrics for Prometheus and /healthz here; PORT alone: at 127.0.0.1
     #[arg(long, value_name = "[HOST:]PORT", value_parser = address)]
     pub(super) metrics: Option<String>,
+    /// Serves a page here that shows agents, workloads, subscriptions and events as they come, read-only;
+    /// PORT alone: at 127.0.0.1
+    #[arg(long, value_name = "[HOST:]PORT", value_parser = address)]
+    pub(super) page: Option<String>,
 }
 
 /// The address of `PORT` or `HOST:PORT`.
