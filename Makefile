@@ -60,12 +60,13 @@ ank-bin-dir:
 	$(if $(ANK_BIN_DIR),,$(error ANK_BIN_DIR is not set, the folder of ank, ank-server and ank-agent))
 
 .PHONY: setup
-setup:  ## what the tests need beside Rust: the SDKs, etcd, podman, promtool, Chromium (as root it installs their packages)
+setup:  ## what the tests need beside Rust: SDKs, etcd, podman, promtool, Chromium, a root of Debian (as root it installs their packages)
 	tests/sdk/setup.sh
 	tests/etcd/setup.sh
 	tests/podman/setup.sh
 	tests/metrics/setup.sh
 	tests/page/setup.sh
+	tests/debian/setup.sh
 
 # The client of etcd, which the agent has, is built with it.
 .PHONY: protoc
@@ -148,29 +149,24 @@ fixtures:  ## makes the prepared frames anew
 	$(CARGO) build --quiet
 	fixtures/rebuild.sh $(TARGET)/debug/fifogate
 
-# Made by the programs themselves: those of a debug build, or of PROFILE=release.
-PROFILE ?= debug
-BUILD = $(CARGO) build --quiet --workspace --bins $(if $(filter release,$(PROFILE)),--release)
-
 .PHONY: man
 man: protoc  ## the manual pages, as fifogate.1 and fifogate-agent.1 in the target folder
-	$(BUILD)
+	$(CARGO) build --quiet --workspace --bins
 	for name in fifogate fifogate-agent; do \
-		$(TARGET)/$(PROFILE)/$$name man > $(TARGET)/$$name.1 || exit 1; done
+		$(TARGET)/debug/$$name man > $(TARGET)/$$name.1 || exit 1; done
 
 .PHONY: completions
 completions: protoc  ## of both programs for bash, fish and zsh, into completions/ in the target folder
-	$(BUILD)
+	$(CARGO) build --quiet --workspace --bins
 	mkdir -p $(TARGET)/completions
 	for name in fifogate fifogate-agent; do \
-		$(TARGET)/$(PROFILE)/$$name completions bash > $(TARGET)/completions/$$name && \
-		$(TARGET)/$(PROFILE)/$$name completions fish > $(TARGET)/completions/$$name.fish && \
-		$(TARGET)/$(PROFILE)/$$name completions zsh > $(TARGET)/completions/_$$name || exit 1; done
+		$(TARGET)/debug/$$name completions bash > $(TARGET)/completions/$$name && \
+		$(TARGET)/debug/$$name completions fish > $(TARGET)/completions/$$name.fish && \
+		$(TARGET)/debug/$$name completions zsh > $(TARGET)/completions/_$$name || exit 1; done
 
 .PHONY: deb
 deb:  ## the packages fifogate and fifogate-agent for Debian, into debian/ in the target folder; needs dpkg-dev
 	$(CARGO) build --release --quiet --workspace --bins
-	$(MAKE) --no-print-directory man completions PROFILE=release
 	contrib/debian/build.sh release $(TARGET)/debian $(VERSION)
 	@ls $(TARGET)/debian/*.deb
 

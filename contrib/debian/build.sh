@@ -1,22 +1,25 @@
 #!/bin/sh
 # Makes the packages fifogate and fifogate-agent of built programs: build.sh PROFILE OUTPUT [VERSION]
-# Their manual pages and completions are in the target folder (make man completions).
+# The programs are those of the target folder, and make their manual pages and completions.
 set -eu
 cd "$(dirname "$0")/../.."
 profile=$1 output=$2 version=${3-}
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-tools=$target/tools
-PATH=$tools/bin:$PATH
+target=${CARGO_TARGET_DIR:-$PWD/target}
+PATH=$target/tools/bin:$PATH
 
-if ! command -v cargo-deb >/dev/null; then
-    cargo install cargo-deb --version '^3.8' --locked --quiet --root "$tools"
-fi
+contrib/debian/cargo-deb.sh
 
 # cargo-deb finds what is made, beside what is built.
 made=$target/$profile/package
 rm -rf "$made"
 mkdir -p "$made" "$output"
-cp "$target"/fifogate.1 "$target"/fifogate-agent.1 "$target"/completions/* "$made"
+for name in fifogate fifogate-agent; do
+    program=$target/$profile/$name
+    "$program" man >"$made/$name.1"
+    "$program" completions bash >"$made/$name"
+    "$program" completions fish >"$made/$name.fish"
+    "$program" completions zsh >"$made/_$name"
+done
 # A debug build is for tests, and soon made.
 fast= compression=-Zxz
 [ "$profile" = debug ] && profile=dev fast=--fast compression='-Zgzip -z1'
