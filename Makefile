@@ -10,7 +10,8 @@ SEED ?= 1
 SEARCH_SECONDS ?= 600
 SEARCH_STATE ?= 4000000
 NESTING_CASES ?= 2000
-PREFIX ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 .PHONY: help
 help:  ## this list
@@ -213,7 +214,18 @@ instructions:  ## instructions of fixed pieces of work, against those before; WR
 	@command -v valgrind > /dev/null || { echo 'valgrind is missing: install it first'; exit 1; }
 	$(CARGO) bench --quiet --bench instructions -- $(if $(WRITE),--write)
 
-.PHONY: install
-install:  ## fifogate and its agent to where cargo installs programs, or to PREFIX=FOLDER/bin
-	$(CARGO) install --path . --locked $(if $(PREFIX),--root $(PREFIX))
-	$(CARGO) install --path agent --locked $(if $(PREFIX),--root $(PREFIX))
+.PHONY: tarball
+tarball: protoc  ## all files for any distribution, with a script that installs them, into tarball/ in the target folder
+	mkdir -p $(TARGET)/tarball
+	contrib/tarball/build.sh $(TARGET)/tarball
+
+.PHONY: tree install uninstall
+tree: protoc
+	$(CARGO) build --release --quiet --workspace --bins
+	contrib/tarball/tree.sh $(TARGET)/release $(TARGET)/tree
+
+install: tree  ## both programs with all their files to PREFIX=/usr/local, below DESTDIR; their configuration to /etc
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) $(TARGET)/tree/install.sh
+
+uninstall: tree  ## removes them, but no configuration and no state
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) $(TARGET)/tree/install.sh uninstall
