@@ -1,4 +1,4 @@
-//! Figures of the running agent: written by its parts, read by [`crate::http`].
+//! Figures of the running agent: written by its parts, read by `crate::http`.
 //!
 //! Writers never wait for readers: a figure costs an atomic addition, or a lock that is held for a moment.
 
