@@ -10,6 +10,7 @@ mod layering {
     mod agent;
     mod documents;
     mod layers;
+    mod log_messages;
     mod public;
     mod reading;
 
