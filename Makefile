@@ -166,7 +166,7 @@ completions: protoc  ## of both programs for bash, fish and zsh, into completion
 		$(TARGET)/debug/$$name completions zsh > $(TARGET)/completions/_$$name || exit 1; done
 
 .PHONY: deb
-deb:  ## the packages fifogate and fifogate-agent for Debian, into debian/ in the target folder; needs dpkg-dev
+deb: protoc  ## the packages fifogate and fifogate-agent for Debian, into debian/ in the target folder; needs dpkg-dev
 	$(CARGO) build --release --quiet --workspace --bins
 	contrib/debian/build.sh release $(TARGET)/debian $(VERSION)
 	@ls $(TARGET)/debian/*.deb

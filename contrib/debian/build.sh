@@ -15,7 +15,7 @@ rm -rf "$made"
 mkdir -p "$made" "$output"
 for name in fifogate fifogate-agent; do
     program=$target/$profile/$name
-    "$program" man >"$made/$name.1"
+    "$program" man | gzip -9n >"$made/$name.1.gz"
     "$program" completions bash >"$made/$name"
     "$program" completions fish >"$made/$name.fish"
     "$program" completions zsh >"$made/_$name"

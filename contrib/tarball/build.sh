@@ -12,7 +12,7 @@ if [ -d "$(rustc --print target-libdir --target "$musl")" ] && command -v musl-g
     # ring has parts in C.
     export "CC_$(echo "$musl" | tr - _)=musl-gcc"
     cargo build --release --quiet --workspace --bins --target "$musl"
-    built=$target/$musl/release name=$musl needs="nothing: they are static"
+    built=$target/$musl/release name=$musl needs="nothing else: they are static"
 else
     cargo build --release --quiet --workspace --bins
     built=$target/release name=$host
@@ -23,9 +23,9 @@ fi
 version=$("$built/fifogate" --version | cut -d ' ' -f 2)
 own=fifogate-$version-$name
 contrib/tarball/tree.sh "$built" "$output/$own"
-printf 'The programs need %s, and Linux. ./install.sh installs them below /usr/local, or PREFIX.\n' "$needs" \
+printf 'The programs need Linux, and %s. ./install.sh installs them below /usr/local, or PREFIX.\n' "$needs" \
     >"$output/$own/INSTALL"
 tar --create --xz --sort=name --owner=0 --group=0 --numeric-owner --directory "$output" \
     --file "$output/$own.tar.xz" "$own"
 rm -r "${output:?}/$own"
-echo "$output/$own.tar.xz needs $needs"
+echo "$output/$own.tar.xz needs Linux, and $needs"

@@ -40,7 +40,7 @@ until_true answers
 grep -q ' start fifogate-agent.service' /tmp/systemctl || fail "it is not started"
 ! grep -q 'start.* fifogate.service' /tmp/systemctl || fail "fifogate is started alone, too"
 first=$(cat /tmp/agent.pid)
-for file in /usr/share/fifogate/proto/agent_link.proto /usr/share/man/man1/fifogate-agent.1 \
+for file in /usr/share/fifogate/proto/agent_link.proto /usr/share/man/man1/fifogate-agent.1.gz \
     /usr/share/bash-completion/completions/fifogate-agent; do
     [ -s "$file" ] || fail "$file"
 done
