@@ -17,3 +17,21 @@ install_packages() {
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+
+# The package of a tool, unless the tool is there.
+package_of() {
+    command -v "$1" >/dev/null || echo "$2"
+}
+
+# Installs these packages, if there are any. Where that is not possible, says which tests are skipped: they
+# say so themselves, and all others run.
+install_or_skip() {
+    skipped=$1
+    shift
+    [ $# -gt 0 ] || return 0
+    if can_install; then
+        install_packages "$@"
+    else
+        echo "$0: without $* $skipped" >&2
+    fi
+}

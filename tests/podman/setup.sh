@@ -4,17 +4,7 @@
 set -eu
 . "$(dirname "$0")/../packages.sh"
 
-wanted=
-command -v podman >/dev/null || wanted="$wanted podman"
-command -v runc >/dev/null || wanted="$wanted runc"
-command -v busybox >/dev/null || wanted="$wanted busybox-static"
-[ -n "$wanted" ] || exit 0
-
-if ! can_install; then
-    # The tests of containers say that they are skipped; all others run.
-    echo "tests/podman/setup.sh: without$wanted the tests of containers are skipped" >&2
-    exit 0
-fi
 # Word splitting is intended: one word per package.
-# shellcheck disable=SC2086
-install_packages $wanted
+# shellcheck disable=SC2046
+install_or_skip 'the tests of containers are skipped' \
+    $(package_of podman podman) $(package_of runc runc) $(package_of busybox busybox-static)
