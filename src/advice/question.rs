@@ -8,7 +8,10 @@ use crate::{
     },
     foreign::Excerpt,
     manifest::{Fault, places::faults_at},
-    state::{DESIRED_STATE, Mask, MaskSet, Node, Tree, reach::names_nothing},
+    state::{
+        DESIRED_STATE, Mask, MaskSet, Node, Tree,
+        reach::{begins_with_no_part, names_nothing},
+    },
 };
 
 /// What a workload would do.
@@ -44,7 +47,7 @@ impl Operation {
 /// Whether the workload `name` may do this, and a sentence with the place of the rule that decides.
 ///
 /// # Errors
-/// The manifest has no such workload.
+/// The manifest has no such workload, or the mask begins with no part of the state.
 pub(crate) fn answer(
     (file, text): (&str, &str),
     tree: &Tree,
@@ -55,6 +58,12 @@ pub(crate) fn answer(
         let hint = did_you_mean(name, names(workloads));
         return Err(format!("{file}: the manifest has no workload `{}`{hint}", Excerpt(name)));
     };
+    // As `get` does: a rule for such a mask would be of no use, and is not to be proposed.
+    if operation != Operation::Logs
+        && let Some(why) = begins_with_no_part(&Mask::parse(what))
+    {
+        return Err(why.to_string());
+    }
     let (is_allowed, place, why) = judge(name, workload, operation, what);
     let verb = match operation {
         Operation::Read => "read",

@@ -108,6 +108,8 @@ fn question_is_answered_with_the_place_of_the_rule_that_decides() {
         unusable("<stdin>: the manifest has no workload `wacher` (did you mean `watcher`?)")
     );
     assert_eq!(ask("watcher see agents"), unusable("--may: `see` is none of read, write, logs"));
+    let (status, fault) = ask("watcher read desiredStat");
+    assert!(status == 2 && fault.contains("desiredStat"), "{fault}");
     // One that may not is enough, and both answers are given.
     let two = ["--may", "watcher", "logs", "db", "--may", "watcher", "logs", "w"];
     let (status, out, err) = check(&two);
