@@ -40,6 +40,7 @@ mod usage;
 mod values;
 mod withheld;
 
+pub(crate) use config_file::ConfigFile;
 use config_file::Refused;
 use values::{Endpoints, Takeover, endpoints, seconds, server_url, tag, takeover};
 
@@ -97,6 +98,9 @@ struct RunArgs {
     /// The desired state to begin with; `-`: from standard input
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// Applies the manifest to a state that was kept, too, and logs the difference
+    #[arg(long, requires = "manifest")]
+    apply: bool,
     /// Our name: workloads with this `agent` are run here
     #[arg(long, value_name = "NAME", default_value = "agent_A")]
     name: String,
@@ -243,12 +247,12 @@ where
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => return usage::answer(error),
     }
-    let (cli, origin) = match config_file::parse(args) {
+    let (cli, file) = match config_file::parse(args) {
         Ok(parsed) => parsed,
         Err(Refused::Usage(answer)) => return usage::answer(*answer),
         Err(Refused::File(text)) => return end(Err(CliError::Unusable(text))),
     };
-    start_logging(cli.quiet, cli.verbose);
+    start_logging(level(cli.quiet, cli.verbose));
     let gate_verbosity = gate_verbosity(&cli);
     end(match cli.command {
         Command::Launch(args) => return shim::main(args.isolation, args.stage, args.probe),
@@ -262,10 +266,10 @@ where
         Command::Man => generate::man(),
         Command::Run(args) => options(*args, gate_verbosity)
             .map_err(|error| match error {
-                CliError::Unusable(text) => CliError::Unusable(origin.locate(text)),
+                CliError::Unusable(text) => CliError::Unusable(file.locate(text)),
                 failed @ CliError::Failed(_) => failed,
             })
-            .and_then(run::run),
+            .and_then(|options| run::run(options, file)),
     })
 }
 
@@ -289,26 +293,26 @@ fn report(message: &str) {
     let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
 
-fn start_logging(quiet: bool, verbose: u8) {
-    let level = match (quiet, verbose) {
+/// The log level; `None` if filters in `RUST_LOG` have it.
+fn level(quiet: bool, verbose: u8) -> Option<LevelFilter> {
+    match (quiet, verbose) {
         (true, _) => Some(LevelFilter::Error),
-        (_, 0) => None,
+        (_, 0) => env::var_os("RUST_LOG").is_none().then_some(LevelFilter::Info),
         (_, 1) => Some(LevelFilter::Debug),
         _ => Some(LevelFilter::Trace),
-    };
-    let mut logger = env_logger::Builder::new();
-    match (level, env::var("RUST_LOG")) {
-        (None, Ok(filters)) => {
-            logger.parse_filters(&filters);
-        }
-        (level, _) => {
-            let level = level.unwrap_or(LevelFilter::Info);
-            // Libraries log warnings at most, whatever level is chosen for the agent.
-            logger
-                .filter_level(level.min(LevelFilter::Warn))
-                .filter_module("fifogate_agent", level);
-        }
     }
+}
+
+fn start_logging(level: Option<LevelFilter>) {
+    let mut logger = env_logger::Builder::new();
+    match level {
+        None => logger.parse_filters(&env::var("RUST_LOG").unwrap_or_default()),
+        // Libraries log warnings at most, whatever level is chosen for the agent. That one can change: it is not a
+        // filter, but the bound of all.
+        Some(_) => logger
+            .filter_level(LevelFilter::Warn)
+            .filter_module("fifogate_agent", LevelFilter::Trace),
+    };
     // One line for each record, whatever it quotes.
     logger.format(|to, record| {
         let (time, level) = (to.timestamp(), record.level());
@@ -320,6 +324,9 @@ fn start_logging(quiet: bool, verbose: u8) {
         writeln!(to, "[{time} {style}{level:<5}{style:#} {target}] {text}")
     });
     let _ = logger.try_init();
+    if let Some(level) = level {
+        log::set_max_level(level);
+    }
 }
 
 /// The flag of fifogate for the verbosity of the agent.
@@ -369,6 +376,7 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
         server,
         runtimes: None,
         manifest: args.manifest,
+        applies: args.apply,
         state_dir: args.state_dir,
         run_dir: args.run_dir.map_or_else(default_run_dir, Ok)?,
         fifogate: args.fifogate.unwrap_or_else(|| fifogate_beside(&program)),

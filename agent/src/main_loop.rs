@@ -36,7 +36,7 @@ use crate::{
     logs::{Campaigns, Logs, OtherAgents, Requested},
     model::{self, Update},
     pairs::Pairs,
-    placement,
+    placement::FirstState,
     service::{self, Life},
     store::{Change, Event, Events, Refused, Store},
     supervisor::Supervisor,
@@ -76,15 +76,6 @@ pub struct Agent {
     life: Life,
 }
 
-/// The source of the first state, for a warning if none of its workloads is of this agent.
-#[derive(Clone, Copy, Debug)]
-pub struct FirstState {
-    /// Name of the source.
-    pub source: &'static str,
-    /// Level of the line: in a cluster it is usual that a new agent has no workload yet.
-    pub level: Level,
-}
-
 /// A running fifogate.
 #[derive(Debug)]
 struct Running {
@@ -119,7 +110,7 @@ pub struct Parts {
     /// Figures for those who look at the agent.
     pub figures: Figures,
     /// The source of the first state.
-    pub first_state: FirstState,
+    pub(crate) first_state: FirstState,
 }
 
 impl Agent {
@@ -225,7 +216,7 @@ impl Agent {
     }
 
     async fn on_event(&mut self, event: Event) {
-        let (tree, changes) = match event {
+        let (mut tree, mut changes) = match event {
             Event::State { tree, changes } => (tree, changes),
             Event::Reachable(true) => return self.note_store(None).await,
             Event::Reachable(false) => return self.note_store(Some(None)).await,
@@ -233,10 +224,11 @@ impl Agent {
         };
         let first_state = self.first_state.take();
         let is_first = first_state.is_some();
-        if let Some(FirstState { source, level }) = first_state
-            && let Some(text) = placement::nothing_to_do(&tree, &self.agent, source)
-        {
-            log::log!(level, "{text}");
+        let mut next = None;
+        if let Some(first_state) = first_state {
+            // With `run --apply` another state is there already: no workload begins by the kept one.
+            next = self.take_newest(&mut tree, &mut changes);
+            first_state.log_if_idle(&tree, &self.agent);
         }
         let gate = self.gate.borrow().clone();
         tell_change(gate.as_ref(), &self.pairs, &self.tree, &tree, changes).await;
@@ -248,6 +240,19 @@ impl Agent {
         if is_first || model::concerns_workloads(&old, &self.tree) {
             self.follow.send_replace(self.tree.clone());
             self.supervisor.follow(&self.tree);
+        }
+        if let Some(next) = next {
+            Box::pin(self.on_event(next)).await;
+        }
+    }
+
+    /// Replaces a state by the newest of those that wait. Returns the event behind them.
+    fn take_newest(&mut self, tree: &mut Tree, changes: &mut Option<Vec<Change>>) -> Option<Event> {
+        loop {
+            match self.events.try_recv().ok()? {
+                Event::State { tree: newer, .. } => (*tree, *changes) = (newer, None),
+                other => return Some(other),
+            }
         }
     }
 

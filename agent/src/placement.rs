@@ -1,15 +1,35 @@
 //! A check at the start: whether any workload of the state is of this agent.
 //!
-//! A state and the agent's name go in; a line for the log comes out. Pure.
+//! A state and the agent's name go in; a line for the log comes out.
 
 use std::collections::BTreeSet;
 
 use fifogate::{internal::state::EFFECTIVE_STATE, state::Tree};
 
+use log::Level;
+
 use crate::log_text::Quoted;
 
 /// Names of other agents shown.
 const SHOWN: usize = 5;
+
+/// The source of the first state, for a line if none of its workloads is of this agent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstState {
+    /// Name of the source.
+    pub(crate) source: &'static str,
+    /// Level of the line: in a cluster it is usual that a new agent has no workload yet.
+    pub(crate) level: Level,
+}
+
+impl FirstState {
+    /// Logs that no workload is of this agent, if it is so.
+    pub(crate) fn log_if_idle(self, tree: &Tree, agent: &str) {
+        if let Some(text) = nothing_to_do(tree, agent, self.source) {
+            log::log!(self.level, "{text}");
+        }
+    }
+}
 
 /// Says that no workload is of `agent`, if there are others; `source` has the state. Names of agents are
 /// those of the effective state: templates are rendered in it.

@@ -4,52 +4,50 @@
 
 use std::{
     ffi::OsString,
-    fmt, fs,
+    fs,
     future::pending,
     io::{self, Write},
-    mem,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use fifogate::{
-    link::{CallError, LinkError},
-    manifest,
-    state::Tree,
-};
+use fifogate::link::{CallError, LinkError};
 use log::Level;
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
+use nix::fcntl::Flock;
 use tokio::{
     runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
+    task::JoinHandle,
     time::timeout,
 };
 
 use crate::{
-    cli::CliError,
-    command_interface::{Commanders, Interface, Listen, Settings},
+    cli::{CliError, ConfigFile},
+    command_interface::{Certificates, Commanders, Interface, Listen, Settings},
     fence::{self, Ending},
     figures::Figures,
-    folders::{Private, Readable},
     http::{Bound, HttpArgs, Sources},
     link::GateConfig,
     log_text,
     logs::{Logs, OtherAgents},
-    main_loop::{Agent, FirstState, Parts},
+    main_loop::{Agent, Parts},
+    manifest_file::ManifestFile,
     model,
     pairs::Pairs,
-    runtime::{Around, Hidden, Inherited, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
-    service, status,
-    store::{Ankaios, Etcd, Events, Local, OpenError, Store, ankaios, etcd},
+    placement::FirstState,
+    reload::Reload,
+    runtime::{Around, Inherited, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
+    service,
+    signals::Signals,
+    status,
+    store::{Ankaios, Etcd, Events, Local, OpenError, Refused, Store, ankaios, etcd},
     supervisor::{Reports, Shared, Supervisor},
 };
+
+mod own_folders;
+
+use own_folders::{Folders, hidden, place};
 
 /// Time for work left after the end, such as writing to a slow disk.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -58,6 +56,8 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) manifest: Option<PathBuf>,
+    /// The manifest counts for a state that was kept, too.
+    pub(crate) applies: bool,
     pub(crate) name: String,
     pub(crate) etcd: Option<etcd::Options>,
     pub(crate) server: Option<ankaios::Options>,
@@ -78,42 +78,42 @@ pub(crate) struct Options {
     pub(crate) gate_options: Vec<OsString>,
 }
 
-pub(crate) fn run(options: Options) -> Result<(), CliError> {
+/// Runs an agent until its end.
+///
+/// # Errors
+/// It cannot run, or did not end in order.
+pub(crate) fn run(options: Options, config: ConfigFile) -> Result<(), CliError> {
     // First: all files of the agent are private to its user, whichever code creates them.
     let inherited = Inherited::replace();
-    let seed = options.manifest.as_deref().map(read_manifest).transpose()?;
+    let manifest = options.manifest.as_deref().map(ManifestFile::read).transpose();
+    let manifest = manifest.map_err(|error| CliError::Unusable(error.to_string()))?;
     // One thread: a shim ends with the thread of its start.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
     // A task, as `block_on` would poll its own future only after looking for I/O.
-    let node = runtime.spawn(async move { run_node(&options, seed.as_ref(), inherited).await });
+    let files = Files { config, manifest };
+    let node = runtime.spawn(async move { run_node(&options, files, inherited).await });
     let done = runtime.block_on(node);
     runtime.shutdown_timeout(LAST_PATIENCE);
     done.map_err(|error| CliError::Failed(error.to_string()))?
 }
 
-fn read_manifest(path: &Path) -> Result<Tree, CliError> {
-    let manifest =
-        manifest::read_or_stdin(path).map_err(|error| CliError::Unusable(error.to_string()))?;
-    for warning in &manifest.warnings {
-        log::warn!("{warning}");
-    }
-    Ok(manifest.updated.tree)
+/// The files that were read at the start, and are read again by SIGHUP.
+struct Files {
+    config: ConfigFile,
+    manifest: Option<ManifestFile>,
 }
 
-async fn run_node(
-    options: &Options,
-    seed: Option<&Tree>,
-    inherited: Inherited,
-) -> Result<(), CliError> {
-    // From here on a signal ends everything in order.
+async fn run_node(options: &Options, files: Files, inherited: Inherited) -> Result<(), CliError> {
+    // From here on a signal ends everything in order, or is remembered.
     let mut signals = Signals::catch().map_err(failed)?;
+    let reload = Arc::new(Notify::new());
     let folders = Folders::open(options)?;
     let http = Bound::open(&options.http).await.map_err(failed)?;
     let opened = tokio::select! {
-        opened = open_store(options, &folders.alone, seed) => opened,
+        opened = open_store(options, &folders.alone, files.manifest.as_ref()) => opened,
         // Waiting for the name may take long.
-        name = signals.wait() => {
+        name = signals.stop(&reload) => {
             log::info!("stopping: {name}");
             return Ok(());
         }
@@ -123,32 +123,21 @@ async fn run_node(
     let ending = guarded(options, &store).map_err(failed)?;
     let runtimes = tokio::select! {
         found = runtimes(options, &folders, inherited) => found?,
-        name = signals.wait() => {
+        name = signals.stop(&reload) => {
             log::info!("stopping: {name}");
             return Ok(());
         }
     };
     let (parts, stop) = assemble(options, &folders, &runtimes, (store.clone(), events))?;
     tokio::spawn(log_text::count_for_ever());
-    let commanders = parts.commanders.clone();
-    let gate = parts.gate.subscribe();
-    let logs = parts.logs.clone();
-    let sources = Sources::of(&parts);
-    let mut agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
-    // After fifogate: the first client is served at once.
-    let settings =
-        Settings { listen: &options.listen, run_dir: &folders.run.path, commanders, gate };
-    let interface = Interface::serve(settings).await.map_err(failed)?;
-    http.serve(sources).map_err(failed)?;
-    // The status of this node is there for the first reads of workloads.
-    let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
+    let (mut agent, interface, certificates) = serve(options, &folders, parts, http).await?;
+    let tasks = Tasks::begin(options, files, &store, certificates, Arc::clone(&reload));
     log::info!("{} runs; pairs are in {}", options.name, options.run_dir.display());
     service::ready(&format!("{} is running", options.name));
-    store.serve_logs(&logs).await;
     let (mut reason, mut refused) = (None, None);
     let stopped = async {
         tokio::select! {
-            name = signals.wait() => log::info!("stopping: {name}"),
+            name = signals.stop(&reload) => log::info!("stopping: {name}"),
             text = has_to_end(ending, &runtimes) => {
                 log::info!("stopping");
                 reason = Some(text);
@@ -161,7 +150,7 @@ async fn run_node(
     };
     agent.run(stopped).await;
     service::stopping();
-    status.abort();
+    tasks.end();
     interface.finish().await;
     // An agent that loses its name leaves nothing to another one of this name.
     stop.ends_all.send_replace(options.ends_all || reason.is_some());
@@ -171,6 +160,49 @@ async fn run_node(
     let all_ended = finished.is_ok() && (!options.keeps || reason.is_some());
     store.close(all_ended).await;
     reason.or(refused).map_or(finished, |text| Err(CliError::Failed(text)))
+}
+
+/// Starts the agent, and serves those who command it and look at it.
+async fn serve(
+    options: &Options,
+    folders: &Folders,
+    parts: Parts,
+    http: Bound,
+) -> Result<(Agent, Interface, Certificates), CliError> {
+    let commanders = parts.commanders.clone();
+    let gate = parts.gate.subscribe();
+    let (store, logs) = (parts.store.clone(), parts.logs.clone());
+    let sources = Sources::of(&parts);
+    let agent = Agent::start(parts).await.map_err(|error| no_gate(options, &error))?;
+    // After fifogate: the first client is served at once.
+    let settings =
+        Settings { listen: &options.listen, run_dir: &folders.run.path, commanders, gate };
+    let (interface, certificates) = Interface::serve(settings).await.map_err(failed)?;
+    http.serve(sources).map_err(failed)?;
+    store.serve_logs(&logs).await;
+    Ok((agent, interface, certificates))
+}
+
+/// What goes on beside the main loop.
+struct Tasks([JoinHandle<()>; 2]);
+
+impl Tasks {
+    fn begin(
+        options: &Options,
+        Files { config, manifest }: Files,
+        store: &Store,
+        certificates: Certificates,
+        asked: Arc<Notify>,
+    ) -> Self {
+        // The status of this node is there for the first reads of workloads.
+        let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
+        let reload = Reload { config, certificates, manifest, store: store.clone() };
+        Self([status, tokio::spawn(reload.serve(asked))])
+    }
+
+    fn end(self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
 }
 
 fn failed(error: io::Error) -> CliError {
@@ -334,46 +366,6 @@ fn no_gate(options: &Options, error: &CallError) -> CliError {
     })
 }
 
-/// Signals for an end in order.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        // Ignored if `nohup` started this agent: the end of a terminal is not to end it.
-        let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
-        Ok(Self { terminate, interrupt, hangup })
-    }
-
-    /// Waits for one of them, and returns its name.
-    async fn wait(&mut self) -> &'static str {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = hangup => "SIGHUP",
-        }
-    }
-}
-
-fn is_hangup_ignored() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    // SIGHUP is signal 1, in the lowest bit.
-    ignored.is_some_and(|set| set & 1 == 1)
-}
-
 async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
     // Processes are killed at the end of their grace. Containers have a time of their own, and it is not known here.
     let patience = grace * 2 + Duration::from_secs(30);
@@ -381,97 +373,12 @@ async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
     timeout(patience, agent.finish()).await.map_err(late)
 }
 
-/// The agent's own folders, checked before anything in them is read.
-struct Folders {
-    run: Private,
-    state: Option<Private>,
-    /// Lock against other agents in the same run directory.
-    alone: Flock<fs::File>,
-}
-
-impl Folders {
-    fn open(options: &Options) -> Result<Self, CliError> {
-        let run_dir = options.run_dir.display();
-        let named =
-            |error| CliError::Failed(format!("cannot make run directory {run_dir}: {error}"));
-        // fifogate refuses a folder readable by others, too.
-        let run = Private::open(&options.run_dir, Readable::Refused).map_err(named)?;
-        let state = options.state_dir.as_deref().map(|path| Private::open(path, Readable::Closed));
-        let state = state
-            .transpose()
-            .map_err(|error| CliError::Failed(format!("cannot keep the state: {error}")))?;
-        let agent = run.folder("agent").map_err(named)?;
-        // Before the store is opened: a second agent here changes nothing in it.
-        let alone = lock(&agent)?;
-        Ok(Self { run, state, alone })
-    }
-}
-
-/// Time for an agent that was just killed to let go of its lock: its process ends some time after the signal.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Pause between two attempts to take the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-fn lock(folder: &Private) -> Result<Flock<fs::File>, CliError> {
-    let file = folder.file("lock").map_err(|error| CliError::Failed(error.to_string()))?;
-    let path = folder.path.join("lock");
-    let named = |what: &dyn fmt::Display| CliError::Failed(format!("{}: {what}", path.display()));
-    let end = Instant::now() + LOCK_PATIENCE;
-    let (mut file, mut waits) = (file, false);
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EAGAIN)) if Instant::now() < end => file = again,
-            Err((_, Errno::EAGAIN)) => {
-                let text = "another agent runs here: stop it, or give another --run-dir";
-                return Err(named(&text));
-            }
-            Err((_, errno)) => return Err(named(&errno)),
-        }
-        if !mem::replace(&mut waits, true) {
-            log::info!(
-                "{} is locked by another agent: waiting up to {LOCK_PATIENCE:?} for its end",
-                path.display()
-            );
-        }
-        thread::sleep(LOCK_PAUSE);
-    }
-}
-
-/// The folders to hide from workloads, without those inside of another one.
-fn hidden(run: &Private, state: Option<&Private>) -> io::Result<Vec<Hidden>> {
-    let all: Vec<&Private> = [Some(run), state].into_iter().flatten().collect();
-    let is_within = |own: &Private, other: &Private| {
-        own.path != other.path && own.path.starts_with(&other.path)
-    };
-    let mut found: Vec<Hidden> = Vec::new();
-    for own in &all {
-        let again = found.iter().any(|known| known.path == own.path);
-        if !again && !all.iter().any(|other| is_within(own, other)) {
-            let metadata = fs::File::from(own.fd.try_clone()?).metadata()?;
-            found.push(Hidden { path: own.path.clone(), file: (metadata.dev(), metadata.ino()) });
-        }
-    }
-    Ok(found)
-}
-
-/// Place of this process: another process can check whether it still runs.
-fn place(lock: &Flock<fs::File>) -> etcd::Place {
-    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let file = lock.metadata().map(|own| format!("{}:{}", own.dev(), own.ino()));
-    etcd::Place {
-        machine: read("/etc/machine-id"),
-        boot: read("/proc/sys/kernel/random/boot_id"),
-        lock: file.unwrap_or_default(),
-    }
-}
-
 async fn open_store(
     options: &Options,
     alone: &Flock<fs::File>,
-    seed: Option<&Tree>,
+    manifest: Option<&ManifestFile>,
 ) -> Result<(Store, Events), CliError> {
+    let seed = manifest.map(ManifestFile::tree);
     if let Some(server) = &options.server {
         let opened = Ankaios::open(server.clone()).await;
         return opened.map_err(|refused| CliError::Failed(refused.to_string()));
@@ -483,12 +390,38 @@ async fn open_store(
         }
         None => Local::open(seed, options.state_dir.as_deref()),
     };
-    opened.map_err(|error| match (&error, &options.manifest) {
+    let opened = opened.map_err(|error| match (&error, &options.manifest) {
         (OpenError::Seed(_), Some(file)) => {
             CliError::Unusable(format!("{}: {error}", file.display()))
         }
         // It names etcd and what is wrong with it.
         _ if options.etcd.is_some() => CliError::Failed(format!("cannot use {error}")),
         _ => CliError::Failed(format!("cannot keep the state: {error}")),
-    })
+    });
+    let (store, events) = opened?;
+    if let Some(manifest) = manifest.filter(|_| !store.is_seeded()) {
+        follow_manifest(options, &store, manifest).await?;
+    }
+    Ok((store, events))
+}
+
+/// A state was there: the manifest is applied to it, or it counts for nothing.
+async fn follow_manifest(
+    options: &Options,
+    store: &Store,
+    manifest: &ManifestFile,
+) -> Result<(), CliError> {
+    if options.applies {
+        let file = manifest.path().display();
+        return manifest.apply(store, None).await.map_err(|refused| match refused {
+            Refused::Unavailable(_) => CliError::Failed(format!("{file}: {refused}")),
+            Refused::Invalid(_) | Refused::Denied(_) => {
+                CliError::Unusable(format!("{file}: {refused}"))
+            }
+        });
+    }
+    if let Some(state) = store.state().await {
+        manifest.warn_of(&state, if options.etcd.is_some() { "in etcd" } else { "on disk" });
+    }
+    Ok(())
 }

@@ -224,30 +224,6 @@ fn a_stopped_workload_ends_by_sigterm() {
 }
 
 #[test]
-fn hangup_ends_the_agent_in_order_unless_it_is_ignored() {
-    let dir = tempfile::tempdir().unwrap();
-    let ended = dir.path().join("ended");
-    let script = |name: &str| {
-        format!(
-            "trap 'sleep 0.2; echo {name} >> {}; exit 0' TERM; sleep 76001 & while :; do wait; done",
-            ended.display()
-        )
-    };
-    let text = [workload("a", &script("a"), ""), workload("b", &script("b"), "")];
-    let mut agent = Agent::start(&text.concat(), &[]);
-    let mut ctl = agent.connect();
-    ctl.until_state("a", "Running(Ok)");
-    ctl.until_state("b", "Running(Ok)");
-    wait_for("their traps", || (processes_with("sleep\u{0}76001").len() == 2).then_some(()));
-    agent.signal(Signal::SIGHUP);
-    assert_eq!(agent.status(), Some(0));
-    let mut names: Vec<_> = fs::read_to_string(ended).unwrap().lines().map(str::to_owned).collect();
-    names.sort();
-    assert_eq!(names, ["a", "b"]);
-    assert!(agent.log().contains("stopping: SIGHUP"), "{}", agent.log());
-}
-
-#[test]
 fn an_agent_under_nohup_survives_its_terminal() {
     let (seen, dir) = (Seen::new(), tempfile::tempdir().unwrap());
     let path = |name: &str| dir.path().join(name).display().to_string();

@@ -17,7 +17,9 @@ use clap::{ArgAction, Parser, builder::BoolishValueParser};
 use fifogate::internal::state::is_name;
 use nix::unistd::geteuid;
 
-use super::{CliError, GRACE, LOG_BYTES, MOST_COMMANDERS, fifogate_beside, usage, values::tag};
+use super::{
+    CliError, ConfigFile, GRACE, LOG_BYTES, MOST_COMMANDERS, fifogate_beside, usage, values::tag,
+};
 use crate::{
     command_interface::Listen,
     dial::Pem,
@@ -109,7 +111,7 @@ pub(super) fn is_meant(args: &[OsString]) -> bool {
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     match Options::try_parse_from(args) {
         Ok(options) => {
-            super::start_logging(false, 0);
+            super::start_logging(super::level(false, 0));
             super::end(options.check().map_err(CliError::Failed).and_then(run))
         }
         Err(answer) => usage::answer(answer),
@@ -120,8 +122,9 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
 fn run(agent: AnkAgent) -> Result<(), CliError> {
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
-    run::run(run::Options {
+    let options = run::Options {
         manifest: None,
+        applies: false,
         name: agent.name,
         etcd: None,
         server: Some(agent.server),
@@ -145,7 +148,8 @@ fn run(agent: AnkAgent) -> Result<(), CliError> {
         http: HttpArgs::default(),
         gate_verbosity: None,
         gate_options: Vec::new(),
-    })
+    };
+    run::run(options, ConfigFile::default())
 }
 
 impl Options {

@@ -6,7 +6,7 @@
 
 use std::{
     any::TypeId,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     error::Error,
     ffi::OsString,
@@ -19,12 +19,14 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
+use log::LevelFilter;
 use toml::de::DeValue;
 
 use super::{
-    Cli,
+    Cli, level,
     toml_file::{self, Fault, Reader, Value, nearest},
     values::Takeover,
+    withheld::withhold,
 };
 
 /// The subcommand with a file.
@@ -57,20 +59,55 @@ impl From<clap::Error> for Refused {
     }
 }
 
-/// Places of the flags that the file has set.
+/// The file as it was read, with the flags that it has set.
 #[derive(Debug, Default)]
-pub(super) struct Origin {
+pub(crate) struct ConfigFile {
     path: PathBuf,
-    /// Their lines, by their long names.
-    lines: BTreeMap<String, usize>,
+    command_line: Vec<OsString>,
+    /// By their long names.
+    set: BTreeMap<String, Setting>,
 }
 
-impl Origin {
+/// A flag that the file has set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Setting {
+    line: usize,
+    args: Vec<String>,
+}
+
+impl ConfigFile {
+    /// Reads the file again. Warns of changes that count from the next start. Returns the log level, if there is a
+    /// file.
+    ///
+    /// # Errors
+    /// The command line with the file cannot be used; the text is for the user.
+    pub(crate) fn read_again(&self) -> Result<Option<LevelFilter>, String> {
+        if self.command_line.is_empty() {
+            return Ok(None);
+        }
+        let (cli, now) = parse(self.command_line.clone()).map_err(|refused| match refused {
+            Refused::Usage(error) => first_paragraph(&error),
+            Refused::File(text) => withhold(&text).into_owned(),
+        })?;
+        let args = |file: &Self, key: &str| file.set.get(key).map(|own| own.args.clone());
+        let keys: BTreeSet<_> = self.set.keys().chain(now.set.keys()).map(String::as_str).collect();
+        let changed =
+            keys.into_iter().filter(|key| *key != LOG && args(self, key) != args(&now, key));
+        let changed: Vec<_> = changed.collect();
+        if !changed.is_empty() {
+            let (path, keys) = (self.path.display(), changed.join(", "));
+            log::warn!(
+                "{path} has changed, and this counts from the next start of the agent: {keys}"
+            );
+        }
+        Ok(level(cli.quiet, cli.verbose))
+    }
+
     /// The message, with the places of the flags in it that the file has set.
     pub(super) fn locate(&self, message: String) -> String {
         let path = self.path.display();
-        let named = self.lines.iter().filter(|(key, _)| is_named(&message, key));
-        let mut named: Vec<_> = named.map(|(key, line)| (*line, key)).collect();
+        let named = self.set.iter().filter(|(key, _)| is_named(&message, key));
+        let mut named: Vec<_> = named.map(|(key, own)| (own.line, key)).collect();
         named.sort_unstable();
         match &named[..] {
             [] => message,
@@ -117,7 +154,7 @@ fn with_variable(arg: Arg) -> Arg {
 }
 
 /// Parses a command line, its environment, and the file that one of them names.
-pub(super) fn parse(args: Vec<OsString>) -> Result<(Cli, Origin), Refused> {
+pub(super) fn parse(args: Vec<OsString>) -> Result<(Cli, ConfigFile), Refused> {
     let alone = command().try_get_matches_from(&args);
     let with_file = match &alone {
         Ok(matches) => matches.subcommand_name() == Some(RUN),
@@ -132,40 +169,39 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<(Cli, Origin), Refused> {
             return parse_with(&args, run, path);
         }
     }
-    Ok((Cli::from_arg_matches(&alone?)?, Origin::default()))
+    Ok((Cli::from_arg_matches(&alone?)?, ConfigFile::default()))
 }
 
 fn parse_with(
     args: &[OsString],
     given: &ArgMatches,
     path: &Path,
-) -> Result<(Cli, Origin), Refused> {
+) -> Result<(Cli, ConfigFile), Refused> {
     let text = fs::read_to_string(path).map_err(|error| {
         Refused::File(format!("configuration file {}: {error}", path.display()))
     })?;
     let entries = read(&text).map_err(|fault| Refused::File(fault.of(path)))?;
-    let (args, lines) = merge(args, given, &entries, env::var_os("RUST_LOG").is_some());
-    let origin = Origin { path: path.to_owned(), lines };
-    let parsed = command().try_get_matches_from(args);
+    let (merged, set) = merge(args, given, &entries, env::var_os("RUST_LOG").is_some());
+    let file = ConfigFile { path: path.to_owned(), command_line: args.to_vec(), set };
+    let parsed = command().try_get_matches_from(merged);
     match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => Ok((cli, origin)),
-        Err(error) if error.use_stderr() => Err(refused(&error, &entries, &origin)),
+        Ok(cli) => Ok((cli, file)),
+        Err(error) if error.use_stderr() => Err(refused(&error, &entries, &file)),
         Err(error) => Err(error.into()),
     }
 }
 
 /// The fault of command line and file together.
-fn refused(error: &clap::Error, entries: &[Entry], origin: &Origin) -> Refused {
+fn refused(error: &clap::Error, entries: &[Entry], file: &ConfigFile) -> Refused {
     let text = first_paragraph(error);
     if error.kind() != ErrorKind::MissingRequiredArgument {
-        return Refused::File(origin.locate(text));
+        return Refused::File(file.locate(text));
     }
     let missing = missing(error);
     let asks = entries.iter().find(|entry| {
-        origin.lines.contains_key(&entry.key)
-            && entry.missing.iter().any(|own| missing.contains(own))
+        file.set.contains_key(&entry.key) && entry.missing.iter().any(|own| missing.contains(own))
     });
-    let path = origin.path.display();
+    let path = file.path.display();
     Refused::File(match asks {
         Some(Entry { key, line, .. }) => format!("{path}:{line}: {key}: {text}"),
         None => format!("{path}: {text}"),
@@ -199,13 +235,13 @@ struct Entry {
     missing: Vec<String>,
 }
 
-/// The arguments with those of the file that nothing else says, and the lines of these.
+/// The arguments with those of the file that nothing else says, and these by their keys.
 fn merge(
     args: &[OsString],
     given: &ArgMatches,
     entries: &[Entry],
     has_filters: bool,
-) -> (Vec<OsString>, BTreeMap<String, usize>) {
+) -> (Vec<OsString>, BTreeMap<String, Setting>) {
     let is_set = |id: &str| {
         let source = given.value_source(id);
         source.is_some_and(|source| source != ValueSource::DefaultValue)
@@ -216,9 +252,9 @@ fn merge(
         GATE_OPTIONS => is_set("gate_options"),
         key => flag(&command, key).is_some_and(|arg| is_set(arg.get_id().as_str())),
     };
-    let (mut before, mut behind, mut lines) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut before, mut behind, mut set) = (Vec::new(), Vec::new(), BTreeMap::new());
     for Entry { key, line, args: own, .. } in entries.iter().filter(|entry| !is_said(&entry.key)) {
-        lines.insert(key.clone(), *line);
+        set.insert(key.clone(), Setting { line: *line, args: own.clone() });
         let to = if key == GATE_OPTIONS { &mut behind } else { &mut before };
         to.extend(own.iter().map(OsString::from));
     }
@@ -229,7 +265,7 @@ fn merge(
     if !behind.is_empty() && !args.iter().any(|own| own == "--") {
         behind.insert(0, "--".into());
     }
-    ([&args[..at], &before, &args[at..], &behind].concat(), lines)
+    ([&args[..at], &before, &args[at..], &behind].concat(), set)
 }
 
 /// The flag of `run` for a key.
@@ -255,7 +291,7 @@ fn read(text: &str) -> Result<Vec<Entry>, Fault> {
     for (key, value) in &table {
         let (name, at) = (key.get_ref().as_ref(), key.span().start);
         let args = match (name, flag(&command, name)) {
-            (LOG, _) => level(&reader, value)?,
+            (LOG, _) => level_flags(&reader, value)?,
             (GATE_OPTIONS, _) => reader.strings(name, value)?,
             (_, Some(arg)) => arguments(&reader, arg, name, value)?,
             (_, None) => {
@@ -276,7 +312,7 @@ fn read(text: &str) -> Result<Vec<Entry>, Fault> {
     Ok(entries)
 }
 
-fn level(reader: &Reader<'_>, value: &Value<'_>) -> Result<Vec<String>, Fault> {
+fn level_flags(reader: &Reader<'_>, value: &Value<'_>) -> Result<Vec<String>, Fault> {
     let level = reader.string(LOG, value)?;
     let found = LEVELS.iter().find(|(name, _)| *name == level);
     let flags = found.map(|(_, flags)| flags.iter().map(|own| (*own).to_owned()).collect());
@@ -415,8 +451,8 @@ mod tests {
             let given = without_environment().ignore_errors(true);
             let given = given.clone().try_get_matches_from(&all).unwrap();
             let given = given.subcommand_matches(RUN).unwrap();
-            let (args, lines) = merge(&all, given, &entries, false);
-            assert_eq!(lines.get(long), Some(&1));
+            let (args, set) = merge(&all, given, &entries, false);
+            assert_eq!(set.get(long).map(|own| own.line), Some(1));
             let set = without_environment().ignore_errors(true).try_get_matches_from(args).unwrap();
             let set = set.subcommand_matches(RUN).unwrap();
             let source = set.value_source(arg.get_id().as_str());
@@ -525,15 +561,16 @@ mod tests {
     #[test]
     fn message_is_located_by_the_flags_that_it_names() {
         let lines = [("name", 3), ("etcd", 2), ("etcd-key", 7)];
-        let lines = lines.map(|(key, line)| (key.to_owned(), line)).into();
-        let origin = Origin { path: "F".into(), lines };
+        let setting = |line| Setting { line, args: Vec::new() };
+        let set = lines.map(|(key, line)| (key.to_owned(), setting(line))).into();
+        let file = ConfigFile { path: "F".into(), set, ..ConfigFile::default() };
         for (message, expected) in [
             ("--name 'a b': wrong", "F:3: --name 'a b': wrong"),
             ("--etcd-key x: --name", "F:3: --etcd-key x: --name (etcd-key:7)"),
             ("'--etcd <E>'", "F:2: '--etcd <E>'"),
             ("--other, --names", "--other, --names"),
         ] {
-            assert_eq!(origin.locate(message.to_owned()), expected);
+            assert_eq!(file.locate(message.to_owned()), expected);
         }
     }
 }

@@ -4,7 +4,9 @@
 //! of a socket together have a bound; one more is closed at once.
 
 use std::{
-    fs, io,
+    fs,
+    future::pending,
+    io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,10 +18,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::transport::{Server, server::Router};
 
 use super::{
@@ -31,7 +33,7 @@ use super::{
     },
     options::{Listen, Security},
     service::Service,
-    tls,
+    tls::Certificates,
 };
 
 /// Name of the socket in the run directory.
@@ -68,15 +70,15 @@ pub(crate) struct Interface {
     socket: PathBuf,
     commanders: Commanders,
     stop: watch::Sender<bool>,
-    servers: Vec<JoinHandle<Result<(), tonic::transport::Error>>>,
+    servers: Vec<JoinHandle<()>>,
 }
 
 impl Interface {
-    /// Opens the sockets, and serves them.
+    /// Opens the sockets, and serves them. Returns the certificates of the TCP socket, too.
     ///
     /// # Errors
     /// A socket cannot be opened, or a file for TLS cannot be used.
-    pub(crate) async fn serve(settings: Settings<'_>) -> io::Result<Self> {
+    pub(crate) async fn serve(settings: Settings<'_>) -> io::Result<(Self, Certificates)> {
         let Settings { listen, run_dir, commanders, gate } = settings;
         let service = Service {
             commanders: commanders.clone(),
@@ -94,25 +96,26 @@ impl Interface {
             accept(places(), unix),
             stopped.clone(),
         ))];
+        let mut certificates = Certificates::default();
         if let Some((address, security)) = &listen.tcp {
             let named =
                 |what: &dyn std::fmt::Display| io::Error::other(format!("{address}: {what}"));
-            let mut server = Server::builder();
-            if let Security::Tls(files) = security {
-                server = server.tls_config(tls::server(files)?).map_err(|_| {
-                    named(&"the PEM files of TLS do not fit together, or one of them is none")
-                })?;
-            }
+            let (server, later) = match security {
+                Security::Tls(files) => {
+                    let (own, server, later) =
+                        Certificates::open(files).map_err(|error| named(&error))?;
+                    certificates = own;
+                    (server, Some(later))
+                }
+                Security::Insecure => (Server::builder(), None),
+            };
             let listener = TcpListener::bind(address).await.map_err(|error| named(&error))?;
-            let scheme = if let Security::Tls(_) = security { "https" } else { "http" };
+            let scheme = if later.is_some() { "https" } else { "http" };
             log::info!("commands are taken at {scheme}://{}", listener.local_addr()?);
-            servers.push(tokio::spawn(serve(
-                router(server, &service),
-                accept(places(), listener),
-                stopped,
-            )));
+            let incoming = accept(places(), listener);
+            servers.push(tokio::spawn(serve_in_turn(server, later, service, incoming, stopped)));
         }
-        Ok(Self { socket, commanders, stop, servers })
+        Ok((Self { socket, commanders, stop, servers }, certificates))
     }
 
     /// Ends all streams, and removes the socket.
@@ -159,12 +162,49 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     router: Router,
     incoming: ReceiverStream<io::Result<Connection<S>>>,
     mut stopped: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+) {
     let stop = async move {
         // An error: the agent is gone.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
-    router.serve_with_incoming_shutdown(incoming, stop).await
+    // Faults of single connections are theirs, and accepting is not this server's.
+    let _ = router.serve_with_incoming_shutdown(incoming, stop).await;
+}
+
+/// Serves by one server after the other: each new one takes the connections from its arrival on. The one before it
+/// serves those that it has, until their streams end, and asks their clients to connect again for more.
+async fn serve_in_turn(
+    mut server: Server,
+    mut later: Option<mpsc::Receiver<Server>>,
+    service: Service,
+    mut incoming: ReceiverStream<io::Result<Connection<TcpStream>>>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut servers = JoinSet::new();
+    let next = async |later: &mut Option<mpsc::Receiver<Server>>| match later {
+        Some(later) => later.recv().await,
+        None => pending().await,
+    };
+    loop {
+        let (feed, connections) = mpsc::channel(1);
+        let connections = ReceiverStream::new(connections);
+        servers.spawn(serve(router(server, &service), connections, stopped.clone()));
+        server = loop {
+            tokio::select! {
+                Some(server) = next(&mut later) => break server,
+                Some(connection) = incoming.next() => {
+                    // An error: the server has stopped, as the agent ends.
+                    let _ = feed.send(connection).await;
+                }
+                () = feed.closed() => {
+                    servers.join_all().await;
+                    return;
+                }
+                // Of an earlier server.
+                Some(_) = servers.join_next() => {}
+            }
+        };
+    }
 }
 
 /// A listening socket.

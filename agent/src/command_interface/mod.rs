@@ -25,6 +25,7 @@ pub(crate) use client::{Client, ClientError, state_request};
 pub(crate) use commanders::{Commanders, is_commander};
 pub(crate) use listen::{Interface, SOCKET, Settings};
 pub(crate) use options::{CommandArgs, Listen, MOST_COMMANDERS, Pems};
+pub(crate) use tls::Certificates;
 
 /// The generated services, over the types of [`wire`].
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, clippy::unwrap_used)]

@@ -1,31 +1,113 @@
-//! Mutual TLS of the command interface: PEM files go in, a configuration comes out.
+//! Mutual TLS of the command interface: PEM files go in, a server comes out, and another one when they are replaced.
 //!
 //! No content of a file is ever part of a message: one of them is a private key.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, path::Path, time::Duration};
 
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
+use super::options::Pems;
 use crate::dial::{named, private};
 
 /// Time of a client for the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// The configuration of a server by its files: authority, certificate, key.
-///
-/// # Errors
-/// A file cannot be read, or others can read the key.
-pub(super) fn server([ca, crt, key]: &[PathBuf; 3]) -> io::Result<ServerTlsConfig> {
-    let (ca, crt) = (read(ca)?, read(crt)?);
-    let identity = Identity::from_pem(crt, private(key)?);
-    let config = ServerTlsConfig::new().identity(identity);
-    Ok(config.client_ca_root(Certificate::from_pem(ca)).timeout(HANDSHAKE))
+/// The content of the PEM files of a server.
+struct Contents {
+    ca: Vec<u8>,
+    crt: Vec<u8>,
+    key: Vec<u8>,
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path).map_err(|error| named(path, &error))
+/// Stands for contents: a key is not kept for a comparison.
+type Fingerprint = [u8; 32];
+
+impl Contents {
+    /// Reads authority, certificate and key.
+    ///
+    /// # Errors
+    /// A file cannot be read, or others can read the key.
+    fn read([ca, crt, key]: &Pems) -> io::Result<Self> {
+        let read = |path: &Path| fs::read(path).map_err(|error| named(path, &error));
+        Ok(Self { ca: read(ca)?, crt: read(crt)?, key: private(key)? })
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let mut all = Sha256::new();
+        for part in [&self.ca, &self.crt, &self.key] {
+            all.update(part.len().to_le_bytes());
+            all.update(part);
+        }
+        all.finalize().into()
+    }
+
+    /// A server with these certificates.
+    ///
+    /// # Errors
+    /// They do not fit together.
+    fn server(self) -> io::Result<Server> {
+        let identity = Identity::from_pem(self.crt, self.key);
+        let config = ServerTlsConfig::new().identity(identity);
+        let config = config.client_ca_root(Certificate::from_pem(self.ca)).timeout(HANDSHAKE);
+        Server::builder().tls_config(config).map_err(|_| {
+            io::Error::other(
+                "the PEM files of TLS do not fit together, or one of them is none".to_owned(),
+            )
+        })
+    }
+}
+
+/// The certificates of a socket, which can be read again; none if it has no TLS.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates(Option<InUse>);
+
+#[derive(Debug)]
+struct InUse {
+    files: Pems,
+    fingerprint: Fingerprint,
+    replace: mpsc::Sender<Server>,
+}
+
+impl Certificates {
+    /// Reads the files. Returns the server with them, and where later ones come from.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn open(files: &Pems) -> io::Result<(Self, Server, mpsc::Receiver<Server>)> {
+        let contents = Contents::read(files)?;
+        let (replace, later) = mpsc::channel(1);
+        let in_use = InUse { files: files.clone(), fingerprint: contents.fingerprint(), replace };
+        Ok((Self(Some(in_use)), contents.server()?, later))
+    }
+
+    /// Reads the files again. From now on connections get the new certificates, and those that are open go on. Logs
+    /// what was done; files that cannot be used change nothing.
+    pub(crate) async fn read_again(&mut self) {
+        let Some(own) = &mut self.0 else { return };
+        match own.read_again().await {
+            Ok(true) => log::info!("the certificates of the command interface were read again"),
+            Ok(false) => log::debug!("the certificates of the command interface are the same"),
+            Err(error) => {
+                log::error!("the certificates of the command interface stay as they were: {error}");
+            }
+        }
+    }
+}
+
+impl InUse {
+    /// Returns whether there are others now.
+    async fn read_again(&mut self) -> io::Result<bool> {
+        let contents = Contents::read(&self.files)?;
+        let fingerprint = contents.fingerprint();
+        if fingerprint == self.fingerprint {
+            return Ok(false);
+        }
+        let server = contents.server()?;
+        self.fingerprint = fingerprint;
+        // Without a receiver the agent ends.
+        let _ = self.replace.send(server).await;
+        Ok(true)
+    }
 }

@@ -19,10 +19,10 @@ use super::{
     outcome::carry_out,
     print::{document, put},
 };
-use crate::cli::CliError;
-
-/// The parts of a desired state that manifests have, and the words for their entries.
-const PARTS: [(&str, &str); 2] = [("workloads", "workload"), ("configs", "config")];
+use crate::{
+    cli::CliError,
+    entries::{PARTS, are_same, mask, masks},
+};
 
 pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
     // Before the connection: a fault in a file touches nothing.
@@ -88,15 +88,6 @@ fn of_agent(workload: &Node, agent: &str) -> Node {
     Node::Map(fields)
 }
 
-/// A mask for each entry of a desired state.
-fn masks(desired: &Tree) -> Vec<String> {
-    let masks = PARTS.iter().flat_map(|(part, _)| {
-        let entries = desired.entries(&[DESIRED_STATE, part]);
-        entries.iter().map(move |(name, _)| format!("{DESIRED_STATE}.{part}.{name}"))
-    });
-    masks.collect()
-}
-
 /// What an update of these masks would change.
 fn forecast(
     current: &Tree,
@@ -110,7 +101,7 @@ fn forecast(
         let word = match (current.get(&path), wanted.get(&path)) {
             (None, Some(_)) => "added",
             (Some(_), None) => "deleted",
-            (Some(old), Some(new)) if old == new => "unchanged",
+            (Some(old), Some(new)) if are_same(old, new) => "unchanged",
             (Some(_), Some(_)) => "changed",
             (None, None) => "missing",
         };
@@ -140,6 +131,6 @@ pub(super) async fn delete(args: DeleteArgs) -> Result<(), CliError> {
         let text = format!("there is no {noun} {}; nothing was deleted", missing.join(", "));
         return Err(CliError::Failed(text));
     }
-    let masks = names.iter().map(|name| format!("{DESIRED_STATE}.{part}.{name}")).collect();
+    let masks = names.iter().map(|name| mask(part, name)).collect();
     carry_out(client, &args.update, (pb::CompleteState::default(), masks)).await
 }

@@ -21,7 +21,7 @@ use super::{
     Change, EVENTS_THAT_WAIT, Event, Events, OtherVersion, Refused, Store,
     disk::{Disk, DiskError},
     etcd::EtcdError,
-    kept, log_left_out,
+    log_left_out,
 };
 use crate::{
     apart,
@@ -96,13 +96,7 @@ impl Local {
         let kept = kept.flatten();
         let seeded = kept.is_none() && seed.is_some();
         let tree = match (kept, seed) {
-            (Some(kept), seed) => {
-                let tree = restored(kept)?;
-                if let Some(seed) = seed {
-                    kept::tell("on disk", &tree, seed);
-                }
-                tree
-            }
+            (Some(kept), _) => restored(kept)?,
             (None, None) => model::empty(),
             (None, Some(seed)) => {
                 // A manifest goes the way of an update, so the rules of the state hold for it.
@@ -125,6 +119,10 @@ impl Local {
         let inner = Inner { current, disk: disk.map(Arc::new), disk_fails: false, events };
         let inner = Arc::new(Mutex::new(inner));
         Ok((Store::Local(Self { inner, seeded }), receiver))
+    }
+
+    pub(super) async fn state(&self) -> Tree {
+        self.inner.lock().await.current.tree().clone()
     }
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {

@@ -13,7 +13,6 @@ pub mod ankaios;
 mod disk;
 pub mod etcd;
 mod fuzz;
-mod kept;
 mod local;
 
 pub use ankaios::{Ankaios, RefusedByServer};
@@ -181,13 +180,22 @@ impl Store {
         }
     }
 
-    /// Whether the first state is the seed, as nothing was kept. False in a cluster, whose state is of all
-    /// agents.
+    /// Whether the first state is the seed, as nothing was kept.
     #[must_use]
     pub fn is_seeded(&self) -> bool {
         match self {
             Self::Local(local) => local.seeded,
-            Self::Etcd(_) | Self::Ankaios(_) => false,
+            Self::Etcd(etcd) => etcd.seeded,
+            Self::Ankaios(_) => false,
+        }
+    }
+
+    /// The state after all updates that were answered. `None` if a server has it.
+    pub(crate) async fn state(&self) -> Option<Tree> {
+        match self {
+            Self::Local(local) => Some(local.state().await),
+            Self::Etcd(etcd) => Some(etcd.state().await),
+            Self::Ankaios(_) => None,
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Etcd {
     shared: Arc<Shared>,
+    /// This agent has begun the state with its manifest.
+    pub(super) seeded: bool,
 }
 
 #[derive(Debug)]
@@ -136,9 +138,6 @@ impl Etcd {
         let changes = seed.map(connect::seeded).transpose()?;
         let opened = connect::open(&options, &keys, &holder, changes.as_ref()).await?;
         let Opened { client, lease: (lease, kept), view, seeded } = opened;
-        if let Some(seed) = seed.filter(|_| !seeded) {
-            super::kept::tell("in etcd", view.current.tree(), seed);
-        }
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
@@ -157,7 +156,11 @@ impl Etcd {
             closing: watch::Sender::new(false),
         });
         tokio::spawn(watcher::run(shared.clone(), events));
-        Ok((Store::Etcd(Self { shared }), receiver))
+        Ok((Store::Etcd(Self { shared, seeded }), receiver))
+    }
+
+    pub(super) async fn state(&self) -> Tree {
+        self.shared.known().await.current.tree().clone()
     }
 
     pub(super) async fn update(&self, update: Update) -> Result<pb::UpdateStateSuccess, Refused> {
