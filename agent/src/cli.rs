@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgGroup, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand,
+    builder::{BoolishValueParser, NonEmptyStringValueParser},
+};
 use fifogate::internal::{journal, state::is_name};
 use log::{Level, LevelFilter};
 use nix::unistd::geteuid;
@@ -99,7 +102,7 @@ struct RunArgs {
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
     /// Applies the manifest to a state that was kept, too, and logs the difference
-    #[arg(long, requires = "manifest")]
+    #[arg(long, requires = "manifest", value_parser = BoolishValueParser::new())]
     apply: bool,
     /// Our name: workloads with this `agent` are run here
     #[arg(long, value_name = "NAME", default_value = "agent_A")]

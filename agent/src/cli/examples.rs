@@ -2,7 +2,7 @@
 
 pub(super) const AGENT: &str = "\
 Exit status:
-  0  done, also when told to stop by SIGTERM, SIGINT or SIGHUP
+  0  done, also when told to stop by SIGTERM or SIGINT
   1  failed
   2  wrong usage, or a file that cannot be used
 
@@ -39,6 +39,9 @@ Examples:
 
   # Keep what updates make of it over restarts; the manifest counts when nothing is kept yet
   fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent
+
+  # Let a changed manifest count at the next start; while it runs, SIGHUP does the same
+  fifogate-agent run --manifest state.yaml --state-dir /var/lib/fifogate-agent --apply
 
   # As one of many agents that share their state in etcd
   fifogate-agent run --etcd 10.0.0.1:2379,10.0.0.2:2379 --name agent_B

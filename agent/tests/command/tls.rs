@@ -8,6 +8,7 @@ use std::{
     process::Command,
 };
 
+use nix::sys::signal::Signal;
 use testkit::{Agent, Authority, fifogate_agent, wait_for};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -105,6 +106,53 @@ async fn clients_that_say_nothing_behind_tls_lose_their_places_to_others() {
         assert!(tokio::time::Instant::now() < end, "the places stay taken");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn a_reload_replaces_certificates_for_new_connections_and_open_ones_go_on() {
+    let (old, new, used) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+    for authority in [&old, &new] {
+        authority.issue("ank-server");
+        authority.issue("operator");
+    }
+    let copy = |from: &Authority| {
+        for file in ["ca.pem", "ank-server.pem", "ank-server.key"] {
+            fs::copy(from.path(file), used.path().join(file)).unwrap();
+        }
+    };
+    copy(&old);
+    let port = free_port();
+    let files = ["ca.pem", "ank-server.pem", "ank-server.key"].map(|file| used.path().join(file));
+    let [ca, crt, key] = files.clone().map(|path| path.display().to_string());
+    let address = format!("127.0.0.1:{port}");
+    let options = ["--listen", &address, "--ca-pem", &ca, "--crt-pem", &crt, "--key-pem", &key];
+    let agent = start(&options.map(str::to_owned));
+    let reload = |end: &str| {
+        let known = agent.log().len();
+        agent.signal(Signal::SIGHUP);
+        wait_for(end, || agent.log()[known..].contains("manifest.yaml was applied").then_some(()));
+        let log = agent.log()[known..].to_owned();
+        assert!(log.contains(end), "{log}");
+    };
+    let operator = || connect(&old, &old, Some("operator"), port);
+    let mut open = Client::over(operator().await.unwrap(), TOOL).await;
+    copy(&new);
+    fs::set_permissions(&files[2], Permissions::from_mode(0o640)).unwrap();
+    reload("certificates of the command interface stay as they were: ");
+    assert!(is_served(operator().await).await, "nothing has changed");
+    fs::set_permissions(&files[2], Permissions::from_mode(0o600)).unwrap();
+    fs::write(&files[1], fs::read(old.path("ank-server.pem")).unwrap()).unwrap();
+    reload("the PEM files of TLS do not fit together");
+    assert!(is_served(operator().await).await, "nothing has changed");
+    copy(&new);
+    reload("the certificates of the command interface were read again");
+    assert!(!is_served(operator().await).await, "the old authority counts");
+    assert!(is_served(connect(&new, &new, Some("operator"), port).await).await);
+    open.read(&["desiredState"]).await;
+    // The one on the socket has no certificate.
+    Client::connect(&agent, TOOL).await.read(&[]).await;
+    reload("nothing differs");
+    assert!(is_served(connect(&new, &new, Some("operator"), port).await).await);
 }
 
 /// The standard error of an agent that does not start.
