@@ -74,6 +74,16 @@ grep -q '^grace = 5' /etc/fifogate/agent.toml || fail "the configuration is anot
 # Programs of one build belong together.
 dpkg-query -W -f '${Depends}\n' fifogate-agent | grep -qF 'fifogate (= 1.1)' || fail "dependencies"
 
+# Reloaded: the changed manifest counts beside what operators have made, and both workloads go on.
+sed -e 's/lamp/bell/' -e 's/86421/86422/' /tmp/lamp.yaml >/etc/fifogate/manifest.yaml
+systemctl reload fifogate-agent.service
+until_true grep -q 'manifest.yaml was applied: added: workload bell' /tmp/agent.log
+has_bell() { [ -n "$(pid_of "sleep 86422")" ]; }
+until_true has_bell
+[ "$(cat /tmp/agent.pid)" = "$second" ] || fail "another agent"
+[ "$(pid_of "sleep 86421")" = "$lamp" ] || fail "another process after the reload"
+fifogate-agent delete workload bell || fail "delete"
+
 # Removed, with what docs/operations.md says before: workloads end.
 systemctl stop fifogate-agent.service
 FIFOGATE_ON_EXIT=end fifogate-agent run --config /etc/fifogate/agent.toml 2>>/tmp/agent.log &

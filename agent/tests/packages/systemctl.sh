@@ -17,6 +17,12 @@ start() {
     $exec_line </dev/null >/dev/null 2>>/tmp/agent.log &
     echo $! >/tmp/agent.pid
 }
+reload() {
+    exec_line=$(sed -n 's/^ExecReload=//p' "$unit")
+    MAINPID=$(cat /tmp/agent.pid)
+    export MAINPID
+    eval "$exec_line"
+}
 case " $* " in
 *" fifogate-agent.service "*) ;;
 *" is-enabled "*) echo disabled; exit 1 ;;
@@ -27,6 +33,7 @@ case " $* " in
 *" is-enabled "*) echo enabled ;;
 *" is-active "*) [ -e /tmp/agent.pid ] ;;
 *" stop "*) stop ;;
+*" reload "*) reload ;;
 *" restart "*) stop; start ;;
 *" start "*) start ;;
 esac
