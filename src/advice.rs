@@ -1,7 +1,7 @@
-//! Advice about a valid manifest: what has no effect, and what names something that is not there.
+//! Advice about a valid manifest: parts without effect, and names of missing things.
 //!
-//! The desired state and its text go in. Warnings come out about what is a mistake whatever happens later, and
-//! notes about names that an update may still add. Both have a place, and what would be right. All of it is
+//! The desired state and its text go in. Warnings come out about certain mistakes, and notes about names
+//! for later updates to add. Both have a place, and the right way. All of it is
 //! computed by the broker's own judgement of rules.
 
 mod names;
@@ -31,7 +31,7 @@ const MOST: usize = 100;
 pub struct Advice {
     /// Surely mistakes.
     pub warnings: Vec<Fault>,
-    /// Right if an update adds what they name.
+    /// Right if an update adds the named things.
     pub notes: Vec<Fault>,
     /// Further warnings and notes, above the most.
     pub left_out: usize,
@@ -108,7 +108,7 @@ impl<'a> Findings<'a> {
         if near { did_you_mean(name, known) } else { String::new() }
     }
 
-    /// Dependencies on workloads that are not there: these workloads wait until an update adds them.
+    /// Dependencies on missing workloads: their owners wait until an update adds them.
     fn dependencies(&mut self, name: &str, workload: &Node) {
         let dependencies = workload.get("dependencies").and_then(Node::as_map);
         for (on, _) in dependencies.into_iter().flatten() {

@@ -1,11 +1,11 @@
-//! The entries of a desired state that manifests have, workloads and configs, and how those of two states differ.
+//! The entries of a desired state in manifests, workloads and configs, and the differences of two states.
 
 use fifogate::{
     internal::state::DESIRED_STATE,
     state::{Map, Node, Tree},
 };
 
-/// The parts of a desired state that manifests have, and the words for their entries.
+/// The parts of a desired state in manifests, and the words for their entries.
 pub(crate) const PARTS: [(&str, &str); 2] = [("workloads", "workload"), ("configs", "config")];
 
 /// Most names told of a kind; an operator looks the others up.
@@ -25,7 +25,7 @@ pub(crate) fn masks(desired: &Tree) -> Vec<String> {
     masks.collect()
 }
 
-/// An entry that two states do not have in common.
+/// An entry of one state alone, or with different content in two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Difference {
     part: &'static str,
@@ -39,11 +39,11 @@ struct Difference {
 enum Kind {
     OnlyOld,
     OnlyNew,
-    /// With the names of its fields that differ; a config of one value has none.
+    /// With the names of its differing fields; a config of one value has none.
     Both(Vec<String>),
 }
 
-/// The entries that two desired states do not have in common.
+/// The differing entries of two desired states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Differences(Vec<Difference>);
 
@@ -75,7 +75,7 @@ impl Differences {
         self.0.iter().map(|own| mask(own.part, &own.name)).collect()
     }
 
-    /// Their names, by the words for what only the new state has, only the old one, and both with different content.
+    /// Their names behind the words for entries of the new state alone, of the old one alone, and of both.
     pub(crate) fn text(&self, [only_new, only_old, both]: [&str; 3]) -> String {
         let groups = [
             (only_new, self.named(|kind| (*kind == Kind::OnlyNew).then(String::new))),
@@ -119,7 +119,7 @@ pub(crate) fn are_same(one: &Node, other: &Node) -> bool {
     equal
 }
 
-/// The names of the fields of two mappings that are not the same.
+/// The names of the differing fields of two mappings.
 fn fields_that_differ(one: &Node, other: &Node) -> Vec<String> {
     let mut names = Vec::new();
     if let (Some(own), Some(others)) = (one.as_map(), other.as_map()) {

@@ -1,6 +1,6 @@
 //! Figures of the running agent: written by its parts, read by `crate::http`.
 //!
-//! Writers never wait for readers: a figure costs an atomic addition, or a lock that is held for a moment.
+//! Writers never wait for readers: a figure costs an atomic addition, or a lock held for a moment.
 
 use std::{
     collections::BTreeMap,
@@ -62,7 +62,7 @@ impl Figures {
         trouble.clone_into(&mut lock(&self.0.trouble));
     }
 
-    /// Counts an update that was accepted or refused.
+    /// Counts an update as accepted or refused.
     pub(crate) fn count_update(&self, is_accepted: bool) {
         let count = if is_accepted { &self.0.accepted } else { &self.0.refused };
         count.fetch_add(1, Relaxed);
@@ -81,7 +81,7 @@ impl Figures {
         own.again += u64::from(again);
     }
 
-    /// Forgets a workload that is gone: names that come and go are to take no memory.
+    /// Forgets a removed workload: names come and go, and are to take no memory.
     pub(crate) fn forget(&self, workload: &str) {
         lock(&self.0.starts).remove(workload);
     }
@@ -101,7 +101,7 @@ impl Figures {
         lock(&self.0.trouble).clone()
     }
 
-    /// The updates that were accepted, and those that were refused.
+    /// The numbers of accepted and of refused updates.
     pub(crate) fn updates(&self) -> (u64, u64) {
         (self.0.accepted.load(Relaxed), self.0.refused.load(Relaxed))
     }

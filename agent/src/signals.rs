@@ -1,7 +1,7 @@
-//! Signals to the agent: those that end it in order, and SIGHUP, which makes it read its files again.
+//! Signals to the agent: SIGTERM and SIGINT end it in order, SIGHUP makes it read its files again.
 //!
-//! SIGHUP has two senders. `kill -HUP` and `systemctl reload` mean a reload; the end of the agent's terminal means
-//! that nobody watches it any more, and ends it. They are told apart by the terminal, which is gone in the second case.
+//! SIGHUP has two senders. `kill -HUP` and `systemctl reload` mean a reload. The end of the agent's terminal means the
+//! end of its user's attention, and ends the agent. A terminal tells them apart: in the second case it is gone.
 
 use std::{fs, future::pending, io};
 
@@ -32,7 +32,7 @@ impl Signals {
         Ok(Self { terminate, interrupt, hangup, had_terminal: has_terminal() })
     }
 
-    /// Waits for one that ends the agent, and returns its name. Reloads are handed on to `reload`, which remembers one.
+    /// Waits for the order to end, and returns its signal. Notifies `reload` of a SIGHUP; it remembers one.
     pub(crate) async fn stop(&mut self, reload: &Notify) -> &'static str {
         loop {
             let hangup = async {

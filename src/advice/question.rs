@@ -1,4 +1,4 @@
-//! What a workload of a manifest may do, and by which rule: the broker's own answer, with a place.
+//! The rights of a workload of a manifest, and their rules: the broker's own answer, with a place.
 
 use super::{did_you_mean, names, path};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What a workload would do.
+/// An action of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// To read a mask, or to subscribe to it.
@@ -44,7 +44,7 @@ impl Operation {
     }
 }
 
-/// Whether the workload `name` may do this, and a sentence with the place of the rule that decides.
+/// Whether the workload `name` may do this, and a sentence with the place of the deciding rule.
 ///
 /// # Errors
 /// The manifest has no such workload, or the mask begins with no part of the state.

@@ -1,4 +1,4 @@
-//! Access rules of one workload without effect: masks that nothing is left of, that repeat others, or that
+//! Access rules of one workload without effect: masks without anything left, repetitions, and masks that
 //! name nothing in the manifest.
 
 use super::{
@@ -17,7 +17,7 @@ const LISTS: [&str; 2] = ["allowRules", "denyRules"];
 /// A mask of a rule about the state, or a pattern of one about logs.
 struct Entry<T> {
     is_deny: bool,
-    /// The rights that it is about: to read, to write. A log is only read.
+    /// Its rights: to read, to write. A log is only read.
     rights: [bool; 2],
     what: T,
     place: Vec<String>,
@@ -185,7 +185,7 @@ fn effect<T>(
     Some(Effect::Repeated(format!("{mine} adds nothing: {other} of {list} includes it")))
 }
 
-/// One of the entries, if each right of `own` is in one of those that are `fit`.
+/// One of the entries, if each right of `own` is in a `fit` one.
 fn for_all_rights<'e, T>(
     own: &Entry<T>,
     entries: impl Iterator<Item = (usize, &'e Entry<T>)>,

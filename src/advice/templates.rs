@@ -48,7 +48,7 @@ pub(super) fn look(found: &mut Findings<'_>, name: &str, workload: &Node) {
     }
 }
 
-/// The texts of a workload that are templates, with their paths.
+/// The templates of a workload, with their paths.
 fn texts<'a>(name: &str, workload: &'a Node) -> Vec<(Vec<String>, &'a str)> {
     let own = ["agent", "runtimeConfig"]
         .into_iter()
@@ -80,10 +80,10 @@ fn mentions(inside: &str, alias: &str) -> bool {
         || inside.contains(&format!("[{alias}]"))
 }
 
-/// Words of the language, and helpers that need no argument.
+/// Words of the language, and helpers without an argument.
 const NO_NAMES: [&str; 8] = ["this", "else", "and", "or", "not", "true", "false", "null"];
 
-/// The name that a plain expression lacks, as a sentence.
+/// The missing name of a plain expression, as a sentence.
 fn missing(found: &mut Findings<'_>, workload: &Node, inside: &str) -> Option<String> {
     let names_in = inside.trim().split('.').collect::<Vec<_>>();
     let is_plain = |name: &&str| {

@@ -1,7 +1,7 @@
-//! Denials: which part of a request was denied, and the rule that is missing or forbids it.
+//! Denials: the denied part of a request, and the missing or forbidding rule.
 //!
-//! The workload hears only that its access is denied: a reason would show rules, and names of configs,
-//! to those who may not read them. The reason is for the operator, in the log and the status. Its length
+//! The workload hears of a denial without its reason: that would show rules and names of configs to
+//! workloads without the right to read them. The reason is for the operator, in the log and the status. Its length
 //! is bounded for any request and any rules.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use super::{Rules, access::Objection};
 
 /// Characters shown of one mask or name.
 const SHOWN: usize = 160;
-/// Rules shown of those that allow something else.
+/// Most shown rules with other masks.
 const RULES_SHOWN: usize = 4;
 
 /// A denied request of a workload.
@@ -23,9 +23,9 @@ const RULES_SHOWN: usize = 4;
 pub struct Denial {
     /// The kind of request.
     pub request: &'static str,
-    /// The first part of it that was denied: a mask, or the name of a workload.
+    /// The first denied part of it: a mask, or the name of a workload.
     pub what: String,
-    /// The rule that is missing, or that forbids it.
+    /// The missing or forbidding rule.
     pub reason: String,
 }
 
@@ -52,7 +52,7 @@ impl Rules {
         Some(Denial::new(UPDATE, name_of(mask), WRITES.because(&why)))
     }
 
-    /// The denial of an update that makes workloads refer to configs, where `old` and `new` are the
+    /// The denial of an update with new references of workloads to configs, where `old` and `new` are the
     /// workloads before and after it; `None` if it is allowed.
     #[must_use]
     pub fn deny_references(&self, old: &Map<Node>, new: &Map<Node>) -> Option<Denial> {
@@ -65,7 +65,7 @@ impl Rules {
         Some(Denial::new(UPDATE, &what, reason))
     }
 
-    /// The denial of an update that changes the access rules of the workload `changed`; `None` if it is
+    /// The denial of an update with other access rules of the workload `changed`; `None` if it is
     /// allowed. `is_own`: the sender is this workload.
     #[must_use]
     pub fn deny_change_of_rules(&self, changed: &str, is_own: bool) -> Option<Denial> {
@@ -105,7 +105,7 @@ impl Denial {
 /// Kind of a denied request.
 const UPDATE: &str = "update";
 
-/// Words about the rules of one right: of a missing rule, and of those that there are.
+/// Words about the rules of one right: of a missing rule, and of the existing ones.
 struct Words(&'static str, &'static str);
 
 const READS: Words = Words("no rule allows it", "allowed to read");

@@ -1,8 +1,8 @@
 //! The configuration file of `fifogate-agent run`: TOML goes in, and comes out as flags of the command line.
 //!
 //! A key is the long name of a flag. The command line takes precedence over the environment, and the environment
-//! over the file: what one of them says is left out of the file. All that is left goes through clap as if it had
-//! been typed, so that values are checked, and flags exclude and require each other, wherever they stand.
+//! over the file: flags of one of them are left out of the file. The rest goes through clap as if it had been typed,
+//! so values are checked, and flags exclude and require each other, wherever they stand.
 
 use std::{
     any::TypeId,
@@ -31,7 +31,7 @@ use super::{
 
 /// The subcommand with a file.
 const RUN: &str = "run";
-/// The flag that names the file. It has no key.
+/// The flag with the path of the file. It has no key.
 const CONFIG: &str = "config";
 /// Key for the options behind `--`.
 const GATE_OPTIONS: &str = "fifogate-options";
@@ -44,7 +44,7 @@ const LEVELS: [(&str, &[&str]); 4] =
 /// A flag without a variable: it may be given several times, and a variable has one value.
 const NO_VARIABLE: &str = "tag";
 
-/// A command line that cannot be used.
+/// An unusable command line.
 #[derive(Debug)]
 pub(super) enum Refused {
     /// By itself.
@@ -59,7 +59,7 @@ impl From<clap::Error> for Refused {
     }
 }
 
-/// The file as it was read, with the flags that it has set.
+/// The file as it was read, with its flags.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -68,7 +68,7 @@ pub(crate) struct ConfigFile {
     set: BTreeMap<String, Setting>,
 }
 
-/// A flag that the file has set.
+/// A flag of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
     line: usize,
@@ -76,8 +76,8 @@ struct Setting {
 }
 
 impl ConfigFile {
-    /// Reads the file again. Warns of changes that count from the next start. Returns the log level, if there is a
-    /// file.
+    /// Reads the file again. Warns of changes without an effect before the next start. Returns the log level, if there is
+    /// a file.
     ///
     /// # Errors
     /// The command line with the file cannot be used; the text is for the user.
@@ -103,7 +103,7 @@ impl ConfigFile {
         Ok(level(cli.quiet, cli.verbose))
     }
 
-    /// The message, with the places of the flags in it that the file has set.
+    /// The message, with the places of its flags in the file.
     pub(super) fn locate(&self, message: String) -> String {
         let path = self.path.display();
         let named = self.set.iter().filter(|(key, _)| is_named(&message, key));
@@ -153,7 +153,7 @@ fn with_variable(arg: Arg) -> Arg {
     arg.env(variable).hide_env(true)
 }
 
-/// Parses a command line, its environment, and the file that one of them names.
+/// Parses a command line, its environment, and the file named by one of them.
 pub(super) fn parse(args: Vec<OsString>) -> Result<(Cli, ConfigFile), Refused> {
     let alone = command().try_get_matches_from(&args);
     let with_file = match &alone {
@@ -216,7 +216,7 @@ fn missing(error: &clap::Error) -> Vec<String> {
     }
 }
 
-/// What an error says, in one line, without tips and usage.
+/// The text of an error in one line, without tips and usage.
 fn first_paragraph(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -231,11 +231,11 @@ struct Entry {
     line: usize,
     /// The same as arguments.
     args: Vec<String>,
-    /// The flags that it requires.
+    /// Required flags.
     missing: Vec<String>,
 }
 
-/// The arguments with those of the file that nothing else says, and these by their keys.
+/// The arguments with the flags of the file alone, and these by their keys.
 fn merge(
     args: &[OsString],
     given: &ArgMatches,
@@ -273,7 +273,7 @@ fn flag<'c>(command: &'c Command, key: &str) -> Option<&'c Arg> {
     run_flags(command).find(|arg| arg.get_long() == Some(key))
 }
 
-/// The flags of `run` that have keys.
+/// The flags of `run` with keys.
 fn run_flags(command: &Command) -> impl Iterator<Item = &Arg> {
     let run = command.find_subcommand(RUN).into_iter();
     let all = run.flat_map(Command::get_arguments);
@@ -322,7 +322,7 @@ fn level_flags(reader: &Reader<'_>, value: &Value<'_>) -> Result<Vec<String>, Fa
     })
 }
 
-/// The arguments that say the same as a key.
+/// The arguments for a key.
 fn arguments(
     reader: &Reader<'_>,
     arg: &Arg,
@@ -382,7 +382,7 @@ fn number(value: &Value<'_>) -> Option<String> {
     }
 }
 
-/// Checks the values of one key. Returns the flags that it requires, or why it is wrong.
+/// Checks the values of one key. Returns its required flags, or the fault.
 fn try_alone(args: &[String]) -> Result<Vec<String>, String> {
     // With a source, as each flag but a source requires one. That two exclude each other is no fault of one key.
     let start = ["fifogate-agent", RUN, "--manifest=-"];

@@ -1,6 +1,6 @@
-//! The live page: one static page, and a stream of what changes (docs/operations.md#live-page).
+//! The live page: one static page, and a stream of changes (docs/operations.md#live-page).
 //!
-//! A viewer gets the difference from what it shows to the newest state. A slow one gets merged changes, so its
+//! A viewer gets the difference from its last state to the newest one. A slow one gets merged changes, so its
 //! memory is bounded, and nobody waits for it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -29,16 +29,16 @@ use super::{Sources, Streaming, gate_status, view};
 use crate::model;
 
 const PAGE: &str = include_str!("page.html");
-/// Most viewers at a time, less than connections: the page itself is there to say that there are too many.
+/// Most viewers at a time, less than connections: the page itself is there to tell of too many.
 const MOST_VIEWERS: usize = 16;
 /// Pause between two changes for a viewer: 20 a second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Interval of questions for the status while somebody looks.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
-/// Time without a read after which a viewer is given up.
+/// Longest time without a read of a viewer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What all viewers share.
+/// Shared by all viewers.
 #[derive(Clone, Debug)]
 struct Page {
     sources: Sources,
@@ -69,7 +69,7 @@ async fn html() -> Response {
     (headers, PAGE).into_response()
 }
 
-/// Only what is in the page runs, and it talks to us alone.
+/// Only the page's own script runs, and it talks to us alone.
 fn policy() -> HeaderValue {
     let hash = |tag: &str| {
         let (_, rest) = PAGE.split_once(&format!("<{tag}>")).unwrap_or_default();

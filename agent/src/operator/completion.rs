@@ -1,4 +1,4 @@
-//! Completion by the shell: names that the running agent knows.
+//! Completion by the shell: names of the running agent.
 //!
 //! The words of an unfinished command go in; candidates come out. A shell waits meanwhile: whatever fails or
 //! takes long yields no candidates and no message.
@@ -25,12 +25,12 @@ use super::{
 /// Time for all candidates of one word.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a word names.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Named {
     /// A workload of the desired state.
     Workload,
-    /// A workload that has a state, even one that is about to end.
+    /// A workload with a state, even one about to end.
     Instance,
     Config,
     Agent,
@@ -70,7 +70,7 @@ pub(super) fn deletables() -> ArgValueCandidates {
     })
 }
 
-/// Workloads, if these are what the word before asks for.
+/// Workloads, if the word before asks for these.
 pub(super) fn gettables() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         candidates(|args| {
@@ -101,7 +101,7 @@ fn understood(words: impl IntoIterator<Item = OsString>) -> Option<ArgMatches> {
     all.remove_subcommand().map(|(_, args)| args)
 }
 
-/// The names that the agent knows, in time.
+/// The names known to the agent, in time.
 fn names(connection: &ConnectArgs, named: Named) -> io::Result<Option<Vec<String>>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let names = runtime.block_on(async {

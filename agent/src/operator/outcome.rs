@@ -1,4 +1,4 @@
-//! The outcome of an update: what became of the workloads that it has started and ended.
+//! The outcome of an update: the states of its started and ended workloads.
 //!
 //! A subscription tells when to look again, or some time does, and each look reads the states anew: so
 //! nothing is missed, however many events were merged.
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{cli::CliError, command_interface::Client};
 
-/// An instance of a workload, and what it is to become.
+/// An instance of a workload, and its expected state.
 #[derive(Debug)]
 struct Awaited {
     workload: String,
@@ -38,10 +38,10 @@ enum Goal {
     Replaced(Instant),
 }
 
-/// Time after which a replaced instance counts as started again, although nobody has seen it end.
+/// Age at which a replaced instance counts as started again, although nobody has seen its end.
 const UNSEEN: Duration = Duration::from_secs(3);
 
-/// Time after which the states are looked at without an event.
+/// Pause between two looks at the states without an event.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Sends an update, and waits for its outcome.
@@ -127,7 +127,7 @@ fn awaited(
     added.chain(deleted.map(|instance| (instance, Goal::Ended))).map(&mut one).collect()
 }
 
-/// Waits for all instances. Returns the names of those that have failed.
+/// Waits for all instances. Returns the names of the failed ones.
 async fn until_done(
     client: &mut Client,
     subscription: &str,

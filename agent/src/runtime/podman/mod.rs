@@ -1,9 +1,9 @@
 //! Runtimes by the program podman: `podman` runs containers, `podman-kube` runs pods. Both outlive this
 //! agent.
 //!
-//! One [`Runner`] starts, watches and removes what a workload asks for; a [`Kind`] knows what that is. All
-//! names and labels are those of Ankaios, so its tools see what is ours, and either agent takes over what
-//! the other has left. podman alone remembers it: no file of this agent does.
+//! One [`Runner`] starts, watches and removes the containers of a workload, and a [`Kind`] makes them of its
+//! configuration. All names and labels are those of Ankaios, so its tools see our containers, and either agent takes
+//! over the containers of the other. podman alone remembers them: no file of this agent does.
 
 mod command;
 mod config;
@@ -47,21 +47,21 @@ pub(super) const PODMAN: &str = "podman";
 /// The runtime of pods, in the `runtime` field of a workload.
 pub(super) const PODMAN_KUBE: &str = "podman-kube";
 
-/// Label with the run directory of the agent that made a container or a volume. Ankaios has none.
+/// Label of a container or a volume with the run directory of its agent. Ankaios has none.
 const RUN_DIR_LABEL: &str = "fifogate.run-dir";
 /// States of a container in the words of podman.
 const RUNNING: &str = "running";
 const EXITED: &str = "exited";
 const STARTING: [&str; 3] = ["created", "configured", "initialized"];
 const STOPPING: [&str; 3] = ["stopping", "stopped", "removing"];
-/// The state of a container that has ended, and that podman has not cleaned up yet.
+/// The state of an ended container before its cleanup by podman.
 const UNCLEAN: &str = "stopped";
 /// Time for podman to clean up by itself. If that was killed, nothing else would do it.
 const CLEANED_UP_AFTER: Duration = Duration::from_secs(5);
 /// The longest pause before a retry: the first one is at most half a second, and it doubles each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Both runtimes, after a look for what an earlier agent of this name and run directory has left.
+/// Both runtimes, after a look for containers of an earlier agent of this name and run directory.
 pub async fn runtimes(agent: &str, run_dir: &Path) -> [(&'static str, Arc<dyn Runtime>); 2] {
     let shared = Arc::new(Shared {
         agent: agent.to_owned(),
@@ -79,10 +79,10 @@ pub async fn runtimes(agent: &str, run_dir: &Path) -> [(&'static str, Arc<dyn Ru
     [(PODMAN, Arc::new(containers)), (PODMAN_KUBE, Arc::new(pods))]
 }
 
-/// All containers that podman lists, by their ids.
+/// All containers in podman's list, by their ids.
 type AllContainers = BTreeMap<String, Listed>;
 
-/// What both runtimes of an agent share.
+/// Shared by both runtimes of an agent.
 #[derive(Debug)]
 struct Shared {
     agent: String,
@@ -102,34 +102,34 @@ impl Shared {
     }
 }
 
-/// What a runtime makes of its workloads.
+/// The containers of one runtime.
 trait Kind: fmt::Debug + Send + Sync + Sized + 'static {
     /// Its name in log messages.
     const WHAT: &'static str;
 
-    /// Instances that an earlier agent has left, and whether each of them runs.
+    /// Instances of an earlier agent, and whether each of them runs.
     fn left(&self) -> impl Future<Output = Result<Vec<(Instance, bool)>, PodmanError>> + Send;
 
-    /// Makes and starts what a workload asks for, or finds it running. After an error nothing of it is
-    /// left, as far as podman removes it.
+    /// Makes and starts the containers of a workload, or finds them running. After an error none of them is
+    /// left, as far as podman removes them.
     fn ensure(&self, order: &Order) -> impl Future<Output = Result<Made, StartError>> + Send;
 
-    /// The state of what was made, among all containers.
+    /// The state of made containers, among all of podman.
     fn change(made: &Made, all: &AllContainers) -> Change;
 
     /// Ends and removes all of an instance, within podman's own time for a stop.
     fn remove(&self, instance: &Instance) -> impl Future<Output = Result<(), PodmanError>> + Send;
 
-    /// Begins to kill and remove all that is there, and returns at once.
+    /// Begins to kill and remove everything, and returns at once.
     fn abandon_all(&self, all: &AllContainers);
 }
 
-/// What was made for a workload.
+/// The made containers of a workload.
 #[derive(Clone, Debug, Default)]
 struct Made {
     /// Ids of its pods. A workload of the runtime `podman` has none.
     pods: Vec<String>,
-    /// Ids of its containers, without those that only hold the namespaces of a pod.
+    /// Ids of its containers, without the holders of a pod's namespaces.
     containers: Vec<String>,
 }
 
@@ -223,20 +223,20 @@ impl<K: Kind> Runtime for Runner<K> {
     }
 }
 
-/// What runs for a workload.
+/// The running containers of a workload.
 #[derive(Debug)]
 struct Running<K> {
     runner: Arc<Runner<K>>,
     instance: Instance,
     made: Made,
-    /// podman's own restart policies of the containers that were seen to have exited.
+    /// podman's own restart policies of the exited containers.
     policies: BTreeMap<String, String>,
-    /// Its containers that podman has not cleaned up, since when.
+    /// Its ended containers without a cleanup by podman, since when.
     unclean: BTreeMap<String, Instant>,
     /// What was seen before this time does not count.
     since: Instant,
     seen: Receiver<Seen>,
-    /// The state that was told last.
+    /// The last reported state.
     told: ExecutionState,
 }
 
@@ -283,7 +283,7 @@ impl<K: Kind> Running<K> {
         }
     }
 
-    /// Whether podman itself restarts the containers that have exited. Then this is no end: it may be
+    /// Whether podman itself restarts the exited containers. Then this is no end: it may be
     /// about to do so, and a view between has seen it.
     async fn is_restarted_by_podman(&mut self, end: &Ended, all: &AllContainers) -> bool {
         let failed = *end != Ended::Succeeded;
@@ -345,7 +345,7 @@ fn restarts_after(policy: &str, failed: bool) -> bool {
     }
 }
 
-/// The instance that a name of podman tells, if it is of this agent.
+/// The instance by its name in podman, if it is of this agent.
 fn instance_in(name: &str, agent: &str) -> Option<Instance> {
     let mut parts = name.split('.').map(str::to_owned);
     let (workload, id, own) = (parts.next()?, parts.next()?, parts.next()?);
@@ -366,7 +366,7 @@ fn random_part() -> f64 {
     bits as f64 / f64::from(u32::MAX)
 }
 
-/// What containers have written, kept by podman.
+/// The output of containers, kept by podman.
 #[derive(Debug)]
 struct Logs {
     ids: Vec<String>,

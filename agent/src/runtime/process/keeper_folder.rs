@@ -1,6 +1,6 @@
-//! The folder of a keeper: what the agent and the keeper of an instance share on the node.
+//! The folder of a keeper, shared by the agent and the keeper of an instance.
 //!
-//! `lock` is held by the keeper as long as it lives, and has its process id. `instance` says what it keeps,
+//! `lock` is held by the keeper as long as it lives, and has its process id. `instance` has the kept instance,
 //! it listens at `socket`, and it leaves the end of the process in `exit`.
 
 use std::{
@@ -32,7 +32,7 @@ use super::running::Exit;
 /// Its name in the agent's folder of an instance.
 const NAME: &str = "keeper";
 
-/// What a keeper keeps.
+/// The kept instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     agent: String,
@@ -64,7 +64,7 @@ impl KeeperFolder {
         Self(instance_folder.join(NAME))
     }
 
-    /// All that are there, in the folders of all instances.
+    /// The folders of all instances.
     pub(super) fn all(folder: &Path) -> impl Iterator<Item = (Self, Record)> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| {
@@ -74,7 +74,7 @@ impl KeeperFolder {
         })
     }
 
-    /// Makes it anew for an instance, and returns the file that holds the lock.
+    /// Makes it anew for an instance, and returns the file with the lock.
     pub(super) fn make(&self, record: &Record) -> io::Result<File> {
         self.remove()?;
         DirBuilder::new().mode(0o700).recursive(true).create(&self.0)?;
@@ -93,7 +93,7 @@ impl KeeperFolder {
         }
     }
 
-    /// What is kept, if anything ever was.
+    /// The kept instance, if there ever was one.
     pub(super) fn record(&self) -> Option<Record> {
         self.read("instance")
     }
@@ -114,7 +114,7 @@ impl KeeperFolder {
         flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
     }
 
-    /// Kills its keeper, with which the process ends.
+    /// Kills its keeper; the process ends with it.
     pub(super) fn kill(&self) {
         let pid = fs::read_to_string(self.0.join("lock")).ok();
         let pid = pid.and_then(|text| text.trim().parse().ok());

@@ -1,9 +1,9 @@
-//! The state of a server as this agent knows it: what the server has told, and what this agent alone knows.
+//! The state of a server as this agent knows it: messages of the server, and this agent's own reports.
 //!
 //! Messages of the server and reports of this agent go in; a tree comes out. The server is right about
 //! everything but two things. Which workloads run here follows its orders, not its state: the order comes after
-//! the change. And the states of these workloads are those that this agent has reported: the server tells them
-//! back later, and forgets them while the agent is away. All functions are pure.
+//! the change. And the states of these workloads are this agent's own reports: the server sends them back later,
+//! and forgets them while the agent is away. All functions are pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,32 +27,32 @@ use crate::{
     supervisor::{DeleteCondition, DeleteConditions},
 };
 
-/// An event does not fit to what is known: the state has to be read again.
+/// An event does not fit to the known state, so the state has to be read again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unclear(String);
 
-/// What of an order is not done.
+/// The parts of an order without an effect.
 #[derive(Debug)]
 pub(super) struct Ordered {
-    /// A line for each workload that is of no use.
+    /// A line for each unusable workload.
     pub(super) faults: Vec<String>,
-    /// Deleted instances that are not here: they have ended as far as anybody can know.
+    /// Deleted instances without a process here: they have ended as far as anybody can know.
     pub(super) unknown: Vec<pb::WorkloadInstanceName>,
 }
 
-/// What is known of the state.
+/// The known state.
 #[derive(Debug)]
 pub(super) struct View {
     agent: String,
     /// As the server has told it.
     told: Tree,
-    /// Whether that is the whole state.
+    /// Whether this is the whole state.
     is_whole: bool,
-    /// The workloads that this agent is to run, as ordered.
+    /// The ordered workloads of this agent.
     ordered: BTreeMap<String, Node>,
     given: GivenIds,
-    /// What this agent has reported; `None` for removed, until the server has forgotten the instance, too.
+    /// This agent's reports; `None` for removed, until the server has forgotten the instance, too.
     reported: BTreeMap<Instance, Option<Node>>,
     delete_conditions: DeleteConditions,
     tree: Tree,
@@ -77,7 +77,7 @@ impl View {
         &self.tree
     }
 
-    /// Which workloads a deleted one waits for, by its name.
+    /// Workloads awaited by a deleted one, by its name.
     pub(super) fn delete_conditions(&self) -> &DeleteConditions {
         &self.delete_conditions
     }
@@ -86,7 +86,7 @@ impl View {
         &self.given
     }
 
-    /// The server's first message: all workloads of this agent. Returns a line for each that is of no use.
+    /// The server's first message: all workloads of this agent. Returns a line for each unusable one.
     pub(super) fn greet(&mut self, all: Vec<AddedWorkload>) -> Vec<String> {
         // A deletion without conditions: nobody has told them.
         self.delete_conditions.clear();
@@ -166,7 +166,7 @@ impl View {
         Ok(())
     }
 
-    /// Parts of the state that the server tells no events about.
+    /// Parts of the state without events of the server.
     pub(super) fn refresh_agents(&mut self, state: &pb::CompleteState) -> Result<(), ConvertError> {
         let given = convert::from_pb(state)?;
         let agents = given.entries(&[AGENTS]);
@@ -190,7 +190,7 @@ impl View {
     /// A change of the state.
     ///
     /// # Errors
-    /// It does not fit to what is known, and nothing of it is applied.
+    /// It does not fit to the known state, and nothing of it is applied.
     pub(super) fn change(
         &mut self,
         state: &pb::CompleteState,
@@ -219,7 +219,7 @@ impl View {
         Ok(())
     }
 
-    /// The instances of this agent that the server has a state of, and no order for: they have ended while
+    /// Instances of this agent with a state at the server, and without an order: they have ended while
     /// nobody was there to tell it.
     pub(super) fn left_over(&self) -> Vec<Instance> {
         let own = self.told.entries(&[WORKLOAD_STATES, &self.agent]);
@@ -256,7 +256,7 @@ impl View {
         true
     }
 
-    /// The reports that the server has to hear again.
+    /// The reports to be sent again.
     pub(super) fn reports(&self) -> Vec<pb::WorkloadState> {
         let all = self.reported.iter().map(|(instance, state)| pb::WorkloadState {
             instance_name: Some(model::instance_name(instance)),
@@ -267,7 +267,7 @@ impl View {
         all.collect()
     }
 
-    /// The connection has ended. What was told is still the best that is known.
+    /// The connection has ended. The last messages are still the best knowledge.
     pub(super) fn lose(&mut self) {
         self.is_whole = false;
     }
@@ -278,7 +278,7 @@ impl View {
         ordered.is_some_and(|own| Instance::of(&instance.workload, own) == *instance)
     }
 
-    /// The instance of this agent that the server names so.
+    /// The instance of this agent by its name at the server.
     fn told_instance(&self, name: &str, id: String) -> Instance {
         let told = Instance { workload: name.to_owned(), agent: self.agent.clone(), id };
         self.given.back(&told)
@@ -401,7 +401,7 @@ fn is_told(tree: &Tree, own: &Instance) -> bool {
     told(tree, own).is_some()
 }
 
-/// The node of a workload that this agent is to run.
+/// The node of an ordered workload of this agent.
 fn workload(
     name: &pb::WorkloadInstanceName,
     mut own: pb::Workload,
@@ -422,7 +422,7 @@ fn name_of(added: &AddedWorkload) -> String {
     added.instance_name.as_ref().map(|own| own.workload_name.clone()).unwrap_or_default()
 }
 
-/// Sets the value at a path; false if the path leads through something that is no mapping.
+/// Sets the value at a path; false if the path leads through something else than mappings.
 fn set(map: &mut Map<Node>, path: &[&str], value: Node) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {

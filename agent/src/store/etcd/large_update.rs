@@ -18,7 +18,7 @@ use crate::{model::Update, store::Refused};
 const PREPARATION: Duration = Duration::from_secs(4);
 /// Time for the agent of a large update to copy its items, before others do.
 const TURN: Duration = Duration::from_secs(1);
-/// Time after which a head that nobody can finish is removed. It is longer than the lease of an unfinished one.
+/// Age of an abandoned head at its removal. It is longer than the lease of an unfinished one.
 const STALE: Duration = Duration::from_secs(15);
 
 impl Shared {
@@ -42,7 +42,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Does an update that is too large for one transaction: all of it, or nothing. `None` if another agent
+    /// Does an update beyond the size of one transaction: all of it, or nothing. `None` if another agent
     /// came between.
     pub(super) async fn update_in_parts(
         self: &Arc<Self>,
@@ -64,7 +64,7 @@ impl Shared {
         done
     }
 
-    /// Writes the head that keeps others from updates. Returns its revision, or `None` if there is one.
+    /// Writes the head, so that others wait with their updates. Returns its revision, or `None` if there is one.
     async fn prepare(&self, lease: i64, deadline: Instant) -> Result<Option<i64>, Refused> {
         let leased = Some(PutOptions::new().with_lease(lease));
         let txn = Txn::new().when([self.has_no_large_update()]).and_then([
@@ -79,7 +79,7 @@ impl Shared {
         Ok(answer.succeeded().then_some(revision))
     }
 
-    /// Computes the update from the state that nobody else changes now, writes its parts, and lets them count.
+    /// Computes the update from the state, which is now closed to others, writes its parts, and lets them count.
     async fn write_parts(
         self: &Arc<Self>,
         update: &Arc<Update>,
@@ -184,7 +184,7 @@ impl Shared {
         self.transact(&mut self.keys_and_values()?, txn, deadline).await.map(drop)
     }
 
-    /// The condition that the head is still the one that was written at a revision.
+    /// The condition that the head is still the one of a revision.
     fn is_head(&self, revision: i64) -> Compare {
         Compare::mod_revision(self.keys.large(), CompareOp::Equal, revision)
     }
