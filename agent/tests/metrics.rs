@@ -175,3 +175,19 @@ fn promtool_has_nothing_to_say_against_the_metrics() {
         + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.is_empty(), "{said}");
 }
+
+#[test]
+fn metrics_and_the_page_may_have_one_port() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port.to_string();
+    let agent = Agent::start("", &["--metrics", &port, "--page", &format!("127.0.0.1:{port}")]);
+    let address = address_of(&agent, "/metrics");
+    assert_eq!(get(&address, "/healthz").status, 200);
+    let page = get(&address, "/");
+    assert_eq!((page.status, page.body.contains("<html")), (200, true), "{}", page.head);
+    assert!(
+        agent.log().contains(&format!("the page is at http://{address}/\n")),
+        "{}",
+        agent.log()
+    );
+}

@@ -78,9 +78,11 @@ impl Sources {
 
 /// The addresses, not yet served.
 #[derive(Debug)]
-pub(crate) struct Bound {
-    metrics: Option<TcpListener>,
-    page: Option<TcpListener>,
+pub(crate) enum Bound {
+    /// Each at its own, as far as it is wanted.
+    Apart { metrics: Option<TcpListener>, page: Option<TcpListener> },
+    /// At one address.
+    Together(TcpListener),
 }
 
 impl Bound {
@@ -89,33 +91,58 @@ impl Bound {
     /// # Errors
     /// An address cannot be taken.
     pub(crate) async fn open(args: &HttpArgs) -> io::Result<Self> {
-        Ok(Self {
-            metrics: bind("--metrics", args.metrics.as_deref()).await?,
-            page: bind("--page", args.page.as_deref()).await?,
-        })
+        if let (Some(metrics), Some(page)) = (&args.metrics, &args.page)
+            // Port 0 is another one for each.
+            && metrics == page && !metrics.ends_with(":0")
+        {
+            return Ok(Self::Together(bind("--metrics and --page", metrics).await?));
+        }
+        let metrics = match &args.metrics {
+            Some(address) => Some(bind("--metrics", address).await?),
+            None => None,
+        };
+        let page = match &args.page {
+            Some(address) => Some(bind("--page", address).await?),
+            None => None,
+        };
+        Ok(Self::Apart { metrics, page })
     }
 
     /// Serves them until the end of the process.
     pub(crate) fn serve(self, sources: Sources) -> io::Result<()> {
-        if let Some(listener) = self.metrics {
-            begin(listener, metrics::router(sources.clone()), "metrics are", "/metrics")?;
-        }
-        if let Some(listener) = self.page {
-            begin(listener, page::router(sources), "the page is", "/")?;
+        match self {
+            Self::Apart { metrics, page } => {
+                if let Some(listener) = metrics {
+                    begin(listener, metrics::router(sources.clone()), &[METRICS])?;
+                }
+                if let Some(listener) = page {
+                    begin(listener, page::router(sources), &[PAGE])?;
+                }
+            }
+            Self::Together(listener) => {
+                let router = metrics::router(sources.clone()).merge(page::router(sources));
+                begin(listener, router, &[METRICS, PAGE])?;
+            }
         }
         Ok(())
     }
 }
 
-async fn bind(option: &str, address: Option<&str>) -> io::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
+/// A part of a line of the log, and a path.
+type Told = (&'static str, &'static str);
+const METRICS: Told = ("metrics are", "/metrics");
+const PAGE: Told = ("the page is", "/");
+
+async fn bind(option: &str, address: &str) -> io::Result<TcpListener> {
     let named = |error| io::Error::other(format!("{option} {address}: {error}"));
-    TcpListener::bind(address).await.map(Some).map_err(named)
+    TcpListener::bind(address).await.map_err(named)
 }
 
-fn begin(listener: TcpListener, router: Router, what: &str, path: &str) -> io::Result<()> {
+fn begin(listener: TcpListener, router: Router, told: &[Told]) -> io::Result<()> {
     let address = listener.local_addr()?;
-    log::info!("{what} at http://{address}{path}");
+    for (what, path) in told {
+        log::info!("{what} at http://{address}{path}");
+    }
     let is_private = address.ip().is_loopback();
     if !is_private {
         log::warn!("whoever reaches {address} may read what is there: it is served without TLS");
