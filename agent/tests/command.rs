@@ -5,6 +5,7 @@
 
 mod command {
     mod attacks;
+    mod backup;
     mod client;
     mod completion;
     mod elsewhere;

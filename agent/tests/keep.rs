@@ -342,3 +342,28 @@ fn kept_processes_in_a_cluster_keep_the_name_of_their_agent_here() {
         assert_eq!(process_of("sleep\u{0}76050"), Some(process));
     }
 }
+
+#[test]
+fn processes_run_on_while_the_file_of_the_state_is_saved_and_brought_back() {
+    let workloads =
+        workload("stays", "exec sleep 77911", "") + &workload("goes", "exec sleep 77912", "");
+    let mut own = Keeping::start(&workloads, &["--state-dir", "$dir/state"]);
+    let (file, backup) = (own.agent.path("state/desired-state.redb"), own.agent.path("backup"));
+    let id = own.agent.connect().until_state("stays", "Running(Ok)");
+    let pid = wait_for("one process", || process_of("sleep\u{0}77911"));
+    own.agent.signal(Signal::SIGTERM);
+    assert_eq!(own.agent.status(), Some(0));
+    fs::copy(&file, &backup).unwrap();
+    own.agent.restart();
+    let mut ctl = own.agent.connect();
+    ctl.update("", &["desiredState.workloads.goes"]).unwrap();
+    ctl.until("its end", |tree| state_of(tree, "goes").is_none().then_some(()));
+    own.agent.signal(Signal::SIGTERM);
+    assert_eq!(own.agent.status(), Some(0));
+    fs::copy(&backup, &file).unwrap();
+    own.agent.restart();
+    let mut ctl = own.agent.connect();
+    ctl.until_state("goes", "Running(Ok)");
+    assert_eq!(ctl.until_state("stays", "Running(Ok)"), id);
+    assert_eq!(process_of("sleep\u{0}77911"), Some(pid));
+}

@@ -4,19 +4,8 @@
 set -eu
 . "$(dirname "$0")/../../tests/packages.sh"
 
-wanted=
-command -v mosquitto >/dev/null || wanted="$wanted mosquitto"
-command -v dbus-daemon >/dev/null || wanted="$wanted dbus-daemon"
-command -v dbus-broker >/dev/null || wanted="$wanted dbus-broker"
-command -v nats-server >/dev/null || wanted="$wanted nats-server"
-command -v etcd >/dev/null || wanted="$wanted etcd-server"
-[ -n "$wanted" ] || exit 0
-
-if ! can_install; then
-    echo "benches/peers/setup.sh: not measured without:$wanted" >&2
-    exit 0
-fi
 # One by one: a system may not have all of them.
-for package in $wanted; do
-    install_packages "$package" || echo "benches/peers/setup.sh: $package cannot be installed" >&2
+for package in $(package_of mosquitto mosquitto) $(package_of dbus-daemon dbus-daemon) \
+    $(package_of dbus-broker dbus-broker) $(package_of nats-server nats-server) $(package_of etcd etcd-server); do
+    install_or_skip 'one peer is not measured' "$package" || echo "$0: $package cannot be installed" >&2
 done

@@ -13,15 +13,10 @@ if ! can_install; then
     echo "tests/debian/setup.sh: without root and apt the test of the packages is skipped" >&2
     exit 0
 fi
-needs() { command -v "$1" >/dev/null || wanted="$wanted $2"; }
-wanted=
-needs mmdebstrap mmdebstrap
-needs dpkg-shlibdeps dpkg-dev
-if [ -n "$wanted" ]; then
-    # Word splitting is intended: one word per package.
-    # shellcheck disable=SC2086
-    install_packages $wanted
-fi
+# Word splitting is intended: one word per package.
+# shellcheck disable=SC2046
+install_or_skip 'the test of the packages is skipped' \
+    $(package_of mmdebstrap mmdebstrap) $(package_of dpkg-shlibdeps dpkg-dev)
 
 "$here/../../contrib/debian/cargo-deb.sh"
 [ ! -e "$root" ] || exit 0

@@ -15,19 +15,21 @@ has_protoc() {
     return "$found"
 }
 
-wanted=
-has_protoc || wanted="$wanted protobuf-compiler libprotobuf-dev"
-if [ "${1:-}" != build ]; then
-    command -v etcd >/dev/null || wanted="$wanted etcd-server"
-    command -v etcdctl >/dev/null || wanted="$wanted etcd-client"
-    command -v ip >/dev/null || wanted="$wanted iproute2"
-fi
-[ -n "$wanted" ] || exit 0
+# The packages that are missing for the build, and without `build` for the tests.
+missing() {
+    has_protoc || echo protobuf-compiler libprotobuf-dev
+    [ "${1:-}" != build ] || return 0
+    package_of etcd etcd-server
+    package_of etcdctl etcd-client
+    package_of ip iproute2
+}
 
+# Word splitting is intended: one word per package.
+# shellcheck disable=SC2046
+set -- $(missing "$@")
+[ $# -gt 0 ] || exit 0
 if ! can_install; then
-    echo "tests/etcd/setup.sh: please install:$wanted" >&2
+    echo "$0: please install: $*" >&2
     exit 1
 fi
-# Word splitting is intended: one word per package.
-# shellcheck disable=SC2086
-install_packages $wanted
+install_packages "$@"

@@ -11,13 +11,17 @@ mod record;
 mod segmented_log;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, DirBuilder},
+    future::poll_fn,
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -25,7 +29,7 @@ use fifogate::{pb::ank_base::LogsRequest, state::Instance};
 use jiff::Timestamp;
 use log::Level;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, ReadBuf},
     process::{ChildStderr, ChildStdout, Command},
     task::JoinSet,
 };
@@ -164,27 +168,46 @@ impl Captured {
 }
 
 async fn copy(log: Option<Log>, mut stream: impl AsyncRead + Unpin, lost: impl Fn(&io::Error)) {
-    let mut buffer = vec![0; READ_BUFFER];
     let mut lines = Lines::default();
     loop {
-        // A failed read counts as the end of the stream.
-        let read = stream.read(&mut buffer).await.unwrap_or(0);
-        let Some(log) = log.clone() else { if read == 0 { return } else { continue } };
-        // One time for all lines of a read: they have arrived together.
-        let micros = Timestamp::now().as_microsecond();
-        let mut records = Vec::new();
-        if read == 0 {
-            lines.finish(|line| record::put(&mut records, micros, line));
-        } else {
-            lines.feed(&buffer[..read], |line| record::put(&mut records, micros, line));
-        }
-        if let Err(error) = log.append_patiently(records).await {
+        let (records, is_at_end) = read(&mut stream, |bytes| {
+            let mut records = Vec::new();
+            // One time for all lines of a read: they have arrived together.
+            let micros = Timestamp::now().as_microsecond();
+            if bytes.is_empty() {
+                lines.finish(|line| record::put(&mut records, micros, line));
+            } else {
+                lines.feed(bytes, |line| record::put(&mut records, micros, line));
+            }
+            (records, bytes.is_empty())
+        })
+        .await;
+        if let Some(log) = &log
+            && let Err(error) = log.append_patiently(records).await
+        {
             lost(&error);
         }
-        if read == 0 {
+        if is_at_end {
             return;
         }
     }
+}
+
+/// Waits for bytes of a stream and lets them be taken; none at its end. A failed read counts as the end.
+///
+/// The buffer is of the thread, as nothing waits with bytes in it: a silent workload has none.
+async fn read<T>(stream: &mut (impl AsyncRead + Unpin), mut take: impl FnMut(&[u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+    }
+    poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            let result = ready!(Pin::new(&mut *stream).poll_read(context, &mut read));
+            Poll::Ready(take(if result.is_ok() { read.filled() } else { &[] }))
+        })
+    })
+    .await
 }
 
 /// Says in the log of this agent that output of a workload did not get into its own.

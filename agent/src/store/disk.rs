@@ -171,8 +171,15 @@ fn open_database(dir: &Path) -> Result<Database, DiskError> {
     let file = folder.file(FILE).map_err(DiskError::Folder)?;
     intact(dir, || {
         let path = || dir.join(FILE);
-        let database = Database::builder().create_file(file);
-        let mut database = database.map_err(|error| DiskError::Open(path(), error))?;
+        let mut database = match Database::builder().create_file(file) {
+            // No database at all, as of a torn or mistaken copy.
+            Err(DatabaseError::Storage(StorageError::Io(error)))
+                if error.kind() == io::ErrorKind::InvalidData =>
+            {
+                return Err(DiskError::Damaged(path()));
+            }
+            opened => opened.map_err(|error| DiskError::Open(path(), error))?,
+        };
         // A disk that changed bits is told at the start, not by items that are silently missing.
         match database.check_integrity() {
             Ok(true) => Ok(database),

@@ -8,14 +8,14 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
-use testkit::{Agent, Authority};
+use testkit::Agent;
 use tokio::task::spawn_blocking;
 use tonic::{Code, transport::Endpoint};
 
 use super::{
     client::{Client, PATIENCE, TOOL, ToServer, request, state},
     neighbour::{self, Neighbour},
-    tls::{connect, free_port, is_served, options, start_with},
+    tls::{authorities, connect, free_port, is_served, options, start_with},
 };
 
 /// How long all of them go on.
@@ -47,11 +47,7 @@ fn garbage(mut socket: impl Read + Write) {
 
 #[tokio::test]
 async fn hostile_clients_of_all_kinds_at_once_are_refused_and_hold_up_no_workload() {
-    let (ours, foreign) = (Authority::new(), Authority::new());
-    ours.issue("ank-server");
-    ours.issue("operator");
-    ours.issue_until("late", 2020);
-    foreign.issue("operator");
+    let (ours, foreign) = authorities();
     let port = free_port();
     let agent = start_with(&neighbour::workload(), &options(&ours, "ank-server", port));
     let neighbour = Neighbour::start(&agent, "good");

@@ -14,6 +14,16 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::client::{Client, TOOL};
 
+/// Ours, with certificates of the agent, an operator, and `late`, whose time is over; and a foreign one.
+pub(crate) fn authorities() -> (Authority, Authority) {
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    ours.issue("ank-server");
+    ours.issue("operator");
+    ours.issue_until("late", 2020);
+    foreign.issue("operator");
+    (ours, foreign)
+}
+
 /// Options of an agent with the certificate of this name.
 pub(crate) fn options(authority: &Authority, name: &str, port: u16) -> Vec<String> {
     let [ca, crt, key] = authority.files(name);
@@ -70,11 +80,7 @@ pub(crate) async fn is_served(channel: Result<Channel, tonic::transport::Error>)
 
 #[tokio::test]
 async fn only_an_owner_of_a_valid_certificate_is_served() {
-    let (ours, foreign) = (Authority::new(), Authority::new());
-    ours.issue("ank-server");
-    ours.issue("operator");
-    ours.issue_until("late", 2020);
-    foreign.issue("operator");
+    let (ours, foreign) = authorities();
     let port = free_port();
     let agent = start(&options(&ours, "ank-server", port));
     assert!(is_served(connect(&ours, &ours, Some("operator"), port).await).await);

@@ -66,6 +66,15 @@ fn a_seed_that_does_not_render_is_refused() {
 }
 
 #[test]
+fn file_of_something_else_is_refused_as_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("desired-state.redb"), "apiVersion: v1\n".repeat(1_000))
+        .unwrap();
+    let error = Local::open(None, Some(dir.path())).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("desired-state.redb is damaged; restore a backup"), "{error}");
+}
+
+#[test]
 fn damaged_file_is_refused_by_its_name_or_gives_all_that_was_kept() {
     let dir = tempfile::tempdir().unwrap();
     block_on(async {
