@@ -84,24 +84,45 @@ fn until_silence(socket: &UnixDatagram) {
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
 }
 
+/// A thread that stands still, while the others of its process go on. It goes on when this is dropped: a process
+/// with such a thread does not end.
+struct Stopped(Pid);
+
+impl Stopped {
+    /// Stops the thread of this name; `None`, and the test is skipped, where that is not allowed.
+    fn new(process: &Process, name: &str) -> Option<Self> {
+        let threads = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+        let mut threads = threads.map(|own| own.unwrap().path());
+        let is_named = |path: &PathBuf| fs::read_to_string(path.join("comm")).unwrap() == name;
+        let path = threads.find(is_named).unwrap();
+        let thread = Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap());
+        match ptrace::seize(thread, ptrace::Options::empty()) {
+            Err(Errno::EPERM) => {
+                skip("no thread can be stopped here (ptrace)");
+                return None;
+            }
+            result => result.unwrap(),
+        }
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Some(Self(thread))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
 #[test]
 fn fifogate_gives_no_sign_of_life_while_its_event_loop_hangs_and_its_other_threads_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let (process, socket) = start(fifogate(), folder.path(), EMPTY);
     assert_eq!([next(&socket), next(&socket)], ["READY=1", "WATCHDOG=1"]);
-    let threads = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
-    let mut threads = threads.map(|own| own.unwrap().path());
-    let is_loop = |path: &PathBuf| fs::read_to_string(path.join("comm")).unwrap() == "event_loop\n";
-    let path = threads.find(is_loop).unwrap();
-    let thread = Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap());
-    match ptrace::seize(thread, ptrace::Options::empty()) {
-        Err(Errno::EPERM) => return skip("no thread can be stopped here (ptrace)"),
-        result => result.unwrap(),
-    }
-    ptrace::interrupt(thread).unwrap();
-    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    let Some(stopped) = Stopped::new(&process, "event_loop\n") else { return };
     until_silence(&socket);
-    ptrace::detach(thread, None).unwrap();
+    drop(stopped);
     assert_eq!(next(&socket), "WATCHDOG=1");
 }
 
