@@ -16,10 +16,10 @@ use super::debian::run;
 const GLIBC: &str = "x86_64-unknown-linux-gnu";
 const MUSL: &str = "x86_64-unknown-linux-musl";
 
-/// What `contrib/tarball` calls, beside Rust and a compiler of C.
-const TOOLS: [&str; 20] = [
-    "cat", "chmod", "cut", "dirname", "find", "grep", "install", "mkdir", "mv", "printf", "rm",
-    "rmdir", "sed", "sh", "sort", "tail", "tar", "touch", "tr", "xz",
+/// What makes an archive, beside Rust and a compiler of C.
+const TOOLS: [&str; 13] = [
+    "cut", "dirname", "grep", "install", "mkdir", "rm", "sed", "sh", "sort", "tail", "tar", "tr",
+    "xz",
 ];
 
 /// Configuration, which is below /etc.
@@ -76,7 +76,7 @@ fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Makes a folder of built programs, that need these versions of glibc.
+/// Makes a folder of built programs, which need these versions of glibc.
 fn build(folder: &Path) {
     for (program, needs) in [(fifogate(), "GLIBC_2.9"), (fifogate_agent(), "GLIBC_2.17 GLIBC_2.34")]
     {
