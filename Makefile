@@ -225,7 +225,7 @@ tree: protoc
 	contrib/tarball/tree.sh $(TARGET)/release $(TARGET)/tree
 
 install: tree  ## both programs with all their files to PREFIX=/usr/local, below DESTDIR; their configuration to /etc
-	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) $(TARGET)/tree/install.sh
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' $(TARGET)/tree/install.sh
 
 uninstall: tree  ## removes them, but no configuration and no state
-	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) $(TARGET)/tree/install.sh uninstall
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' $(TARGET)/tree/install.sh uninstall

@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use testkit::{Agent, processes_with, repository, skip, wait_for, workload};
+use testkit::{Agent, Etcd, processes_with, repository, skip, wait_for, workload};
 
 const OPTIONS: [&str; 2] = ["--metrics", "0"];
 
@@ -67,25 +67,74 @@ fn states_starts_and_updates_of_workloads_are_metrics_and_a_removed_one_has_none
     wait_for("the end of its series", gone);
 }
 
-#[test]
-fn health_says_why_it_is_bad_and_metrics_go_on_without_fifogate() {
-    let agent = busy();
-    let address = address_of(&agent, "/metrics");
-    let Answer { status, body, .. } = get(&address, "/healthz");
-    assert_eq!((status, body.as_str()), (200, "agent_A runs\n"));
+/// The answer about the health of an agent.
+fn health(address: &str) -> (u16, String) {
+    let Answer { status, body, .. } = get(address, "/healthz");
+    (status, body.trim_end().to_owned())
+}
+
+fn until_health(address: &str, status: u16, text: &str) {
+    let expected = (status, text.to_owned());
+    wait_for(text, || (health(address) == expected).then_some(()));
+}
+
+/// The fifogate of an agent.
+fn gate_of(agent: &Agent) -> Pid {
     let run_dir = agent.path("run").display().to_string();
     let is_gate = |pid: &i32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "fifogate")
     };
-    let gate = processes_with(&run_dir).into_iter().find(is_gate).unwrap();
-    let gate = Pid::from_raw(gate);
-    // It stands, so its status does not come.
+    Pid::from_raw(processes_with(&run_dir).into_iter().find(is_gate).unwrap())
+}
+
+#[test]
+fn fifogate_that_hangs_is_bad_health_and_metrics_go_on_without_it() {
+    let agent = busy();
+    let address = address_of(&agent, "/metrics");
+    assert_eq!(health(&address), (200, "agent_A runs".to_owned()));
+    let gate = gate_of(&agent);
+    // Its process is there, and its link is open.
     kill(gate, Signal::SIGSTOP).unwrap();
+    assert_eq!(health(&address), (503, "fifogate does not answer".to_owned()));
     until(&agent, "fifogate_up", "0");
     assert!(metrics(&agent).contains("process_open_fds "));
+    kill(gate, Signal::SIGCONT).unwrap();
+    until_health(&address, 200, "agent_A runs");
     kill(gate, Signal::SIGKILL).unwrap();
     until(&agent, "fifogate_agent_gate_restarts_total", "1");
     until(&agent, "fifogate_up", "1");
+}
+
+#[test]
+fn fifogate_that_cannot_be_started_again_is_bad_health_until_it_is() {
+    let agent = Agent::start("", &OPTIONS);
+    let address = address_of(&agent, "/metrics");
+    until_health(&address, 200, "agent_A runs");
+    // In the place of its socket it accepts nothing else.
+    let socket = agent.path("run/status.sock");
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "").unwrap();
+    kill(gate_of(&agent), Signal::SIGKILL).unwrap();
+    until_health(&address, 503, "fifogate does not run");
+    fs::remove_file(&socket).unwrap();
+    until_health(&address, 200, "agent_A runs");
+}
+
+#[test]
+fn store_that_cannot_be_used_is_bad_health_with_the_reason() {
+    let mut etcd = Etcd::start();
+    let agent = Agent::start("", &["--metrics", "0", "--etcd", &etcd.endpoint()]);
+    let address = address_of(&agent, "/metrics");
+    until_health(&address, 200, "agent_A runs");
+    etcd.kill();
+    let (status, reason) =
+        wait_for("bad health", || Some(health(&address)).filter(|(status, _)| *status != 200));
+    let begin = "the store cannot be reached since ";
+    assert!(status == 503 && reason.starts_with(begin), "{status} {reason}");
+    until(&agent, "fifogate_agent_store_reachable", "0");
+    etcd.restart();
+    until_health(&address, 200, "agent_A runs");
+    until(&agent, "fifogate_agent_store_reachable", "1");
 }
 
 #[test]

@@ -47,6 +47,10 @@ async fn health(State(sources): State<Sources>) -> impl IntoResponse {
     if sources.gate.borrow().is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, "fifogate does not run\n".to_owned());
     }
+    // Its answer comes through its event loop and its broker. A process that is there may hang.
+    if gate_status::ask(&sources.run_dir).await.is_none() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "fifogate does not answer\n".to_owned());
+    }
     (StatusCode::OK, format!("{} runs\n", sources.agent))
 }
 

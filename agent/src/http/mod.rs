@@ -28,7 +28,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{Notify, Semaphore, watch},
     time::{sleep, timeout},
 };
@@ -176,7 +177,7 @@ async fn accept(listener: TcpListener, router: Router, address: SocketAddr) {
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())

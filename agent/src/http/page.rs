@@ -48,14 +48,9 @@ struct Page {
 }
 
 pub(super) fn router(sources: Sources) -> Router {
-    let page = Page {
-        sources,
-        places: Arc::new(Semaphore::new(MOST_VIEWERS)),
-        subscriptions: watch::channel(Arc::new(Value::Null)).0,
-        came: Arc::default(),
-    };
+    let page = Page::new(sources);
     tokio::spawn(page.clone().follow_status());
-    Router::new().route("/", get(html)).route("/events", get(events)).with_state(page)
+    page.router()
 }
 
 async fn html() -> Response {
@@ -118,6 +113,19 @@ enum Shown {
 type Sender = mpsc::Sender<Result<Event, Infallible>>;
 
 impl Page {
+    fn new(sources: Sources) -> Self {
+        Self {
+            sources,
+            places: Arc::new(Semaphore::new(MOST_VIEWERS)),
+            subscriptions: watch::channel(Arc::new(Value::Null)).0,
+            came: Arc::default(),
+        }
+    }
+
+    fn router(self) -> Router {
+        Router::new().route("/", get(html)).route("/events", get(events)).with_state(self)
+    }
+
     /// Shows everything to one viewer until it is gone.
     async fn show(self, sender: &Sender, _place: OwnedSemaphorePermit) -> Shown {
         let mut trees = self.sources.figures.states();
@@ -173,5 +181,109 @@ async fn send(sender: &Sender, name: &str, data: &Value) -> Result<(), Shown> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Shown::Gone),
         Err(_) => Err(Shown::Stuck),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fifogate::{
+        internal::state::WORKLOAD_STATES,
+        state::{Node, Tree},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        task::JoinHandle,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{command_interface::Commanders, figures::Figures, http::connection};
+
+    /// A browser at the page, with the few bytes that its connection holds.
+    struct Browser {
+        figures: Figures,
+        page: Page,
+        stream: DuplexStream,
+        served: JoinHandle<()>,
+    }
+
+    impl Browser {
+        async fn open() -> Self {
+            let figures = Figures::default();
+            let sources = Sources {
+                agent: "agent_A".to_owned(),
+                run_dir: "/does/not/exist".into(),
+                figures: figures.clone(),
+                commanders: Commanders::default(),
+                gate: watch::channel(None).1,
+            };
+            let page = Page::new(sources);
+            let (mut stream, own) = duplex(1 << 10);
+            let served = tokio::spawn(connection(own, page.clone().router()));
+            stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+            let mut browser = Self { figures, page, stream, served };
+            browser.read_until("\"first\":true").await;
+            browser
+        }
+
+        /// Reads until this has come, and returns all.
+        async fn read_until(&mut self, text: &str) -> String {
+            let mut all = Vec::new();
+            loop {
+                let count = self.stream.read_buf(&mut all).await.unwrap();
+                let seen = String::from_utf8_lossy(&all);
+                if seen.contains(text) {
+                    return seen.into_owned();
+                }
+                assert!(count > 0, "{seen}");
+            }
+        }
+
+        fn places(&self) -> usize {
+            self.page.places.available_permits()
+        }
+    }
+
+    /// A state in which each of 50 workloads has an execution state with this number.
+    fn numbered(number: usize) -> Tree {
+        let state = Node::map([("state", Node::text(&format!("State-{number}-")))]);
+        let names = (0..50).map(|name| format!("a-workload-with-a-long-name-{name}"));
+        let all = names.map(|name| (name, Node::map([("id", state.clone())])));
+        model::empty().with(WORKLOAD_STATES, Some(Node::map([("agent_A", Node::map(all))])))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn browser_that_reads_nothing_for_30_seconds_is_dropped_and_its_place_is_free() {
+        let mut browser = Browser::open().await;
+        assert_eq!(browser.places(), MOST_VIEWERS - 1);
+        let begun = Instant::now();
+        let changes = tokio::spawn({
+            let figures = browser.figures.clone();
+            async move {
+                for number in 0.. {
+                    figures.follow(&numbered(number));
+                    sleep(PAUSE).await;
+                }
+            }
+        });
+        timeout(PATIENCE * 4, &mut browser.served).await.expect("it is served for ever").unwrap();
+        changes.abort();
+        let seconds = begun.elapsed().as_secs();
+        assert!((30..32).contains(&seconds), "{seconds}");
+        assert_eq!(browser.places(), MOST_VIEWERS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_browser_gets_few_changes_and_at_their_end_the_last_state() {
+        let mut browser = Browser::open().await;
+        for number in 0..400 {
+            browser.figures.follow(&numbered(number));
+            sleep(PAUSE).await;
+        }
+        let all = timeout(PATIENCE * 4, browser.read_until("State-399-")).await;
+        let all = all.expect("the last state does not come");
+        let count = all.matches("event: change").count();
+        assert!((2..20).contains(&count), "{count}");
+        assert!(!all.contains("State-300-"), "it waited here");
     }
 }

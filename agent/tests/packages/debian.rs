@@ -21,7 +21,8 @@ const ENTER: &str = "set -eu; cd \"$1\"; mount --bind . .; cd \"$1\"
 mount -t proc proc proc; mount -t tmpfs tmpfs run; mount -t tmpfs tmpfs tmp; mount --rbind /dev dev
 pivot_root . mnt; umount -l /mnt; exec sh -eu /test/steps.sh";
 
-fn run(command: &mut Command) -> String {
+/// Runs it to a good end, and returns all that it has said.
+pub(super) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
