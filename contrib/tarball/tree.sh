@@ -23,8 +23,8 @@ for name in fifogate fifogate-agent; do
     "$program" completions fish >"$share/fish/vendor_completions.d/$name.fish"
 done
 put 644 share/fifogate/proto proto/*.proto
-put 644 share/doc/fifogate README.md SECURITY.md CHANGELOG.md LICENSE
-put 644 share/doc/fifogate/docs docs/*.md
+put 644 share/doc/fifogate README.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE
+put 644 share/doc/fifogate/docs docs/*.md docs/*.svg docs/*.png
 put 644 share/doc/fifogate/docs/tutorials docs/tutorials/*.md
 put 644 lib/systemd/system contrib/fifogate.service contrib/fifogate-agent.service
 put 644 etc/fifogate contrib/agent.toml contrib/manifest.yaml

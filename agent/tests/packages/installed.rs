@@ -38,12 +38,14 @@ fn documented() -> BTreeSet<String> {
             format!("share/zsh/site-functions/_{name}"),
         ]);
     }
-    for name in ["README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"] {
+    for name in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"] {
         all.insert(format!("share/doc/fifogate/{name}"));
     }
     for (folder, kind, to) in [
         ("proto", "proto", "share/fifogate"),
         ("docs", "md", "share/doc/fifogate"),
+        ("docs", "svg", "share/doc/fifogate"),
+        ("docs", "png", "share/doc/fifogate"),
         ("docs/tutorials", "md", "share/doc/fifogate"),
     ] {
         let own = files(&repository().join(folder)).into_iter().filter(|own| !own.contains('/'));
