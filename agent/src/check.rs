@@ -89,6 +89,19 @@ fn check_text(
     Ok((line, file.to_owned(), warnings))
 }
 
+/// Checks that no workload of a desired state, as far as its templates can be rendered, has a fault that no start gets
+/// over.
+pub(crate) fn can_start(
+    file: &str,
+    text: &str,
+    desired: &Tree,
+    agent: &str,
+) -> Result<(), ManifestError> {
+    let (tree, _) = rendered(desired);
+    let faults = workload_faults(&tree, agent);
+    if faults.is_empty() { Ok(()) } else { Err(faults_at(file, text, faults)) }
+}
+
 /// The state with its effective state, and the faults of templates.
 fn rendered(desired: &Tree) -> (Tree, Vec<Remark>) {
     let (effective, faults) = render::effective(&model::empty(), &ConfigIndex::default(), desired);

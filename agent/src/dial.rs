@@ -129,6 +129,12 @@ pub(crate) fn private(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path).map_err(|error| named(path, &error))
 }
 
+/// Checks that a path leads to a file: nobody may ever write to a FIFO, and a device has no end.
+pub(crate) fn regular(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path).map_err(|error| named(path, &error))?;
+    if metadata.is_file() { Ok(()) } else { Err(named(path, &"this is no file")) }
+}
+
 /// An error of a file, with its path.
 pub(crate) fn named(path: &Path, what: &dyn fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {what}", path.display()))

@@ -8,6 +8,9 @@ use fifogate::{
 /// The parts of a desired state in manifests, and the words for their entries.
 pub(crate) const PARTS: [(&str, &str); 2] = [("workloads", "workload"), ("configs", "config")];
 
+/// The tag of a restart: a workload with another tag is another one, and replaces the old one.
+pub(crate) const RESTARTED: &str = "restartedAt";
+
 /// Most names told of a kind; an operator looks the others up.
 const MOST_NAMES: usize = 20;
 
@@ -23,6 +26,18 @@ pub(crate) fn masks(desired: &Tree) -> Vec<String> {
         entries.iter().map(move |(name, _)| mask(part, name.as_str()))
     });
     masks.collect()
+}
+
+/// A workload with the tag of the restart of another one, unless it has its own.
+pub(crate) fn restarted_as(workload: &Node, other: &Node) -> Node {
+    let tags = |own: &Node| own.get("tags").map(|tags| tags.entries().clone()).unwrap_or_default();
+    let Some(at) = tags(other).get(RESTARTED).cloned() else { return workload.clone() };
+    let (mut fields, mut own) = (workload.entries().clone(), tags(workload));
+    if own.get(RESTARTED).is_none() {
+        own.insert(RESTARTED, at);
+    }
+    fields.insert("tags", Node::Map(own));
+    Node::Map(fields)
 }
 
 /// An entry of one state alone, or with different content in two.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fifogate::{
+    internal::manifest::read_text,
     internal::state::{API_VERSION, DESIRED_STATE},
     manifest::{self, ManifestError},
     state::{
@@ -12,7 +13,9 @@ use fifogate::{
 };
 
 use crate::{
-    entries::{Differences, PARTS},
+    check,
+    dial::regular,
+    entries::{Differences, PARTS, restarted_as},
     model::Update,
     store::{Refused, Store},
 };
@@ -38,6 +41,22 @@ impl ManifestFile {
             log::warn!("{warning}");
         }
         Ok(Self { path: path.to_owned(), tree: manifest.updated.tree })
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// It is no file or no valid manifest, or a workload of `agent` in it could not be started.
+    pub(crate) fn read_again(&self, agent: &str) -> Result<Self, String> {
+        regular(&self.path).map_err(|error| error.to_string())?;
+        let (file, text) = read_text(&self.path).map_err(|error| error.to_string())?;
+        let manifest = manifest::parse(&file, &text).map_err(|error| error.to_string())?;
+        let tree = manifest.updated.tree;
+        check::can_start(&file, &text, &tree, agent).map_err(|error| error.to_string())?;
+        for warning in &manifest.warnings {
+            log::warn!("{warning}");
+        }
+        Ok(Self { path: self.path.clone(), tree })
     }
 
     /// Its desired state.
@@ -76,18 +95,33 @@ impl ManifestFile {
         let Some(state) = store.state().await else { return Ok(()) };
         let concerned = [Some(self), before];
         let current = only_entries_of(&state, concerned.into_iter().flatten());
-        let differences = Differences::between(&current, &self.tree);
+        let wanted = with_restarts_of(&self.tree, &state);
+        let differences = Differences::between(&current, &wanted);
         if differences.is_empty() {
             log::info!("the manifest {path} was applied: nothing differs");
             return Ok(());
         }
-        let new_state = convert::to_pb(&self.tree, Fill::Sparse);
+        let new_state = convert::to_pb(&wanted, Fill::Sparse);
         let update = Update { new_state, masks: differences.masks(), by: String::new() };
         store.update(update).await?;
         let text = differences.text(["added", "removed", "changed"]);
         log::info!("the manifest {path} was applied: {text}");
         Ok(())
     }
+}
+
+/// The desired state of a manifest, with the restarts of a state: no workload is to be restarted by their loss.
+fn with_restarts_of(manifest: &Tree, state: &Tree) -> Tree {
+    let path = [DESIRED_STATE, "workloads"];
+    let mut workloads = manifest.entries(&path).clone();
+    for (name, workload) in manifest.entries(&path) {
+        if let Some(other) = state.entries(&path).get(name.as_str()) {
+            workloads.insert(name.clone(), restarted_as(workload, other));
+        }
+    }
+    let mut desired = manifest.entries(&[DESIRED_STATE]).clone();
+    desired.insert("workloads", Node::Map(workloads));
+    manifest.with(DESIRED_STATE, Some(Node::Map(desired)))
 }
 
 /// The desired state with only those entries that are in one of the manifests.

@@ -14,7 +14,8 @@ use crate::{
 /// What is read again.
 #[derive(Debug)]
 pub(crate) struct Reload {
-    pub(crate) config: ConfigFile,
+    pub(crate) agent: String,
+    pub(crate) config: Arc<ConfigFile>,
     pub(crate) certificates: Certificates,
     pub(crate) manifest: Option<ManifestFile>,
     pub(crate) store: Store,
@@ -27,42 +28,42 @@ impl Reload {
             asked.notified().await;
             log::info!("SIGHUP: reading the files again");
             // First: what follows is logged by its level.
-            self.read_config();
+            self.read_config().await;
             self.certificates.read_again().await;
-            if let Some(manifest) = &mut self.manifest {
-                read_manifest(manifest, &self.store).await;
-            }
+            self.read_manifest().await;
         }
     }
 
-    fn read_config(&self) {
-        match self.config.read_again() {
+    async fn read_config(&self) {
+        let config = Arc::clone(&self.config);
+        // On a thread of its own: a file system may hang.
+        let read = task::spawn_blocking(move || config.read_again()).await;
+        match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(Some(level)) => log::set_max_level(level),
             Ok(None) => {}
             Err(text) => log::error!("the configuration stays as it was: {text}"),
         }
     }
-}
 
-/// Reads a manifest again, and applies it.
-async fn read_manifest(manifest: &mut ManifestFile, store: &Store) {
-    if !manifest.can_be_read_again() {
-        log::warn!("the manifest came from standard input, and cannot be read again");
-        return;
-    }
-    let path = manifest.path().to_owned();
-    // Its size is not known.
-    let read = task::spawn_blocking(move || ManifestFile::read(&path)).await;
-    let faults = match read {
-        Ok(Ok(read)) => match read.apply(store, Some(manifest)).await {
-            // What it has not any more is removed once.
-            Ok(()) => return *manifest = read,
-            Err(refused) => format!("{}: {refused}", read.path().display()),
-        },
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    for fault in faults.lines() {
-        log::error!("the manifest is not applied: {fault}");
+    async fn read_manifest(&mut self) {
+        let Some(manifest) = &mut self.manifest else { return };
+        if !manifest.can_be_read_again() {
+            log::warn!("the manifest came from standard input, and cannot be read again");
+            return;
+        }
+        let (before, agent) = (manifest.clone(), self.agent.clone());
+        // Its size is not known.
+        let read = task::spawn_blocking(move || before.read_again(&agent)).await;
+        let faults = match read.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(read) => match read.apply(&self.store, Some(manifest)).await {
+                // What it has not any more is removed once.
+                Ok(()) => return *manifest = read,
+                Err(refused) => format!("{}: {refused}", read.path().display()),
+            },
+            Err(faults) => faults,
+        };
+        for fault in faults.lines() {
+            log::error!("the manifest is not applied: {fault}");
+        }
     }
 }

@@ -196,7 +196,13 @@ impl Tasks {
     ) -> Self {
         // The status of this node is there for the first reads of workloads.
         let status = tokio::spawn(status::report(store.clone(), options.name.clone()));
-        let reload = Reload { config, certificates, manifest, store: store.clone() };
+        let reload = Reload {
+            agent: options.name.clone(),
+            config: Arc::new(config),
+            certificates,
+            manifest,
+            store: store.clone(),
+        };
         Self([status, tokio::spawn(reload.serve(asked))])
     }
 

@@ -8,7 +8,11 @@ use std::{fs, future::pending, io};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
+    time::{Duration, interval},
 };
+
+/// Pause between two looks at the terminal.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Caught signals.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ impl Signals {
 
     /// Waits for the order to end, and returns its signal. Notifies `reload` of a SIGHUP; it remembers one.
     pub(crate) async fn stop(&mut self, reload: &Notify) -> &'static str {
+        let mut looks = interval(LOOK);
+        let mut is_gone_before = false;
         loop {
             let hangup = async {
                 match &mut self.hangup {
@@ -42,6 +48,7 @@ impl Signals {
                 }
             };
             tokio::select! {
+                biased;
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = hangup => {
@@ -49,6 +56,13 @@ impl Signals {
                         return "SIGHUP, as the terminal has ended";
                     }
                     reload.notify_one();
+                }
+                // An agent in the background, of which the end of its terminal was not told: it goes on without one.
+                _ = looks.tick(), if self.had_terminal => {
+                    let is_gone = !has_terminal();
+                    // Twice: the signal may still be on its way.
+                    self.had_terminal = !(is_gone && is_gone_before);
+                    is_gone_before = is_gone;
                 }
             }
         }

@@ -10,11 +10,15 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     pty::openpty,
-    sys::signal::Signal,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use testkit::{
-    Agent, Etcd, Process, Session, fifogate, fifogate_agent, processes_with, state_of, wait_for,
-    workload,
+    Agent, Etcd, Process, Session, fifogate, fifogate_agent, processes_with, state_of, update,
+    wait_for, workload,
 };
 
 /// Half of a cycle. The other half is in no manifest, so only the store finds it.
@@ -244,4 +248,79 @@ fn agents_of_a_cluster_reload_their_manifest_too() {
     agent.connect();
     pid_of("79612");
     assert!(agent.log().contains("was applied: changed: workload b"), "{}", agent.log());
+}
+
+#[test]
+fn a_reload_leaves_restarts_alone_and_refuses_what_could_not_start_and_what_is_no_file() {
+    let agent = Agent::start(&sleeps("a", "79701"), &[]);
+    let mut ctl = agent.connect();
+    let restart = workload("a", "exec sleep 79701", ", tags: {restartedAt: now}");
+    ctl.update(&format!("workloads:\n{restart}"), &["desiredState.workloads.a.tags.restartedAt"])
+        .unwrap();
+    reload(&agent, "was applied: nothing differs");
+    let good = fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    let a = pid_of("79701");
+    agent.edit_manifest(|text| text.replace("command: ", "comand: "));
+    let known = agent.log().len();
+    agent.signal(Signal::SIGHUP);
+    let refused = || agent.log()[known..].contains("the manifest is not applied: ").then_some(());
+    wait_for("the refusal", refused);
+    fs::remove_file(agent.path("manifest.yaml")).unwrap();
+    mkfifo(&agent.path("manifest.yaml"), Mode::S_IRWXU).unwrap();
+    reload(&agent, "manifest.yaml: this is no file");
+    fs::remove_file(agent.path("manifest.yaml")).unwrap();
+    fs::write(agent.path("manifest.yaml"), good).unwrap();
+    reload(&agent, "was applied: nothing differs");
+    assert_eq!(pid_of("79701"), a);
+}
+
+#[test]
+fn fifogate_and_launchers_outlive_a_hangup_and_commands_do_not_ignore_it() {
+    let agent = Agent::start(&sleeps("a", "79801"), &[]);
+    agent.connect();
+    let command = pid_of("79801");
+    let signals = |pid: i32, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap() & 1
+    };
+    let parent = |pid: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        line.parse::<i32>().unwrap()
+    };
+    assert_eq!((signals(command, "SigIgn"), signals(command, "SigCgt")), (0, 0));
+    let mut launcher = parent(command);
+    while launcher != i32::try_from(agent.child.id()).unwrap() {
+        assert_eq!(signals(launcher, "SigCgt"), 1, "{launcher}");
+        kill(Pid::from_raw(launcher), Signal::SIGHUP).unwrap();
+        launcher = parent(launcher);
+    }
+    let run_dir = agent.path("run").display().to_string();
+    let gates = processes_with(&format!("{}\0", fifogate()));
+    let ours = gates.iter().find(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&run_dir))
+    });
+    kill(Pid::from_raw(*ours.unwrap()), Signal::SIGHUP).unwrap();
+    reload(&agent, "was applied: nothing differs");
+    agent.connect().state();
+    assert!(!agent.log().contains("fifogate ended"), "{}", agent.log());
+    assert_eq!(pid_of("79801"), command);
+}
+
+#[test]
+fn a_stop_amid_updates_closes_the_kept_state() {
+    let mut agent = Agent::start("", &["--state-dir", "$dir/state"]);
+    for round in 0..12 {
+        let mut ctl = agent.connect();
+        for number in 0..40 {
+            let text = format!("configs: {{k{number}: v{round}}}");
+            ctl.ask(update(&text, &[&format!("desiredState.configs.k{number}")]));
+        }
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.status(), Some(0));
+        agent.restart();
+    }
+    agent.connect();
+    assert!(!agent.log().contains("was damaged"), "{}", agent.log());
 }

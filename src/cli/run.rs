@@ -8,6 +8,7 @@ use std::{
     io::{self, Write},
     os::fd::RawFd,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,8 @@ use nix::{
     sys::socket::{MsgFlags, send},
     unistd::{close, dup2_stderr, dup2_stdout},
 };
+
+use signal_hook::consts::SIGHUP;
 
 use super::{
     args::{LinkAddress, RunArgs, UpdatesBy},
@@ -62,11 +65,17 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
     if let Some(name) = args.agent_name {
         server = server.agent_name(name);
     }
+    let has_agent = args.agent_link.is_some();
     if let Some(address) = args.agent_link {
         server = server.agent(address.0.map_or(AgentTransport::Stdio, AgentTransport::Unix));
     }
     // Before the start: a signal during it is kept in the socket, and stops the server in order.
     let signals = wait::signals().map_err(|error| CliError::failed(error.to_string()))?;
+    if has_agent {
+        // For the agent, which reads its files again: a `pkill -HUP fifogate` is to end no session.
+        signal_hook::flag::register(SIGHUP, Arc::default())
+            .map_err(|error| CliError::failed(error.to_string()))?;
+    }
     // Before the start, too: the server takes the limit as it finds it.
     raise_descriptor_limit();
     let handle = server.stop_when_readable(signals.into()).spawn();

@@ -28,6 +28,7 @@ use super::{
     values::Takeover,
     withheld::withhold,
 };
+use crate::dial::regular;
 
 /// The subcommand with a file.
 const RUN: &str = "run";
@@ -85,6 +86,7 @@ impl ConfigFile {
         if self.command_line.is_empty() {
             return Ok(None);
         }
+        regular(&self.path).map_err(|error| error.to_string())?;
         let (cli, now) = parse(self.command_line.clone()).map_err(|refused| match refused {
             Refused::Usage(error) => first_paragraph(&error),
             Refused::File(text) => withhold(&text).into_owned(),

@@ -98,8 +98,9 @@ impl Interface {
         ))];
         let mut certificates = Certificates::default();
         if let Some((address, security)) = &listen.tcp {
-            let named =
-                |what: &dyn std::fmt::Display| io::Error::other(format!("{address}: {what}"));
+            let named = |what: &dyn std::fmt::Display| {
+                io::Error::other(format!("--listen {address}: {what}"))
+            };
             let (server, later) = match security {
                 Security::Tls(files) => {
                     let (own, server, later) =

@@ -5,11 +5,11 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::options::Pems;
-use crate::dial::{named, private};
+use crate::dial::{named, private, regular};
 
 /// Time of a client for the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -31,7 +31,23 @@ impl Contents {
     /// A file cannot be read, or others can read the key.
     fn read([ca, crt, key]: &Pems) -> io::Result<Self> {
         let read = |path: &Path| fs::read(path).map_err(|error| named(path, &error));
-        Ok(Self { ca: read(ca)?, crt: read(crt)?, key: private(key)? })
+        let contents = Self { ca: read(ca)?, crt: read(crt)?, key: private(key)? };
+        for (path, content, label) in [
+            (ca, &contents.ca, "CERTIFICATE"),
+            (crt, &contents.crt, "CERTIFICATE"),
+            (key, &contents.key, "PRIVATE KEY"),
+        ] {
+            let text = String::from_utf8_lossy(content);
+            // A key may be an `EC PRIVATE KEY`.
+            let end = format!("{label}-----");
+            let is_begin =
+                |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&end);
+            if !text.lines().any(is_begin) {
+                let noun = label.to_lowercase();
+                return Err(named(path, &format!("there is no {noun} in it, as a PEM text")));
+            }
+        }
+        Ok(contents)
     }
 
     fn fingerprint(&self) -> Fingerprint {
@@ -99,7 +115,13 @@ impl Certificates {
 impl InUse {
     /// Returns whether there are others now.
     async fn read_again(&mut self) -> io::Result<bool> {
-        let contents = Contents::read(&self.files)?;
+        let files = self.files.clone();
+        // On a thread of its own: a file system may hang.
+        let contents = task::spawn_blocking(move || {
+            files.iter().try_for_each(|path| regular(path))?;
+            Contents::read(&files)
+        });
+        let contents = contents.await.map_err(io::Error::other)??;
         let fingerprint = contents.fingerprint();
         if fingerprint == self.fingerprint {
             return Ok(false);

@@ -14,10 +14,7 @@ use super::{
     connect,
     outcome::carry_out,
 };
-use crate::cli::CliError;
-
-/// The tag that a restart sets: a workload with another tag is another one, and replaces the old one.
-const RESTARTED: &str = "restartedAt";
+use crate::{cli::CliError, entries::RESTARTED};
 
 pub(super) async fn set(args: SetArgs) -> Result<(), CliError> {
     let update = update(&args.changes)?;

@@ -63,6 +63,12 @@ pub(super) const LOADED: &str = "loaded";
 /// Line sent when only the `exec` of the command is left.
 pub(super) const READY: &str = "ready";
 
+/// SIGHUP is for the agent, and its processes have its name: a `pkill -HUP` by that name is to end no workload. The
+/// command itself gets the default again, as `exec` resets handled signals.
+pub(super) fn outlive_hangup() -> io::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).map(drop)
+}
+
 /// Closes descriptors inherited from a careless parent: a workload gets only the three standard ones.
 pub(super) fn close_inherited() -> io::Result<()> {
     // Listed before the first close: closing changes the folder under way.

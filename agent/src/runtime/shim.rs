@@ -108,7 +108,8 @@ pub(super) const PAIR: &str = "/run/ankaios/control_interface";
 /// Runs one stage of a launch. With `probe`, only tries whether the stage is possible here.
 #[must_use]
 pub fn main(isolation: Isolation, stage: Stage, probe: bool) -> ExitCode {
-    let status = exec::close_inherited().and_then(|()| match (stage, isolation) {
+    let prepared = exec::close_inherited().and_then(|()| exec::outlive_hangup());
+    let status = prepared.and_then(|()| match (stage, isolation) {
         (Stage::Command, _) => Ok(exec::main()),
         (Stage::Outside, Isolation::Full) => enter(isolation).and_then(|()| go_inside(probe)),
         (Stage::Outside, Isolation::Mounts) => {

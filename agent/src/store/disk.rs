@@ -17,6 +17,7 @@ use prost::Message;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
+use sha2::{Digest, Sha256};
 use tokio::task::JoinError;
 
 use super::{Change, log_left_out, undecodable};
@@ -46,6 +47,8 @@ pub enum DiskError {
     Database(Box<redb::Error>),
     /// The version of the state is no text.
     Version(FromUtf8Error),
+    /// The agent ends.
+    Closed,
     /// The task that writes has panicked.
     Task(JoinError),
 }
@@ -65,6 +68,7 @@ impl fmt::Display for DiskError {
             ),
             Self::Database(error) => error.fmt(f),
             Self::Version(error) => error.fmt(f),
+            Self::Closed => f.write_str("the agent ends"),
             Self::Task(error) => error.fmt(f),
         }
     }
@@ -98,6 +102,8 @@ enum DatabaseFile {
     /// Closed after a failed write: redb refuses all further use of an open database then. It is not
     /// known whether the write reached the disk, so these changes undo it.
     Failed(Vec<Change>),
+    /// Closed for good.
+    Closed,
 }
 
 impl Disk {
@@ -130,13 +136,19 @@ impl Disk {
         let database = self.reopened(&mut file)?;
         let written = intact(&self.dir, || Ok(write(database, changes)?));
         if written.is_err() {
-            self.close(&mut file, undo());
+            self.replace(&mut file, DatabaseFile::Failed(undo()));
         }
         written
     }
 
-    fn close(&self, file: &mut DatabaseFile, undo: Vec<Change>) {
-        let closed = mem::replace(file, DatabaseFile::Failed(undo));
+    /// Closes the file, behind a write under way.
+    pub(super) fn close(&self) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(&mut file, DatabaseFile::Closed);
+    }
+
+    fn replace(&self, file: &mut DatabaseFile, next: DatabaseFile) {
+        let closed = mem::replace(file, next);
         // A close writes, too. If it fails, the next open repairs the file.
         let _ = intact(&self.dir, || {
             drop(closed);
@@ -154,14 +166,14 @@ impl Disk {
         match file {
             DatabaseFile::Open(database) => Ok(database),
             DatabaseFile::Failed(_) => Err(DiskError::Damaged(self.dir.join(FILE))),
+            DatabaseFile::Closed => Err(DiskError::Closed),
         }
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let file = mem::replace(&mut self.file, Mutex::new(DatabaseFile::Failed(Vec::new())));
-        self.close(&mut file.into_inner().unwrap_or_else(PoisonError::into_inner), Vec::new());
+        self.close();
     }
 }
 
@@ -180,12 +192,17 @@ fn open_database(dir: &Path) -> Result<Database, DiskError> {
             }
             opened => opened.map_err(|error| DiskError::Open(path(), error))?,
         };
+        let before = intact(dir, || Ok(fingerprint(&database)?)).ok();
         // A disk that changed bits is told at the start, not by items that are silently missing.
         match database.check_integrity() {
             Ok(true) => Ok(database),
             Ok(false) => {
                 let path = path();
-                log::warn!("{} was damaged; its newest changes may be lost", path.display());
+                // redb also repairs its list of free pages, which may be another one after any stop. Then all items
+                // are as they were.
+                if before.is_none() || fingerprint(&database).ok() != before {
+                    log::warn!("{} was damaged; its newest changes may be lost", path.display());
+                }
                 Ok(database)
             }
             Err(DatabaseError::Storage(StorageError::Corrupted(_))) => {
@@ -217,6 +234,27 @@ fn read(database: &Database) -> Result<Option<Stored>, redb::Error> {
     changes.extend(items(&transaction.open_table(CONFIGS)?, Change::Config)?);
     changes.extend(items(&transaction.open_table(AGENTS)?, Change::Agent)?);
     Ok(Some(Stored { version, items: changes }))
+}
+
+/// Stands for all items of a file, whatever they decode to.
+fn fingerprint(database: &Database) -> Result<[u8; 32], redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut all = Sha256::new();
+    for name in [META, WORKLOADS, CONFIGS, AGENTS] {
+        let table = match transaction.open_table(name) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for item in table.iter()? {
+            let (key, value) = item?;
+            for part in [key.value().as_bytes(), value.value()] {
+                all.update(part.len().to_le_bytes());
+                all.update(part);
+            }
+        }
+    }
+    Ok(all.finalize().into())
 }
 
 fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {

@@ -121,6 +121,15 @@ impl Local {
         Ok((Store::Local(Self { inner, seeded }), receiver))
     }
 
+    /// Closes the file, behind a write under way whose requester is gone.
+    pub(super) async fn close(&self) {
+        let disk = self.inner.lock().await.disk.clone();
+        if let Some(disk) = disk {
+            // A panic of the file is caught in there.
+            let _ = task::spawn_blocking(move || disk.close()).await;
+        }
+    }
+
     pub(super) async fn state(&self) -> Tree {
         self.inner.lock().await.current.tree().clone()
     }

@@ -243,7 +243,7 @@ impl Store {
     /// Leaves the store at the end of the agent: the other agents of the cluster see it leave.
     pub async fn close(&self, all_ended: bool) {
         match self {
-            Self::Local(_) => {}
+            Self::Local(local) => local.close().await,
             Self::Etcd(etcd) => etcd.close(all_ended).await,
             Self::Ankaios(ankaios) => ankaios.close().await,
         }

@@ -195,7 +195,7 @@ fn start_refuses_unsafe_options_with_a_reason_and_without_a_secret() {
     let pem = authority.path("ank-server.pem");
     fs::set_permissions(&pem, Permissions::from_mode(0o600)).unwrap();
     let wrong = refusal(dir.path(), &swapped, 1);
-    assert!(wrong.contains("the PEM files of TLS do not fit together"), "{wrong}");
+    assert!(wrong.contains("ank-server.key: there is no certificate in it"), "{wrong}");
     let secret = fs::read_to_string(&key).unwrap();
     for text in [missing, open, readable, wrong] {
         assert!(!text.contains(secret.lines().nth(1).unwrap()), "{text}");

@@ -122,7 +122,10 @@ impl Connection {
 /// Keeps one process, as the first line on standard input says. Standard output is the lock.
 #[must_use]
 pub(crate) fn main() -> ExitCode {
-    match prepare().and_then(|(runtime, agent)| runtime.block_on(keep(agent))) {
+    match exec::outlive_hangup()
+        .and_then(|()| prepare())
+        .and_then(|(runtime, agent)| runtime.block_on(keep(agent)))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Of an agent it has none; a person may have started it.
