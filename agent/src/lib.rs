@@ -13,6 +13,7 @@ mod dial;
 mod entries;
 pub mod fence;
 pub mod figures;
+mod fingerprint;
 mod folders;
 mod grpc_api;
 mod http;

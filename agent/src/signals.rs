@@ -61,7 +61,10 @@ impl Signals {
                 _ = looks.tick(), if self.had_terminal => {
                     let is_gone = !has_terminal();
                     // Twice: the signal may still be on its way.
-                    self.had_terminal = !(is_gone && is_gone_before);
+                    if is_gone && is_gone_before {
+                        log::info!("the terminal has ended without SIGHUP: this agent goes on without one");
+                        self.had_terminal = false;
+                    }
                     is_gone_before = is_gone;
                 }
             }

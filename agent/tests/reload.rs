@@ -254,12 +254,13 @@ fn agents_of_a_cluster_reload_their_manifest_too() {
 fn a_reload_leaves_restarts_alone_and_refuses_what_could_not_start_and_what_is_no_file() {
     let agent = Agent::start(&sleeps("a", "79701"), &[]);
     let mut ctl = agent.connect();
+    let first = pid_of("79701");
     let restart = workload("a", "exec sleep 79701", ", tags: {restartedAt: now}");
     ctl.update(&format!("workloads:\n{restart}"), &["desiredState.workloads.a.tags.restartedAt"])
         .unwrap();
+    let a = wait_for("the restart", || Some(pid_of("79701")).filter(|pid| *pid != first));
     reload(&agent, "was applied: nothing differs");
     let good = fs::read_to_string(agent.path("manifest.yaml")).unwrap();
-    let a = pid_of("79701");
     agent.edit_manifest(|text| text.replace("command: ", "comand: "));
     let known = agent.log().len();
     agent.signal(Signal::SIGHUP);
@@ -323,4 +324,44 @@ fn a_stop_amid_updates_closes_the_kept_state() {
     }
     agent.connect();
     assert!(!agent.log().contains("was damaged"), "{}", agent.log());
+}
+
+#[test]
+fn an_agent_in_the_background_of_an_ended_terminal_reloads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let text = format!("apiVersion: v1\nworkloads:\n{}", sleeps("w", "79901"));
+    fs::write(path("m.yaml"), text).unwrap();
+    let terminal = openpty(None, None).unwrap();
+    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    // The shell leads the session of the terminal, and ends without a word to its jobs.
+    let script = format!(
+        "set -m; {} run --fifogate {} --manifest {} --run-dir {} 2> {} & echo $! > {}; until [ -e {} ]; do sleep 0.01; done",
+        fifogate_agent(),
+        fifogate(),
+        path("m.yaml"),
+        path("run"),
+        path("log"),
+        path("pid"),
+        path("end"),
+    );
+    let mut shell = Process::start(
+        Command::new("setsid")
+            .args(["--ctty", "sh", "-c", &script])
+            .stdin(Stdio::from(terminal.slave)),
+    );
+    pid_of("79901");
+    let log = || fs::read_to_string(path("log")).unwrap();
+    wait_for("the agent", || log().contains("pairs are in").then_some(()));
+    fs::write(path("end"), "").unwrap();
+    shell.wait_end();
+    let agent: i32 = fs::read_to_string(path("pid")).unwrap().trim().parse().unwrap();
+    let agent = Pid::from_raw(agent);
+    // Until it has seen the end of the terminal, a hangup counts as that. It looks each second.
+    drop(terminal.master);
+    wait_for("its looks at the terminal", || log().contains("goes on without").then_some(()));
+    kill(agent, Signal::SIGHUP).unwrap();
+    wait_for("the reload", || log().contains("applied: nothing differs").then_some(()));
+    kill(agent, Signal::SIGTERM).unwrap();
+    wait_for("its end", || processes_with("sleep\u{0}79901").is_empty().then_some(()));
 }

@@ -77,8 +77,8 @@ struct Setting {
 }
 
 impl ConfigFile {
-    /// Reads the file again. Warns of changes without an effect before the next start. Returns the log level, if there is
-    /// a file.
+    /// Reads the file again. Warns of changes without an effect before the next start. Returns the log level;
+    /// `None` without a file, and if `RUST_LOG` has it.
     ///
     /// # Errors
     /// The command line with the file cannot be used; the text is for the user.

@@ -4,12 +4,14 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::options::Pems;
-use crate::dial::{named, private, regular};
+use crate::{
+    dial::{named, private, regular},
+    fingerprint::Fingerprint,
+};
 
 /// Time of a client for the handshake of TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -20,9 +22,6 @@ struct Contents {
     crt: Vec<u8>,
     key: Vec<u8>,
 }
-
-/// Stands for contents: a key is not kept for a comparison.
-type Fingerprint = [u8; 32];
 
 impl Contents {
     /// Reads authority, certificate and key.
@@ -50,13 +49,9 @@ impl Contents {
         Ok(contents)
     }
 
+    /// Stands for them: a key is not kept for a comparison.
     fn fingerprint(&self) -> Fingerprint {
-        let mut all = Sha256::new();
-        for part in [&self.ca, &self.crt, &self.key] {
-            all.update(part.len().to_le_bytes());
-            all.update(part);
-        }
-        all.finalize().into()
+        Fingerprint::of(&[&self.ca, &self.crt, &self.key])
     }
 
     /// A server with these certificates.

@@ -17,11 +17,13 @@ use prost::Message;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
-use sha2::{Digest, Sha256};
 use tokio::task::JoinError;
 
 use super::{Change, log_left_out, undecodable};
-use crate::folders::{Private, Readable};
+use crate::{
+    fingerprint::{Fingerprint, Fingerprinting},
+    folders::{Private, Readable},
+};
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
@@ -237,9 +239,9 @@ fn read(database: &Database) -> Result<Option<Stored>, redb::Error> {
 }
 
 /// Stands for all items of a file, whatever they decode to.
-fn fingerprint(database: &Database) -> Result<[u8; 32], redb::Error> {
+fn fingerprint(database: &Database) -> Result<Fingerprint, redb::Error> {
     let transaction = database.begin_read()?;
-    let mut all = Sha256::new();
+    let mut all = Fingerprinting::default();
     for name in [META, WORKLOADS, CONFIGS, AGENTS] {
         let table = match transaction.open_table(name) {
             Ok(table) => table,
@@ -248,13 +250,11 @@ fn fingerprint(database: &Database) -> Result<[u8; 32], redb::Error> {
         };
         for item in table.iter()? {
             let (key, value) = item?;
-            for part in [key.value().as_bytes(), value.value()] {
-                all.update(part.len().to_le_bytes());
-                all.update(part);
-            }
+            all.add(key.value().as_bytes());
+            all.add(value.value());
         }
     }
-    Ok(all.finalize().into())
+    Ok(all.finish())
 }
 
 fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
