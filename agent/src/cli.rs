@@ -460,6 +460,7 @@ fn cluster(
         takeover_after: args.takeover_after.0,
         place: etcd::Place::default(),
         address,
+        needs_state: false,
     }))
 }
 

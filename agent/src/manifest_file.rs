@@ -43,6 +43,11 @@ impl ManifestFile {
         Ok(Self { path: path.to_owned(), tree: manifest.updated.tree })
     }
 
+    /// A file that could not be read, for a later reading.
+    pub(crate) fn unread(path: &Path) -> Self {
+        Self { path: path.to_owned(), tree: Tree::default() }
+    }
+
     /// Reads the file again.
     ///
     /// # Errors

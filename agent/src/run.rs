@@ -4,7 +4,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     future::pending,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -13,8 +12,6 @@ use std::{
 };
 
 use fifogate::link::{CallError, LinkError};
-use log::Level;
-use nix::fcntl::Flock;
 use tokio::{
     runtime::Builder,
     sync::{Notify, watch},
@@ -32,22 +29,22 @@ use crate::{
     log_text,
     logs::{Logs, OtherAgents},
     main_loop::{Agent, Parts},
-    manifest_file::ManifestFile,
     model,
     pairs::Pairs,
-    placement::FirstState,
     reload::Reload,
     runtime::{Around, Inherited, Isolation, Launcher, PROCESS, Runtimes, podman_runtimes},
     service,
     signals::Signals,
     status,
-    store::{Ankaios, Etcd, Events, Local, OpenError, Refused, Store, ankaios, etcd},
+    store::{Events, Store, ankaios, etcd},
     supervisor::{Reports, Shared, Supervisor},
 };
 
+mod opening;
 mod own_folders;
 
-use own_folders::{Folders, hidden, place};
+use opening::{Manifest, open_store};
+use own_folders::{Folders, hidden};
 
 /// Time for work left after the end, such as writing to a slow disk.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -85,8 +82,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, config: ConfigFile) -> Result<(), CliError> {
     // First: all files of the agent are private to its user, whichever code creates them.
     let inherited = Inherited::replace();
-    let manifest = options.manifest.as_deref().map(ManifestFile::read).transpose();
-    let manifest = manifest.map_err(|error| CliError::Unusable(error.to_string()))?;
+    let manifest = options.manifest.as_deref().map(|path| Manifest::read(path, &options));
+    let manifest = manifest.transpose()?;
     // One thread: a shim ends with the thread of its start.
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::Failed(error.to_string()))?;
@@ -101,7 +98,7 @@ pub(crate) fn run(options: Options, config: ConfigFile) -> Result<(), CliError> 
 /// The files that were read at the start, and are read again by SIGHUP.
 struct Files {
     config: ConfigFile,
-    manifest: Option<ManifestFile>,
+    manifest: Option<Manifest>,
 }
 
 async fn run_node(options: &Options, files: Files, inherited: Inherited) -> Result<(), CliError> {
@@ -200,7 +197,7 @@ impl Tasks {
             agent: options.name.clone(),
             config: Arc::new(config),
             certificates,
-            manifest,
+            manifest: manifest.map(Manifest::into_file),
             store: store.clone(),
         };
         Self([status, tokio::spawn(reload.serve(asked))])
@@ -293,7 +290,7 @@ fn assemble(
         keeps_old_pairs: runtimes.may_have_left(),
     };
     tokio::spawn(reports.deliver(store.clone()));
-    let first_state = first_state(options, &store);
+    let first_state = opening::first_state(options, &store);
     let commanders = Commanders::default();
     let other_agents = OtherAgents::new(store.clone(), options.listen.pems.clone());
     let parts = Parts {
@@ -311,17 +308,6 @@ fn assemble(
         first_state,
     };
     Ok((parts, Stop { ends_all, stop }))
-}
-
-fn first_state(options: &Options, store: &Store) -> FirstState {
-    if options.etcd.is_some() {
-        return FirstState { source: "state in etcd", level: Level::Info };
-    }
-    if options.server.is_some() {
-        return FirstState { source: "state of the server", level: Level::Info };
-    }
-    let source = if store.is_seeded() { "manifest" } else { "kept state" };
-    FirstState { source, level: Level::Warn }
 }
 
 /// Starts the watchdog of the lease, if there is one: workloads end if the name cannot be kept.
@@ -377,57 +363,4 @@ async fn finish(agent: Agent, grace: Duration) -> Result<(), CliError> {
     let patience = grace * 2 + Duration::from_secs(30);
     let late = |_| CliError::Failed("not all workloads ended in time".to_owned());
     timeout(patience, agent.finish()).await.map_err(late)
-}
-
-async fn open_store(
-    options: &Options,
-    alone: &Flock<fs::File>,
-    manifest: Option<&ManifestFile>,
-) -> Result<(Store, Events), CliError> {
-    let seed = manifest.map(ManifestFile::tree);
-    if let Some(server) = &options.server {
-        let opened = Ankaios::open(server.clone()).await;
-        return opened.map_err(|refused| CliError::Failed(refused.to_string()));
-    }
-    let opened = match &options.etcd {
-        Some(etcd) => {
-            let etcd = etcd::Options { place: place(alone), ..etcd.clone() };
-            Etcd::open(etcd, seed).await
-        }
-        None => Local::open(seed, options.state_dir.as_deref()),
-    };
-    let opened = opened.map_err(|error| match (&error, &options.manifest) {
-        (OpenError::Seed(_), Some(file)) => {
-            CliError::Unusable(format!("{}: {error}", file.display()))
-        }
-        // It names etcd and what is wrong with it.
-        _ if options.etcd.is_some() => CliError::Failed(format!("cannot use {error}")),
-        _ => CliError::Failed(format!("cannot keep the state: {error}")),
-    });
-    let (store, events) = opened?;
-    if let Some(manifest) = manifest.filter(|_| !store.is_seeded()) {
-        follow_manifest(options, &store, manifest).await?;
-    }
-    Ok((store, events))
-}
-
-/// A state was there: the manifest is applied to it, or it counts for nothing.
-async fn follow_manifest(
-    options: &Options,
-    store: &Store,
-    manifest: &ManifestFile,
-) -> Result<(), CliError> {
-    if options.applies {
-        let file = manifest.path().display();
-        return manifest.apply(store, None).await.map_err(|refused| match refused {
-            Refused::Unavailable(_) => CliError::Failed(format!("{file}: {refused}")),
-            Refused::Invalid(_) | Refused::Denied(_) => {
-                CliError::Unusable(format!("{file}: {refused}"))
-            }
-        });
-    }
-    if let Some(state) = store.state().await {
-        manifest.warn_of(&state, if options.etcd.is_some() { "in etcd" } else { "on disk" });
-    }
-    Ok(())
 }

@@ -49,6 +49,12 @@ fn wait_for_line(agent: &Agent, known: usize, end: &str) {
     wait_for(end, || agent.log()[known..].lines().any(|line| line.ends_with(end)).then_some(()));
 }
 
+/// Ends it in order.
+fn stop(agent: &mut Agent) {
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.status(), Some(0));
+}
+
 /// Sends SIGHUP, and waits for a line of the log that ends with this.
 fn reload(agent: &Agent, end: &str) {
     let known = agent.log().len();
@@ -148,8 +154,7 @@ fn a_reload_takes_the_log_level_of_the_configuration_file_and_names_what_waits_f
     reload_faulty();
     let log = reload_faulty();
     assert!(log.lines().all(|line| line.contains(" ERROR ")), "{log}");
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(agent.status(), Some(0));
+    stop(&mut agent);
     assert!(!agent.log().contains("stopping: "), "{}", agent.log());
 }
 
@@ -189,8 +194,7 @@ fn with_apply_a_changed_manifest_counts_at_the_start_and_no_old_workload_begins(
     let mut ctl = agent.connect();
     ctl.until_state("w", "Running(Ok)");
     ctl.update("configs: {events: x}", &["desiredState.configs.events"]).unwrap();
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(agent.status(), Some(0));
+    stop(&mut agent);
     let old = fs::read_to_string(seen.path().join("seen")).unwrap();
     agent.edit_manifest(|text| text.replace("echo old", "echo new") + &sleeps("v", "79402"));
     agent.change_options(|options| options.push("--apply".to_owned()));
@@ -218,8 +222,7 @@ fn with_apply_a_changed_manifest_counts_at_the_start_and_no_old_workload_begins(
 fn with_apply_a_manifest_that_breaks_a_rule_of_the_state_refuses_the_start() {
     let mut agent = Agent::start(&sleeps("b", "79501"), &["--state-dir", "$dir/state"]);
     set_other(&mut agent.connect());
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(agent.status(), Some(0));
+    stop(&mut agent);
     let cycle = workload("b", "exec sleep 79501", ON_OTHER);
     agent.edit_manifest(|text| text.replace(&sleeps("b", "79501"), &cycle));
     agent.change_options(|options| options.push("--apply".to_owned()));
@@ -227,6 +230,59 @@ fn with_apply_a_manifest_that_breaks_a_rule_of_the_state_refuses_the_start() {
     assert_eq!(agent.status(), Some(2));
     let log = agent.log();
     assert!(log.contains("manifest.yaml: ") && log.contains("cycle"), "{log}");
+}
+
+/// Starts it with a manifest that is not to keep it from the state that it has.
+fn restart_with(agent: &mut Agent, manifest: Option<&str>) {
+    agent.edit_manifest(|_| manifest.unwrap_or_default().to_owned());
+    if manifest.is_none() {
+        fs::remove_file(agent.path("manifest.yaml")).unwrap();
+    }
+    agent.restart();
+    agent.connect();
+    assert!(agent.log().contains("instead of the manifest"), "{}", agent.log());
+    fs::write(agent.path("manifest.yaml"), "").unwrap();
+}
+
+fn begin_with_faulty_manifests(store: [&str; 2], seconds: &str) {
+    let mut agent = Agent::start("  w: {runtim: x}\n", &store);
+    assert_eq!(agent.status(), Some(2), "nothing is kept");
+    assert!(agent.log().contains(":7: unknown key `runtim`"), "{}", agent.log());
+    agent.edit_manifest(|text| text.replace("  w: {runtim: x}\n", &sleeps("w", seconds)));
+    let good = fs::read_to_string(agent.path("manifest.yaml")).unwrap();
+    agent.restart();
+    agent.connect();
+    pid_of(seconds);
+    stop(&mut agent);
+    let missing = workload("t", "echo {{c.missing}}", ", configs: {c: c}");
+    let against_a_rule = format!("{good}{missing}configs:\n  c: {{d: x}}\n");
+    for fault in [Some(&*good.replace("runtime:", "runtim:")), Some(&against_a_rule), None] {
+        restart_with(&mut agent, fault);
+        pid_of(seconds);
+        stop(&mut agent);
+    }
+    restart_with(&mut agent, Some("x"));
+    assert!(
+        agent.log().contains("ERROR fifogate_agent::run::opening] the manifest is not applied: ")
+    );
+    agent.edit_manifest(|_| good.clone() + &sleeps("v", "79412"));
+    reload(&agent, "was applied: added: workload v");
+    agent.edit_manifest(|_| "x".to_owned());
+    stop(&mut agent);
+    agent.change_options(|options| options.push("--apply".to_owned()));
+    agent.restart();
+    assert_eq!(agent.status(), Some(2), "it is to be applied");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_used_keeps_no_agent_from_its_kept_state() {
+    begin_with_faulty_manifests(["--state-dir", "$dir/state"], "79411");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_used_keeps_no_agent_from_the_state_in_etcd() {
+    let etcd = Etcd::start();
+    begin_with_faulty_manifests(["--etcd", &etcd.endpoint()], "79421");
 }
 
 #[test]
@@ -240,8 +296,7 @@ fn agents_of_a_cluster_reload_their_manifest_too() {
     reload(&agent, "was applied: added: workload b");
     pid_of("79602");
     assert_eq!(pid_of("79601"), a);
-    agent.signal(Signal::SIGTERM);
-    assert_eq!(agent.status(), Some(0));
+    stop(&mut agent);
     agent.edit_manifest(|text| text.replace("79602", "79612"));
     agent.change_options(|options| options.push("--apply".to_owned()));
     agent.restart();

@@ -35,6 +35,9 @@ pub enum OpenError {
     /// The initial desired state is invalid.
     #[error("{0}")]
     Seed(String),
+    /// Nothing is kept there, and no state is to begin with.
+    #[error("there is no state yet")]
+    NoState,
     /// The storage cannot be used.
     #[error(transparent)]
     Storage(StorageError),
@@ -68,8 +71,8 @@ pub enum StorageError {
 pub struct Local {
     /// Held until a change is persisted and its event queued: so all changes have one order.
     inner: Arc<Mutex<Inner>>,
-    /// The first state is the seed: nothing was kept.
-    pub(super) seeded: bool,
+    /// Nothing was kept.
+    pub(super) is_new: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +97,7 @@ impl Local {
         let disk = state_dir.map(Disk::open).transpose()?;
         let kept = disk.as_ref().map(Disk::load).transpose()?;
         let kept = kept.flatten();
-        let seeded = kept.is_none() && seed.is_some();
+        let is_new = kept.is_none();
         let tree = match (kept, seed) {
             (Some(kept), _) => restored(kept)?,
             (None, None) => model::empty(),
@@ -118,7 +121,7 @@ impl Local {
         let current = StateModel::new(tree);
         let inner = Inner { current, disk: disk.map(Arc::new), disk_fails: false, events };
         let inner = Arc::new(Mutex::new(inner));
-        Ok((Store::Local(Self { inner, seeded }), receiver))
+        Ok((Store::Local(Self { inner, is_new }), receiver))
     }
 
     /// Closes the file, behind a write under way whose requester is gone.

@@ -180,12 +180,12 @@ impl Store {
         }
     }
 
-    /// Whether the first state is the seed, as nothing was kept.
+    /// Whether nothing was kept: the first state is the seed, or empty.
     #[must_use]
-    pub fn is_seeded(&self) -> bool {
+    pub fn is_new(&self) -> bool {
         match self {
-            Self::Local(local) => local.seeded,
-            Self::Etcd(etcd) => etcd.seeded,
+            Self::Local(local) => local.is_new,
+            Self::Etcd(etcd) => etcd.is_new,
             Self::Ankaios(_) => false,
         }
     }

@@ -18,5 +18,6 @@ pub(crate) fn options(server: &Etcd, agent: &str) -> Options {
         takeover_after: Some(Duration::from_secs(1)),
         place: Place::default(),
         address: None,
+        needs_state: false,
     }
 }

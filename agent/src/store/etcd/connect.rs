@@ -55,6 +55,9 @@ pub(super) enum Trouble {
     /// Another process owns the name of this agent.
     #[error("{0}")]
     Taken(String),
+    /// The cluster is empty, and has nothing to begin with.
+    #[error("it has no state yet")]
+    NoSeed,
 }
 
 /// No endpoint of etcd is of use: each with its trouble.
@@ -144,7 +147,7 @@ pub(super) async fn answer<T>(
 }
 
 /// Converts the desired state of a manifest to items.
-pub(super) fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
+fn seeded(seed: &Tree) -> Result<Vec<Change>, OpenError> {
     let update = Update { new_state: convert::to_pb(seed, Fill::Full), ..Update::default() };
     let planned = StateModel::default()
         .update(&update)
@@ -159,7 +162,7 @@ pub(super) struct Opened {
     pub(super) lease: (i64, Duration),
     pub(super) view: View,
     /// This agent wrote the first state.
-    pub(super) seeded: bool,
+    pub(super) is_new: bool,
 }
 
 /// Opens the cluster: connects, seeds it if it is new, takes the agent's name, and reads all keys.
@@ -167,8 +170,13 @@ pub(super) async fn open(
     options: &Options,
     keys: &Keys,
     own: &Holder,
-    seed: Option<&Vec<Change>>,
-) -> Result<Opened, EtcdError> {
+    seed: Option<&Tree>,
+) -> Result<Opened, OpenError> {
+    let seed = match seed {
+        _ if options.needs_state => Err(OpenError::NoState),
+        Some(seed) => seeded(seed),
+        None => Ok(Vec::new()),
+    };
     let mut failed = Vec::new();
     for endpoint in &options.endpoints {
         let mut client = match connect(options, endpoint).await {
@@ -179,12 +187,16 @@ pub(super) async fn open(
             }
         };
         let named = |trouble| EtcdError(vec![(endpoint.clone(), trouble)]);
-        let seeded = begin(&mut client, keys, options.lease, &own.id, seed).await.map_err(named)?;
+        let first = seed.as_deref().ok();
+        let is_new = match (begin(&mut client, keys, options.lease, &own.id, first).await, seed) {
+            (Err(Trouble::NoSeed), Err(fault)) => return Err(fault),
+            (begun, _) => begun.map_err(named)?,
+        };
         let lease = lease::join(&mut client, options, keys, own).await.map_err(named)?;
         let view = read(&mut client, keys).await.map_err(named)?;
-        return Ok(Opened { client, lease, view, seeded });
+        return Ok(Opened { client, lease, view, is_new });
     }
-    Err(EtcdError(failed))
+    Err(EtcdError(failed).into())
 }
 
 /// Connects to one etcd server.
@@ -224,12 +236,13 @@ pub(super) async fn grant(client: &mut Client, ttl: Duration) -> Result<i64, Tro
 }
 
 /// Ensures our layout: exactly one agent seeds a cluster without one. Returns true if it was this one.
+/// Without a seed an empty cluster stays as it is, with [`Trouble::NoSeed`].
 async fn begin(
     client: &mut Client,
     keys: &Keys,
     ttl: Duration,
     id: &str,
-    seed: Option<&Vec<Change>>,
+    seed: Option<&[Change]>,
 ) -> Result<bool, Trouble> {
     // The id in it shows each write of the seeding to be ours.
     let claim = format!("seeding by {id}");
@@ -244,6 +257,7 @@ async fn begin(
             }
             Some(other) => return Err(other_layout(keys, &other)),
             None => {
+                let seed = seed.ok_or(Trouble::NoSeed)?;
                 let lease = grant(client, ttl).await?;
                 if claim_layout(client, keys, &claim, lease).await? {
                     let done = write_seed(client, keys, &claim, seed).await;
@@ -307,11 +321,11 @@ async fn write_seed(
     client: &mut Client,
     keys: &Keys,
     claim: &str,
-    seed: Option<&Vec<Change>>,
+    seed: &[Change],
 ) -> Result<(), Trouble> {
     let lost = || Trouble::Away("seeding took too long".to_owned());
     let ours = || Compare::value(keys.layout(), CompareOp::Equal, claim);
-    let writes: Vec<_> = seed.into_iter().flatten().map(|change| keys.write(change)).collect();
+    let writes: Vec<_> = seed.iter().map(|change| keys.write(change)).collect();
     for some in batches(&writes, |own| own) {
         let puts = some.iter().filter_map(|Write { key, value }| {
             value.as_ref().map(|value| TxnOp::put(key.as_str(), value.clone(), None))

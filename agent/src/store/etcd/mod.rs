@@ -78,14 +78,16 @@ pub struct Options {
     pub place: Place,
     /// URL at which other agents reach the command interface of this one.
     pub address: Option<String>,
+    /// Whether an empty cluster is refused instead of begun.
+    pub needs_state: bool,
 }
 
 /// A handle to the state in etcd.
 #[derive(Clone, Debug)]
 pub struct Etcd {
     shared: Arc<Shared>,
-    /// This agent has begun the state with its manifest.
-    pub(super) seeded: bool,
+    /// This agent has begun the state.
+    pub(super) is_new: bool,
 }
 
 #[derive(Debug)]
@@ -128,16 +130,15 @@ impl Etcd {
     /// Opens the state below a prefix. `seed` is the initial desired state of an empty cluster.
     ///
     /// # Errors
-    /// etcd cannot be used or holds other keys, an agent of this name exists, or the desired state
-    /// breaks a rule.
+    /// etcd cannot be used or holds other keys, an agent of this name exists, or the cluster is empty
+    /// and the desired state breaks a rule.
     pub async fn open(options: Options, seed: Option<&Tree>) -> Result<(Store, Events), OpenError> {
         let keys = Keys::new(&options.prefix);
         let id = lease::new_id().map_err(StorageError::Id)?;
         let ends_after = options.takeover_after.map(|time| time.as_secs_f64());
         let holder = Holder { id, place: options.place.clone(), ends_after };
-        let changes = seed.map(connect::seeded).transpose()?;
-        let opened = connect::open(&options, &keys, &holder, changes.as_ref()).await?;
-        let Opened { client, lease: (lease, kept), view, seeded } = opened;
+        let opened = connect::open(&options, &keys, &holder, seed).await?;
+        let Opened { client, lease: (lease, kept), view, is_new } = opened;
         let (events, receiver) = mpsc::channel(EVENTS_THAT_WAIT);
         // A new queue has space for the first event.
         let _ = events.try_send(Event::State { tree: view.current.tree().clone(), changes: None });
@@ -156,7 +157,7 @@ impl Etcd {
             closing: watch::Sender::new(false),
         });
         tokio::spawn(watcher::run(shared.clone(), events));
-        Ok((Store::Etcd(Self { shared, seeded }), receiver))
+        Ok((Store::Etcd(Self { shared, is_new }), receiver))
     }
 
     pub(super) async fn state(&self) -> Tree {
