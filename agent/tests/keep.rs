@@ -127,6 +127,9 @@ fn agent_is_replaced_twenty_times_and_no_process_restarts_and_no_line_is_lost_or
         for number in 1..=10 {
             let (name, id) = (name(number), &ids[number - 1]);
             assert_eq!(ctl.until_state(&name, "Running(Ok)"), *id);
+            let line = format!("] {name} taken over from an earlier agent\n");
+            let times = || own.agent.log().matches(&line).count();
+            wait_for(&line, || (times() == round + 1).then_some(()));
             // It has gone on, and the new agent hears of it.
             let count = wait_for("further lines", || {
                 let log = log_of(&mut ctl, &name, id);
@@ -294,7 +297,8 @@ fn keeper_that_is_told_to_end_gives_its_process_time() {
     ctl.until_state("w", "Failed(ExecFailed)");
     let (_, _, how) = state_of(&ctl.state(), "w").unwrap();
     let log = log_of(&mut ctl, "w", &id);
-    assert_eq!((how.as_str(), log.last().unwrap().as_str()), ("exit status 4", "bye"));
+    // Some shells tell of the `sleep` that got the signal, too.
+    assert!(how == "exit status 4" && log.iter().any(|line| line == "bye"), "{how}: {log:?}");
 }
 
 #[test]

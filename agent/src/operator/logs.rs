@@ -1,5 +1,7 @@
 //! `logs`: the output of workloads, line by line.
 
+use std::io::{self, Write};
+
 use fifogate::{
     internal::state::WORKLOAD_STATES,
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
@@ -51,7 +53,14 @@ pub(super) async fn logs(args: LogsArgs) -> Result<(), CliError> {
                 };
                 put(&entries.log_entries.into_iter().map(line).collect::<String>())?;
             }
-            ResponseContent::LogsStopResponse(_) => left -= 1,
+            ResponseContent::LogsStopResponse(stop) => {
+                left -= 1;
+                if args.follow {
+                    let name = stop.workload_name.unwrap_or_default().workload_name;
+                    // It is not the result: its loss is no failure.
+                    let _ = writeln!(io::stderr().lock(), "the log of {name} has ended");
+                }
+            }
             _ => return Err(client.unexpected().into()),
         }
     }

@@ -27,6 +27,8 @@ struct Awaited {
     id: String,
     agent: String,
     goal: Goal,
+    /// It was in the state.
+    was_there: bool,
     line: Line,
 }
 
@@ -36,6 +38,8 @@ enum Goal {
     Ended,
     /// Ended and started again: the state from before does not count, at most until the time.
     Replaced(Instant),
+    /// As replaced, and its end was seen, or it is too late for that.
+    StartedAgain,
 }
 
 /// Age at which a replaced instance counts as started again, although nobody has seen its end.
@@ -112,7 +116,7 @@ fn awaited(
         };
         let [workload, id, agent] = [workload, id, agent].map(str::to_owned);
         let line = progress.line(&workload);
-        Ok(Awaited { workload, id, agent, goal, line })
+        Ok(Awaited { workload, id, agent, goal, was_there: false, line })
     };
     let replaced = |instance| success.deleted_workloads.contains(instance);
     let added = success.added_workloads.iter().map(|instance| {
@@ -160,12 +164,22 @@ impl Awaited {
     fn look(&mut self, state: &Tree) -> Option<bool> {
         let path = [WORKLOAD_STATES, &self.agent, &self.workload, &self.id];
         let Some(own) = state.get(&path) else {
-            self.line.tell("Removed");
-            if self.goal != Goal::Ended {
-                self.goal = Goal::Started;
+            if self.goal == Goal::Started && self.was_there {
+                self.line.tell("removed or replaced by another update");
+                return Some(false);
             }
-            return (self.goal == Goal::Ended).then_some(true);
+            self.line.tell("Removed");
+            if self.goal == Goal::Ended {
+                return Some(true);
+            }
+            // Its end before the start that is awaited.
+            self.goal = match self.goal {
+                Goal::Replaced(_) => Goal::StartedAgain,
+                other => other,
+            };
+            return None;
         };
+        self.was_there = true;
         let text = |name| own.str_at(name).unwrap_or_default();
         let (word, sub, info) = (text("state"), text("subState"), text("additionalInfo"));
         let info = if info.is_empty() { String::new() } else { format!(": {}", one_line(info)) };
@@ -186,7 +200,7 @@ impl Awaited {
             // Still the state from before, perhaps.
             Goal::Replaced(unseen) if done.is_some() && Instant::now() < unseen => None,
             Goal::Replaced(_) => {
-                self.goal = Goal::Started;
+                self.goal = Goal::StartedAgain;
                 done
             }
             _ => done,

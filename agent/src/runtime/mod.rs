@@ -170,6 +170,8 @@ pub struct Started {
     pub unit: Box<dyn Unit>,
     /// Its output.
     pub output: Output,
+    /// It ran already, left by an earlier agent.
+    pub taken_over: bool,
 }
 
 /// Where the output of a workload is.

@@ -323,8 +323,9 @@ impl Task {
         let start = tokio::spawn(Arc::clone(runtime).start(order));
         let done = self.starting.insert(start).await;
         self.starting = None;
-        let Started { unit, output } = started(done)?;
-        self.log(Level::Info, format_args!("started"));
+        let Started { unit, output, taken_over } = started(done)?;
+        let text = if taken_over { "taken over from an earlier agent" } else { "started" };
+        self.log(Level::Info, format_args!("{text}"));
         self.unit = Some(unit);
         let logs = &self.shared.logs;
         match output {

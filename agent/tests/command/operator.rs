@@ -154,6 +154,38 @@ fn workload_is_started_anew_with_the_same_configuration() {
 }
 
 #[test]
+fn instance_that_another_update_replaces_is_no_longer_waited_for() {
+    let agent = Agent::start("", &[]);
+    let waiting = ", dependencies: {never: ADD_COND_SUCCEEDED}";
+    let never = workload("never", "echo here; exec sleep 100000", "");
+    let first = workload("w", "exec sleep 100001", waiting);
+    let first = file(&agent, "first.yaml", &format!("workloads:\n{never}{first}"));
+    let second = workload("w", "exec sleep 100002", "");
+    let second = file(&agent, "second.yaml", &format!("workloads:\n{second}"));
+    wait_for("the socket", || agent.path("run/command.sock").exists().then_some(()));
+    let start = |args: &[&str], name: &str| {
+        let file = File::create(agent.path(name)).unwrap();
+        let mut command = command(&agent, args);
+        command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap()
+    };
+    let said = |name: &str| fs::read_to_string(agent.path(name)).unwrap();
+    let mut applying = start(&["apply", "--timeout", "600", &first], "apply.log");
+    for line in ["never: Running(Ok)", "w: Pending(WaitingToStart)"] {
+        wait_for(line, || said("apply.log").contains(line).then_some(()));
+    }
+    done(&agent, &["apply", &second]);
+    assert_eq!(applying.wait().unwrap().code(), Some(1));
+    let text = "w: removed or replaced by another update\n\
+                error: the update was accepted, but failed: w\n";
+    assert!(said("apply.log").ends_with(text), "{}", said("apply.log"));
+    let mut follower = start(&["logs", "-f", "never"], "follow.log");
+    wait_for("the line", || (said("follow.log") == "here\n").then_some(()));
+    done(&agent, &["delete", "workload", "never"]);
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+    assert_eq!(said("follow.log"), "here\nthe log of never has ended\n");
+}
+
+#[test]
 fn logs_of_several_workloads_have_their_names_and_a_follower_ends_by_interrupt() {
     let both = workload("a", "echo from a", "") + &workload("b", "echo from b; echo more", "");
     let agent = Agent::start(&both, &[]);

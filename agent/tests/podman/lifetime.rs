@@ -46,6 +46,7 @@ fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
     // Another text, another id: the instance is not the one that runs.
     let changed = texts[1].replace(SLEEP, "exec sleep 200000");
     agent.edit_manifest(|text| text.replace(&texts[1], &changed).replace(&texts[2], ""));
+    let known = agent.log().len();
     agent.restart();
     let mut ctl = agent.connect();
     ctl.until_state("runs", "Running(Ok)");
@@ -61,6 +62,10 @@ fn next_agent_takes_over_what_runs_and_removes_what_is_not_wanted() {
     });
     let after = ["runs", "changes", "fails", "done"].map(id);
     assert_eq!(after[0], before[0], "it is not touched");
+    for line in ["] runs taken over from an earlier agent\n", "] changes started\n"] {
+        wait_for(line, || agent.log()[known..].contains(line).then_some(()));
+    }
+    assert!(!agent.log()[known..].contains("] runs started"), "{}", agent.log());
     assert_ne!(after[1], before[1]);
     assert_ne!(after[2], before[2], "a failed one is made anew");
     assert_eq!(after[3], before[3], "one that was done is started again");

@@ -51,7 +51,24 @@ impl Kind for Containers {
     }
 
     async fn ensure(&self, order: &Order) -> Result<Made, StartError> {
-        Ok(Made { pods: Vec::new(), containers: vec![self.ensured(order).await?] })
+        let text = order.config().to_owned();
+        let config = apart::start(text.len(), move || config::parse(&text)).await;
+        let config =
+            config.map_err(|fault| StartError::Wrong(format!("runtimeConfig, {fault}")))?;
+        let here = self.containers_of(&order.instance).await?;
+        if let [one] = &here[..]
+            && let Some(made) = self.take_over(order, &config, one).await?
+        {
+            return Ok(made);
+        }
+        remove_all(&here).await?;
+        let created = self.create(order, &config).await;
+        if created.is_err() {
+            // A container that was made and could not start is in the way of the next try, which removes it
+            // if this fails; why it did not start is what its author needs.
+            let _ = self.remove(&order.instance).await;
+        }
+        created.map(made)
     }
 
     fn change(made: &Made, all: &AllContainers) -> Change {
@@ -97,29 +114,6 @@ impl Containers {
         Ok(all)
     }
 
-    /// Starts a container, or finds it running. One that has done its work is started again; any other
-    /// is replaced.
-    async fn ensured(&self, order: &Order) -> Result<String, StartError> {
-        let text = order.config().to_owned();
-        let config = apart::start(text.len(), move || config::parse(&text)).await;
-        let config =
-            config.map_err(|fault| StartError::Wrong(format!("runtimeConfig, {fault}")))?;
-        let here = self.containers_of(&order.instance).await?;
-        if let [one] = &here[..]
-            && let Some(id) = self.take_over(order, &config, one).await?
-        {
-            return Ok(id);
-        }
-        remove_all(&here).await?;
-        let created = self.create(order, &config).await;
-        if created.is_err() {
-            // A container that was made and could not start is in the way of the next try, which removes it
-            // if this fails; why it did not start is what its author needs.
-            let _ = self.remove(&order.instance).await;
-        }
-        created
-    }
-
     /// Goes on with a container that runs, and starts one again that has done its work. `None` if it has to
     /// be replaced.
     async fn take_over(
@@ -127,7 +121,7 @@ impl Containers {
         order: &Order,
         config: &Container,
         one: &Listed,
-    ) -> Result<Option<String>, StartError> {
+    ) -> Result<Option<Made>, StartError> {
         let has_ended = one.state == EXITED && one.exit_code == 0;
         if one.state != RUNNING && !has_ended {
             return Ok(None);
@@ -140,9 +134,9 @@ impl Containers {
             let general = config.general_options.iter().map(String::as_str);
             // What it was made with may be gone, and then a new one is made.
             let started = command::run(general.chain(["start", &one.id])).await;
-            return Ok(started.is_ok().then(|| one.id.clone()));
+            return Ok(started.is_ok().then(|| made(one.id.clone())));
         }
-        Ok(Some(one.id.clone()))
+        Ok(Some(Made { taken_over: true, ..made(one.id.clone()) }))
     }
 
     async fn create(&self, order: &Order, config: &Container) -> Result<String, StartError> {
@@ -187,6 +181,11 @@ impl Containers {
         });
         options.collect()
     }
+}
+
+/// A container that was started.
+fn made(id: String) -> Made {
+    Made { containers: vec![id], ..Made::default() }
 }
 
 /// Stops and removes containers.

@@ -131,6 +131,8 @@ struct Made {
     pods: Vec<String>,
     /// Ids of its containers, without the holders of a pod's namespaces.
     containers: Vec<String>,
+    /// They ran already.
+    taken_over: bool,
 }
 
 /// Runs workloads of one kind.
@@ -165,6 +167,7 @@ impl<K: Kind> Runtime for Runner<K> {
             let watch = self.shared.watch().clone();
             let made = self.kind.ensure(&order).await?;
             let logs = Logs { ids: made.containers.clone() };
+            let taken_over = made.taken_over;
             let unit = Running {
                 runner: self,
                 instance: order.instance,
@@ -176,7 +179,7 @@ impl<K: Kind> Runtime for Runner<K> {
                 told: states::running(),
             };
             watch.look();
-            Ok(Started { unit: Box::new(unit), output: Output::Kept(Arc::new(logs)) })
+            Ok(Started { unit: Box::new(unit), output: Output::Kept(Arc::new(logs)), taken_over })
         })
     }
 

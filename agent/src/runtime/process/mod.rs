@@ -287,18 +287,21 @@ impl Runtime for Launcher {
     fn start(self: Arc<Self>, order: Order) -> Later<'static, Result<Started, StartError>> {
         Box::pin(async move {
             if let Some(kept) = self.take_over(&order).await? {
-                return Ok(Started { unit: Box::new(kept), output: Output::InLog });
+                let (unit, output) = (Box::new(kept), Output::InLog);
+                return Ok(Started { unit, output, taken_over: true });
             }
             self.end_left(&order.instance).await.map_err(StartError::Failed)?;
             let plan = self.prepare(&order).await?;
             if self.around.keeps {
                 let kept = self.start_kept(&order, plan).await?;
-                return Ok(Started { unit: Box::new(kept), output: Output::InLog });
+                let (unit, output) = (Box::new(kept), Output::InLog);
+                return Ok(Started { unit, output, taken_over: false });
             }
             let (process, stdout, stderr) = Process::start(&self.program, self.isolation, &plan)
                 .await
                 .map_err(StartError::Failed)?;
-            Ok(Started { unit: Box::new(process), output: Output::Pipes(stdout, stderr) })
+            let (unit, output) = (Box::new(process), Output::Pipes(stdout, stderr));
+            Ok(Started { unit, output, taken_over: false })
         })
     }
 

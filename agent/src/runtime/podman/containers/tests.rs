@@ -11,7 +11,7 @@ fn listed(id: &str, state: &str, exit_code: i64, name: &str) -> Listed {
 fn each_state_of_podman_is_a_state_of_the_workload() {
     let state = |word: &str, code| {
         let all = [("c".to_owned(), listed("c", word, code, "w.i.a"))].into();
-        let made = Made { pods: Vec::new(), containers: vec!["c".to_owned()] };
+        let made = made("c".to_owned());
         Containers::change(&made, &all)
     };
     for word in ["created", "configured", "initialized"] {

@@ -179,7 +179,7 @@ impl Pods {
         {
             return Ok(None);
         }
-        Ok(Some(made(pods, &all)))
+        Ok(Some(Made { taken_over: true, ..made(pods, &all) }))
     }
 
     /// Removes what is left of an instance, and plays its manifest.
@@ -237,7 +237,7 @@ impl Pods {
 fn made(pods: Vec<String>, all: &[Listed]) -> Made {
     let own = all.iter().filter(|one| pods.contains(&one.pod) && !one.is_infra);
     let containers = own.map(|one| one.id.clone()).collect();
-    Made { pods, containers }
+    Made { pods, containers, taken_over: false }
 }
 
 /// The container of `controlInterfaceTarget`.
