@@ -69,6 +69,7 @@ workloads:
     files:
       - { mountPoint: x, data: y }
       - { mountPoint: /x, binaryData: '*' }
+      - { mountPoint: /x/y/z, data: y }
   b: { agent: agent_A, runtime: containerd, runtimeConfig: x }
   c:
     agent: agent_B
@@ -76,6 +77,11 @@ workloads:
     configs: { c: c }
     runtimeConfig: 'command: {{c.missing}}'
   d: { agent: agent_B, runtime: process, runtimeConfig: '' }
+  u:
+    agent: agent_A
+    runtime: process
+    runtimeConfig: '{command: x, user: 1:4294967295}'
+    files: [{ mountPoint: /, data: y }]
   p: { agent: agent_A, runtime: podman, runtimeConfig: 'image: 5' }
   e:
     agent: '{{c'
@@ -89,16 +95,22 @@ configs: { c: { program: sleep } }
     let lines: Vec<_> = err.lines().filter(|line| line.starts_with("error: ")).collect();
     let expected = [
         ("7:7", "runtimeConfig, line 2, column 1: unknown key 'arg'; there are command"),
-        ("10:9", "file with mountPoint 'x': a mountPoint is an absolute path without `..`"),
-        ("11:9", "file with mountPoint '/x': binaryData is no base64"),
         (
-            "12:33",
+            "10:9",
+            "file with mountPoint 'x': a mountPoint is an absolute path of a file without `..`",
+        ),
+        ("11:9", "file with mountPoint '/x': binaryData is no base64"),
+        ("12:9", "file with mountPoint '/x/y/z': another file is at /x"),
+        (
+            "13:33",
             "unknown runtime 'containerd'; this agent has 'podman', 'podman-kube', 'process'",
         ),
-        ("14:5", "Failed to render field 'runtimeConfig'"),
-        ("18:57", "runtimeConfig, is empty"),
-        ("19:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),
-        ("21:5", "Failed to render field 'agent'"),
+        ("15:5", "Failed to render field 'runtimeConfig'"),
+        ("19:57", "runtimeConfig, is empty"),
+        ("23:20", "runtimeConfig, line 1, column 20: user: 4294967295 is no number of a group"),
+        ("24:13", "file with mountPoint '/': a mountPoint is an absolute path of a file"),
+        ("25:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),
+        ("27:5", "Failed to render field 'agent'"),
     ];
     assert_eq!(lines.len(), expected.len(), "{err}");
     for (line, (place, part)) in lines.iter().zip(expected) {

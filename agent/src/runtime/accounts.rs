@@ -3,7 +3,7 @@
 //! The `user` of a `runtimeConfig` goes in, as `USER` or `USER:GROUP`, each a name or a number; numbers and
 //! a home folder come out. As in containers, a number needs no account on the node.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
@@ -24,25 +24,21 @@ pub(crate) struct Account {
 /// # Errors
 /// There is no such user or group, or the lookup failed.
 pub(crate) fn account(text: &str) -> Result<Account, StartError> {
-    let (user, group) = match text.split_once(':') {
-        Some(("", _)) => return Err(wrong("a user is missing before the colon")),
-        Some((_, "")) => return Err(wrong("a group is missing behind the colon")),
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
-    };
-    let found = match number(user, "user")? {
-        Some(uid) => User::from_uid(Uid::from_raw(uid)).map(|found| match found {
+    let Named { user, group } = named(text).map_err(StartError::Wrong)?;
+    let found = match user {
+        Id::Number(uid) => User::from_uid(Uid::from_raw(uid)).map(|found| match found {
             Some(user) => Some(user.into()),
             None => Some(Account { uid, gid: uid, home: "/".into() }),
         }),
-        None => User::from_name(user).map(|found| found.map(Account::from)),
+        Id::Name(user) => User::from_name(user).map(|found| found.map(Account::from)),
     };
     let found = found.map_err(|error| failed(&format!("user '{user}': {error}")))?;
     let account = found.ok_or_else(|| wrong(&format!("there is no user '{user}' on this node")))?;
-    let Some(group) = group else { return Ok(account) };
-    if let Some(gid) = number(group, "group")? {
-        return Ok(Account { gid, ..account });
-    }
+    let group = match group {
+        None => return Ok(account),
+        Some(Id::Number(gid)) => return Ok(Account { gid, ..account }),
+        Some(Id::Name(group)) => group,
+    };
     let found =
         Group::from_name(group).map_err(|error| failed(&format!("group '{group}': {error}")))?;
     let gid = found.map(|group: Group| group.gid);
@@ -56,18 +52,57 @@ impl From<User> for Account {
     }
 }
 
-/// The number in `text`, if it is one.
-fn number(text: &str, of: &str) -> Result<Option<u32>, StartError> {
+/// A user and a group, as they are written.
+struct Named<'t> {
+    user: Id<'t>,
+    group: Option<Id<'t>>,
+}
+
+#[derive(Clone, Copy)]
+enum Id<'t> {
+    Name(&'t str),
+    Number(u32),
+}
+
+impl fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Checks the form of a `user`. Whether there is such an account, the node of the workload knows.
+///
+/// # Errors
+/// The fault.
+pub(super) fn check(text: &str) -> Result<(), String> {
+    named(text).map(drop)
+}
+
+fn named(text: &str) -> Result<Named<'_>, String> {
+    let (user, group) = match text.split_once(':') {
+        Some(("", _)) => return Err("a user is missing before the colon".to_owned()),
+        Some((_, "")) => return Err("a group is missing behind the colon".to_owned()),
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let group = group.map(|group| id(group, "group")).transpose()?;
+    Ok(Named { user: id(user, "user")?, group })
+}
+
+fn id<'t>(text: &'t str, of: &str) -> Result<Id<'t>, String> {
     if text.is_empty() {
-        return Err(wrong(&format!("a {of} is missing")));
+        return Err(format!("a {of} is missing"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(None);
+        return Ok(Id::Name(text));
     }
     match text.parse() {
         // The largest one means "no change" to the kernel.
-        Ok(u32::MAX) | Err(_) => Err(wrong(&format!("{text} is no number of a {of}"))),
-        Ok(number) => Ok(Some(number)),
+        Ok(u32::MAX) | Err(_) => Err(format!("{text} is no number of a {of}")),
+        Ok(number) => Ok(Id::Number(number)),
     }
 }
 

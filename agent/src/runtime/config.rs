@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use crate::limits::MOST_VALUES;
 
 use super::{
-    capabilities, podman,
+    accounts, capabilities, podman,
     yaml::{self, Data, ScalarKind, Yaml, fault},
 };
 
@@ -109,7 +109,11 @@ fn command(document: &Yaml<'_>) -> Result<Command, Fault> {
                 }
             }
             "workingDir" => command.working_dir = Some(scalar(value)?.into()),
-            "user" => command.user = Some(scalar(value)?.to_owned()),
+            "user" => {
+                let user = scalar(value)?;
+                accounts::check(user).map_err(|text| fault(value, &format!("user: {text}")))?;
+                command.user = Some(user.to_owned());
+            }
             "capabilities" => command.capabilities = capability_bits(value)?,
             "noNewPrivileges" => {
                 command.no_new_privileges = Some(match scalar(value)? {

@@ -1,6 +1,7 @@
 //! The files of a workload, written into the agent's folder as sources of mounts.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, Permissions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown},
@@ -29,6 +30,9 @@ pub(super) fn write(
     files: &[pb::File],
     readers: Readers,
 ) -> Result<Vec<Bind>, StartError> {
+    if let Some((_, fault)) = overlaps(files).into_iter().next() {
+        return Err(StartError::Wrong(fault));
+    }
     let mut binds = Vec::new();
     for file in files {
         let (target, content) = target_and_content(file).map_err(StartError::Wrong)?;
@@ -57,10 +61,10 @@ fn name_for(mount_point: &str) -> String {
 /// One of them cannot be used.
 pub(super) fn target_and_content(file: &pb::File) -> Result<(PathBuf, Vec<u8>), String> {
     let target = PathBuf::from(&file.mount_point);
-    let wrong = |what: &str| format!("file with mountPoint '{}': {what}", file.mount_point);
+    let wrong = |what: &str| fault(file, what);
     let plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
-    if !target.is_absolute() || !target.components().all(plain) {
-        return Err(wrong("a mountPoint is an absolute path without `..`"));
+    if !target.is_absolute() || !target.components().all(plain) || target.file_name().is_none() {
+        return Err(wrong("a mountPoint is an absolute path of a file without `..`"));
     }
     let content = match &file.file_content {
         Some(FileContent::Data(text)) => text.as_bytes().to_vec(),
@@ -70,6 +74,26 @@ pub(super) fn target_and_content(file: &pb::File) -> Result<(PathBuf, Vec<u8>), 
         None => Vec::new(),
     };
     Ok((target, content))
+}
+
+/// The files at or below the place of another one, by their numbers, with the fault of each.
+pub(super) fn overlaps(files: &[pb::File]) -> Vec<(usize, String)> {
+    let mut places = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        places.entry(Path::new(&file.mount_point)).or_insert(number);
+    }
+    let overlap = |(number, file): (usize, &pb::File)| {
+        let own = Path::new(&file.mount_point);
+        let outer = own
+            .ancestors()
+            .find(|outer| places.get(outer).is_some_and(|other| *other != number))?;
+        Some((number, fault(file, &format!("another file is at {}", outer.display()))))
+    };
+    files.iter().enumerate().filter_map(overlap).collect()
+}
+
+fn fault(file: &pb::File, what: &str) -> String {
+    format!("file with mountPoint '{}': {what}", file.mount_point)
 }
 
 fn mode(content: &[u8], readers: Readers) -> u32 {

@@ -339,9 +339,12 @@ fn field_faults(
     let of_config = config
         .err()
         .map(|fault| (vec!["runtimeConfig".to_owned()], format!("runtimeConfig, {fault}")));
+    let place = |number: usize| vec!["files".to_owned(), number.to_string()];
     let of_files = files.iter().enumerate().filter_map(|(number, file)| {
         let fault = check_file(file).err()?;
-        Some((vec!["files".to_owned(), number.to_string()], fault))
+        Some((place(number), fault))
     });
-    of_config.into_iter().chain(of_files).collect()
+    let overlaps = files::overlaps(files).into_iter();
+    let overlaps = overlaps.map(|(number, fault)| (place(number), fault));
+    of_config.into_iter().chain(of_files).chain(overlaps).collect()
 }
