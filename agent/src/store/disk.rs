@@ -5,7 +5,7 @@
 
 use std::{
     error::Error,
-    fmt, io, mem,
+    fmt, fs, io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     string::FromUtf8Error,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use fifogate::pb::ank_base as pb;
+use nix::fcntl::{Flock, FlockArg};
 use prost::Message;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
@@ -35,6 +36,8 @@ const META: Table = TableDefinition::new("meta");
 
 const API_VERSION: &str = "apiVersion";
 const FILE: &str = "desired-state.redb";
+/// Its name until it is a database: an empty file of the other name has lost its content.
+const NEW_FILE: &str = "desired-state.redb.new";
 
 /// The file of the desired state cannot be used.
 #[derive(Debug)]
@@ -180,11 +183,9 @@ impl Drop for Disk {
 }
 
 fn open_database(dir: &Path) -> Result<Database, DiskError> {
-    // Opened here, since the database would follow a symbolic link.
-    let folder = Private::open(dir, Readable::Closed).map_err(DiskError::Folder)?;
-    let file = folder.file(FILE).map_err(DiskError::Folder)?;
+    let path = || dir.join(FILE);
+    let (file, is_new) = open_file(dir)?;
     intact(dir, || {
-        let path = || dir.join(FILE);
         let mut database = match Database::builder().create_file(file) {
             // No database at all, as of a torn or mistaken copy.
             Err(DatabaseError::Storage(StorageError::Io(error)))
@@ -194,25 +195,53 @@ fn open_database(dir: &Path) -> Result<Database, DiskError> {
             }
             opened => opened.map_err(|error| DiskError::Open(path(), error))?,
         };
-        let before = intact(dir, || Ok(fingerprint(&database)?)).ok();
-        // A disk that changed bits is told at the start, not by items that are silently missing.
-        match database.check_integrity() {
-            Ok(true) => Ok(database),
-            Ok(false) => {
-                let path = path();
-                // redb also repairs its list of free pages, which may be another one after any stop. Then all items
-                // are as they were.
-                if before.is_none() || fingerprint(&database).ok() != before {
-                    log::warn!("{} was damaged; its newest changes may be lost", path.display());
-                }
-                Ok(database)
-            }
-            Err(DatabaseError::Storage(StorageError::Corrupted(_))) => {
-                Err(DiskError::Damaged(path()))
-            }
-            Err(error) => Err(DiskError::Open(path(), error)),
+        if is_new {
+            let named = fs::rename(dir.join(NEW_FILE), path());
+            let synced = named.and_then(|()| fs::File::open(dir)?.sync_all());
+            synced.map_err(DiskError::Folder)?;
         }
+        check(&mut database, dir)?;
+        Ok(database)
     })
+}
+
+/// The file, or a new one that is to get its name; whether it is new.
+fn open_file(dir: &Path) -> Result<(fs::File, bool), DiskError> {
+    // Opened here, since the database would follow a symbolic link.
+    let folder = Private::open(dir, Readable::Closed).map_err(DiskError::Folder)?;
+    let there = fs::symlink_metadata(dir.join(FILE));
+    if !there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        let file = folder.file(FILE).map_err(DiskError::Folder)?;
+        let size = file.metadata().map_err(DiskError::Folder)?.len();
+        // The database would begin anew, and all workloads that go on would end.
+        return if size == 0 { Err(DiskError::Damaged(dir.join(FILE))) } else { Ok((file, false)) };
+    }
+    let file = folder.file(NEW_FILE).map_err(DiskError::Folder)?;
+    let busy = |_| DiskError::Open(dir.join(FILE), DatabaseError::DatabaseAlreadyOpen);
+    let file =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| busy(errno))?;
+    // It has half of a database, if an agent was killed while it made one.
+    file.set_len(0).map_err(DiskError::Folder)?;
+    Ok((file.unlock().map_err(|(_, errno)| busy(errno))?, true))
+}
+
+/// A disk that changed bits is told at the start, not by items that are silently missing.
+fn check(database: &mut Database, dir: &Path) -> Result<(), DiskError> {
+    let path = || dir.join(FILE);
+    let before = intact(dir, || Ok(fingerprint(database)?)).ok();
+    match database.check_integrity() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            // redb also repairs its list of free pages, which may be another one after any stop. Then all items
+            // are as they were.
+            if before.is_none() || fingerprint(database).ok() != before {
+                log::warn!("{} was damaged; its newest changes may be lost", path().display());
+            }
+            Ok(())
+        }
+        Err(DatabaseError::Storage(StorageError::Corrupted(_))) => Err(DiskError::Damaged(path())),
+        Err(error) => Err(DiskError::Open(path(), error)),
+    }
 }
 
 /// The result of a step that panics if the file in `dir` is damaged, as redb does in many places.

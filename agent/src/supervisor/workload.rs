@@ -119,6 +119,11 @@ impl Task {
             std::mem::take(&mut self.left).into_iter().partition(is_wanted);
         self.left = stay;
         for left in go {
+            let id = &left.instance.id;
+            self.log(
+                Level::Info,
+                format_args!("{id} of an earlier agent is not wanted; it is ended"),
+            );
             self.report(&left.instance, states::stop_requested());
             if let Ok(runtime) = self.shared.runtimes.get(left.runtime).cloned()
                 && !self.remove(&*runtime, &left.instance).await

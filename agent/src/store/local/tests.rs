@@ -66,6 +66,29 @@ fn a_seed_that_does_not_render_is_refused() {
 }
 
 #[test]
+fn empty_file_is_damaged_and_half_of_a_new_one_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("desired-state.redb.new"), [7; 5000]).unwrap();
+    block_on(async {
+        let (store, _events) = Local::open(Some(&manifest(ONE)), Some(dir.path())).unwrap();
+        assert!(store.is_new());
+        store.update(set_config("kept")).await.unwrap();
+    });
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|own| own.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["desired-state.redb"]);
+    assert!(!Local::open(None, Some(dir.path())).unwrap().0.is_new());
+    std::fs::write(dir.path().join("desired-state.redb"), "").unwrap();
+    let error = Local::open(None, Some(dir.path())).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("desired-state.redb is damaged; restore a backup"), "{error}");
+    // Nobody makes a new one beside an agent that does.
+    std::fs::remove_file(dir.path().join("desired-state.redb")).unwrap();
+    let other = std::fs::File::create(dir.path().join("desired-state.redb.new")).unwrap();
+    other.lock().unwrap();
+    let busy = Local::open(None, Some(dir.path())).map(|_| ()).unwrap_err().to_string();
+    assert!(busy.contains("another agent has this file open"), "{busy}");
+}
+
+#[test]
 fn file_of_something_else_is_refused_as_a_damaged_one() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("desired-state.redb"), "apiVersion: v1\n".repeat(1_000))
