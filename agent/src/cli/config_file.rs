@@ -171,7 +171,38 @@ pub(super) fn parse(args: Vec<OsString>) -> Result<(Cli, ConfigFile), Refused> {
             return parse_with(&args, run, path);
         }
     }
-    Ok((Cli::from_arg_matches(&alone?)?, ConfigFile::default()))
+    let alone = alone.map_err(|error| with_variables(error, &args))?;
+    Ok((Cli::from_arg_matches(&alone)?, ConfigFile::default()))
+}
+
+/// The error, with a tip for each variable that is its reason: it is easily forgotten.
+fn with_variables(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let text = error.to_string();
+    let tips: Vec<_> = variables_named(&text, args)
+        .into_iter()
+        .map(|variable| format!("'{variable}' is set in the environment").into())
+        .collect();
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+/// The variables of those flags that a message names, and the command line does not have.
+fn variables_named(message: &str, args: &[OsString]) -> Vec<String> {
+    let command = command();
+    let is_given = |long: &str| {
+        let flag = format!("--{long}");
+        let mut args = args.iter().map(|arg| arg.to_string_lossy());
+        args.any(|arg| {
+            arg.strip_prefix(&*flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
+    };
+    let flags = run_flags(&command).filter_map(|arg| Some((arg.get_long()?, arg.get_env()?)));
+    let named = flags.filter(|(long, variable)| {
+        env::var_os(variable).is_some() && is_named(message, long) && !is_given(long)
+    });
+    named.map(|(_, variable)| variable.to_string_lossy().into_owned()).collect()
 }
 
 fn parse_with(
@@ -197,7 +228,10 @@ fn parse_with(
 fn refused(error: &clap::Error, entries: &[Entry], file: &ConfigFile) -> Refused {
     let text = first_paragraph(error);
     if error.kind() != ErrorKind::MissingRequiredArgument {
-        return Refused::File(file.locate(text));
+        return Refused::File(match variables_named(&text, &file.command_line) {
+            none if none.is_empty() => file.locate(text),
+            some => format!("{}; {} is set in the environment", file.locate(text), some.join(", ")),
+        });
     }
     let missing = missing(error);
     let asks = entries.iter().find(|entry| {
@@ -337,9 +371,14 @@ fn arguments(
         (ArgAction::SetTrue, _) => {
             Ok(reader.bool(key, value)?.then(|| format!("--{key}")).into_iter().collect())
         }
-        (ArgAction::Append, _) if !is_text => {
-            Ok(reader.strings(key, value)?.into_iter().map(flag).collect())
-        }
+        (ArgAction::Append, _) if !is_text => match reader.strings(key, value)? {
+            // Easily what a template of somebody has left of a list: `etcd` without endpoints is no etcd at all.
+            none if none.is_empty() => {
+                let text = format!("{key} is empty; give a value, or remove the line");
+                Err(reader.fault(value.span().start, text))
+            }
+            all => Ok(all.into_iter().map(flag).collect()),
+        },
         (_, Numbers::Only | Numbers::Too) if !is_text => {
             let text = number(value).ok_or_else(|| reader.is_no(key, value, "a number"))?;
             Ok(vec![flag(text)])
@@ -490,7 +529,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_with_file_line_and_key() {
-        let cases: [(&str, &[&str], &str); 20] = [
+        let cases: [(&str, &[&str], &str); 21] = [
             ("\nnmae = 'a'", &[], "FILE:2: unknown key `nmae`; name is the nearest of advertise,"),
             ("state_dir = 'a'", &[], "FILE:1: unknown key `state_dir`; state-dir is the nearest"),
             ("config = 'a'", &[], "FILE:1: unknown key `config`"),
@@ -506,6 +545,7 @@ mod tests {
             ("isolation = 'ful'", &[], "FILE:1: isolation: expected one of full, mounts, none"),
             ("tag = [1]", &[], "FILE:1: tag holds a value of the type integer, expected an array"),
             ("tag = 'a'", &[], "FILE:1: tag: expected KEY=VALUE"),
+            ("name = 'a'\netcd = []", &[], "FILE:2: etcd is empty; give a value, or remove the"),
             (
                 "takeover-after = true",
                 &[],
