@@ -64,6 +64,12 @@ pub mod printed {
     pub use crate::printed::{change, json_line, state, yaml};
 }
 
+/// Masks typed by hand: those of the reference agent's commands are checked alike.
+#[cfg(feature = "printed")]
+pub mod masks {
+    pub use crate::state::reach::{overlap, unknown_parts, why_nothing, without_match};
+}
+
 /// The tree as the reference agent works on it: names of parts, differences, entries of instances.
 pub mod state {
     pub use crate::state::{

@@ -22,7 +22,7 @@ use crate::{
         CompleteState, UpdateStateRequest, request::RequestContent, response::ResponseContent,
     },
     source,
-    state::Node,
+    state::{Node, reach::overlap},
 };
 
 pub(super) fn set(args: SetArgs) -> Result<(), CliError> {
@@ -150,18 +150,9 @@ fn split(path: &str) -> Result<Vec<&str>, CliError> {
 
 /// Rejects two paths if one contains the other: their order of application would be ambiguous.
 fn refuse_overlaps(paths: &[impl AsRef<str>]) -> Result<(), CliError> {
-    let mut paths: Vec<Vec<_>> =
-        paths.iter().map(|path| path.as_ref().split('.').collect()).collect();
-    paths.sort();
-    // Sorted by names, a path is followed directly by the paths inside it.
-    match paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {
-        None => Ok(()),
-        Some(pair) => {
-            let (outer, inner) = (pair[0].join("."), pair[1].join("."));
-            let text = format!("{inner}: is changed by {outer} already; give one of the two");
-            Err(CliError::unusable(text))
-        }
-    }
+    let Some((outer, inner)) = overlap(paths) else { return Ok(()) };
+    let text = format!("{inner}: is changed by {outer} already; give one of the two");
+    Err(CliError::unusable(text))
 }
 
 #[cfg(test)]

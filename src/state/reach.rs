@@ -10,6 +10,8 @@ use super::{
     Mask, Segment,
     schema::{COMPLETE_STATE, Kind, Record, STATE},
 };
+#[cfg(feature = "printed")]
+use super::{Node, Tree};
 use crate::nearest::nearest;
 
 /// The reason why a mask can name nothing.
@@ -123,9 +125,67 @@ pub(crate) fn names_nothing(mask: &Mask) -> Option<NamesNothing> {
 
 /// As `names_nothing`, for the first name of `mask` alone.
 #[must_use]
-#[cfg(feature = "cli")]
+#[cfg(feature = "printed")]
 pub(crate) fn begins_with_no_part(mask: &Mask) -> Option<NamesNothing> {
     names_nothing(mask).filter(|why| matches!(why, NamesNothing::UnknownPart(_)))
+}
+
+/// The faults of those masks that begin with no part of the state.
+#[must_use]
+#[cfg(feature = "printed")]
+pub fn unknown_parts(masks: &[String]) -> Vec<String> {
+    let faults = masks.iter().filter_map(|mask| begins_with_no_part(&Mask::parse(mask)));
+    faults.map(|why| why.to_string()).collect()
+}
+
+/// A line for each mask without a match in a state.
+#[must_use]
+#[cfg(feature = "printed")]
+pub fn without_match(masks: &[String], tree: &Tree) -> Vec<String> {
+    let masks = masks.iter().map(|mask| Mask::parse(mask));
+    let missing = masks.filter(|mask| !mask.text().is_empty() && !has_match(tree, mask));
+    missing
+        .map(|mask| match names_nothing(&mask) {
+            Some(why) => format!("nothing is at {mask}: {why}"),
+            None => format!("nothing is at {mask}"),
+        })
+        .collect()
+}
+
+/// The reason why a path names nothing in any state.
+#[must_use]
+#[cfg(feature = "printed")]
+pub fn why_nothing(path: &str) -> Option<String> {
+    names_nothing(&Mask::parse(path)).map(|why| why.to_string())
+}
+
+/// A path, and another one inside of it or equal to it. An update of both has no order.
+#[must_use]
+#[cfg(feature = "printed")]
+pub fn overlap(paths: &[impl AsRef<str>]) -> Option<(String, String)> {
+    let paths = paths.iter().map(|path| path.as_ref().split('.').collect::<Vec<_>>());
+    let mut paths: Vec<_> = paths.collect();
+    paths.sort();
+    // Sorted by names, a path is followed directly by the paths inside it.
+    let pair = paths.windows(2).find(|pair| pair[1].starts_with(&pair[0]))?;
+    Some((pair[0].join("."), pair[1].join(".")))
+}
+
+/// Whether `mask` names something in `tree`.
+#[cfg(feature = "printed")]
+fn has_match(tree: &Tree, mask: &Mask) -> bool {
+    fn walk(node: Option<&Node>, names: &[&str]) -> bool {
+        match (node, names) {
+            (None, _) => false,
+            (Some(_), []) => true,
+            (Some(node), ["*", rest @ ..]) => {
+                node.entries().iter().any(|(_, below)| walk(Some(below), rest))
+            }
+            (Some(node), [name, rest @ ..]) => walk(node.get(name), rest),
+        }
+    }
+    let names: Vec<_> = mask.text().split('.').collect();
+    walk(Some(&Node::Map(tree.root().clone())), &names)
 }
 
 /// As `names_nothing`, for a first name that is surely a mistake: a part, or a field of the desired state without
@@ -273,5 +333,33 @@ mod tests {
         ] {
             assert_eq!(fault(mask), Some(text), "{mask}");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "printed")]
+    fn mask_without_a_match_is_missing_also_beside_others_and_with_a_wildcard() {
+        let config = Node::map([("a", Node::text("x")), ("l", Node::seq([Node::text("y")]))]);
+        let state = Node::map([("apiVersion", Node::text("v1")), ("configs", config)]);
+        let tree = Tree::default().with("desiredState", Some(state));
+        let missing = |masks: &[&str]| {
+            let masks: Vec<_> = masks.iter().map(|mask| (*mask).to_owned()).collect();
+            without_match(&masks, &tree)
+        };
+        for there in
+            ["", "*", "desiredState", "desiredState.configs.a", "desiredState.*.l", "*.configs.*"]
+        {
+            assert_eq!(missing(&[there]), [""; 0], "{there}");
+        }
+        for absent in [
+            "agents",
+            "desiredState.workloads.engin",
+            "desiredState.configs.l.0",
+            "desiredState.configs.*.b",
+            "workloadStates.*.w",
+        ] {
+            let notes = missing(&["desiredState.configs", absent]);
+            assert!(notes.len() == 1 && notes[0].starts_with(&format!("nothing is at {absent}")));
+        }
+        assert!(missing(&["desiredState.config"])[0].contains("has no field `config`, only"));
     }
 }

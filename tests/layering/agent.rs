@@ -13,6 +13,7 @@ const FOR_THE_AGENT: &[&str] = &[
     "internal::journal",
     "internal::man_page",
     "internal::manifest",
+    "internal::masks",
     "internal::metrics",
     "internal::notify",
     "internal::parts",

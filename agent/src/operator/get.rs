@@ -2,7 +2,7 @@
 
 use fifogate::{
     internal::{
-        printed,
+        masks, printed,
         state::{AGENTS, DESIRED_STATE, WORKLOAD_STATES},
     },
     pb::ank_base::response::ResponseContent,
@@ -15,7 +15,7 @@ use fifogate::{
 use super::{
     args::{Format, GetArgs, Gettable},
     connect,
-    print::{document, one_line, put, table},
+    print::{document, note, one_line, put, table},
 };
 use crate::{
     cli::CliError,
@@ -23,6 +23,9 @@ use crate::{
 };
 
 pub(super) async fn get(args: GetArgs) -> Result<(), CliError> {
+    if matches!(args.what, Gettable::State | Gettable::Events) {
+        check(&args.names)?;
+    }
     let mut client = connect(&args.connect).await?;
     let configs = format!("{DESIRED_STATE}.configs");
     let workloads = format!("{DESIRED_STATE}.workloads");
@@ -54,9 +57,26 @@ pub(super) async fn get(args: GetArgs) -> Result<(), CliError> {
             Some(subscription) => client.event(subscription).await?,
             None => {
                 client.goodbye().await;
+                if args.what == Gettable::State {
+                    note_missing(&args.names, &state);
+                }
                 return Ok(());
             }
         }
+    }
+}
+
+/// Refuses masks that begin with no part of the state: nobody means them.
+pub(super) fn check(masks: &[String]) -> Result<(), CliError> {
+    match masks::unknown_parts(masks) {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(CliError::Unusable(faults.join("\n"))),
+    }
+}
+
+fn note_missing(masks: &[String], state: &Tree) {
+    for line in masks::without_match(masks, state) {
+        note(&format!("note: {line}"));
     }
 }
 

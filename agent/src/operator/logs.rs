@@ -1,7 +1,5 @@
 //! `logs`: the output of workloads, line by line.
 
-use std::io::{self, Write};
-
 use fifogate::{
     internal::state::WORKLOAD_STATES,
     pb::ank_base::{self as pb, request::RequestContent, response::ResponseContent},
@@ -9,7 +7,11 @@ use fifogate::{
 };
 use tokio::signal::ctrl_c;
 
-use super::{args::LogsArgs, connect, print::put};
+use super::{
+    args::LogsArgs,
+    connect,
+    print::{note, put},
+};
 use crate::cli::CliError;
 
 pub(super) async fn logs(args: LogsArgs) -> Result<(), CliError> {
@@ -57,8 +59,7 @@ pub(super) async fn logs(args: LogsArgs) -> Result<(), CliError> {
                 left -= 1;
                 if args.follow {
                     let name = stop.workload_name.unwrap_or_default().workload_name;
-                    // It is not the result: its loss is no failure.
-                    let _ = writeln!(io::stderr().lock(), "the log of {name} has ended");
+                    note(&format!("the log of {name} has ended"));
                 }
             }
             _ => return Err(client.unexpected().into()),

@@ -64,6 +64,7 @@ async fn run_command(command: OperatorCommand) -> Result<(), CliError> {
         OperatorCommand::Delete(args) => apply::delete(args).await,
         OperatorCommand::Get(args) => get::get(args).await,
         OperatorCommand::Watch(args) => {
+            get::check(&args.masks)?;
             let mut client = connect(&args.connect).await?;
             get::events(&mut client, args.masks, args.output, args.count).await
         }

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fifogate::{
-    internal::state::{AGENTS, WORKLOAD_STATES},
+    internal::state::{AGENTS, DESIRED_STATE, WORKLOAD_STATES},
     pb::ank_base as pb,
-    state::Tree,
+    state::{Key, Node, Tree},
 };
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,7 +18,10 @@ use super::{
     print::{document, one_line, put},
     progress::{Line, Progress},
 };
-use crate::{cli::CliError, command_interface::Client};
+use crate::{
+    cli::CliError,
+    command_interface::{Client, ClientError},
+};
 
 /// An instance of a workload, and its expected state.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ struct Awaited {
     goal: Goal,
     /// It was in the state.
     was_there: bool,
+    runs_since: Option<Instant>,
     line: Line,
 }
 
@@ -44,6 +48,12 @@ enum Goal {
 
 /// Age at which a replaced instance counts as started again, although nobody has seen its end.
 const UNSEEN: Duration = Duration::from_secs(3);
+
+/// Time for which a workload has to run to count as started: with a mistake in it, it mostly ends at once.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// Workloads whose dependencies are named after the time for an outcome.
+const EXPLAINED: usize = 10;
 
 /// Pause between two looks at the states without an event.
 const LOOK: Duration = Duration::from_millis(500);
@@ -71,19 +81,25 @@ pub(super) async fn carry_out(
     let waiting = until_done(&mut client, &subscription, &mut awaited, &progress);
     let waited = timeout_at(end, waiting).await;
     awaited.iter_mut().for_each(|own| own.line.end());
+    let accepted = "the update was accepted";
     let failed = match waited {
-        Ok(failed) => failed?,
+        Ok(Ok(failed)) => failed,
+        Ok(Err(error)) => {
+            let text = format!("{accepted}, and its outcome is unknown: {error}");
+            return Err(CliError::Failed(text));
+        }
         Err(_) => {
-            let names: Vec<_> = awaited.iter().map(|own| own.workload.as_str()).collect();
-            let (names, after) = (names.join(", "), args.timeout);
-            return Err(CliError::Failed(format!("still not done after {after} s: {names}")));
+            let names = unfinished(&mut client, &awaited).await.join(", ");
+            let after = args.timeout;
+            let text = format!("{accepted}, and is still not done after {after} s: {names}");
+            return Err(CliError::Failed(text));
         }
     };
     client.goodbye().await;
     if failed.is_empty() {
         return Ok(());
     }
-    Err(CliError::Failed(format!("the update was accepted, but failed: {}", failed.join(", "))))
+    Err(CliError::Failed(format!("{accepted}, but failed: {}", failed.join(", "))))
 }
 
 fn summary(success: &pb::UpdateStateSuccess, output: Format) -> Result<String, CliError> {
@@ -116,7 +132,7 @@ fn awaited(
         };
         let [workload, id, agent] = [workload, id, agent].map(str::to_owned);
         let line = progress.line(&workload);
-        Ok(Awaited { workload, id, agent, goal, was_there: false, line })
+        Ok(Awaited { workload, id, agent, goal, was_there: false, runs_since: None, line })
     };
     let replaced = |instance| success.deleted_workloads.contains(instance);
     let added = success.added_workloads.iter().map(|instance| {
@@ -131,13 +147,36 @@ fn awaited(
     added.chain(deleted.map(|instance| (instance, Goal::Ended))).map(&mut one).collect()
 }
 
+/// The workloads that are not done, with what they wait for.
+async fn unfinished(client: &mut Client, awaited: &[Awaited]) -> Vec<String> {
+    let path = |own: &Awaited| format!("{DESIRED_STATE}.workloads.{}.dependencies", own.workload);
+    let waits = |own: &&Awaited| own.line.told().starts_with("Pending(WaitingToStart)");
+    let masks: Vec<_> = awaited.iter().filter(waits).take(EXPLAINED).map(path).collect();
+    let masks: Vec<_> = masks.iter().map(String::as_str).collect();
+    let state = match masks[..] {
+        [] => Tree::default(),
+        _ => client.read(&masks).await.unwrap_or_default(),
+    };
+    let text = |own: &Awaited| {
+        let all = state.entries(&[DESIRED_STATE, "workloads", &own.workload, "dependencies"]);
+        let one = |(name, condition): (&Key, &Node)| {
+            format!("{name}: {}", condition.as_str().unwrap_or_default())
+        };
+        match all.iter().map(one).collect::<Vec<_>>() {
+            none if none.is_empty() => own.workload.clone(),
+            some => format!("{} (it waits for {})", own.workload, some.join(", ")),
+        }
+    };
+    awaited.iter().map(text).collect()
+}
+
 /// Waits for all instances. Returns the names of the failed ones.
 async fn until_done(
     client: &mut Client,
     subscription: &str,
     awaited: &mut Vec<Awaited>,
     progress: &Progress,
-) -> Result<Vec<String>, CliError> {
+) -> Result<Vec<String>, ClientError> {
     let mut failed = Vec::new();
     loop {
         let state = client.read(&[WORKLOAD_STATES, AGENTS]).await?;
@@ -164,6 +203,7 @@ impl Awaited {
     fn look(&mut self, state: &Tree) -> Option<bool> {
         let path = [WORKLOAD_STATES, &self.agent, &self.workload, &self.id];
         let Some(own) = state.get(&path) else {
+            self.runs_since = None;
             if self.goal == Goal::Started && self.was_there {
                 self.line.tell("removed or replaced by another update");
                 return Some(false);
@@ -188,11 +228,15 @@ impl Awaited {
             self.line.tell(&format!("agent {} is not connected", self.agent));
             return Some(true);
         }
+        let runs_since = (word == "Running").then(Instant::now);
+        self.runs_since = runs_since.map(|now| self.runs_since.unwrap_or(now));
+        let has_settled = self.runs_since.is_some_and(|since| since.elapsed() >= SETTLED);
         let done = match (word, sub) {
             ("AgentDisconnected", _) => Some(true),
             (_, "DeleteFailed") => Some(false),
             _ if self.goal == Goal::Ended => None,
-            ("Running" | "Succeeded" | "NotScheduled", _) => Some(true),
+            ("Running", _) => has_settled.then_some(true),
+            ("Succeeded" | "NotScheduled", _) => Some(true),
             ("Failed", _) | (_, "StartingFailed") => Some(false),
             _ => None,
         };

@@ -19,6 +19,11 @@ pub(super) fn put(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Writes a line about a result to standard error. Its loss is no failure.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// The text of a document. People read YAML.
 pub(super) fn document(value: &Value, format: Format) -> Result<String, CliError> {
     match format {

@@ -3,15 +3,12 @@
 //! Names and states go in. A live line is replaced by a plain one when nothing more is expected of its
 //! workload: it stays whole, however many workloads there are and however narrow the terminal is.
 
-use std::{
-    future::Future,
-    io::{self, Write},
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::interval;
+
+use super::print::note;
 
 /// Time between two positions of a spinner.
 const TURN: Duration = Duration::from_millis(100);
@@ -87,6 +84,11 @@ impl Line {
         }
     }
 
+    /// The last state that was shown.
+    pub(super) fn told(&self) -> &str {
+        &self.told
+    }
+
     /// Shows the last state for good.
     pub(super) fn end(&mut self) {
         if let Some((all, bar)) = self.live.take() {
@@ -98,7 +100,6 @@ impl Line {
     }
 
     fn print(&self) {
-        // It is not the result: its loss is no failure.
-        let _ = writeln!(io::stderr().lock(), "{}: {}", self.workload, self.told);
+        note(&format!("{}: {}", self.workload, self.told));
     }
 }

@@ -1,7 +1,7 @@
 //! `set` and `restart`: updates of single values.
 
 use fifogate::{
-    internal::state::DESIRED_STATE,
+    internal::{masks, state::DESIRED_STATE},
     pb::ank_base as pb,
     state::{
         Node, Tree,
@@ -44,10 +44,17 @@ fn update(changes: &[String]) -> Result<(pb::CompleteState, Vec<String>), CliErr
             let read = convert::from_pb(&convert::to_pb(&tree, Fill::Sparse));
             let taken = read.ok().and_then(|read| read.get(&names).cloned());
             if taken.as_ref().and_then(Node::as_str) != Some(value) {
-                return Err(unusable("no text stands at this path"));
+                let why = masks::why_nothing(path);
+                return Err(unusable(
+                    why.as_deref().unwrap_or("this path takes no text, or not this one"),
+                ));
             }
         }
         masks.push(path.to_owned());
+    }
+    if let Some((outer, inner)) = masks::overlap(&masks) {
+        let text = format!("{inner}: is changed by {outer} already; give one of the two");
+        return Err(CliError::Unusable(text));
     }
     Ok((convert::to_pb(&tree, Fill::Sparse), masks))
 }
@@ -99,8 +106,12 @@ mod tests {
             "desiredState.workloads.w.nothing=x",
             "desiredState.*.a=x",
             "workloadStates.a.b=x",
+            "desiredState.workloads.w.restartPolicy=SOMETIMES",
         ] {
             assert!(update(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
+        let two = ["desiredState.configs.a.b=1", "desiredState.configs.a-"].map(str::to_owned);
+        let Err(CliError::Unusable(text)) = update(&two) else { panic!("taken") };
+        assert!(text.contains("a.b: is changed by desiredState.configs.a already"), "{text}");
     }
 }

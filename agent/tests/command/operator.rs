@@ -106,6 +106,32 @@ fn failed_workload_is_status_1_and_no_wait_looks_at_nothing() {
 }
 
 #[test]
+fn workload_that_ends_at_once_has_failed_and_time_that_is_over_names_what_is_waited_for() {
+    let mut agent = Agent::start("", &[]);
+    let ends =
+        file(&agent, "ends.yaml", &format!("workloads:\n{}", workload("ends", "exit 3", "")));
+    let error = fails(&agent, 1, &["apply", &ends]);
+    assert!(error.ends_with("error: the update was accepted, but failed: ends\n"), "{error}");
+    let waits = workload("waits", "exec sleep 1", ", dependencies: {ends: ADD_COND_SUCCEEDED}");
+    let waits = format!("workloads:\n{waits}{}", workload("ends", "exit 3", ""));
+    let waits = file(&agent, "waits.yaml", &waits);
+    let error = fails(&agent, 1, &["apply", "--timeout", "1", &waits]);
+    let text = "error: the update was accepted, and is still not done after 1 s: \
+                waits (it waits for ends: ADD_COND_SUCCEEDED)\n";
+    assert!(error.ends_with(text), "{error}");
+    done(&agent, &["delete", "workload", "waits"]);
+    let mut waiting = command(&agent, &["apply", &waits]);
+    let mut waiting = waiting.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "waits: Pending(WaitingToStart)"));
+    agent.kill();
+    let last = lines.last().unwrap();
+    let text = "error: the update was accepted, and its outcome is unknown: the agent at unix:";
+    assert!(last.starts_with(text), "{last}");
+    assert_eq!(waiting.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn mistakes_of_the_user_change_nothing_and_have_a_reason() {
     let agent = Agent::start("", &[]);
     let wrong = file(&agent, "wrong.yaml", "workloads: {w: {agent: 7}}\n");
@@ -116,7 +142,19 @@ fn mistakes_of_the_user_change_nothing_and_have_a_reason() {
     let error = fails(&agent, 1, &["logs", "none"]);
     assert_eq!(error, "error: there is no workload none\n");
     let error = fails(&agent, 2, &["set", "desiredState.workloads.ctl=x"]);
-    assert!(error.contains("no text stands at this path"), "{error}");
+    assert!(error.contains("this path takes no text"), "{error}");
+    let error =
+        fails(&agent, 2, &["set", "desiredState.configs.a=1", "desiredState.configs.a.b=2"]);
+    assert!(error.contains("a.b: is changed by desiredState.configs.a already"), "{error}");
+    for args in [["get", "state", "desiredStat"], ["get", "events", "desiredStat"]] {
+        let error = fails(&agent, 2, &args);
+        assert!(error.contains("unknown mask 'desiredStat'"), "{error}");
+    }
+    let error = fails(&agent, 2, &["watch", "desiredStat"]);
+    assert!(error.contains("unknown mask 'desiredStat'"), "{error}");
+    let (status, _, stderr) = run(&agent, &["get", "state", "desiredState.configs.none"]);
+    let text = "note: nothing is at desiredState.configs.none\n";
+    assert_eq!((status, &*stderr), (Some(0), text));
     let nowhere = ["get", "state", "--connect", "unix:/nowhere/command.sock"];
     let error = fails(&agent, 1, &nowhere);
     assert!(error.contains("no agent is reached at unix:/nowhere/command.sock"), "{error}");
