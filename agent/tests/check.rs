@@ -77,6 +77,7 @@ workloads:
     configs: { c: c }
     runtimeConfig: 'command: {{c.missing}}'
   d: { agent: agent_B, runtime: process, runtimeConfig: '' }
+  v: { agent: agent_B, runtime: process, runtimeConfig: '{command: x, workingDir: y}' }
   u:
     agent: agent_A
     runtime: process
@@ -107,10 +108,11 @@ configs: { c: { program: sleep } }
         ),
         ("15:5", "Failed to render field 'runtimeConfig'"),
         ("19:57", "runtimeConfig, is empty"),
-        ("23:20", "runtimeConfig, line 1, column 20: user: 4294967295 is no number of a group"),
-        ("24:13", "file with mountPoint '/': a mountPoint is an absolute path of a file"),
-        ("25:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),
-        ("27:5", "Failed to render field 'agent'"),
+        ("20:57", "runtimeConfig, line 1, column 26: workingDir is an absolute path"),
+        ("24:20", "runtimeConfig, line 1, column 20: user: 4294967295 is no number of a group"),
+        ("25:13", "file with mountPoint '/': a mountPoint is an absolute path of a file"),
+        ("26:56", "runtimeConfig, line 1, column 8: expected a text: put 5 in quotes"),
+        ("28:5", "Failed to render field 'agent'"),
     ];
     assert_eq!(lines.len(), expected.len(), "{err}");
     for (line, (place, part)) in lines.iter().zip(expected) {

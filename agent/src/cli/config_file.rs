@@ -397,6 +397,10 @@ enum Numbers {
 }
 
 fn numbers(arg: &Arg) -> Numbers {
+    // A port alone is a number.
+    if arg.get_value_names().is_some_and(|names| names == ["[HOST:]PORT"]) {
+        return Numbers::Too;
+    }
     let own = arg.get_value_parser().type_id();
     let all = [
         TypeId::of::<f64>(),
@@ -518,6 +522,7 @@ mod tests {
         assert_eq!(args.gate_options, ["-q"]);
         let args = run("grace = 0.5\nmanifest = 'm'", &["--"]).unwrap();
         assert_eq!((args.grace, args.gate_options.len()), (0.5, 0));
+        assert!(run("manifest = 'm'\nmetrics = 9100\npage = '[::1]:0'", &[]).is_ok());
         let cluster = "etcd = ['a:1', 'b:2']\ntakeover-after = 'never'\nprefix = 'p'";
         assert_eq!(run(cluster, &[]).unwrap().etcd.len(), 2);
         assert!(run("etcd = 'a:1,b:2'\ntakeover-after = 10", &[]).is_ok());

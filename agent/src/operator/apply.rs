@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fifogate::{
-    internal::state::{API_VERSION, DESIRED_STATE},
+    internal::state::{API_VERSION, DESIRED_STATE, EFFECTIVE_STATE},
     manifest,
     pb::ank_base as pb,
     state::{
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     cli::CliError,
     entries::{PARTS, are_same, mask, masks},
+    model::{StateModel, Update},
 };
 
 pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
@@ -32,17 +33,14 @@ pub(super) async fn apply(args: ApplyArgs) -> Result<(), CliError> {
         return Err(CliError::Unusable("the manifests have no workload and no config".to_owned()));
     }
     let mut client = connect(&args.update.connect).await?;
+    let wanted = if args.delete { Tree::default() } else { desired };
+    let new_state = convert::to_pb(&wanted, Fill::Sparse);
     if args.dry_run {
-        let wanted = if args.delete { Tree::default() } else { desired };
-        let current = client.read(&[DESIRED_STATE]).await?;
-        put(&forecast(&current, &wanted, &masks, args.update.output)?)?;
+        let current = client.read(&[DESIRED_STATE, EFFECTIVE_STATE]).await?;
         client.goodbye().await;
-        return Ok(());
+        let restarted = replaced(&current, new_state, &masks)?;
+        return put(&forecast(&current, &wanted, (&masks, &restarted), args.update.output)?);
     }
-    let new_state = match args.delete {
-        true => pb::CompleteState::default(),
-        false => convert::to_pb(&desired, Fill::Sparse),
-    };
     carry_out(client, &args.update, (new_state, masks)).await
 }
 
@@ -88,17 +86,45 @@ fn of_agent(workload: &Node, agent: &str) -> Node {
     Node::Map(fields)
 }
 
+/// The masks of workloads that an update would replace, also by a config that their templates use.
+///
+/// # Errors
+/// It would be refused.
+fn replaced(
+    current: &Tree,
+    new_state: pb::CompleteState,
+    masks: &[String],
+) -> Result<BTreeSet<String>, CliError> {
+    // A server of Ankaios tells of no effective state.
+    if current.get(&[EFFECTIVE_STATE]).is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let update = Update { new_state, masks: masks.to_vec(), by: String::new() };
+    let plan = StateModel::new(current.clone())
+        .update(&update)
+        .map_err(|refused| CliError::Failed(format!("the update would be refused: {refused}")))?;
+    let names = |instances: Vec<String>| {
+        let name = |own: String| own.split('.').next().unwrap_or_default().to_owned();
+        instances.into_iter().map(name).collect::<BTreeSet<_>>()
+    };
+    let (added, deleted) =
+        (names(plan.success.added_workloads), names(plan.success.deleted_workloads));
+    Ok(added.intersection(&deleted).map(|name| mask("workloads", name)).collect())
+}
+
 /// What an update of these masks would change.
 fn forecast(
     current: &Tree,
     wanted: &Tree,
-    masks: &[String],
+    (masks, replaced): (&[String], &BTreeSet<String>),
     output: Format,
 ) -> Result<String, CliError> {
     let mut lines = Vec::new();
-    for mask in masks {
+    let others = replaced.iter().filter(|own| !masks.contains(own));
+    for mask in masks.iter().chain(others) {
         let path: Vec<_> = mask.split('.').collect();
         let word = match (current.get(&path), wanted.get(&path)) {
+            _ if replaced.contains(mask) => "replaced",
             (None, Some(_)) => "added",
             (Some(_), None) => "deleted",
             (Some(old), Some(new)) if are_same(old, new) => "unchanged",

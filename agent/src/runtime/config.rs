@@ -108,7 +108,13 @@ fn command(document: &Yaml<'_>) -> Result<Command, Fault> {
                     command.env.insert(spelled.to_owned(), scalar(value)?.to_owned());
                 }
             }
-            "workingDir" => command.working_dir = Some(scalar(value)?.into()),
+            "workingDir" => {
+                let folder = PathBuf::from(scalar(value)?);
+                if !folder.is_absolute() {
+                    return Err(fault(value, "workingDir is an absolute path"));
+                }
+                command.working_dir = Some(folder);
+            }
             "user" => {
                 let user = scalar(value)?;
                 accounts::check(user).map_err(|text| fault(value, &format!("user: {text}")))?;

@@ -76,6 +76,34 @@ fn manifest_is_applied_shown_changed_and_deleted_again() {
 }
 
 #[test]
+fn dry_run_tells_what_templates_restart_and_what_is_refused() {
+    let agent = Agent::start("", &[]);
+    let fixed = workload("fixed", "exec sleep 100000", "");
+    let uses = workload("uses", "exec sleep 10000{{c}}", ", configs: {c: pace}");
+    let all = |config: &str| format!("workloads:\n{fixed}{uses}configs: {{{config}}}\n");
+    let one = file(&agent, "one.yaml", &all("pace: '1'"));
+    let two = file(&agent, "two.yaml", &all("pace: '2', other: x"));
+    let only = file(&agent, "only.yaml", "configs: {pace: '2'}\n");
+    done(&agent, &["apply", &one]);
+    let dry = done(&agent, &["apply", "--dry-run", &two]);
+    let expected = "workload fixed is unchanged\nworkload uses would be replaced\n\
+                    config other would be added\nconfig pace would be changed\n";
+    assert_eq!(dry, expected);
+    let dry = done(&agent, &["apply", "--dry-run", &only]);
+    assert_eq!(dry, "config pace would be changed\nworkload uses would be replaced\n");
+    let json = done(&agent, &["apply", "--dry-run", "-o", "json", &only]);
+    assert!(json.contains("\"desiredState.workloads.uses\":\"replaced\""), "{json}");
+    let error = fails(&agent, 1, &["apply", "--dry-run", "--delete", &only]);
+    let text = "error: the update would be refused: Update rejected: 'Resulting State is invalid";
+    assert!(error.starts_with(text), "{error}");
+    assert_eq!(done(&agent, &["apply", &only]), "workload uses replaced\n");
+    assert_eq!(
+        fails(&agent, 1, &["apply", "--delete", &only]),
+        error.replace("the update would be refused: ", "")
+    );
+}
+
+#[test]
 fn agents_are_a_table_or_a_document() {
     let agent = Agent::start("", &[]);
     agent
