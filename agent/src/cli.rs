@@ -361,6 +361,11 @@ fn options(args: RunArgs, gate_verbosity: Option<&'static str>) -> Result<run::O
     check_name(&args.name)?;
     let program = env::current_exe()
         .map_err(|error| CliError::Failed(format!("cannot find this program: {error}")))?;
+    // clap does not ask for --server beside an option that excludes it.
+    if !args.tags.is_empty() && args.server.is_none() {
+        let text = "--tag: only an agent of a server has tags of its start; give --server";
+        return Err(CliError::Unusable(text.to_owned()));
+    }
     let endpoints = args.etcd.into_iter().flat_map(|Endpoints(all)| all).collect();
     let listen = args.commands.check().map_err(CliError::Unusable)?;
     let etcd = cluster(endpoints, args.cluster, &args.name, listen.advertised.clone())?;

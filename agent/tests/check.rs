@@ -55,9 +55,8 @@ fn good_manifest_is_told_with_the_workloads_of_the_agent() {
     assert!(err.contains(&format!("{path}: {note}")), "{err}");
 }
 
-#[test]
-fn each_fault_is_told_with_its_place() {
-    let text = "\
+/// A manifest with a fault for each check.
+const FAULTY: &str = "\
 apiVersion: v1
 workloads:
   a:
@@ -91,7 +90,10 @@ workloads:
     runtimeConfig: 'command: x'
 configs: { c: { program: sleep } }
 ";
-    let (status, out, err) = check(&["-"], text);
+
+#[test]
+fn each_fault_is_told_with_its_place() {
+    let (status, out, err) = check(&["-"], FAULTY);
     assert_eq!((status, out.as_str()), (2, ""), "{err}");
     let lines: Vec<_> = err.lines().filter(|line| line.starts_with("error: ")).collect();
     let expected = [

@@ -337,6 +337,19 @@ fn sigterm_ends_workloads_first_and_the_agent_with_status_0() {
 }
 
 #[test]
+fn variable_with_a_wrong_value_is_named() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"));
+    command.args(["run", "--manifest", "m.yaml"]).env("FIFOGATE_GRACE", "ten");
+    let told = |command: &mut std::process::Command| {
+        String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned()
+    };
+    let error = told(&mut command);
+    assert!(error.contains("tip: 'FIFOGATE_GRACE' is set in the environment"), "{error}");
+    let error = told(command.args(["--grace", "one"]));
+    assert!(error.contains("'one' for '--grace") && !error.contains("FIFOGATE_GRACE"), "{error}");
+}
+
+#[test]
 fn wrong_usage_is_told_and_ends_with_its_status() {
     let run = |args: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
@@ -376,6 +389,8 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
     let (status, error) = run(&["run", "--manifest", path, "--run-dir", "/dev/null/run"]);
     let expected = "cannot make run directory /dev/null/run: /dev/null is no folder";
     assert!(status == Some(1) && error.contains(expected), "{error}");
+    let (status, error) = run(&["run", "--manifest", path, "--tag", "k=v"]);
+    assert!(status == Some(2) && error.contains("--tag: only an agent of a server"), "{error}");
     assert_eq!(run(&["run", "--help"]).0, Some(0));
     for args in [&["--help"][..], &["run", "--help"], &["--version"]] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_fifogate-agent"))
