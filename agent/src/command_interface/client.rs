@@ -96,7 +96,13 @@ impl Client {
     pub(crate) async fn response(&mut self, id: &str) -> Result<ResponseContent, ClientError> {
         loop {
             let message = self.from.message().await;
-            let message = message.map_err(|status| self.failed(status.message()))?;
+            let message = message.map_err(|status| {
+                self.failed(match status.message() {
+                    // The words of the library for an agent that is gone.
+                    text if text.starts_with("h2 protocol error") => "the connection is lost",
+                    text => text,
+                })
+            })?;
             let message = message.ok_or_else(|| self.failed("it has ended the connection"))?;
             let Some(from_server::Content::Response(response)) = message.content else { continue };
             if response.request_id != id {
