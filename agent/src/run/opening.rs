@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use fifogate::manifest::ManifestError;
+use fifogate::{manifest::ManifestError, state::Tree};
 use log::Level;
 use nix::fcntl::Flock;
 
@@ -44,7 +44,7 @@ impl Manifest {
         self.file
     }
 
-    fn seed(&self) -> Option<&fifogate::state::Tree> {
+    fn seed(&self) -> Option<&Tree> {
         self.fault.is_none().then(|| self.file.tree())
     }
 }
