@@ -230,24 +230,88 @@ impl Awaited {
         }
         let runs_since = (word == "Running").then(Instant::now);
         self.runs_since = runs_since.map(|now| self.runs_since.unwrap_or(now));
-        let has_settled = self.runs_since.is_some_and(|since| since.elapsed() >= SETTLED);
         let done = match (word, sub) {
             ("AgentDisconnected", _) => Some(true),
             (_, "DeleteFailed") => Some(false),
             _ if self.goal == Goal::Ended => None,
-            ("Running", _) => has_settled.then_some(true),
-            ("Succeeded" | "NotScheduled", _) => Some(true),
+            ("Running" | "Succeeded" | "NotScheduled", _) => Some(true),
             ("Failed", _) | (_, "StartingFailed") => Some(false),
             _ => None,
         };
         match self.goal {
             // Still the state from before, perhaps.
-            Goal::Replaced(unseen) if done.is_some() && Instant::now() < unseen => None,
-            Goal::Replaced(_) => {
-                self.goal = Goal::StartedAgain;
-                done
-            }
-            _ => done,
+            Goal::Replaced(unseen) if done.is_some() && Instant::now() < unseen => return None,
+            Goal::Replaced(_) => self.goal = Goal::StartedAgain,
+            _ => {}
         }
+        let has_settled = self.runs_since.is_none_or(|since| since.elapsed() >= SETTLED);
+        done.filter(|_| has_settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn awaited(goal: Goal) -> Awaited {
+        let [workload, id, agent] = ["w", "1", "a"].map(str::to_owned);
+        let line = Progress::new().line(&workload);
+        Awaited { workload, id, agent, goal, was_there: false, runs_since: None, line }
+    }
+
+    /// A state of the instance; none without a name.
+    fn state(name: &str) -> Tree {
+        let agents = Node::map([("a", Node::map([("x", Node::text("x"))]))]);
+        let tree = Tree::default().with(AGENTS, Some(agents));
+        if name.is_empty() {
+            return tree;
+        }
+        let own = Node::map([("state", Node::text(name)), ("subState", Node::text("Ok"))]);
+        let states = ["1", "w", "a"].into_iter().fold(own, |own, name| Node::map([(name, own)]));
+        tree.with(WORKLOAD_STATES, Some(states))
+    }
+
+    /// The outcomes of looks, each a moment after the one before.
+    async fn looks(own: &mut Awaited, names: &[&str]) -> Vec<Option<bool>> {
+        let mut found = Vec::new();
+        for name in names {
+            found.push(own.look(&state(name)));
+            advance(Duration::from_millis(400)).await;
+        }
+        found
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn started_is_what_still_runs_a_moment_later() {
+        let mut own = awaited(Goal::Started);
+        let found = looks(&mut own, &["", "Pending", "Running", "Running", "Running"]).await;
+        assert_eq!(found, [None, None, None, None, Some(true)]);
+        let mut own = awaited(Goal::Started);
+        assert_eq!(looks(&mut own, &["Running", "Failed"]).await, [None, Some(false)]);
+        let mut own = awaited(Goal::Started);
+        assert_eq!(looks(&mut own, &["Succeeded"]).await, [Some(true)]);
+        let mut own = awaited(Goal::Started);
+        assert_eq!(looks(&mut own, &["Pending", ""]).await, [None, Some(false)], "it is replaced");
+        let mut own = awaited(Goal::Ended);
+        assert_eq!(looks(&mut own, &["Running", "Stopping", ""]).await, [None, None, Some(true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn state_from_before_a_restart_is_no_outcome() {
+        for end in ["Stopping", ""] {
+            let mut own = awaited(Goal::Replaced(Instant::now() + UNSEEN));
+            let names = ["Running", "Running", "Running", end, "", "Running"];
+            assert_eq!(looks(&mut own, &names).await, [None; 6], "{end}");
+            assert_eq!(looks(&mut own, &["Running", "Running"]).await, [None, Some(true)]);
+        }
+        let mut own = awaited(Goal::Replaced(Instant::now() + UNSEEN));
+        let found = looks(&mut own, &["Failed", "Failed", "Pending", "Running", "Failed"]).await;
+        assert_eq!(found, [None, None, None, None, Some(false)]);
+        // Its end and its start came between two looks.
+        let mut own = awaited(Goal::Replaced(Instant::now() + UNSEEN));
+        assert_eq!(looks(&mut own, &["Running"; 9]).await[..8], [None; 8]);
+        assert_eq!(looks(&mut own, &["Running"]).await, [Some(true)]);
     }
 }
