@@ -238,9 +238,11 @@ fn restart_with(agent: &mut Agent, manifest: Option<&str>) {
     if manifest.is_none() {
         fs::remove_file(agent.path("manifest.yaml")).unwrap();
     }
+    let known = agent.log().len();
     agent.restart();
     agent.connect();
-    assert!(agent.log().contains("instead of the manifest"), "{}", agent.log());
+    let log = agent.log()[known..].to_owned();
+    assert!(log.contains("instead of the manifest"), "{log}");
     fs::write(agent.path("manifest.yaml"), "").unwrap();
 }
 
