@@ -104,6 +104,11 @@ fn process_of(marker: &str) -> Option<i32> {
     }
 }
 
+/// The process, when it is there: a shell becomes it after the start of its workload.
+fn wait_for_process(marker: &str) -> i32 {
+    wait_for(marker, || process_of(marker))
+}
+
 #[test]
 fn agent_is_replaced_twenty_times_and_no_process_restarts_and_no_line_is_lost_or_doubled() {
     let marker = |number| format!("i={number}76000; ");
@@ -216,7 +221,7 @@ fn next_agent_ends_what_is_not_wanted_and_replaces_what_has_changed() {
     let names = ["stays", "goes", "changes", "gets_rights", "has_files"];
     names.iter().for_each(|name| _ = ctl.until_state(name, "Running(Ok)"));
     let marker = |number: usize| format!("sleep\u{0}7602{number}");
-    let before: Vec<_> = (1..=5).map(|number| process_of(&marker(number)).unwrap()).collect();
+    let before: Vec<_> = (1..=5).map(|number| wait_for_process(&marker(number))).collect();
     own.agent.kill_with_gate();
     // Without its state, the agent begins with the manifest.
     fs::remove_dir_all(own.agent.path("state").join("desired")).ok();
@@ -236,11 +241,11 @@ fn next_agent_ends_what_is_not_wanted_and_replaces_what_has_changed() {
         ctl.until_state(name, "Running(Ok)");
     }
     ctl.until("the end of the others", |state| state_of(state, "goes").is_none().then_some(()));
-    let after: Vec<_> = (1..=5).map(|number| process_of(&marker(number))).collect();
-    assert_eq!((after[0], after[4]), (Some(before[0]), Some(before[4])), "not touched");
-    assert_eq!((after[1], after[2]), (None, None));
-    assert!(after[3].is_some_and(|pid| pid != before[3]), "with a pair it is another process");
-    assert!(process_of("sleep\u{0}76026").is_some());
+    wait_for_process("sleep\u{0}76026");
+    let is_other = |pid: &i32| *pid != before[3];
+    wait_for("another process, with a pair", || process_of(&marker(4)).filter(is_other));
+    let after = [1, 2, 3, 5].map(|number| process_of(&marker(number)));
+    assert_eq!(after, [Some(before[0]), None, None, Some(before[4])], "two are not touched");
     for folder in ["run/agent", "state/logs"] {
         let entries = fs::read_dir(own.agent.path(folder)).unwrap().map(Result::unwrap);
         let names: Vec<_> = entries.map(|own| own.file_name().into_string().unwrap()).collect();
@@ -272,11 +277,12 @@ fn keeper_that_is_killed_takes_its_process_along_and_one_that_hangs_is_replaced(
     let mut ctl = own.replace(Signal::SIGKILL);
     ctl.until_state("w", "Running(Ok)");
     wait_for("both lines", || (log_of(&mut ctl, "w", &id) == ["said", "said"]).then_some(()));
-    let (keeper, process) = (own.keeper_of("w").unwrap(), process_of(marker).unwrap());
+    let keeper = own.keeper_of("w").unwrap();
+    let process = wait_for_process(marker);
     kill(Pid::from_raw(keeper), Signal::SIGSTOP).unwrap();
     let mut ctl = own.replace(Signal::SIGKILL);
     ctl.until_state("w", "Running(Ok)");
-    assert!(process_of(marker).is_some_and(|pid| pid != process));
+    wait_for("another process", || process_of(marker).filter(|pid| *pid != process));
     assert!(own.agent.log().contains("is started anew: its keeper does not answer"));
 }
 
@@ -305,7 +311,7 @@ fn keeper_that_is_told_to_end_gives_its_process_time() {
 fn agent_that_ends_its_workloads_ends_those_that_another_one_has_left_too() {
     let mut own = Keeping::start(&workload("w", "exec sleep 76040", ""), &[]);
     own.agent.connect().until_state("w", "Running(Ok)");
-    let process = process_of("sleep\u{0}76040").unwrap();
+    let process = wait_for_process("sleep\u{0}76040");
     own.agent.kill_with_gate();
     own.agent.change_options(|all| all.retain(|own| !KEEP.contains(&own.as_str())));
     own.agent.restart();
@@ -340,7 +346,7 @@ fn kept_processes_in_a_cluster_keep_the_name_of_their_agent_here() {
     let options = ["--etcd", &endpoint, "--takeover-after", "never"];
     let mut own = Keeping::start(&text, &options);
     own.agent.connect().until_state("w", "Running(Ok)");
-    let process = process_of("sleep\u{0}76050").unwrap();
+    let process = wait_for_process("sleep\u{0}76050");
     for how in [Signal::SIGTERM, Signal::SIGKILL] {
         own.replace(how).until_state("w", "Running(Ok)");
         assert_eq!(process_of("sleep\u{0}76050"), Some(process));
@@ -354,7 +360,7 @@ fn processes_run_on_while_the_file_of_the_state_is_saved_and_brought_back() {
     let mut own = Keeping::start(&workloads, &["--state-dir", "$dir/state"]);
     let (file, backup) = (own.agent.path("state/desired-state.redb"), own.agent.path("backup"));
     let id = own.agent.connect().until_state("stays", "Running(Ok)");
-    let pid = wait_for("one process", || process_of("sleep\u{0}77911"));
+    let pid = wait_for_process("sleep\u{0}77911");
     own.agent.signal(Signal::SIGTERM);
     assert_eq!(own.agent.status(), Some(0));
     fs::copy(&file, &backup).unwrap();

@@ -234,16 +234,25 @@ fn with_apply_a_manifest_that_breaks_a_rule_of_the_state_refuses_the_start() {
 
 /// Starts it with a manifest that is not to keep it from the state that it has.
 fn restart_with(agent: &mut Agent, manifest: Option<&str>) {
-    agent.edit_manifest(|_| manifest.unwrap_or_default().to_owned());
-    if manifest.is_none() {
-        fs::remove_file(agent.path("manifest.yaml")).unwrap();
+    let (path, known) = (agent.path("manifest.yaml"), agent.log().len());
+    match manifest {
+        Some(text) => fs::write(&path, text).unwrap(),
+        None => {
+            // Named, though it is not there.
+            fs::remove_file(&path).unwrap();
+            let option = ["--manifest", path.to_str().unwrap()].map(str::to_owned);
+            agent.change_options(|options| options.extend(option));
+        }
     }
-    let known = agent.log().len();
     agent.restart();
     agent.connect();
     let log = agent.log()[known..].to_owned();
     assert!(log.contains("instead of the manifest"), "{log}");
-    fs::write(agent.path("manifest.yaml"), "").unwrap();
+    if manifest.is_none() {
+        assert!(log.contains("manifest.yaml: cannot read the manifest"), "{log}");
+        agent.change_options(|options| options.truncate(options.len() - 2));
+        fs::write(&path, "").unwrap();
+    }
 }
 
 fn begin_with_faulty_manifests(store: [&str; 2], seconds: &str) {
