@@ -13,6 +13,8 @@ use std::{
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use crate::folders::named;
+
 /// Name in the certificate of every server.
 const SERVER: &str = "ank-server";
 
@@ -127,17 +129,6 @@ pub(crate) fn private(path: &Path) -> io::Result<Vec<u8>> {
         return Err(named(path, &"another user owns this key"));
     }
     fs::read(path).map_err(|error| named(path, &error))
-}
-
-/// Checks that a path leads to a file: nobody may ever write to a FIFO, and a device has no end.
-pub(crate) fn regular(path: &Path) -> io::Result<()> {
-    let metadata = fs::metadata(path).map_err(|error| named(path, &error))?;
-    if metadata.is_file() { Ok(()) } else { Err(named(path, &"this is no file")) }
-}
-
-/// An error of a file, with its path.
-pub(crate) fn named(path: &Path, what: &dyn fmt::Display) -> io::Error {
-    io::Error::other(format!("{}: {what}", path.display()))
 }
 
 /// The innermost cause: the others say that a transport has failed.

@@ -94,6 +94,18 @@ pub(crate) fn link_of(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
+/// Checks that a path leads to a file: nobody may ever write to a FIFO, and a device has no end.
+pub(crate) fn regular(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path).map_err(|error| named(path, &error))?;
+    if metadata.is_file() { Ok(()) } else { Err(named(path, &"this is no file")) }
+}
+
+/// An error of a file, with its path.
+pub(crate) fn named(path: &Path, what: &dyn fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {what}", path.display()))
+}
+
+/// A fault of a path, as the rest of the sentence.
 fn error(path: &Path, what: impl fmt::Display) -> io::Error {
     io::Error::other(format!("{} {what}", path.display()))
 }
@@ -248,7 +260,7 @@ impl Private {
         let fd = match openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => fd,
             Err(Errno::LOOP) => return Err(error(&path, "is a symbolic link; remove it")),
-            Err(errno) => return Err(error(&path, io::Error::from(errno))),
+            Err(errno) => return Err(named(&path, &io::Error::from(errno))),
         };
         let stat = fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -268,7 +280,7 @@ impl Private {
         check_owner(&path, &stat)?;
         // Opened through the checked descriptor: its name is not looked up again.
         let fd = openat(&fd, ".", FOLDER & !OFlags::NOFOLLOW, Mode::empty())
-            .map_err(|errno| error(&path, io::Error::from(errno)))?;
+            .map_err(|errno| named(&path, &io::Error::from(errno)))?;
         let (mode, others) = (stat.st_mode & 0o7777, stat.st_mode & 0o077);
         if others != 0 {
             let may_close = others & 0o022 == 0 && readable == Readable::Closed;
@@ -297,7 +309,7 @@ fn make(parent: &Place, name: &OsStr) -> io::Result<Place> {
     let path = parent.path.join(name);
     match mkdirat(&parent.fd, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(error(&path, io::Error::from(errno))),
+        Err(errno) => return Err(named(&path, &io::Error::from(errno))),
     }
     let place = parent.entry(name)?;
     if place.kind() != FileType::Directory {

@@ -14,8 +14,8 @@ use fifogate::{
 
 use crate::{
     check,
-    dial::regular,
     entries::{Differences, PARTS, restarted_as},
+    folders::regular,
     model::Update,
     store::{Refused, Store},
 };

@@ -387,6 +387,9 @@ fn wrong_usage_is_told_and_ends_with_its_status() {
     ]);
     assert!(status == Some(1) && error.contains("/does/not/exist cannot be started"), "{error}");
     let (status, error) = run(&["run", "--manifest", path, "--run-dir", "/dev/null/run"]);
+    let (_, denied) = run(&["run", "--manifest", path, "--run-dir", "/proc/none"]);
+    let expected = "cannot make run directory /proc/none: /proc/none: No such file";
+    assert!(denied.contains(expected), "{denied}");
     let expected = "cannot make run directory /dev/null/run: /dev/null is no folder";
     assert!(status == Some(1) && error.contains(expected), "{error}");
     let (status, error) = run(&["run", "--manifest", path, "--tag", "k=v"]);

@@ -28,7 +28,7 @@ use super::{
     values::Takeover,
     withheld::withhold,
 };
-use crate::dial::regular;
+use crate::folders::regular;
 
 /// The subcommand with a file.
 const RUN: &str = "run";

@@ -9,8 +9,9 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::options::Pems;
 use crate::{
-    dial::{named, private, regular},
+    dial::private,
     fingerprint::Fingerprint,
+    folders::{named, regular},
 };
 
 /// Time of a client for the handshake of TLS.

@@ -8,7 +8,8 @@ use tonic::codegen::http::Uri;
 
 use super::super::withheld::has_pem;
 use crate::{
-    dial::{Pem, Pems, named, private},
+    dial::{Pem, Pems, private},
+    folders::named,
     store::ankaios,
 };
 
