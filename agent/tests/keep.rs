@@ -201,6 +201,13 @@ fn end_without_an_agent_is_told_by_the_next_one_and_counts_for_the_restart_polic
     }
 }
 
+/// How often a log tells that an instance of a workload is ended, as nobody wants it.
+fn ends_of_unwanted(log: &str, name: &str) -> usize {
+    let begin = format!("] {name} ");
+    let end = "of an earlier agent is not wanted; it is ended";
+    log.lines().filter(|line| line.contains(&begin) && line.ends_with(end)).count()
+}
+
 #[test]
 fn next_agent_ends_what_is_not_wanted_and_replaces_what_has_changed() {
     let sleep = |number| format!("exec sleep 7602{number}");
@@ -241,6 +248,8 @@ fn next_agent_ends_what_is_not_wanted_and_replaces_what_has_changed() {
         ctl.until_state(name, "Running(Ok)");
     }
     ctl.until("the end of the others", |state| state_of(state, "goes").is_none().then_some(()));
+    let of = |name| ends_of_unwanted(&own.agent.log(), name);
+    assert_eq!((of("goes"), of("changes"), of("stays")), (1, 1, 0));
     wait_for_process("sleep\u{0}76026");
     let is_other = |pid: &i32| *pid != before[3];
     wait_for("another process, with a pair", || process_of(&marker(4)).filter(is_other));

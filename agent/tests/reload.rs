@@ -9,13 +9,14 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
-    pty::openpty,
+    pty::{OpenptyResult, openpty},
     sys::{
         signal::{Signal, kill},
         stat::Mode,
     },
     unistd::{Pid, mkfifo},
 };
+use tempfile::TempDir;
 use testkit::{
     Agent, Etcd, Process, Session, fifogate, fifogate_agent, processes_with, state_of, update,
     wait_for, workload,
@@ -158,15 +159,26 @@ fn a_reload_takes_the_log_level_of_the_configuration_file_and_names_what_waits_f
     assert!(!agent.log().contains("stopping: "), "{}", agent.log());
 }
 
+/// A folder with a manifest of one workload.
+fn folder_with_manifest(seconds: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("apiVersion: v1\nworkloads:\n{}", sleeps("w", seconds));
+    fs::write(dir.path().join("m.yaml"), text).unwrap();
+    dir
+}
+
+/// A terminal that ends with the test's own descriptor of it.
+fn terminal() -> OpenptyResult {
+    let terminal = openpty(None, None).unwrap();
+    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    terminal
+}
+
 #[test]
 fn an_ended_terminal_ends_the_agent_in_order_and_a_signal_at_one_reloads() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder_with_manifest("79301");
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let text = format!("apiVersion: v1\nworkloads:\n{}", sleeps("w", "79301"));
-    fs::write(path("m.yaml"), text).unwrap();
-    let terminal = openpty(None, None).unwrap();
-    // The end of the test's descriptor is the end of the terminal.
-    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    let terminal = terminal();
     let mut agent = Process::start(
         Command::new("setsid")
             .args(["--ctty", fifogate_agent(), "run", "--fifogate", fifogate(), "--manifest"])
@@ -394,12 +406,9 @@ fn a_stop_amid_updates_closes_the_kept_state() {
 
 #[test]
 fn an_agent_in_the_background_of_an_ended_terminal_reloads() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder_with_manifest("79901");
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let text = format!("apiVersion: v1\nworkloads:\n{}", sleeps("w", "79901"));
-    fs::write(path("m.yaml"), text).unwrap();
-    let terminal = openpty(None, None).unwrap();
-    fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    let terminal = terminal();
     // The shell leads the session of the terminal, and ends without a word to its jobs.
     let script = format!(
         "set -m; {} run --fifogate {} --manifest {} --run-dir {} 2> {} & echo $! > {}; until [ -e {} ]; do sleep 0.01; done",

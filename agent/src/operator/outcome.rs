@@ -52,9 +52,6 @@ const UNSEEN: Duration = Duration::from_secs(3);
 /// Time for which a workload has to run to count as started: with a mistake in it, it mostly ends at once.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// Workloads whose dependencies are named after the time for an outcome.
-const EXPLAINED: usize = 10;
-
 /// Pause between two looks at the states without an event.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -151,7 +148,7 @@ fn awaited(
 async fn unfinished(client: &mut Client, awaited: &[Awaited]) -> Vec<String> {
     let path = |own: &Awaited| format!("{DESIRED_STATE}.workloads.{}.dependencies", own.workload);
     let waits = |own: &&Awaited| own.line.told().starts_with("Pending(WaitingToStart)");
-    let masks: Vec<_> = awaited.iter().filter(waits).take(EXPLAINED).map(path).collect();
+    let masks: Vec<_> = awaited.iter().filter(waits).map(path).collect();
     let masks: Vec<_> = masks.iter().map(String::as_str).collect();
     let state = match masks[..] {
         [] => Tree::default(),
